@@ -1,0 +1,59 @@
+# trtbuild's own tasks. Each makes what it needs: a machine with Python >= 3.11 and a package index is enough.
+#   make demo            build SmolLM2 at int8 and let it answer a prompt
+#   make test            all tests that need no torch
+#   make test-reference  logits against transformers, and onnxruntime-genai's own builder (needs torch: large)
+#   make lint            ruff, ruff format --check, mypy --strict, import directions
+#   make bench           speed of our engines beside those of onnxruntime-genai's builder, in one run
+
+PYTHON ?= python3
+VENV := .venv
+REFERENCE := .venv-reference
+PYTEST_FLAGS ?= -n auto
+
+.PHONY: demo test test-reference lint bench clean
+
+demo: $(VENV)/.demo
+	$(VENV)/bin/trtbuild model=smollm2 quant=int8
+	$(VENV)/bin/trtbuild run model=smollm2 quant=int8 prompt="Why is the sky blue?"
+
+test: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "not reference"
+
+test-reference: $(REFERENCE)/.done
+	$(REFERENCE)/bin/python -m pytest -m reference
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: $(VENV)/.dev $(REFERENCE)/.done
+	$(VENV)/bin/python bench/engine_speed.py --builder-python $(REFERENCE)/bin/python
+
+# uv where it is there, else venv and pip. Compiled to bytecode, so that the first start is quick too.
+define environment
+	if command -v uv >/dev/null 2>&1; then \
+	  test -x $(1)/bin/python || uv venv --quiet --python $(PYTHON) $(1); \
+	  VIRTUAL_ENV=$(CURDIR)/$(1) uv pip install --quiet --compile-bytecode -e '.[$(2)]' $(3); \
+	else \
+	  test -x $(1)/bin/python || $(PYTHON) -m venv $(1); \
+	  $(1)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[$(2)]' $(3); \
+	fi
+endef
+
+$(VENV)/.demo: pyproject.toml
+	@$(call environment,$(VENV),onnxruntime)
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml
+	@$(call environment,$(VENV),onnxruntime$(comma)dev)
+	@touch $@ $(VENV)/.demo
+
+$(REFERENCE)/.done: pyproject.toml
+	@$(call environment,$(REFERENCE),onnxruntime$(comma)genai$(comma)dev)
+	@touch $@
+
+comma := ,
+
+clean:
+	rm -rf $(VENV) $(REFERENCE) build dist .mypy_cache .pytest_cache .ruff_cache
