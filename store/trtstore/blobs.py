@@ -1,0 +1,171 @@
+"""Files by their SHA-256: staged in tmp/, hashed in the pass that copies them, then renamed to their name.
+
+A stored file is never written to again: mode 0444, and the modification time of `layout.STAMP`, so that an
+in-place edit shows in its times without reading a byte.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from trtstore.digest import OnBytes, hash_bytes, hash_fd, ignore_bytes
+from trtstore.errors import Corrupt, Invalid, translated
+from trtstore.layout import STAMP, Layout
+
+MODE = 0o444
+FICLONE = 0x40049409  # ioctl_ficlonerange(2); Python's fcntl module names it from 3.12 on
+_NO_REFLINK = {
+    errno.EOPNOTSUPP,
+    errno.EXDEV,
+    errno.EINVAL,
+    errno.ENOTTY,
+    errno.ENOSYS,
+    errno.ETXTBSY,
+    errno.EPERM,
+}
+_NO_LINK = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A file in tmp/ that is complete, hashed and of its final mode and time, but not yet a blob."""
+
+    path: Path
+    sha256: str
+    size: int
+
+
+def problem(layout: Layout, digits: str, size: int) -> str | None:
+    """Why the blob `digits` of `size` bytes cannot be used, or None when it can. Raises OSError.
+
+    Reads no bytes, with one exception: a blob whose times say that it was written to after it was stored (or that
+    the store was copied without times) is hashed, and stamped anew when it is right.
+    """
+    path = layout.blob(digits)
+    try:
+        status = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return f"the blob {path} is not there"
+    if not stat.S_ISREG(status.st_mode):
+        return f"the blob {path} is no regular file"
+    if status.st_size != size:
+        return f"the blob {path} has {status.st_size} bytes, not {size}"
+    if status.st_mtime_ns != STAMP * 10**9 and not _heal(path, digits):
+        return f"the blob {path} was written to after it was stored"
+    return None
+
+
+def _heal(path: Path, digits: str) -> bool:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if hash_fd(fd)[0] != digits:
+            return False
+    finally:
+        os.close(fd)
+    try:
+        _seal(path)
+    except OSError as error:
+        # Somebody else's store, or a read-only one: hashing again next time is slow, not wrong.
+        if error.errno not in (errno.EPERM, errno.EROFS, errno.EACCES):
+            raise
+    return True
+
+
+def stage_bytes(layout: Layout, data: bytes, target: Path) -> Staged:
+    """`data` as the staged file `target`. Raises OSError."""
+    target.write_bytes(data)
+    _seal(target)
+    layout.sync(target)
+    return Staged(target, hash_bytes(data), len(data))
+
+
+def stage_file(layout: Layout, source: Path, target: Path, on_bytes: OnBytes = ignore_bytes) -> Staged:
+    """The regular file `source` as the staged file `target`, hashed in the same pass.
+
+    A file in the store's own tmp/ with no other name is linked, not copied: nobody else can reach it. Any other
+    is copied (by reflink where the file system can), so that its owner cannot change the store's bytes later.
+    Raises Corrupt when it changes meanwhile, Invalid when it is no regular file, OSError.
+    """
+    with translated(source, reading=True):
+        fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        before = os.fstat(fd)
+        if not stat.S_ISREG(before.st_mode):
+            raise Invalid(f"{source} is no regular file")
+        if _is_private(layout, source, before) and link(source, target):
+            sha256, size = hash_fd(fd, on_bytes=on_bytes)
+        else:
+            sha256, size = _copy_and_hash(fd, target, on_bytes)
+        after = os.fstat(fd)
+    finally:
+        os.close(fd)
+    if (before.st_size, before.st_mtime_ns) != (size, after.st_mtime_ns) or after.st_size != size:
+        raise Corrupt(f"{source} changed while it was stored", "publish it again once nothing writes to it")
+    _seal(target)
+    layout.sync(target)
+    return Staged(target, sha256, size)
+
+
+def commit(layout: Layout, staged: list[Staged]) -> None:
+    """Give each staged file its name, and bring the names to the disk. A good blob of that name stays.
+
+    Raises OSError.
+    """
+    folders: set[Path] = set()
+    for file in staged:
+        place = layout.blob(file.sha256)
+        if problem(layout, file.sha256, file.size) is None:
+            file.path.unlink(missing_ok=True)
+            continue
+        layout.make(place.parent)
+        file.path.replace(place)
+        folders.add(place.parent)
+    for folder in folders:
+        layout.sync(folder)
+
+
+def clone(source: int, target: int) -> bool:
+    """Share the blocks of `source` with the empty file `target`; False where the file system cannot."""
+    try:
+        fcntl.ioctl(target, FICLONE, source)
+    except OSError as error:
+        if error.errno in _NO_REFLINK:
+            return False
+        raise
+    return True
+
+
+def link(source: Path, target: Path) -> bool:
+    """Give `source` the second name `target`; False where the file system cannot. Raises OSError."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in _NO_LINK:
+            return False
+        raise
+    return True
+
+
+def _is_private(layout: Layout, source: Path, status: os.stat_result) -> bool:
+    inside = Path(os.path.realpath(source.parent)).is_relative_to(os.path.realpath(layout.tmp))
+    return inside and status.st_nlink == 1 and status.st_uid == os.geteuid()
+
+
+def _copy_and_hash(source: int, target: Path, on_bytes: OnBytes) -> tuple[str, int]:
+    fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        if clone(source, fd):
+            return hash_fd(fd, on_bytes=on_bytes)
+        return hash_fd(source, copy_to=fd, on_bytes=on_bytes)
+    finally:
+        os.close(fd)
+
+
+def _seal(path: Path) -> None:
+    path.chmod(MODE)
+    os.utime(path, (STAMP, STAMP))

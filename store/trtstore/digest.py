@@ -1,0 +1,129 @@
+"""SHA-256 of files: streamed, in parallel, and of the very bytes that are copied."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from trtstore.errors import Invalid, Malformed
+
+ALGORITHM = "sha256"
+CHUNK = 1 << 20  # bytes a read: beyond 1 MiB the hash, not the system call, is what takes the time
+THREADS = 4  # a disk rarely feeds more than four cores of SHA-256
+
+_HEX = re.compile(r"[0-9a-f]{64}")
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+#: Told the number of bytes just done, from any thread.
+OnBytes = Callable[[int], None]
+
+
+def ignore_bytes(_count: int) -> None:
+    """An OnBytes that nobody listens to."""
+
+
+def is_hex(text: str) -> bool:
+    """Whether `text` is 64 lower-case hexadecimal digits: a key, or a digest without its algorithm."""
+    return _HEX.fullmatch(text) is not None
+
+
+def checked_key(key: str) -> str:
+    """`key` if it is one. Raises Invalid."""
+    if not is_hex(key):
+        raise Invalid(f"{key!r} is no key: a key is 64 lower-case hexadecimal digits")
+    return key
+
+
+def hex_of(digest: str) -> str:
+    """The digits of "sha256:<64 hex>". Raises Malformed."""
+    algorithm, _, digits = digest.partition(":")
+    if algorithm != ALGORITHM or not is_hex(digits):
+        raise Malformed(f"{digest[:100]!r} is no digest: a digest is sha256: and 64 hexadecimal digits")
+    return digits
+
+
+def digest_of(digits: str) -> str:
+    """ "sha256:<digits>"."""
+    return f"{ALGORITHM}:{digits}"
+
+
+def hash_bytes(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def hash_fd(source: int, *, copy_to: int | None = None, on_bytes: OnBytes = ignore_bytes) -> tuple[str, int]:
+    """(hex SHA-256, size in bytes) of what `source` holds from its position on, copied to `copy_to` as it goes.
+
+    Raises OSError of the reads and writes.
+    """
+    digest, size = hashlib.sha256(), 0
+    view = memoryview(bytearray(CHUNK))
+    while count := os.readv(source, [view]):
+        digest.update(view[:count])
+        if copy_to is not None:
+            _write_all(copy_to, view[:count])
+        size += count
+        on_bytes(count)
+    return digest.hexdigest(), size
+
+
+def _write_all(target: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(target, data) :]
+
+
+class _Stopped(Exception):
+    """Unwinds a thread whose siblings have failed already."""
+
+
+def in_threads(work: Callable[[_In, OnBytes], _Out], items: Sequence[_In], on_bytes: OnBytes) -> list[_Out]:
+    """`work` on each item in a few threads, results in the order of `items`.
+
+    The OnBytes that `work` is given serialises the calls of `on_bytes`, and ends the threads within a chunk
+    once one has failed or the caller was interrupted: nobody waits for the hash of a 100 GB file after Ctrl-C.
+    """
+    stop, turn = threading.Event(), threading.Lock()
+
+    def tell(count: int) -> None:
+        if stop.is_set():
+            raise _Stopped
+        with turn:
+            on_bytes(count)
+
+    def guarded(item: _In) -> _Out:
+        try:
+            return work(item, tell)
+        except BaseException:
+            stop.set()
+            raise
+
+    with ThreadPoolExecutor(min(THREADS, _cores(), len(items)) or 1) as pool:
+        futures = [pool.submit(guarded, item) for item in items]
+        try:
+            return _results(future.result for future in futures)
+        finally:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _results(waits: Iterable[Callable[[], _Out]]) -> list[_Out]:
+    results: list[_Out] = []
+    stopped = False
+    for wait in waits:
+        try:
+            results.append(wait())
+        except _Stopped:
+            stopped = True  # the reason is that of another future, further on
+    if stopped:
+        raise RuntimeError("a thread stopped without a reason")
+    return results
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,102 @@
+"""What a store can refuse, each as one sentence that names the path, with a hint where there is a mend."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class StoreFailure(Exception):
+    """The base of all: `message` is one sentence, `hint` how to mend it, or None."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class Invalid(StoreFailure):
+    """What the caller handed over cannot be stored: a malformed key, a symbolic link in a folder, …"""
+
+
+class Corrupt(StoreFailure):
+    """Bytes on disk are not what their name says, or changed while they were read."""
+
+
+class NoSpace(StoreFailure):
+    """The device is full, or the quota is used up."""
+
+
+class NotWritable(StoreFailure):
+    """The folder is read-only, or belongs to somebody else."""
+
+
+class NotReadable(StoreFailure):
+    """The permissions of a file forbid reading it."""
+
+
+class TooManyOpenFiles(StoreFailure):
+    """The process, or the machine, has no file descriptor left."""
+
+
+class NoLocks(StoreFailure):
+    """The file system has no flock(2): two builds of one key could not exclude each other."""
+
+
+class Busy(StoreFailure):
+    """A lock was not to be had in the time given."""
+
+
+class Malformed(ValueError):
+    """Stored bytes do not parse; `lookup` makes a miss of it, so it is no StoreFailure."""
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+_LOCKLESS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+def from_os(error: OSError, path: Path, *, reading: bool = False) -> StoreFailure:
+    """The StoreFailure for what the operating system refused while working on `path` (a store or a file)."""
+    reason = (error.strerror or str(error)).lower()
+    # The store's root tells a user more than a temporary file's name: add the file only where it differs.
+    inner = error.filename
+    place = (
+        f" ({os.fsdecode(inner)})"
+        if isinstance(inner, str | bytes) and os.fsdecode(inner) != str(path)
+        else ""
+    )
+    if error.errno in _FULL:
+        return NoSpace(
+            f"cannot write to {path}: {reason}", "free some space, or keep the store on another disk"
+        )
+    if error.errno in _DESCRIPTORS:
+        return TooManyOpenFiles(f"cannot open {path}: {reason}{place}", "raise the limit: `ulimit -n 4096`")
+    if error.errno in _DENIED and reading:
+        return NotReadable(f"cannot read {path}: {reason}{place}", "check the owner and mode of the file")
+    if error.errno in _DENIED:
+        return NotWritable(
+            f"cannot write to {path}: {reason}{place}",
+            "check its owner, mode and mount, or choose another folder",
+        )
+    return StoreFailure(f"cannot {'read' if reading else 'write to'} {path}: {reason}{place}")
+
+
+def no_locks(error: OSError, path: Path) -> StoreFailure:
+    """The StoreFailure for a lock on `path` that could not be taken at all (as opposed to: is held)."""
+    if error.errno in _LOCKLESS:
+        return NoLocks(f"the file system of {path} has no file locks", "keep the store on a local disk")
+    return from_os(error, path)
+
+
+@contextmanager
+def translated(path: Path, *, reading: bool = False) -> Iterator[None]:
+    """Raise an OSError of the body as the StoreFailure that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise from_os(error, path, reading=reading) from error

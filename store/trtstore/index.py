@@ -1,0 +1,237 @@
+"""Facts that can be had again, kept to save time: digests of files by their inode, last uses, statistics.
+
+A diskcache (SQLite) in index/, mode 0700, of rows that are JSON text and nothing else. diskcache's own Disk and
+JSONDisk unpickle a row that says so, and open the file that a row names, so neither is used. Nothing here can
+fail a build: a row that is not JSON is a miss, a broken database is made anew, an unwritable one reads as empty.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import diskcache
+from diskcache.core import DBNAME, DEFAULT_SETTINGS, METADATA, MODE_RAW
+
+from trtstore import locks
+from trtstore.digest import OnBytes, hash_fd, ignore_bytes, in_threads, is_hex
+from trtstore.errors import Corrupt, Invalid, StoreFailure, translated
+from trtstore.strictjson import Json
+
+BUSY = 5.0  # seconds to wait for another process's transaction
+RACY = 2.0  # seconds: a file changed so lately may change again within its time stamp's grain
+MAX_ROW = 1 << 20  # characters of JSON
+
+_SETTINGS = {
+    **DEFAULT_SETTINGS,
+    "eviction_policy": "none",
+    "cull_limit": 0,
+    "size_limit": 2**62,
+    "sqlite_journal_mode": "truncate",  # WAL needs shared memory, which a network file system has not
+}
+_TABLE = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_T = TypeVar("_T")
+
+
+class _TextDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache ships no types
+    """Rows hold text inline, which `Index` reads as JSON; no row is unpickled and none leads to a file."""
+
+    def put(self, key: Any) -> tuple[str, bool]:
+        return str(key), True
+
+    def get(self, key: Any, raw: Any) -> str:
+        if not raw or type(key) is not str:
+            raise OSError("this row's key is no text")
+        return key
+
+    def store(self, value: Any, read: bool, key: Any = None) -> tuple[int, int, None, str]:  # noqa: ARG002  # diskcache's signature
+        return 0, MODE_RAW, None, str(value)
+
+    def fetch(self, mode: Any, filename: Any, value: Any, read: bool) -> str:
+        # diskcache takes an OSError for a value that is gone: a miss.
+        if mode != MODE_RAW or filename is not None or type(value) is not str or read or len(value) > MAX_ROW:
+            raise OSError("this row is no text")
+        return value
+
+    def filename(self, key: Any = None, value: Any = None) -> tuple[str, str]:  # noqa: ARG002  # diskcache's signature
+        raise OSError("rows have no files")
+
+    def remove(self, file_path: Any) -> None:
+        """Rows have no files: what a tampered row names is not ours to remove."""
+
+
+class Index:
+    """The index in `folder`, opened at the first use; a `get` creates nothing on disk. Threads may share it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._opening = threading.Lock()
+        self._cache: Any = None
+        self._unusable = False
+
+    def get(self, table: str, key: str) -> Json | None:
+        """The value put under `key` in `table`, or None."""
+        name = _name(table, key)
+        text = self._with_cache(lambda cache: cache.get(name), create=False)
+        try:
+            return None if text is None else json.loads(text)
+        except (ValueError, TypeError, RecursionError):
+            return None
+
+    def put(self, table: str, key: str, value: Json) -> None:
+        """Keep `value`, as far as that is possible. Tables are named [a-z][a-z0-9-]*.
+
+        Raises ValueError or TypeError for what is no JSON, or too long for a row: the caller's mistake.
+        """
+        name, text = _name(table, key), json.dumps(value, allow_nan=False)
+        if len(text) > MAX_ROW:
+            raise ValueError(f"the value of {name} is longer than {MAX_ROW} characters")
+        self._with_cache(lambda cache: cache.set(name, text), create=True)
+
+    def file_digest(self, path: Path, *, on_bytes: OnBytes = ignore_bytes) -> str:
+        """The hex SHA-256 of a regular file, remembered by device, inode, size, mtime and ctime.
+
+        Raises Invalid when it is no regular file, Corrupt when it changes meanwhile, NotReadable and the like.
+        """
+        with translated(path, reading=True):
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                return self._digest(fd, path, on_bytes)
+            finally:
+                os.close(fd)
+
+    def _digest(self, fd: int, path: Path, on_bytes: OnBytes) -> str:
+        before = os.fstat(fd)
+        if not stat.S_ISREG(before.st_mode):
+            raise Invalid(f"{path} is no regular file")
+        known = self.get("file-digest", _identity(before))
+        if isinstance(known, str) and is_hex(known):
+            on_bytes(before.st_size)
+            return known
+        digits, _ = hash_fd(fd, on_bytes=on_bytes)
+        after = os.fstat(fd)
+        if _identity(before) != _identity(after):
+            raise Corrupt(f"{path} changed while it was read", "try again once nothing writes to it")
+        if time.time() - max(after.st_mtime, after.st_ctime) > RACY:
+            self.put("file-digest", _identity(after), digits)
+        return digits
+
+    def _with_cache(self, use: Callable[[Any], _T], *, create: bool) -> _T | None:
+        cache = self._open(create=create)
+        if cache is None:
+            return None
+        try:
+            return use(cache)
+        except sqlite3.OperationalError:
+            return None  # busy, or read-only
+        except sqlite3.DatabaseError:
+            self._open(create=True, rebuild=True)
+        except (diskcache.Timeout, OSError, ValueError, TypeError):
+            pass  # a row of the wrong shape
+        return None
+
+    def _open(self, *, create: bool, rebuild: bool = False) -> Any:
+        with self._opening:
+            if self._unusable:
+                return None
+            if self._cache is not None and not rebuild:
+                return self._cache
+            try:
+                if not create and not (self._folder / DBNAME).exists():
+                    return None
+                self._cache = _open_cache(self._folder, rebuild=rebuild)
+            except (StoreFailure, OSError, sqlite3.Error, diskcache.Timeout, ValueError, TypeError):
+                self._unusable, self._cache = True, None
+            return self._cache
+
+
+def _name(table: str, key: str) -> str:
+    if _TABLE.fullmatch(table) is None:
+        raise ValueError(f"{table!r} is no table's name")
+    return f"{table}:{key}"
+
+
+def _identity(status: os.stat_result) -> str:
+    return f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+
+
+def _open_cache(folder: Path, *, rebuild: bool) -> Any:
+    """The opened diskcache, made anew where `rebuild` or where what is there is not one."""
+    with suppress(FileExistsError):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise OSError("the index belongs to somebody else")
+    folder.chmod(0o700)
+    # Alone: another process's half-made database must not be taken for a broken one.
+    with locks.exclusive(folder / "lock", keep=True, patience=BUSY):
+        if rebuild or not _is_sound(folder / DBNAME):
+            for path in folder.glob(f"{DBNAME}*"):
+                path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
+        return diskcache.Cache(str(folder), timeout=BUSY, disk=_TextDisk, **_SETTINGS)
+
+
+def _is_sound(database: Path) -> bool:
+    """Whether diskcache may open it: the columns are there, and the settings are diskcache's own.
+
+    diskcache sets an attribute of itself for each row of the table Settings, so one named _directory leads it
+    elsewhere, and formats the sqlite_ ones into SQL.
+    """
+    try:
+        if not stat.S_ISREG(database.lstat().st_mode):
+            return False
+    except FileNotFoundError:
+        return True
+    try:
+        with closing(
+            sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY)
+        ) as opened:
+            opened.execute(
+                "SELECT key, raw, expire_time, tag, mode, filename, value FROM Cache LIMIT 1"
+            ).fetchall()
+            settings = opened.execute("SELECT key, value FROM Settings").fetchall()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:  # busy or read-only, as opposed to: no such table
+            raise
+        return False
+    except sqlite3.DatabaseError:
+        return False
+    known = {**DEFAULT_SETTINGS, **METADATA}
+    return all(
+        name in known and (isinstance(value, int | float) or str(value).isidentifier() or value is None)
+        for name, value in settings
+    )
+
+
+def hash_files(
+    paths: Sequence[Path], index: Index, on_progress: Callable[[int, int], None] | None = None
+) -> list[str]:
+    """The hex SHA-256 of each path, hashed a few at a time; those the index knows are not read.
+
+    `on_progress` is told (bytes done, bytes in all), one call at a time, from any thread. Raises as
+    `Index.file_digest`.
+    """
+    total = 0
+    for path in paths:
+        with translated(path, reading=True):
+            total += path.stat().st_size
+    done = 0
+
+    def tell(count: int) -> None:
+        nonlocal done
+        done += count
+        if on_progress is not None:
+            on_progress(done, total)
+
+    return in_threads(lambda path, on_bytes: index.file_digest(path, on_bytes=on_bytes), paths, tell)

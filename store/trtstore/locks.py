@@ -1,0 +1,144 @@
+"""File locks that the kernel frees when their holder dies, however it dies: flock(2), and nothing that is left over.
+
+A lock file left on disk means nothing; only a held flock does. (The `filelock` package takes the same lock, but
+has no shared mode, and falls back to lock files that outlive a SIGKILL where flock is missing.)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from trtstore.errors import Busy, no_locks
+
+POLL = 0.05  # seconds between attempts while waiting
+TELL = 1.0  # seconds between two calls of on_wait
+_MAX_NOTE = 4096  # bytes of a lock file that are read
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who has a lock: process id (0 when the lock file does not say), words for people, seconds since the epoch."""
+
+    pid: int
+    who: str
+    started: float
+
+
+OnWait = Callable[[Holder], None]
+
+
+@contextmanager
+def exclusive(
+    path: Path,
+    *,
+    who: str = "",
+    on_wait: OnWait | None = None,
+    patience: float = math.inf,
+    keep: bool = False,
+) -> Iterator[None]:
+    """Hold the lock `path` alone, waiting for `patience` seconds; `on_wait` is told about every second.
+
+    The file is removed afterwards unless `keep`, so that a folder of per-key locks stays small. Raises Busy when
+    patience ends, NoLocks, NotWritable and the like. A thread that asks twice waits for itself.
+    """
+    fd = _wait(path, on_wait, patience)
+    try:
+        _sign(fd, who)
+        yield
+    finally:
+        if not keep:
+            with suppress(OSError):
+                path.unlink()  # under the lock: who waits on the old file sees that it is gone, and starts again
+        os.close(fd)
+
+
+@contextmanager
+def shared(path: Path) -> Iterator[None]:
+    """Hold the lock `path` together with others, and against who holds it alone. Raises as `exclusive`."""
+    fd = _open(path)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+        except OSError as error:
+            raise no_locks(error, path) from error
+        yield
+    finally:
+        os.close(fd)
+
+
+def try_exclusive(path: Path) -> int | None:
+    """A descriptor that holds the lock `path` until it is closed, or None when somebody else has it."""
+    fd = _open(path)
+    if _attempt(fd, path):
+        return fd
+    os.close(fd)
+    return None
+
+
+def _wait(path: Path, on_wait: OnWait | None, patience: float) -> int:
+    started = told = time.monotonic()
+    while True:
+        fd = try_exclusive(path)
+        if fd is not None:
+            if _is_at(fd, path):
+                return fd
+            os.close(fd)
+            continue  # its last holder removed it in between: the lock of that file guards nothing any more
+        if on_wait is not None and time.monotonic() - told >= TELL:
+            told = time.monotonic()
+            on_wait(_holder(path))
+        if time.monotonic() - started > patience:
+            raise Busy(f"{path} is held by {_holder(path).who}")
+        time.sleep(POLL)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise no_locks(error, path) from error
+
+
+def _attempt(fd: int, path: Path) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        os.close(fd)
+        raise no_locks(error, path) from error
+    return True
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        there = path.lstat()
+    except FileNotFoundError:
+        return False
+    mine = os.fstat(fd)
+    return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
+
+
+def _sign(fd: int, who: str) -> None:
+    # The note is for people: a full disk must not keep a build from starting.
+    note = json.dumps({"pid": os.getpid(), "who": who, "started": time.time()}).encode()
+    with suppress(OSError):
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, note[:_MAX_NOTE], 0)
+
+
+def _holder(path: Path) -> Holder:
+    try:
+        with path.open("rb") as file:
+            note = json.loads(file.read(_MAX_NOTE))
+        return Holder(int(note["pid"]), str(note["who"]), float(note["started"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Holder(0, "another process", time.time())  # it is just signing, or just leaving

@@ -1,0 +1,142 @@
+"""The list of an artifact's files: canonical JSON, itself a blob, and its SHA-256 is the artifact's digest.
+
+{"entries":[{"mode":"0644","path":"model.onnx","sha256":"<64 hex>","size":123},…],"schema":1}
+"""
+
+from __future__ import annotations
+
+import itertools
+import stat
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from trtstore import strictjson
+from trtstore.digest import digest_of, hash_bytes, is_hex
+from trtstore.errors import Malformed
+
+SCHEMA = 1
+MAX_BYTES = 64 << 20  # of the manifest itself
+MAX_ENTRIES = 100_000
+MAX_PATH = 1024  # bytes of UTF-8
+MAX_NAME = 255  # bytes of UTF-8 in one component: the limit of Linux file systems
+MAX_SIZE = 2**53 - 1  # bytes of one file: what JSON's numbers can count
+
+PLAIN, EXECUTABLE = "0644", "0755"
+
+#: Control characters, lone surrogates, line and paragraph separators. None of these categories grows with
+#: Unicode's version, so a manifest that is good for one Python is good for all.
+_FORBIDDEN = {"Cc", "Cs", "Zl", "Zp"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One regular file: POSIX path, "0644" or "0755", bytes, hex SHA-256."""
+
+    path: str
+    mode: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The files of an artifact, sorted by path. Make one with `build` or `parse`: both enforce the rules."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(entry.size for entry in self.entries)
+
+    def encode(self) -> bytes:
+        entries = [{"path": e.path, "mode": e.mode, "size": e.size, "sha256": e.sha256} for e in self.entries]
+        return strictjson.canonical({"schema": SCHEMA, "entries": entries})
+
+    @property
+    def digest(self) -> str:
+        """The artifact's digest, "sha256:<64 hex>"."""
+        return digest_of(hash_bytes(self.encode()))
+
+
+def build(entries: Iterable[Entry]) -> Manifest:
+    """The manifest of `entries`, in any order. Raises Malformed where they break a rule."""
+    ordered = tuple(sorted(entries, key=lambda entry: entry.path))
+    _check(ordered)
+    manifest = Manifest(ordered)
+    if len(manifest.encode()) > MAX_BYTES:
+        raise Malformed(f"the manifest is longer than {MAX_BYTES} bytes")
+    return manifest
+
+
+def parse(data: bytes) -> Manifest:
+    """The manifest in `data`. Raises Malformed: another schema, another spelling, or a rule is broken."""
+    if len(data) > MAX_BYTES:
+        raise Malformed(f"the manifest is longer than {MAX_BYTES} bytes")
+    top = strictjson.fields(
+        strictjson.parse_canonical(data, "the manifest"), "the manifest", {"schema": int, "entries": list}
+    )
+    if top["schema"] != SCHEMA:
+        raise Malformed(f"the manifest has schema {top['schema']}, and this version reads {SCHEMA}")
+    kinds = {"path": str, "mode": str, "size": int, "sha256": str}
+    entries = tuple(
+        Entry(**strictjson.fields(entry, "a manifest's entry", kinds)) for entry in top["entries"]
+    )
+    if any(before.path >= after.path for before, after in itertools.pairwise(entries)):
+        raise Malformed("the manifest's entries are not sorted by path")
+    _check(entries)
+    return Manifest(entries)
+
+
+def mode_of(st_mode: int) -> str:
+    """The entry mode of a file on disk: executable for its owner or not, and nothing else."""
+    return EXECUTABLE if st_mode & stat.S_IXUSR else PLAIN
+
+
+def check_path(path: str) -> None:
+    """Raise Malformed unless `path` means the same file, inside the artifact, on every file system."""
+    shown = ascii(path[:100])
+    if any(unicodedata.category(character) in _FORBIDDEN for character in path) or "\\" in path:
+        raise Malformed(f"the path {shown} holds a control character, a backslash or undecodable bytes")
+    if not unicodedata.is_normalized("NFC", path):
+        raise Malformed(f"the path {shown} is not in Unicode's normal form C")
+    names = path.split("/")
+    if any(name in ("", ".", "..") for name in names):
+        raise Malformed(
+            f"the path {shown} is not relative and plain: no leading, doubled or final slash, no . or .."
+        )
+    if len(path.encode()) > MAX_PATH or any(len(name.encode()) > MAX_NAME for name in names):
+        raise Malformed(f"the path {shown} is too long: {MAX_PATH} bytes, and {MAX_NAME} between slashes")
+
+
+def _check(entries: tuple[Entry, ...]) -> None:
+    if not 1 <= len(entries) <= MAX_ENTRIES:
+        raise Malformed(f"an artifact has 1 to {MAX_ENTRIES} files, and this has {len(entries)}")
+    for entry in entries:
+        check_path(entry.path)
+        if entry.mode not in (PLAIN, EXECUTABLE):
+            raise Malformed(f"{entry.path}: the mode {entry.mode!r} is neither {PLAIN} nor {EXECUTABLE}")
+        if not 0 <= entry.size <= MAX_SIZE:
+            raise Malformed(f"{entry.path}: the size {entry.size} is out of bounds")
+        if not is_hex(entry.sha256):
+            raise Malformed(f"{entry.path}: {entry.sha256[:100]!r} is no SHA-256")
+    _check_collisions(entries)
+
+
+def _check_collisions(entries: tuple[Entry, ...]) -> None:
+    """Refuse names that one file system keeps apart and another does not, and a file that is a folder too."""
+    seen: dict[str, tuple[str, bool]] = {}  # the folded path of a file or folder -> (as written, is a file)
+    for entry in entries:
+        names = entry.path.split("/")
+        for depth in range(1, len(names) + 1):
+            path, is_file = "/".join(names[:depth]), depth == len(names)
+            folded = unicodedata.normalize("NFC", path.casefold())
+            if folded not in seen:
+                seen[folded] = (path, is_file)
+                continue
+            other, other_is_file = seen[folded]
+            if other != path:
+                raise Malformed(f"{other!r} and {path!r} differ in case only")
+            if is_file or other_is_file:
+                raise Malformed(f"{path!r} is listed twice, or as both a file and a folder")

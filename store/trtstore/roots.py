@@ -1,0 +1,55 @@
+"""Links that keep an artifact alive: a symbolic link of the user's, and an entry in roots/ that names it, as in Nix.
+
+The entry is itself a symbolic link, to the user's. A user drops a root with `rm`, and nothing else: an entry whose
+link is gone, or leads elsewhere, counts for nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from trtstore.digest import hash_bytes, is_hex
+from trtstore.errors import Invalid, translated
+from trtstore.layout import VERSION, Layout
+
+
+def add(layout: Layout, link: Path, tree: Path) -> None:
+    """Make `link` a symbolic link to `tree`, and a root. Raises Invalid where something else has that name."""
+    _check_replaceable(link)
+    link = link.parent.resolve() / link.name
+    entry = layout.roots / hash_bytes(os.fsencode(link))
+    with translated(layout.root):
+        layout.make(layout.roots)
+        # Entry first: a collector that runs in between sees an entry without its link, and that is harmless.
+        _replace(entry, link)
+        layout.sync(layout.roots)
+    with translated(link):
+        _replace(link, tree)
+
+
+def _check_replaceable(link: Path) -> None:
+    if not link.parent.is_dir():
+        raise Invalid(f"{link} cannot be made: there is no folder {link.parent}", f"mkdir -p {link.parent}")
+    if link.is_symlink():
+        target = link.readlink()
+        # That of another store is as good: it was made by this function.
+        if is_hex(target.name) and target.parts[-3:-1] == (VERSION, "trees"):
+            return
+        raise Invalid(
+            f"{link} is a link to {target}, and no store made it",
+            "choose another name",
+        )
+    if os.path.lexists(link):
+        raise Invalid(f"{link} exists and is not a link made by a store", "choose another name, or remove it")
+
+
+def _replace(link: Path, target: Path) -> None:
+    temporary = link.with_name(f".{link.name[:100]}.{secrets.token_hex(8)}")
+    temporary.symlink_to(target)
+    try:
+        temporary.replace(link)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

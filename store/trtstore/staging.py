@@ -1,0 +1,69 @@
+"""From a folder to staged blobs and a manifest: every file read once, a few at a time."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from trtstore import blobs, manifest
+from trtstore.digest import OnBytes, ignore_bytes, in_threads
+from trtstore.errors import Invalid, Malformed, translated
+from trtstore.index import Index, hash_files
+from trtstore.layout import Layout, walk
+from trtstore.manifest import Entry, Manifest, mode_of
+
+
+def stage_folder(layout: Layout, folder: Path, stage: Path) -> tuple[Manifest, list[blobs.Staged]]:
+    """The manifest of the files below `folder`, and those files staged in `stage`.
+
+    Raises Invalid where the folder cannot be an artifact, Corrupt where a file changes meanwhile, OSError.
+    """
+    listed = _listing(folder)
+
+    def work(item: tuple[int, Path], on_bytes: OnBytes) -> blobs.Staged:
+        return blobs.stage_file(layout, item[1], stage / f"file.{item[0]}", on_bytes)
+
+    staged = in_threads(work, list(enumerate(path for _, path, _ in listed)), ignore_bytes)
+    found = zip(listed, staged, strict=True)
+    entries = [Entry(name, mode_of(its.st_mode), file.size, file.sha256) for (name, _, its), file in found]
+    return _manifest(folder, entries), staged
+
+
+def stage_attachments(layout: Layout, files: Mapping[str, Path], stage: Path) -> dict[str, blobs.Staged]:
+    """Each of `files` staged, by its name. Raises Invalid, Corrupt, OSError."""
+    return {
+        name: blobs.stage_file(layout, path, stage / f"attachment.{place}")
+        for place, (name, path) in enumerate(files.items())
+    }
+
+
+def folder_digest(folder: Path, index: Index) -> str:
+    """The digest, "sha256:<64 hex>", that `folder` would have as an artifact; nothing is stored.
+
+    Raises Invalid where the folder cannot be an artifact, Corrupt, NotReadable and the like.
+    """
+    with translated(folder, reading=True):
+        listed = _listing(folder)
+    digests = hash_files([path for _, path, _ in listed], index)
+    found = zip(listed, digests, strict=True)
+    return _manifest(
+        folder, [Entry(name, mode_of(its.st_mode), its.st_size, sha256) for (name, _, its), sha256 in found]
+    ).digest
+
+
+def _listing(folder: Path) -> list[tuple[str, Path, os.stat_result]]:
+    """(path in the artifact, path, lstat) of each file, after a check of the names: before any byte is read."""
+    if not stat.S_ISDIR(folder.lstat().st_mode):
+        raise Invalid(f"{folder} is no folder")
+    listed = list(walk(folder))
+    _manifest(folder, [Entry(name, mode_of(its.st_mode), its.st_size, "0" * 64) for name, _, its in listed])
+    return listed
+
+
+def _manifest(folder: Path, entries: list[Entry]) -> Manifest:
+    try:
+        return manifest.build(entries)
+    except Malformed as trouble:
+        raise Invalid(f"{folder} cannot be an artifact: {trouble}") from None

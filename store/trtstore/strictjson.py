@@ -1,0 +1,77 @@
+"""JSON that has one spelling: written as RFC 8785 says, read back without tolerance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import rfc8785
+
+from trtstore.errors import Invalid, Malformed
+
+Json = Any  # a value that json.loads can return
+
+
+def canonical(value: Json) -> bytes:
+    """The canonical bytes of `value` (RFC 8785). Raises ValueError where JSON has no spelling for it."""
+    try:
+        return rfc8785.dumps(value)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def plain(value: Any, what: str) -> Json:
+    """`value` with every mapping as a dict and every sequence as a list. Raises Invalid naming the place."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        for name in value:
+            if not isinstance(name, str):
+                raise Invalid(f"{what} has the key {name!r}, and JSON's keys are text")
+        return {name: plain(inner, f"{what}.{name}") for name, inner in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+        return [plain(inner, f"{what}[{place}]") for place, inner in enumerate(value)]
+    raise Invalid(f"{what} is a {type(value).__name__}, which JSON cannot hold")
+
+
+def parse(data: bytes, what: str) -> Json:
+    """The value of UTF-8 JSON text. Raises Malformed: not JSON, a name given twice, NaN, nested too deeply."""
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"{what} is not strict JSON: {error}") from None
+
+
+def parse_canonical(data: bytes, what: str) -> Json:
+    """As `parse`, and `data` must be the canonical spelling: one value, one digest. Raises Malformed."""
+    value = parse(data, what)
+    try:
+        same = canonical(value) == data
+    except ValueError as error:
+        raise Malformed(f"{what} has no canonical form: {error}") from None
+    if not same:
+        raise Malformed(f"{what} is not canonical JSON (RFC 8785)")
+    return value
+
+
+def fields(value: Json, what: str, kinds: Mapping[str, type]) -> dict[str, Json]:
+    """`value` as an object with exactly the fields of `kinds`, each of exactly that type. Raises Malformed."""
+    if type(value) is not dict or value.keys() != kinds.keys():
+        raise Malformed(f"{what} must be an object with the fields {', '.join(sorted(kinds))}")
+    for name, kind in kinds.items():
+        # `type is`, for True is an int to isinstance.
+        if type(value[name]) is not kind:
+            raise Malformed(f"{what}.{name} must be a {kind.__name__}")
+    return value
+
+
+def _once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is given twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> Json:
+    raise ValueError(f"{name} is no JSON number")

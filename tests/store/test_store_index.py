@@ -1,0 +1,255 @@
+"""The index saves time and can do nothing else: no planted row is executed or followed, and none fails a build."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import sqlite3
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.store.support import mounted, python
+from trtstore import Corrupt, Index, Invalid, StoreFailure, hash_files
+
+
+class Bomb:
+    """Unpickling it makes a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "v1" / "index"
+
+
+def plant(folder: Path, sql: str, *values: object) -> None:
+    with sqlite3.connect(folder / "cache.db") as database:
+        database.execute(sql, values)
+    database.close()
+
+
+def test_what_is_put_is_there_for_another_process(folder: Path) -> None:
+    Index(folder).put("last-use", "a key", {"at": 1.5, "n": [1, None, "é"]})
+    assert Index(folder).get("last-use", "a key") == {"at": 1.5, "n": [1, None, "é"]}
+    assert Index(folder).get("other", "a key") is None
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    code = "import sys; from pathlib import Path; from trtstore import Index; print(Index(Path(sys.argv[1])).get('last-use', 'a key')['at'])"
+    assert python(code, folder).communicate()[0] == "1.5\n"
+
+
+def test_get_creates_nothing(folder: Path) -> None:
+    assert Index(folder).get("last-use", "a key") is None
+    assert not folder.parent.exists()
+
+
+@pytest.mark.parametrize("mode", [1, 2, 3, 4, 5, "x", None])
+def test_a_planted_row_is_a_miss_and_nothing_is_executed(folder: Path, tmp_path: Path, mode: object) -> None:
+    Index(folder).put("t", "k", "good")
+    bomb = pickle.dumps(Bomb(tmp_path / "exploded"))
+    plant(folder, "UPDATE Cache SET mode = ?, value = ?", mode, bomb)
+    assert Index(folder).get("t", "k") is None
+    assert not (tmp_path / "exploded").exists()
+    Index(folder).put("t", "k", "again")
+    assert Index(folder).get("t", "k") == "again"
+
+
+@pytest.mark.parametrize("mode", [1, 2, 3, 4])
+def test_a_row_that_names_a_file_is_a_miss_and_the_file_is_neither_read_nor_removed(
+    folder: Path, tmp_path: Path, mode: int
+) -> None:
+    Index(folder).put("t", "k", "good")
+    outside = tmp_path / "v1" / "x"
+    outside.write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
+    plant(folder, "UPDATE Cache SET mode = ?, filename = '../x', value = NULL", mode)
+    assert Index(folder).get("t", "k") is None
+    Index(folder).put("t", "k", "again")  # diskcache removes the file of the row that it replaces
+    assert outside.exists()
+    assert not (tmp_path / "exploded").exists()
+    assert Index(folder).get("t", "k") == "again"
+
+
+@pytest.mark.parametrize(
+    "value", ["{", "NaN?", "[" * 100_000, b"\xff\xfe", 7, 1.5, None, '"' + "x" * (1 << 20) + '"'], ids=repr
+)
+def test_a_row_that_is_no_json_text_is_a_miss(folder: Path, value: object) -> None:
+    Index(folder).put("t", "k", "good")
+    plant(folder, "UPDATE Cache SET value = ?", value)
+    assert Index(folder).get("t", "k") is None
+
+
+def test_a_row_of_broken_utf8_is_a_miss(folder: Path) -> None:
+    Index(folder).put("t", "k", "good")
+    plant(folder, "UPDATE Cache SET value = CAST(x'fffe' AS TEXT)")
+    assert Index(folder).get("t", "k") is None
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        ("_directory", "../elsewhere"),
+        ("get", "x"),
+        ("disk_min_file_size", "x"),
+        ("disk_directory", "/tmp"),  # noqa: S108  # a planted value, never a path that is used
+        ("sqlite_cache_size", "1; DROP TABLE Cache"),
+        ("eviction_policy", "least-recently-used"),
+        ("statistics", 1),
+    ],
+    ids=str,
+)
+def test_a_planted_setting_leads_nowhere(folder: Path, setting: tuple[str, object]) -> None:
+    Index(folder).put("t", "k", "good")
+    plant(folder, "INSERT OR REPLACE INTO Settings VALUES (?, ?)", *setting)
+    before = set(folder.parent.iterdir())
+    index = Index(folder)
+    assert index.get("t", "k") in (None, "good")
+    index.put("t", "k", "again")
+    assert index.get("t", "k") == "again"
+    assert set(folder.parent.iterdir()) == before
+
+
+def test_a_broken_database_is_made_anew(folder: Path) -> None:
+    for spoil in (
+        lambda: (folder / "cache.db").write_bytes(b"no database" * 1000),
+        lambda: (folder / "cache.db").write_bytes(b""),
+        lambda: plant(folder, "DROP TABLE Cache"),
+        lambda: plant(folder, "ALTER TABLE Cache DROP COLUMN tag"),
+        lambda: ((folder / "cache.db").unlink(), (folder / "cache.db").mkdir()),
+        lambda: ((folder / "cache.db").rmdir(), (folder / "cache.db").symlink_to("/etc/hostname")),
+    ):
+        if (folder / "cache.db").is_file() and not (folder / "cache.db").is_symlink():
+            (folder / "cache.db").unlink()
+        if not (folder / "cache.db").is_dir():
+            Index(folder).put("t", "k", 1)
+        spoil()
+        index = Index(folder)
+        assert index.get("t", "k") is None
+        index.put("t", "k", 2)
+        assert index.get("t", "k") == 2
+
+
+def test_a_database_that_breaks_while_it_is_open_is_made_anew(folder: Path) -> None:
+    index = Index(folder)
+    for number in range(200):
+        index.put("t", str(number), "x" * 500)
+    data = bytearray((folder / "cache.db").read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)
+    (folder / "cache.db").write_bytes(data)
+    other = Index(folder)
+    assert [other.get("t", str(number)) for number in range(3)] == [None] * 3
+    other.put("t", "k", 2)
+    assert other.get("t", "k") == 2
+
+
+def test_an_index_that_cannot_be_written_reads_as_empty(folder: Path, tmp_path: Path) -> None:
+    folder.parent.mkdir()
+    with mounted(folder.parent, "-t", "tmpfs", "-o", "ro", "tmpfs"):
+        index = Index(folder)
+        index.put("t", "k", 1)
+        assert index.get("t", "k") is None
+        file = tmp_path / "weights"
+        file.write_bytes(b"weights")
+        assert index.file_digest(file) == hashlib.sha256(b"weights").hexdigest()
+
+
+def test_an_index_folder_that_is_a_link_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    folder.parent.mkdir()
+    (tmp_path / "elsewhere").mkdir(mode=0o755)
+    folder.symlink_to(tmp_path / "elsewhere")
+    index = Index(folder)
+    index.put("t", "k", 1)
+    assert index.get("t", "k") is None
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert stat.S_IMODE((tmp_path / "elsewhere").stat().st_mode) == 0o755
+
+
+def test_eight_processes_that_open_an_absent_index_lose_nothing(folder: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from trtstore import Index\n"
+        "for n in range(5): Index(Path(sys.argv[1])).put('t', sys.argv[2] + str(n), n)"
+    )
+    processes = [python(code, folder, letter) for letter in "abcdefgh"]
+    assert [process.wait(timeout=60) for process in processes] == [0] * 8
+    index = Index(folder)
+    assert [index.get("t", f"{letter}{n}") for letter in "abcdefgh" for n in range(5)] == [*range(5)] * 8
+
+
+def test_what_is_no_json_is_the_callers_mistake(folder: Path) -> None:
+    index = Index(folder)
+    with pytest.raises(TypeError):
+        index.put("t", "k", {1, 2})
+    with pytest.raises(ValueError, match="JSON"):
+        index.put("t", "k", float("nan"))
+    with pytest.raises(ValueError, match="table"):
+        index.put("../t", "k", 1)
+
+
+def old(path: Path, data: bytes) -> Path:
+    """A file that has not changed for a while, as far as its times say; ctime cannot be set, so wait for it."""
+    path.write_bytes(data)
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    return path
+
+
+def read_bytes_of(index: Index, path: Path) -> tuple[str, int]:
+    """(digest, how many times the file was reported in chunks): 1 for a memo, more for a file of many chunks."""
+    counts: list[int] = []
+    return index.file_digest(path, on_bytes=counts.append), len(counts)
+
+
+@pytest.mark.slow
+def test_a_digest_is_remembered_until_the_file_changes(folder: Path, tmp_path: Path) -> None:
+    data = os.urandom(3 << 20)
+    file = old(tmp_path / "weights", data)
+    digest = hashlib.sha256(data).hexdigest()
+    assert read_bytes_of(Index(folder), file) == (digest, 3)
+    assert read_bytes_of(Index(folder), file) == (digest, 3)  # its ctime is too fresh to be trusted
+    time.sleep(2.1)
+    assert read_bytes_of(Index(folder), file) == (digest, 3)
+    assert read_bytes_of(Index(folder), file) == (digest, 1)
+    other = os.urandom(3 << 20)
+    old(file, other)  # the same size and mtime: the ctime differs
+    assert read_bytes_of(Index(folder), file) == (hashlib.sha256(other).hexdigest(), 3)
+
+
+def test_files_are_hashed_in_order_with_progress(folder: Path, tmp_path: Path) -> None:
+    contents = [os.urandom(size) for size in (0, 1, 3_000_000, 5)]
+    paths = [tmp_path / str(number) for number in range(4)]
+    for path, data in zip(paths, contents, strict=True):
+        path.write_bytes(data)
+    seen: list[tuple[int, int]] = []
+    digests = hash_files(paths, Index(folder), lambda done, total: seen.append((done, total)))
+    assert digests == [hashlib.sha256(data).hexdigest() for data in contents]
+    assert seen[-1] == (3_000_006, 3_000_006)
+    assert seen == sorted(seen)
+    assert hash_files([], Index(folder)) == []
+
+
+def test_a_file_that_cannot_be_hashed_is_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreFailure, match="absent"):
+        Index(folder).file_digest(tmp_path / "absent")
+    with pytest.raises(Invalid, match="no regular file"):
+        Index(folder).file_digest(tmp_path)
+    good = old(tmp_path / "good", b"x" * 3_000_000)
+    with pytest.raises(StoreFailure, match="absent"):
+        hash_files([good, tmp_path / "absent"], Index(folder))
+
+
+def test_a_file_that_grows_while_it_is_read_is_refused(folder: Path, tmp_path: Path) -> None:
+    file = old(tmp_path / "weights", b"x" * 3_000_000)
+
+    def write_more(_count: int) -> None:
+        with file.open("ab") as handle:
+            handle.write(b"y")
+
+    with pytest.raises(Corrupt, match="weights"):
+        Index(folder).file_digest(file, on_bytes=write_more)
