@@ -1,0 +1,1 @@
+"""Sources: folders, a Hub of our own with the real client, wheels through the real pip."""

@@ -1,0 +1,1 @@
+"""What several test modules use: tiny checkpoints, the real command line, and real servers."""

@@ -1,0 +1,79 @@
+"""The real command line in a scratch project, with an empty HOME and a store of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TRTBUILD = Path(sys.executable).with_name("trtbuild")
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def path(self) -> Path:
+        """The engine: the last line of a text result."""
+        return Path(self.out.splitlines()[-1])
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder to work in. Commands see nothing of the machine's own HOME, caches or configs."""
+
+    root: Path
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        kept = ("PATH", "LANG", "SSL_CERT_FILE", "SSL_CERT_DIR")
+        env = {name: os.environ[name] for name in kept if name in os.environ}
+        env |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+        home = self.root / "home"
+        home.mkdir(exist_ok=True)
+        return {**env, "HOME": str(home), "TRTBUILD_STORE": str(self.store), **(extra or {})}
+
+    def trtbuild(self, *args: str, env: Mapping[str, str] | None = None, timeout: float = 300) -> Done:
+        done = subprocess.run(
+            [TRTBUILD, *args],
+            cwd=self.root,
+            env=self.environment(env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *args: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [TRTBUILD, *args],
+            cwd=self.root,
+            env=self.environment(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def records(self) -> list[Path]:
+        return sorted(p for p in (self.store / "v1" / "records").rglob("*") if p.is_file())
+
+    def leftovers(self) -> list[Path]:
+        """What a failure must not leave: anything in the store's tmp/."""
+        return sorted((self.store / "v1" / "tmp").glob("*"))

@@ -1,0 +1,48 @@
+"""What can fail, with the exit code of each: what happened, the dotted option it is about, and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class TrtbuildError(Exception):
+    """An error that a user can act upon; the command line prints it without a traceback.
+
+    `option` is the dotted option as the user would write it (`model.source=/x`), `hint` the mend, `details`
+    lines in between (the end of a log, the command that reproduces it).
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self, message: str, *, option: str | None = None, hint: str | None = None, details: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.option = option
+        self.hint = hint
+        self.details = tuple(details)
+
+
+class InputError(TrtbuildError):
+    """The config, or a file that it names, is wrong: nothing was built."""
+
+    exit_code = 2
+
+
+class BuildError(TrtbuildError):
+    """A step or a check ran and failed."""
+
+    exit_code = 1
+
+
+class NotInStoreError(TrtbuildError):
+    """`fetch` found the engine in no store."""
+
+    exit_code = 3
+
+
+class StoreError(TrtbuildError):
+    """A store refused: not writable, full, broken or not trusted."""
+
+    exit_code = 4

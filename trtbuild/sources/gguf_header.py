@@ -1,0 +1,139 @@
+"""Reads a GGUF's architecture from its first bytes, and refuses what is no GGUF.
+
+The gguf library maps the whole file and needs numpy; here the first 64 kB nearly always do, so that a
+ranged read from the Hub is enough. Format: the GGUF specification (ggml/docs/gguf.md), versions 2 and 3,
+little-endian.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+
+from trtbuild.errors import InputError
+
+# Converters write the architecture first; a vocabulary that stands before it takes some megabytes.
+_WINDOWS = (1 << 16, 1 << 20, 1 << 24)
+_KEY = "general.architecture"
+_KEY_LIMIT = 65535  # bytes, as the specification says
+_VERSIONS = (2, 3)
+# value type -> bytes: u8 i8 u16 i16 u32 i32 f32 bool u64 i64 f64
+_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+_STRING, _ARRAY = 8, 9
+
+
+class _Short(Exception):
+    """The header goes on behind the bytes at hand."""
+
+
+class _Malformed(Exception):
+    """The bytes are no GGUF header; its text says why."""
+
+
+def read_architecture(read: Callable[[int], bytes], size: int, file: str, option: str) -> str:
+    """`general.architecture` of a GGUF of `size` bytes, called `file` in messages.
+
+    `read(n)` gives its first n bytes (all, if it has fewer). Reads 16 MiB at most. Raises InputError.
+    """
+    for window in _WINDOWS:
+        head = read(window)
+        try:
+            return _architecture(_Cursor(head))
+        except _Malformed as malformed:
+            raise _broken(file, option, str(malformed)) from None
+        except _Short:
+            if len(head) >= size:
+                raise _broken(file, option, f"truncated: its header goes on behind byte {size}") from None
+            if len(head) < window:
+                raise _broken(file, option, f"only {len(head)} of its {size} bytes could be read") from None
+    raise _broken(file, option, f"{_KEY} is not in its first {_WINDOWS[-1] >> 20} MiB")
+
+
+def check_start(head: bytes, file: str, option: str) -> None:
+    """Raises InputError unless `head` (8 bytes or more) begins a GGUF: all that parts 2… of a split model have."""
+    try:
+        _start(_Cursor(head))
+    except _Malformed as malformed:
+        raise _broken(file, option, str(malformed)) from None
+    except _Short:
+        raise _broken(file, option, "truncated: it is shorter than a header") from None
+
+
+def _broken(file: str, option: str, why: str) -> InputError:
+    return InputError(
+        f"{file} is no usable GGUF file: {why}", option=option, hint="download or convert the model again"
+    )
+
+
+class _Cursor:
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
+
+    def take(self, size: int) -> bytes:
+        end = self._at + size
+        if end > len(self._data):
+            raise _Short
+        taken = self._data[self._at : end]
+        self._at = end
+        return taken
+
+    def skip(self, size: int) -> None:
+        self._at += size
+        if self._at > len(self._data):
+            raise _Short
+
+    def number(self, code: str) -> int:
+        value: int = struct.unpack("<" + code, self.take(struct.calcsize(code)))[0]
+        return value
+
+
+def _start(cursor: _Cursor) -> None:
+    magic = cursor.take(4)
+    if magic != b"GGUF":
+        raise _Malformed("it does not begin with GGUF's magic")
+    version = cursor.number("I")
+    if version not in _VERSIONS:
+        raise _Malformed(f"its version is {version}, and versions 2 and 3 (little-endian) are read")
+
+
+def _architecture(cursor: _Cursor) -> str:
+    _start(cursor)
+    cursor.skip(8)  # tensor count
+    for _ in range(cursor.number("Q")):
+        length = cursor.number("Q")
+        if not 0 < length <= _KEY_LIMIT:
+            raise _Malformed(f"a metadata key has {length} bytes")
+        key = cursor.take(length)
+        kind = cursor.number("I")
+        if key == _KEY.encode():
+            return _name(cursor, kind)
+        _skip_value(cursor, kind)
+    raise _Malformed(f"its metadata lacks {_KEY}")
+
+
+def _name(cursor: _Cursor, kind: int) -> str:
+    length = cursor.number("Q") if kind == _STRING else 0
+    raw = cursor.take(length) if length <= 64 else b""
+    # It is shown to people: nothing but a plain name, so no control sequence reaches a terminal.
+    if not re.fullmatch(rb"[A-Za-z0-9._-]+", raw):
+        raise _Malformed(f"{_KEY} is not a plain name")
+    return raw.decode("ascii")
+
+
+def _skip_value(cursor: _Cursor, kind: int) -> None:
+    if kind in _SIZES:
+        cursor.skip(_SIZES[kind])
+    elif kind == _STRING:
+        cursor.skip(cursor.number("Q"))
+    elif kind == _ARRAY:
+        item, count = cursor.number("I"), cursor.number("Q")
+        if item in _SIZES:
+            cursor.skip(_SIZES[item] * count)
+        elif item == _STRING:
+            for _ in range(count):  # every turn takes 8 bytes or ends in _Short
+                cursor.skip(cursor.number("Q"))
+        else:
+            raise _Malformed(f"an array holds values of the unknown type {item}")
+    else:
+        raise _Malformed(f"a value has the unknown type {kind}")

@@ -1,0 +1,241 @@
+"""A checkpoint on the Hugging Face Hub, through its own client: its cache, its token, its endpoint.
+
+The client compares sizes and no digests (its own storage, Xet, aside), so every file is checked here: large
+ones against the sha256 that the commit states, small ones against git's blob id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from huggingface_hub import (
+    HfApi,
+    constants,
+    get_session,
+    hf_hub_download,
+    hf_hub_url,
+    hf_raise_for_status,
+    try_to_load_from_cache,
+)
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public, but not in its __all__
+
+from trtbuild.errors import InputError
+from trtbuild.sources import gguf_header, hub_location, select
+from trtbuild.sources.base import Json, Progress, Request, SourceFile, parse_config
+from trtbuild.sources.hub_commit import Commit, HubFile, latest, recall, remember
+from trtbuild.sources.hub_errors import FAILURES, explain
+from trtbuild.sources.hub_location import Location
+from trtbuild.sources.hub_progress import bar_class
+from trtbuild.sources.sighting import Sighting, recheck, see
+
+_TIMEOUT = 30.0  # seconds without an answer
+_T = TypeVar("_T")
+
+
+def open_source(request: Request) -> HubSource:
+    """Raises InputError for a malformed location; touches no network."""
+    return HubSource(request, hub_location.parse(request))
+
+
+class HubSource:
+    """One repository at one commit, which is looked up once."""
+
+    def __init__(self, request: Request, location: Location) -> None:
+        self._option = request.option
+        self._digester = request.digester
+        self._location = location
+        self._fetched: dict[str, Sighting] = {}
+
+    def describe(self) -> str:
+        return self._location.at(self._commit.sha)
+
+    def files(self) -> tuple[SourceFile, ...]:
+        return tuple(self._files.values())
+
+    def config(self) -> Mapping[str, Json] | None:
+        if select.CONFIG not in self._chosen:
+            return None
+        text = self._verified(self._commit.file(select.CONFIG), None).read_bytes()
+        return parse_config(text, f"{self.describe()}: {select.CONFIG}", self._option)
+
+    def gguf_architecture(self) -> str | None:
+        first = next(iter(self._chosen))
+        if not first.endswith(".gguf"):
+            return None
+        file = self._commit.file(self._chosen[first])
+        where = f"{self._location.repo}/{file.name}"
+        return gguf_header.read_architecture(
+            lambda count: self._head(file, count), file.size, where, self._option
+        )
+
+    def fetch(self, keep: Path, progress: Progress) -> Mapping[str, Path]:  # noqa: ARG002  # the Hub's cache keeps them
+        for name, wanted in self._files.items():
+            file = self._commit.file(self._chosen[name])
+            path = self._verified(file, progress)
+            seen = see(path, self._digester, self._option)
+            if seen.sha256 != wanted.sha256:
+                raise self._differs(file, f"sha256 {wanted.sha256}", f"sha256 {seen.sha256}")
+            self._fetched[name] = seen
+        return {name: seen.path for name, seen in self._fetched.items()}
+
+    def recheck(self) -> None:
+        recheck(self._fetched.values(), self._digester, self._option)
+
+    @property
+    def _memory(self) -> Path:
+        return Path(constants.HF_HOME) / "trtbuild"
+
+    @cached_property
+    def _commit(self) -> Commit:
+        wanted = self._location.commit
+        known = recall(self._memory, self._location.repo, wanted) if wanted else None
+        if known is not None:
+            return known
+        commit = self._try(self._look_up)
+        remember(self._memory, commit)
+        return commit
+
+    def _look_up(self) -> Commit:
+        location = self._location
+        try:
+            info = HfApi().model_info(
+                location.repo, revision=location.revision, files_metadata=True, timeout=_TIMEOUT
+            )
+        except (KeyError, TypeError) as failure:  # JSON, but another service's
+            raise ValueError("no model in the answer") from failure
+        if info.sha is None:
+            raise ValueError("no commit in the answer")
+        files = []
+        for sibling in info.siblings or ():
+            size = sibling.lfs.size if sibling.lfs else sibling.size
+            if size is None:
+                raise ValueError("no sizes in the answer")
+            sha256 = sibling.lfs.sha256 if sibling.lfs else None
+            files.append(HubFile(sibling.rfilename, size, sha256, None if sha256 else sibling.blob_id))
+        return Commit(location.repo, info.sha, tuple(sorted(files, key=lambda file: file.name)))
+
+    @cached_property
+    def _chosen(self) -> dict[str, str]:
+        """Logical name -> name in the repository, sorted by logical name."""
+        location = self._location
+        names = {file.name for file in self._commit.files}
+        listing = select.Listing(
+            # Files of the repository's top only; one further down can be named.
+            names={name for name in names if "/" not in name} if location.file is None else names,
+            where=location.repo,
+            option=self._option,
+            naming=f"model.source=hf://{location.repo}/<file>.gguf@{location.revision or 'main'}",
+        )
+        if location.file is None:
+            chosen = select.choose(listing, self._read)
+        elif location.file in names:
+            chosen = select.choose_gguf(listing, location.file)
+        else:
+            there = [name for name in sorted(names) if name.endswith(".gguf")]
+            raise InputError(
+                f"{location.repo} has no file {location.file}",
+                option=self._option,
+                hint=f"it has: {', '.join(there[:8])}" if there else "it has no .gguf file",
+            )
+        return dict(sorted(chosen.items()))
+
+    @cached_property
+    def _files(self) -> dict[str, SourceFile]:
+        files = {}
+        for name, real in self._chosen.items():
+            file = self._commit.file(real)
+            if file.sha256 is not None:
+                files[name] = SourceFile(name, file.size, file.sha256)
+            else:
+                # Stored in git itself, which knows no sha256: the bytes are needed, weights included.
+                seen = see(self._verified(file, None), self._digester, self._option)
+                files[name] = SourceFile(name, seen.size, seen.sha256)
+        return files
+
+    def _read(self, name: str) -> bytes:
+        return self._verified(self._commit.file(name), None).read_bytes()
+
+    def _head(self, file: HubFile, count: int) -> bytes:
+        """The first `count` bytes, from the cache or by a ranged request."""
+        cached = try_to_load_from_cache(self._location.repo, file.name, revision=self._commit.sha)
+        if isinstance(cached, str):
+            with Path(cached).open("rb") as stream:
+                return stream.read(count)
+        return self._try(lambda: self._request_head(file, count))
+
+    def _request_head(self, file: HubFile, count: int) -> bytes:
+        url = hf_hub_url(self._location.repo, file.name, revision=self._commit.sha)
+        headers = {**build_hf_headers(), "Range": f"bytes=0-{count - 1}", "Accept-Encoding": "identity"}
+        head = bytearray()
+        with get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT) as response:
+            hf_raise_for_status(response)
+            # A server may ignore the range: stop reading all the same.
+            for piece in response.iter_bytes():
+                head += piece
+                if len(head) >= count:
+                    break
+        return bytes(head[:count])
+
+    def _verified(self, file: HubFile, progress: Progress | None) -> Path:
+        """The file in the Hub's cache, its bytes checked; a wrong copy is fetched once more, then an error."""
+        for _ in range(2):
+            path = self._try(lambda: self._download(file, progress))
+            wanted, found = self._digests(file, path)
+            if wanted == found:
+                return path
+            _discard(path)
+        raise self._differs(file, wanted, found)
+
+    def _download(self, file: HubFile, progress: Progress | None) -> Path:
+        tell: Progress = progress or (lambda _what, _done, _total: None)
+        bar = bar_class(file.name, file.size, tell)
+        path = hf_hub_download(self._location.repo, file.name, revision=self._commit.sha, tqdm_class=bar)
+        tell(file.name, file.size, file.size)
+        return Path(path)
+
+    def _digests(self, file: HubFile, path: Path) -> tuple[str, str]:
+        """What identifies the file's bytes, as the commit states it and as it is."""
+        if file.sha256 is not None:
+            return f"sha256 {file.sha256}", f"sha256 {see(path, self._digester, self._option).sha256}"
+        size = path.stat().st_size
+        if file.blob_id is None:  # a mirror that gives none
+            return f"{file.size} bytes", f"{size} bytes"
+        return f"git blob {file.blob_id}", f"git blob {_blob_id(path, size)}"
+
+    def _differs(self, file: HubFile, wanted: str, found: str) -> InputError:
+        return InputError(
+            f"{file.name} of {self.describe()} was downloaded with other bytes: "
+            f"{wanted} is published, {found} came",
+            option=self._option,
+            hint=f"the wrong copy was removed; a proxy or the mirror {constants.ENDPOINT} (HF_ENDPOINT) "
+            "may alter downloads: try another",
+        )
+
+    def _try(self, call: Callable[[], _T]) -> _T:
+        try:
+            return call()
+        except FAILURES as failure:
+            known = latest(self._memory, self._location.repo)
+            raise explain(failure, self._location, self._option, known) from None
+
+
+def _blob_id(path: Path, size: int) -> str:
+    """Git's name of a file's bytes: sha1 over "blob <size>\\0" and them."""
+    hasher = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            hasher.update(piece)
+    return hasher.hexdigest()
+
+
+def _discard(path: Path) -> None:
+    """Remove a file of the cache and every link on the way to it: the client takes what is there."""
+    while path.is_symlink():
+        target = path.parent / path.readlink()
+        path.unlink()
+        path = target
+    path.unlink(missing_ok=True)

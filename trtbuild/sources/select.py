@@ -1,0 +1,161 @@
+"""Which files of a folder or repository a build reads, and their logical names: one rule for every source."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from trtbuild.errors import InputError
+
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
+WEIGHTS = "model.safetensors"
+
+#: Beside the weights; all but config.json may be absent. A file of any other name changes no engine.
+SMALL = (
+    CONFIG,
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+
+# llama.cpp's names of a split model (gguf-split)
+_SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL | re.IGNORECASE)
+_LISTED = 8  # names that an error lists
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of one folder or repository. `where` and `option` are for messages; `naming` says how to name one."""
+
+    names: Collection[str]
+    where: str
+    option: str
+    naming: str
+
+    def refuse(self, message: str, hint: str | None = None) -> InputError:
+        return InputError(message, option=self.option, hint=hint)
+
+
+def choose(listing: Listing, read: Callable[[str], bytes]) -> dict[str, str]:
+    """Logical name -> real name of every file that the build reads. `read` gives a small file's bytes.
+
+    A logical name is the real one but for GGUF, which is `model.gguf` (`model-00001-of-0000N.gguf` when
+    split), so that renaming changes nothing. Raises InputError that says what is missing, or how to name
+    one of several.
+    """
+    names = set(listing.names)
+    # As transformers does: the single file wins over an index beside it.
+    if WEIGHTS in names:
+        weights = [WEIGHTS]
+    elif INDEX in names:
+        weights = [INDEX, *_shards(listing, read(INDEX))]
+    else:
+        return choose_gguf(listing, None)
+    if CONFIG not in names:
+        raise listing.refuse(
+            f"{listing.where} has {weights[0]} and no {CONFIG}",
+            "put the model's config.json beside its weights",
+        )
+    return {name: name for name in sorted([name for name in SMALL if name in names] + weights)}
+
+
+def choose_gguf(listing: Listing, wanted: str | None) -> dict[str, str]:
+    """As `choose`, for GGUF alone: the file `wanted` with the other parts of its split, or the only one."""
+    if wanted is not None:
+        return _with_parts(listing, wanted)
+    files = sorted(name for name in listing.names if name.lower().endswith(".gguf"))
+    if not files:
+        raise _nothing(listing)
+    models = {_model_of(name) for name in files}
+    if len(models) > 1:
+        raise listing.refuse(
+            f"{listing.where} holds several GGUF models: {_some(files)}", f"name one: {listing.naming}"
+        )
+    return _with_parts(listing, files[0])
+
+
+def _model_of(name: str) -> str:
+    """The same for all parts of a split model."""
+    split = _SPLIT.fullmatch(name)
+    return f"{split['stem']}-of-{split['count']}" if split else name
+
+
+def _with_parts(listing: Listing, name: str) -> dict[str, str]:
+    split = _SPLIT.fullmatch(name)
+    if split is None or split["count"] == "00001":
+        return {"model.gguf": name}
+    parts: dict[str, str] = {}
+    for other in listing.names:
+        part = _SPLIT.fullmatch(other)
+        if part and _model_of(other) == _model_of(name):
+            parts[part["number"]] = other
+    # Counted from the names that are there: "of 99999" costs nothing.
+    if len(parts) != int(split["count"]) or set(parts) != {f"{n:05d}" for n in range(1, len(parts) + 1)}:
+        raise listing.refuse(
+            f"{listing.where} holds {len(parts)} of the {int(split['count'])} parts of {name}: "
+            + _some(sorted(parts.values())),
+            "download all parts into one folder, with the names that they have",
+        )
+    return {f"model-{number}-of-{split['count']}.gguf": parts[number] for number in sorted(parts)}
+
+
+def _shards(listing: Listing, index: bytes) -> list[str]:
+    where = f"{listing.where}: {INDEX}"
+    try:
+        placed = json.loads(index)["weight_map"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        raise listing.refuse(f"{where} has no weight_map", "download the checkpoint again") from None
+    if not isinstance(placed, Mapping) or not placed:
+        raise listing.refuse(f"{where} has an empty weight_map", "download the checkpoint again")
+    # As text: JSON may hold anything here, and not all of it can be sorted or hashed.
+    shards = sorted({name if isinstance(name, str) else repr(name) for name in placed.values()})
+    for shard in shards:
+        # A plain name: neither a path that leaves the folder, nor one that no file system can hold.
+        if not re.fullmatch(r"[^/\\\x00-\x1f\ud800-\udfff]+\.safetensors", shard) or shard.startswith("."):
+            raise listing.refuse(
+                f"{where} names {shard!r}, which is no .safetensors file beside it",
+                "take the checkpoint from its author again: its index was made by hand",
+            )
+    if missing := [shard for shard in shards if shard not in listing.names]:
+        raise listing.refuse(
+            f"{where} names {_some(missing)}, and {listing.where} lacks {'it' if len(missing) == 1 else 'them'}",
+            "download all shards",
+        )
+    return shards
+
+
+def _nothing(listing: Listing) -> InputError:
+    pickled = sorted(n for n in listing.names if n.endswith((".bin", ".pt", ".pth", ".ckpt")))
+    if pickled:
+        return listing.refuse(
+            f"{listing.where} holds its weights as {_some(pickled)} alone",
+            "convert to safetensors: pickled weights are not read",
+        )
+    shards = sorted(n for n in listing.names if n.endswith(".safetensors"))
+    if shards:
+        return listing.refuse(
+            f"{listing.where} holds {_some(shards)}, and neither {WEIGHTS} nor {INDEX}",
+            f"download {INDEX} too, or rename a single file to {WEIGHTS}",
+        )
+    missing = "no weights" if CONFIG in listing.names else f"no {CONFIG} and no weights"
+    return listing.refuse(
+        f"{listing.where} has {missing}: a checkpoint is {CONFIG} with {WEIGHTS} (or {INDEX} with its shards), "
+        "or one .gguf file",
+        "choose the checkpoint's own folder",
+    )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    # A name is another's text: no control sequence of it reaches a terminal.
+    return ", ".join(name if name.isprintable() else repr(name) for name in names[:_LISTED]) + more
