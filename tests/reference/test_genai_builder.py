@@ -1,0 +1,124 @@
+"""network.frontend=genai: an architecture that only onnxruntime-genai's builder knows, down to an answer."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from tests.compilers.support import make_engine, make_network, request
+from tests.support import tiny
+from trtbuild.compilers.onnxruntime.runtime import Engine, Sampling, speak
+from trtbuild.errors import BuildError, InputError
+from trtbuild.networks import genai_builder
+from trtbuild.worker import Reporter
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+pytestmark = pytest.mark.reference
+
+
+@pytest.fixture(scope="module")
+def phi3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Phi-3 of two layers."""
+    folder = tmp_path_factory.mktemp("phi3") / "model"
+    torch.manual_seed(0)
+    config = transformers.Phi3Config(
+        vocab_size=tiny.VOCAB,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        original_max_position_embeddings=256,
+        bos_token_id=tiny.BOS,
+        eos_token_id=tiny.EOS,
+        pad_token_id=258,
+    )
+    transformers.Phi3ForCausalLM(config).save_pretrained(folder)
+    tiny.write_tokenizer(folder)
+    return folder
+
+
+def build(folder: Path, out: Path) -> dict[str, object]:
+    out.mkdir(parents=True)
+    files = {path.name: path for path in folder.iterdir()}
+    return genai_builder.run(request({}, files), out, Reporter(io.StringIO()))
+
+
+def logits(folder: Path, ids: list[int]) -> np.ndarray:
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    feed = {"input_ids": np.array([ids]), "attention_mask": np.ones((1, len(ids)), np.int64)}
+    for value in session.get_inputs():
+        if value.name.startswith("past_key_values"):
+            feed[value.name] = np.zeros((1, 2, 0, 16), np.float32)
+    return np.asarray(session.run(["logits"], feed)[0])
+
+
+@pytest.mark.parametrize("weights", ["none", "int8", "int4"])
+def test_a_phi_3_builds_and_speaks(weights: str, phi3: Path, tmp_path: Path) -> None:
+    facts = build(phi3, tmp_path / "network")
+    assert facts["architecture"] == "Phi3ForCausalLM"
+    made = make_engine(tmp_path / "network", tmp_path / "engine", quant__weights=weights)
+    graph = onnx.load(tmp_path / "network" / "model.onnx", load_external_data=False).graph
+    products = sum(node.op_type == "MatMul" for node in graph.node)
+    assert made["operators"].get("MatMulNBits", 0) == (0 if weights == "none" else products)
+    engine = Engine.load(tmp_path / "engine")
+    spoken = speak(engine, engine.encode("the sky", raw=True), 8, Sampling(), lambda _: None)
+    assert 1 <= len(spoken.tokens) <= 8
+
+
+def test_its_logits_are_those_of_transformers(phi3: Path, tmp_path: Path) -> None:
+    build(phi3, tmp_path / "network")
+    make_engine(tmp_path / "network", tmp_path / "engine")
+    ids = [1, 50, 7, 99, 200]
+    with torch.no_grad():
+        wanted = transformers.AutoModelForCausalLM.from_pretrained(phi3)(torch.tensor([ids])).logits.numpy()
+    assert np.abs(logits(tmp_path / "engine", ids) - wanted).max() < 2e-4
+
+
+def test_the_same_bytes_every_time(phi3: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        build(phi3, tmp_path / name / "deep")
+    for path in sorted((tmp_path / "a" / "deep").iterdir()):
+        assert path.read_bytes() == (tmp_path / "b" / "deep" / path.name).read_bytes(), path.name
+
+
+def test_nothing_but_the_network_is_left(phi3: Path, tmp_path: Path) -> None:
+    build(phi3, tmp_path / "network")
+    assert [path.name for path in tmp_path.iterdir()] == ["network"]
+
+
+@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "Qwen3ForCausalLM", "MistralForCausalLM"])
+def test_our_genai_config_is_the_builders(architecture: str, tmp_path: Path) -> None:
+    model = tiny.write_model(tmp_path / "model", architecture, sliding_window=None)
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    build(model, theirs)
+    make_network(model, ours)
+    written = [json.loads((folder / "genai_config.json").read_text()) for folder in (ours, theirs)]
+    assert written[0] == written[1]
+
+
+def test_an_architecture_that_it_lacks_fails_with_its_words(tmp_path: Path) -> None:
+    model = tiny.write_model(tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"architectures": ["GPT2LMHeadModel"]}))
+    with pytest.raises(BuildError, match="model builder failed") as failure:
+        build(model, tmp_path / "network")
+    assert failure.value.option == "network.frontend"
+    assert failure.value.details
+
+
+def test_a_gguf_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(InputError, match="safetensors"):
+        genai_builder.run(
+            request({}, {"model.gguf": tmp_path / "model.gguf"}), tmp_path, Reporter(io.StringIO())
+        )

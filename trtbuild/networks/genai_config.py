@@ -1,0 +1,139 @@
+"""genai_config.json: what onnxruntime-genai must know of a network, as its own builder (0.18) writes it.
+
+https://onnxruntime.ai/docs/genai/reference/config.html
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trtbuild.errors import InputError
+from trtbuild.networks.architectures import Decoder
+from trtbuild.networks.checkpoint import Checkpoint, read_json
+
+Json = dict[str, Any]
+
+# Tokens that the runtime tells apart when a vocabulary has them: around tool calls and reasoning.
+_MARKERS = {
+    "bot_token_id": ("<tool_call>", "<|tool_call|>"),
+    "eot_token_id": ("</tool_call>", "<|/tool_call|>"),
+    "bor_token_id": ("<think>",),
+    "eor_token_id": ("</think>",),
+}
+
+
+def write(decoder: Decoder, checkpoint: Checkpoint, out: Path) -> None:
+    """Write genai_config.json to the folder `out`, which holds the tokenizer already. Raises InputError."""
+    generation: Json = {}
+    if "generation_config.json" in checkpoint.files:
+        generation = read_json(checkpoint.files, "generation_config.json")
+    files = {name: out / name for name in ("tokenizer.json", "tokenizer_config.json")}
+    vocabulary = _vocabulary(read_json(files, "tokenizer.json"))
+    special = _special(read_json(files, "tokenizer_config.json"), vocabulary)
+    model = _model(decoder, generation, special) | _markers(vocabulary)
+    config = {"model": model, "search": _search(decoder, generation)}
+    (out / "genai_config.json").write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
+
+
+def _vocabulary(tokenizer: Mapping[str, Any]) -> dict[str, int]:
+    """Token -> id, added tokens included; of a Unigram model, whose vocabulary is a list, only those."""
+    vocabulary = tokenizer.get("model", {}).get("vocab", {})
+    tokens = dict(vocabulary) if isinstance(vocabulary, dict) else {}
+    return tokens | {token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}
+
+
+def _special(tokenizer: Mapping[str, Any], vocabulary: Mapping[str, int]) -> dict[str, int | None]:
+    """The ids of the tokenizer's own BOS, EOS and padding, None where it names none."""
+    special = {}
+    for name in ("bos", "eos", "pad"):
+        token = tokenizer.get(f"{name}_token")
+        special[name] = vocabulary.get(str(token["content"] if isinstance(token, dict) else token))
+    return special
+
+
+def _model(decoder: Decoder, generation: Mapping[str, Any], special: Mapping[str, int | None]) -> Json:
+    """Ids come from generation_config.json, config.json or the tokenizer, in this order.
+
+    An answer also ends with the tokenizer's EOS, with which chat models end a turn, while config.json often
+    names <|endoftext|> alone.
+    """
+    eos = _first(generation.get("eos_token_id"), list(decoder.eos_token_ids) or None, special["eos"])
+    if eos is None:
+        raise InputError(
+            "the checkpoint names no end-of-text token (eos_token_id), so an answer would never end",
+            option="model.source",
+            hint="add eos_token_id to its config.json or generation_config.json",
+        )
+    given = eos if isinstance(eos, list) else [eos]
+    ends = given if special["eos"] is None or special["eos"] in given else [special["eos"], *given]
+    return {
+        "bos_token_id": _first(generation.get("bos_token_id"), decoder.bos_token_id, special["bos"], 1),
+        "context_length": decoder.max_positions,
+        "decoder": _decoder(decoder),
+        "eos_token_id": ends[0] if len(ends) == 1 else ends,
+        "pad_token_id": _first(
+            generation.get("pad_token_id"), decoder.pad_token_id, special["pad"], given[0]
+        ),
+        "type": decoder.model_type,
+        "vocab_size": decoder.vocab,
+    }
+
+
+def _markers(vocabulary: Mapping[str, int]) -> dict[str, int]:
+    return {
+        name: next(vocabulary[token] for token in spellings if token in vocabulary)
+        for name, spellings in _MARKERS.items()
+        if not vocabulary.keys().isdisjoint(spellings)
+    }
+
+
+def _decoder(decoder: Decoder) -> Json:
+    return {
+        "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
+        "filename": "model.onnx",
+        "head_size": decoder.head_dim,
+        "hidden_size": decoder.hidden,
+        "inputs": {
+            "input_ids": "input_ids",
+            "attention_mask": "attention_mask",
+            "past_key_names": "past_key_values.%d.key",
+            "past_value_names": "past_key_values.%d.value",
+        },
+        "outputs": {
+            "logits": "logits",
+            "present_key_names": "present.%d.key",
+            "present_value_names": "present.%d.value",
+        },
+        "num_attention_heads": decoder.heads,
+        "num_hidden_layers": decoder.layers,
+        "num_key_value_heads": decoder.kv_heads,
+    }
+
+
+def _search(decoder: Decoder, generation: Mapping[str, Any]) -> Json:
+    def given(name: str, default: float) -> Any:
+        return _first(generation.get(name), default)
+
+    return {
+        "diversity_penalty": given("diversity_penalty", 0.0),
+        "do_sample": bool(generation.get("do_sample", False)),
+        "early_stopping": True,
+        "length_penalty": given("length_penalty", 1.0),
+        "max_length": decoder.max_positions,
+        "min_length": 0,
+        "no_repeat_ngram_size": given("no_repeat_ngram_size", 0),
+        "num_beams": given("num_beams", 1),
+        "num_return_sequences": given("num_return_sequences", 1),
+        "past_present_share_buffer": True,
+        "repetition_penalty": given("repetition_penalty", 1.0),
+        "temperature": given("temperature", 1.0),
+        "top_k": given("top_k", 50),
+        "top_p": given("top_p", 1.0),
+    }
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)

@@ -1,0 +1,63 @@
+"""One tensor inside a weight file: where its bytes lie and how they become numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize
+
+from trtbuild.errors import InputError
+
+Array = npt.NDArray[Any]
+
+
+def broken(file: str, why: str) -> InputError:
+    """The error for a weight file that cannot be read; `file` is its logical name in the checkpoint."""
+    return InputError(
+        f"{file} is not a whole weight file: {why}",
+        option="model.source",
+        hint="download it again, or point model.source at a complete copy",
+    )
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor of `shape` (Hugging Face's order, [out, in]) whose `size` bytes start at `offset` of `path`.
+
+    `kind` is "F32", "F16", "BF16" or the name of one of ggml's quantized types; `file` is the logical name,
+    for messages.
+    """
+
+    path: Path
+    file: str
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+
+    def read(self) -> Array:
+        """The values: float16 for F16, else float32 (BF16 widens exactly; the rest is dequantized).
+
+        Plain reads rather than a memory map: nothing of the file stays in this process afterwards, so the
+        peak is this one tensor. Raises InputError when the file has become shorter.
+        """
+        raw = np.fromfile(self.path, dtype=np.uint8, count=self.size, offset=self.offset)
+        if raw.size != self.size:
+            raise broken(self.file, f"it ends within the tensor {self.name}")
+        if self.kind in ("F32", "F16"):
+            return raw.view("<f4" if self.kind == "F32" else "<f2").reshape(self.shape)
+        if self.kind == "BF16":
+            wide = raw.view("<u2").astype("<u4")
+            del raw
+            wide <<= 16  # bfloat16 is the upper half of a float32
+            return wide.view("<f4").reshape(self.shape)
+        rows = math.prod(self.shape[:-1])
+        values: Array = dequantize(raw.reshape(rows, -1), GGMLQuantizationType[self.kind])
+        return values.reshape(self.shape)

@@ -1,0 +1,166 @@
+"""The worker's side of a step: read the request, check the tools, run, and answer in JSON lines.
+
+A worker is `python -m trtbuild.networks request.json out/` or the like. Its standard output is the
+protocol, one JSON object a line; everything else (prints of native libraries included) goes to its
+standard error, which the executor keeps as the step's log:
+
+    {"event": "progress", "what": "weights", "done": 1048576, "total": 98362432, "unit": "B"}
+    {"event": "result", "facts": {...}}
+    {"event": "error", "kind": "input" | "build", "message": "...", "option": null, "hint": null}
+
+The request (written by `trtbuild.executors`):
+
+    {"step": "engine", "options": {...}, "model": {"config.json": "/abs/path", ...} | null,
+     "inputs": {"network": "/abs/folder"}, "toolchain": {"onnx": "1.23.1", ...}, "memory_bytes": n | null}
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+from trtbuild.errors import BuildError, InputError, TrtbuildError
+
+Json = Any  # a value that json.loads can return
+
+
+@dataclass(frozen=True)
+class Request:
+    """One step to run. `model` maps logical checkpoint paths to files; `inputs` names upstream folders."""
+
+    step: str
+    options: Mapping[str, Json]
+    model: Mapping[str, Path]
+    inputs: Mapping[str, Path]
+    toolchain: Mapping[str, str]
+    memory_bytes: int | None
+
+    @classmethod
+    def read(cls, path: Path) -> Request:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return cls(
+            step=raw["step"],
+            options=raw["options"],
+            model={name: Path(file) for name, file in (raw["model"] or {}).items()},
+            inputs={name: Path(folder) for name, folder in raw["inputs"].items()},
+            toolchain=raw["toolchain"],
+            memory_bytes=raw["memory_bytes"],
+        )
+
+
+class Reporter:
+    """Sends events to the executor that started this worker."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def _send(self, event: str, **fields: Json) -> None:
+        self._stream.write(json.dumps({"event": event, **fields}) + "\n")
+        self._stream.flush()
+
+    def progress(self, what: str, done: int, total: int, unit: str = "B") -> None:
+        """Say that `done` of `total` `unit`s ("B" for bytes) of `what` are finished."""
+        self._send("progress", what=what, done=done, total=total, unit=unit)
+
+    def text(self, piece: str) -> None:
+        """Stream a piece of generated text (`trtbuild run`)."""
+        self._send("text", text=piece)
+
+    def result(self, facts: Mapping[str, Json]) -> None:
+        self._send("result", facts=dict(facts))
+
+    def error(self, error: TrtbuildError) -> None:
+        kind = "input" if isinstance(error, InputError) else "build"
+        self._send("error", kind=kind, message=error.message, option=error.option, hint=error.hint)
+
+
+def matches(found: str, wanted: str) -> bool:
+    """Whether the version `found` is the pinned one: "2.13.0" takes "2.13.0+cpu", as `==` does in PEP 440."""
+    return found == wanted or ("+" not in wanted and found.partition("+")[0] == wanted)
+
+
+def check_toolchain(pinned: Mapping[str, str]) -> None:
+    """Refuse to work with tools other than those in the key. Raises BuildError."""
+    for name, wanted in sorted(pinned.items()):
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            raise BuildError(
+                f"{name} {wanted} is needed by this step and is not installed in {sys.executable}",
+                option="compiler.version",
+                hint=f"install it: pip install '{name}=={wanted}'",
+            ) from None
+        if not matches(found, wanted):
+            raise BuildError(
+                f"{name} {found} is installed, and the config pins {wanted}",
+                option="compiler.version",
+                hint=f"pip install '{name}=={wanted}', or take what is installed: compiler.version=installed",
+            )
+
+
+def _die_with_parent() -> None:
+    # PR_SET_PDEATHSIG (prctl(2)): a killed trtbuild leaves no worker behind that nobody waits for.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def _limit_memory(limit: int | None) -> None:
+    # RLIMIT_DATA counts private writable memory, not the read-only mappings of the weight files.
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _as_error(failure: BaseException, limit: int | None) -> TrtbuildError:
+    if isinstance(failure, TrtbuildError):
+        return failure
+    text = str(failure)
+    if isinstance(failure, MemoryError) or "bad_alloc" in text or "bad allocation" in text:
+        bound = f" (executor.memory_gb={limit / 1e9:g})" if limit else ""
+        return BuildError(
+            f"the worker ran out of memory{bound}",
+            option="executor.memory_gb",
+            hint="raise executor.memory_gb, or take a smaller model or profile",
+        )
+    if isinstance(failure, OSError) and failure.strerror:
+        return BuildError(f"{failure.strerror}: {failure.filename or 'in the worker'}")
+    return BuildError(f"{type(failure).__name__}: {text.splitlines()[0] if text else 'no message'}")
+
+
+def serve(target: str) -> None:
+    """Run the step function `target` ("package.module:function") for the request named in argv; exit.
+
+    The function takes (Request, out folder, Reporter) and returns facts for the manifest (JSON). It is
+    imported only after the versions of its tools were checked, so its module may import them at its top.
+    """
+    _die_with_parent()
+    # Native libraries print to descriptor 1: keep the protocol on a private copy, send theirs to the log.
+    protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    reporter = Reporter(protocol)
+    limit: int | None = None
+    try:
+        request, out = Request.read(Path(sys.argv[1])), Path(sys.argv[2])
+        out.mkdir(parents=True, exist_ok=True)  # it is there already, but for who runs a worker by hand
+        limit = request.memory_bytes
+        check_toolchain(request.toolchain)
+        _limit_memory(limit)
+        module, _, function = target.partition(":")
+        reporter.result(getattr(importlib.import_module(module), function)(request, out, reporter))
+    except (Exception, KeyboardInterrupt) as failure:  # noqa: BLE001  # a worker's edge: all becomes one event
+        if isinstance(failure, TrtbuildError):
+            print(f"error: {failure.message}", file=sys.stderr)  # noqa: T201  # to the log
+        else:
+            traceback.print_exc()
+        reporter.error(_as_error(failure, limit))
+        sys.exit(1)
