@@ -1,0 +1,102 @@
+"""ONNX Runtime: weight-only int8 and int4 as MatMulNBits, in the layout that onnxruntime-genai runs."""
+
+from __future__ import annotations
+
+from trtbuild.compilers.base import Compiler
+from trtbuild.errors import InputError
+from trtbuild.key import TOOL, Step
+from trtbuild.networks import NETWORK_VERSION
+from trtbuild.recipe import Recipe, Tools, Value, frozen
+
+ENGINE_VERSION = 1
+DEFAULT_GROUP = 32  # the block of onnxruntime-genai's own builder: best quality, and as fast as larger ones
+GROUPS = (16, 32, 64, 128, 256)
+
+# Whose bytes end up in which step's result.
+_NETWORK_TOOLS = ("gguf", "numpy", "onnx", "safetensors")
+_GENAI_TOOLS = ("onnx", "onnxruntime", "onnxruntime-genai", "onnx-ir", "torch", "transformers")
+_ENGINE_TOOLS = ("numpy", "onnx", "onnxruntime", "onnxruntime-genai")
+
+
+def steps(recipe: Recipe) -> tuple[Step, ...]:
+    """`network` (fused operators, float32) and `engine` (quantized, optimised). Raises InputError."""
+    if recipe.tp != 1 or recipe.pp != 1:
+        raise InputError(
+            f"compiler=onnxruntime builds for one device, and this config asks for {recipe.tp} x {recipe.pp}",
+            option="parallel.tp" if recipe.tp != 1 else "parallel.pp",
+            hint="leave parallel.tp and parallel.pp at 1",
+        )
+    if recipe.model.dtype not in ("auto", "float32"):
+        raise InputError(
+            f"compiler=onnxruntime computes in float32 on a CPU, and model.dtype={recipe.model.dtype} was asked for",
+            option="model.dtype",
+            hint="leave model.dtype=auto; quant=int8 or quant=int4 makes the engine smaller",
+        )
+    return (_network(recipe), _engine(recipe))
+
+
+def _network(recipe: Recipe) -> Step:
+    native = recipe.frontend == "native"
+    return Step(
+        name="network",
+        version=NETWORK_VERSION,
+        worker="trtbuild.networks",
+        reads_model=True,
+        facts=frozen(
+            {
+                "network.frontend": recipe.frontend,
+                "network.operators": "fused",
+                "model.dtype": "float32",
+                **_versions(recipe.tools, _NETWORK_TOOLS if native else _GENAI_TOOLS),
+            }
+        ),
+    )
+
+
+def _engine(recipe: Recipe) -> Step:
+    quant = recipe.quant
+    quantized = quant.weights != "none"
+    facts: dict[str, Value] = {
+        "compiler.name": recipe.tools.name,  # another compiler's engine from equal facts is another engine
+        "quant.weights": quant.weights,
+        "compiler.optimization": recipe.tools.options["compiler.optimization"],
+        "profile.max_seq_len": recipe.profile.max_seq_len,
+        # The optimised graph is the same for every x86-64 (measured on AVX2 and AVX-512), not for every CPU family.
+        "target.kind": recipe.target.kind,
+        "target.arch": recipe.target.arch,
+        **_versions(recipe.tools, _ENGINE_TOOLS),
+    }
+    if quantized:
+        facts |= {
+            "quant.group_size": _group(quant.group_size),
+            "quant.symmetric": quant.symmetric,
+            "quant.embedding": quant.embedding,
+            "compiler.accuracy_level": recipe.tools.options["compiler.accuracy_level"],
+        }
+    return Step(
+        "engine", ENGINE_VERSION, "trtbuild.compilers.onnxruntime", frozen(facts), inputs=("network",)
+    )
+
+
+def _group(asked: int | None) -> int:
+    if asked is not None and asked not in GROUPS:
+        raise InputError(
+            f"quant.group_size={asked} is not one of {', '.join(map(str, GROUPS))}", option="quant.group_size"
+        )
+    return asked or DEFAULT_GROUP
+
+
+def _versions(tools: Tools, names: tuple[str, ...]) -> dict[str, Value]:
+    return {TOOL + name: tools.packages[name] for name in names if name in tools.packages}
+
+
+COMPILER = Compiler(
+    name="onnxruntime",
+    package="onnxruntime",
+    extra="onnxruntime",
+    schemes=frozenset({"none", "int8", "int4"}),
+    kinds=frozenset({"cpu"}),
+    steps=steps,
+    check="trtbuild.compilers.onnxruntime.check",
+    generate="trtbuild.compilers.onnxruntime.generate",
+)

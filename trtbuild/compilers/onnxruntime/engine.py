@@ -1,0 +1,117 @@
+"""The `engine` step: a float32 network becomes a folder that onnxruntime-genai runs.
+
+Options, as the key names them: `quant.weights` "none", "int8" or "int4"; for the last two `quant.group_size`,
+`quant.symmetric`, `quant.embedding` and `compiler.accuracy_level` (0 to 4, MatMulNBits' own numbers);
+`compiler.optimization` "none", "basic", "extended" or "all"; `profile.max_seq_len` in tokens, or null.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from trtbuild.compilers.onnxruntime.blocks import Scheme
+from trtbuild.compilers.onnxruntime.optimize import LEVELS, optimize
+from trtbuild.compilers.onnxruntime.quantize import Progress, quantize_network
+from trtbuild.compilers.onnxruntime.tensors import Network, settle
+from trtbuild.compilers.onnxruntime.tie import untranspose
+from trtbuild.errors import BuildError, InputError
+from trtbuild.worker import Reporter, Request
+
+MODEL = "model.onnx"
+CONFIG = "genai_config.json"
+_BITS = {"int8": 8, "int4": 4}
+_QUANTIZED = ("MatMulNBits", "GatherBlockQuantized")
+
+
+def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
+    """Build the engine of the folder `request.inputs["network"]` in `out`; returns what it is.
+
+    Raises InputError for options that there are not, BuildError when the network is not one for ONNX Runtime.
+    """
+    options, folder = request.options, request.inputs["network"]
+    scheme = _scheme(options)
+    level = _choice(options, "compiler.optimization", ("none", *LEVELS))
+    for name in (MODEL, CONFIG):
+        if not (folder / name).is_file():
+            raise BuildError(f"the network step made no {name}: it is not a network for ONNX Runtime")
+    _copy_rest(folder, out, options.get("profile.max_seq_len"))
+    network = Network.open(folder / MODEL)
+    with tempfile.TemporaryDirectory(prefix="engine-", dir=out.parent) as scratch:
+        stage = Path(scratch) / "quantized.onnx"
+        if scheme is None:
+            network = untranspose(network, stage)
+        else:
+            embedding = bool(options["quant.embedding"])
+            network = quantize_network(network, scheme, embedding, stage, _progress(reporter))
+        if level != "none":
+            network = optimize(network.path, stage.with_name("optimized.onnx"), level)
+        size = settle(network, out / MODEL)
+    return _facts(network, size)
+
+
+def _facts(network: Network, size: int) -> dict[str, Any]:
+    graph = network.model.graph
+    return {
+        "bytes": size,
+        "quantized_nodes": [node.name for node in graph.node if node.op_type in _QUANTIZED],
+        "operators": dict(sorted(Counter(node.op_type for node in graph.node).items())),
+        "inputs": [value.name for value in graph.input],
+        "outputs": [value.name for value in graph.output],
+        "onnxruntime": onnxruntime.__version__,
+    }
+
+
+def _scheme(options: Mapping[str, Any]) -> Scheme | None:
+    weights = _choice(options, "quant.weights", ("none", *_BITS))
+    if weights == "none":
+        return None
+    # MatMulNBits takes powers of two from 16 on; more than 256 has no kernel of its own
+    group_size = _choice(options, "quant.group_size", (16, 32, 64, 128, 256))
+    level = _choice(options, "compiler.accuracy_level", (0, 1, 2, 3, 4))
+    return Scheme(_BITS[weights], group_size, bool(options["quant.symmetric"]), level)
+
+
+def _choice(options: Mapping[str, Any], option: str, allowed: tuple[Any, ...]) -> Any:
+    value = options.get(option)
+    if value not in allowed:
+        raise InputError(f"{option}={value} is not one of {', '.join(map(str, allowed))}", option=option)
+    return value
+
+
+def _copy_rest(folder: Path, out: Path, max_seq_len: int | None) -> None:
+    """Tokenizer and configs as they are, and genai_config.json with the length that was asked for."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name not in (MODEL, MODEL + ".data", CONFIG):
+            shutil.copyfile(path, out / path.name)
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if max_seq_len is not None:
+        longest = config["model"]["context_length"]
+        if not 0 < max_seq_len <= longest:
+            raise InputError(
+                f"profile.max_seq_len={max_seq_len} is not within the model's context of {longest} tokens",
+                option="profile.max_seq_len",
+                hint=f"choose at most {longest}, or leave it out",
+            )
+        config["model"]["context_length"] = config["search"]["max_length"] = max_seq_len
+    (out / CONFIG).write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
+
+
+def _progress(reporter: Reporter) -> Progress:
+    """Reports each percent of the weights once."""
+    shown = -1
+
+    def done(size: int, total: int) -> None:
+        nonlocal shown
+        if size * 100 // total > shown:
+            shown = size * 100 // total
+            reporter.progress("quantize", size, total)
+
+    return done
