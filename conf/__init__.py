@@ -1,0 +1,1 @@
+"""The configs that ship with trtbuild; Hydra finds them as `pkg://trtbuild.conf`."""

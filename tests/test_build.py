@@ -1,0 +1,277 @@
+"""Build, hit, fetch, plan, run: what a user does, through the real command line on a tiny real model."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support import tiny
+from tests.support.cli import TRTBUILD, Project
+from trtstore import Store
+
+
+def test_build_then_hit(project: Project, tiny_llama: Path) -> None:
+    args = [f"model.source={tiny_llama}", "quant=int8", "output=json"]
+    built = project.trtbuild(*args)
+    assert built.code == 0, built.err
+    first = built.json
+    assert first["outcome"] == "built"
+    assert [(s["name"], s["outcome"]) for s in first["steps"]] == [("network", "built"), ("engine", "built")]
+    for step in first["steps"]:
+        assert step["seconds"] > 0
+        assert step["bytes"] > 10_000
+        assert step["peak_memory_bytes"] > 10_000_000
+    assert first["check"]["tokens"] >= 1
+    assert {p.name for p in Path(first["path"]).iterdir()} >= {
+        "model.onnx",
+        "genai_config.json",
+        "tokenizer.json",
+    }
+
+    again = project.trtbuild(*args).json
+    assert again["outcome"] == "hit-local"
+    assert [(s["name"], s["outcome"]) for s in again["steps"]] == [
+        ("network", "unneeded"),
+        ("engine", "hit-local"),
+    ]
+    assert {k: again[k] for k in ("key", "path", "digest")} == {
+        k: first[k] for k in ("key", "path", "digest")
+    }
+
+
+def test_a_hit_starts_no_process_and_imports_no_compiler(project: Project, tiny_llama: Path) -> None:
+    args = [f"model.source={tiny_llama}", "quant=int8"]
+    assert project.trtbuild(*args).code == 0
+    witness = project.root / "witness"
+    witness.mkdir()
+    (witness / "sitecustomize.py").write_text(
+        "import sys, atexit\n"
+        "sys.addaudithook(lambda e, a: print('STARTED', a[0], file=sys.stderr) if e in"
+        " ('subprocess.Popen', 'os.fork', 'os.posix_spawn', 'os.exec') else None)\n"
+        "atexit.register(lambda: print('LOADED', *sorted({m.split('.')[0] for m in sys.modules}), file=sys.stderr))\n"
+    )
+    hit = project.trtbuild(*args, env={"PYTHONPATH": str(witness)})
+    assert hit.code == 0
+    assert "hit-local" in hit.err
+    assert "STARTED" not in hit.err
+    loaded = set(hit.err.split("LOADED", 1)[1].split())
+    assert "trtbuild" in loaded
+    assert loaded.isdisjoint(
+        {"onnxruntime", "onnxruntime_genai", "onnx", "numpy", "torch", "huggingface_hub"}
+    )
+
+
+def test_text_output_is_the_path_alone(project: Project, tiny_llama: Path) -> None:
+    done = project.trtbuild(f"model.source={tiny_llama}")
+    assert done.code == 0
+    assert done.out == f"{done.path}\n"
+    assert (done.path / "model.onnx").is_file()
+    assert done.err.count("\n") < 10  # quiet where there is no terminal
+
+
+def test_nothing_is_written_beside_the_store(project: Project, tiny_llama: Path) -> None:
+    before = {p.name for p in project.root.iterdir()}
+    assert project.trtbuild(f"model.source={tiny_llama}").code == 0
+    assert project.trtbuild("-m", f"model.source={tiny_llama}", "quant=none,int8").code == 0
+    assert {p.name for p in project.root.iterdir()} - before == {"home", "store"}
+    assert [p for p in (project.root / "home").rglob("*") if p.is_file()] == []
+
+
+def test_sweep_shares_the_network_and_prints_one_document(project: Project, tiny_llama: Path) -> None:
+    done = project.trtbuild("-m", f"model.source={tiny_llama}", "quant=none,int8,int4", "output=json")
+    assert done.code == 0, done.err
+    results = done.json["results"]
+    assert [r["quant"] for r in results] == ["none", "int8", "int4"]
+    assert [r["steps"][0]["outcome"] for r in results] == ["built", "hit-local", "hit-local"]
+    assert len({r["key"] for r in results}) == 3
+
+
+def test_a_failing_point_of_a_sweep_does_not_stop_the_others(project: Project, tiny_llama: Path) -> None:
+    done = project.trtbuild("-m", f"model.source={tiny_llama}", "quant=fp8,int4", "output=json")
+    assert done.code == 2
+    first, second = done.json["results"]
+    assert first["error"]["option"] == "quant=fp8"
+    assert second["outcome"] == "built"
+
+
+def test_plan_says_what_would_run(project: Project, tiny_llama: Path) -> None:
+    args = [f"model.source={tiny_llama}", "quant=int4", "output=json"]
+    before = project.trtbuild("plan", *args).json
+    assert [(s["local"], s["runs"]) for s in before["steps"]] == [("miss", True), ("miss", True)]
+    kept = {path.relative_to(project.store).parts[1] for path in project.store.rglob("*") if path.is_file()}
+    assert kept <= {"index"}  # a plan remembers digests of files, and writes nothing else
+    built = project.trtbuild(*args).json
+    assert built["key"] == before["key"]
+    after = project.trtbuild("plan", *args).json
+    assert [(s["local"], s["runs"]) for s in after["steps"]] == [("hit", False), ("hit", False)]
+    text = project.trtbuild("plan", *args[:-1]).out
+    assert "engine" in text
+    assert before["key"][:12] in text
+
+
+def test_plan_needs_no_compiler(project: Project, tiny_llama: Path) -> None:
+    """In a Python where importing any compiler fails."""
+    barred = project.root / "barred"
+    barred.mkdir()
+    for name in ("onnxruntime", "onnxruntime_genai", "onnx", "gguf", "numpy", "safetensors"):
+        (barred / f"{name}.py").write_text("raise ImportError('barred')\n")
+    args = ["plan", f"model.source={tiny_llama}", "quant=int8", "output=json"]
+    done = project.trtbuild(*args, env={"PYTHONPATH": str(barred)})
+    assert done.code == 0, done.err
+    assert done.json["key"] == project.trtbuild(*args).json["key"]
+
+
+def test_fetch_hits_after_a_build(project: Project, tiny_llama: Path) -> None:
+    args = [f"model.source={tiny_llama}", "quant=int8"]
+    assert project.trtbuild("fetch", *args).code == 3
+    built = project.trtbuild(*args)
+    fetched = project.trtbuild("fetch", *args)
+    assert fetched.code == 0
+    assert fetched.path == built.path
+
+
+def test_out_is_a_link_to_the_engine(project: Project, tiny_llama: Path) -> None:
+    done = project.trtbuild(f"model.source={tiny_llama}", "out=engine")
+    assert done.code == 0, done.err
+    link = project.root / "engine"
+    assert link.is_symlink()
+    assert link.resolve() == done.path.resolve()
+    again = project.trtbuild(f"model.source={tiny_llama}", "quant=int4", "out=engine")
+    assert again.code == 0, again.err
+    assert link.resolve() == again.path.resolve()
+
+
+def test_until_stops_at_a_step(project: Project, tiny_llama: Path) -> None:
+    done = project.trtbuild(f"model.source={tiny_llama}", "quant=int8", "until=network", "output=json")
+    assert [s["name"] for s in done.json["steps"]] == ["network"]
+    full = project.trtbuild(f"model.source={tiny_llama}", "quant=int8", "output=json").json
+    assert [s["outcome"] for s in full["steps"]] == ["hit-local", "built"]
+    assert full["steps"][0]["key"] == done.json["key"]
+
+
+def test_refresh_builds_again_and_keeps_the_first(project: Project, tiny_llama: Path) -> None:
+    args = [f"model.source={tiny_llama}", "quant=int8"]
+    first = project.trtbuild(*args, "output=json").json
+    again = project.trtbuild(*args, "refresh=true", "output=json")
+    assert again.json["outcome"] == "built"
+    assert again.json["digest"] == first["digest"]
+    assert "engine: built again, the same bytes" in again.err
+
+
+@pytest.mark.parametrize("quant", ["none", "int8", "int4"])
+def test_run_speaks(project: Project, tiny_llama: Path, quant: str) -> None:
+    args = ["run", f"model.source={tiny_llama}", f"quant={quant}", "generate.max_tokens=8"]
+    done = project.trtbuild(*args, "prompt=Hello, [you]: it's 'me'")
+    assert done.code == 0, done.err
+    assert "tokens/s" in done.err
+    document = project.trtbuild(*args, "prompt=Hello", "output=json").json
+    assert document["outcome"] == "hit-local"
+    assert 1 <= document["run"]["tokens"] <= 8
+
+
+def test_the_log_of_a_step_is_kept_with_the_engine(project: Project, tiny_llama: Path) -> None:
+    assert project.trtbuild(f"model.source={tiny_llama}").code == 0
+    statements = [_payload(path) for path in project.records()]
+    assert statements
+    for statement in statements:
+        log = statement["subject"][0]["annotations"]["attachments"]["log"]["digest"].removeprefix("sha256:")
+        assert (project.store / "v1" / "blobs" / "sha256" / log[:2] / log).is_file()
+
+
+def test_records_hold_no_path_of_this_machine(project: Project, tiny_llama: Path) -> None:
+    assert project.trtbuild(f"model.source={tiny_llama}").code == 0
+    for path in project.records():
+        text = json.dumps(_payload(path))
+        assert str(project.root) not in text
+        assert str(tiny_llama.parent) not in text
+
+
+def test_a_folder_moved_renamed_and_touched_is_the_same_model(project: Project, tiny_llama: Path) -> None:
+    args = ["plan", "quant=int8", "output=json"]
+    moved = shutil.copytree(tiny_llama, project.root / "elsewhere" / "other name")
+    (moved / "README.md").write_text("not read by the build")
+    for file in moved.iterdir():
+        os.utime(file, (1, 1))
+    here = project.trtbuild(*args, f"model.source={tiny_llama}").json["key"]
+    assert project.trtbuild(*args, f"model.source={moved}").json["key"] == here
+    other = tiny.write_model(project.root / "other", seed=1)
+    assert project.trtbuild(*args, f"model.source={other}").json["key"] != here
+
+
+def test_eight_at_once_build_once(project: Project, tiny_llama: Path) -> None:
+    args = [f"model.source={tiny_llama}", "quant=int8", "output=json"]
+    running = [project.start(*args) for _ in range(8)]
+    ended = [(process.communicate(timeout=300), process.returncode) for process in running]
+    assert [code for _, code in ended] == [0] * 8, ended
+    documents = [json.loads(out) for (out, _), _ in ended]
+    assert sorted(d["outcome"] for d in documents) == ["built"] + ["hit-local"] * 7
+    assert len({d["digest"] for d in documents}) == 1
+
+
+def test_who_waits_says_for_whom(project: Project, tiny_llama: Path) -> None:
+    args = [f"model.source={tiny_llama}", "quant=int8"]
+    key = project.trtbuild("plan", *args, "output=json").json["key"]
+    with Store.open(project.store).building(key, who="a colleague's build"):
+        waiting = project.start(*args)
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.communicate(timeout=4)
+    out, err = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0, err
+    assert "waiting for a colleague's build" in err
+    assert Path(out.strip()).is_dir()
+
+
+def test_a_model_changed_during_the_build_is_not_published(project: Project, tiny_llama: Path) -> None:
+    copy = shutil.copytree(tiny_llama, project.root / "model")
+    running = project.start(f"model.source={copy}")
+    deadline = time.monotonic() + 60
+    while not list((project.store / "v1" / "tmp").glob("**/worker/request.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    generation = copy / "config.json"
+    generation.write_text(generation.read_text() + "\n")
+    out, err = running.communicate(timeout=120)
+    assert running.returncode == 1, err
+    assert "changed" in err
+    assert out == ""
+    assert project.records() == []
+
+
+def test_hydra_flags_keep_working(project: Project, tiny_llama: Path) -> None:
+    config = project.trtbuild("--cfg", "job", "quant=int4")
+    assert config.code == 0
+    assert "weights: int4" in config.out
+    team = project.root / "team" / "model"
+    team.mkdir(parents=True)
+    (team / "ours.yaml").write_text(f"defaults:\n  - schema\n  - _self_\nsource: {tiny_llama}\n")
+    args = ["--config-dir", str(project.root / "team"), "model=ours", "output=json"]
+    assert project.trtbuild("plan", *args).json["model"]["label"] == "llama"
+    completion = project.trtbuild("-sc", "install=bash")
+    assert completion.code == 0
+    assert "complete" in completion.out
+
+
+def test_help_and_version_are_quick_and_plain(project: Project) -> None:
+    helped = project.trtbuild("--help")
+    assert helped.code == 0
+    assert helped.out.startswith("trtbuild:")
+    assert project.trtbuild("--version").out.startswith("trtbuild ")
+
+
+def test_stdout_closed_early_is_no_traceback(project: Project, tiny_llama: Path) -> None:
+    shell = f"{TRTBUILD} plan model.source={tiny_llama} | true"
+    done = subprocess.run(
+        ["bash", "-c", shell], cwd=project.root, env=project.environment(), capture_output=True, text=True
+    )
+    assert "Traceback" not in done.stderr
+
+
+def _payload(record: Path) -> dict:
+    return json.loads(base64.standard_b64decode(json.loads(record.read_text())["payload"]))

@@ -1,0 +1,131 @@
+"""Keys: every field that a step reads is in its key, a change of any changes it, and golden keys pin the format."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from trtbuild import plan
+from trtbuild.key import Step, explain, key_of
+from trtbuild.recipe import Model, Profile, Quant, Recipe, Tools, frozen
+from trtbuild.targets import Target
+
+MODEL = Model(
+    identity="ab" * 32,
+    label="m",
+    origin="folder",
+    architecture="LlamaForCausalLM",
+    gguf=False,
+    bytes=1,
+    dtype="auto",
+)
+QUANT = Quant("int8", "int8", "none", "rtn", None, True, True, "auto")
+TOOLS = Tools(
+    "onnxruntime",
+    frozen(
+        {
+            "gguf": "0.19.0",
+            "numpy": "2.4.6",
+            "onnx": "1.23.1",
+            "onnx-ir": "1.0.0",
+            "onnxruntime": "1.32.0",
+            "onnxruntime-genai": "0.18.0",
+            "safetensors": "0.8.0",
+            "torch": "2.13.0",
+            "transformers": "5.17.0",
+        }
+    ),
+    frozen({"compiler.accuracy_level": 4, "compiler.optimization": "all"}),
+)
+TARGET = Target(
+    name="cpu", kind="cpu", arch="x86_64", level="x86_64_v3", microarchitecture="haswell", origin="detected"
+)
+RECIPE = Recipe(MODEL, QUANT, TARGET, Profile(None, None, None, None), 1, 1, "native", TOOLS)
+
+
+def keys(recipe: Recipe) -> dict[str, str]:
+    return {step.name: step.key for step in plan.plan(recipe).steps}
+
+
+def replaced(**changes: object) -> Recipe:
+    return dataclasses.replace(RECIPE, **changes)
+
+
+def test_golden_keys() -> None:
+    """These change only with a new schema or step version, and then every engine is built anew."""
+    assert keys(RECIPE) == {
+        "network": "6b70ac8410a1d3aa93c9fd81734193d6288f3bc49c6ecc4c524e29bcb7a8cbd7",
+        "engine": "977318c615bae654d76ebbc2ba0959e75c877935c0d31005b243fdcbf32c508b",
+    }
+
+
+CHANGES = {
+    # what changes: which steps get another key
+    "model.identity": (replaced(model=dataclasses.replace(MODEL, identity="cd" * 32)), {"network", "engine"}),
+    "network.frontend": (replaced(frontend="genai"), {"network", "engine"}),
+    "quant.weights": (replaced(quant=dataclasses.replace(QUANT, scheme="int4", weights="int4")), {"engine"}),
+    "quant.group_size": (replaced(quant=dataclasses.replace(QUANT, group_size=64)), {"engine"}),
+    "quant.symmetric": (replaced(quant=dataclasses.replace(QUANT, symmetric=False)), {"engine"}),
+    "quant.embedding": (replaced(quant=dataclasses.replace(QUANT, embedding=False)), {"engine"}),
+    "profile.max_seq_len": (replaced(profile=Profile(None, None, 64, None)), {"engine"}),
+    "target.arch": (replaced(target=dataclasses.replace(TARGET, arch="aarch64")), {"engine"}),
+    **{
+        f"toolchain.{name}": (
+            replaced(tools=dataclasses.replace(TOOLS, packages=frozen({**TOOLS.packages, name: "9.9.9"}))),
+            changed,
+        )
+        for name, changed in {
+            "onnx": {"network", "engine"},
+            "gguf": {"network", "engine"},
+            "safetensors": {"network", "engine"},
+            "numpy": {"network", "engine"},
+            "onnxruntime": {"engine"},
+            "onnxruntime-genai": {"engine"},
+            "torch": set(),  # only the genai front end reads these
+            "transformers": set(),
+            "onnx-ir": set(),
+        }.items()
+    },
+    **{
+        option: (
+            replaced(tools=dataclasses.replace(TOOLS, options=frozen({**TOOLS.options, option: value}))),
+            {"engine"},
+        )
+        for option, value in {"compiler.accuracy_level": 1, "compiler.optimization": "basic"}.items()
+    },
+    # named, and in no key:
+    "model.label": (replaced(model=dataclasses.replace(MODEL, label="other")), set()),
+    "model.origin": (replaced(model=dataclasses.replace(MODEL, origin="hf://a/b@c")), set()),
+    "target.name": (replaced(target=dataclasses.replace(TARGET, name="auto")), set()),
+    "target.microarchitecture": (
+        replaced(target=dataclasses.replace(TARGET, microarchitecture="x86_64_v4")),
+        set(),
+    ),
+    "the default group, spelt out": (replaced(quant=dataclasses.replace(QUANT, group_size=32)), set()),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_a_change_does_to_each_step(name: str) -> None:
+    recipe, expected = CHANGES[name]
+    before, after = keys(RECIPE), keys(recipe)
+    assert {step for step in before if before[step] != after[step]} == expected
+
+
+def test_options_that_only_matter_when_quantized_do_not_split_unquantized_engines() -> None:
+    none = dataclasses.replace(QUANT, scheme="none", weights="none")
+    assert keys(replaced(quant=none)) == keys(replaced(quant=dataclasses.replace(none, group_size=64)))
+
+
+def test_the_explanation_is_of_the_same_walk() -> None:
+    for step in plan.plan(RECIPE).steps:
+        upstream = {up.name: up.key for up in step.inputs}
+        assert explain(step.step, MODEL.identity, upstream) == step.fields
+        assert set(step.step.facts) < set(step.fields)
+
+
+def test_a_field_twice_is_an_error() -> None:
+    step = Step("engine", 1, "worker", {"step.name": "other"})
+    with pytest.raises(ValueError, match=r"step\.name"):
+        key_of(step, "", {})

@@ -1,0 +1,190 @@
+"""The command line: argv to a verb, Hydra to a config, the pipeline, and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from platformdirs import user_cache_path
+
+import trtbuild
+from trtbuild import compose, pipeline, schema
+from trtbuild.errors import InputError, StoreError, TrtbuildError
+from trtbuild.plan import Plan
+from trtbuild.plan import plan as make_plan
+from trtbuild.report import document, terminal
+from trtbuild.resolve import resolve
+from trtbuild.session import Session
+from trtstore import Store, StoreFailure
+
+HELP = """\
+trtbuild: an inference engine is built once, by anyone in the team, and never again.
+
+usage: trtbuild [build|plan|fetch|run] [group=choice] [group.option=value] …
+
+  build   fetch the engine, or build, check and keep it (the default verb)
+  plan    steps, keys, hit or miss; builds nothing, needs no compiler
+  fetch   never builds: a hit, or exit code 3
+  run     build or fetch, then answer prompt="…"
+
+groups:  model quant target profile compiler executor store check
+options: output=text|json  out=PATH  store.root=PATH  refresh=true  until=STEP
+
+  trtbuild model=smollm2 quant=int8
+  trtbuild run model=smollm2 quant=int4 prompt="Why is the sky blue?"
+  trtbuild model.source=/path/to/checkpoint quant=int8 out=engine
+  trtbuild plan quant=int4 model.source=hf://org/name@revision
+  trtbuild -m model=smollm2 quant=none,int8,int4
+
+Hydra's flags work too: -m (sweep), --cfg job (the whole config), --config-dir DIR (a team's own configs),
+-sc install=bash (completion). The engine's path goes to stdout, all else to stderr.
+Exit codes: 0, 1 a build or check failed, 2 bad input, 3 not in the store (fetch), 4 the store refused, 130 interrupted.
+"""
+
+
+@dataclass
+class _Outcome:
+    """What the points of one command line came to: JSON documents, and the first exit code that is not 0."""
+
+    documents: list[dict[str, Any]] = field(default_factory=list)
+    json: bool = False
+    exit_code: int = 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns its exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    args = list(sys.argv[1:] if argv is None else argv)
+    outcome = _Outcome(json="output=json" in args)
+    try:
+        if args[:1] in (["--help"], ["-h"], ["help"]):
+            print(HELP, end="")
+            return 0
+        if args[:1] == ["--version"]:
+            print(f"trtbuild {trtbuild.__version__}")
+            return 0
+        verb, rest = _verb(args)
+        compose.run(rest, lambda config: _point(verb, config, outcome))
+    except TrtbuildError as error:
+        _failed(error, outcome)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our stdout has gone
+        return 141
+    if outcome.json and outcome.documents:
+        several = any(arg in ("-m", "--multirun") for arg in args)
+        print(json.dumps(document.sweep(outcome.documents) if several else outcome.documents[0], indent=2))
+    return outcome.exit_code
+
+
+def _point(verb: Callable[[_Job], None], config: schema.Config, outcome: _Outcome) -> None:
+    """One config, start to end. Its own error is told here, so that the others of a sweep go on."""
+    outcome.json = config.output is schema.Output.json
+    try:
+        store = Store.open(_root(config.store), durability=config.store.durability.value)
+        resolved = resolve(config, store.index)
+        plan = make_plan(resolved.recipe, config.until)
+        watcher = terminal.watcher(None if outcome.json else sys.stdout)
+        try:
+            verb(_Job(plan, Session(config, store, resolved.source, watcher), outcome))
+        finally:
+            watcher.close()
+    except StoreFailure as failure:
+        _failed(StoreError(failure.message, option="store.root", hint=failure.hint), outcome)
+    except TrtbuildError as error:
+        _failed(error, outcome)
+
+
+@dataclass(frozen=True)
+class _Job:
+    plan: Plan
+    session: Session
+    outcome: _Outcome
+
+    def done(self, result: pipeline.Result, **more: Any) -> None:
+        if self.outcome.json:
+            self.outcome.documents.append({**document.result(result), **more})
+
+
+def _build(job: _Job) -> None:
+    _show(job, pipeline.build(job.plan, job.session))
+
+
+def _fetch(job: _Job) -> None:
+    _show(job, pipeline.fetch(job.plan, job.session))
+
+
+def _show(job: _Job, result: pipeline.Result) -> None:
+    job.done(result)
+    if not job.outcome.json:
+        if result.outcome == "built" and result.check is not None:
+            job.session.watcher.note(terminal.check_line(result.check))
+        print(result.path, flush=True)
+
+
+def _plan(job: _Job) -> None:
+    records = {step.key: job.session.store.lookup(step.key) for step in job.plan.steps}
+    if job.outcome.json:
+        job.outcome.documents.append(document.plan(job.plan, records))
+    else:
+        print("\n".join(document.plan_lines(job.plan, records)))
+
+
+def _run(job: _Job) -> None:
+    if job.session.config.prompt is None:
+        raise InputError("run needs a prompt", option="prompt", hint='prompt="Why is the sky blue?"')
+    if job.plan.final.name != "engine":
+        raise InputError("run needs the engine", option="until", hint="leave until away")
+    result = pipeline.build(job.plan, job.session)
+    answer = pipeline.generate(result, job.session)
+    job.done(result, run=dict(answer))
+    if not job.outcome.json:
+        print(flush=True)
+        job.session.watcher.note(f"{terminal.speed(answer)}; {result.path}")
+
+
+VERBS: dict[str, Callable[[_Job], None]] = {"build": _build, "plan": _plan, "fetch": _fetch, "run": _run}
+
+
+def _verb(args: list[str]) -> tuple[Callable[[_Job], None], list[str]]:
+    """The verb is the first word, and a word without `=`; left out, it is build."""
+    if not args or "=" in args[0] or args[0].startswith("-"):
+        return VERBS["build"], args
+    if args[0] in VERBS:
+        return VERBS[args[0]], args[1:]
+    near = get_close_matches(args[0], VERBS, n=1)
+    hint = (
+        f"did you mean {near[0]}?" if near else f"verbs: {', '.join(VERBS)}; options are written name=value"
+    )
+    raise InputError(f"there is no verb {args[0]!r}", hint=hint)
+
+
+def _root(conf: schema.StoreConf) -> Path:
+    """store.root, else $TRTBUILD_STORE, else the platform's cache folder."""
+    named = conf.root or os.environ.get("TRTBUILD_STORE")
+    return Path(named).expanduser().absolute() if named else user_cache_path("trtbuild")
+
+
+def _failed(error: TrtbuildError, outcome: _Outcome) -> None:
+    terminal.print_error(error)
+    outcome.exit_code = outcome.exit_code or error.exit_code
+    if outcome.json:
+        outcome.documents.append(document.error(error))
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

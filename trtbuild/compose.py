@@ -1,0 +1,200 @@
+"""Command-line words to a checked Config: the only module that knows Hydra's ways and its errors."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from trtbuild import schema
+from trtbuild.errors import InputError
+
+CONF = "pkg://trtbuild.conf"
+
+# These take free text: quoted here, so that a comma or a bracket in a prompt is not Hydra's grammar.
+_TEXT = ("prompt", "check.prompt")
+_PATHS = ("out", "store.root", "model.source", "model.revision", "executor.python")
+
+# Words of argv that Hydra would answer by unpickling a file.
+_REFUSED = ("--experimental-rerun",)
+
+
+def run(args: Sequence[str], task: Callable[[schema.Config], None]) -> None:
+    """Compose a Config from `args` (overrides and Hydra's own flags) and give it to `task`.
+
+    Under `-m` the task runs once for each point. Hydra's other flags (`--cfg`, `-sc`, …) print and return.
+    Nothing is written and the working directory stays. Raises InputError for whatever the words get wrong.
+    """
+    for arg in args:
+        if arg.startswith(_REFUSED):
+            raise InputError(f"{arg.split('=')[0]} is not supported: it would unpickle a file")
+    sweeping = any(a == "--multirun" or re.fullmatch(r"-[a-z]*m[a-z]*", a) for a in args)
+    words = [_quoted(arg, sweeping) for arg in args]
+
+    failures: list[Exception] = []
+
+    def on_config(cfg: DictConfig) -> None:
+        try:
+            task(_checked(cfg))
+        except Exception as error:  # noqa: BLE001  # raised below: Hydra would print words of its own first
+            failures.append(error)
+
+    schema.register()
+    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    # Hydra makes a folder for every run; ours is empty, elsewhere, and gone when the run ends.
+    with tempfile.TemporaryDirectory(prefix="trtbuild-hydra-") as scratch:
+        sys.argv = ["trtbuild", *words, f"hydra.run.dir={scratch}", f"hydra.sweep.dir={scratch}"]
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: their words are ours to choose
+        try:
+            hydra.main(config_path=CONF, config_name="config", version_base="1.3")(on_config)()
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise _explained(error) from error
+        finally:
+            sys.argv = argv
+            if full_error is None:
+                del os.environ["HYDRA_FULL_ERROR"]
+            else:
+                os.environ["HYDRA_FULL_ERROR"] = full_error
+    if failures:
+        raise failures[0]
+
+
+def choices() -> dict[str, str]:
+    """Which file of each group the running config was composed from: {"model": "smollm2", …}."""
+    return {str(k): str(v) for k, v in HydraConfig.get().runtime.choices.items() if "/" not in str(k)}
+
+
+def _quoted(arg: str, sweeping: bool) -> str:
+    name, eq, value = arg.partition("=")
+    free = name in _TEXT or (name in _PATHS and not sweeping)
+    if not (eq and free) or value[:1] in ("'", '"') or value in ("", "null"):
+        return arg
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
+    return f"{name}='{escaped}'"
+
+
+def _checked(cfg: DictConfig) -> schema.Config:
+    """The composed node as plain dataclasses, refusing keys that `+name=…` added."""
+    _refuse_unknown(cfg, "")
+    try:
+        config = OmegaConf.to_object(cfg)
+    except OmegaConfBaseException as error:
+        raise _explained(error) from error
+    assert isinstance(config, schema.Config)  # noqa: S101  # the schema is the root of conf/config.yaml
+    return config
+
+
+def _refuse_unknown(node: Any, path: str) -> None:
+    if not isinstance(node, DictConfig) or not is_dataclass(kind := OmegaConf.get_type(node)):
+        return
+    known = {f.name for f in fields(kind)}
+    for name in node:
+        dotted = path + str(name)
+        if name not in known and dotted != "hydra":
+            raise InputError(f"there is no option {dotted}", option=dotted, hint=_nearest(dotted))
+        if name in known and not OmegaConf.is_missing(node, name):
+            _refuse_unknown(node[name], f"{dotted}.")
+
+
+def _explained(error: Exception) -> InputError:
+    """Hydra's and OmegaConf's errors in one sentence that names the dotted option and the mend."""
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(error, MissingConfigException) and "Available options" in str(error):
+        return _missing_choice(error)
+    if isinstance(cause, OmegaConfBaseException) and getattr(cause, "full_key", None):
+        dotted, reason = str(cause.full_key), str(cause).splitlines()[0]
+        if re.match(r"Key '.*' (is )?not in ", reason) or (
+            "not a valid" in reason and "key" in reason.lower()
+        ):
+            return InputError(f"there is no option {dotted}", option=dotted, hint=_nearest(dotted))
+        if "mandatory value" in reason.lower():
+            return InputError(f"{dotted} is required", option=dotted, hint=f"give it: {dotted}=…")
+        return InputError(_plain(reason), option=dotted)
+    text = str(error).splitlines()
+    if match := re.match(r"Could not override '(.+)'\.", text[0]):
+        return InputError(f"there is no option {match[1]}", option=match[1], hint=_nearest(match[1]))
+    if match := re.match(r"Ambiguous value for argument '(.+?)=", text[0]):
+        name = match[1]
+        return InputError(
+            f"{name} has several values", option=name, hint="add -m to sweep, or quote: name=\"'a,b'\""
+        )
+    if isinstance(error, OverrideParseException):
+        word = getattr(error, "override", "")
+        return InputError(
+            f"cannot read {word!r}: {text[0] if len(text) == 1 else text[1]}",
+            hint="an option is written name=value; quote special characters: name=\"'a, b'\"",
+        )
+    return InputError(" ".join(line.strip() for line in text if line.strip())[:500])
+
+
+def _missing_choice(error: MissingConfigException) -> InputError:
+    text = str(error)
+    group, _, name = (error.missing_cfg_file or "").partition("/")
+    if not name:
+        return InputError(text.splitlines()[0])
+    listed = re.findall(r"^\t([^\s=]+)$", text.split("Config search path")[0], flags=re.MULTILINE)
+    there = [x for x in listed if not x.endswith("schema")]
+    near = difflib.get_close_matches(name, there, n=1)
+    hint = (f"did you mean {group}={near[0]}? " if near else "") + f"There are: {', '.join(there)}"
+    if group == "model":
+        hint += "; any other: model.source=/path or model.source=hf://org/name@revision"
+    return InputError(f"there is no {group} named {name!r}", option=f"{group}={name}", hint=hint)
+
+
+def _plain(reason: str) -> str:
+    for pattern, words in (
+        (r"Value (.+) of type '\w+' could not be converted to Integer", r"\1 is not a whole number"),
+        (r"Value (.+) of type '\w+' could not be converted to Float", r"\1 is not a number"),
+        (r"Value (.+) is not a valid bool.*", r"\1 is not true or false"),
+        (r"Invalid value (.+), expected one of \[(.*)\]", r"\1 is not one of \2"),
+        (r"field '(\w+)' is not Optional", r"null is not allowed here"),
+    ):
+        if re.match(pattern, reason):
+            return re.sub(pattern, words, reason)
+    return reason
+
+
+def _nearest(dotted: str) -> str:
+    names = option_names()
+    near = difflib.get_close_matches(dotted.lstrip("+~"), names, n=1, cutoff=0.5)
+    leaf = dotted.rpartition(".")[2]
+    near = near or [n for n in names if n.rpartition(".")[2] == leaf][:1]
+    return f"did you mean {near[0]}?" if near else "`trtbuild --cfg job` shows all options"
+
+
+def option_names() -> list[str]:
+    """Every dotted option of the schema, groups first; compilers' own options included."""
+    names: list[str] = []
+
+    def walk(kind: type, prefix: str) -> None:
+        for item in fields(kind):
+            dotted = prefix + item.name
+            names.append(dotted)
+            if nested := _NESTED.get(dotted):
+                for each in nested:
+                    walk(each, dotted + ".")
+
+    walk(schema.Config, "")
+    return list(dict.fromkeys(names))
+
+
+_NESTED: dict[str, tuple[type, ...]] = {
+    **{group: (kind,) for group, kind in schema.GROUPS.items()},
+    "compiler": tuple(schema.COMPILERS.values()),
+    "parallel": (schema.ParallelConf,),
+    "network": (schema.NetworkConf,),
+    "generate": (schema.GenerateConf,),
+    "model.wheel": (schema.WheelConf,),
+}

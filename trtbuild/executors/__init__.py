@@ -1,0 +1,1 @@
+"""How a step is run: apart from the command line, in isolation, with limits."""

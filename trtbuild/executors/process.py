@@ -1,0 +1,255 @@
+"""Run one step in a worker process of its own: few environment variables, a log, limits, and what it took."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import site
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from platformdirs import user_state_path
+
+from trtbuild.errors import BuildError, InputError, TrtbuildError
+
+Event = Mapping[str, Any]
+
+#: The only variables that pass from the user's environment to a worker. None of them is in a key: they say
+#: where tools and devices are, not what is built.
+PASSED = (
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES",
+    "NVIDIA_DRIVER_CAPABILITIES",
+)
+LOG_TAIL = 8  # lines of the log in an error
+KEPT_FAILURES = 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one step; `None` is no bound. Memory counts private writable bytes (RLIMIT_DATA)."""
+
+    timeout_seconds: float
+    memory_bytes: int | None
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A step ready to run. `model` maps logical checkpoint paths to files, `inputs` upstream steps to folders.
+
+    `lasting` says whether those folders outlive a failure, so that the step can be run again by hand.
+    """
+
+    step: str
+    key: str
+    worker: str  # module for `python -m`
+    options: Mapping[str, Any]
+    toolchain: Mapping[str, str]
+    model: Mapping[str, Path]
+    inputs: Mapping[str, Path]
+    lasting: bool = True
+
+    def request(self, limits: Limits) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "options": dict(self.options),
+            "model": {name: str(path) for name, path in self.model.items()},
+            "inputs": {name: str(path) for name, path in self.inputs.items()},
+            "toolchain": dict(self.toolchain),
+            "memory_bytes": limits.memory_bytes,
+        }
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a worker answered and took: wall seconds, and peak resident bytes of the largest process."""
+
+    facts: Mapping[str, Any]
+    seconds: float
+    peak_memory_bytes: int
+    log: Path
+
+
+def run(
+    task: Task, out: Path, scratch: Path, python: str, limits: Limits, on_event: Callable[[Event], None]
+) -> Ran:
+    """Run `task` into the empty folder `out`, with `scratch` as its home and temporary folder.
+
+    Raises InputError or BuildError as the worker says; BuildError when it died, or ran out of time.
+    """
+    log, request = scratch / "log.txt", scratch / "request.json"
+    (scratch / "tmp").mkdir()
+    request.write_text(json.dumps(task.request(limits), indent=1), encoding="utf-8")
+    command = [python, "-P", "-m", task.worker, str(request), str(out)]
+    started = time.monotonic()
+    with log.open("w", encoding="utf-8") as errors:
+        ended = _supervise(command, errors, scratch, limits, on_event)
+    seconds = time.monotonic() - started
+    if isinstance(ended.answer, dict) and ended.status == 0:
+        return Ran(ended.answer, seconds, ended.peak_memory_bytes, log)
+    raise _failure(task, ended, log, command, limits)
+
+
+@dataclass
+class _Ended:
+    status: int  # exit code, or minus the signal
+    peak_memory_bytes: int
+    timed_out: bool
+    answer: dict[str, Any] | TrtbuildError | None
+
+
+def _supervise(
+    command: list[str], errors: IO[str], scratch: Path, limits: Limits, on_event: Callable[[Event], None]
+) -> _Ended:
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=scratch,
+            env=environment(scratch, limits.threads),
+            start_new_session=True,  # so that a whole family of processes can be ended at once
+            encoding="utf-8",
+            errors="replace",
+        )
+    except OSError as error:
+        raise InputError(
+            f"{command[0]} cannot be started: {error.strerror}",
+            option="executor.python",
+            hint="name a Python",
+        ) from None
+    timed_out = threading.Event()
+
+    def on_timeout() -> None:
+        timed_out.set()
+        _kill(process)
+
+    timer = threading.Timer(limits.timeout_seconds, on_timeout)
+    timer.daemon = True
+    timer.start()
+    assert process.stdout is not None  # noqa: S101  # it was opened as a pipe
+    try:
+        answer = _listen(process.stdout, errors, on_event)
+        _, status, usage = os.wait4(process.pid, 0)
+    except BaseException:
+        _kill(process)
+        process.wait()
+        raise
+    finally:
+        timer.cancel()
+        process.stdout.close()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return _Ended(process.returncode, usage.ru_maxrss * 1024, timed_out.is_set(), answer)
+
+
+def _listen(
+    stream: IO[str], log: IO[str], on_event: Callable[[Event], None]
+) -> dict[str, Any] | TrtbuildError | None:
+    """Read events until the worker closes its output; the last result or error is the answer."""
+    answer: dict[str, Any] | TrtbuildError | None = None
+    for line in stream:
+        try:
+            event = json.loads(line)
+            kind = event["event"]
+        except (ValueError, KeyError, TypeError):
+            log.write(line)  # not of the protocol: something printed before the worker took its stdout away
+            continue
+        if kind == "result":
+            answer = dict(event["facts"])
+        elif kind == "error":
+            error = InputError if event["kind"] == "input" else BuildError
+            answer = error(event["message"], option=event["option"], hint=event["hint"])
+        else:
+            on_event(event)
+    return answer
+
+
+def environment(home: Path, threads: int | None) -> dict[str, str]:
+    """A worker's whole environment: an allow-list, and what makes runs repeat."""
+    env = {name: os.environ[name] for name in PASSED if name in os.environ}
+    env |= {
+        "HOME": str(home),
+        "TMPDIR": str(home / "tmp"),
+        "LC_ALL": "C.UTF-8",
+        "PYTHONHASHSEED": "0",
+        "PYTHONUSERBASE": site.getuserbase(),  # packages of a `pip install --user` stay where they are
+        "HF_HUB_OFFLINE": "1",  # a step reads what it was given
+    }
+    if threads is not None:
+        env |= {"OMP_NUM_THREADS": str(threads), "TRTBUILD_THREADS": str(threads)}
+    return env
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _failure(task: Task, ended: _Ended, log: Path, command: list[str], limits: Limits) -> TrtbuildError:
+    if isinstance(ended.answer, InputError):
+        return ended.answer  # the fault is in what it was given: its log adds nothing
+    kept = _keep(task, log)
+    details = [*_tail(log), f"log:    {kept / 'log.txt'}"]
+    if task.lasting:
+        details.append(f"again:  {shlex.join([*command[:4], str(kept / 'request.json'), 'out'])}")
+    minutes = limits.timeout_seconds / 60
+    if ended.timed_out:
+        return BuildError(
+            f"step {task.step}: not done after {minutes:g} minutes, and ended",
+            option="executor.timeout_minutes",
+            hint="raise executor.timeout_minutes",
+            details=details,
+        )
+    if isinstance(ended.answer, TrtbuildError):
+        error = ended.answer
+        return BuildError(
+            f"step {task.step}: {error.message}", option=error.option, hint=error.hint, details=details
+        )
+    peak = f"{ended.peak_memory_bytes / 1e9:.1f} GB at its peak"
+    if ended.status == -signal.SIGKILL:
+        hint = f"often the kernel, for want of memory: it held {peak}; see `dmesg`"
+        return BuildError(f"step {task.step}: the worker was killed (SIGKILL)", hint=hint, details=details)
+    how = f"signal {-ended.status}" if ended.status < 0 else f"exit code {ended.status}"
+    bounded = limits.memory_bytes is not None  # a native library that is refused memory may just exit
+    return BuildError(
+        f"step {task.step}: the worker died with {how}, {peak}",
+        option="executor.memory_gb" if bounded else None,
+        hint="if it was refused memory, raise executor.memory_gb" if bounded else None,
+        details=details,
+    )
+
+
+def _tail(log: Path) -> list[str]:
+    """The last lines of a log, but for the worker's own word of the error, which is told anyway."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    kept = [line.rstrip() for line in lines if line.strip() and not line.startswith("error: ")]
+    return [f"  | {line[:200]}" for line in kept[-LOG_TAIL:]]
+
+
+def _keep(task: Task, log: Path) -> Path:
+    """Keep a failed step's log and request outside of the store, the last few of them."""
+    failures = user_state_path("trtbuild") / "failures"
+    kept = failures / f"{task.step}-{task.key[:12]}"
+    try:
+        kept.mkdir(parents=True, exist_ok=True)
+        for name in ("log.txt", "request.json"):
+            shutil.copyfile(log.with_name(name), kept / name)
+        for old in sorted(failures.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT_FAILURES]:
+            shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        print(f"note: the log of the failed step could not be kept: {error}", file=sys.stderr)
+    return kept

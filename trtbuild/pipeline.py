@@ -1,0 +1,198 @@
+"""The way of a build, in one place: look up, lock, run the step, check, publish, materialise.
+
+`build` asks for the last step of a plan. `_ensure` answers from the store, or takes the key's lock, looks
+again (somebody else may have built it meanwhile), makes the steps that it reads, runs the worker apart,
+checks what came out and publishes it. A hit anywhere ends the way down: what is upstream of it is not
+needed. Nothing is published before it was checked, and a failure leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trtbuild import provenance
+from trtbuild.compilers import COMPILERS
+from trtbuild.errors import InputError, NotInStoreError, StoreError
+from trtbuild.key import Step, explain, key_of
+from trtbuild.plan import Plan, Planned
+from trtbuild.session import Session, StepResult
+from trtstore import Record, StoreFailure, folder_digest
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was asked for: its record and folder, and what became of each step."""
+
+    plan: Plan
+    record: Record
+    path: Path
+    method: str  # how the folder was made: present, reflink, hardlink, copy
+    steps: tuple[StepResult, ...]
+    check: Mapping[str, Any] | None
+
+    @property
+    def outcome(self) -> str:
+        return self.steps[-1].outcome
+
+
+def build(plan: Plan, session: Session) -> Result:
+    """Take the plan's last step from the store, or build it. Raises InputError, BuildError, StoreError."""
+    _check_out(session.config.out)
+    with told():
+        return _result(plan, _ensure(plan.final, plan, session), session)
+
+
+def fetch(plan: Plan, session: Session) -> Result:
+    """As build, but a miss is NotInStoreError."""
+    _check_out(session.config.out)
+    with told():
+        record = session.store.lookup(plan.final.key)
+        if record is None:
+            raise NotInStoreError(
+                f"{plan.final.name} {plan.final.key[:12]} is not in the store {session.store.root}",
+                hint="`trtbuild build` with the same options makes it; `trtbuild plan` shows what would run",
+            )
+        return _result(plan, _hit(plan.final, record, session), session)
+
+
+def generate(result: Result, session: Session) -> Mapping[str, Any]:
+    """Let the engine answer `prompt`; the text streams to the watcher. Raises BuildError, InputError."""
+    config = session.config
+    options = {
+        "prompt": config.prompt,
+        "max_tokens": config.generate.max_tokens,
+        "temperature": config.generate.temperature,
+        "top_p": config.generate.top_p,
+        "seed": config.generate.seed,
+        "raw": config.generate.raw,
+    }
+    worker = COMPILERS[result.plan.recipe.tools.name].generate
+    with told(), session.store.scratch() as home:
+        return session.use("generate", worker, options, result.plan.final, result.path, home).facts
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """The store's failures in trtbuild's words, with their exit code."""
+    try:
+        yield
+    except StoreFailure as failure:
+        raise StoreError(failure.message, option="store.root", hint=failure.hint) from failure
+
+
+def _ensure(planned: Planned, plan: Plan, session: Session) -> Record:
+    store, refresh = session.store, session.config.refresh
+    record = store.lookup(planned.key)
+    if record is not None and not refresh:
+        return _hit(planned, record, session)
+    session.preflight(planned)
+    with store.building(planned.key, who=session.who(planned), on_wait=session.on_wait):
+        first = store.lookup(planned.key)
+        if first is not None and not refresh:
+            return _hit(planned, first, session)
+        inputs = {up.name: store.materialise(_ensure(up, plan, session)).path for up in planned.inputs}
+        model = _model_files(planned, session) if planned.step.reads_model else {}
+        return _run(planned, plan, model, inputs, session)
+
+
+def _run(
+    planned: Planned, plan: Plan, model: Mapping[str, Path], inputs: Mapping[str, Path], session: Session
+) -> Record:
+    """Run one step, check what it made, publish it."""
+    session.watcher.step_started(planned.name)
+    with session.store.scratch() as scratch:
+        out, home = scratch / "out", scratch / "worker"
+        home.mkdir()
+        started = time.time()
+        ran = session.run(planned, model, inputs, out, home)
+        checked = _check(planned, plan, out, scratch / "check", session)
+        if planned.step.reads_model:
+            session.source.recheck()  # the bytes that were read must be those that the key names
+        size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+        digest = folder_digest(out, session.store.index) if session.config.refresh else None
+        record = session.store.publish(
+            planned.key,
+            out,
+            predicate_type=provenance.PREDICATE_TYPE,
+            predicate=provenance.predicate(planned, plan, ran, checked, started, time.time()),
+            labels=provenance.labels(planned, plan),
+            attachments={"log": ran.log},
+        )
+        session.ended(
+            StepResult(planned.name, planned.key, "built", ran.seconds, size, ran.peak_memory_bytes)
+        )
+        if digest is not None:
+            same = "the same bytes as" if digest == record.manifest else "other bytes than"
+            session.watcher.note(f"{planned.name}: built again, {same} in the store, which keeps the first")
+        return record
+
+
+def _check(planned: Planned, plan: Plan, out: Path, home: Path, session: Session) -> Mapping[str, Any] | None:
+    """Load a new engine and let it speak, before anyone else can have it."""
+    conf = session.config.check
+    if planned.name != "engine" or not conf.enabled:
+        return None
+    session.watcher.step_started("check")
+    home.mkdir()
+    options = {"prompt": conf.prompt, "max_tokens": conf.max_tokens, "raw": False}
+    ran = session.use("check", COMPILERS[plan.recipe.tools.name].check, options, planned, out, home)
+    return {**ran.facts, "peak_memory_bytes": ran.peak_memory_bytes}
+
+
+def _model_files(planned: Planned, session: Session) -> Mapping[str, Path]:
+    """The checkpoint on this disk, every byte verified. A download that nothing else keeps goes to the store."""
+    identity = str(planned.fields["model.identity"])
+    step = Step("source", 1, "", {}, reads_model=True)
+    key, store = key_of(step, identity, {}), session.store
+    record = store.lookup(key)
+    if record is None:
+        with store.building(key, who=session.who(planned), on_wait=session.on_wait), store.scratch() as keep:
+            record = store.lookup(key)
+            if record is None:
+                files = session.source.fetch(keep, session.on_fetch)
+                if not any(path.is_relative_to(keep) for path in files.values()):
+                    return files
+                origin = session.source.describe()
+                record = store.publish(
+                    key,
+                    keep,
+                    predicate_type=provenance.PREDICATE_TYPE,
+                    predicate=provenance.download(explain(step, identity, {}), origin),
+                    labels={"step": "source", "model": origin},
+                )
+    tree = store.materialise(record).path
+    return {file.path: tree / file.path for file in session.source.files()}
+
+
+def _hit(planned: Planned, record: Record, session: Session) -> Record:
+    took = provenance.stats(record)
+    seconds, peak = took.get("seconds"), took.get("peak_memory_bytes")
+    session.ended(StepResult(planned.name, planned.key, "hit-local", seconds, record.bytes, peak))
+    return record
+
+
+def _result(plan: Plan, record: Record, session: Session) -> Result:
+    made = session.store.materialise(record)
+    if session.config.out is not None:
+        session.store.add_root(Path(session.config.out).absolute(), record)
+    steps = tuple(session.results.get(p.name, StepResult(p.name, p.key, "unneeded")) for p in plan.steps)
+    return Result(plan, record, made.path, made.method, steps, provenance.check(record))
+
+
+def _check_out(out: str | None) -> None:
+    if out is None:
+        return
+    link = Path(out)
+    if not link.is_symlink() and link.exists():
+        raise InputError(
+            f"{out} exists and is no link of trtbuild's", option="out", hint="choose another path"
+        )
+    if not link.absolute().parent.is_dir():
+        raise InputError(
+            f"the folder {link.absolute().parent} is not there", option="out", hint="make it first"
+        )

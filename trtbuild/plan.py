@@ -1,0 +1,68 @@
+"""A Recipe to steps in order, each with its key. Needs no store, no GPU and no compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trtbuild import compilers
+from trtbuild.errors import InputError
+from trtbuild.key import TOOL, Step, explain, key_of
+from trtbuild.recipe import Recipe, Value
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A step with its key and the fields that the key was made of."""
+
+    step: Step
+    key: str
+    fields: Mapping[str, Value]
+    inputs: tuple[Planned, ...]
+
+    @property
+    def name(self) -> str:
+        return self.step.name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps in the order in which they would run; the last one makes what was asked for."""
+
+    recipe: Recipe
+    steps: tuple[Planned, ...]
+
+    @property
+    def final(self) -> Planned:
+        return self.steps[-1]
+
+    @property
+    def toolchain(self) -> dict[str, Value]:
+        """package -> version of every tool that these steps read."""
+        fields = {name: value for planned in self.steps for name, value in planned.fields.items()}
+        tools = {name.removeprefix(TOOL): value for name, value in fields.items() if name.startswith(TOOL)}
+        return dict(sorted(tools.items()))
+
+
+def plan(recipe: Recipe, until: str | None = None) -> Plan:
+    """Raises InputError where the compiler cannot make this recipe, or has no step `until`."""
+    steps = compilers.steps(recipe)
+    names = [step.name for step in steps]
+    if until is not None and until not in names:
+        raise InputError(
+            f"compiler={recipe.tools.name} has no step {until!r}",
+            option=f"until={until}",
+            hint=f"steps: {', '.join(names)}",
+        )
+    done: dict[str, Planned] = {}
+    for step in steps:
+        upstream = {name: done[name].key for name in step.inputs}
+        done[step.name] = Planned(
+            step=step,
+            key=key_of(step, recipe.model.identity, upstream),
+            fields=explain(step, recipe.model.identity, upstream),
+            inputs=tuple(done[name] for name in step.inputs),
+        )
+        if step.name == until:
+            break
+    return Plan(recipe, tuple(done.values()))

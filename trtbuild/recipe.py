@@ -1,0 +1,79 @@
+"""A Recipe: everything that decides what is built, resolved to facts and frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeAlias, TypeVar
+
+from trtbuild.targets import Target
+
+Scalar: TypeAlias = str | int | float | bool | None
+Value: TypeAlias = Scalar | tuple["Value", ...]
+
+
+V = TypeVar("V", bound=Value)
+
+
+def frozen(values: Mapping[str, V]) -> Mapping[str, V]:
+    """A read-only copy, sorted by name."""
+    return MappingProxyType(dict(sorted(values.items())))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint by its content. `identity` is the sha256 over its files (see `trtbuild.sources`)."""
+
+    identity: str
+    label: str  # for people: shown and filtered on, never in a key
+    origin: str  # for provenance: where these bytes were taken from this time
+    architecture: (
+        str | None
+    )  # as in config.json or the GGUF's header; None where not known before the download
+    gguf: bool
+    bytes: int
+    dtype: str  # as asked: auto, float32, …
+
+
+@dataclass(frozen=True)
+class Quant:
+    """How weights, activations and the KV cache are stored; `scheme` is the preset's name, if it is one."""
+
+    scheme: str
+    weights: str
+    activations: str
+    method: str
+    group_size: int | None
+    symmetric: bool
+    embedding: bool
+    kv_cache: str
+
+
+@dataclass(frozen=True)
+class Profile:
+    max_batch_size: int | None
+    max_input_len: int | None
+    max_seq_len: int | None
+    max_num_tokens: int | None
+
+
+@dataclass(frozen=True)
+class Tools:
+    """A compiler, its release, the packages that its results depend on, and its own options."""
+
+    name: str
+    packages: Mapping[str, str]  # package -> exact version, the compiler's own included
+    options: Mapping[str, Value]  # dotted option -> value
+
+
+@dataclass(frozen=True)
+class Recipe:
+    model: Model
+    quant: Quant
+    target: Target
+    profile: Profile
+    tp: int
+    pp: int
+    frontend: str  # native or genai
+    tools: Tools

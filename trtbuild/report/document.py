@@ -1,0 +1,125 @@
+"""Results as data: the JSON document of `output=json`, and the plan as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from trtbuild import provenance
+from trtbuild.errors import TrtbuildError
+from trtbuild.pipeline import Result
+from trtbuild.plan import Plan
+from trtbuild.report.terminal import seconds, size
+from trtstore import Record
+
+SCHEMA = 1
+
+
+def result(done: Result) -> dict[str, Any]:
+    """The document of build and fetch; `docs/json.md` describes each field."""
+    recipe = done.plan.recipe
+    return {
+        "schema": SCHEMA,
+        "key": done.record.key,
+        "outcome": done.outcome,
+        "path": str(done.path),
+        "digest": done.record.manifest,
+        "bytes": done.record.bytes,
+        "materialised": done.method,
+        "steps": [asdict(step) for step in done.steps],
+        "model": {
+            "label": recipe.model.label,
+            "identity": recipe.model.identity,
+            "origin": recipe.model.origin,
+        },
+        "quant": recipe.quant.scheme,
+        "target": asdict(recipe.target),
+        "toolchain": done.plan.toolchain,
+        "check": None if done.check is None else dict(done.check),
+    }
+
+
+def plan(planned: Plan, records: Mapping[str, Record | None]) -> dict[str, Any]:
+    """The document of `trtbuild plan`. `records` maps each step's key to its record in the local store."""
+    recipe = planned.recipe
+    return {
+        "schema": SCHEMA,
+        "key": planned.final.key,
+        "steps": [
+            {
+                "name": step.name,
+                "key": step.key,
+                "local": "hit" if records[step.key] else "miss",
+                "runs": runs,
+                "fields": {k: list(v) if isinstance(v, tuple) else v for k, v in step.fields.items()},
+                "bytes": record.bytes if (record := records[step.key]) else None,
+                "seconds": provenance.stats(record).get("seconds") if record else None,
+            }
+            for step, runs in zip(planned.steps, will_run(planned, records), strict=True)
+        ],
+        "model": {
+            "label": recipe.model.label,
+            "identity": recipe.model.identity,
+            "architecture": recipe.model.architecture,
+            "bytes": recipe.model.bytes,
+        },
+        "target": asdict(recipe.target),
+        "toolchain": planned.toolchain,
+    }
+
+
+def will_run(planned: Plan, records: Mapping[str, Record | None]) -> list[bool]:
+    """Which steps a build would run: those that miss, with nothing that hits downstream of them."""
+    needed = {planned.final.name}
+    for step in reversed(planned.steps):
+        if step.name in needed and records[step.key] is None:
+            needed |= {up.name for up in step.inputs}
+    return [step.name in needed and records[step.key] is None for step in planned.steps]
+
+
+def plan_lines(planned: Plan, records: Mapping[str, Record | None]) -> list[str]:
+    recipe = planned.recipe
+    target = recipe.target
+    lines = [
+        f"model     {recipe.model.label}, {recipe.model.architecture or 'architecture in the file'}, "
+        f"{size(recipe.model.bytes)}, identity {recipe.model.identity[:12]}",
+        f"quant     {recipe.quant.scheme}",
+        f"target    {target.name}: {target.kind}, {target.arch} ({target.origin})",
+        f"compiler  {recipe.tools.name}: "
+        + ", ".join(f"{name} {v}" for name, v in recipe.tools.packages.items()),
+        "",
+        f"{'step':<10}{'key':<14}{'local store':<13}{'will':<8}",
+    ]
+    for step, runs in zip(planned.steps, will_run(planned, records), strict=True):
+        record = records[step.key]
+        words = "run" if runs else "use" if step is planned.final else "-"
+        lines.append(
+            f"{step.name:<10}{step.key[:12]:<14}{'hit' if record else 'miss':<13}{words:<8}{_history(record)}"
+        )
+    return lines
+
+
+def _history(record: Record | None) -> str:
+    if record is None:
+        return ""
+    took = provenance.stats(record).get("seconds")
+    return f"{size(record.bytes)}" + (f", took {seconds(took)}" if took else "")
+
+
+def error(failure: TrtbuildError) -> dict[str, Any]:
+    """The document of a failure under output=json."""
+    return {
+        "schema": SCHEMA,
+        "error": {
+            "message": failure.message,
+            "option": failure.option,
+            "hint": failure.hint,
+            "details": list(failure.details),
+            "exit_code": failure.exit_code,
+        },
+    }
+
+
+def sweep(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {"schema": SCHEMA, "results": list(results)}

@@ -1,0 +1,180 @@
+"""Progress and errors on stderr: live bars on a terminal, quiet lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from trtbuild.errors import TrtbuildError
+from trtbuild.session import StepResult
+
+DOING = {
+    "source": "fetching the checkpoint",
+    "network": "building the network",
+    "engine": "building the engine",
+    "check": "checking the engine",
+}
+
+
+def size(bytes_: float) -> str:
+    """Decimal units, three digits: `540 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if bytes_ < 999.5 or unit == "GB":
+            return f"{bytes_:.0f} {unit}" if unit == "B" or bytes_ >= 99.95 else f"{bytes_:.3g} {unit}"
+        bytes_ /= 1000
+    raise AssertionError  # the loop returns at GB
+
+
+def seconds(value: float) -> str:
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def step_line(result: StepResult) -> str:
+    """`engine   built     3.1 s  152 MB  peak 1.1 GB`."""
+    words = [f"{result.name:<8} {result.outcome:<9}"]
+    if result.outcome == "built" and result.seconds is not None:
+        words.append(seconds(result.seconds))
+    if result.bytes is not None:
+        words.append(size(result.bytes))
+    if result.outcome == "built" and result.peak_memory_bytes:
+        words.append(f"peak {size(result.peak_memory_bytes)}")
+    if result.outcome.startswith("hit") and result.seconds:
+        words.append(f"saves {seconds(result.seconds)}")
+    return "  ".join(words)
+
+
+class Plain:
+    """One line when a step starts and one when it ends. `text` goes to `answers`, as it comes."""
+
+    def __init__(self, stream: TextIO, answers: TextIO | None) -> None:
+        self._stream, self._answers = stream, answers
+        self._wait_until = 0.0
+
+    def step_started(self, name: str) -> None:
+        self._line(f"{DOING.get(name, name)} …")
+
+    def step_ended(self, result: StepResult) -> None:
+        self._line(step_line(result))
+
+    def progress(self, what: str, done: int, total: int, unit: str) -> None:
+        """Nothing: a log wants no bars."""
+
+    def text(self, piece: str) -> None:
+        if self._answers is not None:
+            self._answers.write(piece)
+            self._answers.flush()
+
+    def note(self, words: str) -> None:
+        self._line(words)
+
+    def waiting(self, words: str) -> None:
+        if time.monotonic() >= self._wait_until:  # it is told each second: a log wants less
+            self._wait_until = time.monotonic() + 10
+            self._line(words)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _line(self, words: str) -> None:
+        print(words, file=self._stream, flush=True)
+
+
+class Live:
+    """Bars with rates while a step runs; the same closing lines as Plain."""
+
+    def __init__(self, answers: TextIO | None) -> None:
+        self._answers = answers
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[amount]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._label, self._started, self._what = "", 0.0, ""
+
+    def step_started(self, name: str) -> None:
+        self._end()
+        self._label, self._started, self._what = DOING.get(name, name), time.monotonic(), ""
+        self._progress.start()
+        self._task = self._progress.add_task(self._label, total=None, amount="")
+
+    def step_ended(self, result: StepResult) -> None:
+        self._end()
+        self._progress.console.print(step_line(result), highlight=False)
+
+    def progress(self, what: str, done: int, total: int, unit: str) -> None:
+        if self._task is None:
+            return
+        if what != self._what:
+            self._what, self._started = what, time.monotonic()
+            self._progress.reset(
+                self._task, total=total or None, description=f"{self._label}: {what}", amount=""
+            )
+        rate = done / max(time.monotonic() - self._started, 1e-3)
+        amount = (
+            f"{size(done)} of {size(total)}, {size(rate)}/s" if unit == "B" else f"{done} of {total} {unit}"
+        )
+        self._progress.update(self._task, completed=done, total=total or None, amount=amount)
+
+    def text(self, piece: str) -> None:
+        self._end()
+        if self._answers is not None:
+            self._answers.write(piece)
+            self._answers.flush()
+
+    def note(self, words: str) -> None:
+        self._progress.console.print(words, highlight=False)
+
+    def waiting(self, words: str) -> None:
+        if self._task is None:
+            self.step_started(words)
+        else:
+            self._progress.update(self._task, description=words)
+
+    def close(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
+            self._progress.stop()
+
+
+def watcher(answers: TextIO | None) -> Plain | Live:
+    """The one that fits stderr. `answers` is where generated text streams to, if anywhere."""
+    return Live(answers) if sys.stderr.isatty() else Plain(sys.stderr, answers)
+
+
+def error_lines(error: TrtbuildError) -> list[str]:
+    option = f"{error.option}: " if error.option else ""
+    lines = [f"error: {option}{error.message}", *(f"  {line}" for line in error.details)]
+    return [*lines, f"hint: {error.hint}"] if error.hint else lines
+
+
+def print_error(error: TrtbuildError) -> None:
+    for line in error_lines(error):
+        print(line, file=sys.stderr, flush=True)
+
+
+def check_line(check: Mapping[str, Any]) -> str:
+    return f"check    passed     {speed(check)}"
+
+
+def speed(spoken: Mapping[str, Any]) -> str:
+    """What generating took; the rate is that of the tokens after the first."""
+    rate = spoken["tokens_per_second"]
+    words = f"loads in {spoken['load_seconds']:.2f} s, {spoken['tokens']} tokens"
+    return words + (f" at {rate:.0f} tokens/s" if rate else "")

@@ -1,0 +1,189 @@
+"""Config to Recipe: the only place that looks at the world (files, the Hub, this machine's hardware)."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, fields
+from pathlib import PurePosixPath
+
+from trtbuild import compilers, schema, targets
+from trtbuild.errors import InputError
+from trtbuild.executors import installed
+from trtbuild.networks import architectures
+from trtbuild.recipe import Model, Profile, Quant, Recipe, Tools, Value, frozen
+from trtbuild.sources import Digester, Source, WheelSpec, identity, open_source
+
+#: (weights, activations, method, kv_cache) -> the preset's name in conf/quant
+SCHEMES = {
+    ("none", "none", "rtn", "auto"): "none",
+    ("int8", "none", "rtn", "auto"): "int8",
+    ("int4", "none", "rtn", "auto"): "int4",
+    ("int4", "none", "awq", "auto"): "int4_awq",
+    ("int4", "none", "gptq", "auto"): "int4_gptq",
+    ("int8", "int8", "smoothquant", "auto"): "int8_sq",
+    ("int4", "fp8", "awq", "auto"): "w4a8_awq",
+    ("fp8", "fp8", "minmax", "auto"): "fp8",
+    ("fp8", "fp8", "minmax", "fp8"): "fp8_kv",
+    ("fp8", "fp8", "rowwise", "auto"): "fp8_rowwise",
+    ("nvfp4", "nvfp4", "minmax", "auto"): "nvfp4",
+    ("nvfp4", "nvfp4", "minmax", "fp8"): "nvfp4_kv",
+}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A recipe, and the source that can give the files behind its model's identity."""
+
+    recipe: Recipe
+    source: Source
+
+
+def resolve(config: schema.Config, digester: Digester) -> Resolved:
+    """Raises InputError for anything in `config` that does not hold together or is not there."""
+    _check_numbers(config)
+    tools = _tools(config)
+    quant = _quant(config.quant)
+    target = targets.resolve(config.target.name)
+    source = _open(config.model, digester)
+    model = _model(config.model, source)
+    recipe = Recipe(
+        model=model,
+        quant=quant,
+        target=target,
+        profile=Profile(**{f.name: getattr(config.profile, f.name) for f in fields(Profile)}),
+        tp=config.parallel.tp,
+        pp=config.parallel.pp,
+        frontend=_frontend(config.network.frontend.value, model),
+        tools=tools,
+    )
+    return Resolved(recipe, source)
+
+
+def _open(model: schema.ModelConf, digester: Digester) -> Source:
+    if model.source == "???":
+        raise InputError("model.source is required", option="model.source")
+    spec = None
+    if model.source.startswith("wheel:") and model.wheel is not None:
+        pins = model.wheel
+        spec = WheelSpec(
+            requirement=model.source.removeprefix("wheel:"),
+            wheel_sha256=pins.sha256,
+            member=pins.member,
+            file_sha256=pins.member_sha256,
+            file_size=pins.member_size,
+        )
+    return open_source(model.source, revision=model.revision, digester=digester, spec=spec)
+
+
+def _model(conf: schema.ModelConf, source: Source) -> Model:
+    files = source.files()
+    config = source.config()
+    return Model(
+        identity=identity(files),
+        label=_label(conf, source),
+        origin=source.describe(),
+        architecture=architectures.architecture_of(config)
+        if config is not None
+        else source.gguf_architecture(),
+        gguf=config is None,
+        bytes=sum(file.size for file in files),
+        dtype=conf.dtype.value,
+    )
+
+
+def _label(conf: schema.ModelConf, source: Source) -> str:
+    if conf.source.startswith("wheel:") and conf.wheel is not None:
+        return PurePosixPath(conf.wheel.member).name.removesuffix(".gguf")
+    name = conf.source.rstrip("/").rpartition("/")[2].partition("@")[0].removesuffix(".gguf")
+    return name or source.describe()
+
+
+def _frontend(asked: str, model: Model) -> str:
+    known = model.architecture is None or model.architecture in _native(model)
+    if known or asked == "native":
+        if not known:
+            raise _unsupported(
+                model, "network.frontend=auto takes onnxruntime-genai's builder for the others"
+            )
+        return "genai" if asked == "genai" else "native"
+    if model.gguf:
+        raise _unsupported(
+            model, "onnxruntime-genai's builder does not read GGUF: take a safetensors checkpoint"
+        )
+    return "genai"
+
+
+def _native(model: Model) -> tuple[str, ...]:
+    return architectures.GGUF_SUPPORTED if model.gguf else architectures.SUPPORTED
+
+
+def _unsupported(model: Model, hint: str) -> InputError:
+    return InputError(
+        f"trtbuild's own network definition has {', '.join(_native(model))}, and this model is {model.architecture}",
+        option="model.source",
+        hint=hint,
+    )
+
+
+def _quant(conf: schema.QuantConf) -> Quant:
+    parts = (conf.weights.value, conf.activations.value, conf.method.value, conf.kv_cache.value)
+    return Quant(
+        scheme=SCHEMES.get(parts, "/".join(parts)),
+        weights=parts[0],
+        activations=parts[1],
+        method=parts[2],
+        kv_cache=parts[3],
+        group_size=conf.group_size,
+        symmetric=conf.symmetric,
+        embedding=conf.embedding,
+    )
+
+
+def _tools(config: schema.Config) -> Tools:
+    conf = config.compiler
+    compiler = compilers.COMPILERS.get(conf.name)
+    if compiler is None:
+        raise InputError(
+            f"there is no compiler {conf.name!r}",
+            option="compiler.name",
+            hint=f"there are: {', '.join(sorted(compilers.COMPILERS))}",
+        )
+    pinned = {**conf.packages, compiler.package: conf.version}
+    if conf.version == "installed":
+        pinned = installed.versions(config.executor.python or sys.executable, pinned)
+        if compiler.package not in pinned:
+            raise InputError(
+                f"{compiler.package} is not installed",
+                option="compiler.version=installed",
+                hint=f"pip install 'trtbuild[{compiler.extra}]'",
+            )
+    common = {f.name for f in fields(schema.CompilerConf)}
+    options: dict[str, Value] = {}
+    for item in fields(conf):
+        if item.name not in common:
+            value = getattr(conf, item.name)
+            options[f"compiler.{item.name}"] = getattr(value, "value", value)
+    return Tools(conf.name, frozen(pinned), frozen(options))
+
+
+def _check_numbers(config: schema.Config) -> None:
+    positive: dict[str, float | None] = {
+        **{f"profile.{f.name}": getattr(config.profile, f.name) for f in fields(config.profile)},
+        "parallel.tp": config.parallel.tp,
+        "parallel.pp": config.parallel.pp,
+        "quant.group_size": config.quant.group_size,
+        "executor.timeout_minutes": config.executor.timeout_minutes,
+        "executor.memory_gb": config.executor.memory_gb,
+        "executor.threads": config.executor.threads,
+        "generate.max_tokens": config.generate.max_tokens,
+        "check.max_tokens": config.check.max_tokens,
+    }
+    for option, value in positive.items():
+        if value is not None and value <= 0:
+            raise InputError(f"{value} is not above 0", option=option)
+    if config.executor.name != "process":
+        raise InputError(
+            f"there is no executor {config.executor.name!r}",
+            option="executor.name",
+            hint="there are: process",
+        )

