@@ -168,6 +168,16 @@ def test_gated_gguf_is_told_at_its_first_bytes(hub: MiniHub, client: Client) -> 
     assert_refused(client.look(SOURCE), "gated", "accept the licence")
 
 
+@pytest.mark.parametrize("files", [checkpoint(), {"m.gguf": gguf()}], ids=["safetensors", "gguf"])
+def test_the_token_stays_with_the_hub(hub: MiniHub, client: Client, files: dict[str, bytes]) -> None:
+    hub.add(REPO, files)
+    hub.cdn, hub.tokens, hub.repositories[REPO].accepted = True, {ACCEPTED}, {ACCEPTED}
+    assert client.fetch(SOURCE, HF_TOKEN=ACCEPTED)["paths"]
+    redirected = [one for one in hub.log if one.path.startswith("/cdn/")]
+    assert redirected
+    assert not any(one.token for one in redirected)
+
+
 def test_no_such_repository_or_revision(hub: MiniHub, client: Client) -> None:
     hub.add(REPO, checkpoint())
     assert_refused(client.look("hf://org/nmae"), "no repository org/nmae", "private", "HF_TOKEN")
@@ -198,6 +208,24 @@ def test_a_hub_in_trouble(hub: MiniHub, client: Client, refusal: Refusal, words:
 def test_an_endpoint_that_is_no_hub(hub: MiniHub, client: Client) -> None:
     hub.down = minihub.Refusal(200, "", "please log in")
     assert_refused(client.look(SOURCE), "HF_ENDPOINT")
+
+
+def test_a_commit_that_is_a_path_is_no_commit(hub: MiniHub, client: Client) -> None:
+    hub.add(REPO, checkpoint())
+    repository = hub.repositories[REPO]
+    repository.commits["../../../evil"] = checkpoint()
+    repository.branches["main"] = "../../../evil"
+    assert_refused(client.look(SOURCE), "did not answer", "HF_ENDPOINT")
+    assert not list(client.home.rglob("evil*"))
+
+
+@pytest.mark.parametrize("spoiled", ["", "{", '{"schema": 1, "files": [{"name": 1}]}', '{"schema": 9}'])
+def test_a_spoiled_memory_is_asked_for_again(hub: MiniHub, client: Client, spoiled: str) -> None:
+    commit = hub.add(REPO, checkpoint())
+    first = client.look(SOURCE)
+    (memory,) = (client.home / "hf" / "trtbuild").rglob(f"{commit}.json")
+    memory.write_text(spoiled)
+    assert client.look(f"{SOURCE}@{commit}") == first
 
 
 def test_a_password_in_the_endpoint_is_not_printed(client: Client) -> None:

@@ -43,7 +43,10 @@ def test_what_is_put_is_there_for_another_process(folder: Path) -> None:
     assert Index(folder).get("last-use", "a key") == {"at": 1.5, "n": [1, None, "é"]}
     assert Index(folder).get("other", "a key") is None
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    code = "import sys; from pathlib import Path; from trtstore import Index; print(Index(Path(sys.argv[1])).get('last-use', 'a key')['at'])"
+    code = (
+        "import sys; from pathlib import Path; from trtstore import Index; "
+        "print(Index(Path(sys.argv[1])).get('last-use', 'a key')['at'])"
+    )
     assert python(code, folder).communicate()[0] == "1.5\n"
 
 

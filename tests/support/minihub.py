@@ -21,7 +21,7 @@ from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 _REVISION = re.compile(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?")
-_RESOLVE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+_RESOLVE = re.compile(r"(?P<cdn>/cdn)?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class MiniHub:
         self.repositories: dict[str, Repository] = {}
         self.tokens: set[str] = set()  # of accounts; another token is refused
         self.log: list[Logged] = []
+        self.cdn = False  # large files come by a redirect to another host, as from the Hub
         self.down: Refusal | None = None  # the answer to everything, when it is set
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.hub = self
@@ -89,6 +90,11 @@ class MiniHub:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def cdn_url(self) -> str:
+        """The same server by another host name, where the token must not go."""
+        return self.url.replace("127.0.0.1", "localhost")
 
     def add(self, repo: str, files: Mapping[str, bytes], branch: str = "main") -> str:
         """Commit `files` as the whole of the repository, move the branch, and return the commit."""
@@ -177,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
         if found := _REVISION.fullmatch(path):
             return self._model(found[1], found[2] or "main", blobs="blobs" in query)
         if found := _RESOLVE.fullmatch(path):
-            return self._file(found[1], found[2], found[3])
+            return self._file(found[2], found[3], found[4], from_cdn=found["cdn"] is not None)
         return self._refuse(Refusal(404, "", "no such endpoint"))
 
     def _model(self, repo: str, revision: str, *, blobs: bool) -> None:
@@ -191,12 +197,12 @@ class _Handler(BaseHTTPRequestHandler):
         # Public even when gated, as on the Hub: the files are not.
         return self._json({"id": repo, "modelId": repo, "sha": sha, "private": False, "siblings": listed})
 
-    def _file(self, repo: str, revision: str, name: str) -> None:
+    def _file(self, repo: str, revision: str, name: str, *, from_cdn: bool) -> None:
         commit = self.hub.commit(repo, revision)
         if isinstance(commit, Refusal):
             return self._refuse(commit)
         refusal = self.hub.gate(repo, self.token)
-        if refusal is not None:
+        if refusal is not None and not from_cdn:  # its links are signed on the Hub
             return self._refuse(refusal)
         sha, files = commit
         if name not in files:
@@ -207,6 +213,9 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"X-Repo-Commit": sha, "ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
         if "lfs" in facts:
             headers |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(data))}
+            if self.hub.cdn and not from_cdn:
+                location = {"Location": f"{self.hub.cdn_url}/cdn{self.path}"}
+                return self._answer(302, headers | location, b"")
         status = 200
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         data = self.hub.content(repo, name, data, download=self.command == "GET")

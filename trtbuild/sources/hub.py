@@ -21,12 +21,13 @@ from huggingface_hub import (
     hf_raise_for_status,
     try_to_load_from_cache,
 )
+from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public, but not in its __all__
 
 from trtbuild.errors import InputError
 from trtbuild.sources import gguf_header, hub_location, select
 from trtbuild.sources.base import Json, Progress, Request, SourceFile, parse_config
-from trtbuild.sources.hub_commit import Commit, HubFile, latest, recall, remember
+from trtbuild.sources.hub_commit import Commit, HubFile, checked, latest, recall, remember
 from trtbuild.sources.hub_errors import FAILURES, explain
 from trtbuild.sources.hub_location import Location
 from trtbuild.sources.hub_progress import bar_class
@@ -105,18 +106,11 @@ class HubSource:
             info = HfApi().model_info(
                 location.repo, revision=location.revision, files_metadata=True, timeout=_TIMEOUT
             )
+            if location.commit not in (None, info.sha):
+                raise ValueError("another commit in the answer")
+            return checked(location.repo, info.sha or "", map(_row, info.siblings or ()))
         except (KeyError, TypeError) as failure:  # JSON, but another service's
             raise ValueError("no model in the answer") from failure
-        if info.sha is None:
-            raise ValueError("no commit in the answer")
-        files = []
-        for sibling in info.siblings or ():
-            size = sibling.lfs.size if sibling.lfs else sibling.size
-            if size is None:
-                raise ValueError("no sizes in the answer")
-            sha256 = sibling.lfs.sha256 if sibling.lfs else None
-            files.append(HubFile(sibling.rfilename, size, sha256, None if sha256 else sibling.blob_id))
-        return Commit(location.repo, info.sha, tuple(sorted(files, key=lambda file: file.name)))
 
     @cached_property
     def _chosen(self) -> dict[str, str]:
@@ -221,6 +215,17 @@ class HubSource:
         except FAILURES as failure:
             known = latest(self._memory, self._location.repo)
             raise explain(failure, self._location, self._option, known) from None
+
+
+def _row(sibling: RepoSibling) -> dict[str, Json]:
+    """One file of the Hub's listing; git's id is of the file itself only where the Hub keeps it in git."""
+    large = sibling.lfs
+    return {
+        "name": sibling.rfilename,
+        "size": large.size if large else sibling.size,
+        "sha256": large.sha256 if large else None,
+        "blob_id": None if large else sibling.blob_id,
+    }
 
 
 def _blob_id(path: Path, size: int) -> str:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def recall(folder: Path, repo: str, sha: str) -> Commit | None:
         value = json.loads(_path(folder, repo, sha).read_text(encoding="utf-8"))
         if value["schema"] != _SCHEMA:
             return None
-        return Commit(repo, sha, tuple(_file(row) for row in value["files"]))
+        return checked(repo, sha, value["files"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -81,13 +82,24 @@ def _path(folder: Path, repo: str, sha: str) -> Path:
     return folder / repo.replace("/", "--") / f"{sha}.json"
 
 
+def checked(repo: str, sha: str, rows: Iterable[Json]) -> Commit:
+    """A commit of rows as HubFile has them. Raises ValueError, KeyError or TypeError for what no Hub sends.
+
+    The id becomes a file's name here and in the client's cache, so it must be one.
+    """
+    if not _is_git_id(sha):
+        raise ValueError(f"{sha!r} is no commit")
+    return Commit(repo, sha, tuple(sorted((_file(row) for row in rows), key=lambda file: file.name)))
+
+
+def _is_git_id(text: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]{40}", text) is not None
+
+
 def _file(row: Json) -> HubFile:
     file = HubFile(row["name"], row["size"], row["sha256"], row["blob_id"])
-    sound = isinstance(file.name, str) and isinstance(file.size, int) and file.size >= 0
-    if file.sha256 is not None:
-        sound = sound and is_sha256(file.sha256)
-    if file.blob_id is not None:
-        sound = sound and re.fullmatch(r"[0-9a-f]{40}", file.blob_id) is not None
-    if not sound:
+    sound = isinstance(file.name, str) and type(file.size) is int and file.size >= 0
+    sound = sound and (file.sha256 is None or is_sha256(file.sha256))
+    if not sound or not (file.blob_id is None or _is_git_id(file.blob_id)):
         raise ValueError(f"{row!r} is no file of a commit")
     return file

@@ -1,0 +1,30 @@
+"""The README's commands are accepted as they are written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+from tests.support.cli import Project
+
+ROOT = Path(__file__).parents[1]
+
+
+def commands() -> list[list[str]]:
+    text = (ROOT / "README.md").read_text()
+    lines = re.findall(r"^\$ trtbuild (.*?)(?:\s+#.*)?$", text, re.MULTILINE)
+    return [shlex.split(line) for line in lines]
+
+
+def test_every_command_composes(project: Project, tiny_llama: Path) -> None:
+    """As a plan, with the checkpoints that are not here replaced by a tiny one."""
+    assert len(commands()) >= 8
+    for words in commands():
+        rest = words[1:] if words[0] in ("build", "plan", "fetch", "run") else words
+        here = [
+            f"model.source={tiny_llama}" if re.match(r"model\.source=(hf:|/)", word) else word
+            for word in rest
+        ]
+        done = project.trtbuild("plan", *here)
+        assert done.code == 0, f"{shlex.join(words)}: {done.err}"
