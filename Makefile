@@ -8,7 +8,7 @@
 PYTHON ?= python3
 VENV := .venv
 REFERENCE := .venv-reference
-PYTEST_FLAGS ?= -n auto
+PYTEST_FLAGS ?= -n auto --dist loadgroup
 
 .PHONY: demo test test-reference lint bench clean
 

@@ -1,10 +1,11 @@
 """Speed and size of our engines beside those of onnxruntime-genai's own builder, from the same weights, in one run.
 
-    python bench/engine_speed.py CHECKPOINT --builder-python PYTHON [--repeats 5] [--tokens 128]
+    python bench/engine_speed.py [CHECKPOINT] --builder-python PYTHON [--repeats 5] [--tokens 128]
 
-CHECKPOINT is a Hugging Face folder with safetensors; PYTHON an environment that has torch, transformers,
-onnx-ir and onnxruntime-genai, for building the builder's engines only. Ours are built and all are run with
-the Python that runs this. Repetitions are interleaved, so that a busy moment hits both; medians are compared.
+CHECKPOINT is a Hugging Face folder with safetensors, by default the demo model's; PYTHON is an environment that
+has torch, transformers, onnx-ir and onnxruntime-genai, for building the builder's engines only. Ours are built
+and all are run with the Python that runs this. Repetitions are interleaved, so that a busy moment hits both;
+medians are compared.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import demo_checkpoint
 
 PRECISIONS = {"none": "fp32", "int8": "int8", "int4": "int4"}  # ours -> the builder's
 TARGET = 0.9  # of the builder's tokens per second
@@ -77,7 +80,7 @@ def build_ours(checkpoint: Path, work: Path, threads: int) -> list[Contestant]:
         options = {
             "quant.weights": precision,
             "quant.group_size": 32,
-            "quant.symmetric": True,
+            "quant.symmetric": precision != "int4",
             "quant.embedding": True,
             "compiler.accuracy_level": 4,
             "compiler.optimization": "all",
@@ -145,15 +148,15 @@ def cpu() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, nargs="?")
     parser.add_argument("--builder-python", required=True)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     asked = parser.parse_args()
-    checkpoint = asked.checkpoint.resolve()
     with tempfile.TemporaryDirectory(prefix="engine-speed-") as scratch:
         work = Path(scratch)
+        checkpoint = asked.checkpoint.resolve() if asked.checkpoint else demo_checkpoint.write(work / "model")
         ours = build_ours(checkpoint, work, asked.threads)
         theirs = build_theirs(checkpoint, work, asked.builder_python)
         both = [one for pair in zip(ours, theirs, strict=True) for one in pair]

@@ -19,3 +19,9 @@ def project(tmp_path: Path) -> Project:
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of two layers, as a folder of safetensors. Tests read it; those that spoil it copy it first."""
     return tiny.write_model(tmp_path_factory.mktemp("tiny") / "llama")
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """One store for the demo model, so that it is downloaded once (tests that use it are one xdist group)."""
+    return Project(tmp_path_factory.mktemp("smollm2"))

@@ -356,6 +356,8 @@ def test_a_read_only_store_still_hits(project: Project, tiny_llama: Path) -> Non
         hit = project.trtbuild(*built, f"store.root={frozen}", "output=json")
         assert hit.code == 0, hit.err
         assert hit.json["outcome"] == "hit-local"
+        spoken = project.trtbuild("run", *built, f"store.root={frozen}", "prompt=Hello")
+        assert spoken.code == 0, spoken.err
         miss = project.trtbuild(f"model.source={tiny_llama}", "quant=int4", f"store.root={frozen}")
         assert_one_error(miss, 4, ["store.root", "read-only"])
     finally:

@@ -20,7 +20,7 @@ MODEL = Model(
     bytes=1,
     dtype="auto",
 )
-QUANT = Quant("int8", "int8", "none", "rtn", None, True, True, "auto")
+QUANT = Quant("int8", "int8", "none", "rtn", None, None, True, "auto")
 TOOLS = Tools(
     "onnxruntime",
     frozen(
@@ -102,6 +102,7 @@ CHANGES = {
         replaced(target=dataclasses.replace(TARGET, microarchitecture="x86_64_v4")),
         set(),
     ),
+    "the default symmetry, spelt out": (replaced(quant=dataclasses.replace(QUANT, symmetric=True)), set()),
     "the default group, spelt out": (replaced(quant=dataclasses.replace(QUANT, group_size=32)), set()),
 }
 

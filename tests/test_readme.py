@@ -11,20 +11,21 @@ from tests.support.cli import Project
 ROOT = Path(__file__).parents[1]
 
 
-def commands() -> list[list[str]]:
+def commands() -> list[tuple[list[str], int]]:
+    """(words after `$ trtbuild`, expected exit code): 2 where the next line shows an error."""
     text = (ROOT / "README.md").read_text()
-    lines = re.findall(r"^\$ trtbuild (.*?)(?:\s+#.*)?$", text, re.MULTILINE)
-    return [shlex.split(line) for line in lines]
+    found = re.findall(r"^\$ trtbuild (.*?)(?:\s+#.*)?\n(error:)?", text, re.MULTILINE)
+    return [(shlex.split(line), 2 if error else 0) for line, error in found]
 
 
 def test_every_command_composes(project: Project, tiny_llama: Path) -> None:
     """As a plan, with the checkpoints that are not here replaced by a tiny one."""
     assert len(commands()) >= 8
-    for words in commands():
+    for words, code in commands():
         rest = words[1:] if words[0] in ("build", "plan", "fetch", "run") else words
         here = [
             f"model.source={tiny_llama}" if re.match(r"model\.source=(hf:|/)", word) else word
             for word in rest
         ]
         done = project.trtbuild("plan", *here)
-        assert done.code == 0, f"{shlex.join(words)}: {done.err}"
+        assert done.code == code, f"{shlex.join(words)}: {done.err}"

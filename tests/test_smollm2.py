@@ -12,16 +12,10 @@ from tests.support.cli import Project
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smollm2")]
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """One store for this module: the checkpoint is downloaded once."""
-    return Project(tmp_path_factory.mktemp("smollm2"))
-
-
 @pytest.mark.parametrize("quant", ["none", "int8", "int4"])
-def test_it_answers_in_english(shared: Project, quant: str) -> None:
+def test_it_answers_in_english(smollm2: Project, quant: str) -> None:
     args = ["run", "model=smollm2", f"quant={quant}", "prompt=Why is the sky blue?", "generate.max_tokens=60"]
-    done = shared.trtbuild(*args, timeout=600)
+    done = smollm2.trtbuild(*args, timeout=600)
     assert done.code == 0, done.err
     answer = done.out.lower()
     assert "sky" in answer
@@ -30,30 +24,30 @@ def test_it_answers_in_english(shared: Project, quant: str) -> None:
     assert len(set(answer.split())) > 15  # words, not one word again and again
 
 
-def test_sizes_shrink_and_the_network_is_shared(shared: Project) -> None:
-    done = shared.trtbuild("-m", "model=smollm2", "quant=none,int8,int4", "output=json", timeout=600)
+def test_sizes_shrink_and_the_network_is_shared(smollm2: Project) -> None:
+    done = smollm2.trtbuild("-m", "model=smollm2", "quant=none,int8,int4", "output=json", timeout=600)
     assert done.code == 0, done.err
     none, int8, int4 = done.json["results"]
     assert none["bytes"] > 2.5 * int8["bytes"] > 3 * int4["bytes"]
     assert len({r["steps"][0]["key"] for r in (none, int8, int4)}) == 1
 
 
-def test_the_second_time_is_a_hit(shared: Project) -> None:
-    assert shared.trtbuild("model=smollm2", "quant=int8", timeout=600).code == 0
-    document = shared.trtbuild("fetch", "model=smollm2", "quant=int8", "output=json").json
+def test_the_second_time_is_a_hit(smollm2: Project) -> None:
+    assert smollm2.trtbuild("model=smollm2", "quant=int8", timeout=600).code == 0
+    document = smollm2.trtbuild("fetch", "model=smollm2", "quant=int8", "output=json").json
     assert document["outcome"] == "hit-local"
-    assert document["model"]["identity"] in str(list_identities(shared))
+    assert document["model"]["identity"] in str(list_identities(smollm2))
 
 
-def test_a_gguf_file_and_the_wheel_are_one_model(shared: Project) -> None:
+def test_a_gguf_file_and_the_wheel_are_one_model(smollm2: Project) -> None:
     """The same bytes from a folder give the same key as from the package index."""
-    from_wheel = shared.trtbuild("plan", "model=smollm2", "quant=int8", "output=json").json
-    assert shared.trtbuild("model=smollm2", "quant=int8", timeout=600).code == 0
-    blobs = shared.store / "v1" / "blobs" / "sha256"
+    from_wheel = smollm2.trtbuild("plan", "model=smollm2", "quant=int8", "output=json").json
+    assert smollm2.trtbuild("model=smollm2", "quant=int8", timeout=600).code == 0
+    blobs = smollm2.store / "v1" / "blobs" / "sha256"
     digest = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-    renamed = shared.root / "renamed.gguf"
+    renamed = smollm2.root / "renamed.gguf"
     os.link(blobs / digest[:2] / digest, renamed)
-    from_file = shared.trtbuild("plan", f"model.source={renamed}", "quant=int8", "output=json").json
+    from_file = smollm2.trtbuild("plan", f"model.source={renamed}", "quant=int8", "output=json").json
     assert from_file["key"] == from_wheel["key"]
 
 
@@ -62,9 +56,9 @@ def list_identities(project: Project) -> list[str]:
     return [step["fields"].get("model.identity", "") for step in document["steps"]]
 
 
-def test_build_twice_gives_the_same_bytes(shared: Project, tmp_path: Path) -> None:
+def test_build_twice_gives_the_same_bytes(smollm2: Project, tmp_path: Path) -> None:
     """Another store, another home, one thread: the same digest."""
-    first = shared.trtbuild("model=smollm2", "quant=int4", "output=json", timeout=600).json
+    first = smollm2.trtbuild("model=smollm2", "quant=int4", "output=json", timeout=600).json
     other = Project(tmp_path)
     second = other.trtbuild(
         "model=smollm2", "quant=int4", "executor.threads=1", "output=json", timeout=600

@@ -81,6 +81,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our stdout has gone
         return 141
+    except Exception as error:  # the edge: a fault of ours is one line too, unless it is looked into
+        if os.environ.get("TRTBUILD_TRACEBACK"):
+            raise
+        what = f"unexpected {type(error).__name__}: {error}".splitlines()[0]
+        _failed(
+            TrtbuildError(
+                what, hint="a fault of trtbuild's: TRTBUILD_TRACEBACK=1 shows where; please report it"
+            ),
+            outcome,
+        )
     if outcome.json and outcome.documents:
         several = any(arg in ("-m", "--multirun") for arg in args)
         print(json.dumps(document.sweep(outcome.documents) if several else outcome.documents[0], indent=2))

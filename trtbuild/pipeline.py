@@ -8,6 +8,7 @@ needed. Nothing is published before it was checked, and a failure leaves nothing
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -72,8 +73,10 @@ def generate(result: Result, session: Session) -> Mapping[str, Any]:
         "raw": config.generate.raw,
     }
     worker = COMPILERS[result.plan.recipe.tools.name].generate
-    with told(), session.store.scratch() as home:
-        return session.use("generate", worker, options, result.plan.final, result.path, home).facts
+    with tempfile.TemporaryDirectory(
+        prefix="trtbuild-run-"
+    ) as home:  # not the store's: that may be read-only
+        return session.use("generate", worker, options, result.plan.final, result.path, Path(home)).facts
 
 
 @contextmanager

@@ -45,7 +45,7 @@ class Quant:
     activations: str
     method: str
     group_size: int | None
-    symmetric: bool
+    symmetric: bool | None  # None, as for group_size: what the compiler does best
     embedding: bool
     kv_cache: str
 

@@ -97,7 +97,7 @@ class QuantConf:
     activations: Activations = Activations.none
     method: Method = Method.rtn
     group_size: int | None = None
-    symmetric: bool = True
+    symmetric: bool | None = None
     embedding: bool = True
     kv_cache: KvCache = KvCache.auto
 

@@ -55,15 +55,15 @@ def problem(layout: Layout, digits: str, size: int) -> str | None:
         return f"the blob {path} is no regular file"
     if status.st_size != size:
         return f"the blob {path} has {status.st_size} bytes, not {size}"
-    if status.st_mtime_ns != STAMP * 10**9 and not _heal(path, digits):
+    if status.st_mtime_ns != STAMP * 10**9 and not _heal(path, digits, size):
         return f"the blob {path} was written to after it was stored"
     return None
 
 
-def _heal(path: Path, digits: str) -> bool:
+def _heal(path: Path, digits: str, size: int) -> bool:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if hash_fd(fd)[0] != digits:
+        if hash_fd(fd, size)[0] != digits:
             return False
     finally:
         os.close(fd)
@@ -87,7 +87,7 @@ def stage_bytes(layout: Layout, data: bytes, target: Path) -> Staged:
 def stage_file(layout: Layout, source: Path, target: Path, on_bytes: OnBytes = ignore_bytes) -> Staged:
     """The regular file `source` as the staged file `target`, hashed in the same pass.
 
-    A file in the store's own tmp/ with no other name is linked, not copied: nobody else can reach it. Any other
+    A file in the store's own tmp/ that nobody else can reach is linked, not copied. Any other
     is copied (by reflink where the file system can), so that its owner cannot change the store's bytes later.
     Raises Corrupt when it changes meanwhile, Invalid when it is no regular file, OSError.
     """
@@ -98,9 +98,9 @@ def stage_file(layout: Layout, source: Path, target: Path, on_bytes: OnBytes = i
         if not stat.S_ISREG(before.st_mode):
             raise Invalid(f"{source} is no regular file")
         if _is_private(layout, source, before) and link(source, target):
-            sha256, size = hash_fd(fd, on_bytes=on_bytes)
+            sha256, size = hash_fd(fd, before.st_size, on_bytes=on_bytes)
         else:
-            sha256, size = _copy_and_hash(fd, target, on_bytes)
+            sha256, size = _copy_and_hash(fd, before.st_size, target, on_bytes)
         after = os.fstat(fd)
     finally:
         os.close(fd)
@@ -152,16 +152,21 @@ def link(source: Path, target: Path) -> bool:
 
 
 def _is_private(layout: Layout, source: Path, status: os.stat_result) -> bool:
+    """Whether taking `source` over, with the mode and time of a blob, changes nothing that anybody else sees.
+
+    An executable file would lose the bit that says so, and its folder could not be published a second time.
+    """
     inside = Path(os.path.realpath(source.parent)).is_relative_to(os.path.realpath(layout.tmp))
-    return inside and status.st_nlink == 1 and status.st_uid == os.geteuid()
+    plain = not status.st_mode & stat.S_IXUSR
+    return inside and plain and status.st_nlink == 1 and status.st_uid == os.geteuid()
 
 
-def _copy_and_hash(source: int, target: Path, on_bytes: OnBytes) -> tuple[str, int]:
+def _copy_and_hash(source: int, expected: int, target: Path, on_bytes: OnBytes) -> tuple[str, int]:
     fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         if clone(source, fd):
-            return hash_fd(fd, on_bytes=on_bytes)
-        return hash_fd(source, copy_to=fd, on_bytes=on_bytes)
+            return hash_fd(fd, expected, on_bytes=on_bytes)
+        return hash_fd(source, expected, copy_to=fd, on_bytes=on_bytes)
     finally:
         os.close(fd)
 

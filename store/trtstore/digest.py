@@ -57,14 +57,17 @@ def hash_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def hash_fd(source: int, *, copy_to: int | None = None, on_bytes: OnBytes = ignore_bytes) -> tuple[str, int]:
+def hash_fd(
+    source: int, expected: int, *, copy_to: int | None = None, on_bytes: OnBytes = ignore_bytes
+) -> tuple[str, int]:
     """(hex SHA-256, size in bytes) of what `source` holds from its position on, copied to `copy_to` as it goes.
 
-    Raises OSError of the reads and writes.
+    Ends soon after `expected` bytes, so that a file that somebody keeps writing to cannot hold the reader for
+    ever: the caller compares sizes. Raises OSError of the reads and writes.
     """
     digest, size = hashlib.sha256(), 0
     view = memoryview(bytearray(CHUNK))
-    while count := os.readv(source, [view]):
+    while size <= expected and (count := os.readv(source, [view])):
         digest.update(view[:count])
         if copy_to is not None:
             _write_all(copy_to, view[:count])

@@ -118,7 +118,7 @@ class Index:
         if isinstance(known, str) and is_hex(known):
             on_bytes(before.st_size)
             return known
-        digits, _ = hash_fd(fd, on_bytes=on_bytes)
+        digits, _ = hash_fd(fd, before.st_size, on_bytes=on_bytes)
         after = os.fstat(fd)
         if _identity(before) != _identity(after):
             raise Corrupt(f"{path} changed while it was read", "try again once nothing writes to it")
@@ -198,11 +198,13 @@ def _is_sound(database: Path) -> bool:
             sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY)
         ) as opened:
             opened.execute(
-                "SELECT key, raw, expire_time, tag, mode, filename, value FROM Cache LIMIT 1"
+                "SELECT key, raw, expire_time, tag, mode, filename, value FROM Cache LIMIT 0"
             ).fetchall()
             settings = opened.execute("SELECT key, value FROM Settings").fetchall()
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:  # busy or read-only, as opposed to: no such table
+        # Busy or read-only is no fault of the database; no such table is, and so is text that does not decode,
+        # for which sqlite3 gives no code.
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) != sqlite3.SQLITE_ERROR:
             raise
         return False
     except sqlite3.DatabaseError:

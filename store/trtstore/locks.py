@@ -54,8 +54,8 @@ def exclusive(
         _sign(fd, who)
         yield
     finally:
-        if not keep:
-            with suppress(OSError):
+        with suppress(OSError):
+            if not keep and _is_at(fd, path):
                 path.unlink()  # under the lock: who waits on the old file sees that it is gone, and starts again
         os.close(fd)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trtstore import locks
-from trtstore.errors import StoreFailure, translated
+from trtstore.errors import Busy, StoreFailure, translated
 from trtstore.layout import Layout
 
 
@@ -27,20 +27,30 @@ def folder(layout: Layout) -> Iterator[Path]:
         layout.make(layout.locks)
     with locks.shared(layout.lock("tmp")), translated(layout.root):
         home = layout.tmp / f"{os.getpid()}.{secrets.token_hex(8)}"
-        home.mkdir(mode=0o700)
-        try:
-            fd = locks.try_exclusive(home / "lock")
-            work = home / "work"
-            work.mkdir(mode=0o700)
-        except (OSError, StoreFailure):
-            remove(home)
-            raise
+        fd = _make(home)
     try:
-        yield work
+        yield home / "work"
     finally:
+        # The lock first: where descriptors have run out, the removal needs this one. A sweeper may then help.
+        os.close(fd)
         remove(home)
+
+
+def _make(home: Path) -> int:
+    """Make the folder `home`; returns the descriptor that holds its lock."""
+    fd: int | None = None
+    home.mkdir(mode=0o700)
+    try:
+        fd = locks.try_exclusive(home / "lock")
+        if fd is None:
+            raise Busy(f"{home} is new, and somebody else holds its lock")
+        (home / "work").mkdir(mode=0o700)
+    except (OSError, StoreFailure):
         if fd is not None:
             os.close(fd)
+        remove(home)
+        raise
+    return fd
 
 
 def sweep(layout: Layout) -> None:
@@ -71,14 +81,16 @@ def _sweep_one(home: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder with all below it, read-only folders too, as far as possible."""
-    if path.is_symlink() or not path.is_dir():
-        with suppress(OSError):
+    """Remove a file, a link or a folder with all below it, read-only folders too, as far as possible.
+
+    Needs one descriptor at a time (shutil.rmtree: two for each level), so that it works where they have run out.
+    """
+    with suppress(OSError):
+        if not stat.S_ISDIR(path.lstat().st_mode):
             path.unlink()
-        return
-    shutil.rmtree(path, ignore_errors=True)
-    if path.exists():
-        for place, _, _ in os.walk(path):
-            with suppress(OSError):
-                Path(place).chmod(0o700)
-        shutil.rmtree(path, ignore_errors=True)
+            return
+        path.chmod(0o700)
+        with suppress(OSError):
+            for inner in list(path.iterdir()):
+                remove(inner)
+        path.rmdir()

@@ -44,8 +44,7 @@ def folder_digest(folder: Path, index: Index) -> str:
 
     Raises Invalid where the folder cannot be an artifact, Corrupt, NotReadable and the like.
     """
-    with translated(folder, reading=True):
-        listed = _listing(folder)
+    listed = _listing(folder)
     digests = hash_files([path for _, path, _ in listed], index)
     found = zip(listed, digests, strict=True)
     return _manifest(
@@ -55,9 +54,10 @@ def folder_digest(folder: Path, index: Index) -> str:
 
 def _listing(folder: Path) -> list[tuple[str, Path, os.stat_result]]:
     """(path in the artifact, path, lstat) of each file, after a check of the names: before any byte is read."""
-    if not stat.S_ISDIR(folder.lstat().st_mode):
-        raise Invalid(f"{folder} is no folder")
-    listed = list(walk(folder))
+    with translated(folder, reading=True):
+        if not stat.S_ISDIR(folder.lstat().st_mode):
+            raise Invalid(f"{folder} is no folder")
+        listed = list(walk(folder))
     _manifest(folder, [Entry(name, mode_of(its.st_mode), its.st_size, "0" * 64) for name, _, its in listed])
     return listed
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from tokenizers import Tokenizer
 
 from tests.compilers.support import make_engine, make_network
 from tests.support import tiny
+from tests.support.cli import Project
 from trtbuild.errors import InputError
 from trtbuild.networks import gguf_file, gguf_tokenizer, tokenizer
 from trtbuild.networks.checkpoint import Checkpoint
@@ -301,9 +301,11 @@ def test_what_genai_would_misread_is_said_otherwise(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("TRTBUILD_TEST_GGUF" not in os.environ, reason="TRTBUILD_TEST_GGUF names no GGUF file")
-def test_a_real_model_round_trips(engine: Path, tmp_path: Path) -> None:
-    tokenizer.write(Checkpoint.open({"model.gguf": Path(os.environ["TRTBUILD_TEST_GGUF"])}), tmp_path)
+@pytest.mark.xdist_group("smollm2")
+def test_a_real_model_round_trips(engine: Path, smollm2: Project, tmp_path: Path) -> None:
+    assert smollm2.trtbuild("model=smollm2", "until=network", timeout=600).code == 0
+    (gguf,) = (smollm2.store / "v1" / "trees").glob("*/model.gguf")
+    tokenizer.write(Checkpoint.open({"model.gguf": gguf}), tmp_path)
     ours, theirs, genai = both(tmp_path, engine, tmp_path)
     plain = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     for text in TEXTS:

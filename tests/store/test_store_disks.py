@@ -22,25 +22,20 @@ def files_of(root: Path) -> list[Path]:
 def test_a_full_disk_is_one_error_that_leaves_nothing_behind(tmp_path: Path, private: bool) -> None:
     root = tmp_path / "disk"
     root.mkdir()
+    big = write_files(tmp_path / "big", {f"{n}.bin": os.urandom(300_000) for n in range(8)})
+    logs = {path.name: path for path in big.iterdir()}
     with mounted(root, "-t", "tmpfs", "-o", "size=2m", "tmpfs"):
         store = Store.open(root)
         kept = publish(store, write_files(tmp_path / "small"))
         before = files_of(root)
-        big = {f"{n}.bin": os.urandom(300_000) for n in range(8)}
         with pytest.raises(NoSpace) as failure:
             if private:
                 with store.scratch() as work:
-                    (work / "out").mkdir()
-                    (work / "out" / "a").write_bytes(os.urandom(100_000))
                     publish(
-                        store,
-                        work / "out",
-                        OTHER,
-                        attachments={"log": write_files(tmp_path / "big", big) / "0.bin"}
-                        | {f"log{n}": tmp_path / "big" / f"{n}.bin" for n in range(1, 8)},
+                        store, write_files(work / "out", {"a": os.urandom(100_000)}), OTHER, attachments=logs
                     )
             else:
-                publish(store, write_files(tmp_path / "big", big), OTHER)
+                publish(store, big, OTHER)
         assert str(root) in failure.value.message
         assert failure.value.hint is not None
         assert files_of(root) == before

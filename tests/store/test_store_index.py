@@ -8,12 +8,13 @@ import pickle
 import sqlite3
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.store.support import mounted, python
+from tests.store.support import mounted, python, write_files
 from trtstore import Corrupt, Index, Invalid, StoreFailure, hash_files
 
 
@@ -120,24 +121,48 @@ def test_a_planted_setting_leads_nowhere(folder: Path, setting: tuple[str, objec
     assert set(folder.parent.iterdir()) == before
 
 
-def test_a_broken_database_is_made_anew(folder: Path) -> None:
-    for spoil in (
-        lambda: (folder / "cache.db").write_bytes(b"no database" * 1000),
-        lambda: (folder / "cache.db").write_bytes(b""),
-        lambda: plant(folder, "DROP TABLE Cache"),
-        lambda: plant(folder, "ALTER TABLE Cache DROP COLUMN tag"),
-        lambda: ((folder / "cache.db").unlink(), (folder / "cache.db").mkdir()),
-        lambda: ((folder / "cache.db").rmdir(), (folder / "cache.db").symlink_to("/etc/hostname")),
-    ):
-        if (folder / "cache.db").is_file() and not (folder / "cache.db").is_symlink():
-            (folder / "cache.db").unlink()
-        if not (folder / "cache.db").is_dir():
-            Index(folder).put("t", "k", 1)
-        spoil()
-        index = Index(folder)
-        assert index.get("t", "k") is None
-        index.put("t", "k", 2)
-        assert index.get("t", "k") == 2
+def garbage(database: Path) -> None:
+    database.write_bytes(b"no database" * 1000)
+
+
+def empty(database: Path) -> None:
+    database.write_bytes(b"")
+
+
+def no_table(database: Path) -> None:
+    plant(database.parent, "DROP TABLE Cache")
+
+
+def no_column(database: Path) -> None:
+    plant(database.parent, "ALTER TABLE Cache DROP COLUMN mode")
+
+
+def broken_settings(database: Path) -> None:
+    plant(database.parent, "UPDATE Settings SET value = CAST(x'fffe' AS TEXT) WHERE key = 'count'")
+
+
+def a_folder(database: Path) -> None:
+    database.unlink()
+    write_files(database)
+
+
+def a_link(database: Path) -> None:
+    outside = database.parents[2] / "outside"
+    outside.write_bytes(b"keep")
+    database.unlink()
+    database.symlink_to(outside)
+
+
+@pytest.mark.parametrize("spoil", [garbage, empty, no_table, no_column, broken_settings, a_folder, a_link])
+def test_a_broken_database_is_made_anew(folder: Path, spoil: Callable[[Path], None]) -> None:
+    Index(folder).put("t", "k", 1)
+    spoil(folder / "cache.db")
+    index = Index(folder)
+    assert index.get("t", "k") is None
+    index.put("t", "k", 2)
+    assert index.get("t", "k") == 2
+    outside = folder.parents[1] / "outside"
+    assert not outside.exists() or outside.read_bytes() == b"keep"
 
 
 def test_a_database_that_breaks_while_it_is_open_is_made_anew(folder: Path) -> None:

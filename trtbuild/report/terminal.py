@@ -119,13 +119,15 @@ class Live:
             return
         if what != self._what:
             self._what, self._started = what, time.monotonic()
-            self._progress.reset(
-                self._task, total=total or None, description=f"{self._label}: {what}", amount=""
-            )
-        rate = done / max(time.monotonic() - self._started, 1e-3)
-        amount = (
-            f"{size(done)} of {size(total)}, {size(rate)}/s" if unit == "B" else f"{done} of {total} {unit}"
-        )
+            self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(f"{self._label}: {what}", total=None, amount="")
+        elapsed = time.monotonic() - self._started
+        amount = f"{size(done)} of {size(total)}" if unit == "B" else f"{done} of {total} {unit}"
+        if done == 0:  # nothing is known of its pace: the bar pulses
+            self._progress.update(self._task, amount=size(total) if unit == "B" else "")
+            return
+        if unit == "B" and elapsed > 0.5:
+            amount += f", {size(done / elapsed)}/s"
         self._progress.update(self._task, completed=done, total=total or None, amount=amount)
 
     def text(self, piece: str) -> None:

@@ -6,7 +6,7 @@ from trtbuild.compilers.base import Compiler
 from trtbuild.errors import InputError
 from trtbuild.key import TOOL, Step
 from trtbuild.networks import NETWORK_VERSION
-from trtbuild.recipe import Recipe, Tools, Value, frozen
+from trtbuild.recipe import Quant, Recipe, Tools, Value, frozen
 
 ENGINE_VERSION = 1
 DEFAULT_GROUP = 32  # the block of onnxruntime-genai's own builder: best quality, and as fast as larger ones
@@ -69,13 +69,18 @@ def _engine(recipe: Recipe) -> Step:
     if quantized:
         facts |= {
             "quant.group_size": _group(quant.group_size),
-            "quant.symmetric": quant.symmetric,
+            "quant.symmetric": _symmetric(quant),
             "quant.embedding": quant.embedding,
             "compiler.accuracy_level": recipe.tools.options["compiler.accuracy_level"],
         }
     return Step(
         "engine", ENGINE_VERSION, "trtbuild.compilers.onnxruntime", frozen(facts), inputs=("network",)
     )
+
+
+def _symmetric(quant: Quant) -> bool:
+    # With 16 levels a zero point is worth its 3 % of size (SmolLM2: loss 3.351 against 3.377) and costs no speed.
+    return quant.weights != "int4" if quant.symmetric is None else quant.symmetric
 
 
 def _group(asked: int | None) -> int:
