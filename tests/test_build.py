@@ -114,6 +114,7 @@ def test_plan_says_what_would_run(project: Project, tiny_llama: Path) -> None:
     text = project.trtbuild("plan", *args[:-1]).out
     assert "engine" in text
     assert before["key"][:12] in text
+    assert "torch" not in text  # the tools of these steps, and no others
 
 
 def test_plan_needs_no_compiler(project: Project, tiny_llama: Path) -> None:

@@ -87,16 +87,15 @@ def plan_lines(planned: Plan, records: Mapping[str, Record | None]) -> list[str]
         f"quant     {recipe.quant.scheme}",
         f"target    {target.name}: {target.kind}, {target.arch} ({target.origin})",
         f"compiler  {recipe.tools.name}: "
-        + ", ".join(f"{name} {v}" for name, v in recipe.tools.packages.items()),
+        + ", ".join(f"{tool} {v}" for tool, v in planned.toolchain.items()),
         "",
-        f"{'step':<10}{'key':<14}{'local store':<13}{'will':<8}",
+        f"{'step':<10}{'key':<14}{'local store':<13}will",
     ]
     for step, runs in zip(planned.steps, will_run(planned, records), strict=True):
         record = records[step.key]
         words = "run" if runs else "use" if step is planned.final else "-"
-        lines.append(
-            f"{step.name:<10}{step.key[:12]:<14}{'hit' if record else 'miss':<13}{words:<8}{_history(record)}"
-        )
+        state = "hit" if record else "miss"
+        lines.append(f"{step.name:<10}{step.key[:12]:<14}{state:<13}{words:<8}{_history(record)}".rstrip())
     return lines
 
 
