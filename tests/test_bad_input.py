@@ -214,7 +214,7 @@ CASES: list[tuple[Spoil, int, list[str]]] = [
     (other_tool_version, 2, ["onnx", "1.0.0", "compiler.version=installed"]),
     (unreachable_hub, 2, ["org/name"]),
     (fetch_of_nothing, 3, ["not in the store", "trtbuild plan"]),
-    (poisoned_weights, 1, ["check"]),
+    (poisoned_weights, 1, ["step check", "not finite", "check=none"]),
     (out_of_time, 1, ["executor.timeout_minutes", "log:", "again:"]),
     (out_of_memory, 1, ["executor.memory_gb", "memory"]),
     (store_is_a_file, 4, ["store.root"]),

@@ -18,7 +18,7 @@ from typing import Any
 
 from trtbuild import provenance
 from trtbuild.compilers import COMPILERS
-from trtbuild.errors import InputError, NotInStoreError, StoreError
+from trtbuild.errors import BuildError, InputError, NotInStoreError, StoreError
 from trtbuild.key import Step, explain, key_of
 from trtbuild.plan import Plan, Planned
 from trtbuild.session import Session, StepResult
@@ -100,13 +100,18 @@ def _ensure(planned: Planned, plan: Plan, session: Session) -> Record:
             return _hit(planned, first, session)
         inputs = {up.name: store.materialise(_ensure(up, plan, session)).path for up in planned.inputs}
         model = _model_files(planned, session) if planned.step.reads_model else {}
-        return _run(planned, plan, model, inputs, session)
+        return _run(planned, plan, model, inputs, session, first)
 
 
 def _run(
-    planned: Planned, plan: Plan, model: Mapping[str, Path], inputs: Mapping[str, Path], session: Session
+    planned: Planned,
+    plan: Plan,
+    model: Mapping[str, Path],
+    inputs: Mapping[str, Path],
+    session: Session,
+    first: Record | None,
 ) -> Record:
-    """Run one step, check what it made, publish it."""
+    """Run one step, check what it made, publish it; compare with `first`, the record that there was before."""
     session.watcher.step_started(planned.name)
     with session.store.scratch() as scratch:
         out, home = scratch / "out", scratch / "worker"
@@ -117,7 +122,7 @@ def _run(
         if planned.step.reads_model:
             session.source.recheck()  # the bytes that were read must be those that the key names
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-        digest = folder_digest(out, session.store.index) if session.config.refresh else None
+        digest = folder_digest(out, session.store.index) if first is not None else None
         record = session.store.publish(
             planned.key,
             out,
@@ -143,7 +148,11 @@ def _check(planned: Planned, plan: Plan, out: Path, home: Path, session: Session
     session.watcher.step_started("check")
     home.mkdir()
     options = {"prompt": conf.prompt, "max_tokens": conf.max_tokens, "raw": False}
-    ran = session.use("check", COMPILERS[plan.recipe.tools.name].check, options, planned, out, home)
+    try:
+        ran = session.use("check", COMPILERS[plan.recipe.tools.name].check, options, planned, out, home)
+    except BuildError as error:
+        error.hint = error.hint or "the engine is not kept; check=none keeps one unchecked"
+        raise
     return {**ran.facts, "peak_memory_bytes": ran.peak_memory_bytes}
 
 

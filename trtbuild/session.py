@@ -104,12 +104,11 @@ class Session:
         self, name: str, worker: str, options: Mapping[str, Any], planned: Planned, engine: Path, home: Path
     ) -> process.Ran:
         """Run a worker that loads the engine in the folder `engine`. Raises InputError, BuildError."""
-        lasting = engine.is_relative_to(
-            self.store.root / "v1" / "trees"
-        )  # one that fails its check is not kept
-        task = process.Task(
-            name, planned.key, worker, options, toolchain(planned), {}, {"engine": engine}, lasting
-        )
+        inputs, tools = {"engine": engine}, toolchain(planned)
+        lasting = not engine.is_relative_to(
+            home.parent
+        )  # an engine that fails its check goes with its scratch
+        task = process.Task(name, planned.key, worker, options, tools, {}, inputs, lasting)
         return self._run(task, home / "out", home)
 
     def _run(self, task: process.Task, out: Path, home: Path) -> process.Ran:
