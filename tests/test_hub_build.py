@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +74,19 @@ def test_a_corrupted_download_is_refused(project: Project, hub: MiniHub) -> None
     assert project.records() == []
     hub.repositories["tiny/llama"].corrupt.clear()
     assert project.trtbuild("model.source=hf://tiny/llama", env={"HF_ENDPOINT": hub.url}).code == 0
+
+
+def test_what_cannot_be_built_is_refused_before_a_weight_is_downloaded(
+    project: Project, hub: MiniHub, tiny_llama: Path
+) -> None:
+    files = {path.name: path.read_bytes() for path in tiny_llama.iterdir()}
+    config = json.loads(files["config.json"])
+    for name, change, word in (
+        ("mamba", {"architectures": ["MambaForCausalLM"]}, "torch"),
+        ("rope", {"rope_scaling": {"rope_type": "spiral", "factor": 2.0}}, "spiral"),
+    ):
+        hub.add(f"tiny/{name}", {**files, "config.json": json.dumps(config | change).encode()})
+        done = project.trtbuild(f"model.source=hf://tiny/{name}", env={"HF_ENDPOINT": hub.url})
+        assert done.code == 2
+        assert word in done.err
+    assert not [entry for entry in hub.log if "safetensors" in entry.path and entry.sent]

@@ -46,6 +46,9 @@ def resolve(config: schema.Config, digester: Digester) -> Resolved:
     target = targets.resolve(config.target.name)
     source = _open(config.model, digester)
     model = _model(config.model, source)
+    frontend = _frontend(config.network.frontend.value, model)
+    if frontend == "native":
+        _check_decoder(source)
     recipe = Recipe(
         model=model,
         quant=quant,
@@ -53,7 +56,7 @@ def resolve(config: schema.Config, digester: Digester) -> Resolved:
         profile=Profile(**{f.name: getattr(config.profile, f.name) for f in fields(Profile)}),
         tp=config.parallel.tp,
         pp=config.parallel.pp,
-        frontend=_frontend(config.network.frontend.value, model),
+        frontend=frontend,
         tools=tools,
     )
     return Resolved(recipe, source)
@@ -111,6 +114,18 @@ def _frontend(asked: str, model: Model) -> str:
             model, "onnxruntime-genai's builder does not read GGUF: take a safetensors checkpoint"
         )
     return "genai"
+
+
+def _check_decoder(source: Source) -> None:
+    """What the native front end cannot build is told before a weight is downloaded. Raises InputError."""
+    config = source.config()
+    if config is None:
+        return  # a GGUF's metadata are read with the file
+    try:
+        architectures.parse(config)
+    except InputError as error:
+        error.hint = error.hint or "network.frontend=genai asks onnxruntime-genai's builder (the extra genai)"
+        raise
 
 
 def _native(model: Model) -> tuple[str, ...]:
