@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -255,16 +256,22 @@ def test_json_errors_are_documents(project: Project, tiny_llama: Path) -> None:
     assert done.json["error"]["exit_code"] == 2
 
 
+def workers_of(running: subprocess.Popen[str], module: str) -> list[psutil.Process]:
+    """The workers of a running command, as soon as it has one that runs `module`."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(psutil.Error):  # one may end while it is looked at
+            children = psutil.Process(running.pid).children(recursive=True)
+            if found := [child for child in children if module in " ".join(child.cmdline())]:
+                return found
+        time.sleep(0.002)
+    raise AssertionError(f"no worker of {module} was started")
+
+
 def test_a_killed_worker_is_one_error(project: Project, tiny_llama: Path) -> None:
     good = [f"model.source={tiny_llama}"]
     running = project.start(*good)
-    deadline = time.monotonic() + 60
-    workers: list[psutil.Process] = []
-    while not workers and time.monotonic() < deadline:
-        children = psutil.Process(running.pid).children(recursive=True)
-        workers = [c for c in children if "trtbuild.networks" in " ".join(c.cmdline())]
-        time.sleep(0.005)
-    workers[0].send_signal(signal.SIGKILL)
+    workers_of(running, "trtbuild.networks")[0].send_signal(signal.SIGKILL)
     out, err = running.communicate(timeout=60)
     assert_one_error(Done(running.returncode, out, err), 1, ["step network", "SIGKILL", "again:"])
     assert project.records() == []
@@ -273,11 +280,7 @@ def test_a_killed_worker_is_one_error(project: Project, tiny_llama: Path) -> Non
 
 def test_a_killed_trtbuild_leaves_no_worker(project: Project, tiny_llama: Path) -> None:
     running = project.start(f"model.source={tiny_llama}")
-    deadline = time.monotonic() + 60
-    workers: list[psutil.Process] = []
-    while not workers and time.monotonic() < deadline:
-        workers = psutil.Process(running.pid).children(recursive=True)
-        time.sleep(0.005)
+    workers = workers_of(running, "trtbuild.networks")
     running.kill()
     running.communicate()
     _, alive = psutil.wait_procs(workers, timeout=10)
@@ -288,9 +291,7 @@ def test_a_killed_trtbuild_leaves_no_worker(project: Project, tiny_llama: Path) 
 
 def test_an_interrupt_is_130_and_leaves_nothing(project: Project, tiny_llama: Path) -> None:
     running = project.start(f"model.source={tiny_llama}")
-    deadline = time.monotonic() + 60
-    while not psutil.Process(running.pid).children() and time.monotonic() < deadline:
-        time.sleep(0.005)
+    workers_of(running, "trtbuild.networks")
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=60)
     assert running.returncode == 130, err
