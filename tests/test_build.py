@@ -268,9 +268,10 @@ def test_hydra_flags_keep_working(project: Project, tiny_llama: Path) -> None:
 
 
 def test_help_and_version_are_quick_and_plain(project: Project) -> None:
-    helped = project.trtbuild("--help")
-    assert helped.code == 0
-    assert helped.out.startswith("trtbuild:")
+    for words in (["--help"], ["-h"], ["help"], []):
+        helped = project.trtbuild(*words)
+        assert helped.code == 0
+        assert helped.out.startswith("trtbuild:")
     assert project.trtbuild("--version").out.startswith("trtbuild ")
 
 

@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     outcome = _Outcome(json="output=json" in args)
     try:
-        if args[:1] in (["--help"], ["-h"], ["help"]):
+        if not args or args[0] in ("--help", "-h", "help"):  # who types no word wants to know, not to build
             print(HELP, end="")
             return 0
         if args[:1] == ["--version"]:
