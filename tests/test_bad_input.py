@@ -136,6 +136,10 @@ def odd_group_size(_p: Project, m: Path) -> list[str]:
     return [f"model.source={m}", "quant=int4", "quant.group_size=7"]
 
 
+def odd_accuracy_level(_p: Project, m: Path) -> list[str]:
+    return ["plan", f"model.source={m}", "quant=int4", "compiler.accuracy_level=9"]
+
+
 def no_such_step(_p: Project, m: Path) -> list[str]:
     return [f"model.source={m}", "until=kitchen"]
 
@@ -208,6 +212,7 @@ CASES: list[tuple[Spoil, int, list[str]]] = [
     (unsupported_rope, 2, ["spiral"]),
     (unsupported_quantization, 2, ["quant=fp8", "tensorrt_llm", "modelopt", "int4, int8, none"]),
     (odd_group_size, 2, ["quant.group_size=7", "32"]),
+    (odd_accuracy_level, 2, ["compiler.accuracy_level=9", "0, 1, 2, 3, 4"]),
     (no_such_step, 2, ["until=kitchen", "network, engine"]),
     (out_in_the_way, 2, ["out: ", "engine"]),
     (run_without_prompt, 2, ["prompt"]),

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trtbuild import provenance
 from trtbuild.compilers import COMPILERS
-from trtbuild.errors import BuildError, InputError, NotInStoreError, StoreError
+from trtbuild.errors import BuildError, InputError, NotInStoreError
 from trtbuild.key import Step, explain, key_of
 from trtbuild.plan import Plan, Planned
 from trtbuild.session import Session, StepResult
-from trtstore import Record, StoreFailure, folder_digest
+from trtstore import Record, folder_digest
 
 
 @dataclass(frozen=True)
@@ -42,23 +41,21 @@ class Result:
 
 
 def build(plan: Plan, session: Session) -> Result:
-    """Take the plan's last step from the store, or build it. Raises InputError, BuildError, StoreError."""
+    """Take the plan's last step from the store, or build it. Raises InputError, BuildError, StoreFailure."""
     _check_out(session.config.out)
-    with told():
-        return _result(plan, _ensure(plan.final, plan, session), session)
+    return _result(plan, _ensure(plan.final, plan, session), session)
 
 
 def fetch(plan: Plan, session: Session) -> Result:
     """As build, but a miss is NotInStoreError."""
     _check_out(session.config.out)
-    with told():
-        record = session.store.lookup(plan.final.key)
-        if record is None:
-            raise NotInStoreError(
-                f"{plan.final.name} {plan.final.key[:12]} is not in the store {session.store.root}",
-                hint="`trtbuild build` with the same options makes it; `trtbuild plan` shows what would run",
-            )
-        return _result(plan, _hit(plan.final, record, session), session)
+    record = session.store.lookup(plan.final.key)
+    if record is None:
+        raise NotInStoreError(
+            f"{plan.final.name} {plan.final.key[:12]} is not in the store {session.store.root}",
+            hint="`trtbuild build` with the same options makes it; `trtbuild plan` shows what would run",
+        )
+    return _result(plan, _hit(plan.final, record, session), session)
 
 
 def generate(result: Result, session: Session) -> Mapping[str, Any]:
@@ -77,15 +74,6 @@ def generate(result: Result, session: Session) -> Mapping[str, Any]:
         prefix="trtbuild-run-"
     ) as home:  # not the store's: that may be read-only
         return session.use("generate", worker, options, result.plan.final, result.path, Path(home)).facts
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """The store's failures in trtbuild's words, with their exit code."""
-    try:
-        yield
-    except StoreFailure as failure:
-        raise StoreError(failure.message, option="store.root", hint=failure.hint) from failure
 
 
 def _ensure(planned: Planned, plan: Plan, session: Session) -> Record:

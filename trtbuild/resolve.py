@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import PurePosixPath
+from typing import Any, TypeAlias
 
 from trtbuild import compilers, schema, targets
 from trtbuild.errors import InputError
@@ -12,6 +14,8 @@ from trtbuild.executors import installed
 from trtbuild.networks import architectures
 from trtbuild.recipe import Model, Profile, Quant, Recipe, Tools, Value, frozen
 from trtbuild.sources import Digester, Source, WheelSpec, identity, open_source
+
+Described: TypeAlias = Mapping[str, Any] | None  # a parsed config.json; None for GGUF
 
 #: (weights, activations, method, kv_cache) -> the preset's name in conf/quant
 SCHEMES = {
@@ -45,10 +49,11 @@ def resolve(config: schema.Config, digester: Digester) -> Resolved:
     quant = _quant(config.quant)
     target = targets.resolve(config.target.name)
     source = _open(config.model, digester)
-    model = _model(config.model, source)
+    described = source.config()
+    model = _model(config.model, source, described)
     frontend = _frontend(config.network.frontend.value, model)
     if frontend == "native":
-        _check_decoder(source)
+        _check_decoder(described)
     recipe = Recipe(
         model=model,
         quant=quant,
@@ -78,9 +83,8 @@ def _open(model: schema.ModelConf, digester: Digester) -> Source:
     return open_source(model.source, revision=model.revision, digester=digester, spec=spec)
 
 
-def _model(conf: schema.ModelConf, source: Source) -> Model:
+def _model(conf: schema.ModelConf, source: Source, config: Described) -> Model:
     files = source.files()
-    config = source.config()
     return Model(
         identity=identity(files),
         label=_label(conf, source),
@@ -116,9 +120,8 @@ def _frontend(asked: str, model: Model) -> str:
     return "genai"
 
 
-def _check_decoder(source: Source) -> None:
+def _check_decoder(config: Described) -> None:
     """What the native front end cannot build is told before a weight is downloaded. Raises InputError."""
-    config = source.config()
     if config is None:
         return  # a GGUF's metadata are read with the file
     try:

@@ -105,9 +105,8 @@ class Session:
     ) -> process.Ran:
         """Run a worker that loads the engine in the folder `engine`. Raises InputError, BuildError."""
         inputs, tools = {"engine": engine}, toolchain(planned)
-        lasting = not engine.is_relative_to(
-            home.parent
-        )  # an engine that fails its check goes with its scratch
+        # An engine that fails its check lies beside `home`, and goes with it.
+        lasting = not engine.is_relative_to(home.parent)
         task = process.Task(name, planned.key, worker, options, tools, {}, inputs, lasting)
         return self._run(task, home / "out", home)
 

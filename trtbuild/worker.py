@@ -24,15 +24,16 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from trtbuild.errors import BuildError, InputError, TrtbuildError
 
 Json = Any  # a value that json.loads can return
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,13 @@ class Request:
             memory_bytes=raw["memory_bytes"],
         )
 
+    def choice(self, option: str, allowed: Sequence[T]) -> T:
+        """The value of the dotted `option`. Raises InputError when it is not one of `allowed`."""
+        value = self.options.get(option)
+        if value not in allowed:
+            raise InputError(f"{option}={value} is not one of {', '.join(map(str, allowed))}", option=option)
+        return allowed[allowed.index(value)]
+
 
 class Reporter:
     """Sends events to the executor that started this worker."""
@@ -72,6 +80,19 @@ class Reporter:
     def progress(self, what: str, done: int, total: int, unit: str = "B") -> None:
         """Say that `done` of `total` `unit`s ("B" for bytes) of `what` are finished."""
         self._send("progress", what=what, done=done, total=total, unit=unit)
+
+    def percents(self, what: str) -> Callable[[int, int], None]:
+        """A function of bytes done and bytes in all, which reports each percent of `what` once."""
+        shown = -1
+
+        def done(size: int, total: int) -> None:
+            nonlocal shown
+            percent = size * 100 // total
+            if percent > shown:
+                shown = percent
+                self.progress(what, size, total)
+
+        return done
 
     def text(self, piece: str) -> None:
         """Stream a piece of generated text (`trtbuild run`)."""

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trtbuild.errors import InputError
 from trtbuild.networks import genai_builder, genai_config, tokenizer
 from trtbuild.networks.architectures import parse
 from trtbuild.networks.checkpoint import Checkpoint, read_json
@@ -32,10 +31,10 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
 
     Raises InputError for a checkpoint or an option that cannot be built, before anything is written.
     """
-    if _choice(request.options, "network.frontend", _FRONTENDS) == "genai":
+    if request.choice("network.frontend", _FRONTENDS) == "genai":
         return genai_builder.run(request, out, reporter)
-    operators = _choice(request.options, "network.operators", OPERATORS)
-    dtype = np.dtype(_choice(request.options, "model.dtype", _DTYPES))
+    operators = request.choice("network.operators", OPERATORS)
+    dtype = np.dtype(request.choice("model.dtype", _DTYPES))
     checkpoint = Checkpoint.open(request.model)
     decoder = parse(checkpoint.config)
     shapes = check(checkpoint, decoder, operators)
@@ -43,7 +42,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     tokenizer.write(checkpoint, out)
     if operators == "fused":
         genai_config.write(decoder, checkpoint, out)
-    size = emit(checkpoint, decoder, operators, dtype, out / "model.onnx", _progress(reporter))
+    size = emit(checkpoint, decoder, operators, dtype, out / "model.onnx", reporter.percents("weights"))
     return {
         "architecture": decoder.architecture,
         "parameters": sum(math.prod(shape) for shape in shapes.values()),
@@ -53,27 +52,6 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
         "dtype": dtype.name,
         "sliding_window": decoder.sliding_window,
     }
-
-
-def _choice(options: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> str:
-    value = options.get(name)
-    if value not in allowed:
-        raise InputError(f"{name}={value} is not one of {', '.join(allowed)}", option=name)
-    return str(value)
-
-
-def _progress(reporter: Reporter) -> Callable[[int, int], None]:
-    """Reports each percent of the weights once."""
-    shown = -1
-
-    def done(written: int, total: int) -> None:
-        nonlocal shown
-        percent = written * 100 // total
-        if percent > shown:
-            shown = percent
-            reporter.progress("weights", written, total)
-
-    return done
 
 
 def _write_config(checkpoint: Checkpoint, out: Path) -> None:

@@ -52,7 +52,7 @@ def plan(planned: Plan, records: Mapping[str, Record | None]) -> dict[str, Any]:
                 "key": step.key,
                 "local": "hit" if records[step.key] else "miss",
                 "runs": runs,
-                "fields": {k: list(v) if isinstance(v, tuple) else v for k, v in step.fields.items()},
+                "fields": dict(step.fields),
                 "bytes": record.bytes if (record := records[step.key]) else None,
                 "seconds": provenance.stats(record).get("seconds") if record else None,
             }

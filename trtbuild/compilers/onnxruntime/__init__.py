@@ -10,7 +10,8 @@ from trtbuild.recipe import Quant, Recipe, Tools, Value, frozen
 
 ENGINE_VERSION = 1
 DEFAULT_GROUP = 32  # the block of onnxruntime-genai's own builder: best quality, and as fast as larger ones
-GROUPS = (16, 32, 64, 128, 256)
+GROUPS = (16, 32, 64, 128, 256)  # powers of two from 16 on; MatMulNBits has no kernel of its own for more
+ACCURACY_LEVELS = (0, 1, 2, 3, 4)  # MatMulNBits' own numbers
 
 # Whose bytes end up in which step's result.
 _NETWORK_TOOLS = ("gguf", "numpy", "onnx", "safetensors")
@@ -68,10 +69,12 @@ def _engine(recipe: Recipe) -> Step:
     }
     if quantized:
         facts |= {
-            "quant.group_size": _group(quant.group_size),
+            "quant.group_size": _among("quant.group_size", quant.group_size or DEFAULT_GROUP, GROUPS),
             "quant.symmetric": _symmetric(quant),
             "quant.embedding": quant.embedding,
-            "compiler.accuracy_level": recipe.tools.options["compiler.accuracy_level"],
+            "compiler.accuracy_level": _among(
+                "compiler.accuracy_level", recipe.tools.options["compiler.accuracy_level"], ACCURACY_LEVELS
+            ),
         }
     return Step(
         "engine", ENGINE_VERSION, "trtbuild.compilers.onnxruntime", frozen(facts), inputs=("network",)
@@ -83,12 +86,10 @@ def _symmetric(quant: Quant) -> bool:
     return quant.weights != "int4" if quant.symmetric is None else quant.symmetric
 
 
-def _group(asked: int | None) -> int:
-    if asked is not None and asked not in GROUPS:
-        raise InputError(
-            f"quant.group_size={asked} is not one of {', '.join(map(str, GROUPS))}", option="quant.group_size"
-        )
-    return asked or DEFAULT_GROUP
+def _among(option: str, value: Value, allowed: tuple[int, ...]) -> Value:
+    if value not in allowed:
+        raise InputError(f"{option}={value} is not one of {', '.join(map(str, allowed))}", option=option)
+    return value
 
 
 def _versions(tools: Tools, names: tuple[str, ...]) -> dict[str, Value]:

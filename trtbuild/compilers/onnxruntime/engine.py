@@ -11,15 +11,15 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 
+from trtbuild.compilers.onnxruntime import ACCURACY_LEVELS, GROUPS
 from trtbuild.compilers.onnxruntime.blocks import Scheme
 from trtbuild.compilers.onnxruntime.optimize import LEVELS, optimize
-from trtbuild.compilers.onnxruntime.quantize import Progress, quantize_network
+from trtbuild.compilers.onnxruntime.quantize import quantize_network
 from trtbuild.compilers.onnxruntime.tensors import Network, settle
 from trtbuild.compilers.onnxruntime.tie import untranspose
 from trtbuild.errors import BuildError, InputError
@@ -37,8 +37,8 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     Raises InputError for options that there are not, BuildError when the network is not one for ONNX Runtime.
     """
     options, folder = request.options, request.inputs["network"]
-    scheme = _scheme(options)
-    level = _choice(options, "compiler.optimization", ("none", *LEVELS))
+    scheme = _scheme(request)
+    level = request.choice("compiler.optimization", ("none", *LEVELS))
     for name in (MODEL, CONFIG):
         if not (folder / name).is_file():
             raise BuildError(f"the network step made no {name}: it is not a network for ONNX Runtime")
@@ -50,7 +50,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
             network = untranspose(network, stage)
         else:
             embedding = bool(options["quant.embedding"])
-            network = quantize_network(network, scheme, embedding, stage, _progress(reporter))
+            network = quantize_network(network, scheme, embedding, stage, reporter.percents("quantize"))
         if level != "none":
             network = optimize(network.path, stage.with_name("optimized.onnx"), level)
         size = settle(network, out / MODEL)
@@ -69,21 +69,13 @@ def _facts(network: Network, size: int) -> dict[str, Any]:
     }
 
 
-def _scheme(options: Mapping[str, Any]) -> Scheme | None:
-    weights = _choice(options, "quant.weights", ("none", *_BITS))
+def _scheme(request: Request) -> Scheme | None:
+    weights = request.choice("quant.weights", ("none", *_BITS))
     if weights == "none":
         return None
-    # MatMulNBits takes powers of two from 16 on; more than 256 has no kernel of its own
-    group_size = _choice(options, "quant.group_size", (16, 32, 64, 128, 256))
-    level = _choice(options, "compiler.accuracy_level", (0, 1, 2, 3, 4))
-    return Scheme(_BITS[weights], group_size, bool(options["quant.symmetric"]), level)
-
-
-def _choice(options: Mapping[str, Any], option: str, allowed: tuple[Any, ...]) -> Any:
-    value = options.get(option)
-    if value not in allowed:
-        raise InputError(f"{option}={value} is not one of {', '.join(map(str, allowed))}", option=option)
-    return value
+    group_size = request.choice("quant.group_size", GROUPS)
+    level = request.choice("compiler.accuracy_level", ACCURACY_LEVELS)
+    return Scheme(_BITS[weights], group_size, bool(request.options["quant.symmetric"]), level)
 
 
 def _copy_rest(folder: Path, out: Path, max_seq_len: int | None) -> None:
@@ -102,16 +94,3 @@ def _copy_rest(folder: Path, out: Path, max_seq_len: int | None) -> None:
             )
         config["model"]["context_length"] = config["search"]["max_length"] = max_seq_len
     (out / CONFIG).write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
-
-
-def _progress(reporter: Reporter) -> Progress:
-    """Reports each percent of the weights once."""
-    shown = -1
-
-    def done(size: int, total: int) -> None:
-        nonlocal shown
-        if size * 100 // total > shown:
-            shown = size * 100 // total
-            reporter.progress("quantize", size, total)
-
-    return done
