@@ -15,7 +15,7 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -82,11 +82,7 @@ class Index:
     def get(self, table: str, key: str) -> Json | None:
         """The value put under `key` in `table`, or None."""
         name = _name(table, key)
-        text = self._with_cache(lambda cache: cache.get(name), create=False)
-        try:
-            return None if text is None else json.loads(text)
-        except (ValueError, TypeError, RecursionError):
-            return None
+        return _value(self._with_cache(lambda cache: cache.get(name), create=False))
 
     def put(self, table: str, key: str, value: Json) -> None:
         """Keep `value`, as far as that is possible. Tables are named [a-z][a-z0-9-]*.
@@ -97,6 +93,48 @@ class Index:
         if len(text) > MAX_ROW:
             raise ValueError(f"the value of {name} is longer than {MAX_ROW} characters")
         self._with_cache(lambda cache: cache.set(name, text), create=True)
+
+    def update(self, table: str, key: str, change: Callable[[Json | None], Json]) -> None:
+        """Put what `change` makes of the present value (None where there is none), as one transaction."""
+
+        def apply(cache: Any) -> None:
+            with cache.transact():
+                old = _value(cache.get(name))
+                cache.set(name, json.dumps(change(old), allow_nan=False))
+
+        name = _name(table, key)
+        self._with_cache(apply, create=True)
+
+    def items(self, table: str) -> dict[str, Json]:
+        """Every row of `table` in one read; rows that are no JSON text are passed over."""
+        prefix = _name(table, "")
+
+        def read(_cache: Any) -> list[tuple[str, str]]:
+            database = self._folder / DBNAME
+            with closing(
+                sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY)
+            ) as opened:
+                return opened.execute(
+                    "SELECT key, value FROM Cache WHERE key >= ? AND key < ? AND raw = 1 AND mode = ? AND"
+                    " filename IS NULL AND typeof(key) = 'text' AND typeof(value) = 'text' AND length(value) <= ?",
+                    (prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1), MODE_RAW, MAX_ROW),
+                ).fetchall()
+
+        rows = self._with_cache(read, create=False) or []
+        found = {key.removeprefix(prefix): _value(text) for key, text in rows}
+        return {key: value for key, value in found.items() if value is not None}
+
+    def forget(self, table: str, keys: Iterable[str]) -> None:
+        """Drop rows, where they are there."""
+        names = [_name(table, key) for key in keys]
+
+        def drop(cache: Any) -> None:
+            with cache.transact():
+                for name in names:
+                    cache.delete(name)
+
+        if names:
+            self._with_cache(drop, create=False)
 
     def file_digest(self, path: Path, *, on_bytes: OnBytes = ignore_bytes) -> str:
         """The hex SHA-256 of a regular file, remembered by device, inode, size, mtime and ctime.
@@ -159,6 +197,13 @@ def _name(table: str, key: str) -> str:
     if _TABLE.fullmatch(table) is None:
         raise ValueError(f"{table!r} is no table's name")
     return f"{table}:{key}"
+
+
+def _value(text: str | None) -> Json | None:
+    try:
+        return None if text is None else json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
 
 
 def _identity(status: os.stat_result) -> str:

@@ -40,6 +40,22 @@ class Layout:
         return self.base / "roots"
 
     @property
+    def pins(self) -> Path:
+        return self.base / "pins"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.base / "quarantine"
+
+    @property
+    def records(self) -> Path:
+        return self.base / "records"
+
+    @property
+    def blobs(self) -> Path:
+        return self.base / "blobs" / "sha256"
+
+    @property
     def locks(self) -> Path:
         return self.base / "locks"
 
@@ -52,10 +68,10 @@ class Layout:
         return self.base / "index"
 
     def blob(self, digits: str) -> Path:
-        return self.base / "blobs" / "sha256" / digits[:2] / digits
+        return self.blobs / digits[:2] / digits
 
     def record(self, key: str) -> Path:
-        return self.base / "records" / key[:2] / key
+        return self.records / key[:2] / key
 
     def tree(self, digits: str) -> Path:
         return self.trees / digits

@@ -55,7 +55,7 @@ def exclusive(
         yield
     finally:
         with suppress(OSError):
-            if not keep and _is_at(fd, path):
+            if not keep and is_at(fd, path):
                 path.unlink()  # under the lock: who waits on the old file sees that it is gone, and starts again
         os.close(fd)
 
@@ -83,12 +83,50 @@ def try_exclusive(path: Path) -> int | None:
     return None
 
 
+def held_since(path: Path) -> float | None:
+    """When the lock `path` was taken, in seconds since the epoch (its file's mtime); None when nobody holds it.
+
+    The lock is tried, shared, and let go at once. Raises OSError.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.fstat(fd).st_mtime
+    finally:
+        os.close(fd)
+    return None
+
+
+def folder(path: Path, *, alone: bool) -> int | None:
+    """A descriptor that holds the folder `path` itself, alone or together with others, until it is closed.
+
+    None when the folder is held against that, or lost its name meanwhile. Where folders cannot be locked (some
+    network file systems) the descriptor holds nothing. Raises OSError when there is no such folder.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    except OSError:
+        return fd
+    if is_at(fd, path):
+        return fd
+    os.close(fd)
+    return None
+
+
 def _wait(path: Path, on_wait: OnWait | None, patience: float) -> int:
     started = told = time.monotonic()
     while True:
         fd = try_exclusive(path)
         if fd is not None:
-            if _is_at(fd, path):
+            if is_at(fd, path):
                 return fd
             os.close(fd)
             continue  # its last holder removed it in between: the lock of that file guards nothing any more
@@ -118,7 +156,8 @@ def _attempt(fd: int, path: Path) -> bool:
     return True
 
 
-def _is_at(fd: int, path: Path) -> bool:
+def is_at(fd: int, path: Path) -> bool:
+    """Whether the open file `fd` is still the one that has the name `path`. Raises OSError."""
     try:
         there = path.lstat()
     except FileNotFoundError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 
 from trtstore.digest import hash_bytes, is_hex
@@ -27,6 +28,39 @@ def add(layout: Layout, link: Path, tree: Path) -> None:
         layout.sync(layout.roots)
     with translated(link):
         _replace(link, tree)
+
+
+@dataclass(frozen=True)
+class Root:
+    """An entry of roots/: its name, the user's link, and the digits of the tree it keeps; None where it is dead."""
+
+    name: str
+    link: Path
+    tree: str | None
+
+
+def found(layout: Layout) -> list[Root]:
+    """Every entry, the dead ones too. Raises OSError."""
+    try:
+        entries = sorted(layout.roots.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    trees = os.path.realpath(layout.trees)
+    roots = []
+    for entry in entries:
+        if entry.is_symlink() and is_hex(entry.name):
+            link = entry.readlink()
+            roots.append(Root(entry.name, link, _kept(link, trees)))
+    return roots
+
+
+def _kept(link: Path, trees: str) -> str | None:
+    try:
+        target = link.readlink()
+    except OSError:
+        return None
+    inside = os.path.realpath(target.parent) == trees
+    return target.name if inside and is_hex(target.name) else None
 
 
 def _check_replaceable(link: Path) -> None:

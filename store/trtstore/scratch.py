@@ -55,9 +55,12 @@ def _make(home: Path) -> int:
 
 def sweep(layout: Layout) -> None:
     """Remove what killed processes left in tmp/; what cannot be removed is left for the next time."""
+    if not layout.tmp.is_dir():
+        return
     try:
+        layout.make(layout.locks)
         gate = locks.try_exclusive(layout.lock("tmp"))
-    except StoreFailure:
+    except (StoreFailure, OSError):
         return  # the write that follows says why
     if gate is None:
         return  # another process is just making a folder, or sweeping

@@ -4,24 +4,43 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from trtstore import blobs, locks, manifest, records, roots, scratch, staging, strictjson, trees
-from trtstore.digest import checked_key, digest_of, hash_bytes, hex_of
-from trtstore.errors import Corrupt, Invalid, Malformed, translated
+from trtstore import (
+    access,
+    blobs,
+    gate,
+    locks,
+    pins,
+    records,
+    roots,
+    scratch,
+    staging,
+    strictjson,
+    trees,
+    usage,
+)
+from trtstore import verify as verification
+from trtstore.digest import OnBytes, checked_key, digest_of, hex_of, ignore_bytes
+from trtstore.errors import Corrupt, Invalid, Malformed, NoLocks, NoSpace, NotWritable, translated
 from trtstore.index import Index
-from trtstore.layout import Layout, read_bounded
+from trtstore.layout import Layout
 from trtstore.locks import Holder
 from trtstore.manifest import Manifest
 from trtstore.records import Attachment, Record
 from trtstore.trees import Materialised
 
 log = logging.getLogger("trtstore")
+
+#: How often a use reads every byte again.
+Verify = Literal["always", "sample", "never"]
+SAMPLE = 20  # "sample" is one use in so many
 
 _NOTHING: Mapping[str, Path] = MappingProxyType({})
 
@@ -61,12 +80,48 @@ class Store:
             except (FileNotFoundError, NotADirectoryError):
                 return None
             try:
-                record = self._parse(path, key)
-                self._manifest(record)
+                record = access.read_record(self._layout, key)
+                access.usable_manifest(self._layout, record)
             except Malformed as trouble:
                 (on_problem or log.warning)(f"{path} is taken as absent: {trouble}")
                 return None
         return record
+
+    def use(
+        self, key: str, *, verify: Verify = "never", on_problem: Callable[[str], None] | None = None
+    ) -> Record | None:
+        """As `lookup`, and the artifact counts as used: collectors keep it for their grace period from now on.
+
+        `verify` says how often every byte is read again: "always", "sample" (one use in twenty) or "never". What is
+        found damaged is quarantined, told to `on_problem`, and a miss. Raises as `lookup`.
+        """
+        if not os.path.lexists(self._layout.record(checked_key(key))):
+            return None
+        with ExitStack() as held:
+            with suppress(NotWritable, NoLocks, NoSpace):  # then nobody removes from it either
+                held.enter_context(gate.adding(self._layout))
+            record = self.lookup(key, on_problem=on_problem)
+            if record is None:
+                return None
+            self._touch(key)
+        if verify == "always" or (verify == "sample" and secrets.randbelow(SAMPLE) == 0):
+            for trouble in (found := verification.damage(self._layout, record)):
+                (on_problem or log.warning)(trouble)
+            if found and self.lookup(key, on_problem=lambda _: None) is None:
+                return None
+        usage.hit(self.index, key)
+        return record
+
+    def _touch(self, key: str) -> None:
+        path = self._layout.record(key)
+        with suppress(OSError):  # somebody else's record, or a read-only store
+            stored = path.lstat().st_mtime_ns
+            os.utime(path, ns=(time.time_ns(), stored), follow_symlinks=False)
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """The keys that begin with `prefix` and have a record; whether one is usable only `lookup` says."""
+        with translated(self.root, reading=True):
+            yield from access.keys(self._layout, prefix)
 
     def publish(
         self,
@@ -77,18 +132,20 @@ class Store:
         predicate: Mapping[str, Any],
         labels: Mapping[str, str],
         attachments: Mapping[str, Path] = _NOTHING,
+        seconds: float | None = None,
     ) -> Record:
         """Keep the files below `folder` under `key`; returns the record that is now there.
 
         When the key has a usable record already, that one stays and is returned. Blobs come first and the record
         last, so a reader, or a crash, sees a whole artifact or none. Files in one of this store's `scratch` folders
         are taken over without a copy and become read-only: nothing may have them open for writing. Empty folders
-        are not kept. Raises Invalid (a symbolic link, a name that is not portable, a predicate that is not JSON),
+        are not kept. `seconds` is what the build took, for statistics. Raises Invalid (a symbolic link, a name that
+        is not portable, a predicate that is not JSON),
         Corrupt when a file changes meanwhile, NoSpace, NotWritable and the like, and then leaves nothing behind.
         """
         checked_key(key)
         facts = strictjson.plain(predicate, "predicate")
-        with self._writing() as stage, translated(self.root):
+        with self.scratch() as stage, translated(self.root):
             made, staged = staging.stage_folder(self._layout, folder, stage)
             kept = staging.stage_attachments(self._layout, attachments, stage)
             listed = blobs.stage_bytes(self._layout, made.encode(), stage / "manifest")
@@ -106,8 +163,13 @@ class Store:
                 envelope = records.encode(record)
             except Malformed as trouble:
                 raise Invalid(f"{folder} cannot be published: {trouble}") from None
-            blobs.commit(self._layout, [*staged, *kept.values(), listed])
-            return self._commit(key, envelope, stage / "record")
+            # Only this holds off collectors: copying and hashing may take minutes.
+            with gate.adding(self._layout):
+                blobs.commit(self._layout, [*staged, *kept.values(), listed])
+                done = self._commit(key, envelope, stage / "record")
+        if seconds is not None:
+            usage.built(self.index, key, seconds)
+        return done
 
     def materialise(self, record: Record) -> Materialised:
         """The artifact as a folder, trees/<digest>: the present one when it is whole, else made anew.
@@ -119,23 +181,58 @@ class Store:
         tree = self._layout.tree(hex_of(record.manifest))
         with translated(self.root, reading=True):
             try:
-                wanted = self._manifest(record)
+                wanted = access.usable_manifest(self._layout, record)
             except Malformed as trouble:
                 raise Corrupt(str(trouble), "build it again: what is broken counts as absent") from None
-            method: trees.Method = "present"
-            if not trees.is_whole(self._layout, tree, wanted):
-                method = self._rebuild(tree, wanted)
-        with suppress(OSError):
-            os.utime(tree)  # the folder's own time says when it was last used
+            present = trees.is_present(self._layout, tree, wanted)
+        method: trees.Method = "present" if present else self._rebuild(tree, wanted)
         return Materialised(tree, method, time.perf_counter() - started)
+
+    @contextmanager
+    def reading(self, record: Record) -> Iterator[Materialised]:
+        """The materialised artifact, which no collector removes until the end. Raises as `materialise`."""
+        while True:
+            made = self.materialise(record)
+            fd = trees.take(made.path, alone=False)
+            if fd is not None:
+                break  # else it was removed in between
+            time.sleep(locks.POLL)
+        try:
+            yield made
+        finally:
+            os.close(fd)
 
     def add_root(self, link: Path, record: Record) -> None:
         """Make `link` a symbolic link to the materialised artifact, which it keeps alive until it is removed.
 
         Raises Invalid when `link` exists and is not a link made by a store, and as `materialise`.
         """
-        with self._in_use():
-            roots.add(self._layout, link, self.materialise(record).path)
+        with self.reading(record) as made:
+            roots.add(self._layout, link, made.path)
+
+    def roots(self) -> list[roots.Root]:
+        """Every root, the dead ones too. Raises NotReadable and the like."""
+        with translated(self.root, reading=True):
+            return roots.found(self._layout)
+
+    def pin(self, key: str, note: str = "") -> None:
+        """Keep the artifact of `key`, whether it is here already or not, until `unpin`."""
+        pins.add(self._layout, checked_key(key), note)
+
+    def unpin(self, key: str) -> bool:
+        """Let collectors have `key` again; whether it was pinned."""
+        return pins.remove(self._layout, checked_key(key))
+
+    def pins(self) -> dict[str, pins.Pin]:
+        """The pins, by key."""
+        with translated(self.root, reading=True):
+            return pins.found(self._layout)
+
+    def verify(
+        self, keys: Iterable[str] | None = None, *, on_bytes: OnBytes = ignore_bytes
+    ) -> list[verification.Finding]:
+        """Read every byte of the artifacts of `keys`, or of the whole store, and quarantine what is damaged."""
+        return verification.verify(self._layout, keys, on_bytes)
 
     @contextmanager
     def building(
@@ -166,31 +263,6 @@ class Store:
             raise Invalid(str(trouble)) from None
         return path if path.is_file() and not path.is_symlink() else None
 
-    def _parse(self, path: Path, key: str) -> Record:
-        data = read_bounded(path, records.MAX_BYTES)
-        if data is None:
-            raise Malformed("it is no regular file, or too long")
-        return records.parse(data, key)
-
-    def _manifest(self, record: Record) -> Manifest:
-        """The record's manifest, with every blob there. Raises Malformed, OSError."""
-        digits = hex_of(record.manifest)
-        data = read_bounded(self._layout.blob(digits), manifest.MAX_BYTES)
-        if data is None:
-            raise Malformed(f"the manifest {self._layout.blob(digits)} is not there")
-        if hash_bytes(data) != digits:
-            raise Malformed(f"the manifest {self._layout.blob(digits)} is not what its name says")
-        found = manifest.parse(data)
-        if (found.size, len(found.entries)) != (record.bytes, record.files):
-            raise Malformed("its totals are not those of its manifest")
-        wanted = [(entry.sha256, entry.size) for entry in found.entries]
-        wanted += [(hex_of(file.digest), file.size) for file in record.attachments.values()]
-        for blob, size in wanted:
-            trouble = blobs.problem(self._layout, blob, size)
-            if trouble is not None:
-                raise Malformed(trouble)
-        return found
-
     def _commit(self, key: str, envelope: bytes, temporary: Path) -> Record:
         """The record of `key` after this: the usable one that is there, else that of `envelope`."""
         place = self._layout.record(key)
@@ -208,29 +280,19 @@ class Store:
         return records.parse(envelope, key)
 
     def _rebuild(self, tree: Path, wanted: Manifest) -> trees.Method:
-        with self._in_use(), self._lock("tree", tree.name):
-            if trees.is_whole(self._layout, tree, wanted):
-                return "present"
+        with self._lock("tree", tree.name):
+            # A collector that decided before this lock was taken is done after this, and a later one sees the lock.
+            with gate.adding(self._layout):
+                pass
             with self.scratch() as work, translated(self.root):
+                if trees.is_present(self._layout, tree, wanted):
+                    return "present"
                 method = trees.build(self._layout, work / "tree", wanted)
                 self._layout.make(tree.parent)
                 with suppress(FileNotFoundError):
                     tree.rename(work / "broken")
                 (work / "tree").rename(tree)
         return method
-
-    @contextmanager
-    def _writing(self) -> Iterator[Path]:
-        with self._in_use(), self.scratch() as stage:
-            yield stage
-
-    @contextmanager
-    def _in_use(self) -> Iterator[None]:
-        """Keep collectors, which hold locks/store alone, from deciding while something is half added."""
-        with translated(self.root):
-            self._layout.make(self._layout.locks)
-        with locks.shared(self._layout.lock("store")):
-            yield
 
     @contextmanager
     def _lock(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trtstore import blobs
+from trtstore import blobs, locks
 from trtstore.errors import Corrupt, Invalid
 from trtstore.layout import STAMP, Layout, walk
 from trtstore.manifest import EXECUTABLE, Entry, Manifest, mode_of
@@ -46,10 +48,38 @@ def is_whole(layout: Layout, tree: Path, manifest: Manifest) -> bool:
 def _is_right(layout: Layout, entry: Entry, status: os.stat_result) -> bool:
     if status.st_size != entry.size or mode_of(status.st_mode) != entry.mode:
         return False
-    if status.st_mtime_ns == STAMP * 10**9:
-        return True
+    if status.st_nlink == 1:
+        return status.st_mtime_ns == STAMP * 10**9
     blob = layout.blob(entry.sha256).lstat()
     return (status.st_dev, status.st_ino) == (blob.st_dev, blob.st_ino)
+
+
+def take(tree: Path, *, alone: bool) -> int | None:
+    """A descriptor that holds the folder `tree` until it is closed; None when it is absent, or held against that.
+
+    Readers share a tree, a remover holds it alone. Raises OSError.
+    """
+    try:
+        return locks.folder(tree, alone=alone)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+
+
+def is_present(layout: Layout, tree: Path, manifest: Manifest) -> bool:
+    """Whether `tree` is whole, and then it counts as used from now on. Raises OSError."""
+    fd = take(tree, alone=False)  # no remover between the look and the mark
+    if fd is None:
+        return False
+    try:
+        if not is_whole(layout, tree, manifest):
+            return False
+        with suppress(OSError):  # somebody else's folder, or a read-only one
+            os.utime(fd)  # a tree's own time says when it was last used
+        return True
+    finally:
+        os.close(fd)
 
 
 def build(layout: Layout, tree: Path, manifest: Manifest) -> Method:

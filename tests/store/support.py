@@ -55,7 +55,7 @@ def leftovers(root: Path) -> list[str]:
         if (base / folder).exists()
         for path in (base / folder).iterdir()
     ]
-    return [name for name in names if name not in ("store", "tmp")]
+    return [name for name in names if name not in ("store", "tmp", "turn")]
 
 
 @contextmanager

@@ -1,0 +1,41 @@
+"""Who adds to a store and who removes from it: `locks/store`, held together by adders and alone by a remover.
+
+flock(2) lets new sharers pass a waiting remover for ever, so everybody goes through `locks/turn` first: a remover
+keeps it while it waits, and nobody new slips in. An adder holds the gate for a few renames, never for a copy.
+Nobody may ask twice without letting go in between: with a remover waiting, that is a deadlock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from trtstore import locks
+from trtstore.errors import translated
+from trtstore.layout import Layout
+
+
+@contextmanager
+def adding(layout: Layout) -> Iterator[None]:
+    """Hold off removers. Raises NotWritable, NoLocks and the like."""
+    _prepare(layout)
+    with ExitStack() as held:
+        with locks.shared(layout.lock("turn")):
+            held.enter_context(locks.shared(layout.lock("store")))
+        yield
+
+
+@contextmanager
+def removing(layout: Layout, *, who: str, on_wait: locks.OnWait | None = None) -> Iterator[None]:
+    """Be the only one that adds or removes: what is decided inside stays true until the end. Raises as `adding`."""
+    _prepare(layout)
+    with (
+        locks.exclusive(layout.lock("turn"), who=who, on_wait=on_wait, keep=True),
+        locks.exclusive(layout.lock("store"), who=who, on_wait=on_wait, keep=True),
+    ):
+        yield
+
+
+def _prepare(layout: Layout) -> None:
+    with translated(layout.root):
+        layout.make(layout.locks)
