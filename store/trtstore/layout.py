@@ -101,6 +101,14 @@ class Layout:
                 os.close(fd)
 
 
+def entries(folder: Path) -> list[Path]:
+    """What lies in `folder`, sorted; nothing where it is no folder. Raises OSError."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def read_bounded(path: Path, limit: int) -> bytes | None:
     """The bytes of a regular file; None where there is none, it is a link, or it is longer than `limit` bytes.
 

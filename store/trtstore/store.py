@@ -26,7 +26,10 @@ from trtstore import (
     trees,
     usage,
 )
+from trtstore import collect as collection
 from trtstore import verify as verification
+from trtstore.catalog import OnParsed
+from trtstore.decide import Plan
 from trtstore.digest import OnBytes, checked_key, digest_of, hex_of, ignore_bytes
 from trtstore.errors import Corrupt, Invalid, Malformed, NoLocks, NoSpace, NotWritable, translated
 from trtstore.index import Index
@@ -37,6 +40,8 @@ from trtstore.records import Attachment, Record
 from trtstore.trees import Materialised
 
 log = logging.getLogger("trtstore")
+
+GRACE = 3600.0  # seconds after a use in which a collector leaves an artifact alone
 
 #: How often a use reads every byte again.
 Verify = Literal["always", "sample", "never"]
@@ -234,6 +239,24 @@ class Store:
         """Read every byte of the artifacts of `keys`, or of the whole store, and quarantine what is damaged."""
         return verification.verify(self._layout, keys, on_bytes)
 
+    def collect(
+        self,
+        limit: int | None = None,
+        *,
+        grace: float = GRACE,
+        dry_run: bool = False,
+        on_parsed: OnParsed = lambda _: None,
+        on_wait: locks.OnWait | None = None,
+    ) -> Plan:
+        """Remove garbage, and what is cheapest to lose until at most `limit` bytes of files are left.
+
+        What was used within `grace` seconds stays, as do roots, pins, and what is built or read. With `dry_run`
+        nothing is changed. Raises NotWritable and the like.
+        """
+        if dry_run:
+            return collection.plan(self._layout, self.index, limit, grace, on_parsed)
+        return collection.collect(self._layout, self.index, limit, grace, on_parsed, on_wait)
+
     @contextmanager
     def building(
         self, key: str, *, who: str, on_wait: Callable[[Holder], None] | None = None
@@ -292,6 +315,7 @@ class Store:
                 with suppress(FileNotFoundError):
                     tree.rename(work / "broken")
                 (work / "tree").rename(tree)
+        self.index.put("tree", tree.name, method)  # a collector counts the bytes of copies
         return method
 
     @contextmanager

@@ -1,0 +1,79 @@
+"""Garbage collection: what nobody can ask for goes, then, above a limit, what is cheapest to lose, each with a reason.
+
+`plan` decides and changes nothing. `collect` reads what is new first, then decides again and moves the victims into
+a folder of tmp/, records before blobs, while nobody adds or removes; the bytes are freed after that. So adders wait
+for a decision and some renames, and a kill leaves garbage for the next time, never a record without its blobs.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from trtstore import gate, scratch, usage
+from trtstore.catalog import Catalog, OnParsed
+from trtstore.decide import Plan, Planner
+from trtstore.errors import NoSpace, translated
+from trtstore.index import Index
+from trtstore.layout import Layout
+from trtstore.locks import OnWait
+
+
+def plan(
+    layout: Layout, index: Index, limit: int | None, grace: float, on_parsed: OnParsed = lambda _: None
+) -> Plan:
+    """What `collect` would do now. Raises NotReadable and the like."""
+    with translated(layout.root, reading=True):
+        return Planner(layout, index, limit, grace).plan(on_parsed)
+
+
+def collect(
+    layout: Layout,
+    index: Index,
+    limit: int | None,
+    grace: float,
+    on_parsed: OnParsed = lambda _: None,
+    on_wait: OnWait | None = None,
+) -> Plan:
+    """Remove what nobody can ask for, and then the cheapest artifacts until at most `limit` bytes are left.
+
+    Whatever was used within `grace` seconds stays. Raises NotWritable and the like.
+    """
+    if not layout.base.is_dir():
+        return Plan(limit)
+    scratch.sweep(layout)
+    with translated(layout.root, reading=True):
+        for _ in Catalog(layout, index).summaries(blobs=True, on_parsed=on_parsed):
+            pass  # the slow part, while nobody has to wait for it
+    with ExitStack() as until_freed:
+        try:
+            bin_ = until_freed.enter_context(scratch.folder(layout))
+        except NoSpace:
+            bin_ = None  # then what goes is deleted in place: space is what is wanted here
+        with gate.removing(layout, who=f"a collection, process {os.getpid()}", on_wait=on_wait):
+            with translated(layout.root, reading=True):
+                mine = None if bin_ is None else bin_.parent
+                found = Planner(layout, index, limit, grace, mine).plan(on_parsed)
+            with translated(layout.root):
+                _remove(layout, found, bin_)
+    usage.forget(index, [d.name for d in found.removed if d.kind == "record"])
+    return found
+
+
+def _remove(layout: Layout, found: Plan, bin_: Path | None) -> None:
+    records = [decision.path for decision in found.removed if decision.kind == "record"]
+    others = [decision.path for decision in found.removed if decision.kind != "record"]
+    _discard(records, bin_, "r")
+    for shard in {path.parent for path in records}:
+        layout.sync(shard)  # no power failure may bring back a record whose blobs are gone
+    _discard([*others, *found.blobs], bin_, "b")
+
+
+def _discard(paths: list[Path], bin_: Path | None, prefix: str) -> None:
+    for number, path in enumerate(paths):
+        if bin_ is None:
+            scratch.remove(path)
+        else:
+            with suppress(FileNotFoundError):
+                path.rename(bin_ / f"{prefix}{number}")

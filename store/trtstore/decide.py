@@ -1,0 +1,252 @@
+"""What a collection removes and what it keeps, with the reason for each; nothing is changed here."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from array import array
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from types import MappingProxyType
+from typing import Any, Literal
+
+from trtstore import access, trees, usage
+from trtstore.catalog import Catalog, OnParsed, Summary
+from trtstore.errors import Malformed
+from trtstore.index import Index
+from trtstore.layout import Layout, entries
+from trtstore.ledger import Ledger
+from trtstore.protect import protected
+from trtstore.worth import UNKNOWN_SECONDS, Worth, chance
+
+QUARANTINE_AGE = 7 * 86_400.0  # seconds that damaged things are kept to be looked at
+
+Kind = Literal["record", "blob", "tree", "root", "quarantine"]
+
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One thing that goes or stays, and why. `bytes` are those that its going frees, or that it takes."""
+
+    kind: Kind
+    name: str
+    remove: bool
+    reason: str
+    bytes: int
+    path: Path
+    labels: Mapping[str, str] = _NO_LABELS
+    worth: Worth | None = None
+
+
+@dataclass
+class Plan:
+    """What a collection does. Bytes are those of files, before and after; `limit` is what was asked for."""
+
+    limit: int | None
+    before: int = 0
+    decisions: list[Decision] = field(default_factory=list)
+    #: those of the records that go, whose bytes are counted with them
+    blobs: list[Path] = field(default_factory=list)
+
+    @property
+    def removed(self) -> list[Decision]:
+        return [decision for decision in self.decisions if decision.remove]
+
+    @property
+    def after(self) -> int:
+        return self.before - sum(decision.bytes for decision in self.removed)
+
+    @property
+    def met(self) -> bool:
+        """Whether what is left is within the limit."""
+        return self.limit is None or self.after <= self.limit
+
+
+class Planner:
+    """One decision over a whole store. `mine` is the caller's own folder in tmp/. Raises OSError."""
+
+    def __init__(
+        self, layout: Layout, index: Index, limit: int | None, grace: float, mine: Path | None = None
+    ) -> None:
+        self._layout, self._index = layout, index
+        self._now = time.time()
+        self._plan = Plan(limit)
+        self._left = 0  # bytes that the decisions so far leave
+        self._keep = protected(layout, self._now, grace, mine)
+        self._ledger = Ledger()
+        self._records: dict[str, list[Summary]] = {}  # tree digits -> the usable records of it
+
+    def plan(self, on_parsed: OnParsed) -> Plan:
+        """Garbage first, then copies, then records, until the limit is met."""
+        catalog = Catalog(self._layout, self._index)
+        named = [(s, self._ledger.name(s.blobs)) for s in catalog.summaries(blobs=True, on_parsed=on_parsed)]
+        self._keep_rooted({summary.manifest for summary, _ in named})
+        garbage = list(self._ledger.mark(self._layout))
+        self._plan.before = self._ledger.total() + sum(status.st_size for _, status in garbage)
+        usable = list(self._usable(named))
+        self._unnamed(garbage)
+        for root in self._keep.dead_roots:
+            why = f"{root.link} leads to nothing here any more"
+            self._go("root", root.name, why, 0, self._layout.roots / root.name)
+        self._quarantined()
+        folders = self._folders()
+        self._left = self._plan.after
+        self._shrink(usable, folders)
+        self._plan.blobs = [self._layout.blob(digits) for digits in self._ledger.unnamed()]
+        return self._plan
+
+    def _go(self, kind: Kind, name: str, reason: str, size: int, path: Path, **more: Any) -> None:
+        self._plan.decisions.append(Decision(kind, name, True, reason, size, path, **more))
+        self._left -= size
+
+    def _stay(self, kind: Kind, name: str, reason: str, size: int, path: Path, **more: Any) -> None:
+        self._plan.decisions.append(Decision(kind, name, False, reason, size, path, **more))
+
+    def _keep_rooted(self, known: set[str]) -> None:
+        """A root keeps its blobs too where their record is gone."""
+        for digits in self._keep.trees.keys() - known:
+            with suppress(Malformed):
+                listed = access.read_manifest(self._layout, f"sha256:{digits}")
+                sizes = {entry.sha256: entry.size for entry in listed.entries}
+                self._ledger.name([(digits, len(listed.encode())), *sizes.items()])
+
+    def _usable(self, named: list[tuple[Summary, array[int]]]) -> Iterator[tuple[Summary, array[int]]]:
+        for summary, numbers in named:
+            if summary.manifest and not self._ledger.lost(numbers):
+                self._records.setdefault(summary.manifest, []).append(summary)
+                yield summary, numbers
+                continue
+            path, freed = self._layout.record(summary.key), self._ledger.drop(numbers)
+            self._go(
+                "record", summary.key, "unusable: a miss, whoever asks", freed, path, labels=summary.labels
+            )
+
+    def _unnamed(self, garbage: list[tuple[Path, os.stat_result]]) -> None:
+        for path, status in garbage:
+            if status.st_ctime < self._keep.horizon:
+                self._go("blob", path.name, "no record names it", status.st_size, path)
+            else:
+                why = f"no record names it, and it was {self._keep.since}"
+                self._stay("blob", path.name, why, status.st_size, path)
+
+    def _quarantined(self) -> None:
+        for path in entries(self._layout.quarantine):
+            size = _size(path)
+            self._plan.before += size
+            if self._now - path.lstat().st_ctime > QUARANTINE_AGE:
+                self._go("quarantine", path.name, "it was damaged, more than a week ago", size, path)
+            else:
+                why = "it was damaged; kept for a week to be looked at"
+                self._stay("quarantine", path.name, why, size, path)
+
+    def _folders(self) -> list[tuple[Path, int]]:
+        """Decide upon trees that no record leads to; returns the others that hold copied bytes and may go."""
+        methods = self._index.items("tree")
+        copies = []
+        for path in entries(self._layout.trees):
+            size = 0 if methods.get(path.name) in ("hardlink", "reflink") else _size(path, copies=True)
+            self._plan.before += size
+            reason = self._in_use(path)
+            if path.name not in self._records and reason is None:
+                self._go("tree", path.name, "no record leads to it", size, path)
+            elif reason is None and size:
+                copies.append((path, size))
+        return copies
+
+    def _in_use(self, path: Path) -> str | None:
+        """Why the tree at `path`, whether it is there or not, must stay; None when it may go."""
+        if path.name in self._keep.trees:
+            return self._keep.trees[path.name]
+        for summary in self._records.get(path.name, ()):
+            if summary.key in self._keep.keys:
+                return self._keep.keys[summary.key]
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            return None
+        if not stat.S_ISDIR(status.st_mode):
+            return None
+        if status.st_mtime >= self._keep.horizon:
+            return self._keep.since
+        fd = trees.take(path, alone=True)
+        if fd is None:
+            return "it is being read"
+        os.close(fd)
+        return None
+
+    def _shrink(self, usable: list[tuple[Summary, array[int]]], folders: list[tuple[Path, int]]) -> None:
+        limit = self._plan.limit
+        for path, size in folders:
+            if limit is not None and self._left > limit:
+                self._go("tree", path.name, "a copy that its blobs can make again in seconds", size, path)
+        dropped = {decision.name for decision in self._plan.removed if decision.kind == "tree"}
+        for summary, numbers, worth in self._by_worth(usable):
+            path = self._layout.record(summary.key)
+            if limit is None or self._left <= limit:
+                why = "no limit was given" if limit is None else "the store is within its limit"
+                self._stay(
+                    "record", summary.key, why, summary.bytes, path, labels=summary.labels, worth=worth
+                )
+                continue
+            freed = self._ledger.drop(numbers)
+            self._go(
+                "record", summary.key, "cheapest to lose", freed, path, labels=summary.labels, worth=worth
+            )
+            others = self._records[summary.manifest]
+            others.remove(summary)
+            if (
+                not others
+                and summary.manifest not in dropped
+                and self._layout.tree(summary.manifest).exists()
+            ):
+                tree = self._layout.tree(summary.manifest)
+                size = _size(tree, copies=True) if tree.name in {p.name for p, _ in folders} else 0
+                self._go("tree", tree.name, "its last record goes", size, tree)
+
+    def _by_worth(self, usable: list[tuple[Summary, array[int]]]) -> list[tuple[Summary, array[int], Worth]]:
+        """What may go, the cheapest to lose first; what must stay is decided upon here."""
+        hits, built = usage.hits(self._index), usage.build_seconds(self._index)
+        known = [seconds for s, _ in usable if (seconds := built.get(s.key, s.seconds)) is not None]
+        typical = median(known) if known else UNKNOWN_SECONDS
+        found = []
+        for summary, numbers in usable:
+            reason = self._must_stay(summary)
+            if reason is not None:
+                path = self._layout.record(summary.key)
+                self._stay("record", summary.key, reason, summary.bytes, path, labels=summary.labels)
+                continue
+            seconds = built.get(summary.key, summary.seconds)
+            uses, idle = hits.get(summary.key, 0), self._now - summary.used
+            worth = Worth(
+                seconds=typical if seconds is None else seconds,
+                known=seconds is not None,
+                hits=uses,
+                idle=idle,
+                chance=chance(uses, self._now - summary.stored, idle),
+                bytes=self._ledger.share(numbers),
+            )
+            found.append((summary, numbers, worth))
+        return sorted(found, key=lambda item: (item[2].density, item[0].used, item[0].key))
+
+    def _must_stay(self, summary: Summary) -> str | None:
+        if summary.key in self._keep.keys:
+            return self._keep.keys[summary.key]
+        if summary.used >= self._keep.horizon:
+            return self._keep.since
+        return self._in_use(self._layout.tree(summary.manifest))
+
+
+def _size(path: Path, *, copies: bool = False) -> int:
+    """Bytes of the files at or below `path`; with `copies`, of those that are no other file's second name."""
+    with suppress(OSError):
+        status = path.lstat()
+        if stat.S_ISDIR(status.st_mode):
+            return sum(_size(inner, copies=copies) for inner in entries(path))
+        return 0 if copies and status.st_nlink > 1 else status.st_size
+    return 0

@@ -1,0 +1,86 @@
+"""Which blobs there are and which records name them: the count behind a collection, in as few bytes as it needs."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from trtstore.digest import is_hex
+from trtstore.layout import Layout
+
+
+class Ledger:
+    """Blobs by number: bytes, how many records name each, whether it is on disk. 100 bytes a blob, not 500."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[bytes, int] = {}
+        self.sizes = array("q")
+        self.users = array("l")
+        self._there = bytearray()
+
+    def name(self, blobs: Iterable[tuple[str, int]]) -> array[int]:
+        """The numbers of what one record names, each counted as named once more."""
+        numbers = array("l")
+        for digits, size in blobs:
+            number = self._numbers.setdefault(bytes.fromhex(digits), len(self.sizes))
+            if number == len(self.sizes):
+                self.sizes.append(size)
+                self.users.append(0)
+                self._there.append(0)
+            self.users[number] += 1
+            numbers.append(number)
+        return numbers
+
+    def mark(self, layout: Layout) -> Iterator[tuple[Path, os.stat_result]]:
+        """Note which of the named blobs are on disk; yields the others that are there. Raises OSError."""
+        for folder in _folders(layout.blobs):
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    named = is_hex(entry.name) and entry.name.startswith(folder.name)
+                    number = self._numbers.get(bytes.fromhex(entry.name)) if named else None
+                    if number is not None:
+                        self._there[number] = 1
+                        continue
+                    with suppress(FileNotFoundError):
+                        yield Path(entry.path), entry.stat(follow_symlinks=False)
+
+    def lost(self, numbers: array[int]) -> bool:
+        """Whether one of them is not on disk."""
+        return not all(self._there[number] for number in numbers)
+
+    def share(self, numbers: array[int]) -> float:
+        """Bytes of them, those of a blob that several records name in equal parts."""
+        return sum(self.sizes[n] / self.users[n] for n in numbers if self._there[n])
+
+    def total(self) -> int:
+        """Bytes on disk of all that is named."""
+        there = zip(self.sizes, self._there, strict=True)
+        return sum(size for size, is_there in there if is_there)
+
+    def drop(self, numbers: array[int]) -> int:
+        """A record is gone: the bytes of the blobs that nobody names any more."""
+        freed = 0
+        for number in numbers:
+            self.users[number] -= 1
+            if not self.users[number] and self._there[number]:
+                freed += self.sizes[number]
+        return freed
+
+    def unnamed(self) -> Iterator[str]:
+        """The digits of what was named once, is on disk, and is named no more."""
+        for digest, number in self._numbers.items():
+            if not self.users[number] and self._there[number]:
+                yield digest.hex()
+
+
+def _folders(blobs: Path) -> list[Path]:
+    try:
+        with os.scandir(blobs) as entries:
+            return sorted(
+                Path(e.path) for e in entries if len(e.name) == 2 and e.is_dir(follow_symlinks=False)
+            )
+    except (FileNotFoundError, NotADirectoryError):
+        return []
