@@ -97,7 +97,8 @@ def mode_of(st_mode: int) -> str:
 def check_path(path: str) -> None:
     """Raise Malformed unless `path` means the same file, inside the artifact, on every file system."""
     shown = ascii(path[:100])
-    if any(unicodedata.category(character) in _FORBIDDEN for character in path) or "\\" in path:
+    plain = path.isascii() and path.isprintable()  # most are, and this is told at once
+    if "\\" in path or not plain and any(unicodedata.category(c) in _FORBIDDEN for c in path):
         raise Malformed(f"the path {shown} holds a control character, a backslash or undecodable bytes")
     if not unicodedata.is_normalized("NFC", path):
         raise Malformed(f"the path {shown} is not in Unicode's normal form C")
@@ -125,18 +126,21 @@ def _check(entries: tuple[Entry, ...]) -> None:
 
 
 def _check_collisions(entries: tuple[Entry, ...]) -> None:
-    """Refuse names that one file system keeps apart and another does not, and a file that is a folder too."""
-    seen: dict[str, tuple[str, bool]] = {}  # the folded path of a file or folder -> (as written, is a file)
-    for entry in entries:
-        names = entry.path.split("/")
-        for depth in range(1, len(names) + 1):
-            path, is_file = "/".join(names[:depth]), depth == len(names)
-            folded = unicodedata.normalize("NFC", path.casefold())
-            if folded not in seen:
-                seen[folded] = (path, is_file)
-                continue
-            other, other_is_file = seen[folded]
-            if other != path:
-                raise Malformed(f"{other!r} and {path!r} differ in case only")
-            if is_file or other_is_file:
-                raise Malformed(f"{path!r} is listed twice, or as both a file and a folder")
+    """Refuse names that one file system keeps apart and another does not, and a file that is a folder too.
+
+    Neighbours are enough: with "/" as the least character, all paths below one folder stand together. (A table of
+    all folders would take memory with the square of a path's depth.)
+    """
+    folded = sorted((_folded(entry.path), entry.path) for entry in entries)
+    for (before, written), (after, other) in itertools.pairwise(folded):
+        names = itertools.takewhile(lambda two: two[0] == two[1], zip(before.split("\0"), after.split("\0")))
+        depth = sum(1 for _ in names)
+        first, second = written.split("/"), other.split("/")
+        if first[:depth] != second[:depth]:
+            raise Malformed(f"{written!r} and {other!r} differ in case only, or their folders do")
+        if depth in (len(first), len(second)):
+            raise Malformed(f"{written!r} is listed twice, or as both a file and a folder")
+
+
+def _folded(path: str) -> str:
+    return unicodedata.normalize("NFC", path.casefold()).replace("/", "\0")

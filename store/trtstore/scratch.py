@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trtstore import locks
-from trtstore.errors import Busy, StoreFailure, translated
+from trtstore.errors import Busy, Invalid, StoreFailure, translated
 from trtstore.layout import Layout
 
 
@@ -23,6 +23,8 @@ from trtstore.layout import Layout
 def folder(layout: Layout) -> Iterator[Path]:
     """An empty folder of mode 0700 on the store's own file system. Raises NotWritable, NoSpace and the like."""
     with translated(layout.root):
+        if layout.tmp.is_symlink():
+            raise Invalid(f"{layout.tmp} is a symbolic link, and what it leads to is not the store's", "remove it")
         layout.make(layout.tmp)
         layout.make(layout.locks)
     with locks.shared(layout.lock("tmp")), translated(layout.root):
@@ -55,6 +57,8 @@ def _make(home: Path) -> int:
 
 def sweep(layout: Layout) -> None:
     """Remove what killed processes left in tmp/; what cannot be removed is left for the next time."""
+    if layout.tmp.is_symlink():
+        return  # what lies there is somebody else's
     try:
         gate = locks.try_exclusive(layout.lock("tmp"))
     except StoreFailure:
