@@ -98,7 +98,7 @@ def check_path(path: str) -> None:
     """Raise Malformed unless `path` means the same file, inside the artifact, on every file system."""
     shown = ascii(path[:100])
     plain = path.isascii() and path.isprintable()  # most are, and this is told at once
-    if "\\" in path or not plain and any(unicodedata.category(c) in _FORBIDDEN for c in path):
+    if "\\" in path or (not plain and any(unicodedata.category(c) in _FORBIDDEN for c in path)):
         raise Malformed(f"the path {shown} holds a control character, a backslash or undecodable bytes")
     if not unicodedata.is_normalized("NFC", path):
         raise Malformed(f"the path {shown} is not in Unicode's normal form C")
@@ -133,8 +133,8 @@ def _check_collisions(entries: tuple[Entry, ...]) -> None:
     """
     folded = sorted((_folded(entry.path), entry.path) for entry in entries)
     for (before, written), (after, other) in itertools.pairwise(folded):
-        names = itertools.takewhile(lambda two: two[0] == two[1], zip(before.split("\0"), after.split("\0")))
-        depth = sum(1 for _ in names)
+        both = zip(before.split("\0"), after.split("\0"), strict=False)
+        depth = sum(1 for _ in itertools.takewhile(lambda names: names[0] == names[1], both))
         first, second = written.split("/"), other.split("/")
         if first[:depth] != second[:depth]:
             raise Malformed(f"{written!r} and {other!r} differ in case only, or their folders do")

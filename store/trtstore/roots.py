@@ -46,7 +46,9 @@ def _check_replaceable(link: Path) -> None:
 
 
 def _replace(link: Path, target: Path) -> None:
-    temporary = link.with_name(f".{secrets.token_hex(8)}")  # short: the link's own name may be of the most bytes
+    temporary = link.with_name(
+        f".{secrets.token_hex(8)}"
+    )  # short: the link's own name may be of the most bytes
     temporary.symlink_to(target)
     try:
         temporary.replace(link)

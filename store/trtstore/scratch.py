@@ -24,7 +24,9 @@ def folder(layout: Layout) -> Iterator[Path]:
     """An empty folder of mode 0700 on the store's own file system. Raises NotWritable, NoSpace and the like."""
     with translated(layout.root):
         if layout.tmp.is_symlink():
-            raise Invalid(f"{layout.tmp} is a symbolic link, and what it leads to is not the store's", "remove it")
+            raise Invalid(
+                f"{layout.tmp} is a symbolic link, and what it leads to is not the store's", "remove it"
+            )
         layout.make(layout.tmp)
         layout.make(layout.locks)
     with locks.shared(layout.lock("tmp")), translated(layout.root):

@@ -64,7 +64,13 @@ def flipped(data: bytes, place: int, bit: int) -> bytes:
 
 
 def artifact(record: Record) -> tuple[object, ...]:
-    return record.key, record.manifest, record.bytes, record.files, sorted(record.attachments.values(), key=str)
+    return (
+        record.key,
+        record.manifest,
+        record.bytes,
+        record.files,
+        sorted(record.attachments.values(), key=str),
+    )
 
 
 def check_same_or_healed(shelf: Shelf) -> bool:
@@ -231,11 +237,14 @@ def test_an_index_with_any_bit_flipped_fails_nothing(tmp_path: Path, database: P
         takes_rows(folder)
 
 
-@pytest.mark.xfail(strict=True, reason="Index takes each sqlite3.OperationalError for a busy database")
+@pytest.mark.xfail(strict=True, reason="_is_sound looks for some of diskcache's columns, not for all")
 def test_an_index_with_any_bit_flipped_takes_new_rows(tmp_path: Path, database: Path) -> None:
     data = database.read_bytes()
-    places = [number * len(data) // PLACES for number in range(PLACES)]
-    deaf = [place for place in places if not takes_rows(planted(tmp_path, flipped(data, place, place % 8)))]
+    deaf = []
+    for number in range(PLACES):
+        place = number * len(data) // PLACES
+        if not takes_rows(planted(tmp_path, flipped(data, place, number % 8))):
+            deaf.append(place)
     assert deaf == []
 
 
