@@ -30,6 +30,8 @@ def add(layout: Layout, link: Path, tree: Path) -> None:
 
 
 def _check_replaceable(link: Path) -> None:
+    if "\0" in str(link):
+        raise Invalid(f"{str(link)!r} is no path", "choose another name")
     if not link.parent.is_dir():
         raise Invalid(f"{link} cannot be made: there is no folder {link.parent}", f"mkdir -p {link.parent}")
     if link.is_symlink():

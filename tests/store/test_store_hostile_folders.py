@@ -333,3 +333,43 @@ def test_what_a_sweep_finds_in_tmp_is_removed_and_nothing_behind_it(store: Store
     os.mkfifo(tmp / "pipe")
     check_healed(store, outside, found=True)
     assert list(tmp.iterdir()) == []
+
+
+def lock_of(store: Store) -> Path:
+    return store.root / "v1" / "locks" / f"build-{KEY}"
+
+
+@pytest.mark.parametrize("target", ["canary", "absent"])
+def test_a_lock_that_is_a_link_is_one_error_and_is_not_followed(
+    store: Store, outside: Path, target: str
+) -> None:
+    lock_of(store).symlink_to(outside / target)
+    before = snapshot(outside)
+    touched, said = use(store, store.root.parent / "out", outside)
+    assert touched == []
+    assert snapshot(outside) == before
+    assert said["found"] is True
+    assert said["write"] == "StoreFailure"
+
+
+def test_a_lock_that_is_a_pipe_keeps_nobody_waiting(store: Store, outside: Path) -> None:
+    os.mkfifo(lock_of(store))
+    check_healed(store, outside, found=True)
+
+
+@pytest.mark.xfail(strict=True, reason="locks._sign writes its note into whatever file has the lock's name")
+def test_a_lock_that_is_another_files_second_name_does_not_overwrite_it(store: Store, outside: Path) -> None:
+    lock_of(store).hardlink_to(outside / "canary")
+    use(store, store.root.parent / "out", outside)
+    assert (outside / "canary").read_bytes() == b"not the store's"
+
+
+@pytest.mark.xfail(strict=True, reason="a blob's times and mode are set again whatever other names it has")
+def test_a_blob_that_is_another_files_second_name_leaves_that_as_it_is(store: Store, outside: Path) -> None:
+    (outside / "engine").write_bytes(FILES["engine.bin"])
+    blob = engine_of(store)
+    blob.unlink()
+    blob.hardlink_to(outside / "engine")
+    before = snapshot(outside)
+    use(store, store.root.parent / "out", outside)
+    assert snapshot(outside) == before
