@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import stat
 import unicodedata
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from trtstore.errors import Malformed
 SCHEMA = 1
 MAX_BYTES = 64 << 20  # of the manifest itself
 MAX_ENTRIES = 100_000
+MAX_REST = 4096  # bytes of a manifest that are no entries: in a good one, fewer than twenty
 MAX_PATH = 1024  # bytes of UTF-8
 MAX_NAME = 255  # bytes of UTF-8 in one component: the limit of Linux file systems
 MAX_SIZE = 2**53 - 1  # bytes of one file: what JSON's numbers can count
@@ -27,6 +29,11 @@ PLAIN, EXECUTABLE = "0644", "0755"
 #: Control characters, lone surrogates, line and paragraph separators. None of these categories grows with
 #: Unicode's version, so a manifest that is good for one Python is good for all.
 _FORBIDDEN = {"Cc", "Cs", "Zl", "Zp"}
+
+_START = b'{"entries":['
+_ENTRY = re.compile(
+    rb'\{"mode":"[^"]{1,8}","path":"[^"\\]*+(?:\\.[^"\\]*+)*+","sha256":"[^"]{1,100}","size":[0-9]{1,16}\},?'
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,7 @@ def parse(data: bytes) -> Manifest:
     """The manifest in `data`. Raises Malformed: another schema, another spelling, or a rule is broken."""
     if len(data) > MAX_BYTES:
         raise Malformed(f"the manifest is longer than {MAX_BYTES} bytes")
+    _check_outline(data)
     top = strictjson.fields(
         strictjson.parse_canonical(data, "the manifest"), "the manifest", {"schema": int, "entries": list}
     )
@@ -87,6 +95,17 @@ def parse(data: bytes) -> Manifest:
         raise Malformed("the manifest's entries are not sorted by path")
     _check(entries)
     return Manifest(entries)
+
+
+def _check_outline(data: bytes) -> None:
+    """Refuse what is no list of entries before JSON makes objects of it, which take thirty times its bytes."""
+    place, count = len(_START), 0
+    while data.startswith(_START) and (entry := _ENTRY.match(data, place)) is not None:
+        place, count = entry.end(), count + 1
+        if count > MAX_ENTRIES:
+            raise Malformed(f"an artifact has 1 to {MAX_ENTRIES} files, and this has more")
+    if len(data) - place > MAX_REST:
+        raise Malformed(f"the manifest is no list of entries from its byte {place} on")
 
 
 def mode_of(st_mode: int) -> str:
