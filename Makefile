@@ -2,15 +2,17 @@
 #   make demo            build SmolLM2 at int8 and let it answer a prompt
 #   make test            all tests that need no torch
 #   make test-reference  logits against transformers, and onnxruntime-genai's own builder (needs torch: large)
+#   make fuzz            each parser of the store against made-up bytes, FUZZ_SECONDS (60) a parser
 #   make lint            ruff, ruff format --check, mypy --strict, import directions
 #   make bench           speed of our engines beside those of onnxruntime-genai's builder, in one run
 
 PYTHON ?= python3
 VENV := .venv
 REFERENCE := .venv-reference
+FUZZ_SECONDS ?= 60
 PYTEST_FLAGS ?= -n auto --dist loadgroup
 
-.PHONY: demo test test-reference lint bench clean
+.PHONY: demo test test-reference fuzz lint bench clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/trtbuild model=smollm2 quant=int8
@@ -21,6 +23,11 @@ test: $(VENV)/.dev
 
 test-reference: $(REFERENCE)/.done
 	$(REFERENCE)/bin/python -m pytest -m reference
+
+fuzz: $(VENV)/.dev
+	@set -e; for target in $$($(VENV)/bin/python -m tests.fuzz.names); do \
+	  $(VENV)/bin/python -m tests.fuzz $$target build/fuzz/$$target -max_total_time=$(FUZZ_SECONDS); \
+	done
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

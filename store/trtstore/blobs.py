@@ -15,7 +15,7 @@ from pathlib import Path
 
 from trtstore.digest import OnBytes, hash_bytes, hash_fd, ignore_bytes
 from trtstore.errors import Corrupt, Invalid, translated
-from trtstore.layout import STAMP, Layout
+from trtstore.layout import STAMP, Layout, read_bounded
 
 MODE = 0o444
 FICLONE = 0x40049409  # ioctl_ficlonerange(2); Python's fcntl module names it from 3.12 on
@@ -33,11 +33,15 @@ _NO_LINK = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOS
 
 @dataclass(frozen=True)
 class Staged:
-    """A file in tmp/ that is complete, hashed and of its final mode and time, but not yet a blob."""
+    """A file in tmp/ that is complete, hashed and of its final mode and time, but not yet a blob.
+
+    `read_by_lookup` says that a blob of this name is used only when its bytes are right: a manifest's are.
+    """
 
     path: Path
     sha256: str
     size: int
+    read_by_lookup: bool = False
 
 
 def problem(layout: Layout, digits: str, size: int) -> str | None:
@@ -81,7 +85,7 @@ def stage_bytes(layout: Layout, data: bytes, target: Path) -> Staged:
     target.write_bytes(data)
     _seal(target)
     layout.sync(target)
-    return Staged(target, hash_bytes(data), len(data))
+    return Staged(target, hash_bytes(data), len(data), read_by_lookup=True)
 
 
 def stage_file(layout: Layout, source: Path, target: Path, on_bytes: OnBytes = ignore_bytes) -> Staged:
@@ -119,14 +123,29 @@ def commit(layout: Layout, staged: list[Staged]) -> None:
     folders: set[Path] = set()
     for file in staged:
         place = layout.blob(file.sha256)
-        if problem(layout, file.sha256, file.size) is None:
+        if _is_good(layout, file):
             file.path.unlink(missing_ok=True)
             continue
         layout.make(place.parent)
+        if place.is_dir() and not place.is_symlink():
+            place.rename(file.path.with_name(f"{file.path.name}.broken"))  # a file cannot replace a folder
         file.path.replace(place)
         folders.add(place.parent)
     for folder in folders:
         layout.sync(folder)
+
+
+def _is_good(layout: Layout, file: Staged) -> bool:
+    """Whether the blob that `file` would become is there. Where a lookup reads its bytes, so does this.
+
+    Else a manifest whose bytes had changed behind its time stamp would be a miss for ever, whoever published.
+    """
+    if problem(layout, file.sha256, file.size) is not None:
+        return False
+    if not file.read_by_lookup:
+        return True
+    data = read_bounded(layout.blob(file.sha256), file.size)
+    return data is not None and hash_bytes(data) == file.sha256
 
 
 def clone(source: int, target: int) -> bool:

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from types import MappingProxyType
 from typing import Any, Literal
 
 from trtstore import access, trees, usage
@@ -27,8 +26,6 @@ QUARANTINE_AGE = 7 * 86_400.0  # seconds that damaged things are kept to be look
 
 Kind = Literal["record", "blob", "tree", "root", "quarantine"]
 
-_NO_LABELS: Mapping[str, str] = MappingProxyType({})
-
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -40,7 +37,7 @@ class Decision:
     reason: str
     bytes: int
     path: Path
-    labels: Mapping[str, str] = _NO_LABELS
+    labels: Mapping[str, str] = field(default_factory=dict)
     worth: Worth | None = None
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import stat
 import unicodedata
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from trtstore.errors import Malformed
 SCHEMA = 1
 MAX_BYTES = 64 << 20  # of the manifest itself
 MAX_ENTRIES = 100_000
+MAX_REST = 4096  # bytes of a manifest that are no entries: in a good one, fewer than twenty
 MAX_PATH = 1024  # bytes of UTF-8
 MAX_NAME = 255  # bytes of UTF-8 in one component: the limit of Linux file systems
 MAX_SIZE = 2**53 - 1  # bytes of one file: what JSON's numbers can count
@@ -27,6 +29,11 @@ PLAIN, EXECUTABLE = "0644", "0755"
 #: Control characters, lone surrogates, line and paragraph separators. None of these categories grows with
 #: Unicode's version, so a manifest that is good for one Python is good for all.
 _FORBIDDEN = {"Cc", "Cs", "Zl", "Zp"}
+
+_START = b'{"entries":['
+_ENTRY = re.compile(
+    rb'\{"mode":"[^"]{1,8}","path":"[^"\\]*+(?:\\.[^"\\]*+)*+","sha256":"[^"]{1,100}","size":[0-9]{1,16}\},?'
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,7 @@ def parse(data: bytes) -> Manifest:
     """The manifest in `data`. Raises Malformed: another schema, another spelling, or a rule is broken."""
     if len(data) > MAX_BYTES:
         raise Malformed(f"the manifest is longer than {MAX_BYTES} bytes")
+    _check_outline(data)
     top = strictjson.fields(
         strictjson.parse_canonical(data, "the manifest"), "the manifest", {"schema": int, "entries": list}
     )
@@ -89,6 +97,17 @@ def parse(data: bytes) -> Manifest:
     return Manifest(entries)
 
 
+def _check_outline(data: bytes) -> None:
+    """Refuse what is no list of entries before JSON makes objects of it, which take thirty times its bytes."""
+    place, count = len(_START), 0
+    while data.startswith(_START) and (entry := _ENTRY.match(data, place)) is not None:
+        place, count = entry.end(), count + 1
+        if count > MAX_ENTRIES:
+            raise Malformed(f"an artifact has 1 to {MAX_ENTRIES} files, and this has more")
+    if len(data) - place > MAX_REST:
+        raise Malformed(f"the manifest is no list of entries from its byte {place} on")
+
+
 def mode_of(st_mode: int) -> str:
     """The entry mode of a file on disk: executable for its owner or not, and nothing else."""
     return EXECUTABLE if st_mode & stat.S_IXUSR else PLAIN
@@ -97,7 +116,8 @@ def mode_of(st_mode: int) -> str:
 def check_path(path: str) -> None:
     """Raise Malformed unless `path` means the same file, inside the artifact, on every file system."""
     shown = ascii(path[:100])
-    if any(unicodedata.category(character) in _FORBIDDEN for character in path) or "\\" in path:
+    plain = path.isascii() and path.isprintable()  # most are, and this is told at once
+    if "\\" in path or (not plain and any(unicodedata.category(c) in _FORBIDDEN for c in path)):
         raise Malformed(f"the path {shown} holds a control character, a backslash or undecodable bytes")
     if not unicodedata.is_normalized("NFC", path):
         raise Malformed(f"the path {shown} is not in Unicode's normal form C")
@@ -125,18 +145,21 @@ def _check(entries: tuple[Entry, ...]) -> None:
 
 
 def _check_collisions(entries: tuple[Entry, ...]) -> None:
-    """Refuse names that one file system keeps apart and another does not, and a file that is a folder too."""
-    seen: dict[str, tuple[str, bool]] = {}  # the folded path of a file or folder -> (as written, is a file)
-    for entry in entries:
-        names = entry.path.split("/")
-        for depth in range(1, len(names) + 1):
-            path, is_file = "/".join(names[:depth]), depth == len(names)
-            folded = unicodedata.normalize("NFC", path.casefold())
-            if folded not in seen:
-                seen[folded] = (path, is_file)
-                continue
-            other, other_is_file = seen[folded]
-            if other != path:
-                raise Malformed(f"{other!r} and {path!r} differ in case only")
-            if is_file or other_is_file:
-                raise Malformed(f"{path!r} is listed twice, or as both a file and a folder")
+    """Refuse names that one file system keeps apart and another does not, and a file that is a folder too.
+
+    Neighbours are enough: with "/" as the least character, all paths below one folder stand together. (A table of
+    all folders would take memory with the square of a path's depth.)
+    """
+    folded = sorted((_folded(entry.path), entry.path) for entry in entries)
+    for (before, written), (after, other) in itertools.pairwise(folded):
+        both = zip(before.split("\0"), after.split("\0"), strict=False)
+        depth = sum(1 for _ in itertools.takewhile(lambda names: names[0] == names[1], both))
+        first, second = written.split("/"), other.split("/")
+        if first[:depth] != second[:depth]:
+            raise Malformed(f"{written!r} and {other!r} differ in case only, or their folders do")
+        if depth in (len(first), len(second)):
+            raise Malformed(f"{written!r} is listed twice, or as both a file and a folder")
+
+
+def _folded(path: str) -> str:
+    return unicodedata.normalize("NFC", path.casefold()).replace("/", "\0")

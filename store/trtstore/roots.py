@@ -64,6 +64,8 @@ def _kept(link: Path, trees: str) -> str | None:
 
 
 def _check_replaceable(link: Path) -> None:
+    if "\0" in str(link):
+        raise Invalid(f"{str(link)!r} is no path", "choose another name")
     if not link.parent.is_dir():
         raise Invalid(f"{link} cannot be made: there is no folder {link.parent}", f"mkdir -p {link.parent}")
     if link.is_symlink():
@@ -80,7 +82,9 @@ def _check_replaceable(link: Path) -> None:
 
 
 def _replace(link: Path, target: Path) -> None:
-    temporary = link.with_name(f".{link.name[:100]}.{secrets.token_hex(8)}")
+    temporary = link.with_name(
+        f".{secrets.token_hex(8)}"
+    )  # short: the link's own name may be of the most bytes
     temporary.symlink_to(target)
     try:
         temporary.replace(link)

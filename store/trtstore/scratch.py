@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trtstore import locks
-from trtstore.errors import Busy, StoreFailure, translated
+from trtstore.errors import Busy, Invalid, StoreFailure, translated
 from trtstore.layout import Layout
 
 
@@ -23,6 +23,10 @@ from trtstore.layout import Layout
 def folder(layout: Layout) -> Iterator[Path]:
     """An empty folder of mode 0700 on the store's own file system. Raises NotWritable, NoSpace and the like."""
     with translated(layout.root):
+        if layout.tmp.is_symlink():
+            raise Invalid(
+                f"{layout.tmp} is a symbolic link, and what it leads to is not the store's", "remove it"
+            )
         layout.make(layout.tmp)
         layout.make(layout.locks)
     with locks.shared(layout.lock("tmp")), translated(layout.root):
@@ -55,8 +59,8 @@ def _make(home: Path) -> int:
 
 def sweep(layout: Layout) -> None:
     """Remove what killed processes left in tmp/; what cannot be removed is left for the next time."""
-    if not layout.tmp.is_dir():
-        return
+    if layout.tmp.is_symlink() or not layout.tmp.is_dir():
+        return  # nothing is there, or it is somebody else's
     try:
         layout.make(layout.locks)
         gate = locks.try_exclusive(layout.lock("tmp"))

@@ -10,6 +10,8 @@ import rfc8785
 
 from trtstore.errors import Invalid, Malformed
 
+MAX_INTEGER = 2**53 - 1  # what each program that reads JSON can count
+
 Json = Any  # a value that json.loads can return
 
 
@@ -23,22 +25,31 @@ def canonical(value: Json) -> bytes:
 
 def plain(value: Any, what: str) -> Json:
     """`value` with every mapping as a dict and every sequence as a list. Raises Invalid naming the place."""
+    try:
+        return _plain(value, what)
+    except RecursionError:
+        raise Invalid(f"{what} is nested too deeply, or holds itself") from None
+
+
+def _plain(value: Any, what: str) -> Json:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
         for name in value:
             if not isinstance(name, str):
                 raise Invalid(f"{what} has the key {name!r}, and JSON's keys are text")
-        return {name: plain(inner, f"{what}.{name}") for name, inner in value.items()}
+        return {name: _plain(inner, f"{what}.{name}") for name, inner in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
-        return [plain(inner, f"{what}[{place}]") for place, inner in enumerate(value)]
+        return [_plain(inner, f"{what}[{place}]") for place, inner in enumerate(value)]
     raise Invalid(f"{what} is a {type(value).__name__}, which JSON cannot hold")
 
 
 def parse(data: bytes, what: str) -> Json:
     """The value of UTF-8 JSON text. Raises Malformed: not JSON, a name given twice, NaN, nested too deeply."""
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
+        return json.loads(
+            data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant, parse_int=_integer
+        )
     except (ValueError, RecursionError) as error:
         raise Malformed(f"{what} is not strict JSON: {error}") from None
 
@@ -71,6 +82,12 @@ def _once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     if len(found) != len(pairs):
         raise ValueError("a name is given twice in one object")
     return found
+
+
+def _integer(text: str) -> int | float:
+    """RFC 8785 writes floats below 1e21 without a point; those that no int of JSON can be are read as floats."""
+    value = int(text)
+    return value if abs(value) <= MAX_INTEGER else float(value)
 
 
 def _no_constant(name: str) -> Json:

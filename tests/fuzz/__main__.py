@@ -1,0 +1,27 @@
+"""`python -m tests.fuzz TARGET FOLDER [libFuzzer's options]`: coverage-guided fuzzing of one parser of the store."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["trtstore"]):
+    from tests.fuzz import seeds, targets
+
+
+def main() -> None:
+    name, place, *options = sys.argv[1:]
+    folder = Path(place)  # keeps the corpus, and the input that broke the property where one did
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = place  # libFuzzer ends the process at once, and nothing is cleaned up
+    corpus, words = seeds.write(name, folder)
+    bounds = ["-timeout=10", "-rss_limit_mb=1024", "-max_len=4096", f"-artifact_prefix={folder}/"]
+    print(f"fuzzing {name}", flush=True)
+    atheris.Setup([sys.argv[0], *bounds, f"-dict={words}", *options, str(corpus)], targets.TARGETS[name])
+    atheris.Fuzz()
+
+
+main()

@@ -1,0 +1,68 @@
+"""The first inputs of each fuzz target, and words for its mutations: made by code, so that they can be read."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+from tests.fuzz.targets import KEY
+from trtstore import Attachment, Record, manifest, records
+from trtstore.manifest import Entry
+
+MANIFEST = manifest.build(
+    [
+        Entry("a.bin", "0644", 7, "0f" * 32),
+        Entry("sub/é", "0755", 0, "5e" * 32),
+        Entry("sub/z", "0644", 1, "ab" * 32),
+    ]
+)
+RECORD = Record(
+    key=KEY,
+    manifest=MANIFEST.digest,
+    bytes=8,
+    files=3,
+    labels={"model": "tiny"},
+    attachments={"log": Attachment(f"sha256:{'ab' * 32}", 3)},
+    predicate_type="https://example.org/build/v1",
+    predicate={"seconds": 1.5, "big": 1e20, "tags": ["a", None, True, {}]},
+)
+ENVELOPE = records.encode(RECORD)
+STATEMENT = base64.b64decode(ENVELOPE.split(b'"')[3])
+
+SEEDS: dict[str, list[bytes]] = {
+    "strict_json": [
+        b'{"a":[1,-0,1.5,1e21,null,true,"\\u0000\xc3\xa9"],"b":{}}',
+        b'["\\ud800"]',
+        b"[9007199254740993]",
+        b"[100000000000000000000]",
+        b'{"a":1,"a":1}',
+        b"\xef\xbb\xbf{}",
+    ],
+    "manifest_blob": [MANIFEST.encode()],
+    "record": [ENVELOPE, ENVELOPE.replace(b"[]", b'[{"keyid":"k","sig":"c2ln"}]')],
+    "statement": [STATEMENT],
+    "index_row": [b"\x00\x01" + text for text in (b'"abc"', b"[1,NaN]", b"\xff\xfe", b"")]
+    + [b"\x03\x00\x80\x04N."],
+    "lock_note": [
+        b'{"pid":1,"who":"me","started":1.5}',
+        b'{"pid":[],"who"',
+        b'{"pid":"7","who":null,"started":NaN}',
+    ],
+}
+
+WORDS = [
+    b'"entries"', b'"schema":1', b'"mode":"0644"', b'"path":"', b'"sha256":"', b'"size":', b'{"', b'"},{"', b"..", b"/",
+    b"e\xcc\x81", b"\\ud800", b"\\u0000", b"1e400", b"-0", b"9007199254740992", b"NaN", b"[[[[[[[[", b'"sig":"c2ln"',
+    b'"labels":{}', b'"attachments":{}', b'"pid":', b'"who":', b'"started":',
+]  # fmt: skip
+
+
+def write(target: str, folder: Path) -> tuple[Path, Path]:
+    """The corpus and the dictionary of `target`, as libFuzzer reads them, in `folder`."""
+    corpus, words = folder / "corpus", folder / "words"
+    corpus.mkdir(exist_ok=True)
+    for number, seed in enumerate(SEEDS[target]):
+        (corpus / f"seed-{number}").write_bytes(seed)
+    escaped = ("".join(f"\\x{byte:02x}" for byte in word) for word in WORDS)
+    words.write_text("".join(f'"{word}"\n' for word in escaped))
+    return corpus, words
