@@ -4,13 +4,14 @@
 #   make test-reference  logits against transformers, and onnxruntime-genai's own builder (needs torch: large)
 #   make lint            ruff, ruff format --check, mypy --strict, import directions
 #   make bench           speed of our engines beside those of onnxruntime-genai's builder, in one run
+#   make bench-store     speed of the store beside openssl and the disk; BENCH_FLAGS="--gigabytes 1" for a short one
 
 PYTHON ?= python3
 VENV := .venv
 REFERENCE := .venv-reference
 PYTEST_FLAGS ?= -n auto --dist loadgroup
 
-.PHONY: demo test test-reference lint bench clean
+.PHONY: demo test test-reference lint bench bench-store clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/trtbuild model=smollm2 quant=int8
@@ -29,6 +30,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev $(REFERENCE)/.done
 	$(VENV)/bin/python bench/engine_speed.py --builder-python $(REFERENCE)/bin/python
+
+bench-store: $(VENV)/.dev
+	$(VENV)/bin/python bench/store_speed.py $(BENCH_FLAGS)
 
 # uv where it is there, else venv and pip. Compiled to bytecode, so that the first start is quick too.
 define environment
