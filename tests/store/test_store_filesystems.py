@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,11 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.support import FILES, KEY, OTHER, leftovers, mounted, publish, read_tree, write_files
+from tests.store.support import (
+    FILES,
+    KEY,
+    OTHER,
+    leftovers,
+    make_image,
+    mounted,
+    publish,
+    read_tree,
+    write_files,
+)
 from trtstore import NoSpace, NotWritable, Store
 
 SCRIPT = b"#!/bin/sh\necho alive\n"
-MEGABYTES = {"ext4": 64, "xfs": 320, "btrfs": 128}  # little more than the least that mkfs makes
 
 
 @dataclass(frozen=True)
@@ -38,20 +46,9 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
     if kind == "tmpfs":
         options = ["-t", "tmpfs", "-o", "size=64m", "tmpfs"]
     else:
-        image = tmp_path / "image"
-        make_image(kind, image)
-        options = ["-t", kind, "-o", "loop", str(image)]
+        options = ["-t", kind, "-o", "loop", str(make_image(kind, tmp_path / "image"))]
     with mounted(path, *options):
         yield Disk(kind, path)
-
-
-def make_image(kind: str, image: Path) -> None:
-    mkfs = shutil.which(f"mkfs.{kind}", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    if mkfs is None:
-        pytest.skip(f"mkfs.{kind} is not installed")
-    with image.open("wb") as file:
-        file.truncate(MEGABYTES[kind] << 20)
-    subprocess.run([mkfs, "-q", image], check=True, capture_output=True)
 
 
 def blobs_of(store: Store) -> dict[str, int]:
