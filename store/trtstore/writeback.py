@@ -23,11 +23,16 @@ def early(fd: int, on_bytes: OnBytes) -> OnBytes:
         nonlocal told, started
         told += count
         if told - started >= STRIDE:
-            _sync_file_range(fd, started, told - started, _WRITE)
+            start(fd, started, told - started)
             started = told
         on_bytes(count)
 
     return tell
+
+
+def start(fd: int, offset: int, count: int) -> bool:
+    """Have the kernel start to write `count` bytes of the file `fd` from `offset` on; whether it will."""
+    return _sync_file_range(fd, offset, count, _WRITE) == 0
 
 
 def _function() -> Callable[[int, int, int, int], int]:
