@@ -5,6 +5,7 @@
 #   make fuzz            each parser of the store against made-up bytes, FUZZ_SECONDS (60) a parser
 #   make lint            ruff, ruff format --check, mypy --strict, import directions
 #   make bench           speed of our engines beside those of onnxruntime-genai's builder, in one run
+#   make bench-store     speed of the store beside openssl and the disk; BENCH_FLAGS="--gigabytes 1" for a short one
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ REFERENCE := .venv-reference
 FUZZ_SECONDS ?= 60
 PYTEST_FLAGS ?= -n auto --dist loadgroup
 
-.PHONY: demo test test-reference fuzz lint bench clean
+.PHONY: demo test test-reference fuzz lint bench bench-store clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/trtbuild model=smollm2 quant=int8
@@ -36,6 +37,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev $(REFERENCE)/.done
 	$(VENV)/bin/python bench/engine_speed.py --builder-python $(REFERENCE)/bin/python
+
+bench-store: $(VENV)/.dev
+	$(VENV)/bin/python bench/store_speed.py $(BENCH_FLAGS)
 
 # uv where it is there, else venv and pip. Compiled to bytecode, so that the first start is quick too.
 define environment

@@ -13,6 +13,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from trtstore import writeback
 from trtstore.digest import OnBytes, hash_bytes, hash_fd, ignore_bytes
 from trtstore.errors import Corrupt, Invalid, translated
 from trtstore.layout import STAMP, Layout, read_bounded
@@ -102,9 +103,10 @@ def stage_file(layout: Layout, source: Path, target: Path, on_bytes: OnBytes = i
         if not stat.S_ISREG(before.st_mode):
             raise Invalid(f"{source} is no regular file")
         if _is_private(layout, source, before) and link(source, target):
-            sha256, size = hash_fd(fd, before.st_size, on_bytes=on_bytes)
+            tell = writeback.early(fd, on_bytes) if layout.durable else on_bytes
+            sha256, size = hash_fd(fd, before.st_size, on_bytes=tell)
         else:
-            sha256, size = _copy_and_hash(fd, before.st_size, target, on_bytes)
+            sha256, size = _copy_and_hash(layout, fd, before.st_size, target, on_bytes)
         after = os.fstat(fd)
     finally:
         os.close(fd)
@@ -120,13 +122,13 @@ def commit(layout: Layout, staged: list[Staged]) -> None:
 
     Raises OSError.
     """
+    _make_folders(layout, {layout.blob(file.sha256).parent for file in staged})
     folders: set[Path] = set()
     for file in staged:
         place = layout.blob(file.sha256)
         if _is_good(layout, file):
             file.path.unlink(missing_ok=True)
             continue
-        layout.make(place.parent)
         if place.is_dir() and not place.is_symlink():
             place.rename(file.path.with_name(f"{file.path.name}.broken"))  # a file cannot replace a folder
         file.path.replace(place)
@@ -146,6 +148,16 @@ def _is_good(layout: Layout, file: Staged) -> bool:
         return True
     data = read_bounded(layout.blob(file.sha256), file.size)
     return data is not None and hash_bytes(data) == file.sha256
+
+
+def _make_folders(layout: Layout, folders: set[Path]) -> None:
+    """Make those that are absent, with one sync of the folder that holds their names."""
+    absent = [folder for folder in folders if not folder.is_dir()]
+    for folder in absent:
+        layout.make(folder.parent)
+        folder.mkdir(exist_ok=True)
+    for parent in {folder.parent for folder in absent}:
+        layout.sync(parent)
 
 
 def clone(source: int, target: int) -> bool:
@@ -180,12 +192,15 @@ def _is_private(layout: Layout, source: Path, status: os.stat_result) -> bool:
     return inside and plain and status.st_nlink == 1 and status.st_uid == os.geteuid()
 
 
-def _copy_and_hash(source: int, expected: int, target: Path, on_bytes: OnBytes) -> tuple[str, int]:
+def _copy_and_hash(
+    layout: Layout, source: int, expected: int, target: Path, on_bytes: OnBytes
+) -> tuple[str, int]:
     fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         if clone(source, fd):
             return hash_fd(fd, expected, on_bytes=on_bytes)
-        return hash_fd(source, expected, copy_to=fd, on_bytes=on_bytes)
+        tell = writeback.early(fd, on_bytes) if layout.durable else on_bytes
+        return hash_fd(source, expected, copy_to=fd, on_bytes=tell)
     finally:
         os.close(fd)
 

@@ -7,7 +7,8 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import cycle
 from typing import TypeVar
 
 from trtstore.errors import Invalid, Malformed
@@ -62,17 +63,27 @@ def hash_fd(
 ) -> tuple[str, int]:
     """(hex SHA-256, size in bytes) of what `source` holds from its position on, copied to `copy_to` as it goes.
 
-    Ends soon after `expected` bytes, so that a file that somebody keeps writing to cannot hold the reader for
-    ever: the caller compares sizes. Raises OSError of the reads and writes.
+    One thread hashes the very buffer that this one copies, while this one reads the next. Ends soon after
+    `expected` bytes, so that a file that somebody keeps writing to cannot hold the reader for ever: the caller
+    compares sizes. Raises OSError of the reads and writes, and what `on_bytes` raises.
     """
     digest, size = hashlib.sha256(), 0
-    view = memoryview(bytearray(CHUNK))
-    while size <= expected and (count := os.readv(source, [view])):
-        digest.update(view[:count])
-        if copy_to is not None:
-            _write_all(copy_to, view[:count])
-        size += count
-        on_bytes(count)
+    length = min(CHUNK, expected + 1)
+    buffers = cycle([memoryview(bytearray(length)) for _ in range(2 if expected > CHUNK else 1)])
+    hashed: Future[None] | None = None
+    with ThreadPoolExecutor(1) as hasher:  # starts no thread before the first `submit`
+        while size <= expected and (count := os.readv(source, [view := next(buffers)])):
+            earlier = hashed
+            if expected > CHUNK:
+                hashed = hasher.submit(digest.update, view[:count])
+            else:
+                digest.update(view[:count])  # a thread would cost more than it saves
+            if copy_to is not None:
+                _write_all(copy_to, view[:count])
+            size += count
+            on_bytes(count)
+            if earlier is not None:
+                earlier.result()  # its buffer is the next one to be read into
     return digest.hexdigest(), size
 
 

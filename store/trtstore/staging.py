@@ -33,10 +33,11 @@ def stage_folder(layout: Layout, folder: Path, stage: Path) -> tuple[Manifest, l
 
 def stage_attachments(layout: Layout, files: Mapping[str, Path], stage: Path) -> dict[str, blobs.Staged]:
     """Each of `files` staged, by its name. Raises Invalid, Corrupt, OSError."""
-    return {
-        name: blobs.stage_file(layout, path, stage / f"attachment.{place}")
-        for place, (name, path) in enumerate(files.items())
-    }
+
+    def work(item: tuple[int, Path], on_bytes: OnBytes) -> blobs.Staged:
+        return blobs.stage_file(layout, item[1], stage / f"attachment.{item[0]}", on_bytes)
+
+    return dict(zip(files, in_threads(work, list(enumerate(files.values())), ignore_bytes), strict=True))
 
 
 def folder_digest(folder: Path, index: Index) -> str:

@@ -1,4 +1,4 @@
-"""Disks as they are: full, read-only, without descriptors, with reflinks, without hard links between them."""
+"""Disks as they are: full, read-only, without descriptors, without hard links between them."""
 
 from __future__ import annotations
 
@@ -137,30 +137,3 @@ def test_a_folder_on_another_disk_is_copied_in(tmp_path: Path) -> None:
         store = Store.open(tmp_path / "store")
         record = publish(store, write_files(disk / "out"))
         assert read_tree(store.materialise(record).path) == FILES
-
-
-def test_trees_share_blocks_where_the_file_system_can(tmp_path: Path) -> None:
-    mkfs = shutil.which("mkfs.xfs") or shutil.which("mkfs.btrfs")
-    if mkfs is None:
-        pytest.skip("neither mkfs.xfs nor mkfs.btrfs is installed")
-    image, disk = tmp_path / "image", tmp_path / "disk"
-    disk.mkdir()
-    with image.open("wb") as file:
-        file.truncate(400 << 20)
-    subprocess.run([mkfs, image], check=True, capture_output=True)
-    with mounted(disk, "-o", "loop", str(image)):
-        store = Store.open(disk)
-        folder = write_files(disk / "out")
-        (folder / "run").write_bytes(b"#!/bin/sh\n")
-        (folder / "run").chmod(0o755)
-        record = publish(store, folder)
-        made = store.materialise(record)
-        assert made.method == "reflink"
-        assert read_tree(made.path) == read_tree(folder)
-        assert store.materialise(record).method == "present"
-        engine = made.path / "engine.bin"
-        engine.chmod(0o644)
-        engine.write_bytes(b"spoilt")  # a copy of its own: the blob is untouched
-        assert store.lookup(KEY) == record
-        assert store.materialise(record).method == "reflink"
-        assert read_tree(made.path) == read_tree(folder)
