@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from trtstore import blobs, locks, manifest, records, roots, scratch, staging, strictjson, trees
+from trtstore import blobs, locks, manifest, records, roots, scratch, staging, strictjson, transfer, trees
 from trtstore.digest import checked_key, digest_of, hash_bytes, hex_of
 from trtstore.errors import Corrupt, Invalid, Malformed, translated
 from trtstore.index import Index
 from trtstore.layout import Layout, read_bounded
 from trtstore.locks import Holder
 from trtstore.manifest import Manifest
+from trtstore.protocols import OnProgress, Readable, Reader, ignore_progress
+from trtstore.readonly import ReadOnly
 from trtstore.records import Attachment, Record
 from trtstore.trees import Materialised
 
@@ -46,6 +48,9 @@ class Store:
     @property
     def root(self) -> Path:
         return self._layout.root
+
+    def __str__(self) -> str:
+        return str(self.root)
 
     def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None:
         """The record of `key` when all that it names is there, else None.
@@ -165,6 +170,48 @@ class Store:
         except Malformed as trouble:
             raise Invalid(str(trouble)) from None
         return path if path.is_file() and not path.is_symlink() else None
+
+    def keys(self) -> Iterator[str]:
+        """The keys that have a record, sorted; whether one is usable only `lookup` says."""
+        return ReadOnly(self._layout).keys()
+
+    def envelope(self, key: str) -> bytes:
+        """The bytes of the record of `key`. Raises Corrupt when it is not there, NotReadable and the like."""
+        return ReadOnly(self._layout).envelope(key)
+
+    def manifest(self, record: Record) -> Manifest:
+        """The list of the record's files. Raises as `envelope`."""
+        return ReadOnly(self._layout).manifest(record)
+
+    def open_blob(self, digest: str, size: int) -> AbstractContextManager[Readable]:
+        """The bytes of "sha256:<64 hex>". Raises as `envelope`."""
+        return ReadOnly(self._layout).open_blob(digest, size)
+
+    @contextmanager
+    def arriving(self) -> Iterator[transfer.Arrivals]:
+        """For artifacts that come from elsewhere. Raises NotWritable, NoSpace and the like."""
+        with self.scratch() as stage, translated(self.root):
+            yield transfer.Arrivals(self._layout, stage, self._admit)
+
+    def receive(
+        self, key: str, envelope: bytes, source: Reader, on_progress: OnProgress = ignore_progress
+    ) -> transfer.Received:
+        """Copy an artifact from `source`, every byte verified; see `transfer.Arrivals.receive`."""
+        with self.arriving() as arrivals:
+            return arrivals.receive(key, envelope, source, on_progress)
+
+    def _admit(
+        self,
+        key: str,
+        envelope: bytes,
+        staged: Sequence[blobs.Staged],
+        wanted: Mapping[str, int],
+        temporary: Path,
+    ) -> transfer.Received:
+        with self._in_use():
+            transfer.settle(self._layout, staged, wanted)
+            absent = self.lookup(key, on_problem=lambda _: None) is None
+            return transfer.Received(self._commit(key, envelope, temporary), absent)
 
     def _parse(self, path: Path, key: str) -> Record:
         data = read_bounded(path, records.MAX_BYTES)

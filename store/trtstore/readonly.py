@@ -1,0 +1,112 @@
+"""A store that is only read: somebody else's, or a mounted one. Nothing is written, no time stamp and no lock."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trtstore import blobs, manifest, records
+from trtstore.digest import checked_key, hex_of, is_hex
+from trtstore.errors import Corrupt, Malformed, translated
+from trtstore.layout import Layout, read_bounded
+from trtstore.manifest import Manifest
+from trtstore.records import Record
+from trtstore.transfer import checked_manifest, named_blobs
+
+log = logging.getLogger("trtstore")
+
+
+class ReadOnly:
+    """The store of `layout`, to be read: a `Reader`. It may be written by others meanwhile."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    @classmethod
+    def open(cls, root: Path) -> ReadOnly:
+        """The store below `root`, which need not exist."""
+        return cls(Layout(root.absolute()))
+
+    def __str__(self) -> str:
+        return str(self._layout.root)
+
+    def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None:
+        """As `Store.lookup`; a blob with other times than a store gives is hashed each time, and left as it is."""
+        place = self._layout.record(checked_key(key))
+        with translated(self._layout.root, reading=True):
+            if not os.path.lexists(place):
+                return None
+            try:
+                record = records.parse(self._bytes(place, records.MAX_BYTES), key)
+                for digits, size in named_blobs(record, self._manifest(record)).items():
+                    trouble = blobs.problem(self._layout, digits, size, mend=False)
+                    if trouble is not None:
+                        raise Malformed(trouble)
+            except Malformed as trouble:
+                (on_problem or log.warning)(f"{place} is taken as absent: {trouble}")
+                return None
+        return record
+
+    def keys(self) -> Iterator[str]:
+        """The keys that have a record, sorted; whether one is usable only `lookup` says."""
+        folder = self._layout.base / "records"
+        for shard in _names(folder):
+            for key in _names(folder / shard):
+                if is_hex(key) and key[:2] == shard:
+                    yield key
+
+    def envelope(self, key: str) -> bytes:
+        """The bytes of the record of `key`. Raises Corrupt when it is not there, NotReadable and the like."""
+        with translated(self._layout.root, reading=True), _corrupt():
+            return self._bytes(self._layout.record(checked_key(key)), records.MAX_BYTES)
+
+    def manifest(self, record: Record) -> Manifest:
+        """The record's manifest, strictly parsed; its blobs may be there or not. Raises as `envelope`."""
+        with translated(self._layout.root, reading=True), _corrupt():
+            return self._manifest(record)
+
+    @contextmanager
+    def open_blob(self, digest: str, size: int) -> Iterator[io.FileIO]:
+        """The file with the bytes of `digest`, at its beginning. Raises as `envelope`; reads no byte itself."""
+        with translated(self._layout.root, reading=True), _corrupt():
+            place = self._layout.blob(hex_of(digest))
+            try:
+                fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            except FileNotFoundError:
+                raise Malformed(f"the blob {place} is not there") from None
+        with io.FileIO(fd) as file:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+                raise Corrupt(f"the blob {place} is no regular file of {size} bytes")
+            yield file
+
+    def _manifest(self, record: Record) -> Manifest:
+        place = self._layout.blob(hex_of(record.manifest))
+        return checked_manifest(record, self._bytes(place, manifest.MAX_BYTES))
+
+    def _bytes(self, place: Path, limit: int) -> bytes:
+        data = read_bounded(place, limit)
+        if data is None:
+            raise Malformed(f"{place} is not there, is no regular file, or is too long")
+        return data
+
+
+def _names(folder: Path) -> list[str]:
+    with translated(folder, reading=True):
+        try:
+            return sorted(path.name for path in folder.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+
+@contextmanager
+def _corrupt() -> Iterator[None]:
+    try:
+        yield
+    except Malformed as trouble:
+        raise Corrupt(str(trouble)) from None
