@@ -23,9 +23,9 @@ _OCTAL_SIZE = re.compile(rb"[0-7]{11}\0")
 def header(name: str, size: int) -> bytes:
     """The block before the bytes of a regular file, or the three blocks where its size needs a pax header."""
     if size <= MAX_OCTAL:
-        return _block(name, size, b"0")
+        return _file(name, size)
     note = _pax_record(b"size=%d" % size)
-    return _block(_PAX_NAME, len(note), b"x") + note.ljust(BLOCK, b"\0") + _block(name, 0, b"0")
+    return _block(_PAX_NAME, len(note), b"x", 0, 0) + note.ljust(BLOCK, b"\0") + _file(name, 0)
 
 
 def blocks_of(first: bytes) -> int:
@@ -57,17 +57,21 @@ def padding(size: int) -> bytes:
     return bytes(-size % BLOCK)
 
 
-def _block(name: str, size: int, kind: bytes) -> bytes:
+def _file(name: str, size: int) -> bytes:
+    # A blob's mode and mtime, so that any tar unpacks whole blobs.
+    return _block(name, size, b"0", 0o444, STAMP)
+
+
+def _block(name: str, size: int, kind: bytes, mode: int, mtime: int) -> bytes:
     before = b"".join(
         (
             name.encode("ascii").ljust(100, b"\0"),
-            b"0000444\0",  # mode
+            b"%07o\0" % mode,
             b"0000000\0" * 2,  # owner and group: root
-            b"%011o\0" % size,
-            b"%011o\0" % STAMP,  # a blob's mtime, so that any tar unpacks whole blobs
+            b"%011o\0%011o\0" % (size, mtime),
         )
     )
-    after = b"".join((kind, bytes(100), b"ustar\x0000", bytes(64), b"0000000\0" * 2, bytes(167)))
+    after = kind + bytes(100) + b"ustar\x0000" + bytes(247)
     checksum = sum(before) + sum(b" " * 8) + sum(after)
     return before + b"%06o\0 " % checksum + after
 
