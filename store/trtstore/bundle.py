@@ -6,7 +6,6 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +14,11 @@ from trtstore.digest import CHUNK, OnBytes, checked_key, digest_of, hash_bytes, 
 from trtstore.errors import Corrupt, Invalid, Malformed, translated
 from trtstore.protocols import OnProgress, Readable, Reader, Writable, ignore_progress
 from trtstore.store import Store
-from trtstore.tarblocks import BLOCK
+from trtstore.tarblocks import Stream
 from trtstore.transfer import Arrival, Arrivals, Received, checked_manifest, named_blobs
 
-MAX_BLOBS = 1 << 20  # in one bundle: who reads it keeps the digests of all in memory
-
-_STREAM = Path("the bundle")  # what messages call a stream, which has no name
+#: Of one bundle. Who reads or writes one keeps the digests of all its blobs in memory: 100 bytes each.
+MAX_BLOBS = 1 << 20
 
 
 def record_name(key: str) -> str:
@@ -52,7 +50,12 @@ def export_file(
 
 
 def export_to(
-    store: Reader, keys: Iterable[str], file: Writable, on_progress: OnProgress = ignore_progress
+    store: Reader,
+    keys: Iterable[str],
+    file: Writable,
+    on_progress: OnProgress = ignore_progress,
+    *,
+    max_blobs: int = MAX_BLOBS,
 ) -> int:
     """Write the artifacts of `keys` to `file`; returns how many. The same artifacts give the same bytes.
 
@@ -67,9 +70,9 @@ def export_to(
         group = _group(store, key)
         sizes[bytes.fromhex(group.manifest)] = len(group.listing)
         sizes |= {bytes.fromhex(digits): size for digits, size in group.blobs.items()}
-    if len(sizes) > MAX_BLOBS:
-        raise Invalid(f"a bundle holds {MAX_BLOBS} blobs, and this one would have {len(sizes)}", "make two")
-    writer = _Writer(store, file, sum(sizes.values()), on_progress)
+    if len(sizes) > max_blobs:
+        raise Invalid(f"a bundle holds {max_blobs} blobs, and this one would have {len(sizes)}", "make two")
+    writer = _Writer(store, file, max_blobs, sum(sizes.values()), on_progress)
     for key in wanted:
         writer.group(_group(store, key))
     writer.send(tarblocks.END)
@@ -99,30 +102,25 @@ def _group(store: Reader, key: str) -> _Group:
 
 
 class _Writer:
-    def __init__(self, store: Reader, file: Writable, whole: int, on_progress: OnProgress) -> None:
+    def __init__(self, store: Reader, file: Writable, most: int, whole: int, on_progress: OnProgress) -> None:
         self._store, self._file = store, file
-        self._written: set[bytes] = set()
+        self._seen = _Seen(most)
         self._done, self._whole, self._on_progress = 0, whole, on_progress
 
     def group(self, group: _Group) -> None:
         self._member(record_name(group.key), group.envelope)
-        if self._is_first(group.manifest):
+        if self._seen.is_first(group.manifest):
             self._member(blob_name(group.manifest), group.listing)
             self._tell(len(group.listing))
         for digits, size in group.blobs.items():
-            if self._is_first(digits):
+            if self._seen.is_first(digits):
                 self._blob(digits, size)
 
     def send(self, data: bytes) -> None:
         view = memoryview(data)
-        with translated(_STREAM):
+        with translated(tarblocks.STREAM):
             while view:  # an unbuffered stream may take less than it is given
                 view = view[self._file.write(view) :]
-
-    def _is_first(self, digits: str) -> bool:
-        before = len(self._written)
-        self._written.add(bytes.fromhex(digits))
-        return len(self._written) > before
 
     def _member(self, name: str, data: bytes) -> None:
         self.send(tarblocks.header(name, len(data)) + data + tarblocks.padding(len(data)))
@@ -131,7 +129,7 @@ class _Writer:
         self.send(tarblocks.header(blob_name(digits), size))
         digest, left = hashlib.sha256(), size
         with self._store.open_blob(digest_of(digits), size) as source:
-            while left and (data := _read(source, min(CHUNK, left), f"the blob {digits}")):
+            while left and (data := _read(source, min(CHUNK, left), digits)):
                 digest.update(data)
                 self.send(data)
                 left -= len(data)
@@ -147,16 +145,18 @@ class _Writer:
         self._on_progress(self._done, self._whole)
 
 
-def import_from(store: Store, file: Readable, on_bytes: OnBytes = ignore_bytes) -> Iterator[Received]:
+def import_from(
+    store: Store, file: Readable, on_bytes: OnBytes = ignore_bytes, *, max_blobs: int = MAX_BLOBS
+) -> Iterator[Received]:
     """Put the artifacts of a bundle into `store`, each as soon as it is whole; yields what became of each.
 
     Reads `file` once, to its end, and believes nothing. Raises Corrupt when it is no bundle, is damaged or ends
     early: what was yielded is kept, and nothing else; importing the whole file later goes on from there. An artifact
     that is there already stays as it is.
     """
-    stream, kept = _Stream(file, on_bytes), 0
+    stream, kept = Stream(file, on_bytes), 0
     with store.arriving() as arrivals:
-        groups = _arrived(stream, arrivals)
+        groups = _arrived(stream, arrivals, _Seen(max_blobs))
         while True:
             try:
                 received = next(groups, None)
@@ -171,8 +171,7 @@ def import_from(store: Store, file: Readable, on_bytes: OnBytes = ignore_bytes) 
             yield received
 
 
-def _arrived(stream: _Stream, arrivals: Arrivals) -> Iterator[Received]:
-    seen: set[bytes] = set()
+def _arrived(stream: Stream, arrivals: Arrivals, seen: _Seen) -> Iterator[Received]:
     last = ""
     while (found := stream.header()) is not None:
         name, size = found
@@ -184,7 +183,7 @@ def _arrived(stream: _Stream, arrivals: Arrivals) -> Iterator[Received]:
         last = key
         arrival = arrivals.begin(key, stream.small(name, size, records.MAX_BYTES))
         for digits, blob_size in arrival.list_blobs(_listing(stream, arrival, seen)).items():
-            if not _is_first(digits, seen):
+            if not seen.is_first(digits):
                 continue
             stream.expect(blob_name(digits), blob_size)
             with stream.member(blob_size) as member:
@@ -192,9 +191,9 @@ def _arrived(stream: _Stream, arrivals: Arrivals) -> Iterator[Received]:
         yield arrival.finish()
 
 
-def _listing(stream: _Stream, arrival: Arrival, seen: set[bytes]) -> bytes:
+def _listing(stream: Stream, arrival: Arrival, seen: _Seen) -> bytes:
     digits = hex_of(arrival.record.manifest)
-    if not _is_first(digits, seen):
+    if not seen.is_first(digits):
         return arrival.stored_manifest()
     name = blob_name(digits)
     data = stream.small(name, stream.expect(name), manifest.MAX_BYTES)
@@ -203,91 +202,23 @@ def _listing(stream: _Stream, arrival: Arrival, seen: set[bytes]) -> bytes:
     return data
 
 
-def _is_first(digits: str, seen: set[bytes]) -> bool:
-    raw = bytes.fromhex(digits)
-    if raw in seen:
-        return False
-    if len(seen) >= MAX_BLOBS:
-        raise Malformed(f"it has more than {MAX_BLOBS} blobs")
-    seen.add(raw)
-    return True
+class _Seen:
+    """The blobs of a bundle so far."""
+
+    def __init__(self, most: int) -> None:
+        self._digests: set[bytes] = set()
+        self._most = most
+
+    def is_first(self, digits: str) -> bool:
+        before = len(self._digests)
+        self._digests.add(bytes.fromhex(digits))
+        if len(self._digests) > self._most:
+            raise Malformed(f"it has more than {self._most} blobs")
+        return len(self._digests) > before
 
 
-class _Member:
-    """The bytes of one member, and not one more."""
-
-    def __init__(self, stream: _Stream, size: int) -> None:
-        self._stream, self.left = stream, size
-
-    def read(self, size: int, /) -> bytes:
-        data = self._stream.some(min(size, self.left))
-        self.left -= len(data)
-        return data
-
-
-class _Stream:
-    """A tar of plain files, read block by block. Raises Malformed where it breaks a rule, or ends early."""
-
-    def __init__(self, file: Readable, on_bytes: OnBytes) -> None:
-        self._file, self._on_bytes = file, on_bytes
-
-    def header(self) -> tuple[str, int] | None:
-        """The name and size of the next member, or None at the end of the archive and of the file."""
-        first = self._exactly(BLOCK)
-        if first != bytes(BLOCK):
-            more = tarblocks.blocks_of(first) - 1
-            return tarblocks.parse(first + self._exactly(more * BLOCK))
-        if self._exactly(BLOCK) != bytes(BLOCK) or _read(self._file, 1, "the bundle"):
-            raise Malformed("something stands behind its end")
-        return None
-
-    def expect(self, name: str, size: int | None = None) -> int:
-        """The size of the next member, which must be `name`, of `size` bytes when that is known."""
-        found = self.header()
-        if found is None or found[0] != name:
-            raise Malformed(f"{name} is not where it must be")
-        if size is not None and found[1] != size:
-            raise Malformed(f"{name} has {found[1]} bytes, not {size}")
-        return found[1]
-
-    def small(self, name: str, size: int, limit: int) -> bytes:
-        """All bytes of a member that may have at most `limit`."""
-        if size > limit:
-            raise Malformed(f"{name} has {size} bytes, and may have {limit}")
-        data = self._exactly(size)
-        self._end_member(size)
-        return data
-
-    @contextmanager
-    def member(self, size: int) -> Iterator[_Member]:
-        """The bytes of the member, all of which must have been read at the end."""
-        yield _Member(self, size)
-        self._end_member(size)
-
-    def some(self, size: int) -> bytes:
-        """At least one byte, at most `size`; none only when none is asked for."""
-        if size == 0:
-            return b""
-        data = _read(self._file, size, "the bundle")
-        if not data:
-            raise Malformed("it ends early")
-        self._on_bytes(len(data))
-        return data
-
-    def _exactly(self, size: int) -> bytes:
-        data = bytearray()
-        while len(data) < size:
-            data += self.some(min(CHUNK, size - len(data)))
-        return bytes(data)
-
-    def _end_member(self, size: int) -> None:
-        padding = tarblocks.padding(size)
-        if self._exactly(len(padding)) != padding:
-            raise Malformed("the padding of a member is not zero")
-
-
-def _read(file: Readable, size: int, what: str) -> bytes:
-    with translated(Path(what), reading=True):
+def _read(file: Readable, size: int, digits: str) -> bytes:
+    with translated(Path(f"the blob {digits}"), reading=True):
         return file.read(size)
 
 

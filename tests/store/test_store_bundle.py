@@ -12,6 +12,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -432,6 +433,39 @@ def test_groups_out_of_order_are_refused(theirs: Store, mine: Store) -> None:
     with pytest.raises(Corrupt, match="not in the order of keys; the 1 artifacts"):
         unpack(mine, packed(theirs, KEY)[: -len(tarblocks.END)] + packed(theirs, OTHER))
     assert list(mine.keys()) == [KEY]
+
+
+def test_padding_is_zero(theirs: Store, mine: Store) -> None:
+    data = bytearray(packed(theirs))
+    data[tarblocks.BLOCK + len(members(bytes(data))[0][1])] = 1
+    with pytest.raises(Corrupt, match="padding"):
+        unpack(mine, bytes(data))
+
+
+def test_one_digest_with_two_sizes_is_refused(theirs: Store, mine: Store) -> None:
+    digits = hashlib.sha256(b"abc").hexdigest()
+    listed = manifest.build([manifest.Entry("a", "0644", 3, digits), manifest.Entry("b", "0644", 9, digits)])
+    record = theirs.lookup(KEY)
+    assert record is not None
+    record = replace(record, manifest=listed.digest, bytes=12, files=2, attachments={})
+    found = [
+        (bundle.record_name(KEY), records.encode(record)),
+        (bundle.blob_name(listed.digest[7:]), listed.encode()),
+        (bundle.blob_name(digits), b"abc"),
+    ]
+    with pytest.raises(Corrupt, match="two sizes"):
+        unpack(mine, made(found))
+    assert stored(mine) == {}
+
+
+def test_the_number_of_blobs_has_a_limit(theirs: Store, mine: Store) -> None:
+    data = packed(theirs)  # six blobs, of which three come with the first artifact
+    assert bundle.export_to(theirs, [KEY, OTHER], io.BytesIO(), max_blobs=6) == 2
+    with pytest.raises(Invalid, match="holds 5 blobs"):
+        bundle.export_to(theirs, [KEY, OTHER], io.BytesIO(), max_blobs=5)
+    with pytest.raises(Corrupt, match="more than 5 blobs; the 1 artifacts"):
+        list(bundle.import_from(mine, io.BytesIO(data), max_blobs=5))
+    assert len(list(bundle.import_from(mine, io.BytesIO(data), max_blobs=6))) == 2
 
 
 def test_more_after_the_end_is_refused(theirs: Store, mine: Store) -> None:
