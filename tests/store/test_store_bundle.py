@@ -487,6 +487,21 @@ def test_a_bundle_that_was_cut_goes_on_when_it_comes_again(theirs: Store, mine: 
     assert unpack(mine, data) == [False, True]
 
 
+def test_a_record_is_never_put_in_place_without_a_blob_that_went_meanwhile(
+    theirs: Store, mine: Store
+) -> None:
+    groups = bundle.import_from(mine, io.BytesIO(packed(theirs)))
+    assert next(groups).record.key == OTHER
+    shared = next(p for p in mine.root.rglob("*") if p.is_file() and p.read_bytes() == FILES["engine.bin"])
+    shared.unlink()
+    with pytest.raises(Corrupt, match="is not there; the 1 artifacts"):
+        next(groups)
+    assert list(mine.keys()) == [OTHER]
+    assert leftovers(mine.root) == []
+    assert unpack(mine, packed(theirs)) == [True, True]
+    check_sound(mine)
+
+
 def test_headers_have_one_spelling() -> None:
     good = tarblocks.header(bundle.blob_name(KEY), 5)
     for place in range(len(good)):

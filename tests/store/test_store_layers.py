@@ -172,6 +172,20 @@ def test_only_what_is_missing_travels(theirs: Store, mine: Store, tmp_path: Path
     assert stored(mine).items() >= stored(theirs).items()
 
 
+def test_a_blob_that_goes_while_others_come_is_put_back(theirs: Store, mine: Store, tmp_path: Path) -> None:
+    publish(mine, write_files(tmp_path / "near", {"same": ENGINE}), OTHER)
+    near = next(p for p in mine.root.rglob("*") if p.is_file() and p.read_bytes() == ENGINE)
+
+    class Collecting(Sending):
+        def changed(self, data: bytes) -> bytes:
+            near.unlink(missing_ok=True)
+            return data
+
+    record = Layered(mine, [Collecting.open(theirs.root)]).lookup(KEY)
+    assert record is not None
+    assert read_tree(mine.materialise(record).path) == FILES
+
+
 def test_a_blob_is_never_another_name_of_their_file(theirs: Store, mine: Store) -> None:
     assert Layered(mine, [ReadOnly.open(theirs.root)]).lookup(KEY) is not None
     inodes = [
