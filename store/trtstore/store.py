@@ -209,8 +209,8 @@ class Store:
         temporary: Path,
     ) -> transfer.Received:
         with self._in_use():
-            transfer.settle(self._layout, staged, wanted)
             absent = self.lookup(key, on_problem=lambda _: None) is None
+            transfer.settle(self._layout, staged, wanted)
             return transfer.Received(self._commit(key, envelope, temporary), absent)
 
     def _parse(self, path: Path, key: str) -> Record:
