@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from trtstore import blobs, manifest, records
 from trtstore.digest import hash_bytes, hex_of, is_hex
@@ -15,39 +16,62 @@ from trtstore.records import Record
 
 def read_record(layout: Layout, key: str) -> Record:
     """The record of `key`, as it is written. Raises Malformed, OSError."""
-    data = read_bounded(layout.record(key), records.MAX_BYTES)
-    if data is None:
-        raise Malformed("it is no regular file, or too long")
-    return records.parse(data, key)
+    return records.parse(read_envelope(layout, key), key)
+
+
+def read_envelope(layout: Layout, key: str) -> bytes:
+    """The bytes of the record of `key`, unread. Raises Malformed, OSError."""
+    return _bytes(layout.record(key), records.MAX_BYTES)
 
 
 def read_manifest(layout: Layout, digest: str) -> Manifest:
     """The manifest "sha256:<64 hex>", whose blobs may be there or not. Raises Malformed, OSError."""
-    digits = hex_of(digest)
-    data = read_bounded(layout.blob(digits), manifest.MAX_BYTES)
-    if data is None:
-        raise Malformed(f"the manifest {layout.blob(digits)} is not there")
-    if hash_bytes(data) != digits:
-        raise Malformed(f"the manifest {layout.blob(digits)} is not what its name says")
-    return manifest.parse(data)
+    return _named(digest, _bytes(layout.blob(hex_of(digest)), manifest.MAX_BYTES))
+
+
+def checked_manifest(record: Record, data: bytes) -> Manifest:
+    """The manifest in `data`, which must be that of `record`. Raises Malformed."""
+    listed = _named(record.manifest, data)
+    if (listed.size, len(listed.entries)) != (record.bytes, record.files):
+        raise Malformed("the record's totals are not those of its manifest")
+    return listed
 
 
 def named_blobs(record: Record, listed: Manifest) -> dict[str, int]:
-    """Digits -> bytes of each blob that the record names beside its manifest."""
-    wanted = {entry.sha256: entry.size for entry in listed.entries}
-    return wanted | {hex_of(file.digest): file.size for file in record.attachments.values()}
+    """Digits -> bytes of each blob beside the manifest. Raises Malformed where one digest has two sizes."""
+    named = [(entry.sha256, entry.size) for entry in listed.entries]
+    named += [(hex_of(file.digest), file.size) for file in record.attachments.values()]
+    sizes: dict[str, int] = {}
+    for digits, size in named:
+        if sizes.setdefault(digits, size) != size:
+            raise Malformed(f"the blob {digits} is given two sizes")
+    return sizes
 
 
-def usable_manifest(layout: Layout, record: Record) -> Manifest:
-    """The record's manifest, with every blob and attachment there. Raises Malformed, OSError."""
-    found = read_manifest(layout, record.manifest)
-    if (found.size, len(found.entries)) != (record.bytes, record.files):
-        raise Malformed("its totals are not those of its manifest")
+def usable_manifest(layout: Layout, record: Record, *, mend: bool = True) -> Manifest:
+    """The record's manifest, with every blob and attachment there; `mend` as for `blobs.problem`.
+
+    Raises Malformed, OSError.
+    """
+    found = checked_manifest(record, _bytes(layout.blob(hex_of(record.manifest)), manifest.MAX_BYTES))
     for digits, size in named_blobs(record, found).items():
-        trouble = blobs.problem(layout, digits, size)
+        trouble = blobs.problem(layout, digits, size, mend=mend)
         if trouble is not None:
             raise Malformed(trouble)
     return found
+
+
+def _bytes(place: Path, limit: int) -> bytes:
+    data = read_bounded(place, limit)
+    if data is None:
+        raise Malformed(f"{place} is not there, is no regular file, or is too long")
+    return data
+
+
+def _named(digest: str, data: bytes) -> Manifest:
+    if hash_bytes(data) != hex_of(digest):
+        raise Malformed(f"the manifest {digest} is not what its name says")
+    return manifest.parse(data)
 
 
 def shards(layout: Layout) -> list[str]:

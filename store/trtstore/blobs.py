@@ -45,11 +45,11 @@ class Staged:
     read_by_lookup: bool = False
 
 
-def problem(layout: Layout, digits: str, size: int) -> str | None:
+def problem(layout: Layout, digits: str, size: int, *, mend: bool = True) -> str | None:
     """Why the blob `digits` of `size` bytes cannot be used, or None when it can. Raises OSError.
 
     Reads no bytes, with one exception: a blob whose times say that it was written to after it was stored (or that
-    the store was copied without times) is hashed, and stamped anew when it is right.
+    the store was copied without times) is hashed, and, with `mend`, stamped anew when it is right.
     """
     path = layout.blob(digits)
     try:
@@ -60,20 +60,22 @@ def problem(layout: Layout, digits: str, size: int) -> str | None:
         return f"the blob {path} is no regular file"
     if status.st_size != size:
         return f"the blob {path} has {status.st_size} bytes, not {size}"
-    if status.st_mtime_ns != STAMP * 10**9 and not _heal(path, digits, size):
+    if status.st_mtime_ns != STAMP * 10**9 and not _heal(path, digits, size, mend):
         return f"the blob {path} was written to after it was stored"
     return None
 
 
-def _heal(path: Path, digits: str, size: int) -> bool:
+def _heal(path: Path, digits: str, size: int, mend: bool) -> bool:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if hash_fd(fd, size)[0] != digits:
             return False
     finally:
         os.close(fd)
+    if not mend:
+        return True
     try:
-        _seal(path)
+        seal(path)
     except OSError as error:
         # Somebody else's store, or a read-only one: hashing again next time is slow, not wrong.
         if error.errno not in (errno.EPERM, errno.EROFS, errno.EACCES):
@@ -84,7 +86,7 @@ def _heal(path: Path, digits: str, size: int) -> bool:
 def stage_bytes(layout: Layout, data: bytes, target: Path) -> Staged:
     """`data` as the staged file `target`. Raises OSError."""
     target.write_bytes(data)
-    _seal(target)
+    seal(target)
     layout.sync(target)
     return Staged(target, hash_bytes(data), len(data), read_by_lookup=True)
 
@@ -112,7 +114,7 @@ def stage_file(layout: Layout, source: Path, target: Path, on_bytes: OnBytes = i
         os.close(fd)
     if (before.st_size, before.st_mtime_ns) != (size, after.st_mtime_ns) or after.st_size != size:
         raise Corrupt(f"{source} changed while it was stored", "publish it again once nothing writes to it")
-    _seal(target)
+    seal(target)
     layout.sync(target)
     return Staged(target, sha256, size)
 
@@ -205,6 +207,7 @@ def _copy_and_hash(
         os.close(fd)
 
 
-def _seal(path: Path) -> None:
+def seal(path: Path) -> None:
+    """Give a file the mode and time of a blob. Raises OSError."""
     path.chmod(MODE)
     os.utime(path, (STAMP, STAMP))

@@ -50,6 +50,10 @@ class Busy(StoreFailure):
     """A lock was not to be had in the time given."""
 
 
+class Unreachable(StoreFailure):
+    """Another store cannot be asked, or broke off in the middle."""
+
+
 class Malformed(ValueError):
     """Stored bytes do not parse; `lookup` makes a miss of it, so it is no StoreFailure."""
 

@@ -6,8 +6,8 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -17,31 +17,28 @@ from trtstore import (
     blobs,
     gate,
     locks,
-    pins,
     records,
     roots,
     scratch,
     staging,
     strictjson,
+    transfer,
     trees,
     usage,
 )
-from trtstore import collect as collection
 from trtstore import verify as verification
-from trtstore.catalog import OnParsed
-from trtstore.decide import Plan
-from trtstore.digest import OnBytes, checked_key, digest_of, hex_of, ignore_bytes
+from trtstore.digest import checked_key, digest_of, hex_of
 from trtstore.errors import Corrupt, Invalid, Malformed, NoLocks, NoSpace, NotWritable, translated
 from trtstore.index import Index
 from trtstore.layout import Layout
 from trtstore.locks import Holder
 from trtstore.manifest import Manifest
+from trtstore.protocols import OnProgress, Readable, Reader, ignore_progress
+from trtstore.readonly import ReadOnly
 from trtstore.records import Attachment, Record
 from trtstore.trees import Materialised
 
 log = logging.getLogger("trtstore")
-
-GRACE = 3600.0  # seconds after a use in which a collector leaves an artifact alone
 
 #: How often a use reads every byte again.
 Verify = Literal["always", "sample", "never"]
@@ -70,6 +67,14 @@ class Store:
     @property
     def root(self) -> Path:
         return self._layout.root
+
+    @property
+    def layout(self) -> Layout:
+        """Where things lie; for the modules of this package."""
+        return self._layout
+
+    def __str__(self) -> str:
+        return str(self.root)
 
     def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None:
         """The record of `key` when all that it names is there, else None.
@@ -171,7 +176,7 @@ class Store:
             # Only this holds off collectors: copying and hashing may take minutes.
             with gate.adding(self._layout):
                 blobs.commit(self._layout, [*staged, *kept.values(), listed])
-                done = self._commit(key, envelope, stage / "record")
+                done = self._commit(key, envelope, stage / "record").record
         if seconds is not None:
             usage.built(self.index, key, seconds)
         return done
@@ -215,48 +220,6 @@ class Store:
         with self.reading(record) as made:
             roots.add(self._layout, link, made.path)
 
-    def roots(self) -> list[roots.Root]:
-        """Every root, the dead ones too. Raises NotReadable and the like."""
-        with translated(self.root, reading=True):
-            return roots.found(self._layout)
-
-    def pin(self, key: str, note: str = "") -> None:
-        """Keep the artifact of `key`, whether it is here already or not, until `unpin`."""
-        pins.add(self._layout, checked_key(key), note)
-
-    def unpin(self, key: str) -> bool:
-        """Let collectors have `key` again; whether it was pinned."""
-        return pins.remove(self._layout, checked_key(key))
-
-    def pins(self) -> dict[str, pins.Pin]:
-        """The pins, by key."""
-        with translated(self.root, reading=True):
-            return pins.found(self._layout)
-
-    def verify(
-        self, keys: Iterable[str] | None = None, *, on_bytes: OnBytes = ignore_bytes
-    ) -> list[verification.Finding]:
-        """Read every byte of the artifacts of `keys`, or of the whole store, and quarantine what is damaged."""
-        return verification.verify(self._layout, keys, on_bytes)
-
-    def collect(
-        self,
-        limit: int | None = None,
-        *,
-        grace: float = GRACE,
-        dry_run: bool = False,
-        on_parsed: OnParsed = lambda _: None,
-        on_wait: locks.OnWait | None = None,
-    ) -> Plan:
-        """Remove garbage, and what is cheapest to lose until at most `limit` bytes of files are left.
-
-        What was used within `grace` seconds stays, as do roots, pins, and what is built or read. With `dry_run`
-        nothing is changed. Raises NotWritable and the like.
-        """
-        if dry_run:
-            return collection.plan(self._layout, self.index, limit, grace, on_parsed)
-        return collection.collect(self._layout, self.index, limit, grace, on_parsed, on_wait)
-
     @contextmanager
     def building(
         self, key: str, *, who: str, on_wait: Callable[[Holder], None] | None = None
@@ -286,21 +249,58 @@ class Store:
             raise Invalid(str(trouble)) from None
         return path if path.is_file() and not path.is_symlink() else None
 
-    def _commit(self, key: str, envelope: bytes, temporary: Path) -> Record:
+    def envelope(self, key: str) -> bytes:
+        """The bytes of the record of `key`. Raises Corrupt when it is not there, NotReadable and the like."""
+        return ReadOnly(self._layout).envelope(key)
+
+    def manifest(self, record: Record) -> Manifest:
+        """The list of the record's files. Raises as `envelope`."""
+        return ReadOnly(self._layout).manifest(record)
+
+    def open_blob(self, digest: str, size: int) -> AbstractContextManager[Readable]:
+        """The bytes of "sha256:<64 hex>". Raises as `envelope`."""
+        return ReadOnly(self._layout).open_blob(digest, size)
+
+    @contextmanager
+    def arriving(self) -> Iterator[transfer.Arrivals]:
+        """For artifacts that come from elsewhere. Raises NotWritable, NoSpace and the like."""
+        with self.scratch() as stage, translated(self.root):
+            yield transfer.Arrivals(self._layout, stage, self._admit)
+
+    def receive(
+        self, key: str, envelope: bytes, source: Reader, on_progress: OnProgress = ignore_progress
+    ) -> transfer.Received:
+        """Copy an artifact from `source`, every byte verified; see `transfer.Arrivals.receive`."""
+        with self.arriving() as arrivals:
+            return arrivals.receive(key, envelope, source, on_progress)
+
+    def _admit(
+        self,
+        key: str,
+        envelope: bytes,
+        staged: Sequence[blobs.Staged],
+        wanted: Mapping[str, int],
+        temporary: Path,
+    ) -> transfer.Received:
+        with gate.adding(self._layout):
+            transfer.settle(self._layout, staged, wanted)
+            return self._commit(key, envelope, temporary)
+
+    def _commit(self, key: str, envelope: bytes, temporary: Path) -> transfer.Received:
         """The record of `key` after this: the usable one that is there, else that of `envelope`."""
         place = self._layout.record(key)
         # The lock makes check and rename one: of many publishers one wins, and a broken record is replaced once.
         with self._lock("record", key):
             existing = self.lookup(key)
             if existing is not None:
-                return existing
+                return transfer.Received(existing, new=False)
             self._layout.make(place.parent)
             temporary.write_bytes(envelope)
             temporary.chmod(blobs.MODE)
             self._layout.sync(temporary)
             temporary.replace(place)
             self._layout.sync(place.parent)
-        return records.parse(envelope, key)
+        return transfer.Received(records.parse(envelope, key), new=True)
 
     def _rebuild(self, tree: Path, wanted: Manifest) -> trees.Method:
         with self._lock("tree", tree.name):

@@ -1,0 +1,87 @@
+"""A store that is only read: somebody else's, or a mounted one. Nothing is written, no time stamp and no lock."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trtstore import access
+from trtstore.digest import checked_key, hex_of
+from trtstore.errors import Corrupt, Malformed, translated
+from trtstore.layout import Layout
+from trtstore.manifest import Manifest
+from trtstore.records import Record
+
+log = logging.getLogger("trtstore")
+
+
+class ReadOnly:
+    """The store of `layout`, to be read: a `Reader`. It may be written by others meanwhile."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    @classmethod
+    def open(cls, root: Path) -> ReadOnly:
+        """The store below `root`, which need not exist."""
+        return cls(Layout(root.absolute()))
+
+    def __str__(self) -> str:
+        return str(self._layout.root)
+
+    def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None:
+        """As `Store.lookup`; a blob with other times than a store gives is hashed each time, and left as it is."""
+        place = self._layout.record(checked_key(key))
+        with translated(self._layout.root, reading=True):
+            if not os.path.lexists(place):
+                return None
+            try:
+                record = access.read_record(self._layout, key)
+                access.usable_manifest(self._layout, record, mend=False)
+            except Malformed as trouble:
+                (on_problem or log.warning)(f"{place} is taken as absent: {trouble}")
+                return None
+        return record
+
+    def keys(self) -> Iterator[str]:
+        """The keys that have a record, sorted; whether one is usable only `lookup` says."""
+        with translated(self._layout.root, reading=True):
+            yield from access.keys(self._layout)
+
+    def envelope(self, key: str) -> bytes:
+        """The bytes of the record of `key`. Raises Corrupt when it is not there, NotReadable and the like."""
+        with translated(self._layout.root, reading=True), _corrupt():
+            return access.read_envelope(self._layout, checked_key(key))
+
+    def manifest(self, record: Record) -> Manifest:
+        """The record's manifest, strictly parsed; its blobs may be there or not. Raises as `envelope`."""
+        with translated(self._layout.root, reading=True), _corrupt():
+            return access.read_manifest(self._layout, record.manifest)
+
+    @contextmanager
+    def open_blob(self, digest: str, size: int) -> Iterator[io.FileIO]:
+        """The file with the bytes of `digest`, at its beginning. Raises as `envelope`; reads no byte itself."""
+        with translated(self._layout.root, reading=True), _corrupt():
+            place = self._layout.blob(hex_of(digest))
+            try:
+                fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            except FileNotFoundError:
+                raise Malformed(f"the blob {place} is not there") from None
+        with io.FileIO(fd) as file:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+                raise Corrupt(f"the blob {place} is no regular file of {size} bytes")
+            yield file
+
+
+@contextmanager
+def _corrupt() -> Iterator[None]:
+    try:
+        yield
+    except Malformed as trouble:
+        raise Corrupt(str(trouble)) from None
