@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,27 @@ from tests.store.faults.operations import ARTIFACTS, LATER, LOG, World, read_art
 from tests.store.support import KEY
 from trtstore.digest import hash_bytes, is_hex
 from trtstore.layout import STAMP
+
+
+def fingerprint(home: Path) -> str:
+    """A text that is the same for two worlds that differ in nothing but times and the random names of tmp/."""
+    lines = []
+    for folder, folders, files in os.walk(home):
+        for name in folders + files:
+            path = os.path.join(folder, name)  # noqa: PTH118  # called thousands of times
+            status = os.lstat(path)
+            shown = re.sub(r"/tmp/\d+\.[0-9a-f]{16}|\.[0-9a-f]{16}$", "/*", path)
+            lines.append(f"{shown} {status.st_mode:o} {status.st_mtime == STAMP} {_content(path, status)}")
+    return "\n".join(sorted(lines))
+
+
+def _content(path: str, status: os.stat_result) -> str:
+    if stat.S_ISLNK(status.st_mode):
+        return str(Path(path).readlink())
+    if not stat.S_ISREG(status.st_mode) or "/locks/" in path:
+        return ""
+    with open(path, "rb") as file:  # noqa: PTH123  # the same
+        return hash_bytes(file.read())
 
 
 def held_locks(base: Path) -> Iterator[str]:

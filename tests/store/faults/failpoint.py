@@ -23,7 +23,7 @@ _FILLS = ("create", "write", "clone", "truncate", "fsync", "rename", "link", "sy
 #: Which calls can fail in which way; the kernel gives no EMFILE to a write.
 REFUSED_BY = {
     errno.ENOSPC: _FILLS,
-    errno.EDQUOT: _FILLS,
+    errno.EDQUOT: ("create", "write", "mkdir"),
     errno.EACCES: (
         *("create", "open", "opendir", "rename", "link", "symlink", "unlink", "rmdir", "mkdir"),
         *("chmod", "utime", "stat"),
