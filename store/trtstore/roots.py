@@ -17,8 +17,9 @@ from trtstore.layout import VERSION, Layout
 
 def add(layout: Layout, link: Path, tree: Path) -> None:
     """Make `link` a symbolic link to `tree`, and a root. Raises Invalid where something else has that name."""
-    _check_replaceable(link)
-    link = link.parent.resolve() / link.name
+    with translated(link):
+        _check_replaceable(link)
+        link = link.parent.resolve() / link.name
     entry = layout.roots / hash_bytes(os.fsencode(link))
     with translated(layout.root):
         layout.make(layout.roots)
