@@ -115,7 +115,19 @@ def test_a_transfer_that_stops_halfway_is_gone_on_with(bench_of: BenchOf, operat
 def test_the_calls_of_a_publish_are_seen(bench_of: BenchOf) -> None:
     calls = set(bench_of(OPERATIONS[0]).calls)
     assert calls <= set(CALLS)
-    wanted = {"create", "write", "clone", "fsync", "rename", "mkdir", "chmod", "utime", "flock", "unlink", "rmdir"}
+    wanted = {
+        "create",
+        "write",
+        "clone",
+        "fsync",
+        "rename",
+        "mkdir",
+        "chmod",
+        "utime",
+        "flock",
+        "unlink",
+        "rmdir",
+    }
     assert wanted | {"open", "read", "opendir", "readdir", "stat"} <= calls
 
 

@@ -233,4 +233,6 @@ def write_a_record_in_place(world: World) -> None:
 
 
 #: What no store may do; the suite must find it out.
-CARELESS = (Operation("write a record in place", write_a_record_in_place, lambda w: w.publish(KEY), published),)
+CARELESS = (
+    Operation("write a record in place", write_a_record_in_place, lambda w: w.publish(KEY), published),
+)
