@@ -204,7 +204,11 @@ class Store:
             temporary.chmod(blobs.MODE)
             self._layout.sync(temporary)
             temporary.replace(place)
-            self._layout.sync(place.parent)
+            try:
+                self._layout.sync(place.parent)
+            except OSError:
+                place.unlink(missing_ok=True)  # a failed publish adds no record, and who looks now may not rely on it
+                raise
         return records.parse(envelope, key)
 
     def _rebuild(self, tree: Path, wanted: Manifest) -> trees.Method:

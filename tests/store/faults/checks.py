@@ -14,6 +14,8 @@ from tests.store.support import KEY
 from trtstore.digest import hash_bytes, is_hex
 from trtstore.layout import STAMP
 
+_RANDOM = re.compile(r"(?<=tmp/)\d+\.[0-9a-f]{16}|\.[0-9a-f]{16}$")
+
 
 def fingerprint(home: Path) -> str:
     """A text that is the same for two worlds that differ in nothing but times and the random names of tmp/."""
@@ -22,7 +24,7 @@ def fingerprint(home: Path) -> str:
         for name in folders + files:
             path = os.path.join(folder, name)  # noqa: PTH118  # called thousands of times
             status = os.lstat(path)
-            shown = re.sub(r"/tmp/\d+\.[0-9a-f]{16}|\.[0-9a-f]{16}$", "/*", path)
+            shown = _RANDOM.sub("*", path)
             lines.append(f"{shown} {status.st_mode:o} {status.st_mtime == STAMP} {_content(path, status)}")
     return "\n".join(sorted(lines))
 
