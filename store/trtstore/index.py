@@ -79,6 +79,13 @@ class Index:
         self._cache: Any = None
         self._unusable = False
 
+    def close(self) -> None:
+        """Close the database; the next use opens it again."""
+        with self._opening:
+            if self._cache is not None:
+                self._cache.close()
+            self._cache = None
+
     def get(self, table: str, key: str) -> Json | None:
         """The value put under `key` in `table`, or None."""
         name = _name(table, key)

@@ -126,7 +126,7 @@ def _wait(path: Path, on_wait: OnWait | None, patience: float) -> int:
     while True:
         fd = try_exclusive(path)
         if fd is not None:
-            if is_at(fd, path):
+            if _is_ours(fd, path):
                 return fd
             os.close(fd)
             continue  # its last holder removed it in between: the lock of that file guards nothing any more
@@ -154,6 +154,15 @@ def _attempt(fd: int, path: Path) -> bool:
         os.close(fd)
         raise no_locks(error, path) from error
     return True
+
+
+def _is_ours(fd: int, path: Path) -> bool:
+    """As `is_at`; where that cannot be told the descriptor is closed, which frees the lock. Raises as `exclusive`."""
+    try:
+        return is_at(fd, path)
+    except OSError as error:
+        os.close(fd)
+        raise no_locks(error, path) from error
 
 
 def is_at(fd: int, path: Path) -> bool:

@@ -18,16 +18,17 @@ from trtstore.layout import VERSION, Layout
 
 def add(layout: Layout, link: Path, tree: Path) -> None:
     """Make `link` a symbolic link to `tree`, and a root. Raises Invalid where something else has that name."""
-    _check_replaceable(link)
-    link = link.parent.resolve() / link.name
+    with translated(link):
+        _check_replaceable(link)
+        link = link.parent.resolve() / link.name
     entry = layout.roots / hash_bytes(os.fsencode(link))
     with translated(layout.root):
         layout.make(layout.roots)
         # Entry first: a collector that runs in between sees an entry without its link, and that is harmless.
-        _replace(entry, link)
+        _lead(entry, link)
         layout.sync(layout.roots)
     with translated(link):
-        _replace(link, tree)
+        _lead(link, tree)
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,16 @@ def _check_replaceable(link: Path) -> None:
         )
     if os.path.lexists(link):
         raise Invalid(f"{link} exists and is not a link made by a store", "choose another name, or remove it")
+
+
+def _lead(link: Path, target: Path) -> None:
+    """Make `link` lead to `target`: in one call where nothing has its name yet, which a kill cannot cut in two."""
+    try:
+        link.symlink_to(target)
+    except FileExistsError:
+        # A root that is added again, the usual case, leads there already.
+        if not (link.is_symlink() and link.readlink() == target):
+            _replace(link, target)
 
 
 def _replace(link: Path, target: Path) -> None:

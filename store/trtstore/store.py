@@ -76,6 +76,10 @@ class Store:
     def __str__(self) -> str:
         return str(self.root)
 
+    def close(self) -> None:
+        """Let go of the index's database, as before an unmount; it is opened again when it is wanted."""
+        self.index.close()
+
     def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None:
         """The record of `key` when all that it names is there, else None.
 
@@ -283,8 +287,10 @@ class Store:
         temporary: Path,
     ) -> transfer.Received:
         with gate.adding(self._layout):
+            absent = self.lookup(key, on_problem=lambda _: None) is None  # before its lost blobs are back
             transfer.settle(self._layout, staged, wanted)
-            return self._commit(key, envelope, temporary)
+            done = self._commit(key, envelope, temporary)
+        return transfer.Received(done.record, done.new or absent)
 
     def _commit(self, key: str, envelope: bytes, temporary: Path) -> transfer.Received:
         """The record of `key` after this: the usable one that is there, else that of `envelope`."""
@@ -299,7 +305,13 @@ class Store:
             temporary.chmod(blobs.MODE)
             self._layout.sync(temporary)
             temporary.replace(place)
-            self._layout.sync(place.parent)
+            try:
+                self._layout.sync(place.parent)
+            except OSError:
+                place.unlink(
+                    missing_ok=True
+                )  # a failed publish adds no record, and who looks now may not rely on it
+                raise
         return transfer.Received(records.parse(envelope, key), new=True)
 
     def _rebuild(self, tree: Path, wanted: Manifest) -> trees.Method:

@@ -144,6 +144,7 @@ def test_a_disk_that_turned_read_only_is_read_and_not_written(disk: Disk, tmp_pa
     folder = write_files(tmp_path / "out")
     record = publish(store, folder)
     store.materialise(record)
+    store.close()
     subprocess.run(["mount", "-o", "remount,ro", disk.path], check=True)
     store = Store.open(disk.path / "store")
     assert store.lookup(KEY) == record

@@ -1,0 +1,1 @@
+"""Faults at the boundary of the operating system: calls that kill their process, are refused, or do half."""

@@ -1,0 +1,148 @@
+"""Every call to the operating system, in every operation: killed before and after it, refused by it, cut in half."""
+
+from __future__ import annotations
+
+import errno
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.store.faults import failpoint, memory
+from tests.store.faults.bench import Bench
+from tests.store.faults.failpoint import CALLS, CHANGING, REFUSED_BY, Fault, Kind
+from tests.store.faults.operations import CARELESS, OPERATIONS, Operation
+from tests.store.faults.zygote import Outcome, Zygote
+
+pytestmark = pytest.mark.slow
+
+#: The one class for each errno; where reading and writing have a class each, either.
+CLASS_OF = {
+    errno.ENOSPC: {"NoSpace"},
+    errno.EDQUOT: {"NoSpace"},
+    errno.EACCES: {"NotWritable", "NotReadable"},
+    errno.EROFS: {"NotWritable", "NotReadable"},
+    errno.EMFILE: {"TooManyOpenFiles"},
+    errno.ENOLCK: {"NoLocks"},
+    errno.EIO: {"StoreFailure"},
+}
+
+
+@pytest.fixture(scope="module")
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    library = tmp_path_factory.mktemp("library") / "failpoint.so"
+    trouble = failpoint.build(library)
+    if trouble is not None:
+        pytest.skip(trouble)
+    zygote = Zygote(library)
+    yield zygote
+    zygote.close()
+
+
+@pytest.fixture(scope="module")
+def quick_folder() -> Iterator[Path]:
+    with memory.folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def bench_of(zygote: Zygote, quick_folder: Path) -> Callable[[Operation], Bench]:
+    """The bench of an operation, prepared once."""
+    benches: dict[Operation, Bench] = {}
+
+    def get(operation: Operation) -> Bench:
+        if operation not in benches:
+            benches[operation] = Bench(zygote, operation, quick_folder / str(len(benches)))
+        return benches[operation]
+
+    return get
+
+
+operations = pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+BenchOf = Callable[[Operation], Bench]
+
+
+@operations
+@pytest.mark.parametrize("kind", [Kind.KILL_BEFORE, Kind.KILL_AFTER], ids=["before", "after"])
+def test_killed_at_any_call_it_leaves_whole_artifacts_and_nothing_to_repair(
+    bench_of: BenchOf, operation: Operation, kind: Kind
+) -> None:
+    bench = bench_of(operation)
+    found = []
+    for boundary, outcome, findings in bench.each(lambda at: Fault(kind, at, CHANGING)):
+        if outcome.signal != signal.SIGKILL:
+            found.append(f"{boundary}: it was not killed but {outcome}")
+        found += findings
+    assert not found, "\n".join(found)
+
+
+@operations
+@pytest.mark.parametrize("refusal", REFUSED_BY, ids=errno.errorcode.__getitem__)
+@pytest.mark.parametrize("kind", [Kind.REFUSE_ONCE, Kind.REFUSE_FROM_THEN_ON], ids=["once", "from then on"])
+def test_refused_at_any_call_it_is_one_error_that_names_a_path_or_does_its_work(
+    bench_of: BenchOf, operation: Operation, refusal: int, kind: Kind
+) -> None:
+    bench = bench_of(operation)
+    found = []
+    for boundary, outcome, findings in bench.each(lambda at: Fault(kind, at, REFUSED_BY[refusal], refusal)):
+        found += [f"{boundary}: {trouble}" for trouble in wrong_end(bench, outcome, refusal)] + findings
+    assert not found, "\n".join(found)
+
+
+def wrong_end(bench: Bench, outcome: Outcome, refusal: int) -> Iterator[str]:
+    if outcome.signal:
+        yield f"it died by signal {outcome.signal}"
+    if outcome.kept:
+        yield f"it kept {outcome.kept} open"
+    if outcome.raised is not None:
+        name, message = outcome.raised
+        if name not in CLASS_OF[refusal] or str(bench.home) not in message or "\n" in message:
+            yield f"it raised {name}: {message}"
+
+
+@operations
+def test_a_transfer_that_stops_halfway_is_gone_on_with(bench_of: BenchOf, operation: Operation) -> None:
+    bench = bench_of(operation)
+    found = []
+    for boundary, outcome, findings in bench.each(lambda at: Fault(Kind.HALVE, at, ("write", "read"))):
+        if outcome.signal or outcome.raised is not None:
+            found.append(f"{boundary}: {outcome.raised}")
+        found += findings
+    assert not found, "\n".join(found)
+
+
+def test_the_calls_of_a_publish_are_seen(bench_of: BenchOf) -> None:
+    calls = set(bench_of(OPERATIONS[0]).calls)
+    assert calls <= set(CALLS)
+    wanted = {
+        "create",
+        "write",
+        "clone",
+        "fsync",
+        "rename",
+        "mkdir",
+        "chmod",
+        "utime",
+        "flock",
+        "unlink",
+        "rmdir",
+    }
+    assert wanted | {"open", "read", "opendir", "readdir", "stat"} <= calls
+
+
+@pytest.mark.parametrize("operation", CARELESS, ids=str)
+def test_a_writer_that_is_not_atomic_is_found_out(bench_of: BenchOf, operation: Operation) -> None:
+    bench = bench_of(operation)
+    killed = [
+        finding
+        for _, _, findings in bench.each(lambda at: Fault(Kind.KILL_BEFORE, at, CHANGING))
+        for finding in findings
+    ]
+    assert any("is lost" in finding for finding in killed)
+    refused = [
+        trouble
+        for _, outcome, _ in bench.each(lambda at: Fault(Kind.REFUSE_ONCE, at, ("write",), errno.EIO))
+        for trouble in wrong_end(bench, outcome, errno.EIO)
+    ]
+    assert any("it raised OSError" in trouble for trouble in refused)
