@@ -115,7 +115,12 @@ def folder(path: Path, *, alone: bool) -> int | None:
         return None
     except OSError:
         return fd
-    if is_at(fd, path):
+    try:
+        here = is_at(fd, path)
+    except OSError:
+        os.close(fd)
+        raise
+    if here:
         return fd
     os.close(fd)
     return None

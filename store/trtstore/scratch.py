@@ -59,9 +59,9 @@ def _make(home: Path) -> int:
 
 def sweep(layout: Layout) -> None:
     """Remove what killed processes left in tmp/; what cannot be removed is left for the next time."""
-    if layout.tmp.is_symlink() or not layout.tmp.is_dir():
-        return  # nothing is there, or it is somebody else's
     try:
+        if layout.tmp.is_symlink() or not layout.tmp.is_dir():
+            return  # nothing is there, or it is somebody else's
         layout.make(layout.locks)
         gate = locks.try_exclusive(layout.lock("tmp"))
     except (StoreFailure, OSError):

@@ -207,7 +207,8 @@ class Store:
         """The materialised artifact, which no collector removes until the end. Raises as `materialise`."""
         while True:
             made = self.materialise(record)
-            fd = trees.take(made.path, alone=False)
+            with translated(self.root, reading=True):
+                fd = trees.take(made.path, alone=False)
             if fd is not None:
                 break  # else it was removed in between
             time.sleep(locks.POLL)

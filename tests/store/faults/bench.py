@@ -31,7 +31,7 @@ class Bench:
         self._seen: dict[object, list[str]] = {}
         operation.prepare(create(self.home))
         shutil.copytree(self.home, self._template, symlinks=True)
-        self._clean = fingerprint(self.home)
+        self._clean = fingerprint(self.home, index=self._operation.index)
         world = World(self.home)
         self._known = {*half_written(world.base)}
         self._recorded = {path.name for path in world.base.glob("records/*/*")}
@@ -52,7 +52,7 @@ class Bench:
             yield words, outcome, [f"{words}: {finding}" for finding in self._findings(outcome)]
 
     def _run(self, fault: Fault) -> Outcome:
-        if fingerprint(self.home) != self._clean:
+        if fingerprint(self.home, index=self._operation.index) != self._clean:
             shutil.rmtree(self.home)
             shutil.copytree(self._template, self.home, symlinks=True)
         return self._zygote.run(self._operation, self.home, fault)
@@ -60,7 +60,7 @@ class Bench:
     def _findings(self, outcome: Outcome) -> list[str]:
         """What is wrong with the store; the same disk after the same end needs no second look."""
         held = [*held_locks(World(self.home).base)]
-        seen = (fingerprint(self.home), outcome.signal, outcome.raised is None)
+        seen = (fingerprint(self.home, index=self._operation.index), outcome.signal, outcome.raised is None)
         if seen not in self._seen:
             self._seen[seen] = [*self._look(outcome)]
         return [*held, *self._seen[seen]]

@@ -17,10 +17,12 @@ from trtstore.layout import STAMP
 _RANDOM = re.compile(r"(?<=tmp/)\d+\.[0-9a-f]{16}|\.[0-9a-f]{16}$")
 
 
-def fingerprint(home: Path) -> str:
+def fingerprint(home: Path, *, index: bool) -> str:
     """A text that is the same for two worlds that differ in nothing but times and the random names of tmp/."""
     lines = []
     for folder, folders, files in os.walk(home):
+        if not index and "index" in folders:
+            folders.remove("index")
         for name in folders + files:
             path = os.path.join(folder, name)  # noqa: PTH118  # called thousands of times
             status = os.lstat(path)

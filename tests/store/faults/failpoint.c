@@ -32,6 +32,7 @@ enum verdict { PASS, REFUSED, LAST, HALVED };
 
 static struct {
     char folder[PATH_MAX]; /* with a slash at its end */
+    char but[PATH_MAX];    /* a folder below it that does not count, or "" */
     char names[1024];      /* ",open,write,": the calls that count */
     enum kind kind;
     long at;
@@ -41,8 +42,9 @@ static struct {
 static volatile int armed;
 static long counted;
 
-void failpoint_arm(const char *folder, const char *names, int kind, long at, int error, int log) {
+void failpoint_arm(const char *folder, const char *but, const char *names, int kind, long at, int error, int log) {
     snprintf(plan.folder, sizeof plan.folder, "%s/", folder);
+    snprintf(plan.but, sizeof plan.but, "%s", but);
     snprintf(plan.names, sizeof plan.names, "%s", names);
     plan.kind = kind;
     plan.at = at;
@@ -63,6 +65,7 @@ static void die(void) {
 
 static int is_watched(const char *path) {
     size_t length = strlen(plan.folder);
+    if (path && plan.but[0] && !strncmp(path, plan.but, strlen(plan.but))) return 0;
     return armed && path && (!strncmp(path, plan.folder, length) || !strncmp(path, plan.folder, length - 1));
 }
 

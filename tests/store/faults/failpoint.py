@@ -76,11 +76,12 @@ class Library:
     def __init__(self) -> None:
         self._symbols = ctypes.CDLL(None)
 
-    def arm(self, folder: Path, fault: Fault, log: int) -> None:
-        """Count the calls on paths below `folder` from now on, and write each to the descriptor `log`."""
+    def arm(self, folder: Path, but: Path | None, fault: Fault, log: int) -> None:
+        """Count the calls on paths below `folder`, but those below `but`, and write each to the descriptor `log`."""
         names = f",{','.join(fault.names)},"
         self._symbols.failpoint_arm(
             str(folder).encode(),
+            str(but or "").encode(),
             names.encode(),
             ctypes.c_int(fault.kind),
             ctypes.c_long(fault.at),

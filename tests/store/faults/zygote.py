@@ -106,7 +106,7 @@ def _act(operation: Operation, home: Path, fault: Fault, log: int) -> dict[str, 
 
     world = World(home, uncounted)
     raised = None
-    library.arm(home, fault, log)
+    library.arm(home, None if operation.index else world.base / "index", fault, log)
     try:
         operation.act(world)
     except Exception as error:  # noqa: BLE001  # the test says which are right
