@@ -11,10 +11,11 @@ from tests.store.faults.checks import (
     fingerprint,
     half_written,
     held_locks,
+    unusable,
     usable,
     wrong_artifacts,
 )
-from tests.store.faults.failpoint import Fault
+from tests.store.faults.failpoint import Fault, Kind
 from tests.store.faults.operations import Operation, World, create
 from tests.store.faults.zygote import Outcome, Zygote
 from trtstore import Store
@@ -33,12 +34,12 @@ class Bench:
         shutil.copytree(self.home, self._template, symlinks=True)
         self._clean = fingerprint(self.home, index=self._operation.index)
         world = World(self.home)
-        self._known = {*half_written(world.base)}
+        self._known = {*half_written(world.base), *unusable(world)}
         self._recorded = {path.name for path in world.base.glob("records/*/*")}
         self._usable = usable(world)
         outcome = self._run(Fault())
         assert (outcome.signal, outcome.raised, outcome.kept) == (0, None, [])
-        assert self._findings(outcome) == []
+        assert self._findings(outcome, Fault()) == []
         self.calls = [call.split()[0] for call in outcome.calls]
 
     def each(self, fault: Callable[[int], Fault]) -> Iterator[tuple[str, Outcome, list[str]]]:
@@ -49,7 +50,7 @@ class Bench:
             outcome = self._run(fault(at))
             boundary = outcome.calls[at - 1] if len(outcome.calls) >= at else "no call"
             words = f"{fault(at).kind.name} {at} of {total}, {boundary}"
-            yield words, outcome, [f"{words}: {finding}" for finding in self._findings(outcome)]
+            yield words, outcome, [f"{words}: {finding}" for finding in self._findings(outcome, fault(at))]
 
     def _run(self, fault: Fault) -> Outcome:
         if fingerprint(self.home, index=self._operation.index) != self._clean:
@@ -57,21 +58,28 @@ class Bench:
             shutil.copytree(self._template, self.home, symlinks=True)
         return self._zygote.run(self._operation, self.home, fault)
 
-    def _findings(self, outcome: Outcome) -> list[str]:
+    def _findings(self, outcome: Outcome, fault: Fault) -> list[str]:
         """What is wrong with the store; the same disk after the same end needs no second look."""
         held = [*held_locks(World(self.home).base)]
-        seen = (fingerprint(self.home, index=self._operation.index), outcome.signal, outcome.raised is None)
+        # Who is refused from then on cannot take a record back either.
+        alone = fault.kind is Kind.REFUSE_ONCE and outcome.raised is not None
+        seen = (
+            fingerprint(self.home, index=self._operation.index),
+            outcome.signal,
+            outcome.raised is None,
+            alone,
+        )
         if seen not in self._seen:
-            self._seen[seen] = [*self._look(outcome)]
+            self._seen[seen] = [*self._look(outcome, alone)]
         return [*held, *self._seen[seen]]
 
-    def _look(self, outcome: Outcome) -> Iterator[str]:
+    def _look(self, outcome: Outcome, alone: bool) -> Iterator[str]:
         world = World(self.home)
         world.store = Store.open(world.store.root, durability="fast")
-        yield from {*half_written(world.base)} - self._known
+        yield from {*half_written(world.base), *unusable(world)} - self._known
         now = usable(world)
         yield from (f"{key[:4]}… is lost" for key in self._usable - now - {*self._operation.may_remove})
-        if outcome.raised is not None:
+        if alone:
             yield from (f"{key[:4]}… was added by what failed" for key in now - self._recorded)
         yield from wrong_artifacts(world)
         if not outcome.signal and outcome.raised is None:

@@ -67,8 +67,19 @@ def half_written(base: Path) -> Iterator[str]:
 
 
 def usable(world: World) -> set[str]:
-    problems: list[str] = []
-    return {key for key in ARTIFACTS if world.store.lookup(key, on_problem=problems.append) is not None}
+    return {key for key in ARTIFACTS if world.store.lookup(key, on_problem=ignore) is not None}
+
+
+def ignore(_problem: str) -> None:
+    """For who looks up what a test has spoilt."""
+
+
+def unusable(world: World) -> Iterator[str]:
+    """The records that cannot be used: a record comes last, so that no crash or refusal makes one."""
+    for path in world.base.glob("records/??/*"):
+        problems: list[str] = []
+        world.store.lookup(path.name, on_problem=problems.append)
+        yield from problems
 
 
 def wrong_artifacts(world: World) -> Iterator[str]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.store.support import KEY, OTHER, PREDICATE_TYPE, write_files
-from trtstore import Record, Store
+from trtstore import Record, Store, bundle
+from trtstore.digest import hash_bytes
+from trtstore.layout import STAMP
+from trtstore.upkeep import Upkeep
 
 RUN = "a1" * 32
 LATER = "77" * 32
@@ -199,6 +203,82 @@ def rooted(world: World) -> None:
     assert any(entry.readlink() == world.link for entry in (world.base / "roots").iterdir())
 
 
+def use(world: World) -> None:
+    assert world.store.use(KEY) is not None
+
+
+def use_and_verify(world: World) -> None:
+    assert world.store.use(KEY, verify="always") is not None
+
+
+def read(world: World) -> None:
+    with world.store.reading(world.record(KEY)) as made:
+        assert made.path.is_dir()
+
+
+def publish_two(world: World) -> None:
+    world.materialise(world.publish(KEY).key)
+    world.publish(RUN)
+    leave_a_dead_scratch(world)
+    write_files(world.base / "blobs" / "sha256" / "00", {"0" * 64: b"named by nobody"})
+
+
+def collect_all(world: World) -> None:
+    """Everything but the rooted artifact goes."""
+    Upkeep(world.store).collect(0, grace=0)
+
+
+def collected(world: World) -> None:
+    assert sorted(world.store.keys()) == [OTHER]
+    assert read_artifact(world.home / "kept") == ARTIFACTS[OTHER]
+    # What a collection leaves, the next one takes.
+    Upkeep(world.store).collect(0, grace=0)
+    blobs = [path for path in (world.base / "blobs").rglob("*") if path.is_file()]
+    assert len(blobs) == len(ARTIFACTS[OTHER]) + 1
+
+
+def verify_all(world: World) -> None:
+    Upkeep(world.store).verify()
+
+
+def spoil(world: World) -> None:
+    """A blob with other bytes and the times that a store gives, so that only a verify sees it; and its tree."""
+    change_a_blob(world)
+    blob = world.base / "blobs" / "sha256" / hash_bytes(ARTIFACTS[KEY]["engine.bin"])[:2]
+    blob /= hash_bytes(ARTIFACTS[KEY]["engine.bin"])
+    os.utime(blob, (STAMP, STAMP))
+    blob.chmod(0o444)
+    world.materialise(KEY)
+
+
+def healed(world: World) -> None:
+    assert world.store.lookup(KEY) is None
+    world.publish(KEY)
+    published(world)
+
+
+def pin(world: World) -> None:
+    Upkeep(world.store).pin(KEY, "a test")
+
+
+def pinned(world: World) -> None:
+    assert [*Upkeep(world.store).pins()] == [KEY]
+
+
+def pack(world: World) -> None:
+    world.publish(KEY)
+    with (world.home / "bundle").open("wb") as file:
+        bundle.export_to(world.store, [KEY], file)
+    record = world.base / "records" / KEY[:2] / KEY
+    record.unlink()
+    world.blob(ARTIFACTS[KEY]["engine.bin"]).unlink()
+
+
+def unpack(world: World) -> None:
+    with (world.home / "bundle").open("rb") as file:
+        list(bundle.import_from(world.store, file))
+
+
 def row_is_right_or_absent(world: World) -> None:
     assert world.store.index.get("test", "row") in (["value"], None)
 
@@ -219,6 +299,14 @@ OPERATIONS = (
     Operation("materialise over a changed tree", lambda w: w.materialise(KEY), change_a_tree, tree_is(KEY)),
     Operation("add a root", add_root, lambda w: w.publish(KEY), rooted),
     Operation("lead a root elsewhere", add_root, root_another, rooted),
+    Operation("use", use, lambda w: w.publish(KEY), published),
+    Operation("use and verify", use_and_verify, lambda w: w.publish(KEY), published),
+    Operation("read", read, lambda w: w.publish(KEY), tree_is(KEY)),
+    Operation("collect", collect_all, publish_two, collected, may_remove=(KEY, RUN)),
+    Operation("verify what is sound", verify_all, lambda w: w.materialise(w.publish(KEY).key), published),
+    Operation("verify what is spoilt", verify_all, spoil, healed, may_remove=(KEY,)),
+    Operation("pin", pin, verify=pinned),
+    Operation("import a bundle", unpack, pack, published),
     Operation("put the first row", put_a_row, verify=row_is_right_or_absent, index=True, every=7),
     Operation("put another row", put_a_row, put_one_row, row_is_right_or_absent, index=True, every=7),
 )

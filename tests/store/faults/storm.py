@@ -61,20 +61,20 @@ def publish(worker: Worker) -> None:
 def build(worker: Worker) -> None:
     number = worker.any_key()
     with worker.store.building(key_of(number), who="a worker"):
-        if worker.store.lookup(key_of(number)) is None:
+        if look(worker.store, number) is None:
             publish(Worker(worker.store, worker.dice, number, worker.pipe))
 
 
 def materialise(worker: Worker) -> None:
     number = worker.any_key()
-    record = worker.store.lookup(key_of(number))
+    record = look(worker.store, number)
     if record is not None:
         check(worker.store, number, record)
 
 
 def look_up(worker: Worker) -> None:
     number = worker.any_key()
-    record = worker.store.lookup(key_of(number))
+    record = look(worker.store, number)
     if record is not None and record.labels != {"number": str(number)}:
         raise AssertionError(f"key {number} is a hit with the labels {record.labels}")
 
@@ -98,6 +98,15 @@ def publish_folder(store: Store, number: int, folder: Path) -> Record:
         predicate={},
         labels={"number": str(number)},
     )
+
+
+def look(store: Store, number: int) -> Record | None:
+    """The record of `number`. Raises AssertionError where it is there and unusable: a record comes last."""
+    problems: list[str] = []
+    record = store.lookup(key_of(number), on_problem=problems.append)
+    if problems:
+        raise AssertionError(problems[0])
+    return record
 
 
 def check(store: Store, number: int, record: Record) -> None:
@@ -157,7 +166,7 @@ class Storm:
         """No key that was published is lost, and no hit is partial: all keys of the window, some older ones."""
         older = self._dice.sample(sorted(self.complete), min(5, len(self.complete)))
         for number in {*range(newest - WINDOW + 1, newest + 1), *older}:
-            record = self._store.lookup(key_of(number))
+            record = self._store.lookup(key_of(number), on_problem=self._find)
             if record is None and number in self.complete:
                 self._find(f"key {number} was published and is lost")
             if record is not None and record.manifest != manifest_of(number):
@@ -173,7 +182,7 @@ class Storm:
         yield from half_written(base)
         yield from (f"tmp/{path.name} is left over" for path in (base / "tmp").iterdir())
         for number in sorted(self.complete):
-            record = self._store.lookup(key_of(number))
+            record = self._store.lookup(key_of(number), on_problem=self._find)
             if record is None:
                 yield f"key {number} was published and is lost"
                 continue
