@@ -14,6 +14,15 @@ from trtstore.manifest import Manifest
 from trtstore.records import Record
 
 
+def has_record(layout: Layout, key: str) -> bool:
+    """Whether something has the name of the record of `key`. Raises OSError where that cannot be told."""
+    try:
+        layout.record(key).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def read_record(layout: Layout, key: str) -> Record:
     """The record of `key`, as it is written. Raises Malformed, OSError."""
     return records.parse(read_envelope(layout, key), key)

@@ -40,8 +40,9 @@ def collect(
 
     Whatever was used within `grace` seconds stays. Raises NotWritable and the like.
     """
-    if not layout.base.is_dir():
-        return Plan(limit)
+    with translated(layout.root, reading=True):
+        if not layout.base.is_dir():
+            return Plan(limit)
     scratch.sweep(layout)
     with translated(layout.root, reading=True):
         for _ in Catalog(layout, index).summaries(blobs=True, on_parsed=on_parsed):

@@ -38,7 +38,7 @@ class ReadOnly:
         """As `Store.lookup`; a blob with other times than a store gives is hashed each time, and left as it is."""
         place = self._layout.record(checked_key(key))
         with translated(self._layout.root, reading=True):
-            if not os.path.lexists(place):
+            if not access.has_record(self._layout, key):
                 return None
             try:
                 record = access.read_record(self._layout, key)

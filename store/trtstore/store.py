@@ -89,9 +89,7 @@ class Store:
         """
         path = self._layout.record(checked_key(key))
         with translated(self.root, reading=True):
-            try:
-                path.lstat()
-            except (FileNotFoundError, NotADirectoryError):
+            if not access.has_record(self._layout, key):
                 return None
             try:
                 record = access.read_record(self._layout, key)
@@ -109,8 +107,9 @@ class Store:
         `verify` says how often every byte is read again: "always", "sample" (one use in twenty) or "never". What is
         found damaged is quarantined, told to `on_problem`, and a miss. Raises as `lookup`.
         """
-        if not os.path.lexists(self._layout.record(checked_key(key))):
-            return None
+        with translated(self.root, reading=True):
+            if not access.has_record(self._layout, checked_key(key)):
+                return None  # nothing is written for a miss
         with ExitStack() as held:
             with suppress(NotWritable, NoLocks, NoSpace):  # then nobody removes from it either
                 held.enter_context(gate.adding(self._layout))

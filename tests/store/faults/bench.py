@@ -34,7 +34,7 @@ class Bench:
         shutil.copytree(self.home, self._template, symlinks=True)
         self._clean = fingerprint(self.home, index=self._operation.index)
         world = World(self.home)
-        self._known = {*half_written(world.base), *unusable(world)}
+        self._known = {*half_written(world.base), *unusable(world, self._operation.may_remove)}
         self._recorded = {path.name for path in world.base.glob("records/*/*")}
         self._usable = usable(world)
         outcome = self._run(Fault())
@@ -76,7 +76,8 @@ class Bench:
     def _look(self, outcome: Outcome, alone: bool) -> Iterator[str]:
         world = World(self.home)
         world.store = Store.open(world.store.root, durability="fast")
-        yield from {*half_written(world.base), *unusable(world)} - self._known
+        self._operation.again(world)
+        yield from {*half_written(world.base), *unusable(world, self._operation.may_remove)} - self._known
         now = usable(world)
         yield from (f"{key[:4]}… is lost" for key in self._usable - now - {*self._operation.may_remove})
         if alone:

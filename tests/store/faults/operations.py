@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -101,9 +102,9 @@ def nothing(_world: World) -> None:
 class Operation:
     """`act` is what faults befall, in a world that `prepare` completed; `verify` asserts that it did its work.
 
-    Keys that are usable before stay usable, but those that the operation `may_remove`. Faults befall every call
-    but those on the index, whose failures never matter; with `index` on it too, and then one in `every`, for SQLite
-    makes hundreds.
+    Keys that are usable before stay usable, but those that the operation `may_remove`. `again` is what ends the work
+    of one that was cut short. Faults befall every call but those on the index, whose failures never matter; with
+    `index` on it too, and then one in `every`, for SQLite makes hundreds.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Operation:
     prepare: Callable[[World], object] = nothing
     verify: Callable[[World], object] = nothing
     may_remove: tuple[str, ...] = ()
+    again: Callable[[World], object] = nothing
     index: bool = False
     every: int = 1
 
@@ -212,7 +214,7 @@ def use_and_verify(world: World) -> None:
 
 
 def read(world: World) -> None:
-    with world.store.reading(world.record(KEY)) as made:
+    with world.store.reading(world.record(KEY)) as made, world.uncounted():
         assert made.path.is_dir()
 
 
@@ -275,8 +277,9 @@ def pack(world: World) -> None:
 
 
 def unpack(world: World) -> None:
-    with (world.home / "bundle").open("rb") as file:
-        list(bundle.import_from(world.store, file))
+    with world.uncounted():
+        data = (world.home / "bundle").read_bytes()
+    list(bundle.import_from(world.store, io.BytesIO(data)))
 
 
 def row_is_right_or_absent(world: World) -> None:
@@ -304,7 +307,7 @@ OPERATIONS = (
     Operation("read", read, lambda w: w.publish(KEY), tree_is(KEY)),
     Operation("collect", collect_all, publish_two, collected, may_remove=(KEY, RUN)),
     Operation("verify what is sound", verify_all, lambda w: w.materialise(w.publish(KEY).key), published),
-    Operation("verify what is spoilt", verify_all, spoil, healed, may_remove=(KEY,)),
+    Operation("verify what is spoilt", verify_all, spoil, healed, (KEY,), verify_all),
     Operation("pin", pin, verify=pinned),
     Operation("import a bundle", unpack, pack, published),
     Operation("put the first row", put_a_row, verify=row_is_right_or_absent, index=True, every=7),
