@@ -9,14 +9,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from platformdirs import user_cache_path
-
 import trtbuild
-from trtbuild import compose, pipeline, schema
+from trtbuild import compose, pipeline, schema, stores
 from trtbuild.errors import InputError, StoreError, TrtbuildError
 from trtbuild.plan import Plan
 from trtbuild.plan import plan as make_plan
@@ -101,7 +98,7 @@ def _point(verb: Callable[[_Job], None], config: schema.Config, outcome: _Outcom
     """One config, start to end. Its own error is told here, so that the others of a sweep go on."""
     outcome.json = config.output is schema.Output.json
     try:
-        store = Store.open(_root(config.store), durability=config.store.durability.value)
+        store = Store.open(stores.root(config.store.root), durability=config.store.durability.value)
         resolved = resolve(config, store.index)
         plan = make_plan(resolved.recipe, config.until)
         watcher = terminal.watcher(None if outcome.json else sys.stdout)
@@ -177,12 +174,6 @@ def _verb(args: list[str]) -> tuple[Callable[[_Job], None], list[str]]:
         f"did you mean {near[0]}?" if near else f"verbs: {', '.join(VERBS)}; options are written name=value"
     )
     raise InputError(f"there is no verb {args[0]!r}", hint=hint)
-
-
-def _root(conf: schema.StoreConf) -> Path:
-    """store.root, else $TRTBUILD_STORE, else the platform's cache folder."""
-    named = conf.root or os.environ.get("TRTBUILD_STORE")
-    return Path(named).expanduser().absolute() if named else user_cache_path("trtbuild")
 
 
 def _failed(error: TrtbuildError, outcome: _Outcome) -> None:

@@ -49,7 +49,7 @@ def build(plan: Plan, session: Session) -> Result:
 def fetch(plan: Plan, session: Session) -> Result:
     """As build, but a miss is NotInStoreError."""
     _check_out(session.config.out)
-    record = session.store.lookup(plan.final.key)
+    record = session.use(plan.final.key)
     if record is None:
         raise NotInStoreError(
             f"{plan.final.name} {plan.final.key[:12]} is not in the store {session.store.root}",
@@ -70,20 +70,19 @@ def generate(result: Result, session: Session) -> Mapping[str, Any]:
         "raw": config.generate.raw,
     }
     worker = COMPILERS[result.plan.recipe.tools.name].generate
-    with tempfile.TemporaryDirectory(
-        prefix="trtbuild-run-"
-    ) as home:  # not the store's: that may be read-only
-        return session.use("generate", worker, options, result.plan.final, result.path, Path(home)).facts
+    # Not the store's folder: that may be read-only. Its tree is held for as long as the engine is loaded from it.
+    with tempfile.TemporaryDirectory(prefix="trtbuild-run-") as home, session.store.reading(result.record):
+        return session.load("generate", worker, options, result.plan.final, result.path, Path(home)).facts
 
 
 def _ensure(planned: Planned, plan: Plan, session: Session) -> Record:
     store, refresh = session.store, session.config.refresh
-    record = store.lookup(planned.key)
-    if record is not None and not refresh:
+    record = None if refresh else session.use(planned.key)
+    if record is not None:
         return _hit(planned, record, session)
     session.preflight(planned)
     with store.building(planned.key, who=session.who(planned), on_wait=session.on_wait):
-        first = store.lookup(planned.key)
+        first = store.lookup(planned.key) if refresh else session.use(planned.key)
         if first is not None and not refresh:
             return _hit(planned, first, session)
         inputs = {up.name: store.materialise(_ensure(up, plan, session)).path for up in planned.inputs}
@@ -118,6 +117,7 @@ def _run(
             predicate=provenance.predicate(planned, plan, ran, checked, started, time.time()),
             labels=provenance.labels(planned, plan),
             attachments={"log": ran.log},
+            seconds=ran.seconds,
         )
         session.ended(
             StepResult(planned.name, planned.key, "built", ran.seconds, size, ran.peak_memory_bytes)
@@ -137,7 +137,7 @@ def _check(planned: Planned, plan: Plan, out: Path, home: Path, session: Session
     home.mkdir()
     options = {"prompt": conf.prompt, "max_tokens": conf.max_tokens, "raw": False}
     try:
-        ran = session.use("check", COMPILERS[plan.recipe.tools.name].check, options, planned, out, home)
+        ran = session.load("check", COMPILERS[plan.recipe.tools.name].check, options, planned, out, home)
     except BuildError as error:
         error.hint = error.hint or "the engine is not kept; check=none keeps one unchecked"
         raise
@@ -149,11 +149,12 @@ def _model_files(planned: Planned, session: Session) -> Mapping[str, Path]:
     identity = str(planned.fields["model.identity"])
     step = Step("source", 1, "", {}, reads_model=True)
     key, store = key_of(step, identity, {}), session.store
-    record = store.lookup(key)
+    record = session.use(key)
     if record is None:
         with store.building(key, who=session.who(planned), on_wait=session.on_wait), store.scratch() as keep:
-            record = store.lookup(key)
+            record = session.use(key)
             if record is None:
+                began = time.monotonic()
                 files = session.source.fetch(keep, session.on_fetch)
                 if not any(path.is_relative_to(keep) for path in files.values()):
                     return files
@@ -164,6 +165,7 @@ def _model_files(planned: Planned, session: Session) -> Mapping[str, Path]:
                     predicate_type=provenance.PREDICATE_TYPE,
                     predicate=provenance.download(explain(step, identity, {}), origin),
                     labels={"step": "source", "model": origin},
+                    seconds=time.monotonic() - began,
                 )
     tree = store.materialise(record).path
     return {file.path: tree / file.path for file in session.source.files()}

@@ -75,6 +75,12 @@ class Durability(Enum):
     fast = "fast"
 
 
+class Verify(Enum):
+    always = "always"
+    sample = "sample"
+    never = "never"
+
+
 @dataclass
 class WheelConf:
     sha256: str = MISSING
@@ -152,6 +158,7 @@ class ExecutorConf:
 class StoreConf:
     root: str | None = None
     durability: Durability = Durability.full
+    verify: Verify = Verify.never
 
 
 @dataclass

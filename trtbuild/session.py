@@ -19,7 +19,8 @@ from trtbuild.key import TOOL
 from trtbuild.plan import Planned
 from trtbuild.sources import Source
 from trtbuild.worker import matches
-from trtstore import Holder, Store
+from trtstore import Holder, Record, Store
+from trtstore.store import Verify
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,12 @@ class Session:
         )
         return self._run(task, out, home)
 
-    def use(
+    def use(self, key: str) -> Record | None:
+        """The record of `key`, which counts as used; None, and a word why, where what is there is damaged."""
+        verify: Verify = self.config.store.verify.value
+        return self.store.use(key, verify=verify, on_problem=self.watcher.note)
+
+    def load(
         self, name: str, worker: str, options: Mapping[str, Any], planned: Planned, engine: Path, home: Path
     ) -> process.Ran:
         """Run a worker that loads the engine in the folder `engine`. Raises InputError, BuildError."""

@@ -232,8 +232,9 @@ class Planner:
         return sorted(found, key=lambda item: (item[2].density, item[0].used, item[0].key))
 
     def _must_stay(self, summary: Summary) -> str | None:
-        if summary.key in self._keep.keys:
-            return self._keep.keys[summary.key]
+        reason = self._keep.keys.get(summary.key) or self._keep.trees.get(summary.manifest)
+        if reason is not None:
+            return reason
         if summary.used >= self._keep.horizon:
             return self._keep.since
         return self._in_use(self._layout.tree(summary.manifest))

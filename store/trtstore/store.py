@@ -100,9 +100,16 @@ class Store:
         return record
 
     def use(
-        self, key: str, *, verify: Verify = "never", on_problem: Callable[[str], None] | None = None
+        self,
+        key: str,
+        *,
+        verify: Verify = "never",
+        on_problem: Callable[[str], None] | None = None,
+        count: bool = True,
     ) -> Record | None:
-        """As `lookup`, and the artifact counts as used: collectors keep it for their grace period from now on.
+        """As `lookup`, and the artifact is in use: collectors keep it for their grace period from now on.
+
+        `count` says whether the statistics call it a hit.
 
         `verify` says how often every byte is read again: "always", "sample" (one use in twenty) or "never". What is
         found damaged is quarantined, told to `on_problem`, and a miss. Raises as `lookup`.
@@ -122,7 +129,8 @@ class Store:
                 (on_problem or log.warning)(trouble)
             if found and self.lookup(key, on_problem=lambda _: None) is None:
                 return None
-        usage.hit(self.index, key)
+        if count:
+            usage.hit(self.index, key)
         return record
 
     def _touch(self, key: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from trtstore import collect, locks, pins, roots, verify
 from trtstore.catalog import Catalog, OnParsed
@@ -48,6 +48,11 @@ class Upkeep:
     ) -> list[verify.Finding]:
         """Read every byte of the artifacts of `keys`, or of the whole store, and quarantine what is damaged."""
         return verify.verify(self._layout, keys, on_bytes)
+
+    def size(self, keys: Sequence[str] | None = None) -> int:
+        """Bytes of the blobs that `verify` will read. Raises NotReadable and the like."""
+        with translated(self._layout.root, reading=True):
+            return verify.total_bytes(self._layout, keys)
 
     def collect(
         self,

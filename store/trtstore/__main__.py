@@ -1,0 +1,7 @@
+"""`python -m trtstore --store PATH …`."""
+
+import sys
+
+from trtstore.cli import main
+
+sys.exit(main())

@@ -1,0 +1,286 @@
+"""The command `trtstore`: see what a store holds, keep some of it, verify it, collect the rest, carry it elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from trtstore import bundle, query, show, words
+from trtstore.errors import Invalid, StoreFailure, translated
+from trtstore.locks import Holder
+from trtstore.progress import Progress
+from trtstore.protocols import Readable
+from trtstore.show import Output
+from trtstore.store import Store
+from trtstore.upkeep import GRACE, Upkeep
+
+ROOT = "TRTSTORE_ROOT"
+BAD_INPUT, NOT_THERE, REFUSED, INTERRUPTED = 2, 3, 4, 130
+
+_EPILOG = """\
+A KEY is its first digits, as many as make it the only one. WHAT is keys, or label=value for all with that label.
+exit codes: 0, 2 bad input, 3 not in the store, 4 the store refused or is damaged, 130 interrupted.
+"""
+
+
+def main(argv: Sequence[str] | None = None, default_root: Callable[[], Path] | None = None) -> int:
+    """Run one command line; returns its exit code. `default_root` says where the store is when nobody does."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    args = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    output = Output(getattr(args, "json", False))
+    try:
+        store = Store.open(_root(getattr(args, "store", None), default_root))
+        code: int = args.run(store, args, output)
+        return code
+    except query.NotThere as failure:
+        return _failed(output, failure, NOT_THERE)
+    except Invalid as failure:
+        return _failed(output, failure, BAD_INPUT)
+    except StoreFailure as failure:
+        return _failed(output, failure, REFUSED)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our stdout has gone
+        return 141
+
+
+def _ls(store: Store, args: argparse.Namespace, output: Output) -> int:
+    extra, labels = query.split(args.labels)
+    if extra:
+        raise Invalid(f"{extra[0]!r} is no label", "filters are written label=value: trtstore ls model=llama")
+    progress = Progress("reading new records")
+    found = query.rows(store, labels, progress.count)
+    progress.close()
+    show.rows(output, found, sort=args.sort, reverse=args.reverse, full=args.full)
+    return 0
+
+
+def _show(store: Store, args: argparse.Namespace, output: Output) -> int:
+    show.record(output, store, query.record_of(store, query.key_of(store, args.key)))
+    return 0
+
+
+def _diff(store: Store, args: argparse.Namespace, output: Output) -> int:
+    first, second = (query.record_of(store, query.key_of(store, key)) for key in (args.first, args.second))
+    show.differences(output, first, second, query.differences(store, first, second))
+    return 0
+
+
+def _path(store: Store, args: argparse.Namespace, output: Output) -> int:
+    key = query.key_of(store, args.key)
+    query.record_of(store, key)
+    record = store.use(key, verify="always" if args.verify else "never")
+    if record is None:
+        raise StoreFailure(f"{key} is damaged", "`trtstore verify` says how; build it again")
+    made = store.materialise(record)
+    output.say({"key": key, "path": str(made.path), "materialised": made.method}, [str(made.path)])
+    return 0
+
+
+def _verify(store: Store, args: argparse.Namespace, output: Output) -> int:
+    keys = query.select(store, args.what) if args.what else None
+    upkeep = Upkeep(store)
+    progress = Progress("verifying", upkeep.size(keys))
+    findings = upkeep.verify(keys, on_bytes=progress.add)
+    progress.close()
+    show.findings(output, findings, progress.done, progress.seconds)
+    return REFUSED if findings else 0
+
+
+def _gc(store: Store, args: argparse.Namespace, output: Output) -> int:
+    def on_wait(holder: Holder) -> None:
+        print(f"waiting for {holder.who}", file=sys.stderr)
+
+    progress = Progress("reading new records")
+    plan = Upkeep(store).collect(
+        args.max_size, grace=args.grace, dry_run=args.dry_run, on_parsed=progress.count, on_wait=on_wait
+    )
+    progress.close()
+    show.plan(output, plan, dry_run=args.dry_run, everything=args.all)
+    return 0
+
+
+def _pin(store: Store, args: argparse.Namespace, output: Output) -> int:
+    # A key that is not here yet can be pinned: whoever pins a release need not have built it.
+    key = args.key if len(args.key) == 64 else query.key_of(store, args.key)
+    Upkeep(store).pin(key, args.note)
+    output.say({"key": key, "pinned": True}, [f"pinned {key}"])
+    return 0
+
+
+def _unpin(store: Store, args: argparse.Namespace, output: Output) -> int:
+    upkeep = Upkeep(store)
+    found = [key for key in upkeep.pins() if key.startswith(args.key)]
+    if len(found) != 1:
+        raise query.NotThere(
+            f"{len(found)} pinned keys begin with {args.key}", "`trtstore roots` shows the pins"
+        )
+    upkeep.unpin(found[0])
+    output.say({"key": found[0], "pinned": False}, [f"unpinned {found[0]}"])
+    return 0
+
+
+def _roots(store: Store, _args: argparse.Namespace, output: Output) -> int:
+    upkeep = Upkeep(store)
+    show.roots(output, upkeep.roots(), upkeep.pins())
+    return 0
+
+
+def _stats(store: Store, args: argparse.Namespace, output: Output) -> int:
+    progress = Progress("reading new records")
+    found = query.rows(store, {}, progress.count)
+    plan = Upkeep(store).collect(dry_run=True)
+    progress.close()
+    show.stats(output, store, found, plan, by=args.by)
+    return 0
+
+
+def _export(store: Store, args: argparse.Namespace, output: Output) -> int:
+    keys = list(store.keys()) if args.all else query.select(store, args.what)
+    if not keys:
+        raise Invalid("nothing was named", "name keys or labels, or --all")
+    progress = Progress("writing")
+    with store.scratch():  # for as long as this is held no collector takes what is used from now on
+        for key in keys:
+            if store.use(key, count=False) is None:
+                query.record_of(store, key)
+        if args.output == "-":
+            count = bundle.export_to(store, keys, sys.stdout.buffer, progress.tell)
+            sys.stdout.buffer.flush()
+        else:
+            count = bundle.export_file(store, keys, Path(args.output), progress.tell)
+    progress.close()
+    shown = f"wrote {count} artifacts ({words.size(progress.done)}) to {args.output}"
+    if args.output == "-":
+        print(shown, file=sys.stderr)
+    else:
+        output.say({"file": args.output, "artifacts": count, "bytes": progress.done, "keys": keys}, [shown])
+    return 0
+
+
+def _import(store: Store, args: argparse.Namespace, output: Output) -> int:
+    progress = Progress("reading")
+    with ExitStack() as opened:
+        file: Readable = sys.stdin.buffer
+        if args.file != "-":
+            with translated(Path(args.file), reading=True):
+                file = opened.enter_context(Path(args.file).open("rb"))
+        received = list(bundle.import_from(store, file, progress.add))
+    progress.close()
+    new = sum(one.new for one in received)
+    output.say(
+        {"artifacts": [{"key": one.record.key, "new": one.new} for one in received]},
+        [f"{one.record.key} {'new' if one.new else 'was here'}" for one in received],
+    )
+    print(f"{new} new, {len(received) - new} were here", file=sys.stderr)
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line in the words of the other errors, in place of the usage and the message."""
+        print(f"error: {message}\nhint: `{self.prog} --help`", file=sys.stderr)
+        raise SystemExit(BAD_INPUT)
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = _Parser(add_help=False)
+    common.add_argument("--store", metavar="PATH", default=argparse.SUPPRESS, help="the store's root folder")
+    common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON document")
+    parser = _Parser(
+        prog="trtstore",
+        description=__doc__,
+        epilog=_EPILOG,
+        parents=[common],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable[..., int], about: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=about, description=about, parents=[common])
+        made.set_defaults(run=run)
+        return made
+
+    ls = command("ls", _ls, "list artifacts, the one that was used last first")
+    ls.add_argument("labels", nargs="*", metavar="LABEL=VALUE", help="only those with this label")
+    ls.add_argument("--sort", choices=sorted(show.SORTS), default="used", help="by what (default: used)")
+    ls.add_argument("--reverse", action="store_true", help="the other way round")
+    ls.add_argument("--full", action="store_true", help="whole keys")
+    one = command("show", _show, "all that is known of one artifact")
+    one.add_argument("key", metavar="KEY")
+    diff = command("diff", _diff, "what differs between two artifacts, field by field and file by file")
+    diff.add_argument("first", metavar="KEY")
+    diff.add_argument("second", metavar="KEY")
+    path = command("path", _path, "print the folder of an artifact, made where it is not there")
+    path.add_argument("key", metavar="KEY")
+    path.add_argument("--verify", action="store_true", help="read every byte first")
+    verify = command("verify", _verify, "read every byte, and quarantine what is damaged (then exit code 4)")
+    verify.add_argument("what", nargs="*", metavar="WHAT", help="default: the whole store")
+    _gc_parser(command("gc", _gc, "remove garbage, and above a size what is cheapest to lose, saying why"))
+    pin = command("pin", _pin, "keep an artifact until it is unpinned")
+    pin.add_argument("key", metavar="KEY")
+    pin.add_argument("--note", default="", help="why, for people")
+    command("unpin", _unpin, "let gc have it again").add_argument("key", metavar="KEY")
+    command("roots", _roots, "what keeps artifacts: links made by out=…, and pins")
+    stats = command("stats", _stats, "totals: artifacts, bytes, what sharing and uses saved")
+    stats.add_argument("--by", metavar="LABEL", default="step", help="group by this label (default: step)")
+    export = command("export", _export, "write artifacts to one file, for a site without a network")
+    export.add_argument("what", nargs="*", metavar="WHAT")
+    export.add_argument("--all", action="store_true", help="the whole store")
+    export.add_argument("-o", "--output", metavar="FILE", required=True, help="- is standard output")
+    command("import", _import, "take in such a file, every byte verified").add_argument(
+        "file", metavar="FILE"
+    )
+    return parser
+
+
+def _gc_parser(gc: argparse.ArgumentParser) -> None:
+    gc.add_argument(
+        "--max-size", metavar="SIZE", type=_size, help="200GB, 10GiB; without it only garbage goes"
+    )
+    gc.add_argument(
+        "--grace", metavar="SPAN", type=_span, default=GRACE, help="leave what was used within (1h)"
+    )
+    gc.add_argument("--dry-run", action="store_true", help="say what would go, and remove nothing")
+    gc.add_argument("--all", action="store_true", help="say of every artifact why it stays, too")
+
+
+def _size(text: str) -> int:
+    try:
+        return words.parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _span(text: str) -> float:
+    try:
+        return words.parse_span(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _root(named: str | None, default_root: Callable[[], Path] | None) -> Path:
+    chosen = named or os.environ.get(ROOT)
+    if chosen:
+        return Path(chosen).expanduser()
+    if default_root is None:
+        raise Invalid("which store?", f"--store PATH, or set {ROOT}")
+    return default_root()
+
+
+def _failed(output: Output, failure: StoreFailure, code: int) -> int:
+    output.fail(failure.message, failure.hint, code)
+    return code
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

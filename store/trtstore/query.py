@@ -1,0 +1,120 @@
+"""Questions about a store: which artifacts, which one, and what is different between two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trtstore import access, usage
+from trtstore.catalog import OnParsed, Summary
+from trtstore.errors import Invalid, StoreFailure, translated
+from trtstore.records import Record
+from trtstore.store import Store
+from trtstore.upkeep import Upkeep
+
+MIN_PREFIX = 4  # digits of a key that a person may give
+
+
+class NotThere(StoreFailure):
+    """No record has this key, or these labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One artifact of a listing. `seconds` is what building it took, where that is known."""
+
+    summary: Summary
+    hits: int
+    seconds: float | None
+
+    @property
+    def saved(self) -> float | None:
+        """Seconds of building that the uses of it saved."""
+        return None if self.seconds is None else self.hits * self.seconds
+
+
+def rows(store: Store, labels: Mapping[str, str], on_parsed: OnParsed = lambda _: None) -> list[Row]:
+    """The artifacts with these labels, the one that was used last first. Raises NotReadable and the like."""
+    hits, built = usage.hits(store.index), usage.build_seconds(store.index)
+    with translated(store.root, reading=True):
+        found = [
+            Row(summary, hits.get(summary.key, 0), built.get(summary.key, summary.seconds))
+            for summary in Upkeep(store).catalog.summaries(on_parsed=on_parsed)
+            if all(summary.labels.get(name) == value for name, value in labels.items())
+        ]
+    found.sort(key=lambda row: row.summary.used, reverse=True)
+    return found
+
+
+def key_of(store: Store, prefix: str) -> str:
+    """The one key that begins with `prefix`. Raises Invalid where it is no prefix or not the only one, NotThere."""
+    if len(prefix) < MIN_PREFIX or not set(prefix) <= set("0123456789abcdef") or len(prefix) > 64:
+        raise Invalid(
+            f"{prefix!r} is no key: a key is 64 hexadecimal digits, of which {MIN_PREFIX} or more will do",
+            "`trtstore ls` shows the keys",
+        )
+    found = list(store.keys(prefix))
+    if not found:
+        raise NotThere(f"no key begins with {prefix} in {store.root}", "`trtstore ls` shows the keys")
+    if len(found) > 1:
+        shown = ", ".join(key[: len(prefix) + 6] for key in found[:5])
+        raise Invalid(f"{len(found)} keys begin with {prefix}: {shown}", "give more digits")
+    return found[0]
+
+
+def select(store: Store, words: Sequence[str]) -> list[str]:
+    """The keys that `words` mean: prefixes of keys, and all with the labels where words are label=value."""
+    prefixes, labels = split(words)
+    keys = [key_of(store, prefix) for prefix in prefixes]
+    if labels:
+        found = [row.summary.key for row in rows(store, labels)]
+        if not found:
+            shown = " ".join(f"{name}={value}" for name, value in labels.items())
+            raise NotThere(f"nothing with {shown} is in {store.root}", "`trtstore ls` shows the labels")
+        keys += found
+    return list(dict.fromkeys(keys))
+
+
+def split(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Words that are no label, and the labels."""
+    plain = [word for word in words if "=" not in word]
+    pairs = (word.partition("=") for word in words if "=" in word)
+    return plain, {name: value for name, _, value in pairs}
+
+
+def record_of(store: Store, key: str) -> Record:
+    """The usable record of `key`. Raises NotThere with the reason where it is not usable."""
+    problems: list[str] = []
+    record = store.lookup(key, on_problem=problems.append)
+    if record is None:
+        raise NotThere(problems[0] if problems else f"{key} is not in {store.root}")
+    return record
+
+
+def fields(store: Store, record: Record) -> dict[str, Any]:
+    """All that can differ between two artifacts, by dotted name: labels, what the record says, and the files."""
+    with translated(store.root, reading=True):
+        listed = access.read_manifest(store.layout, record.manifest)
+    found = {f"label.{name}": value for name, value in record.labels.items()}
+    found |= dict(_flat(record.predicate, ""))
+    found |= {
+        f"file.{entry.path}": f"{entry.mode} {entry.size} bytes {entry.sha256[:12]}"
+        for entry in listed.entries
+    }
+    return found
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for inner in sorted(value):
+            yield from _flat(value[inner], f"{name}.{inner}" if name else inner)
+    else:
+        yield name, value
+
+
+def differences(store: Store, first: Record, second: Record) -> list[tuple[str, Any, Any]]:
+    """(name, in the first, in the second) of each field that differs; None where one lacks it."""
+    mine, other = fields(store, first), fields(store, second)
+    names = sorted(mine.keys() | other.keys())
+    return [(name, mine.get(name), other.get(name)) for name in names if mine.get(name) != other.get(name)]

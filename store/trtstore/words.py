@@ -1,0 +1,63 @@
+"""Sizes, spans and moments in words, and the words back to bytes and seconds."""
+
+from __future__ import annotations
+
+import datetime
+import re
+
+_SIZES = {"": 1, "b": 1}
+_SIZES |= {f"{prefix}b": 1000**power for power, prefix in enumerate("kmgtp", 1)}
+_SIZES |= {f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgtp", 1)}
+_SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def size(count: float) -> str:
+    """Decimal units, three digits: `540 MB`."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(count) < 999.5 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" or abs(count) >= 99.95 else f"{count:.3g} {unit}"
+        count /= 1000
+    raise AssertionError  # the loop returns at TB
+
+
+def seconds(value: float) -> str:
+    """A span that a build takes: `3.1 s`, `4 min 10 s`, `2 h 5 min`."""
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def span(value: float) -> str:
+    """An age in one unit: `now`, `5 min`, `3 h`, `12 days`."""
+    for unit, length in (("day", 86_400), ("h", 3600), ("min", 60)):
+        count = int(value // length)
+        if count:
+            return f"{count} {unit}{'s' if unit == 'day' and count > 1 else ''}"
+    return "now"
+
+
+def ago(value: float) -> str:
+    """`just now`, `3 h ago`."""
+    return "just now" if value < 60 else f"{span(value)} ago"
+
+
+def moment(value: float) -> str:
+    """Seconds since the epoch as local time, to the second."""
+    return datetime.datetime.fromtimestamp(value).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `200GB` (10^9), `10GiB` (2^30), `5000`. Raises ValueError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]{0,3})", text.strip())
+    if found is None or found[2].lower() not in _SIZES:
+        raise ValueError(f"{text!r} is no size: write 200GB, 10GiB or a number of bytes")
+    return int(float(found[1]) * _SIZES[found[2].lower()])
+
+
+def parse_span(text: str) -> float:
+    """Seconds of `90s`, `30m`, `12h`, `7d`, `2w` or a number of seconds. Raises ValueError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is no span of time: write 90s, 30m, 12h or 7d")
+    return float(found[1]) * _SPANS[found[2] or "s"]
