@@ -17,7 +17,7 @@ CODE = sorted([*(ROOT / "trtbuild").rglob("*.py"), *(ROOT / "store" / "trtstore"
 
 #: Who may import whom, from the bottom up: a module may import those of its own line and of lines above it.
 LAYERS = [
-    {"trtbuild.errors"},
+    {"trtbuild.errors", "trtbuild.stores"},
     {"trtbuild.worker", "trtbuild.targets", "trtbuild.sources", "trtbuild.executors"},
     {"trtbuild.recipe", "trtbuild.schema"},
     {"trtbuild.key"},

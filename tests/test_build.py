@@ -157,6 +157,46 @@ def test_until_stops_at_a_step(project: Project, tiny_llama: Path) -> None:
     assert full["steps"][0]["key"] == done.json["key"]
 
 
+def test_damage_that_a_hit_finds_is_quarantined_and_built_again(project: Project, tiny_llama: Path) -> None:
+    args = [f"model.source={tiny_llama}", "quant=int8"]
+    first = project.trtbuild(*args, "output=json").json
+    data = Path(first["path"]) / "model.onnx.data"
+    times, right = data.stat(), data.read_bytes()
+    data.chmod(0o644)
+    data.write_bytes(right[::-1])
+    os.utime(data, ns=(times.st_atime_ns, times.st_mtime_ns))
+    data.chmod(0o444)
+    assert project.trtbuild(*args, "output=json").json["outcome"] == "hit-local"  # sizes and times are right
+    again = project.trtbuild(*args, "store.verify=always", "output=json")
+    assert "its bytes have the SHA-256" in again.err
+    assert again.json["outcome"] == "built"
+    assert data.read_bytes() == right
+    assert len(list((project.store / "v1" / "quarantine").iterdir())) >= 1
+
+
+def test_the_command_trtstore_finds_the_same_store(project: Project, tiny_llama: Path) -> None:
+    built = project.trtbuild(f"model.source={tiny_llama}", "quant=int8", "output=json").json
+    hit = project.trtbuild(f"model.source={tiny_llama}", "quant=int8", "output=json").json
+    assert hit["outcome"] == "hit-local"
+    done = subprocess.run(
+        [TRTBUILD.with_name("trtstore"), "ls", "step=engine", "--json"],
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (found,) = json.loads(done.stdout)["records"]
+    assert (found["key"], found["digest"], found["hits"]) == (built["key"], built["digest"], 1)
+    assert found["labels"] == {
+        "step": "engine",
+        "model": tiny_llama.name,
+        "quant": "int8",
+        "target": "cpu",
+        "compiler": "onnxruntime",
+    }
+    assert found["saved_seconds"] == found["seconds"] > 0
+
+
 def test_refresh_builds_again_and_keeps_the_first(project: Project, tiny_llama: Path) -> None:
     args = [f"model.source={tiny_llama}", "quant=int8"]
     fresh = project.trtbuild(*args, "refresh=true", "output=json")

@@ -18,7 +18,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = place  # libFuzzer ends the process at once, and nothing is cleaned up
     corpus, words = seeds.write(name, folder)
-    bounds = ["-timeout=10", "-rss_limit_mb=1024", "-max_len=4096", f"-artifact_prefix={folder}/"]
+    bounds = ["-timeout=10", "-rss_limit_mb=1024", "-max_len=8192", f"-artifact_prefix={folder}/"]
     print(f"fuzzing {name}", flush=True)
     atheris.Setup([sys.argv[0], *bounds, f"-dict={words}", *options, str(corpus)], targets.TARGETS[name])
     atheris.Fuzz()

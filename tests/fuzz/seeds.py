@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import io
+import tempfile
 from pathlib import Path
 
 from tests.fuzz.targets import KEY
-from trtstore import Attachment, Record, manifest, records
+from trtstore import Attachment, Record, Store, bundle, manifest, records
 from trtstore.manifest import Entry
 
 MANIFEST = manifest.build(
@@ -29,6 +31,19 @@ RECORD = Record(
 ENVELOPE = records.encode(RECORD)
 STATEMENT = base64.b64decode(ENVELOPE.split(b'"')[3])
 
+
+def exported() -> bytes:
+    """A bundle of one artifact, small enough to be mutated to some effect."""
+    with tempfile.TemporaryDirectory() as home:
+        store = Store.open(Path(home) / "store", durability="fast")
+        (Path(home) / "out").mkdir()
+        (Path(home) / "out" / "a").write_bytes(b"seven b")
+        store.publish(KEY, Path(home) / "out", predicate_type="p", predicate={}, labels={})
+        file = io.BytesIO()
+        bundle.export_to(store, [KEY], file)
+        return file.getvalue()
+
+
 SEEDS: dict[str, list[bytes]] = {
     "strict_json": [
         b'{"a":[1,-0,1.5,1e21,null,true,"\\u0000\xc3\xa9"],"b":{}}',
@@ -43,6 +58,7 @@ SEEDS: dict[str, list[bytes]] = {
     "statement": [STATEMENT],
     "index_row": [b"\x00\x01" + text for text in (b'"abc"', b"[1,NaN]", b"\xff\xfe", b"")]
     + [b"\x03\x00\x80\x04N."],
+    "export_file": [exported()],
     "lock_note": [
         b'{"pid":1,"who":"me","started":1.5}',
         b'{"pid":[],"who"',

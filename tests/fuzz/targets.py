@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import sqlite3
 import tempfile
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from trtstore import Index, locks, manifest, records, strictjson
+from trtstore import Index, Store, StoreFailure, bundle, locks, manifest, records, strictjson
 from trtstore.errors import Malformed
+from trtstore.upkeep import Upkeep
 
 KEY = "5e" * 32
 MODES = (1, 2, 3, 4, None, "x")
@@ -147,6 +149,24 @@ def lock_note(data: bytes) -> None:
     assert holder.pid == int(note["pid"])
 
 
+_STORE: list[Store] = []
+
+
+def export_file(data: bytes) -> None:
+    """What a bundle brings is whole and right, or refused in the store's own words."""
+    if not _STORE:
+        _STORE.append(Store.open(Path(tempfile.mkdtemp(prefix="fuzz-store-")), durability="fast"))
+    store = _STORE[0]
+    with suppress(StoreFailure):
+        list(bundle.import_from(store, io.BytesIO(data)))
+    keys = list(store.keys())
+    assert all(store.lookup(key) is not None for key in keys)
+    if keys:
+        assert Upkeep(store).verify() == []
+        Upkeep(store).collect(0, grace=0)
+        assert not any(store.keys())
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "strict_json": strict_json,
     "manifest_blob": manifest_blob,
@@ -154,7 +174,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "statement": statement,
     "index_row": index_row,
     "lock_note": lock_note,
+    "export_file": export_file,
 }
-
-#: Formats that the store is to have: their target comes with their parser.
-PENDING = ("export_file",)

@@ -119,7 +119,7 @@ def test_a_deleted_index_loses_statistics_and_nothing_else(trtstore: Cli, store:
 
 def test_a_key_is_as_many_digits_as_make_it_the_only_one(trtstore: Cli) -> None:
     assert trtstore.json("show", "ab12")["key"] == ENGINE
-    assert "2 keys begin with ab: " not in trtstore("show", "ab", code=2).stderr  # too short to be one
+    assert "'ab' is no key" in trtstore("show", "ab", code=2).stderr
     assert "no key begins with ffff" in trtstore("show", "ffff", code=3).stderr
     assert "'xyz' is no key" in trtstore("path", "xyz", code=2).stderr
     trtstore.json("show", ENGINE)
@@ -234,11 +234,8 @@ def test_roots_and_pins_are_listed_and_let_go(trtstore: Cli, store: Store, tmp_p
 
 def test_one_file_carries_artifacts_to_another_store(trtstore: Cli, tmp_path: Path) -> None:
     other = Cli(tmp_path / "other")
-    assert (
-        trtstore.lines("export", "step=engine", "-o", tmp_path / "file.tar")
-        == [f"wrote 2 artifacts (7.36 kB) to {tmp_path / 'file.tar'}"]
-        or (tmp_path / "file.tar").exists()
-    )
+    wrote = trtstore.lines("export", "step=engine", "-o", tmp_path / "file.tar")
+    assert re.fullmatch(rf"wrote 2 artifacts \([\d.]+ kB\) to {tmp_path / 'file.tar'}", wrote[0])
     done = other("import", tmp_path / "file.tar")
     assert done.stdout.splitlines() == [f"{ENGINE} new", f"{OTHER} new"]
     assert other("import", tmp_path / "file.tar").stderr == "0 new, 2 were here\n"
