@@ -148,8 +148,31 @@ def records(folder: Path, count: int) -> None:
     print(f"\n{count} records, made in {seconds:.0f} s")
     median, longest = many_records.lookups(root, 200)
     print(f"    lookup of a random key: {median:.2f} ms, {longest:.2f} ms at the most")
-    for waiting in ("ls", "ls of a label", "gc plan", "peak memory"):
-        print(f"    {waiting}: not measured yet")
+    plan = ("gc", "--dry-run", "--max-size", "1MB", "--grace", "0")
+    for name, words in (
+        ("ls, the first (reads every record)", ("ls",)),
+        ("ls", ("ls",)),
+        ("ls of a label", ("ls", "quant=int8")),
+        ("gc plan, the first (reads every manifest)", plan),
+        ("gc plan", plan),
+        ("gc plan as JSON", (*plan, "--json")),
+        ("stats", ("stats",)),
+        ("gc that removes nothing", ("gc",)),
+    ):
+        seconds, peak = command(root, *words)
+        print(f"    {name:44} {seconds:7.2f} s  peak {peak / 1e6:5.0f} MB", flush=True)
+
+
+def command(root: Path, *words: str) -> tuple[float, int]:
+    """Seconds and peak resident bytes of the whole command `trtstore`, its start-up included."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trtstore", "--store", root, *words], stdout=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return time.perf_counter() - started, usage.ru_maxrss * 1024
 
 
 def machine(folder: Path) -> str:

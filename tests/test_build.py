@@ -174,6 +174,38 @@ def test_damage_that_a_hit_finds_is_quarantined_and_built_again(project: Project
     assert len(list((project.store / "v1" / "quarantine").iterdir())) >= 1
 
 
+def test_what_another_store_has_is_copied_verified_and_not_built(project: Project, tiny_llama: Path) -> None:
+    args = [f"model.source={tiny_llama}", "quant=int8"]
+    built = project.trtbuild(*args, "output=json").json
+    mine = ["store.root=mine", f"store.also=[{project.root}/nowhere,{project.store}]"]
+    before = snapshot(project.store)
+    planned = project.trtbuild("plan", *args, *mine, "output=json").json
+    assert [(step["local"], step["also"], step["runs"]) for step in planned["steps"]] == [
+        ("miss", str(project.store), False)
+    ] * 2
+    assert "hit, also" in project.trtbuild("plan", *args, *mine).out
+    assert not (project.root / "mine" / "v1" / "records").exists()
+    hit = project.trtbuild(*args, *mine, "output=json")
+    assert (hit.json["outcome"], hit.json["digest"]) == ("hit-local", built["digest"])
+    assert f"from {project.store}, every byte verified" in hit.err
+    assert Path(hit.json["path"]).is_relative_to(project.root / "mine")
+    assert snapshot(project.store) == before  # nothing is written there
+    damaged = Path(built["path"]) / "model.onnx.data"
+    times, data = damaged.stat(), damaged.read_bytes()
+    damaged.chmod(0o644)
+    damaged.write_bytes(data[::-1])
+    os.utime(damaged, ns=(times.st_atime_ns, times.st_mtime_ns))
+    other = ["store.root=other", f"store.also=[{project.store}]"]
+    again = project.trtbuild(*args, *other, "output=json")
+    assert again.json["outcome"] == "built"
+    assert "is not what its name says" in again.err
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
+    paths = [path for path in folder.rglob("*") if "/index/" not in str(path)]
+    return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns, path.stat().st_size) for path in paths}
+
+
 def test_the_command_trtstore_finds_the_same_store(project: Project, tiny_llama: Path) -> None:
     built = project.trtbuild(f"model.source={tiny_llama}", "quant=int8", "output=json").json
     hit = project.trtbuild(f"model.source={tiny_llama}", "quant=int8", "output=json").json

@@ -30,7 +30,7 @@ DOCUMENTED = {
 def shown(field: dataclasses.Field) -> str:
     """A default as YAML writes it."""
     if field.default is dataclasses.MISSING:
-        return "{}"
+        return json.dumps(field.default_factory())
     if field.default == "???":
         return "required"
     value = field.default.value if isinstance(field.default, enum.Enum) else field.default

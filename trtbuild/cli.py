@@ -140,11 +140,11 @@ def _show(job: _Job, result: pipeline.Result) -> None:
 
 
 def _plan(job: _Job) -> None:
-    records = {step.key: job.session.store.lookup(step.key) for step in job.plan.steps}
+    found = {step.key: job.session.find(step.key) for step in job.plan.steps}
     if job.outcome.json:
-        job.outcome.documents.append(document.plan(job.plan, records))
+        job.outcome.documents.append(document.plan(job.plan, found))
     else:
-        print("\n".join(document.plan_lines(job.plan, records)))
+        print("\n".join(document.plan_lines(job.plan, found)))
 
 
 def _run(job: _Job) -> None:

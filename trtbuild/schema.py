@@ -159,6 +159,7 @@ class StoreConf:
     root: str | None = None
     durability: Durability = Durability.full
     verify: Verify = Verify.never
+    also: list[str] = field(default_factory=list)
 
 
 @dataclass

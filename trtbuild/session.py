@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +21,11 @@ from trtbuild.plan import Planned
 from trtbuild.sources import Source
 from trtbuild.worker import matches
 from trtstore import Holder, Record, Store
+from trtstore.layered import Layered
+from trtstore.protocols import Reader
+from trtstore.readonly import ReadOnly
 from trtstore.store import Verify
+from trtstore.words import size
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,15 @@ class StepResult:
     seconds: float | None = None
     bytes: int | None = None
     peak_memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """An artifact in the stores: its record, whether our own store has it, and which other one where not."""
+
+    record: Record | None
+    here: bool
+    also: str | None = None
 
 
 class Watcher(Protocol):
@@ -101,10 +115,39 @@ class Session:
         )
         return self._run(task, out, home)
 
+    @cached_property
+    def also(self) -> tuple[ReadOnly, ...]:
+        """The other stores on this machine that may be read."""
+        return tuple(ReadOnly.open(Path(root).expanduser()) for root in self.config.store.also)
+
+    def find(self, key: str) -> Found:
+        """Where the artifact of `key` is; nothing is copied, and it does not count as a use."""
+        record = self.store.lookup(key, on_problem=self.watcher.note)
+        if record is not None:
+            return Found(record, here=True)
+        for other in self.also:
+            record = other.lookup(key, on_problem=self.watcher.note)
+            if record is not None:
+                return Found(record, here=False, also=str(other))
+        return Found(None, here=False)
+
     def use(self, key: str) -> Record | None:
-        """The record of `key`, which counts as used; None, and a word why, where what is there is damaged."""
+        """The record of `key`, which counts as used; None, and a word why, where what is there is damaged.
+
+        What only another store has is copied to ours, every byte verified.
+        """
         verify: Verify = self.config.store.verify.value
-        return self.store.use(key, verify=verify, on_problem=self.watcher.note)
+        record = self.store.use(key, verify=verify, on_problem=self.watcher.note)
+        if record is not None or not self.also:
+            return record
+        layers = Layered(self.store, self.also, on_fetched=self._fetched)
+        if layers.lookup(key, on_problem=self.watcher.note) is None:
+            return None
+        return self.store.use(key, on_problem=self.watcher.note)
+
+    def _fetched(self, record: Record, other: Reader) -> None:
+        step = record.labels.get("step", record.key[:12])
+        self.watcher.note(f"{step:<8} copied    {size(record.bytes)} from {other}, every byte verified")
 
     def load(
         self, name: str, worker: str, options: Mapping[str, Any], planned: Planned, engine: Path, home: Path
@@ -127,7 +170,7 @@ class Session:
         """
         wanted = toolchain(planned)
         for upstream in planned.inputs:
-            if self.store.lookup(upstream.key) is None:
+            if self.find(upstream.key).record is None:
                 wanted |= toolchain(upstream)
         found = installed.versions(self.python, wanted)
         missing = [f"{name} {version}" for name, version in wanted.items() if name not in found]

@@ -10,8 +10,9 @@ from trtbuild import provenance
 from trtbuild.errors import TrtbuildError
 from trtbuild.pipeline import Result
 from trtbuild.plan import Plan
-from trtbuild.report.terminal import seconds, size
+from trtbuild.session import Found
 from trtstore import Record
+from trtstore.words import seconds, size
 
 SCHEMA = 1
 
@@ -40,9 +41,9 @@ def result(done: Result) -> dict[str, Any]:
     }
 
 
-def plan(planned: Plan, records: Mapping[str, Record | None]) -> dict[str, Any]:
-    """The document of `trtbuild plan`. `records` maps each step's key to its record in the local store."""
-    recipe = planned.recipe
+def plan(planned: Plan, found: Mapping[str, Found]) -> dict[str, Any]:
+    """The document of `trtbuild plan`. `found` maps each step's key to what the stores have of it."""
+    recipe, records = planned.recipe, _records(found)
     return {
         "schema": SCHEMA,
         "key": planned.final.key,
@@ -50,7 +51,8 @@ def plan(planned: Plan, records: Mapping[str, Record | None]) -> dict[str, Any]:
             {
                 "name": step.name,
                 "key": step.key,
-                "local": "hit" if records[step.key] else "miss",
+                "local": "hit" if found[step.key].here else "miss",
+                "also": found[step.key].also,
                 "runs": runs,
                 "fields": dict(step.fields),
                 "bytes": record.bytes if (record := records[step.key]) else None,
@@ -78,8 +80,12 @@ def will_run(planned: Plan, records: Mapping[str, Record | None]) -> list[bool]:
     return [step.name in needed and records[step.key] is None for step in planned.steps]
 
 
-def plan_lines(planned: Plan, records: Mapping[str, Record | None]) -> list[str]:
-    recipe = planned.recipe
+def _records(found: Mapping[str, Found]) -> dict[str, Record | None]:
+    return {key: one.record for key, one in found.items()}
+
+
+def plan_lines(planned: Plan, found: Mapping[str, Found]) -> list[str]:
+    recipe, records = planned.recipe, _records(found)
     target = recipe.target
     lines = [
         f"model     {recipe.model.label}, {recipe.model.architecture or 'architecture in the file'}, "
@@ -89,13 +95,17 @@ def plan_lines(planned: Plan, records: Mapping[str, Record | None]) -> list[str]
         f"compiler  {recipe.tools.name}: "
         + ", ".join(f"{tool} {v}" for tool, v in planned.toolchain.items()),
         "",
-        f"{'step':<10}{'key':<14}{'local store':<13}will",
+        f"{'step':<10}{'key':<14}{'store':<13}will",
     ]
     for step, runs in zip(planned.steps, will_run(planned, records), strict=True):
         record = records[step.key]
         words = "run" if runs else "use" if step is planned.final else "-"
-        state = "hit" if record else "miss"
-        lines.append(f"{step.name:<10}{step.key[:12]:<14}{state:<13}{words:<8}{_history(record)}".rstrip())
+        one = found[step.key]
+        state = "hit" if one.here else "hit, also" if one.record else "miss"
+        where = f"  in {one.also}" if one.also else ""
+        lines.append(
+            f"{step.name:<10}{step.key[:12]:<14}{state:<13}{words:<8}{_history(record)}{where}".rstrip()
+        )
     return lines
 
 

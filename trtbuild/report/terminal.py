@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from trtbuild.errors import TrtbuildError
 from trtbuild.session import StepResult
+from trtstore.words import seconds, size
 
 DOING = {
     "source": "fetching the checkpoint",
@@ -19,22 +20,6 @@ DOING = {
     "engine": "building the engine",
     "check": "checking the engine",
 }
-
-
-def size(bytes_: float) -> str:
-    """Decimal units, three digits: `540 MB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if bytes_ < 999.5 or unit == "GB":
-            return f"{bytes_:.0f} {unit}" if unit == "B" or bytes_ >= 99.95 else f"{bytes_:.3g} {unit}"
-        bytes_ /= 1000
-    raise AssertionError  # the loop returns at GB
-
-
-def seconds(value: float) -> str:
-    if value < 60:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def step_line(result: StepResult) -> str:
