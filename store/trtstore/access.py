@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from trtstore import blobs, manifest, records
@@ -14,13 +14,37 @@ from trtstore.manifest import Manifest
 from trtstore.records import Record
 
 
-def has_record(layout: Layout, key: str) -> bool:
-    """Whether something has the name of the record of `key`. Raises OSError where that cannot be told."""
+def identity(record: Path) -> tuple[int, int, int] | None:
+    """Which file has the name `record`, whatever it holds; None where there is none. Raises OSError.
+
+    Another record of the same key has another identity; one that was only used has not.
+    """
     try:
-        layout.record(key).lstat()
+        status = record.lstat()
     except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def lookup(
+    layout: Layout, key: str, on_problem: Callable[[str], None], *, mend: bool = True
+) -> Record | None:
+    """The record of `key` when all that it names is there, else None; `mend` as for `blobs.problem`.
+
+    Raises OSError.
+    """
+    path = layout.record(key)
+    while (seen := identity(path)) is not None:
+        try:
+            record = read_record(layout, key)
+            usable_manifest(layout, record, mend=mend)
+            return record
+        except Malformed as trouble:
+            if identity(path) == seen:
+                on_problem(f"{path} is taken as absent: {trouble}")
+                return None
+            # It was whole, and was collected or replaced while this looked.
+    return None
 
 
 def read_record(layout: Layout, key: str) -> Record:

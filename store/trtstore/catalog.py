@@ -108,7 +108,7 @@ class Catalog:
     def _short(self, key: str) -> Json | None:
         try:
             record = access.read_record(self._layout, key)
-        except (Malformed, OSError):
+        except Malformed:
             return None
         seconds = usage.stated_seconds(record)
         return [hex_of(record.manifest), record.bytes, record.files, dict(record.labels), seconds]
@@ -117,7 +117,7 @@ class Catalog:
         try:
             record = access.read_record(self._layout, key)
             listed = access.read_manifest(self._layout, record.manifest)
-        except (Malformed, OSError):
+        except Malformed:
             return None
         digits = hex_of(record.manifest)
         own = {digits: len(listed.encode())}

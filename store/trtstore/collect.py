@@ -7,8 +7,9 @@ for a decision and some renames, and a kill leaves garbage for the next time, ne
 
 from __future__ import annotations
 
+import errno
 import os
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 from trtstore import gate, scratch, usage
@@ -18,6 +19,8 @@ from trtstore.errors import NoSpace, translated
 from trtstore.index import Index
 from trtstore.layout import Layout
 from trtstore.locks import OnWait
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def plan(
@@ -59,6 +62,7 @@ def collect(
             with translated(layout.root):
                 _remove(layout, found, bin_)
     usage.forget(index, [d.name for d in found.removed if d.kind == "record"])
+    index.forget("copied", [d.name for d in found.removed if d.kind == "tree"])
     return found
 
 
@@ -73,8 +77,20 @@ def _remove(layout: Layout, found: Plan, bin_: Path | None) -> None:
 
 def _discard(paths: list[Path], bin_: Path | None, prefix: str) -> None:
     for number, path in enumerate(paths):
-        if bin_ is None:
-            scratch.remove(path)
-        else:
-            with suppress(FileNotFoundError):
+        try:
+            if bin_ is not None:
                 path.rename(bin_ / f"{prefix}{number}")
+                continue
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+        _erase(path)  # a folder of names may need space too
+
+
+def _erase(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        scratch.remove(path)
+    else:
+        path.unlink(missing_ok=True)  # or an error: a record that stays must keep its blobs

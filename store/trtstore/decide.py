@@ -78,6 +78,8 @@ class Planner:
         self._keep = protected(layout, self._now, grace, mine)
         self._ledger = Ledger()
         self._records: dict[str, list[Summary]] = {}  # tree digits -> the usable records of it
+        self._rooted: set[str] = set()  # digits of trees whose blobs are kept without a record
+        self._copies: dict[str, int] = {}  # tree digits -> copied bytes, of trees that may go
 
     def plan(self, on_parsed: OnParsed) -> Plan:
         """Garbage first, then copies, then records, until the limit is met."""
@@ -85,6 +87,7 @@ class Planner:
         named = [(s, self._ledger.name(s.blobs)) for s in catalog.summaries(blobs=True, on_parsed=on_parsed)]
         self._keep_rooted({summary.manifest for summary, _ in named})
         garbage = list(self._ledger.mark(self._layout))
+        self._keep_rooted({summary.manifest for summary, numbers in named if not self._ledger.lost(numbers)})
         self._plan.before = self._ledger.total() + sum(status.st_size for _, status in garbage)
         usable = list(self._usable(named))
         self._unnamed(garbage)
@@ -92,9 +95,9 @@ class Planner:
             why = f"{root.link} leads to nothing here any more"
             self._go("root", root.name, why, 0, self._layout.roots / root.name)
         self._quarantined()
-        folders = self._folders()
+        self._folders()
         self._left = self._plan.after
-        self._shrink(usable, folders)
+        self._shrink(usable)
         self._plan.blobs = [self._layout.blob(digits) for digits in self._ledger.unnamed()]
         return self._plan
 
@@ -106,12 +109,13 @@ class Planner:
         self._plan.decisions.append(Decision(kind, name, False, reason, size, path, **more))
 
     def _keep_rooted(self, known: set[str]) -> None:
-        """A root keeps its blobs too where their record is gone."""
-        for digits in self._keep.trees.keys() - known:
+        """A root keeps its blobs too where no record of `known` trees does."""
+        for digits in sorted(self._keep.trees.keys() - known - self._rooted):
+            self._rooted.add(digits)
             with suppress(Malformed):
                 listed = access.read_manifest(self._layout, f"sha256:{digits}")
                 sizes = {entry.sha256: entry.size for entry in listed.entries}
-                self._ledger.name([(digits, len(listed.encode())), *sizes.items()])
+                self._ledger.hold(self._ledger.name([(digits, len(listed.encode())), *sizes.items()]))
 
     def _usable(self, named: list[tuple[Summary, array[int]]]) -> Iterator[tuple[Summary, array[int]]]:
         for summary, numbers in named:
@@ -134,27 +138,30 @@ class Planner:
 
     def _quarantined(self) -> None:
         for path in entries(self._layout.quarantine):
-            size = _size(path)
+            try:
+                status = path.lstat()
+            except FileNotFoundError:
+                continue  # another collector took it
+            size = _size(path, copies=stat.S_ISDIR(status.st_mode))  # a tree's files are blobs' other names
             self._plan.before += size
-            if self._now - path.lstat().st_ctime > QUARANTINE_AGE:
+            if self._now - status.st_ctime > QUARANTINE_AGE:
                 self._go("quarantine", path.name, "it was damaged, more than a week ago", size, path)
             else:
                 why = "it was damaged; kept for a week to be looked at"
                 self._stay("quarantine", path.name, why, size, path)
 
-    def _folders(self) -> list[tuple[Path, int]]:
-        """Decide upon trees that no record leads to; returns the others that hold copied bytes and may go."""
-        methods = self._index.items("tree")
-        copies = []
+    def _folders(self) -> None:
+        """Decide upon trees that no record leads to; notes the others that hold copied bytes and may go."""
+        copied = self._index.items("copied")
         for path in entries(self._layout.trees):
-            size = 0 if methods.get(path.name) in ("hardlink", "reflink") else _size(path, copies=True)
+            known = copied.get(path.name)
+            size = known if type(known) is int and known >= 0 else _size(path, copies=True)
             self._plan.before += size
             reason = self._in_use(path)
             if path.name not in self._records and reason is None:
                 self._go("tree", path.name, "no record leads to it", size, path)
             elif reason is None and size:
-                copies.append((path, size))
-        return copies
+                self._copies[path.name] = size
 
     def _in_use(self, path: Path) -> str | None:
         """Why the tree at `path`, whether it is there or not, must stay; None when it may go."""
@@ -177,12 +184,14 @@ class Planner:
         os.close(fd)
         return None
 
-    def _shrink(self, usable: list[tuple[Summary, array[int]]], folders: list[tuple[Path, int]]) -> None:
+    def _shrink(self, usable: list[tuple[Summary, array[int]]]) -> None:
         limit = self._plan.limit
-        for path, size in folders:
+        dropped: set[str] = set()
+        for digits, size in self._copies.items():
             if limit is not None and self._left > limit:
-                self._go("tree", path.name, "a copy that its blobs can make again in seconds", size, path)
-        dropped = {decision.name for decision in self._plan.removed if decision.kind == "tree"}
+                dropped.add(digits)
+                why = "a copy that its blobs can make again in seconds"
+                self._go("tree", digits, why, size, self._layout.tree(digits))
         for summary, numbers, worth in self._by_worth(usable):
             path = self._layout.record(summary.key)
             if limit is None or self._left <= limit:
@@ -195,29 +204,20 @@ class Planner:
             self._go(
                 "record", summary.key, "cheapest to lose", freed, path, labels=summary.labels, worth=worth
             )
-            others = self._records[summary.manifest]
+            others, tree = self._records[summary.manifest], self._layout.tree(summary.manifest)
             others.remove(summary)
-            if (
-                not others
-                and summary.manifest not in dropped
-                and self._layout.tree(summary.manifest).exists()
-            ):
-                tree = self._layout.tree(summary.manifest)
-                size = _size(tree, copies=True) if tree.name in {p.name for p, _ in folders} else 0
-                self._go("tree", tree.name, "its last record goes", size, tree)
+            if not others and tree.name not in dropped and tree.exists():
+                self._go("tree", tree.name, "its last record goes", self._copies.get(tree.name, 0), tree)
 
     def _by_worth(self, usable: list[tuple[Summary, array[int]]]) -> list[tuple[Summary, array[int], Worth]]:
-        """What may go, the cheapest to lose first; what must stay is decided upon here."""
+        """What may go, the cheapest to lose first; what must stay is decided upon."""
         hits, built = usage.hits(self._index), usage.build_seconds(self._index)
         known = [seconds for s, _ in usable if (seconds := built.get(s.key, s.seconds)) is not None]
         typical = median(known) if known else UNKNOWN_SECONDS
         found = []
-        for summary, numbers in usable:
-            reason = self._must_stay(summary)
-            if reason is not None:
-                path = self._layout.record(summary.key)
-                self._stay("record", summary.key, reason, summary.bytes, path, labels=summary.labels)
-                continue
+        for summary, numbers in list(
+            self._free(usable)
+        ):  # all that stays is known before anything is weighed
             seconds = built.get(summary.key, summary.seconds)
             uses, idle = hits.get(summary.key, 0), self._now - summary.used
             worth = Worth(
@@ -230,6 +230,17 @@ class Planner:
             )
             found.append((summary, numbers, worth))
         return sorted(found, key=lambda item: (item[2].density, item[0].used, item[0].key))
+
+    def _free(self, usable: list[tuple[Summary, array[int]]]) -> Iterator[tuple[Summary, array[int]]]:
+        """What nothing keeps; decides upon the others."""
+        for summary, numbers in usable:
+            reason = self._must_stay(summary)
+            if reason is None:
+                yield summary, numbers
+                continue
+            path = self._layout.record(summary.key)
+            self._stay("record", summary.key, reason, summary.bytes, path, labels=summary.labels)
+            self._ledger.hold(numbers)
 
     def _must_stay(self, summary: Summary) -> str | None:
         reason = self._keep.keys.get(summary.key) or self._keep.trees.get(summary.manifest)

@@ -8,10 +8,10 @@ Nobody may ask twice without letting go in between: with a remover waiting, that
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from trtstore import locks
-from trtstore.errors import translated
+from trtstore.errors import NoLocks, NoSpace, NotWritable, translated
 from trtstore.layout import Layout
 
 
@@ -33,6 +33,15 @@ def removing(layout: Layout, *, who: str, on_wait: locks.OnWait | None = None) -
         locks.exclusive(layout.lock("turn"), who=who, on_wait=on_wait, keep=True),
         locks.exclusive(layout.lock("store"), who=who, on_wait=on_wait, keep=True),
     ):
+        yield
+
+
+@contextmanager
+def looking(layout: Layout) -> Iterator[None]:
+    """As `adding`, for who only reads: where that cannot be written down, nobody removes from the store either."""
+    with ExitStack() as held:
+        with suppress(NotWritable, NoLocks, NoSpace):
+            held.enter_context(adding(layout))
         yield
 
 

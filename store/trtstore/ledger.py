@@ -20,6 +20,7 @@ class Ledger:
         self.sizes = array("q")
         self.users = array("l")
         self._there = bytearray()
+        self._held = bytearray()
 
     def name(self, blobs: Iterable[tuple[str, int]]) -> array[int]:
         """The numbers of what one record names, each counted as named once more."""
@@ -30,6 +31,7 @@ class Ledger:
                 self.sizes.append(size)
                 self.users.append(0)
                 self._there.append(0)
+                self._held.append(0)
             self.users[number] += 1
             numbers.append(number)
         return numbers
@@ -51,9 +53,15 @@ class Ledger:
         """Whether one of them is not on disk."""
         return not all(self._there[number] for number in numbers)
 
+    def hold(self, numbers: array[int]) -> None:
+        """Note that they stay, whatever else goes."""
+        for number in numbers:
+            self._held[number] = 1
+
     def share(self, numbers: array[int]) -> float:
-        """Bytes of them, those of a blob that several records name in equal parts."""
-        return sum(self.sizes[n] / self.users[n] for n in numbers if self._there[n])
+        """Bytes of those that are not held, a blob that several records name in equal parts."""
+        mine = (n for n in numbers if self._there[n] and not self._held[n])
+        return sum(self.sizes[n] / self.users[n] for n in mine)
 
     def total(self) -> int:
         """Bytes on disk of all that is named."""

@@ -36,17 +36,9 @@ class ReadOnly:
 
     def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None:
         """As `Store.lookup`; a blob with other times than a store gives is hashed each time, and left as it is."""
-        place = self._layout.record(checked_key(key))
+        checked_key(key)
         with translated(self._layout.root, reading=True):
-            if not access.has_record(self._layout, key):
-                return None
-            try:
-                record = access.read_record(self._layout, key)
-                access.usable_manifest(self._layout, record, mend=False)
-            except Malformed as trouble:
-                (on_problem or log.warning)(f"{place} is taken as absent: {trouble}")
-                return None
-        return record
+            return access.lookup(self._layout, key, on_problem or log.warning, mend=False)
 
     def keys(self) -> Iterator[str]:
         """The keys that have a record, sorted; whether one is usable only `lookup` says."""

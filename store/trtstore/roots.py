@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,8 +51,9 @@ def found(layout: Layout) -> list[Root]:
     roots = []
     for entry in entries:
         if entry.is_symlink() and is_hex(entry.name):
-            link = entry.readlink()
-            roots.append(Root(entry.name, link, _kept(link, trees)))
+            with suppress(FileNotFoundError):  # it was dead, and is collected meanwhile
+                link = entry.readlink()
+                roots.append(Root(entry.name, link, _kept(link, trees)))
     return roots
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,8 @@ from pathlib import Path
 from trtstore import locks
 from trtstore.errors import Busy, Invalid, StoreFailure, translated
 from trtstore.layout import Layout
+
+PATIENCE = 10.0  # seconds for a lock that nobody but its maker has a reason to hold
 
 
 @contextmanager
@@ -45,9 +48,7 @@ def _make(home: Path) -> int:
     fd: int | None = None
     home.mkdir(mode=0o700)
     try:
-        fd = locks.try_exclusive(home / "lock")
-        if fd is None:
-            raise Busy(f"{home} is new, and somebody else holds its lock")
+        fd = _lock(home / "lock")
         (home / "work").mkdir(mode=0o700)
     except (OSError, StoreFailure):
         if fd is not None:
@@ -55,6 +56,17 @@ def _make(home: Path) -> int:
         remove(home)
         raise
     return fd
+
+
+def _lock(path: Path) -> int:
+    """A descriptor that holds the new lock `path`. A collector that asks who runs has it for a moment."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        fd = locks.try_exclusive(path)
+        if fd is not None:
+            return fd
+        time.sleep(0.001)
+    raise Busy(f"{path} is new, and somebody else holds it")
 
 
 def sweep(layout: Layout) -> None:

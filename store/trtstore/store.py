@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -28,7 +28,7 @@ from trtstore import (
 )
 from trtstore import verify as verification
 from trtstore.digest import checked_key, digest_of, hex_of
-from trtstore.errors import Corrupt, Invalid, Malformed, NoLocks, NoSpace, NotWritable, translated
+from trtstore.errors import Corrupt, Invalid, Malformed, translated
 from trtstore.index import Index
 from trtstore.layout import Layout
 from trtstore.locks import Holder
@@ -87,17 +87,9 @@ class Store:
         and cannot be used is told to `on_problem` (by default, logged). Raises Invalid for what is no key,
         NotReadable and the like.
         """
-        path = self._layout.record(checked_key(key))
+        checked_key(key)
         with translated(self.root, reading=True):
-            if not access.has_record(self._layout, key):
-                return None
-            try:
-                record = access.read_record(self._layout, key)
-                access.usable_manifest(self._layout, record)
-            except Malformed as trouble:
-                (on_problem or log.warning)(f"{path} is taken as absent: {trouble}")
-                return None
-        return record
+            return access.lookup(self._layout, key, on_problem or log.warning)
 
     def use(
         self,
@@ -115,11 +107,9 @@ class Store:
         found damaged is quarantined, told to `on_problem`, and a miss. Raises as `lookup`.
         """
         with translated(self.root, reading=True):
-            if not access.has_record(self._layout, checked_key(key)):
+            if access.identity(self._layout.record(checked_key(key))) is None:
                 return None  # nothing is written for a miss
-        with ExitStack() as held:
-            with suppress(NotWritable, NoLocks, NoSpace):  # then nobody removes from it either
-                held.enter_context(gate.adding(self._layout))
+        with gate.looking(self._layout):
             record = self.lookup(key, on_problem=on_problem)
             if record is None:
                 return None
@@ -195,12 +185,14 @@ class Store:
     def materialise(self, record: Record) -> Materialised:
         """The artifact as a folder, trees/<digest>: the present one when it is whole, else made anew.
 
-        Its files are read-only. Concurrent callers make it once. Raises Corrupt when a blob is not what it should
-        be, NoSpace, NotWritable and the like.
+        It counts as used, and collectors keep it for their grace period; `reading` keeps it longer. Its files are
+        read-only. Concurrent callers make it once. Raises Corrupt when a blob is not what it should be, NoSpace,
+        NotWritable and the like.
         """
         started = time.perf_counter()
         tree = self._layout.tree(hex_of(record.manifest))
-        with translated(self.root, reading=True):
+        # No collector is between its decision and its removal while this looks, and marks the tree as used.
+        with gate.looking(self._layout), translated(self.root, reading=True):
             try:
                 wanted = access.usable_manifest(self._layout, record)
             except Malformed as trouble:
@@ -214,7 +206,8 @@ class Store:
         """The materialised artifact, which no collector removes until the end. Raises as `materialise`."""
         while True:
             made = self.materialise(record)
-            with translated(self.root, reading=True):
+            # A collector that has decided already is done after this; a later one sees who reads.
+            with gate.looking(self._layout), translated(self.root, reading=True):
                 fd = trees.take(made.path, alone=False)
             if fd is not None:
                 break  # else it was removed in between
@@ -229,7 +222,8 @@ class Store:
 
         Raises Invalid when `link` exists and is not a link made by a store, and as `materialise`.
         """
-        with self.reading(record) as made:
+        # Not while a collector decides: it may have looked for roots before, and look for readers after.
+        with self.reading(record) as made, gate.adding(self._layout):
             roots.add(self._layout, link, made.path)
 
     @contextmanager
@@ -307,6 +301,7 @@ class Store:
         with self._lock("record", key):
             existing = self.lookup(key)
             if existing is not None:
+                self._touch(key)  # who publishes is about to use it
                 return transfer.Received(existing, new=False)
             self._layout.make(place.parent)
             temporary.write_bytes(envelope)
@@ -330,13 +325,13 @@ class Store:
             with self.scratch() as work, translated(self.root):
                 if trees.is_present(self._layout, tree, wanted):
                     return "present"
-                method = trees.build(self._layout, work / "tree", wanted)
+                built = trees.build(self._layout, work / "tree", wanted)
                 self._layout.make(tree.parent)
                 with suppress(FileNotFoundError):
                     tree.rename(work / "broken")
                 (work / "tree").rename(tree)
-        self.index.put("tree", tree.name, method)  # a collector counts the bytes of copies
-        return method
+        self.index.put("copied", tree.name, built.copied)  # which a collector counts
+        return built.method
 
     @contextmanager
     def _lock(

@@ -79,8 +79,11 @@ class Arrival:
             return False
         # A second name, and the new ctime that comes with it, keep collectors from taking it before `finish`.
         target = self._stage / digits
-        if not target.exists() and blobs.link(self._layout.blob(digits), target):
-            self._staged.append(Staged(target, digits, size))
+        try:
+            if not target.exists() and blobs.link(self._layout.blob(digits), target):
+                self._staged.append(Staged(target, digits, size))
+        except FileNotFoundError:
+            return False  # collected in between
         return True
 
     def take(self, digits: str, size: int, file: Readable, on_bytes: OnBytes = ignore_bytes) -> None:

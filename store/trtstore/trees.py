@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import stat
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from trtstore import blobs, locks
 from trtstore.errors import Corrupt, Invalid
 from trtstore.layout import STAMP, Layout, walk
 from trtstore.manifest import EXECUTABLE, Entry, Manifest, mode_of
+
+_LOOK = 0.001  # seconds until a collector's look at a tree is over, or its successor has the name
 
 Method = Literal["present", "reflink", "hardlink", "copy"]
 
@@ -55,16 +58,21 @@ def _is_right(layout: Layout, entry: Entry, status: os.stat_result) -> bool:
 
 
 def take(tree: Path, *, alone: bool) -> int | None:
-    """A descriptor that holds the folder `tree` until it is closed; None when it is absent, or held against that.
+    """A descriptor that holds the folder `tree` until it is closed; None when it is absent, or, `alone`, being read.
 
-    Readers share a tree, a remover holds it alone. Raises OSError.
+    Readers share a tree. A collector holds it alone for no longer than it takes to see that nobody reads, so a
+    reader waits for that: to take the tree for absent would make it anew below the next reader. Raises OSError.
     """
-    try:
-        return locks.folder(tree, alone=alone)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return None
-        raise
+    while True:
+        try:
+            fd = locks.folder(tree, alone=alone)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return None
+            raise
+        if fd is not None or alone:
+            return fd
+        time.sleep(_LOOK)
 
 
 def is_present(layout: Layout, tree: Path, manifest: Manifest) -> bool:
@@ -82,8 +90,16 @@ def is_present(layout: Layout, tree: Path, manifest: Manifest) -> bool:
         os.close(fd)
 
 
-def build(layout: Layout, tree: Path, manifest: Manifest) -> Method:
-    """Make the absent folder `tree`; returns the way that most of its bytes took. Raises Corrupt, OSError."""
+@dataclass(frozen=True)
+class Built:
+    """How a tree came to be: the way that most of its bytes took, and how many of them are a copy."""
+
+    method: Method
+    copied: int
+
+
+def build(layout: Layout, tree: Path, manifest: Manifest) -> Built:
+    """Make the absent folder `tree`. Raises Corrupt, OSError."""
     tree.mkdir()
     sizes: dict[Method, int] = {}
     for entry in manifest.entries:
@@ -94,7 +110,8 @@ def build(layout: Layout, tree: Path, manifest: Manifest) -> Method:
         target.parent.mkdir(parents=True, exist_ok=True)
         method = _place(layout, layout.blob(entry.sha256), target, entry)
         sizes[method] = sizes.get(method, 0) + entry.size
-    return max(sizes, key=lambda method: sizes[method])
+    os.utime(tree)  # used from now on, however long the copies took
+    return Built(max(sizes, key=lambda method: sizes[method]), sizes.get("copy", 0))
 
 
 def _place(layout: Layout, blob: Path, target: Path, entry: Entry) -> Method:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from trtstore import collect, locks, pins, roots, verify
+from trtstore import collect, gate, locks, pins, roots, verify
 from trtstore.catalog import Catalog, OnParsed
 from trtstore.decide import Plan
 from trtstore.digest import OnBytes, checked_key, ignore_bytes
@@ -32,7 +32,10 @@ class Upkeep:
 
     def pin(self, key: str, note: str = "") -> None:
         """Keep the artifact of `key`, whether it is here already or not, until `unpin`."""
-        pins.add(self._layout, checked_key(key), note)
+        checked_key(key)
+        # Not while a collector decides: what is there once this returns stays there.
+        with gate.adding(self._layout):
+            pins.add(self._layout, key, note)
 
     def unpin(self, key: str) -> bool:
         """Let collectors have `key` again; whether it was pinned."""
