@@ -251,7 +251,9 @@ class Store:
             path = self._layout.blob(hex_of(digest))
         except Malformed as trouble:
             raise Invalid(str(trouble)) from None
-        return path if path.is_file() and not path.is_symlink() else None
+        if self._layout.link_in(path.parent) is not None or path.is_symlink():
+            return None
+        return path if path.is_file() else None
 
     def envelope(self, key: str) -> bytes:
         """The bytes of the record of `key`. Raises Corrupt when it is not there, NotReadable and the like."""
@@ -304,7 +306,7 @@ class Store:
             temporary.write_bytes(envelope)
             temporary.chmod(blobs.MODE)
             self._layout.sync(temporary)
-            temporary.replace(place)
+            blobs.put(temporary, place)
             try:
                 self._layout.sync(place.parent)
             except OSError:

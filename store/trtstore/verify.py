@@ -56,10 +56,12 @@ def verify(
 ) -> list[Finding]:
     """Read every blob and tree of `keys` (of the whole store where None), and quarantine what is damaged.
 
-    Raises NotWritable where there is damage that cannot be moved, NotReadable and the like.
+    Raises NotWritable where there is damage that cannot be moved, Invalid where a folder of the store is a link,
+    NotReadable and the like.
     """
     scan = _Scan()
     with translated(layout.root, reading=True):
+        layout.check()
         for key in access.keys(layout) if keys is None else keys:
             _read_record(layout, key, scan)
         if keys is None:
@@ -75,6 +77,7 @@ def verify(
 
 def total_bytes(layout: Layout, keys: Iterable[str] | None = None) -> int:
     """Bytes of blobs that `verify` will read; for a progress bar. Raises OSError."""
+    layout.check()
     if keys is None:
         return sum(_size(layout.blob(digits)) for digits in _names(layout.blobs, depth=2))
     scan = _Scan()
