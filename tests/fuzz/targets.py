@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from trtstore import Index, locks, manifest, records, strictjson
+from trtstore import Index, index, locks, manifest, records, strictjson
 from trtstore.errors import Malformed
 
 KEY = "5e" * 32
@@ -100,12 +100,17 @@ def index_row(data: bytes) -> None:
     if not _ROW:
         _ROW.append(_Row())
     mode, form, value = MODES[data[0] % len(MODES)], FORMS[data[1] % len(FORMS)], data[2:]
-    _ROW[0].plant(mode, form, value)
+    text = value.decode(errors="replace")
+    right = index._sum("t:k", text).encode()
+    _ROW[0].plant(mode, form, right + text.encode() if data[0] & 128 else value)
     found = _ROW[0].index.get("t", "k")
     if found is None:
         return
     assert (mode, form) == (1, "CAST(? AS TEXT)")
-    assert same(found, json.loads(value))
+    if not data[0] & 128:
+        assert value.startswith(index._sum("t:k", value[index.SUM :].decode()).encode())
+        text = value[index.SUM :].decode()
+    assert same(found, json.loads(text))
 
 
 def same(one: Any, other: Any) -> bool:
