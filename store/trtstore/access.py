@@ -20,7 +20,7 @@ def has_record(layout: Layout, key: str) -> bool:
     Raises OSError where that cannot be told.
     """
     place = layout.record(key)
-    if layout.link_in(place.parent) is not None:
+    if layout.link_above(place) is not None:
         return True
     try:
         place.lstat()
@@ -82,7 +82,7 @@ def usable_manifest(layout: Layout, record: Record, *, mend: bool = True) -> Man
 
 
 def _bytes(layout: Layout, place: Path, limit: int) -> bytes:
-    link = layout.link_in(place.parent)
+    link = layout.link_above(place)
     if link is not None:
         raise Malformed(f"{link} is a symbolic link, and what it leads to is not the store's")
     data = read_bounded(place, limit)

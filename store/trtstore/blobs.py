@@ -54,7 +54,7 @@ def problem(layout: Layout, digits: str, size: int, *, mend: bool = True) -> str
     it has other names, since these may be somebody else's files, whose mode and time are not the store's to change.
     """
     path = layout.blob(digits)
-    link = layout.link_in(path.parent)
+    link = layout.link_above(path)
     if link is not None:
         return f"{link} is a symbolic link, and what it leads to is not the store's"
     try:

@@ -26,8 +26,8 @@ class Layout:
     """The paths of one store. `durable` says whether what is written must survive a power failure.
 
     The root, v1 and what is above them may be symbolic links; a folder below v1 may not. Whoever opens, lists or
-    changes something there asks `link_in` or `own` first, so that nothing outside is taken for the store's. They look
-    at the folders one lstat each: they keep out a link that lies there, not one that is put there a moment later by
+    changes something there asks `link_above` or `own` first, so that nothing outside is taken for the store's. They
+    look at each folder once: they keep out a link that lies there, not one that is put there a moment later by
     somebody who may write to the store, and who could change what is in it as well.
     """
 
@@ -75,11 +75,12 @@ class Layout:
         return self.base / "index"
 
     @cached_property
-    def _prefix(self) -> str:
-        return f"{self.base}/"
+    def _inside(self) -> int:
+        """Where the part of a path below v1 begins, in characters."""
+        return len(f"{self.base}/")
 
     def blob(self, digits: str) -> Path:
-        return self.blobs / digits[:2] / digits
+        return self.blobs.joinpath(digits[:2], digits)
 
     def record(self, key: str) -> Path:
         return self.records / key[:2] / key
@@ -90,10 +91,10 @@ class Layout:
     def lock(self, kind: str, name: str | None = None) -> Path:
         return self.locks / (kind if name is None else f"{kind}-{name}")
 
-    def link_in(self, folder: Path) -> Path | None:
-        """The first of the folders from below v1 down to `folder` that is a symbolic link, or None."""
-        text = f"{folder}/"
-        end = text.find("/", len(self._prefix))
+    def link_above(self, path: Path | str) -> Path | None:
+        """The first of the folders between v1 and `path` that is a symbolic link, or None."""
+        text = str(path)
+        end = text.find("/", self._inside)
         while end >= 0:
             if os.path.islink(text[:end]):  # noqa: PTH114  # a Path takes thrice as long, for every blob
                 return Path(text[:end])
@@ -102,7 +103,7 @@ class Layout:
 
     def own(self, folder: Path) -> Path:
         """`folder`, whether it is there or not. Raises Invalid where a link leads out of the store on the way."""
-        link = self.link_in(folder)
+        link = self.link_above(f"{folder}/")
         if link is not None:
             raise Invalid(
                 f"{link} is a symbolic link, and what it leads to is not the store's",

@@ -251,7 +251,7 @@ class Store:
             path = self._layout.blob(hex_of(digest))
         except Malformed as trouble:
             raise Invalid(str(trouble)) from None
-        if self._layout.link_in(path.parent) is not None or path.is_symlink():
+        if self._layout.link_above(path) is not None or path.is_symlink():
             return None
         return path if path.is_file() else None
 
