@@ -14,13 +14,15 @@ from trtstore.manifest import Manifest
 from trtstore.records import Record
 
 
-def identity(record: Path) -> tuple[int, int, int] | None:
-    """Which file has the name `record`, whatever it holds; None where there is none. Raises OSError.
+def identity(layout: Layout, key: str) -> tuple[int, int, int] | None:
+    """Which file has the name of the record of `key`, whatever it holds; None where there is none. Raises OSError.
 
-    Another record of the same key has another identity; one that was only used has not.
+    Another record of the same key has another identity; one that was only used has not. Where a folder on the way is
+    a link, that stands for it.
     """
+    place = layout.record(key)
     try:
-        status = record.lstat()
+        status = (layout.link_above(place) or place).lstat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns
@@ -34,13 +36,13 @@ def lookup(
     Raises OSError.
     """
     path = layout.record(key)
-    while (seen := identity(path)) is not None:
+    while (seen := identity(layout, key)) is not None:
         try:
             record = read_record(layout, key)
             usable_manifest(layout, record, mend=mend)
             return record
         except Malformed as trouble:
-            if identity(path) == seen:
+            if identity(layout, key) == seen:
                 on_problem(f"{path} is taken as absent: {trouble}")
                 return None
             # It was whole, and was collected or replaced while this looked.
@@ -54,12 +56,17 @@ def read_record(layout: Layout, key: str) -> Record:
 
 def read_envelope(layout: Layout, key: str) -> bytes:
     """The bytes of the record of `key`, unread. Raises Malformed, OSError."""
-    return _bytes(layout.record(key), records.MAX_BYTES)
+    return _bytes(layout, layout.record(key), records.MAX_BYTES)
 
 
 def read_manifest(layout: Layout, digest: str) -> Manifest:
     """The manifest "sha256:<64 hex>", whose blobs may be there or not. Raises Malformed, OSError."""
-    return _named(digest, _bytes(layout.blob(hex_of(digest)), manifest.MAX_BYTES))
+    return _named(digest, manifest_bytes(layout, digest))
+
+
+def manifest_bytes(layout: Layout, digest: str) -> bytes:
+    """The bytes of the manifest "sha256:<64 hex>", unread. Raises Malformed, OSError."""
+    return _bytes(layout, layout.blob(hex_of(digest)), manifest.MAX_BYTES)
 
 
 def checked_manifest(record: Record, data: bytes) -> Manifest:
@@ -86,7 +93,7 @@ def usable_manifest(layout: Layout, record: Record, *, mend: bool = True) -> Man
 
     Raises Malformed, OSError.
     """
-    found = checked_manifest(record, _bytes(layout.blob(hex_of(record.manifest)), manifest.MAX_BYTES))
+    found = checked_manifest(record, manifest_bytes(layout, record.manifest))
     for digits, size in named_blobs(record, found).items():
         trouble = blobs.problem(layout, digits, size, mend=mend)
         if trouble is not None:
@@ -94,7 +101,10 @@ def usable_manifest(layout: Layout, record: Record, *, mend: bool = True) -> Man
     return found
 
 
-def _bytes(place: Path, limit: int) -> bytes:
+def _bytes(layout: Layout, place: Path, limit: int) -> bytes:
+    link = layout.link_above(place)
+    if link is not None:
+        raise Malformed(f"{link} is a symbolic link, and what it leads to is not the store's")
     data = read_bounded(place, limit)
     if data is None:
         raise Malformed(f"{place} is not there, is no regular file, or is too long")
@@ -108,16 +118,16 @@ def _named(digest: str, data: bytes) -> Manifest:
 
 
 def shards(layout: Layout) -> list[str]:
-    """The two-digit folders of records/ that are there. Raises OSError."""
+    """The two-digit folders of records/ that are there. Raises Invalid where records/ is a link, OSError."""
     try:
-        with os.scandir(layout.records) as found:
+        with os.scandir(layout.own(layout.records)) as found:
             return sorted(e.name for e in found if len(e.name) == 2 and e.is_dir(follow_symlinks=False))
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
 def keys(layout: Layout, prefix: str = "") -> Iterator[str]:
-    """The keys that have a record, sorted; whether it is usable only `lookup` says. Raises OSError."""
+    """The keys that have a record, sorted; whether it is usable only `lookup` says. Raises as `shards`."""
     for shard in shards(layout):
         if shard.startswith(prefix[:2]):
             with os.scandir(layout.records / shard) as found:

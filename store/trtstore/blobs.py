@@ -10,12 +10,13 @@ import errno
 import fcntl
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from trtstore import writeback
+from trtstore import scratch, writeback
 from trtstore.digest import OnBytes, hash_bytes, hash_fd, ignore_bytes
-from trtstore.errors import Corrupt, Invalid, translated
+from trtstore.errors import Corrupt, Invalid, NoLocks, NoSpace, NotWritable, translated
 from trtstore.layout import STAMP, Layout, read_bounded
 
 MODE = 0o444
@@ -49,9 +50,13 @@ def problem(layout: Layout, digits: str, size: int, *, mend: bool = True) -> str
     """Why the blob `digits` of `size` bytes cannot be used, or None when it can. Raises OSError.
 
     Reads no bytes, with one exception: a blob whose times say that it was written to after it was stored (or that
-    the store was copied without times) is hashed, and, with `mend`, stamped anew when it is right.
+    the store was copied without times) is hashed, and, with `mend`, stamped anew when it is right: a copy of it where
+    it has other names, since these may be somebody else's files, whose mode and time are not the store's to change.
     """
     path = layout.blob(digits)
+    link = layout.link_above(path)
+    if link is not None:
+        return f"{link} is a symbolic link, and what it leads to is not the store's"
     try:
         status = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -60,27 +65,39 @@ def problem(layout: Layout, digits: str, size: int, *, mend: bool = True) -> str
         return f"the blob {path} is no regular file"
     if status.st_size != size:
         return f"the blob {path} has {status.st_size} bytes, not {size}"
-    if status.st_mtime_ns != STAMP * 10**9 and not _heal(path, digits, size, mend):
+    if status.st_mtime_ns != STAMP * 10**9 and not _heal(layout, path, size, mend):
         return f"the blob {path} was written to after it was stored"
     return None
 
 
-def _heal(path: Path, digits: str, size: int, mend: bool) -> bool:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _heal(layout: Layout, path: Path, size: int, mend: bool) -> bool:
+    """Whether the blob `path` is right. Raises OSError where it cannot be read."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        if hash_fd(fd, size)[0] != digits:
+        if hash_fd(fd, size)[0] != path.name:
             return False
+        if mend:
+            # Somebody else's store, a read-only or a full one: hashing again next time is slow, not wrong.
+            with suppress(NotWritable, NoSpace, NoLocks), translated(layout.root):
+                if os.fstat(fd).st_nlink == 1:
+                    seal(path)
+                else:
+                    _part(layout, path, fd, size)
     finally:
         os.close(fd)
-    if not mend:
-        return True
-    try:
-        seal(path)
-    except OSError as error:
-        # Somebody else's store, or a read-only one: hashing again next time is slow, not wrong.
-        if error.errno not in (errno.EPERM, errno.EROFS, errno.EACCES):
-            raise
     return True
+
+
+def _part(layout: Layout, path: Path, fd: int, size: int) -> None:
+    """Give the name of the blob `path`, opened as `fd`, to a copy. A tree's file of the old inode is made anew."""
+    os.lseek(fd, 0, os.SEEK_SET)
+    with scratch.folder(layout) as work:
+        target = work / "blob"
+        if _copy_and_hash(layout, fd, size, target, ignore_bytes) == (path.name, size):
+            seal(target)
+            layout.sync(target)
+            target.replace(path)
+            layout.sync(path.parent)
 
 
 def stage_bytes(layout: Layout, data: bytes, target: Path) -> Staged:
@@ -122,7 +139,7 @@ def stage_file(layout: Layout, source: Path, target: Path, on_bytes: OnBytes = i
 def commit(layout: Layout, staged: list[Staged]) -> None:
     """Give each staged file its name, and bring the names to the disk. A good blob of that name stays.
 
-    Raises OSError.
+    Raises Invalid where a folder is a link, OSError.
     """
     _make_folders(layout, {layout.blob(file.sha256).parent for file in staged})
     folders: set[Path] = set()
@@ -131,12 +148,18 @@ def commit(layout: Layout, staged: list[Staged]) -> None:
         if _is_good(layout, file):
             file.path.unlink(missing_ok=True)
             continue
-        if place.is_dir() and not place.is_symlink():
-            place.rename(file.path.with_name(f"{file.path.name}.broken"))  # a file cannot replace a folder
-        file.path.replace(place)
+        put(file.path, place)
         folders.add(place.parent)
     for folder in folders:
         layout.sync(folder)
+
+
+def put(source: Path, place: Path) -> None:
+    """Rename the file `source` in tmp/ to `place`, whatever has that name. Raises OSError."""
+    with suppress(FileNotFoundError):
+        if stat.S_ISDIR(place.lstat().st_mode):  # a file cannot replace a folder
+            place.rename(source.with_name(f"{place.name}.broken"))
+    source.replace(place)
 
 
 def _is_good(layout: Layout, file: Staged) -> bool:
@@ -154,7 +177,7 @@ def _is_good(layout: Layout, file: Staged) -> bool:
 
 def _make_folders(layout: Layout, folders: set[Path]) -> None:
     """Make those that are absent, with one sync of the folder that holds their names."""
-    absent = [folder for folder in folders if not folder.is_dir()]
+    absent = [folder for folder in folders if not layout.own(folder).is_dir()]
     for folder in absent:
         layout.make(folder.parent)
         folder.mkdir(exist_ok=True)

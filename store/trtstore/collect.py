@@ -46,6 +46,7 @@ def collect(
     with translated(layout.root, reading=True):
         if not layout.base.is_dir():
             return Plan(limit)
+        layout.check()
     scratch.sweep(layout)
     with translated(layout.root, reading=True):
         for _ in Catalog(layout, index).summaries(blobs=True, on_parsed=on_parsed):

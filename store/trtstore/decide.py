@@ -66,11 +66,15 @@ class Plan:
 
 
 class Planner:
-    """One decision over a whole store. `mine` is the caller's own folder in tmp/. Raises OSError."""
+    """One decision over a whole store. `mine` is the caller's own folder in tmp/.
+
+    Raises Invalid where a folder of the store is a link, OSError.
+    """
 
     def __init__(
         self, layout: Layout, index: Index, limit: int | None, grace: float, mine: Path | None = None
     ) -> None:
+        layout.check()  # a record behind a link is a miss, and its blobs would be garbage
         self._layout, self._index = layout, index
         self._now = time.time()
         self._plan = Plan(limit)

@@ -1,12 +1,14 @@
 """Facts that can be had again, kept to save time: digests of files by their inode, last uses, statistics.
 
-A diskcache (SQLite) in index/, mode 0700, of rows that are JSON text and nothing else. diskcache's own Disk and
-JSONDisk unpickle a row that says so, and open the file that a row names, so neither is used. Nothing here can
-fail a build: a row that is not JSON is a miss, a broken database is made anew, an unwritable one reads as empty.
+A diskcache (SQLite) in index/, mode 0700, of rows that are JSON text behind its checksum, and nothing else.
+diskcache's own Disk and JSONDisk unpickle a row that says so, and open the file that a row names, so neither is used.
+Nothing here can fail a build: a row that is not JSON, or not what was put, is a miss, a broken database is made anew,
+an unwritable one reads as empty.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -21,16 +23,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import diskcache
-from diskcache.core import DBNAME, DEFAULT_SETTINGS, METADATA, MODE_RAW
+from diskcache.core import DBNAME, DEFAULT_SETTINGS, MODE_RAW
 
 from trtstore import locks
 from trtstore.digest import OnBytes, hash_fd, ignore_bytes, in_threads, is_hex
 from trtstore.errors import Corrupt, Invalid, StoreFailure, translated
+from trtstore.schema import connect, is_sound
 from trtstore.strictjson import Json
 
 BUSY = 5.0  # seconds to wait for another process's transaction
 RACY = 2.0  # seconds: a file changed so lately may change again within its time stamp's grain
-MAX_ROW = 1 << 20  # characters of JSON
+MAX_ROW = 1 << 20  # characters of a row: its checksum, then JSON
+SUM = 16  # characters of a checksum: against bits that flip, not against who may write to the index
 
 _SETTINGS = {
     **DEFAULT_SETTINGS,
@@ -89,16 +93,15 @@ class Index:
     def get(self, table: str, key: str) -> Json | None:
         """The value put under `key` in `table`, or None."""
         name = _name(table, key)
-        return _value(self._with_cache(lambda cache: cache.get(name), create=False))
+        return _value(name, self._with_cache(lambda cache: cache.get(name), create=False))
 
     def put(self, table: str, key: str, value: Json) -> None:
         """Keep `value`, as far as that is possible. Tables are named [a-z][a-z0-9-]*.
 
         Raises ValueError or TypeError for what is no JSON, or too long for a row: the caller's mistake.
         """
-        name, text = _name(table, key), json.dumps(value, allow_nan=False)
-        if len(text) > MAX_ROW:
-            raise ValueError(f"the value of {name} is longer than {MAX_ROW} characters")
+        name = _name(table, key)
+        text = _text(name, value)
         self._with_cache(lambda cache: cache.set(name, text), create=True)
 
     def update(self, table: str, key: str, change: Callable[[Json | None], Json]) -> None:
@@ -106,21 +109,18 @@ class Index:
 
         def apply(cache: Any) -> None:
             with cache.transact():
-                old = _value(cache.get(name))
-                cache.set(name, json.dumps(change(old), allow_nan=False))
+                old = _value(name, cache.get(name))
+                cache.set(name, _text(name, change(old)))
 
         name = _name(table, key)
         self._with_cache(apply, create=True)
 
     def items(self, table: str) -> dict[str, Json]:
-        """Every row of `table` in one read; rows that are no JSON text are passed over."""
+        """Every row of `table` in one read; rows that are not what was put are passed over."""
         prefix = _name(table, "")
 
         def read(_cache: Any) -> list[tuple[str, str]]:
-            database = self._folder / DBNAME
-            with closing(
-                sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY)
-            ) as opened:
+            with closing(connect(self._folder / DBNAME, "ro", BUSY)) as opened:
                 return opened.execute(
                     "SELECT key, value FROM Cache WHERE key >= ? AND key < ? AND raw = 1 AND mode = ? AND"
                     " filename IS NULL AND typeof(key) = 'text' AND typeof(value) = 'text' AND length(value) <= ?",
@@ -128,7 +128,7 @@ class Index:
                 ).fetchall()
 
         rows = self._with_cache(read, create=False) or []
-        found = {key.removeprefix(prefix): _value(text) for key, text in rows}
+        found = {name.removeprefix(prefix): _value(name, text) for name, text in rows}
         return {key: value for key, value in found.items() if value is not None}
 
     def forget(self, table: str, keys: Iterable[str]) -> None:
@@ -206,11 +206,27 @@ def _name(table: str, key: str) -> str:
     return f"{table}:{key}"
 
 
-def _value(text: str | None) -> Json | None:
+def _text(name: str, value: Json) -> str:
+    """The text of the row `name`. Raises ValueError or TypeError for what is no JSON, or too long."""
+    text = json.dumps(value, allow_nan=False)
+    if SUM + len(text) > MAX_ROW:
+        raise ValueError(f"the value of {name} is longer than {MAX_ROW} characters")
+    return _sum(name, text) + text
+
+
+def _value(name: str, row: str | None) -> Json | None:
     try:
-        return None if text is None else json.loads(text)
+        if row is None or row[:SUM] != _sum(name, text := row[SUM:]):
+            return None  # a wrong digest of a file would make a wrong key
+        return json.loads(text)
     except (ValueError, TypeError, RecursionError):
         return None
+
+
+def _sum(name: str, text: str) -> str:
+    # A name may hold a file's path, in whatever bytes that has.
+    data = f"{name}\0{text}".encode(errors="surrogatepass")
+    return hashlib.blake2b(data, digest_size=SUM // 2).hexdigest()
 
 
 def _identity(status: os.stat_result) -> str:
@@ -228,44 +244,10 @@ def _open_cache(folder: Path, *, rebuild: bool) -> Any:
     folder.chmod(0o700)
     # Alone: another process's half-made database must not be taken for a broken one.
     with locks.exclusive(folder / "lock", keep=True, patience=BUSY):
-        if rebuild or not _is_sound(folder / DBNAME):
+        if rebuild or not is_sound(folder / DBNAME, BUSY):
             for path in folder.glob(f"{DBNAME}*"):
                 path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
         return diskcache.Cache(str(folder), timeout=BUSY, disk=_TextDisk, **_SETTINGS)
-
-
-def _is_sound(database: Path) -> bool:
-    """Whether diskcache may open it: the columns are there, and the settings are diskcache's own.
-
-    diskcache sets an attribute of itself for each row of the table Settings, so one named _directory leads it
-    elsewhere, and formats the sqlite_ ones into SQL.
-    """
-    try:
-        if not stat.S_ISREG(database.lstat().st_mode):
-            return False
-    except FileNotFoundError:
-        return True
-    try:
-        with closing(
-            sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY)
-        ) as opened:
-            opened.execute(
-                "SELECT key, raw, expire_time, tag, mode, filename, value FROM Cache LIMIT 0"
-            ).fetchall()
-            settings = opened.execute("SELECT key, value FROM Settings").fetchall()
-    except sqlite3.OperationalError as error:
-        # Busy or read-only is no fault of the database; no such table is, and so is text that does not decode,
-        # for which sqlite3 gives no code.
-        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) != sqlite3.SQLITE_ERROR:
-            raise
-        return False
-    except sqlite3.DatabaseError:
-        return False
-    known = {**DEFAULT_SETTINGS, **METADATA}
-    return all(
-        name in known and (isinstance(value, int | float) or str(value).isidentifier() or value is None)
-        for name, value in settings
-    )
 
 
 def hash_files(

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from trtstore.errors import Invalid
@@ -22,53 +23,64 @@ MAX_PREFIX = 1024
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths of one store. `durable` says whether what is written must survive a power failure."""
+    """The paths of one store. `durable` says whether what is written must survive a power failure.
+
+    The root, v1 and what is above them may be symbolic links; a folder below v1 may not. Whoever opens, lists or
+    changes something there asks `link_above` or `own` first, so that nothing outside is taken for the store's. They
+    look at each folder once: they keep out a link that lies there, not one that is put there a moment later by
+    somebody who may write to the store, and who could change what is in it as well.
+    """
 
     root: Path
     durable: bool = True
 
-    @property
+    @cached_property
     def base(self) -> Path:
         return self.root / VERSION
 
-    @property
+    @cached_property
     def trees(self) -> Path:
         return self.base / "trees"
 
-    @property
+    @cached_property
     def roots(self) -> Path:
         return self.base / "roots"
 
-    @property
+    @cached_property
     def pins(self) -> Path:
         return self.base / "pins"
 
-    @property
+    @cached_property
     def quarantine(self) -> Path:
         return self.base / "quarantine"
 
-    @property
+    @cached_property
     def records(self) -> Path:
         return self.base / "records"
 
-    @property
+    @cached_property
     def blobs(self) -> Path:
         return self.base / "blobs" / "sha256"
 
-    @property
+    @cached_property
     def locks(self) -> Path:
         return self.base / "locks"
 
-    @property
+    @cached_property
     def tmp(self) -> Path:
         return self.base / "tmp"
 
-    @property
+    @cached_property
     def index(self) -> Path:
         return self.base / "index"
 
+    @cached_property
+    def _inside(self) -> int:
+        """Where the part of a path below v1 begins, in characters."""
+        return len(f"{self.base}/")
+
     def blob(self, digits: str) -> Path:
-        return self.blobs / digits[:2] / digits
+        return self.blobs.joinpath(digits[:2], digits)
 
     def record(self, key: str) -> Path:
         return self.records / key[:2] / key
@@ -79,9 +91,38 @@ class Layout:
     def lock(self, kind: str, name: str | None = None) -> Path:
         return self.locks / (kind if name is None else f"{kind}-{name}")
 
+    def link_above(self, path: Path | str) -> Path | None:
+        """The first of the folders between v1 and `path` that is a symbolic link, or None."""
+        text = str(path)
+        end = text.find("/", self._inside)
+        while end >= 0:
+            if os.path.islink(text[:end]):  # noqa: PTH114  # a Path takes thrice as long, for every blob
+                return Path(text[:end])
+            end = text.find("/", end + 1)
+        return None
+
+    def own(self, folder: Path) -> Path:
+        """`folder`, whether it is there or not. Raises Invalid where a link leads out of the store on the way."""
+        link = self.link_above(f"{folder}/")
+        if link is not None:
+            raise Invalid(
+                f"{link} is a symbolic link, and what it leads to is not the store's",
+                "remove the link; to keep a store elsewhere, let its root be one",
+            )
+        return folder
+
+    def check(self) -> None:
+        """Raises Invalid where any folder is a link: who removes must see all that is kept. Raises OSError too."""
+        for folder in (self.trees, self.roots, self.pins, self.quarantine, self.locks, self.tmp, self.index):
+            self.own(folder)
+        for folder in (self.records, self.blobs):
+            for inner in entries(self.own(folder)):
+                if len(inner.name) == 2:
+                    self.own(inner)
+
     def make(self, folder: Path) -> Path:
-        """`folder`, created with its parents where absent. Raises OSError."""
-        if not folder.is_dir():
+        """`folder`, created with its parents where absent. Raises Invalid as `own`, OSError."""
+        if not self.own(folder).is_dir():
             self.make(folder.parent)
             try:
                 folder.mkdir()
@@ -110,18 +151,16 @@ def entries(folder: Path) -> list[Path]:
 
 
 def read_bounded(path: Path, limit: int) -> bytes | None:
-    """The bytes of a regular file; None where there is none, it is a link, or it is longer than `limit` bytes.
+    """The bytes of a regular file; None where there is none, it is something else, or longer than `limit` bytes.
 
     Raises OSError when it is there and cannot be read.
     """
     try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return None  # to open a device can do something, and a socket cannot be opened
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError:
-        if path.is_symlink():
-            return None
-        raise
     with os.fdopen(fd, "rb") as file:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_size > limit:

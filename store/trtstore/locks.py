@@ -10,17 +10,20 @@ import fcntl
 import json
 import math
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from trtstore.errors import Busy, no_locks
+from trtstore.errors import Busy, Invalid, no_locks
+from trtstore.layout import read_bounded
 
 POLL = 0.05  # seconds between attempts while waiting
 TELL = 1.0  # seconds between two calls of on_wait
 _MAX_NOTE = 4096  # bytes of a lock file that are read
+_MAX_WHO = 300  # characters, each at most twelve bytes of JSON
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,11 @@ def try_exclusive(path: Path) -> int | None:
 def held_since(path: Path) -> float | None:
     """When the lock `path` was taken, in seconds since the epoch (its file's mtime); None when nobody holds it.
 
-    The lock is tried, shared, and let go at once. Raises OSError.
+    The lock is tried, shared, and let go at once. What is no regular file nobody can hold. Raises OSError.
     """
     try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return None
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
@@ -145,9 +150,19 @@ def _wait(path: Path, on_wait: OnWait | None, patience: float) -> int:
 
 def _open(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise no_locks(error, path) from error
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:  # 0: its last holder has just removed it
+        return fd
+    os.close(fd)
+    # A second name may be somebody else's file, which a note would overwrite, or another lock, which would then be
+    # waited for by its own holder.
+    raise Invalid(
+        f"{path} is no regular file with one name, and can be no lock",
+        "remove it: a lock file that nobody holds means nothing",
+    )
 
 
 def _attempt(fd: int, path: Path) -> bool:
@@ -182,16 +197,18 @@ def is_at(fd: int, path: Path) -> bool:
 
 def _sign(fd: int, who: str) -> None:
     # The note is for people: a full disk must not keep a build from starting.
-    note = json.dumps({"pid": os.getpid(), "who": who, "started": time.time()}).encode()
+    note = json.dumps({"pid": os.getpid(), "who": who[:_MAX_WHO], "started": time.time()}).encode()
     with suppress(OSError):
         os.ftruncate(fd, 0)
-        os.pwrite(fd, note[:_MAX_NOTE], 0)
+        os.pwrite(fd, note, 0)
 
 
 def _holder(path: Path) -> Holder:
+    # Anybody may have written the note, and its words end up on a terminal.
     try:
-        with path.open("rb") as file:
-            note = json.loads(file.read(_MAX_NOTE))
-        return Holder(int(note["pid"]), str(note["who"]), float(note["started"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        note = json.loads(read_bounded(path, _MAX_NOTE) or b"")
+        pid, who, started = int(note["pid"]), str(note["who"]), float(note["started"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return Holder(0, "another process", time.time())  # it is just signing, or just leaving
+    printable = "".join(character for character in who if character.isprintable())
+    return Holder(pid, printable, started if math.isfinite(started) else time.time())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from dataclasses import dataclass
 
 from trtstore import strictjson
 from trtstore.digest import is_hex
 from trtstore.errors import Malformed, translated
-from trtstore.layout import Layout, read_bounded
+from trtstore.layout import Layout, entries, read_bounded
 
 MAX_NOTE = 1024  # characters
 
@@ -28,10 +29,14 @@ def add(layout: Layout, key: str, note: str) -> None:
     text = json.dumps({"note": note[:MAX_NOTE], "since": time.time()})
     with translated(layout.root):
         layout.make(layout.pins)
-        temporary = layout.pins / f".{key}"
-        temporary.write_text(text)
-        layout.sync(temporary)
-        temporary.replace(layout.pins / key)
+        temporary = layout.pins / f".{secrets.token_hex(8)}"
+        try:
+            with temporary.open("x") as file:  # not through a link that somebody left
+                file.write(text)
+            layout.sync(temporary)
+            temporary.replace(layout.pins / key)
+        finally:
+            temporary.unlink(missing_ok=True)
         layout.sync(layout.pins)
 
 
@@ -39,18 +44,15 @@ def remove(layout: Layout, key: str) -> bool:
     """Unpin `key`; whether it was pinned. Raises NotWritable and the like."""
     with translated(layout.root):
         try:
-            (layout.pins / key).unlink()
+            (layout.own(layout.pins) / key).unlink()
         except (FileNotFoundError, NotADirectoryError):
             return False
     return True
 
 
 def found(layout: Layout) -> dict[str, Pin]:
-    """The pins by key. A pin counts whatever its file holds. Raises OSError."""
-    try:
-        names = sorted(path.name for path in layout.pins.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
+    """The pins by key. A pin counts whatever its file holds. Raises Invalid where pins/ is a link, OSError."""
+    names = [path.name for path in entries(layout.own(layout.pins))]
     return {name: _read(layout, name) for name in names if is_hex(name)}
 
 

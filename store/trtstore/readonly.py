@@ -60,6 +60,9 @@ class ReadOnly:
         """The file with the bytes of `digest`, at its beginning. Raises as `envelope`; reads no byte itself."""
         with translated(self._layout.root, reading=True), _corrupt():
             place = self._layout.blob(hex_of(digest))
+            link = self._layout.link_above(place)
+            if link is not None:
+                raise Malformed(f"{link} is a symbolic link, and what it leads to is not the store's")
             try:
                 fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             except FileNotFoundError:

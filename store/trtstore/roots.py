@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trtstore.digest import hash_bytes, is_hex
 from trtstore.errors import Invalid, translated
-from trtstore.layout import VERSION, Layout
+from trtstore.layout import VERSION, Layout, entries
 
 
 def add(layout: Layout, link: Path, tree: Path) -> None:
@@ -42,14 +42,10 @@ class Root:
 
 
 def found(layout: Layout) -> list[Root]:
-    """Every entry, the dead ones too. Raises OSError."""
-    try:
-        entries = sorted(layout.roots.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    trees = os.path.realpath(layout.trees)
+    """Every entry, the dead ones too. Raises Invalid where roots/ is a link, OSError."""
+    trees = str(Path(os.path.realpath(layout.base), layout.trees.name))
     roots = []
-    for entry in entries:
+    for entry in entries(layout.own(layout.roots)):
         if entry.is_symlink() and is_hex(entry.name):
             with suppress(FileNotFoundError):  # it was dead, and is collected meanwhile
                 link = entry.readlink()

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trtstore import locks
-from trtstore.errors import Busy, Invalid, StoreFailure, translated
+from trtstore.errors import Busy, StoreFailure, translated
 from trtstore.layout import Layout
 
 PATIENCE = 10.0  # seconds for a lock that nobody but its maker has a reason to hold
@@ -26,10 +26,6 @@ PATIENCE = 10.0  # seconds for a lock that nobody but its maker has a reason to 
 def folder(layout: Layout) -> Iterator[Path]:
     """An empty folder of mode 0700 on the store's own file system. Raises NotWritable, NoSpace and the like."""
     with translated(layout.root):
-        if layout.tmp.is_symlink():
-            raise Invalid(
-                f"{layout.tmp} is a symbolic link, and what it leads to is not the store's", "remove it"
-            )
         layout.make(layout.tmp)
         layout.make(layout.locks)
     with locks.shared(layout.lock("tmp")), translated(layout.root):
@@ -72,8 +68,8 @@ def _lock(path: Path) -> int:
 def sweep(layout: Layout) -> None:
     """Remove what killed processes left in tmp/; what cannot be removed is left for the next time."""
     try:
-        if layout.tmp.is_symlink() or not layout.tmp.is_dir():
-            return  # nothing is there, or it is somebody else's
+        if not layout.own(layout.tmp).is_dir():
+            return  # nothing is there
         layout.make(layout.locks)
         gate = locks.try_exclusive(layout.lock("tmp"))
     except (StoreFailure, OSError):
@@ -89,11 +85,12 @@ def sweep(layout: Layout) -> None:
 
 
 def _sweep_one(home: Path) -> None:
-    if home.is_symlink() or not home.is_dir() or not (home / "lock").exists():
+    lock = home / "lock"
+    if home.is_symlink() or lock.is_symlink() or not lock.is_file():  # nobody holds what is no lock
         remove(home)
         return
     with suppress(StoreFailure):
-        fd = locks.try_exclusive(home / "lock")
+        fd = locks.try_exclusive(lock)
         if fd is not None:
             remove(home)
             os.close(fd)

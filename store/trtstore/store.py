@@ -107,7 +107,7 @@ class Store:
         found damaged is quarantined, told to `on_problem`, and a miss. Raises as `lookup`.
         """
         with translated(self.root, reading=True):
-            if access.identity(self._layout.record(checked_key(key))) is None:
+            if access.identity(self._layout, checked_key(key)) is None:
                 return None  # nothing is written for a miss
         with gate.looking(self._layout):
             record = self.lookup(key, on_problem=on_problem)
@@ -253,7 +253,9 @@ class Store:
             path = self._layout.blob(hex_of(digest))
         except Malformed as trouble:
             raise Invalid(str(trouble)) from None
-        return path if path.is_file() and not path.is_symlink() else None
+        if self._layout.link_above(path) is not None or path.is_symlink():
+            return None
+        return path if path.is_file() else None
 
     def envelope(self, key: str) -> bytes:
         """The bytes of the record of `key`. Raises Corrupt when it is not there, NotReadable and the like."""
@@ -307,7 +309,7 @@ class Store:
             temporary.write_bytes(envelope)
             temporary.chmod(blobs.MODE)
             self._layout.sync(temporary)
-            temporary.replace(place)
+            blobs.put(temporary, place)
             try:
                 self._layout.sync(place.parent)
             except OSError:

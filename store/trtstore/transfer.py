@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from trtstore import blobs, manifest, records
-from trtstore.access import checked_manifest, named_blobs
+from trtstore import blobs, records
+from trtstore.access import checked_manifest, manifest_bytes, named_blobs
 from trtstore.blobs import Staged
 from trtstore.digest import CHUNK, OnBytes, digest_of, hash_fd, hex_of, ignore_bytes
 from trtstore.errors import Corrupt, Malformed, StoreFailure, Unreachable
-from trtstore.layout import Layout, read_bounded
+from trtstore.layout import Layout
 from trtstore.protocols import OnProgress, Readable, Reader, ignore_progress
 from trtstore.records import Record
 
@@ -67,11 +67,8 @@ class Arrival:
 
     def stored_manifest(self) -> bytes:
         """The bytes of the manifest when it is in the store already."""
-        place = self._layout.blob(hex_of(self.record.manifest))
-        data = read_bounded(place, manifest.MAX_BYTES)
-        if data is None:
-            raise Corrupt(f"the manifest {place} is not there any more")
-        return data
+        with _strictly():
+            return manifest_bytes(self._layout, self.record.manifest)
 
     def has(self, digits: str, size: int) -> bool:
         """Whether the blob is in the store, and need not come."""

@@ -76,7 +76,11 @@ def take(tree: Path, *, alone: bool) -> int | None:
 
 
 def is_present(layout: Layout, tree: Path, manifest: Manifest) -> bool:
-    """Whether `tree` is whole, and then it counts as used from now on. Raises OSError."""
+    """Whether `tree` is whole, and then it counts as used from now on.
+
+    Raises Invalid where trees/ is a link, OSError.
+    """
+    layout.own(tree.parent)
     fd = take(tree, alone=False)  # no remover between the look and the mark
     if fd is None:
         return False

@@ -56,10 +56,12 @@ def verify(
 ) -> list[Finding]:
     """Read every blob and tree of `keys` (of the whole store where None), and quarantine what is damaged.
 
-    Raises NotWritable where there is damage that cannot be moved, NotReadable and the like.
+    Raises NotWritable where there is damage that cannot be moved, Invalid where a folder of the store is a link,
+    NotReadable and the like.
     """
     scan = _Scan()
     with translated(layout.root, reading=True):
+        layout.check()
         for key in access.keys(layout) if keys is None else keys:
             _read_record(layout, key, scan)
         if keys is None:
@@ -68,6 +70,8 @@ def verify(
             for digits in _names(layout.trees, depth=1):
                 _read_tree_manifest(layout, digits, scan)
         bad = _check_blobs(layout, scan, on_bytes)
+        if bad and keys is not None:
+            _find_sharers(layout, bad, scan)
         for digits, listed in sorted(scan.manifests.items()):
             _check_tree(layout, digits, listed, bad, scan)
     return _quarantine(layout, scan)
@@ -75,6 +79,7 @@ def verify(
 
 def total_bytes(layout: Layout, keys: Iterable[str] | None = None) -> int:
     """Bytes of blobs that `verify` will read; for a progress bar. Raises OSError."""
+    layout.check()
     if keys is None:
         return sum(_size(layout.blob(digits)) for digits in _names(layout.blobs, depth=2))
     scan = _Scan()
@@ -188,6 +193,26 @@ def _check_tree(layout: Layout, digits: str, listed: Manifest, bad: Mapping[str,
     except Invalid as trouble:
         return _bad_tree(layout, digits, trouble.message, scan)
     return None
+
+
+def _find_sharers(layout: Layout, bad: Mapping[str, str], scan: _Scan) -> None:
+    """Trees of other artifacts that hold a damaged blob by its other name.
+
+    Once the quarantine was emptied that name would be the only one, and a file like a copy that nobody wrote to.
+    """
+    inodes = set()
+    for digits in bad:
+        with suppress(FileNotFoundError):
+            status = layout.blob(digits).lstat()
+            inodes.add((status.st_dev, status.st_ino))
+    for digits in _names(layout.trees, depth=1):
+        tree = layout.tree(digits)
+        if digits in scan.manifests or tree.is_symlink() or not tree.is_dir():
+            continue
+        with suppress(FileNotFoundError, Invalid):
+            shared = (path for path, _, status in walk(tree) if (status.st_dev, status.st_ino) in inodes)
+            if (path := next(shared, None)) is not None:
+                _bad_tree(layout, digits, f"{path} has other bytes", scan)
 
 
 def _bad_tree(layout: Layout, digits: str, problem: str, scan: _Scan) -> None:

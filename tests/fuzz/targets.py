@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from trtstore import Index, Store, StoreFailure, bundle, locks, manifest, records, strictjson
+from trtstore import Index, Store, StoreFailure, bundle, index, locks, manifest, records, strictjson
 from trtstore.errors import Malformed
 from trtstore.upkeep import Upkeep
 
@@ -102,12 +102,17 @@ def index_row(data: bytes) -> None:
     if not _ROW:
         _ROW.append(_Row())
     mode, form, value = MODES[data[0] % len(MODES)], FORMS[data[1] % len(FORMS)], data[2:]
-    _ROW[0].plant(mode, form, value)
+    text = value.decode(errors="replace")
+    right = index._sum("t:k", text).encode()
+    _ROW[0].plant(mode, form, right + text.encode() if data[0] & 128 else value)
     found = _ROW[0].index.get("t", "k")
     if found is None:
         return
     assert (mode, form) == (1, "CAST(? AS TEXT)")
-    assert same(found, json.loads(value))
+    if not data[0] & 128:
+        assert value.startswith(index._sum("t:k", value[index.SUM :].decode()).encode())
+        text = value[index.SUM :].decode()
+    assert same(found, json.loads(text))
 
 
 def same(one: Any, other: Any) -> bool:
@@ -145,7 +150,7 @@ def lock_note(data: bytes) -> None:
     if holder.who == "another process" and holder.pid == 0:
         return
     note = json.loads(data[:4096])
-    assert holder.who == str(note["who"])
+    assert holder.who == "".join(filter(str.isprintable, str(note["who"])))
     assert holder.pid == int(note["pid"])
 
 

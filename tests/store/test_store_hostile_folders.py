@@ -123,7 +123,6 @@ def record_of(store: Store) -> Path:
     return store.root / "v1" / "records" / KEY[:2] / KEY
 
 
-FOLLOWED = "layout.make and the readers look at the last name of a path only"
 FOLDERS = [
     "blobs",
     "blobs/sha256",
@@ -138,12 +137,7 @@ FOLDERS = [
 ]
 
 
-def followed(*names: str) -> list[object]:
-    marks = pytest.mark.xfail(strict=True, reason=FOLLOWED)
-    return [pytest.param(name, marks=marks if name in names else ()) for name in FOLDERS]
-
-
-@pytest.mark.parametrize("name", followed(*(name for name in FOLDERS if name not in ("tmp", "index"))))
+@pytest.mark.parametrize("name", FOLDERS)
 def test_a_folder_that_is_a_link_to_elsewhere_is_not_followed(store: Store, outside: Path, name: str) -> None:
     for folder in list((store.root / "v1").glob(name)):
         target = outside / folder.name
@@ -233,13 +227,7 @@ def test_a_blob_that_is_no_file_is_replaced_by_the_next_build(
     check_healed(store, outside)
 
 
-ODD_FILE = pytest.mark.xfail(strict=True, reason="read_bounded raises for a socket and for a folder")
-FOLDER = pytest.mark.xfail(strict=True, reason="Store._commit renames a file over whatever is there")
-
-
-@pytest.mark.parametrize(
-    "plant", [pytest.param(p, marks=ODD_FILE if p in (a_socket, a_folder) else ()) for p in ODD]
-)
+@pytest.mark.parametrize("plant", ODD)
 def test_a_manifest_that_is_no_file_is_replaced_by_the_next_build(
     store: Store, outside: Path, plant: Callable[[Path, Path], None]
 ) -> None:
@@ -247,13 +235,7 @@ def test_a_manifest_that_is_no_file_is_replaced_by_the_next_build(
     check_healed(store, outside)
 
 
-@pytest.mark.parametrize(
-    "plant",
-    [
-        pytest.param(p, marks=ODD_FILE if p is a_socket else [ODD_FILE, FOLDER] if p is a_folder else ())
-        for p in ODD
-    ],
-)
+@pytest.mark.parametrize("plant", ODD)
 def test_a_record_that_is_no_file_is_replaced_by_the_next_build(
     store: Store, outside: Path, plant: Callable[[Path, Path], None]
 ) -> None:
@@ -352,19 +334,27 @@ def test_a_lock_that_is_a_link_is_one_error_and_is_not_followed(
     assert said["write"] == "StoreFailure"
 
 
-def test_a_lock_that_is_a_pipe_keeps_nobody_waiting(store: Store, outside: Path) -> None:
-    os.mkfifo(lock_of(store))
+@pytest.mark.parametrize("plant", [a_pipe, a_socket, a_device])
+def test_a_lock_that_is_no_file_is_one_error_and_keeps_nobody_waiting(
+    store: Store, outside: Path, plant: Callable[[Path, Path], None]
+) -> None:
+    lock_of(store).touch()
+    plant(lock_of(store), outside)
+    _, said = use(store, store.root.parent / "out", outside)
+    assert said["found"] is True
+    assert said["write"] in ("Invalid", "StoreFailure")
+    lock_of(store).unlink()
     check_healed(store, outside, found=True)
 
 
-@pytest.mark.xfail(strict=True, reason="locks._sign writes its note into whatever file has the lock's name")
 def test_a_lock_that_is_another_files_second_name_does_not_overwrite_it(store: Store, outside: Path) -> None:
     lock_of(store).hardlink_to(outside / "canary")
-    use(store, store.root.parent / "out", outside)
+    _, said = use(store, store.root.parent / "out", outside)
     assert (outside / "canary").read_bytes() == b"not the store's"
+    assert said["found"] is True
+    assert said["write"] == "Invalid"
 
 
-@pytest.mark.xfail(strict=True, reason="a blob's times and mode are set again whatever other names it has")
 def test_a_blob_that_is_another_files_second_name_leaves_that_as_it_is(store: Store, outside: Path) -> None:
     (outside / "engine").write_bytes(FILES["engine.bin"])
     blob = engine_of(store)

@@ -16,6 +16,7 @@ import pytest
 
 from tests.store.support import mounted, python, write_files
 from trtstore import Corrupt, Index, Invalid, StoreFailure, hash_files
+from trtstore.index import _sum, _text
 
 
 class Bomb:
@@ -82,13 +83,50 @@ def test_a_row_that_names_a_file_is_a_miss_and_the_file_is_neither_read_nor_remo
     assert Index(folder).get("t", "k") == "again"
 
 
-@pytest.mark.parametrize(
-    "value", ["{", "NaN?", "[" * 100_000, b"\xff\xfe", 7, 1.5, None, '"' + "x" * (1 << 20) + '"'], ids=repr
-)
-def test_a_row_that_is_no_json_text_is_a_miss(folder: Path, value: object) -> None:
+NO_TEXT = [b"\xff\xfe", 7, 1.5, None]
+NO_JSON = ["", "{", "NaN?", "[" * 100_000, '"' + "x" * (1 << 20) + '"']
+
+
+def check_missed(folder: Path, value: object) -> None:
     Index(folder).put("t", "k", "good")
     plant(folder, "UPDATE Cache SET value = ?", value)
     assert Index(folder).get("t", "k") is None
+    assert Index(folder).items("t") == {}
+
+
+@pytest.mark.parametrize("value", [*NO_TEXT, *NO_JSON], ids=lambda value: repr(value)[:20])
+def test_a_row_that_is_no_json_text_is_a_miss(folder: Path, value: object) -> None:
+    check_missed(folder, value)
+
+
+@pytest.mark.parametrize("text", NO_JSON, ids=lambda value: value[:20])
+def test_a_row_with_a_right_checksum_that_is_no_json_is_a_miss(folder: Path, text: str) -> None:
+    check_missed(folder, _sum("t:k", text) + text)
+
+
+def test_a_row_whose_checksum_is_that_of_another_row_is_a_miss(folder: Path) -> None:
+    index = Index(folder)
+    index.put("t", "k", "5e" * 32)
+    index.put("t", "other", "0f" * 32)
+    plant(
+        folder, "UPDATE Cache SET value = (SELECT value FROM Cache WHERE key = 't:other') WHERE key = 't:k'"
+    )
+    assert Index(folder).get("t", "k") is None
+    assert Index(folder).items("t") == {"other": "0f" * 32}
+    index.update("t", "k", lambda old: [old])
+    assert Index(folder).get("t", "k") == [None]
+
+
+def test_a_hundred_thousand_rows_are_read_at_once(folder: Path) -> None:
+    index = Index(folder)
+
+    def fill(cache: Any) -> None:
+        with cache.transact():
+            for number in range(100_000):
+                cache.set(f"t:{number}", _text(f"t:{number}", number))
+
+    index._with_cache(fill, create=True)
+    assert index.items("t") == {str(number): number for number in range(100_000)}
 
 
 def test_a_row_of_broken_utf8_is_a_miss(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -171,15 +172,12 @@ def test_a_lock_note_names_a_holder_or_nobody(data: bytes) -> None:
     targets.lock_note(data)
 
 
-NOTE = pytest.mark.xfail(strict=True, reason="locks._holder catches neither RecursionError nor OverflowError")
-
-
 @pytest.mark.parametrize(
     "note",
     [
-        pytest.param(b"[" * 4096, id="deep", marks=NOTE),
-        pytest.param(b'{"pid":1e400,"who":"x","started":1}', id="endless pid", marks=NOTE),
-        pytest.param(b'{"pid":1,"who":"x","started":1' + b"0" * 400 + b"}", id="huge start", marks=NOTE),
+        pytest.param(b"[" * 4096, id="deep"),
+        pytest.param(b'{"pid":1e400,"who":"x","started":1}', id="endless pid"),
+        pytest.param(b'{"pid":1,"who":"x","started":1' + b"0" * 400 + b"}", id="huge start"),
         pytest.param(b'{"pid":NaN,"who":"x","started":1}', id="NaN"),
         pytest.param(b"\xff\xfe", id="no UTF-8"),
         pytest.param(b"1" * 5000, id="digits"),
@@ -190,10 +188,36 @@ def test_a_lock_note_that_no_holder_wrote_names_nobody(tmp_path: Path, note: byt
     assert locks._holder(tmp_path / "lock").who == "another process"
 
 
-@pytest.mark.xfail(strict=True, reason="Holder.who is passed on as it stands in the file")
 def test_the_words_of_a_lock_note_cannot_steer_a_terminal(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text(json.dumps({"pid": 1, "who": "\x1b[2Jme\n", "started": 1.0}))
-    assert locks._holder(tmp_path / "lock").who.isprintable()
+    assert locks._holder(tmp_path / "lock").who == "[2Jme"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder", "long"])
+def test_a_lock_that_is_not_its_holders_note_names_nobody_and_keeps_nobody_waiting(
+    tmp_path: Path, kind: str
+) -> None:
+    lock, note = tmp_path / "lock", json.dumps({"pid": 1, "who": "me", "started": 1.0})
+    (tmp_path / "note").write_text(note)
+    if kind == "pipe":
+        os.mkfifo(lock)
+    elif kind == "link":
+        lock.symlink_to(tmp_path / "note")
+    elif kind == "folder":
+        lock.mkdir()
+    else:
+        lock.write_text(note + " " * 5000)
+    assert locks._holder(lock).who == "another process"
+
+
+def test_a_lock_note_without_a_sensible_time_began_now(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text('{"pid":1,"who":"x","started":1e400}')
+    assert math.isfinite(locks._holder(tmp_path / "lock").started)
+
+
+def test_the_longest_words_of_a_holder_are_read_back_from_its_note(tmp_path: Path) -> None:
+    with locks.exclusive(tmp_path / "lock", who="\U0001f600" * 5000):
+        assert locks._holder(tmp_path / "lock").who == "\U0001f600" * 300
 
 
 @settings(steady, max_examples=100)
