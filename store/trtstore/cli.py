@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -33,6 +34,7 @@ exit codes: 0, 2 bad input, 3 not in the store, 4 the store refused or is damage
 def main(argv: Sequence[str] | None = None, default_root: Callable[[], Path] | None = None) -> int:
     """Run one command line; returns its exit code. `default_root` says where the store is when nobody does."""
     signal.signal(signal.SIGTERM, _interrupt)
+    gc.disable()  # one command makes few cycles and perhaps millions of objects, which each pass would visit
     args = _parser().parse_args(sys.argv[1:] if argv is None else argv)
     output = Output(getattr(args, "json", False))
     try:

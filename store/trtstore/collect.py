@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def collect(
         layout.check()
     scratch.sweep(layout)
     with translated(layout.root, reading=True):
-        for _ in Catalog(layout, index).summaries(blobs=True, on_parsed=on_parsed):
+        for _ in Catalog(layout, index).named(on_parsed):
             pass  # the slow part, while nobody has to wait for it
     with ExitStack() as until_freed:
         try:
@@ -68,15 +69,16 @@ def collect(
 
 
 def _remove(layout: Layout, found: Plan, bin_: Path | None) -> None:
-    records = [decision.path for decision in found.removed if decision.kind == "record"]
-    others = [decision.path for decision in found.removed if decision.kind != "record"]
+    records = [decision.place(layout) for decision in found.removed if decision.kind == "record"]
+    others = [decision.place(layout) for decision in found.removed if decision.kind != "record"]
     _discard(records, bin_, "r")
     for shard in {path.parent for path in records}:
         layout.sync(shard)  # no power failure may bring back a record whose blobs are gone
-    _discard([*others, *found.blobs], bin_, "b")
+    _discard(others, bin_, "o")
+    _discard(map(layout.blob, found.blobs()), bin_, "b")
 
 
-def _discard(paths: list[Path], bin_: Path | None, prefix: str) -> None:
+def _discard(paths: Iterable[Path], bin_: Path | None, prefix: str) -> None:
     for number, path in enumerate(paths):
         try:
             if bin_ is not None:

@@ -6,12 +6,14 @@ import os
 import stat
 import time
 from array import array
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 from trtstore import access, trees, usage
 from trtstore.catalog import Catalog, OnParsed, Summary
@@ -26,19 +28,29 @@ QUARANTINE_AGE = 7 * 86_400.0  # seconds that damaged things are kept to be look
 
 Kind = Literal["record", "blob", "tree", "root", "quarantine"]
 
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """One thing that goes or stays, and why. `bytes` are those that its going frees, or that it takes."""
+
+class Decision(NamedTuple):
+    """One thing that goes or stays, and why. `bytes` are those that its going frees, or that it takes.
+
+    `path` is where it lies; None for a record and a tree, whose name says where. (There may be a hundred thousand.)
+    """
 
     kind: Kind
     name: str
     remove: bool
     reason: str
     bytes: int
-    path: Path
-    labels: Mapping[str, str] = field(default_factory=dict)
+    path: Path | None = None
+    labels: Mapping[str, str] = _NO_LABELS
     worth: Worth | None = None
+
+    def place(self, layout: Layout) -> Path:
+        """Where it lies."""
+        if self.path is not None:
+            return self.path
+        return layout.record(self.name) if self.kind == "record" else layout.tree(self.name)
 
 
 @dataclass
@@ -48,8 +60,8 @@ class Plan:
     limit: int | None
     before: int = 0
     decisions: list[Decision] = field(default_factory=list)
-    #: those of the records that go, whose bytes are counted with them
-    blobs: list[Path] = field(default_factory=list)
+    #: gives the digits of the blobs of the records that go, whose bytes are counted with them
+    blobs: Callable[[], Iterator[str]] = lambda: iter(())
 
     @property
     def removed(self) -> list[Decision]:
@@ -81,14 +93,15 @@ class Planner:
         self._left = 0  # bytes that the decisions so far leave
         self._keep = protected(layout, self._now, grace, mine)
         self._ledger = Ledger()
-        self._records: dict[str, list[Summary]] = {}  # tree digits -> the usable records of it
+        self._records: Counter[str] = Counter()  # tree digits -> how many usable records it has
+        self._made: set[str] = set()  # the names in trees/
         self._rooted: set[str] = set()  # digits of trees whose blobs are kept without a record
         self._copies: dict[str, int] = {}  # tree digits -> copied bytes, of trees that may go
 
     def plan(self, on_parsed: OnParsed) -> Plan:
         """Garbage first, then copies, then records, until the limit is met."""
         catalog = Catalog(self._layout, self._index)
-        named = [(s, self._ledger.name(s.blobs)) for s in catalog.summaries(blobs=True, on_parsed=on_parsed)]
+        named = [(summary, self._ledger.name(blobs)) for summary, blobs in catalog.named(on_parsed)]
         self._keep_rooted({summary.manifest for summary, _ in named})
         garbage = list(self._ledger.mark(self._layout))
         self._keep_rooted({summary.manifest for summary, numbers in named if not self._ledger.lost(numbers)})
@@ -102,15 +115,19 @@ class Planner:
         self._folders()
         self._left = self._plan.after
         self._shrink(usable)
-        self._plan.blobs = [self._layout.blob(digits) for digits in self._ledger.unnamed()]
+        self._plan.blobs = self._ledger.unnamed
         return self._plan
 
-    def _go(self, kind: Kind, name: str, reason: str, size: int, path: Path, **more: Any) -> None:
-        self._plan.decisions.append(Decision(kind, name, True, reason, size, path, **more))
+    def _go(self, kind: Kind, name: str, reason: str, size: int, path: Path | None = None) -> None:
+        self._plan.decisions.append(Decision(kind, name, True, reason, size, path))
         self._left -= size
 
-    def _stay(self, kind: Kind, name: str, reason: str, size: int, path: Path, **more: Any) -> None:
-        self._plan.decisions.append(Decision(kind, name, False, reason, size, path, **more))
+    def _stay(self, kind: Kind, name: str, reason: str, size: int, path: Path | None = None) -> None:
+        self._plan.decisions.append(Decision(kind, name, False, reason, size, path))
+
+    def _record(self, it: Summary, remove: bool, reason: str, size: int, worth: Worth | None = None) -> None:
+        self._plan.decisions.append(Decision("record", it.key, remove, reason, size, None, it.labels, worth))
+        self._left -= size if remove else 0
 
     def _keep_rooted(self, known: set[str]) -> None:
         """A root keeps its blobs too where no record of `known` trees does."""
@@ -123,14 +140,13 @@ class Planner:
 
     def _usable(self, named: list[tuple[Summary, array[int]]]) -> Iterator[tuple[Summary, array[int]]]:
         for summary, numbers in named:
-            if summary.manifest and not self._ledger.lost(numbers):
-                self._records.setdefault(summary.manifest, []).append(summary)
-                yield summary, numbers
+            if not summary.manifest or self._ledger.lost(numbers):
+                self._record(summary, True, "unusable: a miss, whoever asks", self._ledger.drop(numbers))
                 continue
-            path, freed = self._layout.record(summary.key), self._ledger.drop(numbers)
-            self._go(
-                "record", summary.key, "unusable: a miss, whoever asks", freed, path, labels=summary.labels
-            )
+            self._records[summary.manifest] += 1
+            if summary.key in self._keep.keys:
+                self._keep.trees.setdefault(summary.manifest, self._keep.keys[summary.key])
+            yield summary, numbers
 
     def _unnamed(self, garbage: list[tuple[Path, os.stat_result]]) -> None:
         for path, status in garbage:
@@ -158,22 +174,20 @@ class Planner:
         """Decide upon trees that no record leads to; notes the others that hold copied bytes and may go."""
         copied = self._index.items("copied")
         for path in entries(self._layout.trees):
+            self._made.add(path.name)
             known = copied.get(path.name)
             size = known if type(known) is int and known >= 0 else _size(path, copies=True)
             self._plan.before += size
             reason = self._in_use(path)
             if path.name not in self._records and reason is None:
-                self._go("tree", path.name, "no record leads to it", size, path)
+                self._go("tree", path.name, "no record leads to it", size)
             elif reason is None and size:
                 self._copies[path.name] = size
 
     def _in_use(self, path: Path) -> str | None:
-        """Why the tree at `path`, whether it is there or not, must stay; None when it may go."""
+        """Why the tree at `path` must stay; None when it may go."""
         if path.name in self._keep.trees:
             return self._keep.trees[path.name]
-        for summary in self._records.get(path.name, ()):
-            if summary.key in self._keep.keys:
-                return self._keep.keys[summary.key]
         try:
             status = path.lstat()
         except FileNotFoundError:
@@ -194,24 +208,17 @@ class Planner:
         for digits, size in self._copies.items():
             if limit is not None and self._left > limit:
                 dropped.add(digits)
-                why = "a copy that its blobs can make again in seconds"
-                self._go("tree", digits, why, size, self._layout.tree(digits))
+                self._go("tree", digits, "a copy that its blobs can make again in seconds", size)
+        enough = "no limit was given" if limit is None else "the store is within its limit"
         for summary, numbers, worth in self._by_worth(usable):
-            path = self._layout.record(summary.key)
             if limit is None or self._left <= limit:
-                why = "no limit was given" if limit is None else "the store is within its limit"
-                self._stay(
-                    "record", summary.key, why, summary.bytes, path, labels=summary.labels, worth=worth
-                )
+                self._record(summary, False, enough, summary.bytes, worth)
                 continue
-            freed = self._ledger.drop(numbers)
-            self._go(
-                "record", summary.key, "cheapest to lose", freed, path, labels=summary.labels, worth=worth
-            )
-            others, tree = self._records[summary.manifest], self._layout.tree(summary.manifest)
-            others.remove(summary)
-            if not others and tree.name not in dropped and tree.exists():
-                self._go("tree", tree.name, "its last record goes", self._copies.get(tree.name, 0), tree)
+            self._record(summary, True, "cheapest to lose", self._ledger.drop(numbers), worth)
+            tree = summary.manifest
+            self._records[tree] -= 1
+            if not self._records[tree] and tree not in dropped and tree in self._made:
+                self._go("tree", tree, "its last record goes", self._copies.get(tree, 0))
 
     def _by_worth(self, usable: list[tuple[Summary, array[int]]]) -> list[tuple[Summary, array[int], Worth]]:
         """What may go, the cheapest to lose first; what must stay is decided upon."""
@@ -242,8 +249,7 @@ class Planner:
             if reason is None:
                 yield summary, numbers
                 continue
-            path = self._layout.record(summary.key)
-            self._stay("record", summary.key, reason, summary.bytes, path, labels=summary.labels)
+            self._record(summary, False, reason, summary.bytes)
             self._ledger.hold(numbers)
 
     def _must_stay(self, summary: Summary) -> str | None:
@@ -252,7 +258,7 @@ class Planner:
             return reason
         if summary.used >= self._keep.horizon:
             return self._keep.since
-        return self._in_use(self._layout.tree(summary.manifest))
+        return self._in_use(self._layout.tree(summary.manifest)) if summary.manifest in self._made else None
 
 
 def _size(path: Path, *, copies: bool = False) -> int:

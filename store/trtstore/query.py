@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from trtstore import access, usage
 from trtstore.catalog import OnParsed, Summary
@@ -20,8 +19,7 @@ class NotThere(StoreFailure):
     """No record has this key, or these labels."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One artifact of a listing. `seconds` is what building it took, where that is known."""
 
     summary: Summary
@@ -40,7 +38,7 @@ def rows(store: Store, labels: Mapping[str, str], on_parsed: OnParsed = lambda _
     with translated(store.root, reading=True):
         found = [
             Row(summary, hits.get(summary.key, 0), built.get(summary.key, summary.seconds))
-            for summary in Upkeep(store).catalog.summaries(on_parsed=on_parsed)
+            for summary in Upkeep(store).catalog.summaries(on_parsed)
             if all(summary.labels.get(name) == value for name, value in labels.items())
         ]
     found.sort(key=lambda row: row.summary.used, reverse=True)

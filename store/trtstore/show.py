@@ -6,8 +6,9 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 from trtstore import access, words
@@ -44,7 +45,7 @@ class Output:
 
     def say(self, document: Mapping[str, Any], lines: Iterable[str]) -> None:
         if self.json:
-            print(json.dumps({"schema": SCHEMA, **document}, indent=1))
+            sys.stdout.writelines(_document({"schema": SCHEMA, **document}))
         else:
             sys.stdout.writelines(f"{line}\n" for line in lines)
         sys.stdout.flush()
@@ -55,20 +56,38 @@ class Output:
             self.say({"error": {"message": message, "hint": hint, "exit_code": code}}, ())
 
 
+def _document(fields: Mapping[str, Any]) -> Iterator[str]:
+    """JSON, a field a line; an iterator is a list of one item a line, of which never all are in memory."""
+    before = "{"
+    for name, value in fields.items():
+        yield f"{before}{json.dumps(name)}: "
+        before = ",\n"
+        if not isinstance(value, Iterator):
+            yield json.dumps(value)
+            continue
+        yield "["
+        for number, item in enumerate(value):
+            yield (",\n" if number else "\n") + json.dumps(item)
+        yield "]"
+    yield "}\n"
+
+
 def rows(output: Output, found: list[Row], *, sort: str, reverse: bool, full: bool) -> None:
     """The listing of `trtstore ls`."""
     found = sorted(found, key=SORTS[sort], reverse=reverse)
     if output.json:
-        output.say({"records": [_row(row) for row in found]}, ())
+        output.say({"records": (_row(row) for row in found)}, ())
         return
-    counted = Counter(name for row in found for name in row.summary.labels)
-    labels = sorted(counted, key=lambda name: (-counted[name], name))
+    # Equal labels are one object, and there are few: what is said of each is said once.
+    kinds = {id(row.summary.labels): row.summary.labels for row in found}
+    counted = Counter(name for labels in kinds.values() for name in labels)
+    names = sorted(counted, key=lambda name: (-counted[name], name))
+    cells = {it: [labels.get(name, "") for name in names] for it, labels in kinds.items()}
     now = time.time()
-    heads = ["KEY", *(label.upper() for label in labels), ">SIZE", ">AGE", ">USED", ">HITS", ">SAVED"]
     lines = [
         [
             row.summary.key if full else row.summary.key[:SHORT],
-            *(row.summary.labels.get(label, "") for label in labels),
+            *cells[id(row.summary.labels)],
             words.size(row.summary.bytes) if row.summary.manifest or row.summary.bytes else "unusable",
             words.span(now - row.summary.stored),
             words.span(now - row.summary.used),
@@ -77,6 +96,7 @@ def rows(output: Output, found: list[Row], *, sort: str, reverse: bool, full: bo
         ]
         for row in found
     ]
+    heads = ["KEY", *map(str.upper, names), ">SIZE", ">AGE", ">USED", ">HITS", ">SAVED"]
     output.say({}, table(heads, lines))
 
 
@@ -194,44 +214,45 @@ def findings(output: Output, found: Sequence[Finding], read: int, seconds: float
 
 def plan(output: Output, found: Plan, *, dry_run: bool, everything: bool) -> None:
     """`trtstore gc`."""
-    document = {
-        "dry_run": dry_run,
-        "limit_bytes": found.limit,
-        "before_bytes": found.before,
-        "after_bytes": found.after,
-        "met": found.met,
-        "decisions": [_decision(one) for one in found.decisions],
-    }
-    shown = [
-        one for one in found.decisions if everything or (one.remove and (one.bytes or one.kind != "tree"))
-    ]
-    lines = table(
-        ["", "KIND", "NAME", ">BYTES", "LABELS", "WHY"],
+    if output.json:
+        document = {
+            "dry_run": dry_run,
+            "limit_bytes": found.limit,
+            "before_bytes": found.before,
+            "after_bytes": found.after,
+            "met": found.met,
+            "decisions": (_decision(one) for one in found.decisions),
+        }
+        output.say(document, ())
+        return
+    gone = "would go" if dry_run else "gone"
+    lines = [
         [
-            [
-                ("would go" if dry_run else "gone") if one.remove else "stays",
-                one.kind,
-                one.name[:SHORT],
-                words.size(one.bytes),
-                " ".join(value for _, value in sorted(one.labels.items())),
-                _why(one),
-            ]
-            for one in shown
-        ],
-    )
-    reasons = Counter(one.reason for one in found.decisions if not one.remove and one.kind == "record")
-    if not everything:
-        lines += [
-            f"{count} artifact{'s stay' if count > 1 else ' stays'}: {why}"
-            for why, count in reasons.most_common()
+            gone if one.remove else "stays",
+            one.kind,
+            one.name[:SHORT],
+            words.size(one.bytes),
+            " ".join(value for _, value in sorted(one.labels.items())),
+            _why(one),
         ]
-    verb = "would free" if dry_run else "freed"
+        for one in found.decisions
+        if everything or (one.remove and (one.bytes or one.kind != "tree"))
+    ]
+    shown = table(["", "KIND", "NAME", ">BYTES", "LABELS", "WHY"], lines)
+    output.say({}, chain(shown, _closing(found, dry_run=dry_run, everything=everything)))
+
+
+def _closing(found: Plan, *, dry_run: bool, everything: bool) -> Iterator[str]:
+    reasons = Counter(one.reason for one in found.decisions if not one.remove and one.kind == "record")
+    for why, count in () if everything else reasons.most_common():
+        yield f"{count} artifact{'s stay' if count > 1 else ' stays'}: {why}"
+    after = found.after
     limit = "" if found.limit is None else f"; the limit is {words.size(found.limit)}"
-    lines.append(f"{verb} {words.size(found.before - found.after)} of {words.size(found.before)}{limit}")
+    verb = "would free" if dry_run else "freed"
+    yield f"{verb} {words.size(found.before - after)} of {words.size(found.before)}{limit}"
     if not found.met:
-        over = words.size(found.after - (found.limit or 0))
-        lines.append(f"{over} above the limit: all that is left must stay (`--all` says why)")
-    output.say(document, lines)
+        over = words.size(after - (found.limit or 0))
+        yield f"{over} above the limit: all that is left must stay (`--all` says why)"
 
 
 def _why(one: Decision) -> str:
@@ -245,7 +266,7 @@ def _why(one: Decision) -> str:
 
 
 def _decision(one: Decision) -> dict[str, Any]:
-    worth = None if one.worth is None else {**asdict(one.worth), "density": one.worth.density}
+    worth = None if one.worth is None else {**one.worth._asdict(), "density": one.worth.density}
     return {
         "kind": one.kind,
         "name": one.name,
@@ -287,10 +308,8 @@ def stats(output: Output, store: Store, found: Sequence[Row], planned: Plan, *, 
         [by.upper(), ">ARTIFACTS", ">SIZE", ">HITS", ">BUILT IN", ">SAVED"],
         [[name or "-", *_cells(rows_)] for name, rows_ in sorted(groups.items())] + [["all", *_cells(found)]],
     )
-    lines.append(
-        f"{words.size(planned.before)} on disk, of which {words.size(garbage)} are garbage, in {store.root}"
-    )
-    output.say(document, lines)
+    waste = f", {words.size(garbage)} of it garbage" if garbage else ""
+    output.say(document, [*lines, f"{words.size(planned.before)} on disk{waste}, in {store.root}"])
 
 
 def _sums(found: Sequence[Row]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import rfc8785
@@ -11,6 +12,9 @@ import rfc8785
 from trtstore.errors import Invalid, Malformed
 
 MAX_INTEGER = 2**53 - 1  # what each program that reads JSON can count
+
+_PLAIN_FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]*[1-9]")
+_FOUR_BYTES = re.compile(rb"[\xf0-\xff]")  # what begins a character beyond U+FFFF
 
 Json = Any  # a value that json.loads can return
 
@@ -46,9 +50,17 @@ def _plain(value: Any, what: str) -> Json:
 
 def parse(data: bytes, what: str) -> Json:
     """The value of UTF-8 JSON text. Raises Malformed: not JSON, a name given twice, NaN, nested too deeply."""
+    return _parse(data, what, float)
+
+
+def _parse(data: bytes, what: str, parse_float: Callable[[str], float]) -> Json:
     try:
         return json.loads(
-            data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant, parse_int=_integer
+            data.decode("utf-8"),
+            object_pairs_hook=_once,
+            parse_constant=_no_constant,
+            parse_int=_integer,
+            parse_float=parse_float,
         )
     except (ValueError, RecursionError) as error:
         raise Malformed(f"{what} is not strict JSON: {error}") from None
@@ -56,14 +68,36 @@ def parse(data: bytes, what: str) -> Json:
 
 def parse_canonical(data: bytes, what: str) -> Json:
     """As `parse`, and `data` must be the canonical spelling: one value, one digest. Raises Malformed."""
-    value = parse(data, what)
+    floats: list[str] = []
+
+    def parse_float(text: str) -> float:
+        floats.append(text)
+        return float(text)
+
+    value = _parse(data, what, parse_float)
     try:
-        same = canonical(value) == data
+        same = _is_surely_canonical(value, data, floats) or canonical(value) == data
     except ValueError as error:
         raise Malformed(f"{what} has no canonical form: {error}") from None
     if not same:
         raise Malformed(f"{what} is not canonical JSON (RFC 8785)")
     return value
+
+
+def _is_surely_canonical(value: Json, data: bytes, floats: Sequence[str]) -> bool:
+    """Whether the quick encoder of the standard library shows that `data` is canonical; False may mean either.
+
+    It differs from RFC 8785 in the order of names beyond U+FFFF, which take four bytes of UTF-8, and in floats that
+    one of them writes with an exponent or as a whole number. Where there is neither, the two agree, and a record is
+    read four times as quickly.
+    """
+    if any(_PLAIN_FLOAT.fullmatch(text) is None for text in floats) or _FOUR_BYTES.search(data):
+        return False
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return text.encode() == data
+    except (ValueError, RecursionError):
+        return False
 
 
 def fields(value: Json, what: str, kinds: Mapping[str, type]) -> dict[str, Json]:

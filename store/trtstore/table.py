@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Lines with `heads` above `rows`; a head that begins with > is of a column that is set flush right.
 
     Nothing where there are no rows. Control characters become `?`: what a record says cannot steer a terminal.
     """
     if not rows:
-        return []
+        return
     right = [head.startswith(">") for head in heads]
-    shown = [[head.lstrip(">") for head in heads], *rows]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    titles = [head.lstrip(">") for head in heads]
+    widths = [len(title) for title in titles]
+    for row in rows:
+        widths = list(map(max, widths, map(len, row)))
     form = "  ".join(
         f"{{:{'>' if flush else '<'}{width}}}" for flush, width in zip(right, widths, strict=True)
     )
-    lines = [form.format(*row).rstrip() for row in shown]
-    return [
-        line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line) for line in lines
-    ]
+    for row in chain([titles], rows):
+        line = form.format(*row).rstrip()
+        yield line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)

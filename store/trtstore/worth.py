@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 DAY = 86_400.0
 HORIZON = 30.0  # days: the chance is that of at least one use within them
@@ -11,8 +11,7 @@ HALF_LIFE = 14.0  # days: without a use, the rate of uses is taken to halve in s
 UNKNOWN_SECONDS = 60.0  # to build, where no build in the whole store says
 
 
-@dataclass(frozen=True, slots=True)
-class Worth:
+class Worth(NamedTuple):
     """`seconds` to build (`known`, or taken from the others), `chance` of use, `bytes` that losing it frees.
 
     Bytes that several artifacts share count in equal parts for each.

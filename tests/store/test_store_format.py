@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.store.support import KEY
-from trtstore import Attachment, Record, manifest, records
+from trtstore import Attachment, Record, manifest, records, strictjson
 from trtstore.errors import Malformed
 from trtstore.manifest import Entry
 from trtstore.strictjson import canonical
@@ -275,3 +275,28 @@ def annotations(**changes: Any) -> bytes:
 def test_a_record_with_this_is_refused(data: tuple[str, bytes]) -> None:
     with pytest.raises(Malformed):
         records.parse(data[1], KEY)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":1,"b":[true,false,null,-0.5,0.1,123456.789,1e+21,1e-7,0.000001,1234567890123456]}',
+        '{"\\b\\f\\n\\r\\t\\u0000\\u001f\\"\\\\\x7f":"\u00e9\u20ac"}',
+        '{"\U0001f600":1,"\ufffd":2}',
+        "[9007199254740991,9007199254740992,100000000000000000000]",
+    ],
+)
+def test_canonical_json_is_read_in_its_one_spelling(text: str) -> None:
+    value = strictjson.parse_canonical(text.encode(), "it")
+    assert strictjson.canonical(value) == text.encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[1.0]", "[1e21]", "[1e-07]", "[0.10]", "[1E5]", "[-0]", "[-0.0]", "[1e16]", "[0.0000001]", "[ 1]", "[1]\n",
+     '{"b":1,"a":2}', '{"\ufffd":2,"\U0001f600":1}', '["\\u00e9"]', '["\\/"]', '["\\u001F"]', '["\\ud800"]',
+     "[9007199254740993]", "[1e400]", "[NaN]", '{"a":1,"a":1}'],
+)  # fmt: skip
+def test_another_spelling_is_refused(text: str) -> None:
+    with pytest.raises(Malformed):
+        strictjson.parse_canonical(text.encode(), "it")
