@@ -51,6 +51,16 @@ sys.addaudithook(wait)
 print(Store.open(Path(sys.argv[1])).lookup(sys.argv[2], on_problem=print))
 """
 READER = OTHER_PROCESS + "with store.reading(record): wait()"
+LATE_BUILDER = (
+    OTHER_PROCESS
+    + """
+wait()
+with store.building(key, who="a test"):
+    record = store.lookup(key)
+    time.sleep(1)
+    print("a miss" if record is None else len(list(store.materialise(record).path.iterdir())))
+"""
+)
 ROOTER = OTHER_PROCESS + "wait(); store.add_root(Path(sys.argv[3]), record)"
 PINNER = OTHER_PROCESS + "wait(); Upkeep(store).pin(key); print(store.lookup(key) is not None)"
 LATE_READER = (
@@ -241,6 +251,21 @@ def test_what_was_there_when_a_pin_returned_stays(shop: Shop, in_the_middle: InT
         said, _ = other.communicate(timeout=60)
     shop.collect(0)
     assert said.strip() == str(shop.left("pinned") == ["pinned"])
+
+
+def test_what_a_builder_finds_under_its_lock_stays_until_it_has_read_it(
+    shop: Shop, in_the_middle: InTheMiddle
+) -> None:
+    record = shop.put("found")
+    with beside(LATE_BUILDER, shop.store.root, record.key) as other:
+
+        def act() -> None:
+            tell(other)
+            time.sleep(0.5)
+
+        in_the_middle(act)
+        said, _ = other.communicate(timeout=60)
+    assert said.strip() in ("1", "a miss")
 
 
 @pytest.mark.parametrize("name", ["linked.bin", "run"], ids=["by links", "by copy"])
