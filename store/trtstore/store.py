@@ -234,9 +234,16 @@ class Store:
 
         `who` is for those who wait; `on_wait` is told about every second who is waited for. The kernel frees the
         lock of a killed process at once. Look the key up again once inside: the one before may have published it.
+        No collector takes what is found inside before the end.
         """
         with self._lock("build", checked_key(key), who=who, on_wait=on_wait):
+            self._outlast_collectors()
             yield
+
+    def _outlast_collectors(self) -> None:
+        """Wait for a collector that decided before a lock was taken; a later one sees that lock."""
+        with gate.adding(self._layout):
+            pass
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -321,9 +328,7 @@ class Store:
 
     def _rebuild(self, tree: Path, wanted: Manifest) -> trees.Method:
         with self._lock("tree", tree.name):
-            # A collector that decided before this lock was taken is done after this, and a later one sees the lock.
-            with gate.adding(self._layout):
-                pass
+            self._outlast_collectors()
             with self.scratch() as work, translated(self.root):
                 if trees.is_present(self._layout, tree, wanted):
                     return "present"

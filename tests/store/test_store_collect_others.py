@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.store.beside import (
+    BUILDER,
+    COLLECTOR,
+    KILLED,
+    LATE_BUILDER,
+    LATE_READER,
+    LOOKER,
+    PINNER,
+    READER,
+    ROOTER,
+    SCRATCH,
+    beside,
+    tell,
+)
 from tests.store.shop import Shop, key_of
 from tests.store.support import leftovers, python, read_tree
 from trtstore import locks
@@ -22,102 +34,10 @@ from trtstore.upkeep import Upkeep
 InTheMiddle = Callable[[Callable[[], None]], None]
 TICK = 0.05  # seconds: file times are those of the kernel's last tick
 
-OTHER_PROCESS = """
-import sys, time
-from pathlib import Path
-from trtstore import Corrupt, Store
-from trtstore.upkeep import Upkeep
-store = Store.open(Path(sys.argv[1]))
-key = sys.argv[2]
-record = store.lookup(key)
-def wait():
-    print("ready", flush=True)
-    sys.stdin.readline()
-"""
-BUILDER = OTHER_PROCESS + "with store.building(key, who='a test'): wait()"
-SCRATCH = OTHER_PROCESS + "with store.scratch(): wait()"
-LOOKER = """
-import sys
-from pathlib import Path
-from trtstore import Store
-told = False
-def wait(event, arguments):
-    global told
-    if event == "open" and "/blobs/" in str(arguments[0]) and not told:  # the record was read by now
-        told = True
-        print("ready", flush=True)
-        sys.stdin.readline()
-sys.addaudithook(wait)
-print(Store.open(Path(sys.argv[1])).lookup(sys.argv[2], on_problem=print))
-"""
-READER = OTHER_PROCESS + "with store.reading(record): wait()"
-ROOTER = OTHER_PROCESS + "wait(); store.add_root(Path(sys.argv[3]), record)"
-PINNER = OTHER_PROCESS + "wait(); Upkeep(store).pin(key); print(store.lookup(key) is not None)"
-LATE_READER = (
-    OTHER_PROCESS
-    + """
-wait()
-try:
-    with store.reading(record) as made:
-        time.sleep(1)
-        print(sum(1 for path in made.path.rglob("*") if path.is_file()))
-except Corrupt:
-    print("gone")
-"""
-)
-COLLECTOR = """
-import sys
-from pathlib import Path
-from trtstore import Store
-from trtstore.upkeep import Upkeep
-told = False
-def wait(event, arguments):
-    global told
-    if event == "os.rename" and not told:  # the first thing to be removed
-        told = True
-        print("ready", flush=True)
-        sys.stdin.readline()
-sys.addaudithook(wait)
-Upkeep(Store.open(Path(sys.argv[1]))).collect(0, grace=0)
-"""
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from trtstore import Store
-from trtstore.upkeep import Upkeep
-renames = 0
-def count(event, arguments):
-    global renames
-    if event == "os.rename":
-        renames += 1
-        if renames == int(sys.argv[2]):
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(count)
-Upkeep(Store.open(Path(sys.argv[1]))).collect(0, grace=0)
-"""
-
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Shop:
     return Shop(tmp_path)
-
-
-@contextmanager
-def beside(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """Another process that is ready when the body begins, and goes on when it is told to, or at the end."""
-    other = python(code, *arguments)
-    assert other.stdout is not None
-    assert other.stdout.readline() == "ready\n"
-    try:
-        yield other
-    finally:
-        other.communicate("go\n" if other.poll() is None else None, timeout=60)
-
-
-def tell(other: subprocess.Popen[str]) -> None:
-    assert other.stdin is not None
-    other.stdin.write("go\n")
-    other.stdin.flush()
 
 
 def reason_of(plan: Plan, name: str) -> str:
@@ -241,6 +161,21 @@ def test_what_was_there_when_a_pin_returned_stays(shop: Shop, in_the_middle: InT
         said, _ = other.communicate(timeout=60)
     shop.collect(0)
     assert said.strip() == str(shop.left("pinned") == ["pinned"])
+
+
+def test_what_a_builder_finds_under_its_lock_stays_until_it_has_read_it(
+    shop: Shop, in_the_middle: InTheMiddle
+) -> None:
+    record = shop.put("found")
+    with beside(LATE_BUILDER, shop.store.root, record.key) as other:
+
+        def act() -> None:
+            tell(other)
+            time.sleep(0.5)
+
+        in_the_middle(act)
+        said, _ = other.communicate(timeout=60)
+    assert said.strip() in ("1", "a miss")
 
 
 @pytest.mark.parametrize("name", ["linked.bin", "run"], ids=["by links", "by copy"])

@@ -36,3 +36,5 @@ def test_five_hundred_kills_lose_nothing_that_was_published_and_leave_nothing_to
     # Kills that hit nobody at work, or a store where nothing was published, would prove nothing.
     assert found["cut_short"] > KILLS / 10, f"{SEED}={seed}"
     assert found["complete"] > KILLS / 20, f"{SEED}={seed}"
+    assert found["collections"] > KILLS / 20, f"{SEED}={seed}"
+    assert found["collected"] > 0, f"{SEED}={seed}"

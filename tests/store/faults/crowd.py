@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.store.faults.operations import read_artifact, write_artifact
-from tests.store.faults.storm import files_of, key_of, publish_folder
+from tests.store.faults.storm import files_of, key_of, publish_folder, trouble
 from trtstore import Corrupt, Record, Store, bundle
 from trtstore.upkeep import Upkeep
 
@@ -53,10 +53,6 @@ class Worker:
             os.write(fd, (json.dumps(line | more) + "\n").encode())
         finally:
             os.close(fd)
-
-
-def trouble(problem: str) -> None:
-    raise AssertionError(problem)
 
 
 def use(worker: Worker, number: int) -> Record | None:

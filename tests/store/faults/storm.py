@@ -18,8 +18,9 @@ from tests.store.faults.operations import read_artifact, write_artifact
 from tests.store.support import PREDICATE_TYPE
 from trtstore import Record, Store
 from trtstore.digest import hash_bytes
+from trtstore.upkeep import Upkeep
 
-LONGEST = 0.03  # seconds that a worker may live
+LONGEST = 0.06  # seconds that a worker may live
 TOGETHER = 2  # workers at a time
 WINDOW = 6  # keys that the workers of one moment publish: few, so that they meet
 
@@ -51,8 +52,15 @@ def files_of(number: int) -> dict[str, bytes]:
     return files | ({"bin/run": dice.randbytes(3000)} if number % 3 == 0 else {"sub/empty": b""})
 
 
+def is_pinned(number: int) -> bool:
+    """Half of the keys are pinned before they are published, so that no collection may take them."""
+    return number % 2 == 0
+
+
 def publish(worker: Worker) -> None:
     number = worker.any_key()
+    if is_pinned(number):
+        Upkeep(worker.store).pin(key_of(number))
     with worker.store.scratch() as work:
         publish_folder(worker.store, number, write_artifact(work / "out", files_of(number)))
         worker.say(f"published {number}")  # before the scratch folder is removed, which a kill may cut short
@@ -67,9 +75,10 @@ def build(worker: Worker) -> None:
 
 def materialise(worker: Worker) -> None:
     number = worker.any_key()
-    record = look(worker.store, number)
-    if record is not None:
-        check(worker.store, number, record)
+    with worker.store.scratch():  # while it is there, no collector takes what is used
+        record = worker.store.use(key_of(number), on_problem=trouble)
+        if record is not None:
+            check(worker.store, number, record)
 
 
 def look_up(worker: Worker) -> None:
@@ -86,8 +95,30 @@ def put_and_get(worker: Worker) -> None:
         raise AssertionError(f"row {number} has another value")
 
 
+def collect(worker: Worker) -> None:
+    plan = Upkeep(worker.store).collect(worker.dice.choice((None, 0, 200_000)), grace=0)
+    worker.say(f"collected {len(plan.removed)}")
+
+
+def verify(worker: Worker) -> None:
+    for finding in Upkeep(worker.store).verify([key_of(worker.any_key())]):
+        # It may tell of a blob that was collected while it read; then the record is gone as well.
+        if finding.moved_to is not None:
+            trouble(str(finding))
+        for key in finding.keys:
+            worker.store.lookup(key, on_problem=trouble)
+
+
 #: What workers do, at random: one line for one more thing that is to survive a kill.
-WORK: tuple[Callable[[Worker], None], ...] = (publish, build, materialise, look_up, put_and_get)
+WORK: tuple[Callable[[Worker], None], ...] = (
+    publish,
+    build,
+    materialise,
+    look_up,
+    put_and_get,
+    collect,
+    verify,
+)
 
 
 def publish_folder(store: Store, number: int, folder: Path) -> Record:
@@ -102,17 +133,18 @@ def publish_folder(store: Store, number: int, folder: Path) -> Record:
 
 def look(store: Store, number: int) -> Record | None:
     """The record of `number`. Raises AssertionError where it is there and unusable: a record comes last."""
-    problems: list[str] = []
-    record = store.lookup(key_of(number), on_problem=problems.append)
-    if problems:
-        raise AssertionError(problems[0])
-    return record
+    return store.lookup(key_of(number), on_problem=trouble)
+
+
+def trouble(problem: str) -> None:
+    raise AssertionError(problem)
 
 
 def check(store: Store, number: int, record: Record) -> None:
     """Raise AssertionError unless the record leads to all bytes of `number`."""
-    if read_artifact(store.materialise(record).path) != files_of(number):
-        raise AssertionError(f"key {number} is a hit with wrong bytes")
+    with store.reading(record) as made:
+        if read_artifact(made.path) != files_of(number):
+            raise AssertionError(f"key {number} is a hit with wrong bytes")
 
 
 class Storm:
@@ -122,7 +154,8 @@ class Storm:
         self._root = root
         self._store = Store.open(root, durability="fast")
         self._dice = random.Random(seed)  # noqa: S311  # dice, no secret
-        self.complete: set[int] = set()
+        self.complete: set[int] = set()  # keys that were published, and that no collector may take
+        self.collections: list[int] = []  # how much each one took
         self.findings: list[str] = []
         self.kills = 0
         self.cut_short = 0  # kills that found a writer at work
@@ -158,7 +191,9 @@ class Storm:
             for line in said:
                 word, _, rest = line.strip().partition(" ")
                 if word == "published":
-                    self.complete.add(int(rest))
+                    self.complete |= {int(rest)} if is_pinned(int(rest)) else set()
+                elif word == "collected":
+                    self.collections.append(int(rest))
                 else:
                     self._find(rest)
 
@@ -177,6 +212,7 @@ class Storm:
         base = self._root / "v1"
         with self._store.scratch() as work:
             publish_folder(self._store, 0, write_artifact(work / "out", files_of(0)))
+        Upkeep(self._store).pin(key_of(0))
         self.complete.add(0)
         yield from held_locks(base)
         yield from half_written(base)
@@ -190,6 +226,17 @@ class Storm:
                 check(self._store, number, record)
             except AssertionError as error:
                 yield str(error)
+
+    def collect_all(self) -> Iterator[str]:
+        """What is wrong once the last collection took all that it may."""
+        Upkeep(self._store).collect(0, grace=0)
+        if garbage := self.garbage()["blobs"]:
+            yield f"{garbage} blobs that no record names are left"
+        kept = {key_of(number) for number in self.complete}
+        # One that was pinned and published by a worker that could not say so any more stays too.
+        left = {*self._store.keys()} - Upkeep(self._store).pins().keys()
+        yield from (f"the key {key[:8]}… is not pinned, and left" for key in left)
+        yield from (f"the key {key[:8]}… is pinned, and gone" for key in kept - {*self._store.keys()})
 
     def _find(self, finding: str) -> None:
         self.findings.append(f"after {self.kills} kills: {finding}")
@@ -241,8 +288,11 @@ def main() -> None:
     storm = Storm(Path(sys.argv[1]), int(sys.argv[2]))
     storm.rage(int(sys.argv[3]))
     storm.findings += storm.settle()
+    garbage = storm.garbage()
+    storm.findings += storm.collect_all()
     facts = {"kills": storm.kills, "cut_short": storm.cut_short, "complete": len(storm.complete)}
-    print(json.dumps(facts | {"garbage": storm.garbage(), "findings": storm.findings}))
+    facts |= {"collections": len(storm.collections), "collected": sum(storm.collections)}
+    print(json.dumps(facts | {"garbage": garbage, "findings": storm.findings}))
 
 
 if __name__ == "__main__":
