@@ -270,9 +270,17 @@ def test_a_record_is_parsed_once_and_again_when_it_is_another(
     shutil.copyfile(store.root / "v1" / "records" / KEY[:2] / KEY, place.with_name(OTHER[:-1] + "0"))
     found, parsed = listed(upkeep)
     assert found[OTHER[:-1] + "0"].manifest == ""  # another key's record is unusable
-    place.unlink()
-    assert OTHER not in listed(upkeep)[0]
-    assert OTHER not in (store.index.get("catalog", OTHER[:2]) or {})
+
+
+def test_what_is_remembered_of_a_record_goes_with_it(store: Store, upkeep: Upkeep, record: Record) -> None:
+    near = KEY[:-1] + "0"  # of the same row
+    publish(store, store.root.parent / "out", near)
+    assert set(listed(upkeep)[0]) == {KEY, near}
+    for key, left in ((near, {KEY}), (KEY, set[str]())):
+        (store.root / "v1" / "records" / key[:2] / key).unlink()
+        assert set(listed(upkeep)[0]) == left
+        for table in ("catalog", "references"):
+            assert set(store.index.get(table, KEY[:2]) or ()) == left
 
 
 def test_without_its_index_a_store_lists_the_same(store: Store, upkeep: Upkeep, record: Record) -> None:
