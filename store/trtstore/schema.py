@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import diskcache
-from diskcache.core import DEFAULT_SETTINGS, METADATA
+from diskcache.core import DBNAME, DEFAULT_SETTINGS, METADATA
 
 _OBJECTS = "SELECT type, name, tbl_name, sql FROM sqlite_master"
 
@@ -29,7 +29,7 @@ def is_sound(database: Path, busy: float) -> bool:
         return True
     try:
         with closing(connect(database, "rw", busy)) as opened:
-            if set(opened.execute(_OBJECTS).fetchall()) != _expected():
+            if set(opened.execute(_OBJECTS).fetchall()) != _expected(database.parent):
                 return False  # before anything is asked of a table that may be a view without an end
             settings = dict(opened.execute("SELECT key, value FROM Settings").fetchall())
     except sqlite3.OperationalError as error:
@@ -49,15 +49,17 @@ def connect(database: Path, mode: str, busy: float) -> sqlite3.Connection:
 
 
 @cache
-def _expected() -> set[tuple[str, str, str, str | None]]:
-    """The schema that the installed version of diskcache makes: one, made anew, says so in 2 ms."""
+def _expected(folder: Path) -> set[tuple[str, str, str, str | None]]:
+    """The schema that the installed version of diskcache makes: one, made anew in `folder`, says so in 2 ms.
+
+    In the index's own folder, which must have space for its journal anyway: /tmp may be full.
+    """
     with (
-        tempfile.TemporaryDirectory(prefix="trtstore-") as folder,
-        closing(diskcache.Cache(folder, eviction_policy="none", sqlite_journal_mode="off")) as made,
+        tempfile.TemporaryDirectory(prefix="new-", dir=folder) as inner,
+        closing(diskcache.Cache(inner, eviction_policy="none", sqlite_journal_mode="off")),
+        closing(connect(Path(inner) / DBNAME, "ro", 1.0)) as opened,
     ):
-        database = Path(made.directory) / "cache.db"
-        with closing(connect(database, "ro", 1.0)) as opened:
-            return set(opened.execute(_OBJECTS).fetchall())
+        return set(opened.execute(_OBJECTS).fetchall())
 
 
 def _are_diskcaches(settings: dict[Any, Any]) -> bool:
