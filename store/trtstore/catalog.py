@@ -131,10 +131,7 @@ class _Rows:
         self.parsed = 0
 
     def get(self, key: str, identity: list[int]) -> Json | None:
-        if self._old is None:
-            known = self._index.get(self._table, self._part)
-            self._old = known if isinstance(known, dict) else {}
-        row = self._old.get(key)
+        row = self._known().get(key)
         if isinstance(row, list) and len(row) == 2 and row[0] == identity:
             self._new[key] = row
             return row[1]
@@ -144,8 +141,14 @@ class _Rows:
             self._new[key] = [identity, value]
         return value
 
+    def _known(self) -> dict[str, Json]:
+        if self._old is None:
+            known = self._index.get(self._table, self._part)
+            self._old = known if isinstance(known, dict) else {}
+        return self._old
+
     def save(self, group: list[tuple[str, os.stat_result]]) -> None:
         """Remember what was parsed, and forget what is gone."""
-        if self.parsed or len(self._old or ()) > len(group):
+        if self.parsed or len(self._known()) > len(group):
             with suppress(ValueError):  # longer than a row may be: read again the next time
                 self._index.put(self._table, self._part, self._new)

@@ -19,7 +19,7 @@ class StoreFailure(Exception):
 
 
 class Invalid(StoreFailure):
-    """What the caller handed over cannot be stored: a malformed key, a symbolic link in a folder, …"""
+    """What was handed over, or stands in a store's own place, cannot be used: a malformed key, a symbolic link, …"""
 
 
 class Corrupt(StoreFailure):

@@ -50,7 +50,8 @@ def exclusive(
     """Hold the lock `path` alone, waiting for `patience` seconds; `on_wait` is told about every second.
 
     The file is removed afterwards unless `keep`, so that a folder of per-key locks stays small. Raises Busy when
-    patience ends, NoLocks, NotWritable and the like. A thread that asks twice waits for itself.
+    patience ends, Invalid where `path` is no lock file, NoLocks, NotWritable and the like. A thread that asks twice
+    waits for itself.
     """
     fd = _wait(path, on_wait, patience)
     try:

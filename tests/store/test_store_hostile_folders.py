@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.support import FILES, KEY, publish, read_tree, write_files
+from tests.store.support import FILES, KEY, leftovers, publish, read_tree, write_files
 from trtstore import Record, Store
+from trtstore.layout import STAMP
 
 #: A process that uses the store in every way, and says which paths below `outside` it opened or changed.
 USER = """
@@ -361,5 +362,26 @@ def test_a_blob_that_is_another_files_second_name_leaves_that_as_it_is(store: St
     blob.unlink()
     blob.hardlink_to(outside / "engine")
     before = snapshot(outside)
-    use(store, store.root.parent / "out", outside)
+    touched, said = use(store, store.root.parent / "out", outside)
+    assert touched == []
+    assert said["found"] is True
     assert snapshot(outside) == before
+    assert engine_of(store).stat().st_mtime == STAMP  # a copy has its name now, and is not hashed again
+
+
+def test_a_copy_of_a_store_with_its_links_and_without_its_times_is_hashed_once(
+    store: Store, tmp_path: Path
+) -> None:
+    # The blob's other name is a file of its own tree here: no status tells that from somebody else's file.
+    copied = ["cp", "-r", "--preserve=links,mode", "--no-dereference", store.root, tmp_path / "copy"]
+    subprocess.run(copied, check=True)
+    copy = Store.open(tmp_path / "copy", durability="fast")
+    record = copy.lookup(KEY)
+    assert record is not None
+    stored = engine_of(copy).lstat()
+    assert (stored.st_mtime, stat.S_IMODE(stored.st_mode)) == (STAMP, 0o444)
+    assert read_tree(copy.materialise(record).path) == FILES
+    assert copy.materialise(record).method == "present"
+    assert copy.lookup(KEY) == record
+    assert engine_of(copy).lstat().st_ino == stored.st_ino
+    assert leftovers(copy.root) == []

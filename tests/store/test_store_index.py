@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from tests.store.support import mounted, python, write_files
 from trtstore import Corrupt, Index, Invalid, StoreFailure, hash_files
 from trtstore.index import _sum, _text
+from trtstore.schema import _expected, connect
 
 
 class Bomb:
@@ -115,6 +117,16 @@ def test_a_row_whose_checksum_is_that_of_another_row_is_a_miss(folder: Path) -> 
     assert Index(folder).items("t") == {"other": "0f" * 32}
     index.update("t", "k", lambda old: [old])
     assert Index(folder).get("t", "k") == [None]
+
+
+def test_the_schema_that_is_expected_is_the_one_that_diskcache_makes(folder: Path) -> None:
+    # Else every process would make the index anew.
+    Index(folder).put("t", "k", 1)
+    inode = (folder / "cache.db").stat().st_ino
+    with closing(connect(folder / "cache.db", "ro", 1.0)) as database:
+        assert set(database.execute("SELECT type, name, tbl_name, sql FROM sqlite_master")) == _expected()
+    assert Index(folder).get("t", "k") == 1
+    assert (folder / "cache.db").stat().st_ino == inode
 
 
 def test_a_hundred_thousand_rows_are_read_at_once(folder: Path) -> None:
