@@ -108,6 +108,8 @@ def write_record(layout: Layout, number: int) -> None:
         predicate=predicate_of(number, labels),
     )
     put(layout.record(record.key), records.encode(record))
+    stored = time.time() - 30 * (number + 1)  # two builds a minute
+    os.utime(layout.record(record.key), (stored, stored))
 
 
 def write_records(root: Path, numbers: Sequence[int]) -> None:

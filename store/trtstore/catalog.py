@@ -1,15 +1,17 @@
-"""All records of a store at a glance: parsed once each, and remembered in the index by the record file's identity.
+"""All records of a store at a glance: parsed once each, and remembered in the index, a page for each folder.
 
-A hundred thousand envelopes take half a minute to parse; with what the index remembers, listing them takes less than
-a second. A record that was replaced has another inode, size or mtime, and is parsed again.
+A hundred thousand envelopes take half a minute to parse, and a second to look at one by one. A page is as fresh as the
+folder's own time says, for a record is put in place, replaced and removed by rename; where that changed, each record of
+the folder is looked at, and parsed again if it has another inode, size or mtime.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from trtstore import access, usage
 from trtstore.digest import hex_of, is_hex
@@ -18,7 +20,9 @@ from trtstore.index import Index
 from trtstore.layout import Layout
 from trtstore.strictjson import Json
 
-SPLIT = 250  # records in a folder from which on its rows are split by the third digit
+RACY = 2.0  # seconds: a folder changed so lately may change again within its time stamp's grain
+FORM = 1  # of what is remembered
+SPLIT = 250  # records in a folder from which on the rows of their blobs are split by the third digit
 MAX_REFERENCES = (
     2000  # blobs of one record that are remembered; a longer list is read from the manifest each time
 )
@@ -34,8 +38,9 @@ Blobs = Sequence[tuple[str, int]]
 class Summary(NamedTuple):
     """A record in short. Times are seconds since the epoch; `manifest` is 64 digits, or "" where it is unusable.
 
-    `seconds` is what the build took as far as the record says. (A NamedTuple is made thrice as quickly as a frozen
-    dataclass, and there may be a hundred thousand.)
+    `seconds` is what the build took as far as the record says. `used` is exact in `named` alone, elsewhere it is
+    `stored`: what was used since, only the index says without a look at each file. (A NamedTuple is made thrice as
+    quickly as a frozen dataclass, and there may be a hundred thousand.)
     """
 
     key: str
@@ -49,106 +54,170 @@ class Summary(NamedTuple):
 
 
 class Catalog:
-    """The records of one store. Reads are as fresh as the folders; only parsing is saved."""
+    """The records of one store."""
 
     def __init__(self, layout: Layout, index: Index) -> None:
         self._layout = layout
         self._index = index
-        self._labels: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+        self._labels: dict[str, dict[str, str]] = {}
+        self._parsed = 0
 
     def summaries(self, on_parsed: OnParsed = lambda _: None) -> Iterator[Summary]:
         """Every record, by shard, those that do not parse too. Raises OSError."""
-        for summary, _ in self._all(("catalog",), on_parsed):
-            yield summary
+        for shard in access.shards(self._layout):
+            page, folder = self._remembered(shard), self._identity(shard)
+            if not folder or page.folder != folder:
+                page = self._refreshed(shard, page, folder, self._found(shard), on_parsed)
+            labels = [self._same(each) for each in page.labels]
+            yield from [
+                Summary(key, manifest, size, files, labels[number], seconds, at := stored / 1e9, at)
+                for key, (_, _, stored, manifest, size, files, number, seconds) in page.rows.items()
+            ]
 
     def named(self, on_parsed: OnParsed = lambda _: None) -> Iterator[tuple[Summary, Blobs]]:
         """Every record with the blobs that it names; none where its manifest does not parse. Raises OSError."""
-        yield from self._all(("catalog", "references"), on_parsed)
-
-    def _all(self, tables: Sequence[str], on_parsed: OnParsed) -> Iterator[tuple[Summary, Blobs]]:
-        parsed = 0
-        readers = {"catalog": self._short, "references": self._references}
         for shard in access.shards(self._layout):
-            for part, group in self._groups(shard).items():
-                rows = [_Rows(self._index, table, part, readers[table]) for table in tables]
+            folder, found = self._identity(shard), self._found(shard)
+            page = self._refreshed(shard, self._remembered(shard), folder, found, on_parsed)
+            labels = [self._same(each) for each in page.labels]
+            for part, group in _parts(shard, found).items():
+                references = _References(self._layout, self._index, part)
                 for key, status in group:
-                    identity = [status.st_ino, status.st_size, status.st_mtime_ns]
-                    short, *blobs = [row.get(key, identity) for row in rows]
-                    yield self._summary(key, status, short, None not in blobs), (blobs or [()])[0] or ()
-                for row in rows:
-                    row.save(group)
-                if now := max(row.parsed for row in rows):
-                    parsed += now
-                    on_parsed(parsed)
+                    _, _, stored, manifest, size, files, number, seconds = page.rows[key]
+                    blobs = references.get(key, _file_identity(status)) if manifest else None
+                    shown = "" if blobs is None else manifest
+                    used = status.st_ctime
+                    yield (
+                        Summary(key, shown, size, files, labels[number], seconds, stored / 1e9, used),
+                        blobs or (),
+                    )
+                references.save(group)
 
-    def _groups(self, shard: str) -> dict[str, list[tuple[str, os.stat_result]]]:
+    def _identity(self, shard: str) -> list[int]:
+        """Which folder this is, and when a name in it last changed; nothing equals one that changed just now."""
+        status = (self._layout.records / shard).stat()
+        settled = time.time() - status.st_mtime > RACY
+        return [status.st_ino, status.st_mtime_ns] if settled else []
+
+    def _found(self, shard: str) -> list[tuple[str, os.stat_result]]:
         found: list[tuple[str, os.stat_result]] = []
         with os.scandir(self._layout.records / shard) as entries:
             for entry in entries:
                 if is_hex(entry.name) and entry.name.startswith(shard):
                     with suppress(FileNotFoundError):  # collected meanwhile
                         found.append((entry.name, entry.stat(follow_symlinks=False)))
-        if len(found) <= SPLIT:
-            return {shard: found}
-        groups: dict[str, list[tuple[str, os.stat_result]]] = {}
-        for item in found:
-            groups.setdefault(item[0][:3], []).append(item)
-        return groups
+        return found
 
-    def _summary(self, key: str, status: os.stat_result, short: Json, usable: bool) -> Summary:
-        manifest, size, files, labels, seconds = short or ["", 0, 0, {}, None]
-        # Labels are few and records are many: equal ones are one object.
-        same = self._labels.setdefault(tuple(labels.items()), labels)
-        shown = manifest if usable else ""
-        return Summary(key, shown, size, files, same, seconds, status.st_mtime, status.st_ctime)
+    def _remembered(self, shard: str) -> _Page:
+        known: Any = self._index.get("catalog", shard)
+        if (
+            isinstance(known, dict) and known.get("form") == FORM
+        ):  # rows have a checksum: nobody else wrote it
+            return _Page(known["folder"], known["labels"], known["rows"])
+        return _Page([], [], {})
 
-    def _short(self, key: str) -> Json | None:
+    def _refreshed(
+        self,
+        shard: str,
+        old: _Page,
+        folder: list[int],
+        found: list[tuple[str, os.stat_result]],
+        on_parsed: OnParsed,
+    ) -> _Page:
+        """The page of the records `found`, remembered where it is another than `old`."""
+        page, before = _Page(folder, list(old.labels), {}), self._parsed
+        for key, status in found:
+            row = old.rows.get(key)
+            if row is None or row[:3] != _file_identity(status):
+                row = [*_file_identity(status), *self._short(key, page.labels)]
+                self._parsed += 1
+            page.rows[key] = row
+        if self._parsed > before:
+            on_parsed(self._parsed)
+        if self._parsed > before or len(page.rows) != len(old.rows) or (folder and old.folder != folder):
+            with suppress(ValueError):  # longer than a row may be: read again the next time
+                self._index.put(
+                    "catalog",
+                    shard,
+                    {"form": FORM, "folder": folder, "labels": page.labels, "rows": page.rows},
+                )
+        return page
+
+    def _short(self, key: str, labels: list[dict[str, str]]) -> list[Json]:
+        """What a row says of a record after its identity; labels by their number."""
         try:
             record = access.read_record(self._layout, key)
         except Malformed:
-            return None
+            return ["", 0, 0, _number(labels, {}), None]
+        number = _number(labels, dict(record.labels))
         seconds = usage.stated_seconds(record)
-        return [hex_of(record.manifest), record.bytes, record.files, dict(record.labels), seconds]
+        return [hex_of(record.manifest), record.bytes, record.files, number, seconds]
 
-    def _references(self, key: str) -> Json | None:
+    def _same(self, labels: dict[str, str]) -> dict[str, str]:
+        """Equal labels as one object: there are few, and records are many."""
+        return self._labels.setdefault(repr(sorted(labels.items())), labels)
+
+
+class _Page(NamedTuple):
+    """What the index remembers of a folder of records: key -> [inode, size, mtime in ns, manifest, …]."""
+
+    folder: list[int]
+    labels: list[dict[str, str]]
+    rows: dict[str, list[Json]]
+
+
+class _References:
+    """The blobs that a few records name, as one row of the index remembers them: key -> [identity, blobs]."""
+
+    def __init__(self, layout: Layout, index: Index, part: str) -> None:
+        self._layout, self._index, self._part = layout, index, part
+        known = index.get("references", part)
+        self._old: dict[str, Json] = known if isinstance(known, dict) else {}
+        self._new: dict[str, Json] = {}
+        self._changed = False
+
+    def get(self, key: str, identity: list[int]) -> Blobs | None:
+        row = self._old.get(key)
+        if isinstance(row, list) and len(row) == 2 and row[0] == identity:
+            self._new[key] = row
+            found: Blobs = row[1]
+            return found
+        self._changed = True
         try:
             record = access.read_record(self._layout, key)
             listed = access.read_manifest(self._layout, record.manifest)
+            named = access.named_blobs(record, listed)
         except Malformed:
             return None
-        digits = hex_of(record.manifest)
-        own = {digits: len(listed.encode())}
-        return sorted((own | access.named_blobs(record, listed)).items())
-
-
-class _Rows:
-    """What one row of the index remembers of a few records: key -> [identity, value]."""
-
-    def __init__(self, index: Index, table: str, part: str, read: Callable[[str], Json | None]) -> None:
-        self._index, self._table, self._part, self._read = index, table, part, read
-        self._old: dict[str, Json] | None = None
-        self._new: dict[str, Json] = {}
-        self.parsed = 0
-
-    def get(self, key: str, identity: list[int]) -> Json | None:
-        row = self._known().get(key)
-        if isinstance(row, list) and len(row) == 2 and row[0] == identity:
-            self._new[key] = row
-            return row[1]
-        self.parsed += 1
-        value = self._read(key)
-        if value is not None and (self._table != "references" or len(value) <= MAX_REFERENCES):
+        value = sorted({hex_of(record.manifest): len(listed.encode()), **named}.items())
+        if len(value) <= MAX_REFERENCES:
             self._new[key] = [identity, value]
         return value
 
-    def _known(self) -> dict[str, Json]:
-        if self._old is None:
-            known = self._index.get(self._table, self._part)
-            self._old = known if isinstance(known, dict) else {}
-        return self._old
-
     def save(self, group: list[tuple[str, os.stat_result]]) -> None:
         """Remember what was parsed, and forget what is gone."""
-        if self.parsed or len(self._known()) > len(group):
+        if self._changed or len(self._old) > len(group):
             with suppress(ValueError):  # longer than a row may be: read again the next time
-                self._index.put(self._table, self._part, self._new)
+                self._index.put("references", self._part, self._new)
+
+
+def _file_identity(status: os.stat_result) -> list[int]:
+    return [status.st_ino, status.st_size, status.st_mtime_ns]
+
+
+def _parts(
+    shard: str, found: list[tuple[str, os.stat_result]]
+) -> dict[str, list[tuple[str, os.stat_result]]]:
+    if len(found) <= SPLIT:
+        return {shard: found}
+    groups: dict[str, list[tuple[str, os.stat_result]]] = {}
+    for item in found:
+        groups.setdefault(item[0][:3], []).append(item)
+    return groups
+
+
+def _number(labels: list[dict[str, str]], wanted: dict[str, str]) -> int:
+    """The place of `wanted` in `labels`, which gets it where it lacks it."""
+    if wanted not in labels:
+        labels.append(wanted)
+    return labels.index(wanted)

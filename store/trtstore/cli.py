@@ -13,12 +13,12 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from trtstore import bundle, query, show, words
+from trtstore import bundle, query, show, showgc, words
 from trtstore.errors import Invalid, StoreFailure, translated
 from trtstore.locks import Holder
+from trtstore.output import Output
 from trtstore.progress import Progress
 from trtstore.protocols import Readable
-from trtstore.show import Output
 from trtstore.store import Store
 from trtstore.upkeep import GRACE, Upkeep
 
@@ -107,7 +107,7 @@ def _gc(store: Store, args: argparse.Namespace, output: Output) -> int:
         args.max_size, grace=args.grace, dry_run=args.dry_run, on_parsed=progress.count, on_wait=on_wait
     )
     progress.close()
-    show.plan(output, plan, dry_run=args.dry_run, everything=args.all)
+    showgc.plan(output, plan, dry_run=args.dry_run, everything=args.all)
     return 0
 
 
@@ -139,10 +139,12 @@ def _roots(store: Store, _args: argparse.Namespace, output: Output) -> int:
 
 def _stats(store: Store, args: argparse.Namespace, output: Output) -> int:
     progress = Progress("reading new records")
+    plan = Upkeep(store).collect(dry_run=True, on_parsed=progress.count)
+    disk, garbage = plan.before, plan.before - plan.after
+    del plan  # which says something of every record
     found = query.rows(store, {}, progress.count)
-    plan = Upkeep(store).collect(dry_run=True)
     progress.close()
-    show.stats(output, store, found, plan, by=args.by)
+    show.stats(output, store, found, disk, garbage, by=args.by)
     return 0
 
 

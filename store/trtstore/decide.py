@@ -230,7 +230,7 @@ class Planner:
             self._free(usable)
         ):  # all that stays is known before anything is weighed
             seconds = built.get(summary.key, summary.seconds)
-            uses, idle = hits.get(summary.key, 0), self._now - summary.used
+            uses, idle = hits.get(summary.key, (0,))[0], self._now - summary.used
             worth = Worth(
                 seconds=typical if seconds is None else seconds,
                 known=seconds is not None,

@@ -208,7 +208,7 @@ def _name(table: str, key: str) -> str:
 
 def _text(name: str, value: Json) -> str:
     """The text of the row `name`. Raises ValueError or TypeError for what is no JSON, or too long."""
-    text = json.dumps(value, allow_nan=False)
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     if SUM + len(text) > MAX_ROW:
         raise ValueError(f"the value of {name} is longer than {MAX_ROW} characters")
     return _sum(name, text) + text

@@ -20,10 +20,11 @@ class NotThere(StoreFailure):
 
 
 class Row(NamedTuple):
-    """One artifact of a listing. `seconds` is what building it took, where that is known."""
+    """One artifact of a listing. `seconds` is what building it took, where that is known; `used` since the epoch."""
 
     summary: Summary
     hits: int
+    used: float
     seconds: float | None
 
     @property
@@ -35,13 +36,15 @@ class Row(NamedTuple):
 def rows(store: Store, labels: Mapping[str, str], on_parsed: OnParsed = lambda _: None) -> list[Row]:
     """The artifacts with these labels, the one that was used last first. Raises NotReadable and the like."""
     hits, built = usage.hits(store.index), usage.build_seconds(store.index)
+    wanted, found = labels.items(), []
     with translated(store.root, reading=True):
-        found = [
-            Row(summary, hits.get(summary.key, 0), built.get(summary.key, summary.seconds))
-            for summary in Upkeep(store).catalog.summaries(on_parsed)
-            if all(summary.labels.get(name) == value for name, value in labels.items())
-        ]
-    found.sort(key=lambda row: row.summary.used, reverse=True)
+        for summary in Upkeep(store).catalog.summaries(on_parsed):
+            if wanted and not wanted <= summary.labels.items():
+                continue
+            seconds = built.get(summary.key, summary.seconds)
+            count, last = hits.get(summary.key, (0, summary.stored))
+            found.append(Row(summary, count, last, seconds))
+    found.sort(key=lambda row: row.used, reverse=True)
     return found
 
 

@@ -1,19 +1,18 @@
-"""Every word and every JSON document that `trtstore` answers with: results on stdout, errors on stderr."""
+"""What `trtstore` says of artifacts, roots and damage."""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import chain
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 from trtstore import access, words
-from trtstore.decide import Decision, Plan
 from trtstore.errors import translated
+from trtstore.output import Output
 from trtstore.pins import Pin
 from trtstore.query import Row
 from trtstore.records import Record
@@ -22,13 +21,11 @@ from trtstore.store import Store
 from trtstore.table import table
 from trtstore.upkeep import Upkeep
 from trtstore.verify import Finding
-from trtstore.worth import HORIZON
 
-SCHEMA = 1
 SHORT = 12  # digits of a key in a listing
 
 SORTS: Mapping[str, Callable[[Row], Any]] = {
-    "used": lambda row: -row.summary.used,
+    "used": lambda row: -row.used,
     "age": lambda row: -row.summary.stored,
     "size": lambda row: -row.summary.bytes,
     "hits": lambda row: -row.hits,
@@ -37,67 +34,37 @@ SORTS: Mapping[str, Callable[[Row], Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Output:
-    """Text for people, or one JSON document."""
-
-    json: bool
-
-    def say(self, document: Mapping[str, Any], lines: Iterable[str]) -> None:
-        if self.json:
-            sys.stdout.writelines(_document({"schema": SCHEMA, **document}))
-        else:
-            sys.stdout.writelines(f"{line}\n" for line in lines)
-        sys.stdout.flush()
-
-    def fail(self, message: str, hint: str | None, code: int) -> None:
-        print(f"error: {message}" + (f"\nhint: {hint}" if hint else ""), file=sys.stderr)
-        if self.json:
-            self.say({"error": {"message": message, "hint": hint, "exit_code": code}}, ())
-
-
-def _document(fields: Mapping[str, Any]) -> Iterator[str]:
-    """JSON, a field a line; an iterator is a list of one item a line, of which never all are in memory."""
-    before = "{"
-    for name, value in fields.items():
-        yield f"{before}{json.dumps(name)}: "
-        before = ",\n"
-        if not isinstance(value, Iterator):
-            yield json.dumps(value)
-            continue
-        yield "["
-        for number, item in enumerate(value):
-            yield (",\n" if number else "\n") + json.dumps(item)
-        yield "]"
-    yield "}\n"
-
-
 def rows(output: Output, found: list[Row], *, sort: str, reverse: bool, full: bool) -> None:
     """The listing of `trtstore ls`."""
     found = sorted(found, key=SORTS[sort], reverse=reverse)
     if output.json:
         output.say({"records": (_row(row) for row in found)}, ())
         return
-    # Equal labels are one object, and there are few: what is said of each is said once.
-    kinds = {id(row.summary.labels): row.summary.labels for row in found}
+    output.say({}, _listing(found, full=full))
+
+
+def _listing(found: Sequence[Row], *, full: bool) -> Iterator[str]:
+    """The lines of `ls`, made one by one: widths are known beforehand, and what repeats is put in words once."""
+    kinds = {id(row.summary.labels): row.summary.labels for row in found}  # equal labels are one object
+    if not kinds:
+        return
     counted = Counter(name for labels in kinds.values() for name in labels)
     names = sorted(counted, key=lambda name: (-counted[name], name))
-    cells = {it: [labels.get(name, "") for name in names] for it, labels in kinds.items()}
+    heads, *rest = table(
+        names, [[labels.get(name, "") for name in names] for labels in kinds.values()], pad=True
+    )
+    cells = dict(zip(kinds, rest, strict=True))
+    digits = 64 if full else SHORT
+    size = lru_cache(None)(lambda count: f"{words.size(count):>8}")
+    span = lru_cache(None)(lambda minutes: f"{words.span(minutes * 60):>8}")
+    saved = lru_cache(None)(lambda spent: f"{words.seconds(spent):>11}".rstrip())
+    yield f"{'KEY':<{digits}}  {heads.upper()}      SIZE       AGE      USED   HITS        SAVED"
     now = time.time()
-    lines = [
-        [
-            row.summary.key if full else row.summary.key[:SHORT],
-            *cells[id(row.summary.labels)],
-            words.size(row.summary.bytes) if row.summary.manifest or row.summary.bytes else "unusable",
-            words.span(now - row.summary.stored),
-            words.span(now - row.summary.used),
-            str(row.hits),
-            "" if row.saved is None else words.seconds(row.saved),
-        ]
-        for row in found
-    ]
-    heads = ["KEY", *map(str.upper, names), ">SIZE", ">AGE", ">USED", ">HITS", ">SAVED"]
-    output.say({}, table(heads, lines))
+    for it, hits, used, took in found:
+        bytes_ = size(it.bytes) if it.manifest or it.bytes else "unusable"
+        spans = f"{span((now - it.stored) // 60)}  {span((now - used) // 60)}"
+        uses = f"{hits:>5}  {saved(round(hits * took, 1))}" if hits and took is not None else f"{hits:>5}"
+        yield f"{it.key[:digits]}  {cells[id(it.labels)]}  {bytes_}  {spans}  {uses}"
 
 
 def _row(row: Row) -> dict[str, Any]:
@@ -109,7 +76,7 @@ def _row(row: Row) -> dict[str, Any]:
         "files": it.files,
         "labels": dict(it.labels),
         "stored": it.stored,
-        "used": it.used,
+        "used": row.used,
         "hits": row.hits,
         "seconds": row.seconds,
         "saved_seconds": row.saved,
@@ -212,72 +179,6 @@ def findings(output: Output, found: Sequence[Finding], read: int, seconds: float
     output.say(document, lines)
 
 
-def plan(output: Output, found: Plan, *, dry_run: bool, everything: bool) -> None:
-    """`trtstore gc`."""
-    if output.json:
-        document = {
-            "dry_run": dry_run,
-            "limit_bytes": found.limit,
-            "before_bytes": found.before,
-            "after_bytes": found.after,
-            "met": found.met,
-            "decisions": (_decision(one) for one in found.decisions),
-        }
-        output.say(document, ())
-        return
-    gone = "would go" if dry_run else "gone"
-    lines = [
-        [
-            gone if one.remove else "stays",
-            one.kind,
-            one.name[:SHORT],
-            words.size(one.bytes),
-            " ".join(value for _, value in sorted(one.labels.items())),
-            _why(one),
-        ]
-        for one in found.decisions
-        if everything or (one.remove and (one.bytes or one.kind != "tree"))
-    ]
-    shown = table(["", "KIND", "NAME", ">BYTES", "LABELS", "WHY"], lines)
-    output.say({}, chain(shown, _closing(found, dry_run=dry_run, everything=everything)))
-
-
-def _closing(found: Plan, *, dry_run: bool, everything: bool) -> Iterator[str]:
-    reasons = Counter(one.reason for one in found.decisions if not one.remove and one.kind == "record")
-    for why, count in () if everything else reasons.most_common():
-        yield f"{count} artifact{'s stay' if count > 1 else ' stays'}: {why}"
-    after = found.after
-    limit = "" if found.limit is None else f"; the limit is {words.size(found.limit)}"
-    verb = "would free" if dry_run else "freed"
-    yield f"{verb} {words.size(found.before - after)} of {words.size(found.before)}{limit}"
-    if not found.met:
-        over = words.size(after - (found.limit or 0))
-        yield f"{over} above the limit: all that is left must stay (`--all` says why)"
-
-
-def _why(one: Decision) -> str:
-    if one.worth is None:
-        return one.reason
-    it = one.worth
-    built = f"{'' if it.known else 'about '}{words.seconds(it.seconds)} to build"
-    used = f"used {it.hits} time{'' if it.hits == 1 else 's'}, {words.ago(it.idle)}"
-    chance = f"{it.chance:.0%} chance of use in {HORIZON:.0f} days"
-    return f"{one.reason}: {built} x {chance} ({used}) = {it.density * 1e9:.3g} s a GB"
-
-
-def _decision(one: Decision) -> dict[str, Any]:
-    worth = None if one.worth is None else {**one.worth._asdict(), "density": one.worth.density}
-    return {
-        "kind": one.kind,
-        "name": one.name,
-        "remove": one.remove,
-        "reason": one.reason,
-        "bytes": one.bytes,
-        "labels": dict(one.labels),
-        "worth": worth,
-    }
-
-
 def roots(output: Output, found: Sequence[Root], pinned: Mapping[str, Pin]) -> None:
     """`trtstore roots`."""
     document = {
@@ -289,17 +190,17 @@ def roots(output: Output, found: Sequence[Root], pinned: Mapping[str, Pin]) -> N
     output.say(document, lines)
 
 
-def stats(output: Output, store: Store, found: Sequence[Row], planned: Plan, *, by: str) -> None:
-    """`trtstore stats`."""
+def stats(output: Output, store: Store, found: Sequence[Row], disk: int, garbage: int, *, by: str) -> None:
+    """`trtstore stats`; `disk` and `garbage` are bytes."""
     groups: dict[str, list[Row]] = {}
     for row in found:
         groups.setdefault(row.summary.labels.get(by, ""), []).append(row)
-    total, garbage = sum(row.summary.bytes for row in found), planned.before - planned.after
+    total = sum(row.summary.bytes for row in found)
     document = {
         "root": str(store.root),
         "artifacts": len(found),
         "artifact_bytes": total,
-        "disk_bytes": planned.before,
+        "disk_bytes": disk,
         "garbage_bytes": garbage,
         **_sums(found),
         "by": {name: {"artifacts": len(rows_), **_sums(rows_)} for name, rows_ in sorted(groups.items())},
@@ -309,7 +210,7 @@ def stats(output: Output, store: Store, found: Sequence[Row], planned: Plan, *, 
         [[name or "-", *_cells(rows_)] for name, rows_ in sorted(groups.items())] + [["all", *_cells(found)]],
     )
     waste = f", {words.size(garbage)} of it garbage" if garbage else ""
-    output.say(document, [*lines, f"{words.size(planned.before)} on disk{waste}, in {store.root}"])
+    output.say(document, [*lines, f"{words.size(disk)} on disk{waste}, in {store.root}"])
 
 
 def _sums(found: Sequence[Row]) -> dict[str, Any]:

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, pad: bool = False) -> Iterator[str]:
     """Lines with `heads` above `rows`; a head that begins with > is of a column that is set flush right.
+
+    With `pad` the lines are all of one length, as a column of another table.
 
     Nothing where there are no rows. Control characters become `?`: what a record says cannot steer a terminal.
     """
@@ -22,5 +24,5 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
         f"{{:{'>' if flush else '<'}{width}}}" for flush, width in zip(right, widths, strict=True)
     )
     for row in chain([titles], rows):
-        line = form.format(*row).rstrip()
+        line = form.format(*row) if pad else form.format(*row).rstrip()
         yield line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)

@@ -24,9 +24,9 @@ def built(index: Index, key: str, seconds: float) -> None:
     index.put(_BUILD, key, round(seconds, 3))
 
 
-def hits(index: Index) -> dict[str, int]:
-    """Uses by key, of those that were used."""
-    return {key: _count(value) for key, value in index.items(_HITS).items()}
+def hits(index: Index) -> dict[str, tuple[int, float]]:
+    """(uses, when the last was) by key, of those that were used."""
+    return {key: (_count(value), _last(value)) for key, value in index.items(_HITS).items()}
 
 
 def build_seconds(index: Index) -> dict[str, float]:
@@ -59,6 +59,11 @@ def _moment(text: Any) -> float | None:
         return datetime.datetime.fromisoformat(text).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+def _last(value: Json | None) -> float:
+    found = value[1] if isinstance(value, list) and len(value) > 1 else 0.0
+    return float(found) if isinstance(found, int | float) else 0.0
 
 
 def _count(value: Json | None) -> int:

@@ -142,7 +142,7 @@ def test_uses_are_counted_and_go_with_the_artifact(store: Store, upkeep: Upkeep,
     for _ in range(3):
         assert store.use(KEY) is not None
     assert store.lookup(KEY) is not None  # a look is no use
-    assert usage.hits(store.index) == {KEY: 3}
+    assert {key: count for key, (count, _) in usage.hits(store.index).items()} == {KEY: 3}
     assert usage.build_seconds(store.index) == {KEY: 12.346}
     assert upkeep.collect(0, grace=0.0).removed
     assert usage.hits(store.index) == {}
@@ -153,10 +153,10 @@ def test_uses_are_counted_and_go_with_the_artifact(store: Store, upkeep: Upkeep,
 def test_statistics_of_another_shape_count_as_none(store: Store, value: object) -> None:
     store.index.put("hits", KEY, value)  # type: ignore[arg-type]
     store.index.put("build", KEY, value)  # type: ignore[arg-type]
-    assert usage.hits(store.index).get(KEY, 0) == 0
+    assert usage.hits(store.index).get(KEY, (0, 0.0))[0] == 0
     assert usage.build_seconds(store.index) == {}
     usage.hit(store.index, KEY)
-    assert usage.hits(store.index) == {KEY: 1}
+    assert usage.hits(store.index)[KEY][0] == 1
 
 
 @pytest.mark.parametrize(

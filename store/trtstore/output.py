@@ -1,0 +1,46 @@
+"""Answers on stdout, as text or as one JSON document, and errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Output:
+    """Text for people, or one JSON document."""
+
+    json: bool
+
+    def say(self, document: Mapping[str, Any], lines: Iterable[str]) -> None:
+        if self.json:
+            sys.stdout.writelines(_document({"schema": SCHEMA, **document}))
+        else:
+            sys.stdout.writelines(f"{line}\n" for line in lines)
+        sys.stdout.flush()
+
+    def fail(self, message: str, hint: str | None, code: int) -> None:
+        print(f"error: {message}" + (f"\nhint: {hint}" if hint else ""), file=sys.stderr)
+        if self.json:
+            self.say({"error": {"message": message, "hint": hint, "exit_code": code}}, ())
+
+
+def _document(fields: Mapping[str, Any]) -> Iterator[str]:
+    """JSON, a field a line; an iterator is a list of one item a line, of which never all are in memory."""
+    before = "{"
+    for name, value in fields.items():
+        yield f"{before}{json.dumps(name)}: "
+        before = ",\n"
+        if not isinstance(value, Iterator):
+            yield json.dumps(value)
+            continue
+        yield "["
+        for number, item in enumerate(value):
+            yield (",\n" if number else "\n") + json.dumps(item)
+        yield "]"
+    yield "}\n"
