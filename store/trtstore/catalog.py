@@ -77,7 +77,7 @@ class Catalog:
     def named(self, on_parsed: OnParsed = lambda _: None) -> Iterator[tuple[Summary, Blobs]]:
         """Every record with the blobs that it names; none where its manifest does not parse. Raises OSError."""
         for shard in access.shards(self._layout):
-            folder, found = self._identity(shard), self._found(shard)
+            folder, found, before = self._identity(shard), self._found(shard), self._parsed
             page = self._refreshed(shard, self._remembered(shard), folder, found, on_parsed)
             labels = [self._same(each) for each in page.labels]
             for part, group in _parts(shard, found).items():
@@ -91,7 +91,10 @@ class Catalog:
                         Summary(key, shown, size, files, labels[number], seconds, stored / 1e9, used),
                         blobs or (),
                     )
-                references.save(group)
+                before += references.save(group)
+                if before > self._parsed:
+                    self._parsed = before
+                    on_parsed(before)
 
     def _identity(self, shard: str) -> list[int]:
         """Which folder this is, and when a name in it last changed; nothing equals one that changed just now."""
@@ -174,7 +177,7 @@ class _References:
         known = index.get("references", part)
         self._old: dict[str, Json] = known if isinstance(known, dict) else {}
         self._new: dict[str, Json] = {}
-        self._changed = False
+        self._parsed = 0
 
     def get(self, key: str, identity: list[int]) -> Blobs | None:
         row = self._old.get(key)
@@ -182,7 +185,7 @@ class _References:
             self._new[key] = row
             found: Blobs = row[1]
             return found
-        self._changed = True
+        self._parsed += 1
         try:
             record = access.read_record(self._layout, key)
             listed = access.read_manifest(self._layout, record.manifest)
@@ -194,11 +197,12 @@ class _References:
             self._new[key] = [identity, value]
         return value
 
-    def save(self, group: list[tuple[str, os.stat_result]]) -> None:
-        """Remember what was parsed, and forget what is gone."""
-        if self._changed or len(self._old) > len(group):
+    def save(self, group: list[tuple[str, os.stat_result]]) -> int:
+        """Remember what was parsed, and forget what is gone; returns how many were parsed."""
+        if self._parsed or len(self._old) > len(group):
             with suppress(ValueError):  # longer than a row may be: read again the next time
                 self._index.put("references", self._part, self._new)
+        return self._parsed
 
 
 def _file_identity(status: os.stat_result) -> list[int]:

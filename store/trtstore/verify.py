@@ -47,6 +47,7 @@ class _Scan:
     sizes: dict[str, int | None] = field(default_factory=dict)  # blob digits -> bytes, where a manifest says
     manifests: dict[str, Manifest] = field(default_factory=dict)  # tree digits -> its manifest
     users: dict[str, list[str]] = field(default_factory=dict)  # blob digits -> keys
+    records: dict[str, _Identity] = field(default_factory=dict)  # key -> the file that was read
     findings: list[Finding] = field(default_factory=list)
     seen: dict[Path, _Identity] = field(default_factory=dict)  # what was found bad, as it was
 
@@ -74,7 +75,8 @@ def verify(
             _find_sharers(layout, bad, scan)
         for digits, listed in sorted(scan.manifests.items()):
             _check_tree(layout, digits, listed, bad, scan)
-    return _quarantine(layout, scan)
+        done = _quarantine(layout, scan) if scan.seen else scan.findings
+        return [finding for one in done if (finding := _confirmed(layout, one, scan)) is not None]
 
 
 def total_bytes(layout: Layout, keys: Iterable[str] | None = None) -> int:
@@ -106,6 +108,7 @@ def _read_record(layout: Layout, key: str, scan: _Scan) -> None:
         scan.findings.append(Finding("record", key, str(trouble), place, (key,)))
         scan.seen[place] = identity
         return
+    scan.records[key] = identity
     digits = record.manifest.partition(":")[2]
     scan.sizes[digits] = None
     scan.users.setdefault(digits, []).append(key)
@@ -223,8 +226,6 @@ def _bad_tree(layout: Layout, digits: str, problem: str, scan: _Scan) -> None:
 
 
 def _quarantine(layout: Layout, scan: _Scan) -> list[Finding]:
-    if not scan.seen:
-        return scan.findings
     with gate.removing(layout, who=f"a verify, process {os.getpid()}"), translated(layout.root):
         layout.make(layout.quarantine)
         done = [_move(layout, finding, scan.seen.get(finding.path)) for finding in scan.findings]
@@ -241,6 +242,23 @@ def _move(layout: Layout, finding: Finding, seen: _Identity | None) -> Finding:
     except FileNotFoundError:
         return finding
     return replace(finding, moved_to=target)
+
+
+def _confirmed(layout: Layout, finding: Finding, scan: _Scan) -> Finding | None:
+    """The finding, unless it is of something that was collected, or put right, while this looked.
+
+    A collector takes the record first: where the record is still the one that was read, its blob is really lost.
+    """
+    if finding.moved_to is not None:
+        return finding
+    if finding.kind != "blob" or finding.path.exists():
+        return None
+    left = []
+    for key in finding.keys:
+        with suppress(FileNotFoundError):
+            if _identity(layout.record(key).lstat()) == scan.records[key]:
+                left.append(key)
+    return replace(finding, keys=tuple(left)) if left else None
 
 
 def _identity(status: os.stat_result) -> _Identity:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -29,9 +30,12 @@ def record(store: Store, tmp_path: Path) -> Record:
 
 
 def listed(upkeep: Upkeep) -> tuple[dict[str, Summary], int]:
-    """The catalog by key, and how many records were parsed for it."""
+    """The catalog by key, and how many records were parsed for it; both ways to ask say the same."""
     told: list[int] = []
-    found = {s.key: s for s in upkeep.catalog.summaries(blobs=True, on_parsed=told.append)}
+    found = {s.key: s for s, _ in upkeep.catalog.named(told.append)}
+    quick = {s.key: s for s in upkeep.catalog.summaries()}
+    # Use is exact in the one that looks at each file, and only that one reads manifests.
+    assert {key: s._replace(used=s.stored) for key, s in found.items()} == quick
     return found, (told or [0])[-1]
 
 
@@ -43,7 +47,8 @@ def test_a_record_is_parsed_once_and_again_when_it_is_another(
     assert (set(found), parsed) == ({KEY, OTHER}, 2)
     assert found[OTHER].labels == {"model": "tiny"}
     assert found[KEY].manifest == record.manifest.partition(":")[2]
-    assert (found[KEY].bytes, found[KEY].files, len(found[KEY].blobs)) == (record.bytes, record.files, 3)
+    assert (found[KEY].bytes, found[KEY].files) == (record.bytes, record.files)
+    assert {s.key: len(blobs) for s, blobs in upkeep.catalog.named()} == {KEY: 3, OTHER: 2}
     assert listed(upkeep) == (found, 0)
     assert listed(Upkeep(Store.open(store.root))) == (found, 0)  # another process
     place = store.root / "v1" / "records" / OTHER[:2] / OTHER
@@ -64,8 +69,8 @@ def test_what_is_remembered_of_a_record_goes_with_it(store: Store, upkeep: Upkee
     for key, left in ((near, {KEY}), (KEY, set[str]())):
         (store.root / "v1" / "records" / key[:2] / key).unlink()
         assert set(listed(upkeep)[0]) == left
-        for table in ("catalog", "references"):
-            assert set(store.index.get(table, KEY[:2]) or ()) == left
+        assert set(store.index.get("catalog", KEY[:2])["rows"]) == left
+        assert set(store.index.get("references", KEY[:2]) or ()) == left
 
 
 def test_without_its_index_a_store_lists_the_same(store: Store, upkeep: Upkeep, record: Record) -> None:
@@ -98,4 +103,25 @@ def test_a_crowded_shard_is_listed_whole(store: Store, upkeep: Upkeep, record: R
     assert (set(found), parsed) == ({KEY, *keys}, 257)
     assert {summary.manifest for summary in found.values()} == {record.manifest.partition(":")[2]}
     assert listed(upkeep) == (found, 0)
-    assert len(store.index.get("catalog", "aaf") or ()) == 16  # its rows are split by the third digit
+    assert len(store.index.get("references", "aaf") or ()) == 16  # its rows are split by the third digit
+
+
+def test_a_listing_sees_what_came_and_went_and_looks_at_no_file_where_nothing_did(
+    store: Store, upkeep: Upkeep, record: Record
+) -> None:
+    shard = store.root / "v1" / "records" / KEY[:2]
+    listed(upkeep)
+    # A folder that changed just now is looked at each time: its time stamp may not show the next change.
+    near = KEY[:-1] + "0"
+    publish(store, store.root.parent / "out", near)
+    assert set(listed(upkeep)[0]) == {KEY, near}
+    (shard / near).unlink()
+    assert set(listed(upkeep)[0]) == {KEY}
+    os.utime(shard, (1_000_000_000, 1_000_000_000))
+    assert [s.bytes for s in upkeep.catalog.summaries()] == [record.bytes]
+    # From now on the folder's time answers: a record that changes in place is seen by those who read it alone.
+    (shard / KEY).chmod(0o644)
+    (shard / KEY).write_bytes(b"{}")
+    assert [s.bytes for s in upkeep.catalog.summaries()] == [record.bytes]
+    assert [s.manifest for s, _ in upkeep.catalog.named()] == [""]
+    assert store.lookup(KEY, on_problem=lambda _: None) is None

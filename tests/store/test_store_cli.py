@@ -76,7 +76,7 @@ def trtstore(store: Store) -> Cli:
 def test_ls_lists_what_is_there_and_filters_by_label(trtstore: Cli) -> None:
     lines = trtstore.lines("ls", "--sort", "size")
     assert lines[0].split() == ["KEY", "MODEL", "STEP", "QUANT", "SIZE", "AGE", "USED", "HITS", "SAVED"]
-    assert lines[1].split() == ["ab3411111111", "tiny", "network", "50", "kB", "now", "now", "0", "0.0", "s"]
+    assert lines[1].split() == ["ab3411111111", "tiny", "network", "50", "kB", "now", "now", "0"]
     assert len(lines) == 4
     assert [line.split()[0] for line in trtstore.lines("ls", "step=engine", "quant=int4", "--full")] == [
         "KEY",
@@ -101,7 +101,7 @@ def test_hits_and_the_seconds_that_they_saved_are_counted(trtstore: Cli, store: 
         assert store.use(ENGINE) is not None
     (found,) = trtstore.json("ls", "quant=int8")["records"]
     assert (found["hits"], found["saved_seconds"]) == (3, 270.0)
-    assert trtstore.lines("ls", "quant=int8")[1].endswith("3  4 min 30 s")
+    assert trtstore.lines("ls", "quant=int8")[1].endswith("    3   4 min 30 s")
     stats = trtstore.json("stats")
     assert (stats["artifacts"], stats["hits"], stats["saved_seconds"]) == (3, 3, 270.0)
     assert stats["by"]["engine"]["artifacts"] == 2
@@ -114,7 +114,8 @@ def test_a_deleted_index_loses_statistics_and_nothing_else(trtstore: Cli, store:
     for path in (store.root / "v1" / "index").iterdir():
         path.unlink()
     after = trtstore.json("ls")["records"]
-    assert [{**row, "hits": 0, "saved_seconds": 0.0} for row in before] == after
+    lost = [{**row, "hits": 0, "saved_seconds": 0.0, "used": row["stored"]} for row in before]
+    assert sorted(lost, key=lambda row: row["key"]) == sorted(after, key=lambda row: row["key"])
 
 
 def test_a_key_is_as_many_digits_as_make_it_the_only_one(trtstore: Cli) -> None:
@@ -201,8 +202,8 @@ def test_gc_says_what_would_go_and_why_and_then_does_it(trtstore: Cli, store: St
     trtstore("show", "ab34")
     lines = trtstore.lines("gc", "--max-size", "1kB", "--grace", "0")
     assert re.fullmatch(
-        r"gone  record  ab3411111111  50.\d kB  tiny network  cheapest to lose: 1 min 30 s to build x 88% chance of"
-        r" use in 30 days \(used 0 times, just now\) = 1.5\de\+06 s a GB",
+        r"gone  record      ab3411111111   50.\d kB  tiny network      cheapest to lose: 1 min 30 s to build x 88%"
+        r" chance of use in 30 days \(used 0 times, just now\) = 1.5\de\+06 s a GB",
         lines[1],
     ), lines[1]
     assert lines[2:4] == [

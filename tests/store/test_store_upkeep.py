@@ -249,11 +249,23 @@ def test_a_blob_that_is_put_right_between_the_look_and_the_move_stays(shelf: She
             write_sealed(tmp_path / "new", ENGINE)
             (tmp_path / "new").rename(shelf.blob(ENGINE))
 
-    (finding,) = Upkeep(shelf.store).verify(on_bytes=repair)
-    assert finding.moved_to is None
+    assert Upkeep(shelf.store).verify(on_bytes=repair) == []
+    assert not list(shelf.base.glob("quarantine/*"))
     assert shelf.blob(ENGINE).read_bytes() == ENGINE
     assert shelf.lookup() == shelf.record
     assert shelf.verify() == []
+
+
+def test_what_is_collected_while_a_verify_reads_is_no_damage(shelf: Shelf) -> None:
+    collected: list[object] = []
+
+    def collect(_count: int) -> None:
+        if not collected:
+            collected.append(Upkeep(shelf.store).collect(0, grace=0))
+
+    assert Upkeep(shelf.store).verify(on_bytes=collect) == []
+    assert collected
+    assert shelf.lookup() is None
 
 
 @pytest.mark.parametrize("verify", [Shelf.verify, lambda shelf: shelf.store.use(KEY, verify="always")])
