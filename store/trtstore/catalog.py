@@ -59,7 +59,7 @@ class Catalog:
     def __init__(self, layout: Layout, index: Index) -> None:
         self._layout = layout
         self._index = index
-        self._labels: dict[str, dict[str, str]] = {}
+        self._labels: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
         self._parsed = 0
 
     def summaries(self, on_parsed: OnParsed = lambda _: None) -> Iterator[Summary]:
@@ -84,13 +84,11 @@ class Catalog:
                 references = _References(self._layout, self._index, part)
                 for key, status in group:
                     _, _, stored, manifest, size, files, number, seconds = page.rows[key]
-                    blobs = references.get(key, _file_identity(status)) if manifest else None
-                    shown = "" if blobs is None else manifest
+                    named = references.get(key, _file_identity(status)) if manifest else None
+                    shown = "" if named is None else manifest
                     used = status.st_ctime
-                    yield (
-                        Summary(key, shown, size, files, labels[number], seconds, stored / 1e9, used),
-                        blobs or (),
-                    )
+                    summary = Summary(key, shown, size, files, labels[number], seconds, stored / 1e9, used)
+                    yield summary, () if named is None else [(manifest, named[0]), *named[1]]
                 before += references.save(group)
                 if before > self._parsed:
                     self._parsed = before
@@ -158,7 +156,7 @@ class Catalog:
 
     def _same(self, labels: dict[str, str]) -> dict[str, str]:
         """Equal labels as one object: there are few, and records are many."""
-        return self._labels.setdefault(repr(sorted(labels.items())), labels)
+        return self._labels.setdefault(tuple(labels.items()), labels)
 
 
 class _Page(NamedTuple):
@@ -170,21 +168,23 @@ class _Page(NamedTuple):
 
 
 class _References:
-    """The blobs that a few records name, as one row of the index remembers them: key -> [identity, blobs]."""
+    """What a few records name, as a row of the index remembers it: key -> [identity, [bytes of manifest, blobs]]."""
 
     def __init__(self, layout: Layout, index: Index, part: str) -> None:
         self._layout, self._index, self._part = layout, index, part
-        known = index.get("references", part)
-        self._old: dict[str, Json] = known if isinstance(known, dict) else {}
+        known: Any = index.get("references", part)
+        fits = isinstance(known, dict) and known.get("form") == FORM
+        self._old: dict[str, Json] = known["rows"] if fits else {}
         self._new: dict[str, Json] = {}
         self._parsed = 0
 
-    def get(self, key: str, identity: list[int]) -> Blobs | None:
+    def get(self, key: str, identity: list[int]) -> tuple[int, Blobs] | None:
+        """Bytes of the manifest, and the other blobs; None where the manifest does not parse."""
         row = self._old.get(key)
         if isinstance(row, list) and len(row) == 2 and row[0] == identity:
             self._new[key] = row
-            found: Blobs = row[1]
-            return found
+            size, blobs = row[1]
+            return size, blobs
         self._parsed += 1
         try:
             record = access.read_record(self._layout, key)
@@ -192,16 +192,16 @@ class _References:
             named = access.named_blobs(record, listed)
         except Malformed:
             return None
-        value = sorted({hex_of(record.manifest): len(listed.encode()), **named}.items())
-        if len(value) <= MAX_REFERENCES:
-            self._new[key] = [identity, value]
-        return value
+        size, blobs = len(listed.encode()), sorted(named.items())
+        if len(blobs) <= MAX_REFERENCES:
+            self._new[key] = [identity, [size, blobs]]
+        return size, blobs
 
     def save(self, group: list[tuple[str, os.stat_result]]) -> int:
         """Remember what was parsed, and forget what is gone; returns how many were parsed."""
         if self._parsed or len(self._old) > len(group):
             with suppress(ValueError):  # longer than a row may be: read again the next time
-                self._index.put("references", self._part, self._new)
+                self._index.put("references", self._part, {"form": FORM, "rows": self._new})
         return self._parsed
 
 

@@ -8,15 +8,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from trtstore.digest import is_hex
 from trtstore.layout import Layout
 
 
 class Ledger:
-    """Blobs by number: bytes, how many records name each, whether it is on disk. 100 bytes a blob, not 500."""
+    """Blobs by number: bytes, how many records name each, whether it is on disk. (Plain loops: there are millions.)"""
 
     def __init__(self) -> None:
-        self._numbers: dict[bytes, int] = {}
+        self._numbers: dict[str, int] = {}
         self.sizes = array("q")
         self.users = array("l")
         self._there = bytearray()
@@ -24,10 +23,11 @@ class Ledger:
 
     def name(self, blobs: Iterable[tuple[str, int]]) -> array[int]:
         """The numbers of what one record names, each counted as named once more."""
-        numbers = array("l")
+        known, numbers = self._numbers, array("l")
         for digits, size in blobs:
-            number = self._numbers.setdefault(bytes.fromhex(digits), len(self.sizes))
-            if number == len(self.sizes):
+            number = known.get(digits)
+            if number is None:
+                number = known[digits] = len(self.sizes)
                 self.sizes.append(size)
                 self.users.append(0)
                 self._there.append(0)
@@ -39,15 +39,13 @@ class Ledger:
     def mark(self, layout: Layout) -> Iterator[tuple[Path, os.stat_result]]:
         """Note which of the named blobs are on disk; yields the others that are there. Raises OSError."""
         for folder in _folders(layout.blobs):
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    named = is_hex(entry.name) and entry.name.startswith(folder.name)
-                    number = self._numbers.get(bytes.fromhex(entry.name)) if named else None
-                    if number is not None:
-                        self._there[number] = 1
-                        continue
-                    with suppress(FileNotFoundError):
-                        yield Path(entry.path), entry.stat(follow_symlinks=False)
+            for name in os.listdir(folder):  # noqa: PTH208  # names are all that is wanted of most
+                number = self._numbers.get(name)
+                if number is not None and name.startswith(folder.name):
+                    self._there[number] = 1
+                    continue
+                with suppress(FileNotFoundError):
+                    yield folder / name, (folder / name).lstat()
 
     def lost(self, numbers: array[int]) -> bool:
         """Whether one of them is not on disk."""
@@ -79,9 +77,9 @@ class Ledger:
 
     def unnamed(self) -> Iterator[str]:
         """The digits of what was named once, is on disk, and is named no more."""
-        for digest, number in self._numbers.items():
+        for digits, number in self._numbers.items():
             if not self.users[number] and self._there[number]:
-                yield digest.hex()
+                yield digits
 
 
 def _folders(blobs: Path) -> list[Path]:

@@ -36,9 +36,8 @@ def plan(output: Output, found: Plan, *, dry_run: bool, everything: bool) -> Non
 
 def _decisions(found: Plan, gone: str, *, everything: bool) -> Iterator[str]:
     """A line for each decision, made one by one."""
-    kinds = {
-        id(one.labels): " ".join(value for _, value in sorted(one.labels.items())) for one in found.decisions
-    }
+    labels = {id(one.labels): one.labels for one in found.decisions}  # equal ones are one object
+    kinds = {it: " ".join(value for _, value in sorted(each.items())) for it, each in labels.items()}
     size = lru_cache(None)(words.size)
     width = max(map(len, kinds.values()), default=0)
     form = "{:%d}  {:10}  {:12}  {:>8}  {:%d}  {}" % (len(gone), width)  # noqa: UP031  # it makes a form
