@@ -191,6 +191,7 @@ _NESTED: dict[str, tuple[type, ...]] = {
     "compiler": tuple(schema.COMPILERS.values()),
     "parallel": (schema.ParallelConf,),
     "network": (schema.NetworkConf,),
+    "key": (schema.KeyConf,),
     "generate": (schema.GenerateConf,),
     "model.wheel": (schema.WheelConf,),
 }

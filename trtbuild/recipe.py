@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeAlias, TypeVar
 
-from trtbuild.targets import Target
+from trtbuild.targets import DriverPolicy, Target
 
 Scalar: TypeAlias = str | int | float | bool | None
 Value: TypeAlias = Scalar | tuple["Value", ...]
@@ -77,3 +77,4 @@ class Recipe:
     pp: int
     frontend: str  # native or genai
     tools: Tools
+    driver_policy: DriverPolicy = "branch"  # how much of the driver's release a GPU engine's key holds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -47,7 +48,8 @@ def resolve(config: schema.Config, digester: Digester) -> Resolved:
     _check_numbers(config)
     tools = _tools(config)
     quant = _quant(config.quant)
-    target = targets.resolve(config.target.name)
+    profile = _profile(config.profile)
+    target = targets.resolve(_asked(config.target), compilers.COMPILERS[tools.name].kinds)
     source = _open(config.model, digester)
     described = source.config()
     model = _model(config.model, source, described)
@@ -58,11 +60,12 @@ def resolve(config: schema.Config, digester: Digester) -> Resolved:
         model=model,
         quant=quant,
         target=target,
-        profile=Profile(**{f.name: getattr(config.profile, f.name) for f in fields(Profile)}),
+        profile=profile,
         tp=config.parallel.tp,
         pp=config.parallel.pp,
         frontend=frontend,
         tools=tools,
+        driver_policy=config.key.driver.value,
     )
     return Resolved(recipe, source)
 
@@ -143,6 +146,29 @@ def _unsupported(model: Model, hint: str) -> InputError:
     )
 
 
+def _asked(conf: schema.TargetConf) -> targets.Asked:
+    values = {f.name: getattr(conf, f.name) for f in fields(targets.Asked)}
+    return targets.Asked(**{name: getattr(value, "value", value) for name, value in values.items()})
+
+
+def _profile(conf: schema.ProfileConf) -> Profile:
+    return Profile(**{f.name: _tokens(f"profile.{f.name}", getattr(conf, f.name)) for f in fields(Profile)})
+
+
+def _tokens(option: str, value: int | str | None) -> int | None:
+    """A count above 0: 8192, "8192", or "8k" (of 1024). Raises InputError."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"(\d{1,12})([kK]?)", value)
+        if match is None:
+            raise InputError(
+                f"{value!r} is not a whole number", option=option, hint="write 8192, or 8k for 8 x 1024"
+            )
+        value = int(match[1]) * (1024 if match[2] else 1)
+    if value is not None and value <= 0:
+        raise InputError(f"{value} is not above 0", option=option)
+    return value
+
+
 def _quant(conf: schema.QuantConf) -> Quant:
     parts = (conf.weights.value, conf.activations.value, conf.method.value, conf.kv_cache.value)
     return Quant(
@@ -186,7 +212,6 @@ def _tools(config: schema.Config) -> Tools:
 
 def _check_numbers(config: schema.Config) -> None:
     positive: dict[str, float | None] = {
-        **{f"profile.{f.name}": getattr(config.profile, f.name) for f in fields(config.profile)},
         "parallel.tp": config.parallel.tp,
         "parallel.pp": config.parallel.pp,
         "quant.group_size": config.quant.group_size,

@@ -65,6 +65,22 @@ class Optimization(Enum):
     all = "all"
 
 
+class TargetKind(Enum):
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Arch(Enum):
+    x86_64 = "x86_64"
+    aarch64 = "aarch64"
+
+
+class DriverPolicy(Enum):
+    branch = "branch"
+    exact = "exact"
+    ignore = "ignore"
+
+
 class Output(Enum):
     text = "text"
     json = "json"
@@ -111,14 +127,32 @@ class QuantConf:
 @dataclass
 class TargetConf:
     name: str = "auto"
+    kind: TargetKind | None = None
+    arch: Arch | None = None
+    level: str | None = None
+    gpu: str | None = None
+    memory_gb: int | None = None
+    compute_capability: str | None = None
+    sm_count: int | None = None
+    mig: str | None = None
+    gpus: int | None = None
+    driver: str | None = None
+    cuda: str | None = None
+    device: int | None = None
+    source: str | None = None
 
 
 @dataclass
 class ProfileConf:
-    max_batch_size: int | None = None
-    max_input_len: int | None = None
-    max_seq_len: int | None = None
-    max_num_tokens: int | None = None
+    max_batch_size: int | str | None = None
+    max_input_len: int | str | None = None
+    max_seq_len: int | str | None = None
+    max_num_tokens: int | str | None = None
+
+
+@dataclass
+class KeyConf:
+    driver: DriverPolicy = DriverPolicy.branch
 
 
 @dataclass
@@ -188,6 +222,7 @@ class Config:
     profile: ProfileConf = MISSING
     parallel: ParallelConf = field(default_factory=ParallelConf)
     network: NetworkConf = field(default_factory=NetworkConf)
+    key: KeyConf = field(default_factory=KeyConf)
     compiler: CompilerConf = MISSING
     executor: ExecutorConf = MISSING
     store: StoreConf = MISSING

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from trtbuild.key import Step
 from trtbuild.recipe import Recipe
+from trtbuild.targets import Kind
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Compiler:
     package: str  # the distribution whose release is `compiler.version`
     extra: str  # of trtbuild, that brings it
     schemes: frozenset[str]  # presets of conf/quant
-    kinds: frozenset[str]  # of hardware: cpu, cuda
+    kinds: frozenset[Kind]  # of hardware
     steps: Callable[[Recipe], tuple[Step, ...]]
     check: str
     generate: str
+    ahead: bool = False  # of time: builds for hardware that need not be there

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from trtbuild import provenance
@@ -11,6 +11,7 @@ from trtbuild.errors import TrtbuildError
 from trtbuild.pipeline import Result
 from trtbuild.plan import Plan
 from trtbuild.session import Found
+from trtbuild.targets import Target
 from trtstore import Record
 from trtstore.words import seconds, size
 
@@ -35,7 +36,7 @@ def result(done: Result) -> dict[str, Any]:
             "origin": recipe.model.origin,
         },
         "quant": recipe.quant.scheme,
-        "target": asdict(recipe.target),
+        "target": target(recipe.target),
         "toolchain": done.plan.toolchain,
         "check": None if done.check is None else dict(done.check),
     }
@@ -66,9 +67,20 @@ def plan(planned: Plan, found: Mapping[str, Found]) -> dict[str, Any]:
             "architecture": recipe.model.architecture,
             "bytes": recipe.model.bytes,
         },
-        "target": asdict(recipe.target),
+        "target": target(recipe.target),
         "toolchain": planned.toolchain,
     }
+
+
+def target(found: Target) -> dict[str, Any]:
+    """The hardware, with `gpu` as an object, and where each fact comes from."""
+    shown = {each.name: getattr(found, each.name) for each in fields(found)}
+    gpu = None if found.gpu is None else asdict(found.gpu)
+    return {**shown, "gpu": gpu, "origins": dict(found.origins or {})}
+
+
+def _target_words(found: Target) -> str:
+    return f"{found.name}: {found.kind}, {found.arch}"
 
 
 def will_run(planned: Plan, records: Mapping[str, Record | None]) -> list[bool]:
@@ -86,12 +98,11 @@ def _records(found: Mapping[str, Found]) -> dict[str, Record | None]:
 
 def plan_lines(planned: Plan, found: Mapping[str, Found]) -> list[str]:
     recipe, records = planned.recipe, _records(found)
-    target = recipe.target
     lines = [
         f"model     {recipe.model.label}, {recipe.model.architecture or 'architecture in the file'}, "
         f"{size(recipe.model.bytes)}, identity {recipe.model.identity[:12]}",
         f"quant     {recipe.quant.scheme}",
-        f"target    {target.name}: {target.kind}, {target.arch} ({target.origin})",
+        f"target    {_target_words(recipe.target)}",
         f"compiler  {recipe.tools.name}: "
         + ", ".join(f"{tool} {v}" for tool, v in planned.toolchain.items()),
         "",
