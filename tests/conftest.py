@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from tests.support import tiny
 from tests.support.cli import Project
+
+# A shell ignores SIGINT for what it starts in the background, and a program passes that on to its children: then no
+# test of an interrupt could pass. With a handler here they start with the default again.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
