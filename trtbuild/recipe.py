@@ -34,6 +34,8 @@ class Model:
     gguf: bool
     bytes: int
     dtype: str  # as asked: auto, float32, …
+    files: tuple[tuple[str, int, str], ...] = ()  # (path, bytes, sha256), which `identity` is made of
+    pins: Mapping[str, Scalar] | None = None  # of a wheel: what `origin` alone does not say
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,15 @@ def _model(conf: schema.ModelConf, source: Source, config: Described) -> Model:
         gguf=config is None,
         bytes=sum(file.size for file in files),
         dtype=conf.dtype.value,
+        files=tuple((file.path, file.size, file.sha256) for file in files),
+        pins=_pins(conf),
     )
+
+
+def _pins(conf: schema.ModelConf) -> dict[str, str | int | float | bool | None] | None:
+    if conf.wheel is None or not conf.source.startswith("wheel:"):
+        return None
+    return {f.name: getattr(conf.wheel, f.name) for f in fields(conf.wheel)}
 
 
 def _label(conf: schema.ModelConf, source: Source) -> str:

@@ -54,11 +54,16 @@ class Summary(NamedTuple):
 
 
 class Catalog:
-    """The records of one store."""
+    """The records of the store of `layout`, remembered in `index`.
 
-    def __init__(self, layout: Layout, index: Index) -> None:
+    The index may be another store's, so that a store that is only read costs no more the second time: `prefix` then
+    keeps its rows apart from that store's own.
+    """
+
+    def __init__(self, layout: Layout, index: Index, prefix: str = "") -> None:
         self._layout = layout
         self._index = index
+        self._prefix = prefix
         self._labels: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
         self._parsed = 0
 
@@ -110,7 +115,7 @@ class Catalog:
         return found
 
     def _remembered(self, shard: str) -> _Page:
-        known: Any = self._index.get("catalog", shard)
+        known: Any = self._index.get("catalog", self._prefix + shard)
         if (
             isinstance(known, dict) and known.get("form") == FORM
         ):  # rows have a checksum: nobody else wrote it
@@ -139,7 +144,7 @@ class Catalog:
             with suppress(ValueError):  # longer than a row may be: read again the next time
                 self._index.put(
                     "catalog",
-                    shard,
+                    self._prefix + shard,
                     {"form": FORM, "folder": folder, "labels": page.labels, "rows": page.rows},
                 )
         return page

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trtstore import access
-from trtstore.digest import checked_key, hex_of
+from trtstore.catalog import Catalog
+from trtstore.digest import checked_key, hash_bytes, hex_of
 from trtstore.errors import Corrupt, Malformed, translated
+from trtstore.index import Index
 from trtstore.layout import Layout
 from trtstore.manifest import Manifest
 from trtstore.records import Record
@@ -44,6 +46,10 @@ class ReadOnly:
         """The keys that have a record, sorted; whether one is usable only `lookup` says."""
         with translated(self._layout.root, reading=True):
             yield from access.keys(self._layout)
+
+    def catalog(self, index: Index) -> Catalog:
+        """The records at a glance, remembered in `index`, which is the reader's own: nothing is written here."""
+        return Catalog(self._layout, index, f"{hash_bytes(os.fsencode(self._layout.root))[:16]}:")
 
     def envelope(self, key: str) -> bytes:
         """The bytes of the record of `key`. Raises Corrupt when it is not there, NotReadable and the like."""

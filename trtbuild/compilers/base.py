@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from trtbuild.key import Step
+from trtbuild.networks import NETWORK_VERSION
 from trtbuild.recipe import Recipe
 from trtbuild.targets import Kind
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A step's code: the module that `python -m` runs, and its version, which is in the step's key."""
+
+    module: str
+    version: int  # raised whenever the same facts give other bytes
+
+
+#: The step that compilers share whose engines start from an ONNX graph.
+NETWORK = Worker("trtbuild.networks", NETWORK_VERSION)
 
 
 @dataclass(frozen=True)
@@ -26,4 +39,8 @@ class Compiler:
     steps: Callable[[Recipe], tuple[Step, ...]]
     check: str
     generate: str
+    workers: Mapping[str, Worker]  # step -> what runs it
+    unread: Mapping[
+        str, str
+    ]  # option -> why this compiler's keys leave it out; `trtbuild.unkeyed` has the others
     ahead: bool = False  # of time: builds for hardware that need not be there

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from trtbuild.compilers.base import Compiler
+from trtbuild.compilers.base import NETWORK, Compiler, Worker
 from trtbuild.errors import InputError
 from trtbuild.key import TOOL, Step
-from trtbuild.networks import NETWORK_VERSION
 from trtbuild.recipe import Quant, Recipe, Tools, Value, frozen
 
-ENGINE_VERSION = 1
+WORKERS = {
+    "network": NETWORK,
+    "engine": Worker("trtbuild.compilers.onnxruntime", 1),
+}
 DEFAULT_GROUP = 32  # the block of onnxruntime-genai's own builder: best quality, and as fast as larger ones
 GROUPS = (16, 32, 64, 128, 256)  # powers of two from 16 on; MatMulNBits has no kernel of its own for more
 ACCURACY_LEVELS = (0, 1, 2, 3, 4)  # MatMulNBits' own numbers
@@ -40,8 +42,8 @@ def _network(recipe: Recipe) -> Step:
     native = recipe.frontend == "native"
     return Step(
         name="network",
-        version=NETWORK_VERSION,
-        worker="trtbuild.networks",
+        version=NETWORK.version,
+        worker=NETWORK.module,
         reads_model=True,
         facts=frozen(
             {
@@ -76,9 +78,8 @@ def _engine(recipe: Recipe) -> Step:
                 "compiler.accuracy_level", recipe.tools.options["compiler.accuracy_level"], ACCURACY_LEVELS
             ),
         }
-    return Step(
-        "engine", ENGINE_VERSION, "trtbuild.compilers.onnxruntime", frozen(facts), inputs=("network",)
-    )
+    worker = WORKERS["engine"]
+    return Step("engine", worker.version, worker.module, frozen(facts), inputs=("network",))
 
 
 def _symmetric(quant: Quant) -> bool:
@@ -96,6 +97,30 @@ def _versions(tools: Tools, names: tuple[str, ...]) -> dict[str, Value]:
     return {TOOL + name: tools.packages[name] for name in names if name in tools.packages}
 
 
+_SHAPES = "ONNX Runtime's engines take any shape"
+_ONE_VALUE = "onnxruntime refuses all but one value"
+_NO_GPU = "these engines run on a CPU"
+
+UNREAD = {
+    "model.dtype": "the step reads what it was resolved to, float32",
+    "profile.max_batch_size": _SHAPES,
+    "profile.max_input_len": _SHAPES,
+    "profile.max_num_tokens": _SHAPES,
+    "quant.activations": _ONE_VALUE,
+    "quant.method": _ONE_VALUE,
+    "quant.kv_cache": _ONE_VALUE,
+    "parallel.tp": _ONE_VALUE,
+    "parallel.pp": _ONE_VALUE,
+    "target.level": "the bytes are equal on AVX2 and AVX-512 (tests/test_instruction_sets.py)",
+    **dict.fromkeys(
+        (
+            f"target.{name}"
+            for name in ("gpu", "memory_gb", "compute_capability", "sm_count", "mig", "driver", "cuda")
+        ),
+        _NO_GPU,
+    ),
+}
+
 COMPILER = Compiler(
     name="onnxruntime",
     package="onnxruntime",
@@ -105,4 +130,6 @@ COMPILER = Compiler(
     steps=steps,
     check="trtbuild.compilers.onnxruntime.check",
     generate="trtbuild.compilers.onnxruntime.generate",
+    workers=WORKERS,
+    unread=UNREAD,
 )

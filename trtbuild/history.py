@@ -1,0 +1,161 @@
+"""What earlier builds teach about a step: which of them was nearest, what differs, and what it took.
+
+The nearest is the one with the fewest differing fields; of equals, the one that took longest, for that is the rebuild
+most worth understanding. Fields are compared through all upstream steps, so that a difference shows where it arose
+(`toolchain.onnx` of the network) and not as another key of an input.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from typing import Any, Protocol
+
+from trtbuild import provenance
+from trtbuild.plan import Planned
+from trtstore import Record, StoreFailure
+from trtstore.catalog import Summary
+
+#: Records that are read to find the nearest: those whose labels are most alike. Reading one takes half a millisecond.
+CANDIDATES = 200
+
+
+class Absent(Enum):
+    """A field that one side does not have: its step did not read it."""
+
+    ABSENT = "absent"
+
+
+ABSENT = Absent.ABSENT
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field with another value: `old` in the store, `new` as asked for; ABSENT where a side lacks it."""
+
+    field: str
+    steps: tuple[str, ...]  # that read it
+    old: Any
+    new: Any
+
+
+@dataclass(frozen=True)
+class Near:
+    """An earlier build of the same step, and all in which it differs from what is asked for."""
+
+    record: Record
+    store: str
+    ours: bool  # in our own store, rather than in one that is only read
+    differences: tuple[Difference, ...]
+
+    @property
+    def seconds(self) -> float | None:
+        """What its worker took."""
+        found = provenance.stats(self.record).get("seconds")
+        return float(found) if isinstance(found, int | float) else None
+
+    @property
+    def model_bytes(self) -> int | None:
+        """Bytes of the checkpoint that it was made from."""
+        found = provenance.stats(self.record).get("model_bytes")
+        return found if isinstance(found, int) and found > 0 else None
+
+
+class Shelf(Protocol):
+    """A store whose records can be listed and read."""
+
+    def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None: ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """A store to look into, its name for people, and how its records are listed."""
+
+    store: Shelf
+    name: str
+    ours: bool
+    summaries: Callable[[], Iterable[Summary]]
+
+
+class History:
+    """Earlier builds in `places`. Lists each store once, when it is first asked; a store that cannot be read is told."""
+
+    def __init__(self, places: Sequence[Place], on_problem: Callable[[str], None]) -> None:
+        self._places = tuple(places)
+        self._on_problem = on_problem
+
+    def nearest(self, planned: Planned, labels: Mapping[str, str]) -> Near | None:
+        """The build of the same step that is most like `planned`, itself left out; None where there is none.
+
+        `labels` are those that its record would have: they choose which records are read at all.
+        """
+        wanted = fields(planned)
+        best: tuple[tuple[float, ...], Near] | None = None
+        for place, summary in self._candidates(planned, labels):
+            record = place.store.lookup(summary.key, on_problem=lambda _: None)
+            if record is None:
+                continue
+            found = provenance.told(record)
+            if planned.name not in found.fields:
+                continue
+            near = Near(record, place.name, place.ours, compare(found, wanted, planned))
+            rank = (-len(near.differences), near.seconds or 0.0, summary.stored)
+            if best is None or rank > best[0]:
+                best = (rank, near)
+        return None if best is None else best[1]
+
+    def _candidates(self, planned: Planned, labels: Mapping[str, str]) -> list[tuple[Place, Summary]]:
+        def alike(item: tuple[Place, Summary]) -> tuple[int, float]:
+            theirs = item[1].labels
+            return sum(theirs.get(name) == value for name, value in labels.items()), item[1].used
+
+        found = [
+            item for item in self._listed if item[1].labels.get("step") == planned.name and item[1].manifest
+        ]
+        found = [item for item in found if item[1].key != planned.key]
+        return heapq.nlargest(CANDIDATES, found, key=alike)
+
+    @cached_property
+    def _listed(self) -> list[tuple[Place, Summary]]:
+        found: list[tuple[Place, Summary]] = []
+        for place in self._places:
+            try:
+                found += [(place, summary) for summary in place.summaries()]
+            except (OSError, StoreFailure) as trouble:
+                self._on_problem(f"{place.name} cannot be listed: {trouble}")
+        return found
+
+
+def fields(planned: Planned) -> dict[str, Mapping[str, Any]]:
+    """The fields of each step's key by the step's name, upstream first."""
+    return {step.name: step.fields for step in provenance.chain(planned)}
+
+
+def compare(
+    found: provenance.Told, wanted: Mapping[str, Mapping[str, Any]], planned: Planned
+) -> tuple[Difference, ...]:
+    """What differs between a record and a plan, each difference once, with all the steps that read the field."""
+    keys = {step.name: step.key for step in provenance.chain(planned)}
+    merged: dict[tuple[str, str, str], Difference] = {}
+    for step in dict.fromkeys([*wanted, *found.fields]):
+        old, new = found.fields.get(step, {}), wanted.get(step, {})
+        for name in dict.fromkeys([*new, *old]):
+            upstream = name.removeprefix(provenance.INPUT)
+            known = upstream in found.fields and upstream in wanted
+            if name == "step.name" or (name.startswith(provenance.INPUT) and known):
+                continue  # shown as what differs within that step
+            if found.keys.get(step) == keys.get(step):
+                continue
+            one, other = _plain(old.get(name, ABSENT)), _plain(new.get(name, ABSENT))
+            if one != other or type(one) is not type(other):
+                at = (name, repr(one), repr(other))
+                steps = (*merged[at].steps, step) if at in merged else (step,)
+                merged[at] = Difference(name, steps, one, other)
+    return tuple(merged.values())
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
