@@ -163,15 +163,14 @@ def _profile(conf: schema.ProfileConf) -> Profile:
     return Profile(**{f.name: _tokens(f"profile.{f.name}", getattr(conf, f.name)) for f in fields(Profile)})
 
 
-def _tokens(option: str, value: int | str | None) -> int | None:
-    """A count above 0: 8192, "8192", or "8k" (of 1024). Raises InputError."""
-    if isinstance(value, str):
-        match = re.fullmatch(r"(\d{1,12})([kK]?)", value)
-        if match is None:
-            raise InputError(
-                f"{value!r} is not a whole number", option=option, hint="write 8192, or 8k for 8 x 1024"
-            )
+def _tokens(option: str, value: Any) -> int | None:
+    """A count above 0, or None: 8192, "8192", or "8k" (of 1024). Raises InputError."""
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,12})([kK]?)", value)):
         value = int(match[1]) * (1024 if match[2] else 1)
+    if value is not None and type(value) is not int:
+        raise InputError(
+            f"{value!r} is not a whole number", option=option, hint="write 8192, or 8k for 8 x 1024"
+        )
     if value is not None and value <= 0:
         raise InputError(f"{value} is not above 0", option=option)
     return value

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
@@ -144,10 +145,11 @@ class TargetConf:
 
 @dataclass
 class ProfileConf:
-    max_batch_size: int | str | None = None
-    max_input_len: int | str | None = None
-    max_seq_len: int | str | None = None
-    max_num_tokens: int | str | None = None
+    # Whole numbers, or text such as 8k: OmegaConf 2.3 cannot merge a union, so `resolve` checks them.
+    max_batch_size: Any = None
+    max_input_len: Any = None
+    max_seq_len: Any = None
+    max_num_tokens: Any = None
 
 
 @dataclass
