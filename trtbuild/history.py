@@ -8,7 +8,7 @@ most worth understanding. Fields are compared through all upstream steps, so tha
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -64,6 +64,20 @@ class Near:
         return found if isinstance(found, int) and found > 0 else None
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What a step will take, from an earlier build: seconds of its worker, bytes of its result, bytes of memory.
+
+    `scale` is the checkpoint's size over that of the earlier build, by which all three were multiplied.
+    """
+
+    seconds: float
+    bytes: int
+    peak_memory_bytes: int | None
+    basis: Near
+    scale: float
+
+
 class Shelf(Protocol):
     """A store whose records can be listed and read."""
 
@@ -81,16 +95,17 @@ class Place:
 
 
 class History:
-    """Earlier builds in `places`. Lists each store once, when it is first asked; a store that cannot be read is told."""
+    """Earlier builds in `places`, each listed when it is first asked; one that cannot be read is told."""
 
     def __init__(self, places: Sequence[Place], on_problem: Callable[[str], None]) -> None:
         self._places = tuple(places)
         self._on_problem = on_problem
 
-    def nearest(self, planned: Planned, labels: Mapping[str, str]) -> Near | None:
+    def nearest(self, planned: Planned, labels: Mapping[str, str], same: Collection[str] = ()) -> Near | None:
         """The build of the same step that is most like `planned`, itself left out; None where there is none.
 
-        `labels` are those that its record would have: they choose which records are read at all.
+        `labels` are those that its record would have: they choose which records are read at all. Only builds with
+        equal fields `same` count.
         """
         wanted = fields(planned)
         best: tuple[tuple[float, ...], Near] | None = None
@@ -102,10 +117,27 @@ class History:
             if planned.name not in found.fields:
                 continue
             near = Near(record, place.name, place.ours, compare(found, wanted, planned))
+            if any(difference.field in same for difference in near.differences):
+                continue
             rank = (-len(near.differences), near.seconds or 0.0, summary.stored)
             if best is None or rank > best[0]:
                 best = (rank, near)
         return None if best is None else best[1]
+
+    def estimate(self, planned: Planned, labels: Mapping[str, str], model_bytes: int) -> Estimate | None:
+        """What `planned` will take, from the nearest build by the same compiler; None where there is no basis."""
+        near = self.nearest(planned, labels, same=("compiler.name",))
+        if near is None or near.seconds is None:
+            return None
+        scale = model_bytes / near.model_bytes if near.model_bytes else 1.0
+        peak = provenance.stats(near.record).get("peak_memory_bytes")
+        return Estimate(
+            seconds=near.seconds * scale,
+            bytes=round(near.record.bytes * scale),
+            peak_memory_bytes=round(peak * scale) if isinstance(peak, int) else None,
+            basis=near,
+            scale=scale,
+        )
 
     def _candidates(self, planned: Planned, labels: Mapping[str, str]) -> list[tuple[Place, Summary]]:
         def alike(item: tuple[Place, Summary]) -> tuple[int, float]:

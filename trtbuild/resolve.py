@@ -50,7 +50,7 @@ def resolve(config: schema.Config, digester: Digester) -> Resolved:
     quant = _quant(config.quant)
     profile = _profile(config.profile)
     target = targets.resolve(_asked(config.target), compilers.COMPILERS[tools.name].kinds)
-    source = _open(config.model, digester)
+    source = open_model(config.model, digester)
     described = source.config()
     model = _model(config.model, source, described)
     frontend = _frontend(config.network.frontend.value, model)
@@ -70,7 +70,8 @@ def resolve(config: schema.Config, digester: Digester) -> Resolved:
     return Resolved(recipe, source)
 
 
-def _open(model: schema.ModelConf, digester: Digester) -> Source:
+def open_model(model: schema.ModelConf, digester: Digester) -> Source:
+    """The checkpoint that `model` names. Raises InputError."""
     if model.source == "???":
         raise InputError("model.source is required", option="model.source")
     spec = None

@@ -19,7 +19,7 @@ OPTIONS: Mapping[str, str] = {
     "model.wheel.*": _SOURCE,
     "target.name": "a word for the hardware: its facts are in the key",
     "target.device": "which of the equal GPUs here is asked: their facts are in the key",
-    "target.gpus": "an engine for two GPUs is the same on a host of two and of eight; parallel.tp and parallel.pp count",
+    "target.gpus": "an engine for two GPUs is the same on a host of eight: parallel.tp and parallel.pp count",
     "target.source": "words for people",
     "key.driver": "how much of target.driver the key holds: that part is in it",
     "executor.*": "how and where a step is run; no byte depends on it",
