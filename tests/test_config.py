@@ -47,7 +47,12 @@ def test_every_option_of_a_group_is_documented_with_its_default(group: str) -> N
         )
 
 
-NODES = {"parallel": schema.ParallelConf, "network": schema.NetworkConf, "generate": schema.GenerateConf}
+NODES = {
+    "parallel": schema.ParallelConf,
+    "network": schema.NetworkConf,
+    "key": schema.KeyConf,
+    "generate": schema.GenerateConf,
+}
 
 
 def test_every_option_of_the_root_is_documented() -> None:

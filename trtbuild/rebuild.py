@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild import compilers, pipeline, provenance, schema
-from trtbuild.errors import InputError, StoreError
+from trtbuild.errors import InputError, NotInStoreError, StoreError
 from trtbuild.key import Step, explain, key_of
 from trtbuild.plan import Planned
 from trtbuild.recipe import frozen
 from trtbuild.resolve import open_model
 from trtbuild.session import Session, StepResult
 from trtbuild.sources import Digester, Source, identity
-from trtstore import Record, Store, folder_manifest, query
+from trtstore import Invalid, Record, Store, folder_manifest, query
 from trtstore.manifest import Entry, Manifest
 
 _NOT_FACTS = ("schema", "step.name", "step.version", "model.identity")
@@ -71,7 +71,7 @@ class Receipt:
             return source
         other = [file.path for file in source.files() if self.told.files.get(file.path) != file.sha256]
         raise InputError(
-            f"this is another checkpoint than that of {self.record.key[:12]}: {', '.join(other[:4]) or 'files'} differ",
+            f"{self.record.key[:12]} was built from another checkpoint; other bytes in: {', '.join(other[:4])}",
             option="model.source",
             hint="name the checkpoint that it was built from",
         )
@@ -91,10 +91,15 @@ class Receipt:
 def receipt(store: Store, prefix: str) -> Receipt:
     """The record whose key begins with `prefix`, ready to be made again.
 
-    Raises StoreFailure where there is none or several, StoreError where the record does not say how it was made or
-    its fields do not give its key, InputError where this release of trtbuild makes such steps otherwise.
+    Raises NotInStoreError where there is none, StoreError where the record does not say how it was made or its fields
+    do not give its key, InputError for what is no key and where this release of trtbuild makes such steps otherwise.
     """
-    record = query.record_of(store, query.key_of(store, prefix))
+    try:
+        record = query.record_of(store, query.key_of(store, prefix))
+    except query.NotThere as absent:
+        raise NotInStoreError(absent.message, hint=absent.hint) from None
+    except Invalid as wrong:
+        raise InputError(wrong.message, option=f"rebuild {prefix}", hint=wrong.hint) from None
     told = provenance.told(record)
     if str(record.labels.get("step")) not in told.fields:
         raise StoreError(

@@ -40,6 +40,7 @@ FACTS: Mapping[str, str] = {
     "model.architecture": "is in the bytes of the identity",
     "model.gguf": "is in the paths of the identity",
     "model.bytes": "follows from the identity",
+    "model.context": "is in the bytes of the identity",
     "model.files": "the identity is their digest",
     "model.pins": _SOURCE,
     "quant.scheme": "the name of a preset: what it sets is in the key",

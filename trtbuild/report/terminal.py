@@ -25,11 +25,12 @@ DOING = {
 def step_line(result: StepResult) -> str:
     """`engine   built     3.1 s  152 MB  peak 1.1 GB`."""
     words = [f"{result.name:<8} {result.outcome:<9}"]
-    if result.outcome == "built" and result.seconds is not None:
+    ran = result.outcome in ("built", "rebuilt")
+    if ran and result.seconds is not None:
         words.append(seconds(result.seconds))
     if result.bytes is not None:
         words.append(size(result.bytes))
-    if result.outcome == "built" and result.peak_memory_bytes:
+    if ran and result.peak_memory_bytes:
         words.append(f"peak {size(result.peak_memory_bytes)}")
     if result.outcome.startswith("hit") and result.seconds:
         words.append(f"saves {seconds(result.seconds)}")

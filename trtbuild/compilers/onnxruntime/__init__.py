@@ -63,7 +63,7 @@ def _engine(recipe: Recipe) -> Step:
         "compiler.name": recipe.tools.name,  # another compiler's engine from equal facts is another engine
         "quant.weights": quant.weights,
         "compiler.optimization": recipe.tools.options["compiler.optimization"],
-        "profile.max_seq_len": recipe.profile.max_seq_len,
+        "profile.max_seq_len": _limit(recipe),
         # The optimised graph is the same for every x86-64 (measured on AVX2 and AVX-512), not for every CPU family.
         "target.kind": recipe.target.kind,
         "target.arch": recipe.target.arch,
@@ -80,6 +80,12 @@ def _engine(recipe: Recipe) -> Step:
         }
     worker = WORKERS["engine"]
     return Step("engine", worker.version, worker.module, frozen(facts), inputs=("network",))
+
+
+def _limit(recipe: Recipe) -> int | None:
+    """The model's own limit, spelt out, is no limit: it gives the same bytes."""
+    asked = recipe.profile.max_seq_len
+    return None if asked == recipe.model.context else asked
 
 
 def _symmetric(quant: Quant) -> bool:

@@ -1,0 +1,298 @@
+"""Every option and every fact, changed one at a time: it changes the key, or it is listed with the reason why not.
+
+A new option or fact that is in neither list fails here, and so does one that is listed and changes the key after all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_key import RECIPE
+from trtbuild import compose, schema, unkeyed
+from trtbuild.compilers import COMPILERS
+from trtbuild.errors import InputError
+from trtbuild.plan import plan
+from trtbuild.recipe import Quant, Recipe, frozen
+from trtbuild.resolve import resolve
+from trtstore import Store
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+#: Words that make an option of this compiler matter.
+BASE: Mapping[str, tuple[str, ...]] = {"onnxruntime": ("quant=int4", "target=cpu")}
+
+#: Another value of each option that has no two obvious ones.
+OTHER: Mapping[str, tuple[str, ...]] = {
+    "model.dtype": ("float32", "float16"),
+    "quant.weights": ("int8", "none"),
+    "quant.group_size": ("64",),
+    "quant.symmetric": ("true",),
+    "target.name": ("auto",),
+    "target.kind": ("cuda",),
+    "target.arch": ("aarch64", "x86_64"),
+    "target.level": ("x86_64_v2",),
+    "target.gpu": ("'GeForce RTX 4070'",),
+    "target.memory_gb": ("12",),
+    "target.compute_capability": ("'8.9'",),
+    "target.sm_count": ("46",),
+    "target.mig": ("1g.10gb",),
+    "target.gpus": ("2",),
+    "target.driver": ("'570.1'",),
+    "target.cuda": ("'12.8'",),
+    "target.device": ("0",),
+    "target.source": ("words",),
+    "profile.max_batch_size": ("4",),
+    "profile.max_input_len": ("16",),
+    "profile.max_seq_len": ("32",),
+    "profile.max_num_tokens": ("64",),
+    "parallel.tp": ("2",),
+    "parallel.pp": ("2",),
+    "network.frontend": ("genai",),
+    "compiler.name": ("another",),
+    "compiler.version": ("9.9.9",),
+    "compiler.packages": ("{numpy: 9.9.9}",),
+    "compiler.accuracy_level": ("1",),
+    "executor.name": ("process",),
+    "executor.python": ("/usr/bin/python3",),
+    "executor.timeout_minutes": ("5",),
+    "executor.memory_gb": ("8",),
+    "executor.threads": ("1",),
+    "store.root": ("elsewhere",),
+    "store.also": ("[/elsewhere]",),
+    "check.prompt": ("another",),
+    "check.max_tokens": ("3",),
+    "generate.max_tokens": ("3",),
+    "generate.temperature": ("0.5",),
+    "generate.top_p": ("0.5",),
+    "generate.seed": ("7",),
+    "prompt": ("another",),
+    "out": ("link",),
+    "until": ("engine",),
+}
+
+#: Options whose change is another model or another place of it; tests/test_one_identity.py has them.
+ELSEWHERE = ("model.source", "model.revision", "model.wheel")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store.open(tmp_path_factory.mktemp("mutations") / "store")
+
+
+def keys(store: Store, *words: str) -> dict[str, str] | None:
+    """The key of each step; None where the words are refused."""
+    found: dict[str, str] = {}
+
+    def point(config: schema.Config) -> None:
+        found.update({step.name: step.key for step in plan(resolve(config, store.index).recipe).steps})
+
+    try:
+        compose.run(words, point)
+    except InputError:
+        return None
+    return found
+
+
+def options(compiler: str) -> Iterator[tuple[str, Any]]:
+    """Every option below the root that this compiler has: dotted name, dataclass field."""
+    groups = {group: (kind,) for group, kind in schema.GROUPS.items()}
+    groups |= {"compiler": (schema.COMPILERS[compiler],), "model.wheel": (schema.WheelConf,)}
+    nodes = {"parallel": schema.ParallelConf, "network": schema.NetworkConf}
+    nodes |= {"key": schema.KeyConf, "generate": schema.GenerateConf}
+    groups |= {name: (kind,) for name, kind in nodes.items()}
+    for field in dataclasses.fields(schema.Config):
+        if field.name not in groups:
+            yield field.name, field
+    for group, (kind,) in groups.items():
+        for field in dataclasses.fields(kind):
+            if f"{group}.{field.name}" not in groups:
+                yield f"{group}.{field.name}", field
+
+
+ALL = [(compiler, name) for compiler in COMPILERS for name, _ in options(compiler)]
+
+
+def others(compiler: str, option: str) -> tuple[str, ...]:
+    """Values that are not the default's."""
+    if option in OTHER:
+        return OTHER[option]
+    default = dict(options(compiler))[option].default
+    if isinstance(default, bool):
+        return (str(not default).lower(),)
+    if hasattr(default, "value"):
+        return tuple(each.value for each in type(default) if each is not default)
+    return ()
+
+
+@pytest.mark.parametrize(("compiler", "option"), ALL)
+def test_each_option_changes_the_key_or_is_listed(
+    compiler: str, option: str, store: Store, tiny_llama: Path
+) -> None:
+    if option.startswith(ELSEWHERE):
+        assert unkeyed.reason(option), f"{option} is neither in a key nor listed in trtbuild/unkeyed.py"
+        return
+    values = others(compiler, option)
+    assert values, f"{option} is new: give another value of it here, and list it in trtbuild/unkeyed.py or read it"
+    base = (f"compiler={compiler}", *BASE[compiler], f"model.source={tiny_llama}")
+    before = keys(store, *base)
+    assert before is not None
+    after = [keys(store, *base, f"{option}={value}") for value in values]
+    if unkeyed.reason(option, COMPILERS[compiler].unread):
+        assert all(found in (before, None) for found in after), f"{option} is listed, and changes the key"
+    elif option == "compiler.name":
+        assert after == [None]  # there is no such compiler: test_each_fact below changes it
+    else:
+        final = list(before)[-1]
+        assert any(found is not None and found[final] != before[final] for found in after), (
+            f"{option} changes no key and is not listed in trtbuild/unkeyed.py"
+        )
+
+
+#: Recipe's field -> the option or fact that the lists know it by.
+NAMES = {"tp": "parallel.tp", "pp": "parallel.pp", "frontend": "network.frontend", "tools.name": "compiler.name"}
+
+#: Another value where "another" would be refused.
+ANOTHER: Mapping[str, Any] = {
+    "model.dtype": "float32",
+    "model.files": (("other", 1, "ff" * 32),),
+    "model.pins": {"sha256": "other"},
+    "network.frontend": "genai",
+    "quant.weights": "int8",
+    "quant.group_size": 64,
+    "quant.symmetric": True,
+    "target.kind": "cuda",
+    "target.arch": "aarch64",
+    "target.origins": {"arch": "elsewhere"},
+    "compiler.accuracy_level": 1,
+    "compiler.optimization": "basic",
+    "driver_policy": "exact",
+}
+
+QUANT = Quant("int4", "int4", "none", "rtn", None, None, True, "auto")
+RECIPES: Mapping[str, Recipe] = {"onnxruntime": dataclasses.replace(RECIPE, quant=QUANT)}
+
+
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each fact of a Recipe: the attributes and mapping keys that lead to it, and its value."""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from leaves(getattr(value, field.name), (*path, field.name))
+    elif isinstance(value, Mapping) and path[:1] == ("tools",):
+        for key in value:
+            yield from leaves(value[key], (*path, key))
+    else:
+        yield path, value
+
+
+def changed(value: Any, path: tuple[str, ...], new: Any) -> Any:
+    """`value` with the fact at `path` replaced."""
+    if not path:
+        return new
+    if isinstance(value, Mapping):
+        return frozen({**value, path[0]: changed(value[path[0]], path[1:], new)})
+    return dataclasses.replace(value, **{path[0]: changed(getattr(value, path[0]), path[1:], new)})
+
+
+def name_of(path: tuple[str, ...]) -> str:
+    if path[:2] == ("tools", "packages"):
+        return f"toolchain.{path[2]}"
+    if path[:2] == ("tools", "options"):
+        return path[2]
+    if path[:2] == ("target", "gpu"):
+        return "target." + {"name": "gpu"}.get(path[-1], path[-1])
+    return NAMES.get(".".join(path), ".".join(path))
+
+
+def another(name: str, value: Any) -> Any:
+    if name in ANOTHER:
+        return ANOTHER[name]
+    if isinstance(value, bool):
+        return not value
+    return value + 7 if isinstance(value, int) else 64 if value is None else f"{value}9"
+
+
+FACTS = [(compiler, name_of(path)) for compiler, recipe in RECIPES.items() for path, _ in leaves(recipe)]
+
+
+def test_every_compiler_is_looked_at() -> None:
+    assert set(RECIPES) == set(BASE) == set(COMPILERS)
+
+
+@pytest.mark.parametrize(("compiler", "name"), FACTS)
+def test_each_fact_changes_the_key_or_is_listed(compiler: str, name: str) -> None:
+    recipes = [RECIPES[compiler]]
+    if name.startswith("toolchain."):  # a package is read by one front end or by both
+        recipes.append(dataclasses.replace(recipes[0], frontend="genai"))
+    differs = []
+    for recipe in recipes:
+        path, value = next((path, value) for path, value in leaves(recipe) if name_of(path) == name)
+        before = plan(recipe).final.key
+        try:
+            after = plan(changed(recipe, path, another(name, value))).final.key
+        except InputError:  # noticed, and refused
+            differs.append(None)
+        except KeyError:  # of a compiler that there is not
+            assert name == "compiler.name"
+            differs.append(None)
+        else:
+            differs.append(before != after)
+    listed = name in unkeyed.FACTS or name in COMPILERS[compiler].unread
+    if listed:
+        assert True not in differs, f"{name} is listed, and changes the key"
+    else:
+        assert True in differs or None in differs, f"{name} is in no key and not listed in trtbuild/unkeyed.py"
+
+
+def test_the_lists_name_what_there_is() -> None:
+    """No reason is left behind for an option that is gone."""
+    known = {name for compiler in COMPILERS for name, _ in options(compiler)} | set(compose.option_names())
+    for listed in (unkeyed.OPTIONS, *(compiler.unread for compiler in COMPILERS.values())):
+        for name in listed:
+            assert name.removesuffix(".*") in known, name
+    facts = {name for _, name in FACTS} | {"target.gpus"}
+    assert set(unkeyed.FACTS) <= facts
+
+
+def test_the_documentation_has_the_lists() -> None:
+    text = (DOCS / "keys.md").read_text()
+    for name, why in unkeyed.OPTIONS.items():
+        assert f"| `{name}` | {why} |" in text, name
+    for compiler in COMPILERS.values():
+        section = text.partition(f"### {compiler.name}\n")[2].partition("\n### ")[0]
+        for name, why in compiler.unread.items():
+            assert f"| `{name}` | {why} |" in section, f"{compiler.name}: {name}"
+
+
+SAME = {
+    "the default, spelt out": ("quant.group_size=32", "quant.symmetric=false", "compiler.accuracy_level=4"),
+    "a preset by its parts": ("quant=none", "quant.weights=int4"),
+    "the front end that auto takes": ("network.frontend=native",),
+    "the type that auto takes": ("model.dtype=float32",),
+    "the target that auto takes": ("target=auto",),
+    "the model's own limit, spelt out": ("profile.max_seq_len=256",),
+    "a limit in text": ("profile.max_seq_len='256'",),
+    "the versions in another order": (
+        "compiler.packages={safetensors: 0.8.0, onnxruntime-genai: 0.18.0, onnx: 1.23.1, numpy: 2.4.6, gguf: 0.19.0}",
+    ),
+}
+
+
+@pytest.mark.parametrize("words", SAME.values(), ids=list(SAME))
+def test_options_that_mean_the_same_give_the_same_key(
+    words: tuple[str, ...], store: Store, tiny_llama: Path
+) -> None:
+    base = (*BASE["onnxruntime"], f"model.source={tiny_llama}")
+    assert keys(store, *base, *words) == keys(store, *base)
+
+
+@pytest.mark.parametrize("written", ["128", "'128'"])
+def test_a_count_is_a_count(written: str, store: Store, tiny_llama: Path) -> None:
+    base = (*BASE["onnxruntime"], f"model.source={tiny_llama}")
+    assert keys(store, *base, f"profile.max_seq_len={written}") != keys(store, *base)
+    assert keys(store, *base, f"profile.max_seq_len={written}") == keys(store, *base, "profile.max_seq_len=128")
+
