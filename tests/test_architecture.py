@@ -26,6 +26,7 @@ LAYERS = [
     {"trtbuild.plan", "trtbuild.compose"},
     {"trtbuild.resolve", "trtbuild.provenance"},
     {"trtbuild.session"},
+    {"trtbuild.hashing"},
     {"trtbuild.pipeline"},
     {"trtbuild.report"},
     {"trtbuild.cli"},

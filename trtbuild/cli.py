@@ -15,6 +15,7 @@ from typing import Any
 import trtbuild
 from trtbuild import compose, pipeline, schema, stores
 from trtbuild.errors import InputError, StoreError, TrtbuildError
+from trtbuild.hashing import Hasher
 from trtbuild.plan import Plan
 from trtbuild.plan import plan as make_plan
 from trtbuild.report import document, terminal
@@ -99,10 +100,10 @@ def _point(verb: Callable[[_Job], None], config: schema.Config, outcome: _Outcom
     outcome.json = config.output is schema.Output.json
     try:
         store = Store.open(stores.root(config.store.root), durability=config.store.durability.value)
-        resolved = resolve(config, store.index)
-        plan = make_plan(resolved.recipe, config.until)
         watcher = terminal.watcher(None if outcome.json else sys.stdout)
         try:
+            resolved = resolve(config, Hasher(store.index, watcher))
+            plan = make_plan(resolved.recipe, config.until)
             verb(_Job(plan, Session(config, store, resolved.source, watcher), outcome))
         finally:
             watcher.close()
