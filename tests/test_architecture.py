@@ -27,7 +27,7 @@ LAYERS = [
     {"trtbuild.resolve", "trtbuild.provenance"},
     {"trtbuild.history"},
     {"trtbuild.session"},
-    {"trtbuild.survey"},
+    {"trtbuild.survey", "trtbuild.hashing"},
     {"trtbuild.pipeline"},
     {"trtbuild.rebuild"},
     {"trtbuild.report"},

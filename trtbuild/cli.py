@@ -16,6 +16,7 @@ from typing import Any
 import trtbuild
 from trtbuild import compose, pipeline, rebuild, schema, stores, survey
 from trtbuild.errors import BuildError, InputError, StoreError, TrtbuildError
+from trtbuild.hashing import Hasher
 from trtbuild.plan import Plan
 from trtbuild.plan import plan as make_plan
 from trtbuild.report import document, explanations, plans, terminal
@@ -147,7 +148,7 @@ def _planned(verb: Callable[[_Job], None]) -> _Verb:
     """A verb that works on a plan."""
 
     def run(asked: _Asked) -> None:
-        resolved = resolve(asked.config, asked.store.index)
+        resolved = resolve(asked.config, Hasher(asked.store.index, asked.watcher))
         plan = make_plan(resolved.recipe, asked.config.until)
         session = Session(asked.config, asked.store, lambda: resolved.source, asked.watcher)
         verb(_Job(plan, session, asked.outcome, asked.words))
@@ -207,7 +208,8 @@ def _rebuild(key: str, asked: _Asked) -> None:
     receipt = rebuild.receipt(asked.store, key)
 
     def source() -> Source:
-        return receipt.open_source(asked.config.model if named else None, asked.store.index)
+        digester = Hasher(asked.store.index, asked.watcher)
+        return receipt.open_source(asked.config.model if named else None, digester)
 
     session = Session(asked.config, asked.store, source, asked.watcher, exact=True)
     done = rebuild.rebuild(receipt, session)
