@@ -19,6 +19,7 @@ DOCUMENTED = {
     "model": ("model/smollm2.yaml", schema.ModelConf),
     "quant": ("quant/none.yaml", schema.QuantConf),
     "target": ("target/auto.yaml", schema.TargetConf),
+    "fleet": ("fleet/default.yaml", schema.FleetConf),
     "profile": ("profile/default.yaml", schema.ProfileConf),
     "compiler": ("compiler/onnxruntime.yaml", schema.OnnxRuntimeConf),
     "executor": ("executor/process.yaml", schema.ExecutorConf),
@@ -47,7 +48,12 @@ def test_every_option_of_a_group_is_documented_with_its_default(group: str) -> N
         )
 
 
-NODES = {"parallel": schema.ParallelConf, "network": schema.NetworkConf, "generate": schema.GenerateConf}
+NODES = {
+    "parallel": schema.ParallelConf,
+    "network": schema.NetworkConf,
+    "key": schema.KeyConf,
+    "generate": schema.GenerateConf,
+}
 
 
 def test_every_option_of_the_root_is_documented() -> None:

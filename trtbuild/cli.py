@@ -32,7 +32,7 @@ usage: trtbuild [build|plan|fetch|run] [group=choice] [group.option=value] …
   fetch   never builds: a hit, or exit code 3
   run     build or fetch, then answer prompt="…"
 
-groups:  model quant target profile compiler executor store check
+groups:  model quant target fleet profile compiler executor store check
 options: output=text|json  out=PATH  store.root=PATH  refresh=true  until=STEP
 
   trtbuild model=smollm2 quant=int8
