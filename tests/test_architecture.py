@@ -107,6 +107,7 @@ def test_nothing_heavy_at_start_up() -> None:
         "safetensors",
         "huggingface_hub",
         "transformers",
+        "pynvml",
     ]
     code = f"import sys, json, trtbuild.cli; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

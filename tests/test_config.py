@@ -19,6 +19,7 @@ DOCUMENTED = {
     "model": ("model/smollm2.yaml", schema.ModelConf),
     "quant": ("quant/none.yaml", schema.QuantConf),
     "target": ("target/auto.yaml", schema.TargetConf),
+    "fleet": ("fleet/default.yaml", schema.FleetConf),
     "profile": ("profile/default.yaml", schema.ProfileConf),
     "compiler": ("compiler/onnxruntime.yaml", schema.OnnxRuntimeConf),
     "executor": ("executor/process.yaml", schema.ExecutorConf),

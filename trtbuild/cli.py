@@ -38,7 +38,7 @@ usage: trtbuild [build|plan|explain|fetch|run] [group=choice] [group.option=valu
   run      build or fetch, then answer prompt="…"
   rebuild  make an artifact again from its own record, and compare byte by byte
 
-groups:  model quant target profile compiler executor store check
+groups:  model quant target fleet profile compiler executor store check
 options: output=text|json  out=PATH  store.root=PATH  refresh=true  until=STEP
 
   trtbuild model=smollm2 quant=int8

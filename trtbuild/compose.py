@@ -23,6 +23,8 @@ CONF = "pkg://trtbuild.conf"
 
 # These take free text: quoted here, so that a comma or a bracket in a prompt is not Hydra's grammar.
 _TEXT = ("prompt", "check.prompt")
+# Hydra reads 550.120 as a number, and a number loses its last 0.
+_RELEASES = ("target.driver", "target.cuda", "target.compute_capability", "fleet.driver", "fleet.cuda")
 _PATHS = ("out", "store.root", "model.source", "model.revision", "executor.python")
 
 _RERUN = "--experimental-rerun"  # Hydra would unpickle the file that it names
@@ -71,6 +73,8 @@ def run(args: Sequence[str], task: Callable[[schema.Config], None]) -> None:
 
 def _quoted(arg: str, sweeping: bool) -> str:
     name, eq, value = arg.partition("=")
+    if name in _RELEASES and re.fullmatch(r"[\d.,]+", value):
+        return f"{name}={','.join(repr(each) for each in value.split(','))}"
     free = name in _TEXT or (name in _PATHS and not sweeping)
     if not (eq and free) or value[:1] in ("'", '"') or value in ("", "null"):
         return arg

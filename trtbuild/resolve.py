@@ -49,7 +49,7 @@ def resolve(config: schema.Config, digester: Digester) -> Resolved:
     tools = _tools(config)
     quant = _quant(config.quant)
     profile = _profile(config.profile)
-    target = targets.resolve(_asked(config.target), compilers.COMPILERS[tools.name].kinds)
+    target = targets.resolve(_asked(config), compilers.COMPILERS[tools.name].kinds)
     source = open_model(config.model, digester)
     described = source.config()
     model = _model(config.model, source, described)
@@ -157,9 +157,13 @@ def _unsupported(model: Model, hint: str) -> InputError:
     )
 
 
-def _asked(conf: schema.TargetConf) -> targets.Asked:
-    values = {f.name: getattr(conf, f.name) for f in fields(targets.Asked)}
-    return targets.Asked(**{name: getattr(value, "value", value) for name, value in values.items()})
+def _asked(config: schema.Config) -> targets.Asked:
+    names = [f.name for f in fields(targets.Asked) if f.name != "fleet"]
+    values = {name: getattr(config.target, name) for name in names}
+    return targets.Asked(
+        **{name: getattr(value, "value", value) for name, value in values.items()},
+        fleet=targets.Fleet(config.fleet.name, config.fleet.driver, config.fleet.cuda),
+    )
 
 
 def _profile(conf: schema.ProfileConf) -> Profile:

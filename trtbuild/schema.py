@@ -144,6 +144,13 @@ class TargetConf:
 
 
 @dataclass
+class FleetConf:
+    name: str = MISSING
+    driver: str | None = None
+    cuda: str | None = None
+
+
+@dataclass
 class ProfileConf:
     # Whole numbers, or text such as 8k: OmegaConf 2.3 cannot merge a union, so `resolve` checks them.
     max_batch_size: Any = None
@@ -221,6 +228,7 @@ class Config:
     model: ModelConf = MISSING
     quant: QuantConf = MISSING
     target: TargetConf = MISSING
+    fleet: FleetConf = MISSING
     profile: ProfileConf = MISSING
     parallel: ParallelConf = field(default_factory=ParallelConf)
     network: NetworkConf = field(default_factory=NetworkConf)
@@ -242,6 +250,7 @@ GROUPS: dict[str, type] = {
     "model": ModelConf,
     "quant": QuantConf,
     "target": TargetConf,
+    "fleet": FleetConf,
     "profile": ProfileConf,
     "executor": ExecutorConf,
     "store": StoreConf,

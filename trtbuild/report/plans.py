@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 from trtbuild import provenance
 from trtbuild.history import Estimate, Near
@@ -35,7 +37,33 @@ def lines(plan: Plan, outlooks: Sequence[Outlook]) -> Iterator[str]:
 
 
 def _target_words(found: Target) -> str:
-    return f"{found.name}: {found.kind}, {found.arch}"
+    """What the target is and where each fact comes from: a line for the hardware, and for a GPU one for its driver."""
+    origins = found.origins or {}
+    if found.gpu is None:
+        exact = "" if found.microarchitecture == found.level else f" ({found.microarchitecture})"
+        return f"{found.name}: {found.level}{exact}, {found.arch} ({origins.get('level')}); {found.here}"
+    gpu = found.gpu
+    hardware = {
+        "gpu": gpu.name,
+        "mig": gpu.mig and f"MIG {gpu.mig}",
+        "memory_gb": f"{gpu.memory_gb} GB",
+        "compute_capability": f"compute capability {gpu.compute_capability}",
+        "sm_count": f"{gpu.sm_count} SMs",
+        "arch": found.arch,
+    }
+    software = {"driver": f"driver {found.driver}", "cuda": f"CUDA {found.cuda}"}
+    more = "" if found.gpus == 1 else f", {found.gpus} GPUs"
+    return (
+        f"{found.name}: {_with_origins(hardware, origins)}{more}\n"
+        f"{'':<10}{_with_origins(software, origins)}; {found.here}"
+    )
+
+
+def _with_origins(words: Mapping[str, str | None], origins: Mapping[str, str]) -> str:
+    """The words of facts, and after those that have one origin this: "A, B (detected), C (target.cuda=)"."""
+    told = [(word, origins.get(name, "")) for name, word in words.items() if word]
+    groups = [(origin, [word for word, _ in each]) for origin, each in groupby(told, key=itemgetter(1))]
+    return ", ".join(f"{', '.join(each)} ({origin})" for origin, each in groups)
 
 
 def _store(one: Outlook) -> str:

@@ -1,5 +1,6 @@
 """The hardware that an engine is built for: detected, or named from the catalogue in `conf/target`."""
 
+from trtbuild.targets.asked import Asked, Fleet
 from trtbuild.targets.facts import (
     Arch,
     DriverPolicy,
@@ -8,14 +9,15 @@ from trtbuild.targets.facts import (
     Target,
     driver_fact,
     gpu_facts,
-    sku_name,
 )
-from trtbuild.targets.match import Asked, at_hand, resolve
+from trtbuild.targets.match import at_hand, resolve
+from trtbuild.targets.normal import sku_name
 
 __all__ = [
     "Arch",
     "Asked",
     "DriverPolicy",
+    "Fleet",
     "Gpu",
     "Kind",
     "Target",

@@ -1,4 +1,4 @@
-"""The CPU at hand, by the generic levels that compilers know."""
+"""CPUs, by the generic levels that compilers know: the one at hand, or one that is named."""
 
 from __future__ import annotations
 
@@ -19,18 +19,57 @@ def detect() -> Target:
     virtual machine that hides AVX-512 is an x86_64_v3.
     """
     host = archspec.cpu.host()
-    arch = str(host.family)
-    if arch not in get_args(Arch):
-        raise InputError(
-            f"the CPU of this machine is {arch}, and engines are built for {' and '.join(get_args(Arch))}",
-            option="target.name",
-            hint="run this on such a machine",
-        )
     return Target(
         name="cpu",
         kind="cpu",
-        arch=cast("Arch", arch),
+        arch=arch(),
         level=str(host.generic),
         microarchitecture=str(host),
         origins=dict.fromkeys(("arch", "level", "microarchitecture"), DETECTED),
+        here="this machine's",
+    )
+
+
+def arch() -> Arch:
+    """The family of this machine's CPU. Raises InputError for one that no compiler here builds for."""
+    family = str(archspec.cpu.host().family)
+    if family not in get_args(Arch):
+        raise InputError(
+            f"the CPU of this machine is {family}, and engines are built for {' and '.join(get_args(Arch))}",
+            option="target.name",
+            hint="run this on such a machine",
+        )
+    return cast("Arch", family)
+
+
+def named(name: str, level: str, asked: Arch | None) -> Target:
+    """The CPU of a generic level, wherever it is. Raises InputError for a level that archspec does not know."""
+    option = f"target.level={level}"
+    found = archspec.cpu.TARGETS.get(level)
+    if found is None or found.vendor != "generic" or str(found.family) not in get_args(Arch):
+        raise InputError(
+            f"there is no generic CPU level {level!r}", option=option, hint=f"there are: {_levels()}"
+        )
+    if asked is not None and asked != str(found.family):
+        raise InputError(f"{level} is a level of {found.family}, and not of {asked}", option=option)
+    origin = f"target={name}"
+    return Target(
+        name=name,
+        kind="cpu",
+        arch=cast("Arch", str(found.family)),
+        level=level,
+        microarchitecture=level,
+        origins=dict.fromkeys(("arch", "level", "microarchitecture"), origin),
+        here="runs here"
+        if archspec.cpu.host() >= found
+        else f"not here: this machine is {archspec.cpu.host()}",
+    )
+
+
+def _levels() -> str:
+    known = archspec.cpu.TARGETS.items()
+    return ", ".join(
+        sorted(
+            name for name, each in known if each.vendor == "generic" and str(each.family) in get_args(Arch)
+        )
     )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 Kind: TypeAlias = Literal["cpu", "cuda"]
@@ -17,7 +16,8 @@ class Gpu:
     """One SKU of GPU, or one kind of MIG slice of it.
 
     `name` is the driver's, without the maker ("GeForce RTX 4070", "H100 80GB HBM3"); `memory_gb` is the size it is
-    sold with (GiB of a slice); `mig` the profile of the slice ("1g.10gb"), whose SMs `sm_count` then counts.
+    sold with; `mig` the profile of the slice ("1g.10gb"), whose SMs `sm_count` then counts, and whose size
+    `memory_gb` then is: the one in the profile's name.
     """
 
     name: str
@@ -34,7 +34,8 @@ class Target:
     A CPU has `level`, the generic microarchitecture that compilers know (archspec's names: x86_64_v3, armv8.2a, …),
     and `microarchitecture`, the specific one (skylake_avx512; equal to `level` where nothing more is known). A GPU
     has `gpu`, how many there are (`gpus`), and the driver's release with the CUDA version that it brings. `origins`
-    says, for people, where each fact comes from.
+    says, for people, where each fact comes from, and `here` how the target stands to this machine; two targets are
+    equal where their facts are, whoever told them.
     """
 
     name: str
@@ -46,7 +47,8 @@ class Target:
     gpus: int = 0
     driver: str | None = None  # "580.159.04"
     cuda: str | None = None  # "13.0"
-    origins: Mapping[str, str] | None = None
+    origins: Mapping[str, str] | None = field(default=None, compare=False)
+    here: str | None = field(default=None, compare=False)
 
 
 def gpu_facts(target: Target, policy: DriverPolicy) -> dict[str, str | int | None]:
@@ -77,9 +79,3 @@ def driver_fact(driver: str | None, policy: DriverPolicy) -> str | None:
     if driver is None or policy == "ignore":
         return None
     return driver.partition(".")[0] if policy == "branch" else driver
-
-
-def sku_name(reported: str) -> str:
-    """A GPU's name without its maker: old drivers say "Tesla T4" and "GeForce RTX 3090", new ones "NVIDIA T4"."""
-    words = " ".join(reported.split())
-    return re.sub(r"^(NVIDIA |Tesla )+", "", words)
