@@ -63,23 +63,26 @@ def differs_here(planned: Planned, recipe: Recipe) -> Mapping[str, tuple[Any, An
     compiler = COMPILERS[recipe.tools.name]
     if compiler.ahead or not wanted:
         return {}
-    here = targets.at_hand(recipe.target.kind)
-    if here is None:
-        return {name: (None, value) for name, value in wanted.items()}
-    local = {step.name: step for step in compiler.steps(replace(recipe, target=here))}[planned.name].facts
-    return {name: (local.get(name), value) for name, value in wanted.items() if local.get(name) != value}
+    nearest: dict[str, tuple[Any, Any]] = {name: (None, value) for name, value in wanted.items()}
+    for here in targets.kinds_here(recipe.target.kind):
+        local = {step.name: step for step in compiler.steps(replace(recipe, target=here))}[planned.name].facts
+        differing = {
+            name: (local.get(name), value) for name, value in wanted.items() if local.get(name) != value
+        }
+        if len(differing) < len(nearest):
+            nearest = differing
+    return nearest
 
 
 def not_here(recipe: Recipe, elsewhere: Mapping[str, tuple[Any, Any]]) -> str:
     """In words: what was asked for, and what is here."""
-    here = targets.at_hand(recipe.target.kind)
-    if here is None:
-        what = "NVIDIA GPU" if recipe.target.kind == "cuda" else "such CPU"
-        return f"target={recipe.target.name} was asked for, and no {what} is here"
     facts = ", ".join(
-        f"{name} is {mine}, and {theirs} was asked for" for name, (mine, theirs) in elsewhere.items()
+        f"{name} is {mine} and not {theirs}" for name, (mine, theirs) in elsewhere.items() if mine
     )
-    return f"target={recipe.target.name} is not this machine: {facts}"
+    here = recipe.target.here or ""
+    if facts:
+        return f"{recipe.target.name} cannot be built on this machine: {facts}"
+    return f"{recipe.target.name} cannot be built on this machine: {here.removeprefix('not here: ')}"
 
 
 def refuse_elsewhere(planned: Planned, plan: Plan, session: Session) -> None:

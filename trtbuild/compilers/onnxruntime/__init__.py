@@ -6,6 +6,7 @@ from trtbuild.compilers.base import NETWORK, Compiler, Worker
 from trtbuild.errors import InputError
 from trtbuild.key import TOOL, Step
 from trtbuild.recipe import Quant, Recipe, Tools, Value, frozen
+from trtbuild.targets import CUDA_FACTS
 
 WORKERS = {
     "network": NETWORK,
@@ -118,13 +119,9 @@ UNREAD = {
     "parallel.tp": _ONE_VALUE,
     "parallel.pp": _ONE_VALUE,
     "target.level": "the bytes are equal on AVX2 and AVX-512 (tests/test_instruction_sets.py)",
-    **dict.fromkeys(
-        (
-            f"target.{name}"
-            for name in ("gpu", "memory_gb", "compute_capability", "sm_count", "mig", "driver", "cuda")
-        ),
-        _NO_GPU,
-    ),
+    **dict.fromkeys((f"target.{name}" for name in CUDA_FACTS), _NO_GPU),
+    "fleet.driver": _NO_GPU,
+    "fleet.cuda": _NO_GPU,
 }
 
 COMPILER = Compiler(
