@@ -77,7 +77,9 @@ def differs_here(planned: Planned, recipe: Recipe) -> Mapping[str, tuple[Any, An
 def not_here(recipe: Recipe, elsewhere: Mapping[str, tuple[Any, Any]]) -> str:
     """In words: what was asked for, and what is here."""
     facts = ", ".join(
-        f"{name} is {mine} and not {theirs}" for name, (mine, theirs) in elsewhere.items() if mine
+        f"{name} is {mine} here, and {theirs} was asked for"
+        for name, (mine, theirs) in elsewhere.items()
+        if mine
     )
     here = recipe.target.here or ""
     if facts:
@@ -98,5 +100,5 @@ def refuse_elsewhere(planned: Planned, plan: Plan, session: Session) -> None:
     )
     if near is not None:
         changed = ", ".join(difference.field for difference in near.differences[:4])
-        hint += f"; the nearest is {near.record.key[:12]} in {near.store} ({changed} differ)"
+        hint += f"; the nearest is {near.record.key[:12]} in {near.store} (it differs in {changed})"
     raise InputError(not_here(plan.recipe, elsewhere), option="target", hint=hint)

@@ -105,7 +105,8 @@ def _summary(outlooks: Sequence[Outlook]) -> Iterator[str]:
         else ""
     )
     unknown = [one.planned.name for one in running if one.estimate is None]
-    steps = f"{len(running)} step{'s' if len(running) > 1 else ''} will run"
+    elsewhere = [one for one in running if one.obstacle is not None]
+    steps = f"{len(running)} step{'s' if len(running) > 1 else ''} {'would' if elsewhere else 'will'} run"
     if unknown:
         lacking = f"no basis for {' and '.join(unknown)}: nothing like it is in these stores"
         yield f"{steps}: {total}, and {lacking}" if total else f"{steps}; {lacking}"
@@ -114,9 +115,8 @@ def _summary(outlooks: Sequence[Outlook]) -> Iterator[str]:
     for one in running:
         if one.estimate is not None:
             yield f"  {one.planned.name}: {_basis(one.estimate)}"
-    for one in running:
-        if one.obstacle is not None:
-            yield f"  {one.planned.name}: cannot run here: {one.obstacle}"
+    for one in elsewhere:
+        yield f"  {one.planned.name}: {one.obstacle}"
     yield "`trtbuild explain` with the same options says why it misses."
 
 
