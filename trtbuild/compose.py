@@ -146,8 +146,9 @@ def _missing_choice(error: MissingConfigException) -> InputError:
         return InputError(text.splitlines()[0])
     listed = re.findall(r"^\t([^\s=]+)$", text.split("Config search path")[0], flags=re.MULTILINE)
     there = [x for x in listed if not x.endswith("schema")]
-    near = difflib.get_close_matches(name, there, n=1)
-    hint = (f"did you mean {group}={near[0]}? " if near else "") + f"There are: {', '.join(there)}"
+    near = [x for x in there if x.startswith(name)] or difflib.get_close_matches(name, there, n=1)
+    meant = " or ".join(f"{group}={x}" for x in near)
+    hint = (f"did you mean {meant}? " if near else "") + f"There are: {', '.join(there)}"
     if group == "model":
         hint += "; any other: model.source=/path or model.source=hf://org/name@revision"
     return InputError(f"there is no {group} named {name!r}", option=f"{group}={name}", hint=hint)

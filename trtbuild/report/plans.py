@@ -23,7 +23,7 @@ def lines(plan: Plan, outlooks: Sequence[Outlook]) -> Iterator[str]:
         f"identity {model.identity[:12]}"
     )
     yield f"quant     {plan.recipe.quant.scheme}"
-    yield f"target    {_target_words(plan.recipe.target)}"
+    yield f"target    {target_words(plan.recipe.target)}"
     tools = ", ".join(f"{tool} {version}" for tool, version in plan.toolchain.items())
     yield f"compiler  {plan.recipe.tools.name}: {tools}"
     yield ""
@@ -36,7 +36,7 @@ def lines(plan: Plan, outlooks: Sequence[Outlook]) -> Iterator[str]:
     yield from _summary(outlooks)
 
 
-def _target_words(found: Target) -> str:
+def target_words(found: Target) -> str:
     """What the target is and where each fact comes from: a line for the hardware, and for a GPU one for its driver."""
     origins = found.origins or {}
     if found.gpu is None:

@@ -14,7 +14,7 @@ from trtbuild.targets.cpu import DETECTED
 from trtbuild.targets.facts import Gpu, Kind, Target, driver_fact
 from trtbuild.targets.hosts import Host, Seen, look
 
-NAME_ONE = "name what it is built for: target=rtx4070, target=h100_sxm, …; `trtbuild target=?` lists all"
+NAME_ONE = "name what it is built for: target=rtx4070, target=h100_sxm, …; `trtbuild target=help` lists all"
 
 
 def resolve(asked: Asked, kinds: Collection[Kind]) -> Target:
@@ -155,7 +155,10 @@ def _present(asked: Asked, host: Host, seen: Seen, count: int) -> Target:
         f"NVML does not tell it of the {seen.gpu}",
     )
     base = (host.driver, host.cuda, DETECTED)
-    origins = dict.fromkeys(("arch", *GPU_FACTS, "mig"), DETECTED)
+    origins = dict.fromkeys(("arch", "gpus", "mig"), DETECTED)
+    for name in GPU_FACTS:
+        told = any(getattr(raw, name) == getattr(seen, name) for raw in host.kinds())
+        origins[name] = DETECTED if told else f"target.{name}="
     many = 1 if seen.mig else count  # a process sees one slice: the MIG guide, "Device Enumeration"
     return _target(
         asked,

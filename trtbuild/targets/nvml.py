@@ -7,8 +7,7 @@ go no further.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeAlias, TypeVar, cast
@@ -23,7 +22,7 @@ T = TypeVar("T")
 _NOT_SUPPORTED, _NO_PERMISSION, _NOT_FOUND = 3, 4, 6
 _NOT_LOADED, _NO_LIBRARY, _NO_FUNCTION, _LOST, _RESET, _MISMATCH = 9, 12, 13, 15, 16, 18
 _ABSENT = (_NOT_LOADED, _NO_LIBRARY)
-_UNKNOWABLE = (_NOT_SUPPORTED, _NOT_FOUND, _NO_FUNCTION)
+_UNKNOWABLE = (_NOT_SUPPORTED, _NOT_FOUND, _NO_FUNCTION, _NO_LIBRARY)
 
 _MENDS = {
     _NO_PERMISSION: "this user may not open /dev/nvidia*: in a container, give it the GPUs (--gpus all); else look "
@@ -119,19 +118,15 @@ def read() -> Report:
     """
     nvml = cast("Nvml", importlib.import_module("pynvml"))  # slow to import, and few runs ask for a GPU
     try:
-        with _opened(nvml):
-            return _report(nvml)
+        nvml.nvmlInit()
     except nvml.NVMLError as error:
         if _code(error) in _ABSENT:
             return Report(missing=f"NVML says: {error}")
         raise _broken(error, "the NVIDIA driver") from error
-
-
-@contextmanager
-def _opened(nvml: Nvml) -> Iterator[None]:
-    nvml.nvmlInit()
     try:
-        yield
+        return _report(nvml)
+    except nvml.NVMLError as error:
+        raise _broken(error, "the NVIDIA driver") from error
     finally:
         nvml.nvmlShutdown()
 
@@ -146,7 +141,7 @@ def _report(nvml: Nvml) -> Report:
                 raise _broken(error, f"GPU {index}") from error
     return Report(
         driver=_told(nvml, nvml.nvmlSystemGetDriverVersion),
-        # v2 asks the CUDA library, which a container may lack; the other falls back to what the driver supports.
+        # v2 asks the CUDA library, which a container may lack; the other then tells what the driver supports.
         cuda=_told(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2)
         or _told(nvml, nvml.nvmlSystemGetCudaDriverVersion),
         devices=tuple(found),
