@@ -141,10 +141,11 @@ def _stats(store: Store, args: argparse.Namespace, output: Output) -> int:
     progress = Progress("reading new records")
     plan = Upkeep(store).collect(dry_run=True, on_parsed=progress.count)
     disk, garbage = plan.before, plan.before - plan.after
+    toolchains = [one.bytes for one in plan.decisions if one.kind == "toolchain"]
     del plan  # which says something of every record
     found = query.rows(store, {}, progress.count)
     progress.close()
-    show.stats(output, store, found, disk, garbage, by=args.by)
+    show.stats(output, store, found, disk, garbage, toolchains, by=args.by)
     return 0
 
 

@@ -15,7 +15,7 @@ from statistics import median
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from trtstore import access, trees, usage
+from trtstore import access, environments, locks, trees, usage, words
 from trtstore.catalog import Catalog, OnParsed, Summary
 from trtstore.errors import Malformed
 from trtstore.index import Index
@@ -26,7 +26,7 @@ from trtstore.worth import UNKNOWN_SECONDS, Worth, chance
 
 QUARANTINE_AGE = 7 * 86_400.0  # seconds that damaged things are kept to be looked at
 
-Kind = Literal["record", "blob", "tree", "root", "quarantine"]
+Kind = Literal["record", "blob", "tree", "root", "quarantine", "toolchain"]
 
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
@@ -97,6 +97,7 @@ class Planner:
         self._made: set[str] = set()  # the names in trees/
         self._rooted: set[str] = set()  # digits of trees whose blobs are kept without a record
         self._copies: dict[str, int] = {}  # tree digits -> copied bytes, of trees that may go
+        self._idle: list[environments.Environment] = []  # that may go
 
     def plan(self, on_parsed: OnParsed) -> Plan:
         """Garbage first, then copies, then records, until the limit is met."""
@@ -113,6 +114,7 @@ class Planner:
             self._go("root", root.name, why, 0, self._layout.roots / root.name)
         self._quarantined()
         self._folders()
+        self._environments()
         self._left = self._plan.after
         self._shrink(usable)
         self._plan.blobs = self._ledger.unnamed
@@ -202,8 +204,35 @@ class Planner:
         os.close(fd)
         return None
 
+    def _environments(self) -> None:
+        """Decide upon what is no whole environment, or in use; notes the others, which may go."""
+        for path in entries(self._layout.toolchains):
+            found = environments.read(path)
+            size = _size(path) if found is None else found.bytes
+            self._plan.before += size
+            with suppress(FileNotFoundError):
+                if found is not None and found.used >= self._keep.horizon:
+                    self._stay("toolchain", path.name, self._keep.since, size, path)
+                elif not path.is_symlink() and path.is_dir() and _held(path):
+                    self._stay("toolchain", path.name, "it is in use", size, path)
+                elif found is None:
+                    self._go("toolchain", path.name, "it is not whole: nobody uses it", size, path)
+                else:
+                    self._idle.append(found)
+
+    def _shrink_environments(self) -> None:
+        limit = self._plan.limit
+        for one in sorted(self._idle, key=lambda each: each.used):
+            if limit is None or self._left <= limit:
+                enough = "no limit was given" if limit is None else "the store is within its limit"
+                self._stay("toolchain", one.name, enough, one.bytes, one.path)
+            else:
+                why = f"{one.title}, last used {words.ago(self._now - one.used)}: its lock can make it again"
+                self._go("toolchain", one.name, why, one.bytes, one.path)
+
     def _shrink(self, usable: list[tuple[Summary, array[int]]]) -> None:
         limit = self._plan.limit
+        self._shrink_environments()
         dropped: set[str] = set()
         for digits, size in self._copies.items():
             if limit is not None and self._left > limit:
@@ -259,6 +288,14 @@ class Planner:
         if summary.used >= self._keep.horizon:
             return self._keep.since
         return self._in_use(self._layout.tree(summary.manifest)) if summary.manifest in self._made else None
+
+
+def _held(path: Path) -> bool:
+    """Whether somebody uses the folder `path`. Raises FileNotFoundError and the like."""
+    fd = locks.folder(path, alone=True)
+    if fd is not None:
+        os.close(fd)
+    return fd is None
 
 
 def _size(path: Path, *, copies: bool = False) -> int:

@@ -63,6 +63,10 @@ class Layout:
         return self.base / "blobs" / "sha256"
 
     @cached_property
+    def toolchains(self) -> Path:
+        return self.base / "toolchains"
+
+    @cached_property
     def locks(self) -> Path:
         return self.base / "locks"
 
@@ -113,7 +117,9 @@ class Layout:
 
     def check(self) -> None:
         """Raises Invalid where any folder is a link: who removes must see all that is kept. Raises OSError too."""
-        for folder in (self.trees, self.roots, self.pins, self.quarantine, self.locks, self.tmp, self.index):
+        for folder in (self.trees, self.roots, self.pins, self.quarantine, self.toolchains):
+            self.own(folder)
+        for folder in (self.locks, self.tmp, self.index):
             self.own(folder)
         for folder in (self.records, self.blobs):
             for inner in entries(self.own(folder)):

@@ -190,8 +190,17 @@ def roots(output: Output, found: Sequence[Root], pinned: Mapping[str, Pin]) -> N
     output.say(document, lines)
 
 
-def stats(output: Output, store: Store, found: Sequence[Row], disk: int, garbage: int, *, by: str) -> None:
-    """`trtstore stats`; `disk` and `garbage` are bytes."""
+def stats(
+    output: Output,
+    store: Store,
+    found: Sequence[Row],
+    disk: int,
+    garbage: int,
+    toolchains: Sequence[int],
+    *,
+    by: str,
+) -> None:
+    """`trtstore stats`; `disk` and `garbage` are bytes, `toolchains` those of each."""
     groups: dict[str, list[Row]] = {}
     for row in found:
         groups.setdefault(row.summary.labels.get(by, ""), []).append(row)
@@ -202,6 +211,8 @@ def stats(output: Output, store: Store, found: Sequence[Row], disk: int, garbage
         "artifact_bytes": total,
         "disk_bytes": disk,
         "garbage_bytes": garbage,
+        "toolchains": len(toolchains),
+        "toolchain_bytes": sum(toolchains),
         **_sums(found),
         "by": {name: {"artifacts": len(rows_), **_sums(rows_)} for name, rows_ in sorted(groups.items())},
     }
@@ -210,6 +221,9 @@ def stats(output: Output, store: Store, found: Sequence[Row], disk: int, garbage
         [[name or "-", *_cells(rows_)] for name, rows_ in sorted(groups.items())] + [["all", *_cells(found)]],
     )
     waste = f", {words.size(garbage)} of it garbage" if garbage else ""
+    if toolchains:
+        count = f"{len(toolchains)} toolchain{'s' if len(toolchains) > 1 else ''}"
+        waste += f", {words.size(sum(toolchains))} in {count} that locks can make again"
     output.say(document, [*lines, f"{words.size(disk)} on disk{waste}, in {store.root}"])
 
 

@@ -1,0 +1,258 @@
+"""Environments that can be made again at any time: each a folder of toolchains/, whole or absent, and never altered.
+
+An environment `<name>/` holds `environment.json` (what it is), `contents.json` (every file with its size and SHA-256),
+`files/` (just those) and `local/` (what one machine adds to use it, which nobody verifies). It is made in tmp/ and gets
+its name by one rename, so a killed maker leaves nothing here. Who uses it holds its folder by flock, shared.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trtstore import gate, locks, scratch, strictjson
+from trtstore.digest import OnBytes, ignore_bytes, in_threads
+from trtstore.errors import Busy, Invalid, Malformed, StoreFailure, translated
+from trtstore.layout import Layout, entries, read_bounded, walk
+
+SCHEMA = 1
+ABOUT, CONTENTS, FILES, LOCAL = "environment.json", "contents.json", "files", "local"
+_NAME = re.compile(r"[0-9a-z][0-9A-Za-z._-]{0,199}")
+_MAX_ABOUT, _MAX_CONTENTS = 1 << 20, 1 << 28  # bytes
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A whole environment. `about` is its maker's own; `used` is in seconds since the epoch."""
+
+    name: str
+    path: Path
+    about: Mapping[str, Any]
+    bytes: int
+    files: int
+    used: float
+
+    @property
+    def title(self) -> str:
+        """A short name for people."""
+        found = self.about.get("title")
+        return found if isinstance(found, str) and found.isprintable() else self.name
+
+    @property
+    def content(self) -> Path:
+        """The folder of its files, which nobody may write to."""
+        return self.path / FILES
+
+    @property
+    def local(self) -> Path:
+        """A folder for what one machine needs to use it."""
+        return self.path / LOCAL
+
+
+class Environments:
+    """The environments of one store."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def find(self, name: str) -> Environment | None:
+        """The environment, where it is there and whole. Raises Invalid for no name, NotReadable and the like."""
+        with translated(self._layout.root, reading=True):
+            return read(self._layout.own(self._layout.toolchains) / _checked(name))
+
+    def all(self) -> list[Environment]:
+        """Every whole environment, by name. Raises NotReadable and the like."""
+        with translated(self._layout.root, reading=True):
+            listed = entries(self._layout.own(self._layout.toolchains))
+            found = [read(path) for path in listed if _NAME.fullmatch(path.name)]
+        return [one for one in found if one is not None]
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[Environment | None]:
+        """As `find`; no collector takes it before the end, and it counts as used."""
+        # A collector that has decided already is done after this; a later one sees who uses it.
+        with gate.looking(self._layout), translated(self._layout.root, reading=True):
+            found = self.find(name)
+            fd = None if found is None else _hold(found.path)
+        if fd is None:
+            yield None
+            return
+        try:
+            yield found
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def making(self, name: str, *, who: str, on_wait: locks.OnWait | None = None) -> Iterator[Path]:
+        """Be the only one that makes `name`, in an empty folder that is gone at the end; others wait.
+
+        Look whether it is there once inside: the one before may have made it. Raises NotWritable and the like.
+        """
+        with translated(self._layout.root):
+            self._layout.make(self._layout.locks)
+        lock = self._layout.lock("toolchain", _checked(name))
+        with locks.exclusive(lock, who=who, on_wait=on_wait):
+            scratch.sweep(self._layout)
+            with scratch.folder(self._layout) as work:
+                yield work
+
+    def keep(self, name: str, files: Path, about: Mapping[str, Any]) -> Environment:
+        """Give the folder `files`, one below that of `making`, its place as the files of `name`.
+
+        They become read-only. Raises Invalid for a symbolic link among them, NoSpace, NotWritable and the like.
+        """
+        place, home = self._layout.toolchains / _checked(name), files.with_name(f"{files.name}.whole")
+        with translated(self._layout.root):
+            (home / LOCAL).mkdir(parents=True)
+            listed = _listed(files)
+            for path, _, _ in listed:
+                inner = files / path
+                inner.chmod(0o555 if inner.stat().st_mode & stat.S_IXUSR else 0o444)
+            files.rename(home / FILES)
+            count, size = len(listed), sum(size for _, size, _ in listed)
+            summary = {"schema": SCHEMA, "about": dict(about), "bytes": size, "files": count}
+            (home / CONTENTS).write_text(json.dumps({"schema": SCHEMA, "files": listed}), encoding="utf-8")
+            (home / ABOUT).write_text(json.dumps(summary), encoding="utf-8")
+            if self._layout.durable:
+                _sync_disk(home)
+            self._layout.make(place.parent)
+            with gate.adding(self._layout):
+                broken = home.with_name("broken")
+                with suppress(FileNotFoundError):
+                    place.rename(
+                        broken
+                    )  # what is there has no `environment.json`, or one that nobody can read
+                home.rename(place)
+            self._layout.sync(place.parent)
+            found = read(place)
+        if found is None:
+            raise StoreFailure(f"{place} is gone as soon as it was made", "is somebody else removing it?")
+        return found
+
+    def remove(self, name: str) -> bool:
+        """Remove it; whether it was there. Raises Busy where it is in use, NotWritable and the like."""
+        path = self._layout.own(self._layout.toolchains) / _checked(name)
+        with (
+            translated(self._layout.root),
+            scratch.folder(self._layout) as bin_,
+            gate.removing(self._layout, who=f"a removal of {name}, process {os.getpid()}"),
+        ):
+            try:
+                fd = locks.folder(path, alone=True)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            if fd is None:
+                raise Busy(f"{path} is in use", "wait until that is done")
+            path.rename(bin_ / "gone")
+            os.close(fd)
+        return True
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise Invalid(f"{name!r} is no name of an environment")
+    return name
+
+
+def read(path: Path) -> Environment | None:
+    """The whole environment at `path`, or None. Raises OSError."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISDIR(status.st_mode):
+        return None
+    raw = read_bounded(path / ABOUT, _MAX_ABOUT)
+    try:
+        found = {} if raw is None else strictjson.parse(raw, ABOUT)
+    except Malformed:
+        return None
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        return None
+    about, size, count = found.get("about"), found.get("bytes"), found.get("files")
+    if not isinstance(about, dict) or type(size) is not int or type(count) is not int:
+        return None
+    return Environment(path.name, path, about, size, count, status.st_mtime)
+
+
+def _hold(path: Path) -> int | None:
+    """A descriptor that keeps collectors from `path`, whose time is set to now."""
+    try:
+        fd = locks.folder(path, alone=False)
+    except FileNotFoundError:
+        return None
+    if fd is not None:
+        with suppress(OSError):  # a read-only store: nobody collects it either
+            now = time.time_ns()
+            os.utime(path, ns=(now, now))
+    return fd
+
+
+def _listed(files: Path, on_bytes: OnBytes = ignore_bytes) -> list[tuple[str, int, str]]:
+    """(path, bytes, SHA-256) of each file. Raises Invalid for a symbolic link, OSError."""
+
+    def digest(item: tuple[str, Path, os.stat_result], told: OnBytes) -> tuple[str, int, str]:
+        name, path, _ = item
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+            size = os.fstat(fd).st_size
+        told(size)
+        return name, size, found
+
+    return in_threads(digest, list(walk(files)), on_bytes)
+
+
+def verify(found: Environment, on_bytes: OnBytes = ignore_bytes) -> list[str]:
+    """Read every byte; what is not as it was made, a sentence each. Raises NotReadable and the like."""
+    with translated(found.path, reading=True):
+        wanted = _contents(found.path)
+        if wanted is None:
+            return [f"{CONTENTS} cannot be read"]
+        try:
+            there = {name: (size, digits) for name, size, digits in _listed(found.content, on_bytes)}
+        except Invalid as trouble:
+            return [trouble.message]
+    wrong = [f"{name} is not there" for name in sorted(wanted.keys() - there.keys())]
+    wrong += [f"{name} was not installed" for name in sorted(there.keys() - wanted.keys())]
+    return wrong + [
+        f"{name} has other bytes"
+        for name in sorted(wanted.keys() & there.keys())
+        if wanted[name] != there[name]
+    ]
+
+
+def _contents(path: Path) -> dict[str, tuple[int, str]] | None:
+    raw = read_bounded(path / CONTENTS, _MAX_CONTENTS)
+    try:
+        found = {} if raw is None else strictjson.parse(raw, CONTENTS)
+        listed = found["files"] if isinstance(found, dict) else None
+        return {str(name): (int(size), str(digits)) for name, size, digits in listed or ()} or None
+    except (Malformed, KeyError, TypeError, ValueError):
+        return None
+
+
+def _sync_disk(folder: Path) -> None:
+    """Bring all of a file system's bytes to the disk: one call, where a sync of each of 10 000 files takes a minute."""
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            done = ctypes.CDLL(None, use_errno=True).syncfs(fd)
+        except (OSError, AttributeError):  # a libc without it
+            os.sync()
+            return
+        if done:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(folder))
+    finally:
+        os.close(fd)
