@@ -22,7 +22,7 @@ DOCUMENTED = {
     "fleet": ("fleet/default.yaml", schema.FleetConf),
     "profile": ("profile/default.yaml", schema.ProfileConf),
     "compiler": ("compiler/onnxruntime.yaml", schema.OnnxRuntimeConf),
-    "executor": ("executor/process.yaml", schema.ExecutorConf),
+    "executor": ("executor/auto.yaml", schema.ExecutorConf),
     "store": ("store/default.yaml", schema.StoreConf),
     "check": ("check/smoke.yaml", schema.CheckConf),
 }

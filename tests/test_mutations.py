@@ -15,7 +15,7 @@ import pytest
 from tests.support import tiny
 from tests.test_key import RECIPE
 from trtbuild import compose, schema, unkeyed
-from trtbuild.compilers import COMPILERS
+from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import InputError
 from trtbuild.plan import plan
 from trtbuild.recipe import Quant, Recipe, frozen

@@ -12,9 +12,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from trtbuild import provenance
+from trtbuild.key import LOCK, TOOL
 from trtbuild.plan import Planned
 from trtstore import Record, StoreFailure
 from trtstore.catalog import Summary
@@ -171,9 +172,13 @@ def compare(
 ) -> tuple[Difference, ...]:
     """What differs between a record and a plan, each difference once, with all the steps that read the field."""
     keys = {step.name: step.key for step in provenance.chain(planned)}
+    packages = {step.name: step.packages for step in provenance.chain(planned)}
     merged: dict[tuple[str, str, str], Difference] = {}
     for step in dict.fromkeys([*wanted, *found.fields]):
-        old, new = found.fields.get(step, {}), wanted.get(step, {})
+        old, new = _by_package(
+            (found.fields.get(step, {}), found.packages.get(step, {})),
+            (wanted.get(step, {}), packages.get(step, {})),
+        )
         for name in dict.fromkeys([*new, *old]):
             upstream = name.removeprefix(provenance.INPUT)
             known = upstream in found.fields and upstream in wanted
@@ -187,6 +192,30 @@ def compare(
                 steps = (*merged[at].steps, step) if at in merged else (step,)
                 merged[at] = Difference(name, steps, one, other)
     return tuple(merged.values())
+
+
+_Side: TypeAlias = tuple[Mapping[str, Any], Mapping[str, Any]]  # fields, and packages of the toolchain
+
+
+def _by_package(old: _Side, new: _Side) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The fields of two sides, with the digests of two locks replaced by the packages that differ, where any does."""
+    (old_fields, old_packages), (new_fields, new_packages) = old, new
+    if old_fields.get(LOCK, ABSENT) == new_fields.get(LOCK, ABSENT) or not (old_packages and new_packages):
+        return old_fields, new_fields
+    names = {*old_packages, *new_packages}
+    if not (
+        LOCK in old_fields and LOCK in new_fields
+    ):  # versions that were asked for are of a few packages alone
+        names = {*old_packages} & {*new_packages}
+    differing = [name for name in sorted(names) if old_packages.get(name) != new_packages.get(name)]
+    sides = []
+    for fields_, packages in (old, new):
+        kept = {name: value for name, value in fields_.items() if not name.startswith(TOOL)}
+        kept |= {TOOL + name: packages[name] for name in differing if name in packages}
+        if not differing and LOCK in fields_:
+            kept[LOCK] = fields_[LOCK]
+        sides.append(kept)
+    return sides[0], sides[1]
 
 
 def _plain(value: Any) -> Any:

@@ -15,18 +15,22 @@ from typing import Any, Protocol
 import rfc8785
 
 from trtbuild.recipe import Value
+from trtbuild.toolchains.lock import Lock
 
 #: Of the pre-image itself. A change of the walk below is a new number, and no old key is ever hit again.
-SCHEMA = 1
+SCHEMA = 2
 #: The prefix of the facts that are versions of tools.
 TOOL = "toolchain."
+#: The field of a step that runs in a locked toolchain, in place of versions.
+LOCK = f"{TOOL}lock"
 
 
 @dataclass(frozen=True)
 class Step:
     """One action: what it reads, and which worker runs it.
 
-    `facts` are dotted options, platform facts (`target.arch`) and tool versions (`toolchain.onnx`).
+    `facts` are dotted options, platform facts (`target.arch`) and, where no lock has them, tool versions
+    (`toolchain.onnx`).
     """
 
     name: str
@@ -35,6 +39,7 @@ class Step:
     facts: Mapping[str, Value]
     reads_model: bool = False
     inputs: tuple[str, ...] = ()  # names of upstream steps
+    lock: Lock | None = None  # of the toolchain that it runs in; its digest is in the key
 
 
 class Visitor(Protocol):
@@ -50,6 +55,10 @@ def walk(step: Step, identity: str, upstream: Mapping[str, str], visitor: Visito
         visitor.field("model.identity", identity)
     for name in step.inputs:
         visitor.field(f"input.{name}", upstream[name])  # input-addressed: the upstream's key, not its bytes
+    if step.lock is not None:
+        visitor.field(
+            LOCK, step.lock.digest
+        )  # every package by its bytes: a version does not say what was installed
     for name in sorted(step.facts):
         visitor.field(name, step.facts[name])
 

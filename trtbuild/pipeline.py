@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild import provenance
-from trtbuild.compilers import COMPILERS
+from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import BuildError, InputError, NotInStoreError
 from trtbuild.key import Step, explain, key_of
 from trtbuild.plan import Plan, Planned
@@ -118,7 +118,7 @@ def _run(
             predicate_type=provenance.PREDICATE_TYPE,
             predicate=provenance.predicate(planned, plan, ran, checked, started, time.time()),
             labels=provenance.labels(planned, plan),
-            attachments={"log": ran.log},
+            attachments={"log": ran.log, **_locks(planned, scratch)},
             seconds=ran.seconds,
         )
         session.ended(
@@ -128,6 +128,16 @@ def _run(
             same = "the same bytes as" if digest == record.manifest else "other bytes than"
             session.watcher.note(f"{planned.name}: built again, {same} in the store, which keeps the first")
         return record
+
+
+def _locks(planned: Planned, scratch: Path) -> dict[str, Path]:
+    """The locks of the step and of all that is upstream of it, as files: so the record alone can make it again."""
+    found = {}
+    for step in provenance.chain(planned):
+        if step.step.lock is not None:
+            path = found[provenance.LOCK + step.name] = scratch / f"{step.name}.lock"
+            path.write_text(step.step.lock.text, encoding="utf-8")
+    return found
 
 
 def _check(planned: Planned, plan: Plan, out: Path, home: Path, session: Session) -> Mapping[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trtbuild import compilers
+from trtbuild.compilers import registry
 from trtbuild.errors import InputError
 from trtbuild.key import TOOL, Step, explain, key_of
 from trtbuild.recipe import Recipe, Value
@@ -24,6 +24,19 @@ class Planned:
     def name(self) -> str:
         return self.step.name
 
+    @property
+    def toolchain(self) -> dict[str, str]:
+        """package -> version of every tool that its bytes depend on."""
+        if self.step.lock is not None:
+            return self.step.lock.versions
+        tools = {name: str(value) for name, value in self.step.facts.items() if name.startswith(TOOL)}
+        return {name.removeprefix(TOOL): version for name, version in tools.items()}
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """package -> version of every package of the toolchain that it runs in, as far as its key says."""
+        return self.toolchain if self.step.lock is None else self.step.lock.packages
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -37,16 +50,17 @@ class Plan:
         return self.steps[-1]
 
     @property
-    def toolchain(self) -> dict[str, Value]:
-        """package -> version of every tool that these steps read."""
-        fields = {name: value for planned in self.steps for name, value in planned.fields.items()}
-        tools = {name.removeprefix(TOOL): value for name, value in fields.items() if name.startswith(TOOL)}
-        return dict(sorted(tools.items()))
+    def toolchain(self) -> dict[str, str]:
+        """package -> version of every tool that the bytes of these steps depend on."""
+        found: dict[str, str] = {}
+        for planned in self.steps:
+            found |= planned.toolchain
+        return dict(sorted(found.items()))
 
 
 def plan(recipe: Recipe, until: str | None = None) -> Plan:
     """Raises InputError where the compiler cannot make this recipe, or has no step `until`."""
-    steps = compilers.steps(recipe)
+    steps = registry.steps(recipe)
     names = [step.name for step in steps]
     if until is not None and until not in names:
         raise InputError(

@@ -17,6 +17,7 @@ PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:trtbuild:step:v1"
 INPUT = "input."  # the prefix of fields and dependencies that are upstream steps
 KEY_URI = "urn:trtstore:key:"
+LOCK = "toolchain-"  # the prefix of attachments that are the locks of steps
 
 
 def labels(planned: Planned, plan: Plan) -> dict[str, str]:
@@ -54,6 +55,7 @@ def predicate(
             "model_bytes": plan.recipe.model.bytes,
         },
         "trtbuild_facts": dict(ran.facts),
+        "trtbuild_toolchain": {"executor": ran.executor, "packages": planned.packages},
         "trtbuild_check": None if check is None else dict(check),
     }
 
@@ -71,7 +73,7 @@ def _upstream(up: Planned) -> dict[str, Any]:
     return {
         "name": INPUT + up.name,
         "uri": KEY_URI + up.key,
-        "annotations": {"fields": _plain(up.fields)},
+        "annotations": {"fields": _plain(up.fields), "packages": up.packages},
     }
 
 
@@ -103,7 +105,8 @@ class Told:
     """What a record says of how it was made; treat the mappings as read-only.
 
     `fields` are those of each step's key by the step's name, upstream first and its own last; `keys` their keys.
-    `files` are the checkpoint's: path -> sha256. Empty where the record does not say.
+    `files` are the checkpoint's: path -> sha256. `packages` are those of each step's toolchain, with versions. Empty
+    where the record does not say.
     """
 
     fields: Mapping[str, Mapping[str, Any]]
@@ -113,6 +116,7 @@ class Told:
     pins: Mapping[str, Any] | None
     built: str | None  # when, as ISO 8601
     builder: str | None
+    packages: Mapping[str, Mapping[str, Any]]
 
 
 def told(record: Record) -> Told:
@@ -121,6 +125,7 @@ def told(record: Record) -> Told:
     details = _object(record.predicate.get("runDetails"))
     fields: dict[str, Mapping[str, Any]] = {}
     keys: dict[str, str] = {}
+    packages: dict[str, Mapping[str, Any]] = {}
     model: Mapping[str, Any] = {}
     listed = definition.get("resolvedDependencies")
     for item in listed if isinstance(listed, list) else []:
@@ -131,6 +136,7 @@ def told(record: Record) -> Told:
         elif name.startswith(INPUT) and uri.startswith(KEY_URI):
             step = name.removeprefix(INPUT)
             fields[step] = _object(_object(found.get("annotations")).get("fields"))
+            packages[step] = _object(_object(found.get("annotations")).get("packages"))
             keys[step] = uri.removeprefix(KEY_URI)
     own = _object(definition.get("externalParameters"))
     step = str(own.get("step.name"))
@@ -143,6 +149,10 @@ def told(record: Record) -> Told:
         pins=_object(notes.get("wheel")) or None,
         built=_text(_object(details.get("metadata")).get("finishedOn")),
         builder=_text(_object(details.get("builder")).get("id")),
+        packages={
+            **packages,
+            step: _object(_object(record.predicate.get("trtbuild_toolchain")).get("packages")),
+        },
     )
 
 

@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trtbuild import compilers, pipeline, provenance, schema
+from trtbuild import pipeline, provenance, schema
+from trtbuild.compilers import registry
 from trtbuild.errors import InputError, NotInStoreError, StoreError
-from trtbuild.key import Step, explain, key_of
+from trtbuild.key import LOCK, Step, explain, key_of
 from trtbuild.plan import Planned
 from trtbuild.recipe import frozen
 from trtbuild.resolve import open_model
 from trtbuild.session import Session, StepResult
 from trtbuild.sources import Digester, Source, identity
+from trtbuild.toolchains import lock, shipped
+from trtbuild.toolchains.lock import Lock
 from trtstore import Invalid, Record, Store, folder_manifest, query
 from trtstore.manifest import Entry, Manifest
 
-_NOT_FACTS = ("schema", "step.name", "step.version", "model.identity")
+_NOT_FACTS = ("schema", "step.name", "step.version", "model.identity", LOCK)
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,9 @@ def receipt(store: Store, prefix: str) -> Receipt:
         )
     done: dict[str, Planned] = {}
     for name, fields in told.fields.items():
-        done[name] = _planned(name, fields, done, told)
+        digest = fields.get(LOCK)
+        found = _lock(store, record, name, digest) if isinstance(digest, str) else None
+        done[name] = _planned(name, fields, done, told, found)
     return Receipt(record, done[str(record.labels["step"])], told)
 
 
@@ -126,11 +131,15 @@ def rebuild(found: Receipt, session: Session) -> Rebuilt:
 
 
 def _planned(
-    name: str, fields: Mapping[str, Any], done: Mapping[str, Planned], told: provenance.Told
+    name: str,
+    fields: Mapping[str, Any],
+    done: Mapping[str, Planned],
+    told: provenance.Told,
+    found: Lock | None,
 ) -> Planned:
     """The step with these fields. Raises StoreError, InputError."""
     compiler = fields.get("compiler.name")
-    worker = compilers.worker(name, compiler if isinstance(compiler, str) else None)
+    worker = registry.worker(name, compiler if isinstance(compiler, str) else None)
     key = told.keys[name]
     if worker is None:
         raise InputError(f"this release of trtbuild has no step {name} by {compiler}", option="rebuild")
@@ -152,6 +161,7 @@ def _planned(
         frozen(facts),
         "model.identity" in fields,
         tuple(up.name for up in inputs),
+        found,
     )
     model, upstream = str(fields.get("model.identity")), {up.name: up.key for up in inputs}
     if key_of(step, model, upstream) != key:
@@ -166,6 +176,23 @@ def _planned(
             hint="install the release of trtbuild that made it: `trtstore show` names it",
         )
     return Planned(step, key, explain(step, model, upstream), inputs)
+
+
+def _lock(store: Store, record: Record, step: str, digest: str) -> Lock:
+    """The lock with this digest, which ships with trtbuild or is attached to the record. Raises StoreError."""
+    here = shipped.of_digest(digest)
+    if here is not None:
+        return here
+    attached = record.attachments.get(provenance.LOCK + step)
+    if attached is not None:
+        with store.open_blob(attached.digest, attached.size) as file:
+            text = file.read(attached.size).decode("utf-8", errors="replace")
+        found = lock.parse(text, "rebuild", step, f"the lock of {step} in the record of {record.key[:12]}")
+        if found.digest == digest:
+            return found
+    raise StoreError(
+        f"the lock of {step}'s toolchain, {digest[:12]}, is not with the record of {record.key[:12]}"
+    )
 
 
 def _make(planned: Planned, session: Session, scratch: Path) -> Path:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeAlias, TypeVar
 
 from trtbuild.targets import DriverPolicy, Target
+from trtbuild.toolchains.lock import Lock
 
 Scalar: TypeAlias = str | int | float | bool | None
 Value: TypeAlias = Scalar | tuple["Value", ...]
@@ -63,11 +64,13 @@ class Profile:
 
 @dataclass(frozen=True)
 class Tools:
-    """A compiler, its release, the packages that its results depend on, and its own options."""
+    """A compiler, its toolchains, the packages that its results depend on, and its own options."""
 
     name: str
     packages: Mapping[str, str]  # package -> exact version, the compiler's own included
     options: Mapping[str, Value]  # dotted option -> value
+    #: toolchain -> its lock; one that is not here was asked for in other versions, which no lock has
+    locks: Mapping[str, Lock] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from trtbuild import compilers, schema, targets
+from trtbuild import schema, targets
+from trtbuild.compilers import registry
+from trtbuild.compilers.base import Compiler
 from trtbuild.errors import InputError
-from trtbuild.executors import installed
 from trtbuild.networks import architectures
 from trtbuild.recipe import Model, Profile, Quant, Recipe, Tools, Value, frozen
 from trtbuild.sources import Digester, Source, WheelSpec, identity, open_source
+from trtbuild.toolchains import lock, pythons, shipped
+from trtbuild.toolchains.lock import Lock
 
 Described: TypeAlias = Mapping[str, Any] | None  # a parsed config.json; None for GGUF
 
@@ -49,7 +52,7 @@ def resolve(config: schema.Config, digester: Digester) -> Resolved:
     tools = _tools(config)
     quant = _quant(config.quant)
     profile = _profile(config.profile)
-    target = targets.resolve(_asked(config), compilers.COMPILERS[tools.name].kinds)
+    target = targets.resolve(_asked(config), registry.COMPILERS[tools.name].kinds)
     source = open_model(config.model, digester)
     described = source.config()
     model = _model(config.model, source, described)
@@ -214,29 +217,75 @@ def _quant(conf: schema.QuantConf) -> Quant:
 
 def _tools(config: schema.Config) -> Tools:
     conf = config.compiler
-    compiler = compilers.COMPILERS.get(conf.name)
+    compiler = registry.COMPILERS.get(conf.name)
     if compiler is None:
         raise InputError(
             f"there is no compiler {conf.name!r}",
             option="compiler.name",
-            hint=f"there are: {', '.join(sorted(compilers.COMPILERS))}",
+            hint=f"there are: {', '.join(sorted(registry.COMPILERS))}",
         )
-    pinned = {**conf.packages, compiler.package: conf.version}
+    locks = _locks(conf, compiler)
+    locked: dict[str, str] = {}
+    for found in locks.values():
+        locked |= found.versions
+    asked = dict(conf.packages)
     if conf.version == "installed":
-        pinned = installed.versions(config.executor.python or sys.executable, pinned)
-        if compiler.package not in pinned:
+        locks, packages = {}, _installed(config, compiler, [*locked, *asked, compiler.package])
+    else:
+        if conf.version != "locked":
+            asked[compiler.package] = conf.version
+        elif not locks:
             raise InputError(
-                f"{compiler.package} is not installed",
-                option="compiler.version=installed",
-                hint=f"pip install 'trtbuild[{compiler.extra}]'",
+                f"compiler={conf.name} has no lock, and its release is not given",
+                option="compiler.version",
+                hint="give it: compiler.version=…, or take what is there: compiler.version=installed",
             )
+        # A lock in which something else was asked for does not say what the step runs with.
+        locks = {
+            name: each
+            for name, each in locks.items()
+            if each.versions == {**each.versions, **_of(asked, each)}
+        }
+        packages = {**locked, **asked}
     common = {f.name for f in fields(schema.CompilerConf)}
     options: dict[str, Value] = {}
     for item in fields(conf):
         if item.name not in common:
             value = getattr(conf, item.name)
             options[f"compiler.{item.name}"] = getattr(value, "value", value)
-    return Tools(conf.name, frozen(pinned), frozen(options))
+    return Tools(conf.name, frozen(packages), frozen(options), MappingProxyType(dict(sorted(locks.items()))))
+
+
+def _of(asked: Mapping[str, str], found: Lock) -> dict[str, str]:
+    return {name: version for name, version in asked.items() if name in found.versions}
+
+
+def _locks(conf: schema.CompilerConf, compiler: Compiler) -> dict[str, Lock]:
+    """The lock of each of the compiler's toolchains: a team's own, or the one that ships with trtbuild."""
+    for name in conf.locks:
+        if name not in compiler.toolchains:
+            raise InputError(
+                f"compiler={compiler.name} has no toolchain {name!r}",
+                option=f"compiler.locks.{name}",
+                hint=f"there are: {', '.join(compiler.toolchains)}",
+            )
+    return {
+        name: lock.read(Path(conf.locks[name]).expanduser(), f"compiler.locks.{name}")
+        if name in conf.locks
+        else shipped.shipped(name)
+        for name in compiler.toolchains
+    }
+
+
+def _installed(config: schema.Config, compiler: Compiler, names: list[str]) -> dict[str, str]:
+    found = dict(pythons.python(config.executor.python, names).versions)
+    if compiler.package not in found:
+        raise InputError(
+            f"{compiler.package} is not installed",
+            option="compiler.version=installed",
+            hint=f"pip install 'trtbuild[{compiler.extra}]'",
+        )
+    return found
 
 
 def _check_numbers(config: schema.Config) -> None:
@@ -253,9 +302,3 @@ def _check_numbers(config: schema.Config) -> None:
     for option, value in positive.items():
         if value is not None and value <= 0:
             raise InputError(f"{value} is not above 0", option=option)
-    if config.executor.name != "process":
-        raise InputError(
-            f"there is no executor {config.executor.name!r}",
-            option="executor.name",
-            hint="there are: process",
-        )

@@ -66,6 +66,12 @@ class Optimization(Enum):
     all = "all"
 
 
+class Executor(Enum):
+    auto = "auto"
+    managed = "managed"
+    process = "process"
+
+
 class TargetKind(Enum):
     cpu = "cpu"
     cuda = "cuda"
@@ -178,8 +184,9 @@ class NetworkConf:
 @dataclass
 class CompilerConf:
     name: str = MISSING
-    version: str = MISSING
+    version: str = "locked"
     packages: dict[str, str] = field(default_factory=dict)
+    locks: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -190,7 +197,7 @@ class OnnxRuntimeConf(CompilerConf):
 
 @dataclass
 class ExecutorConf:
-    name: str = "process"
+    name: Executor = Executor.auto
     python: str | None = None
     timeout_minutes: float = 240.0
     memory_gb: float | None = None

@@ -7,19 +7,23 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from trtbuild import schema
-from trtbuild.compilers import COMPILERS
+from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import InputError
-from trtbuild.executors import installed, process
+from trtbuild.executors import process
 from trtbuild.history import History, Place
 from trtbuild.key import TOOL
 from trtbuild.plan import Planned
 from trtbuild.sources import Source
+from trtbuild.toolchains import pythons
+from trtbuild.toolchains.kept import Kept
+from trtbuild.toolchains.lock import Lock
+from trtbuild.toolchains.pythons import Python
 from trtbuild.worker import matches
 from trtstore import Holder, Record, Store
 from trtstore.layered import Layered
@@ -127,9 +131,9 @@ class Session:
         facts = planned.step.facts
         options = {name: value for name, value in facts.items() if not name.startswith(TOOL)}
         task = process.Task(
-            planned.name, planned.key, planned.step.worker, options, toolchain(planned), model, inputs
+            planned.name, planned.key, planned.step.worker, options, self.tools(planned), model, inputs
         )
-        return self._run(task, out, home)
+        return self._run(task, planned, out, home)
 
     @cached_property
     def also(self) -> tuple[ReadOnly, ...]:
@@ -177,32 +181,71 @@ class Session:
         self, name: str, worker: str, options: Mapping[str, Any], planned: Planned, engine: Path, home: Path
     ) -> process.Ran:
         """Run a worker that loads the engine in the folder `engine`. Raises InputError, BuildError."""
-        inputs, tools = {"engine": engine}, toolchain(planned)
+        inputs, tools = {"engine": engine}, self.tools(planned)
         # An engine that fails its check lies beside `home`, and goes with it.
         lasting = not engine.is_relative_to(home.parent)
         task = process.Task(name, planned.key, worker, options, tools, {}, inputs, lasting)
-        return self._run(task, home / "out", home)
+        return self._run(task, planned, home / "out", home)
 
-    def _run(self, task: process.Task, out: Path, home: Path) -> process.Ran:
+    def _run(self, task: process.Task, planned: Planned, out: Path, home: Path) -> process.Ran:
         out.mkdir(exist_ok=True)
-        return process.run(task, out, home, self.python, self.limits, self.on_event)
+        lock = planned.step.lock
+        if lock is None or not self.managed(lock):
+            return process.run(task, out, home, self.python, self.limits, self.on_event)
+        with self.kept.using(lock, self.here(lock), home) as interpreter:
+            ran = process.run(task, out, home, str(interpreter), self.limits, self.on_event)
+        return replace(ran, executor="managed")
+
+    @property
+    def kept(self) -> Kept:
+        """The toolchains' environments in our store."""
+        return Kept(self.store, self.watcher)
+
+    def here(self, lock: Lock) -> Python:
+        """The Python at hand, or `executor.python`, and what it holds of the toolchain. Raises InputError."""
+        return pythons.python(self.config.executor.python, lock.chosen)
+
+    def managed(self, lock: Lock) -> bool:
+        """Whether steps of this toolchain run in an environment of their own. Raises InputError."""
+        name = self.config.executor.name
+        if name is schema.Executor.auto:
+            return not holds(self.here(lock), lock)
+        return name is schema.Executor.managed
+
+    def tools(self, planned: Planned) -> dict[str, str]:
+        """package -> version that the step's worker insists on. Raises InputError."""
+        lock = planned.step.lock
+        return planned.toolchain if lock is None else chosen(lock, self.here(lock))
 
     def preflight(self, planned: Planned) -> None:
-        """Refuse before any download when the tools of the steps to come are not those of the key.
+        """See to the tools of the steps to come, before a checkpoint is downloaded: they are here, made, or refused.
 
-        Raises InputError.
+        Raises InputError, StoreFailure.
         """
-        wanted = toolchain(planned)
-        for upstream in planned.inputs:
-            if self.find(upstream.key).record is None:
-                wanted |= toolchain(upstream)
-        found = installed.versions(self.python, wanted)
+        wanted: dict[str, str] = {}
+        missing = [up for up in planned.inputs if self.find(up.key).record is None]
+        for step in (*missing, planned):
+            lock = step.step.lock
+            if lock is not None and self.managed(lock):
+                self.kept.ensure(lock, self.here(lock))
+            elif lock is None and self.config.executor.name is schema.Executor.managed:
+                raise InputError(
+                    f"no lock has {', '.join(f'{name} {version}' for name, version in step.toolchain.items())}",
+                    option="executor=managed",
+                    hint="make one (`trtbuild toolchain lock`) and give it: compiler.locks; or executor=process",
+                )
+            else:
+                wanted |= self.tools(step)
+        self._check_versions(wanted)
+
+    def _check_versions(self, wanted: Mapping[str, str]) -> None:
+        found = pythons.python(self.config.executor.python, wanted).versions
         missing = [f"{name} {version}" for name, version in wanted.items() if name not in found]
         if missing:
             raise InputError(
                 f"{self.python} lacks what this build needs: {', '.join(missing)}",
                 option="executor.python",
-                hint=f"pip install 'trtbuild[{self._extras(missing)}]'",
+                hint=f"executor=auto installs what has a lock; or pip install 'trtbuild[{self._extras(missing)}]'",
             )
         for name, version in found.items():
             if not matches(version, wanted[name]):
@@ -219,7 +262,14 @@ class Session:
         return f"{compiler.extra},genai" if genai else compiler.extra
 
 
-def toolchain(planned: Planned) -> dict[str, str]:
-    """package -> version that the step's key holds."""
-    facts = planned.step.facts
-    return {name.removeprefix(TOOL): str(value) for name, value in facts.items() if name.startswith(TOOL)}
+def chosen(lock: Lock, python: Python) -> dict[str, str]:
+    """package -> version that `lock` wants of `python`, of the packages that bytes depend on."""
+    wanted = lock.wanted(python.markers)
+    return {name: wanted[name].version for name in lock.chosen if name in wanted}
+
+
+def holds(python: Python, lock: Lock) -> bool:
+    """Whether the packages that bytes depend on are there in just the locked versions."""
+    return all(
+        matches(python.versions.get(name, ""), version) for name, version in chosen(lock, python).items()
+    )

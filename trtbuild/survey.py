@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trtbuild import provenance, targets
-from trtbuild.compilers import COMPILERS
+from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import InputError
 from trtbuild.history import Estimate, Near
 from trtbuild.plan import Plan, Planned

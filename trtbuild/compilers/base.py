@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from trtbuild.key import Step
+from trtbuild.key import TOOL, Step
 from trtbuild.networks import NETWORK_VERSION
-from trtbuild.recipe import Recipe
+from trtbuild.recipe import Recipe, Tools, Value
 from trtbuild.targets import Kind
+from trtbuild.toolchains.lock import Lock
 
 
 @dataclass(frozen=True)
@@ -43,4 +44,13 @@ class Compiler:
     unread: Mapping[
         str, str
     ]  # option -> why this compiler's keys leave it out; `trtbuild.unkeyed` has the others
+    toolchains: tuple[str, ...] = ()  # of conf/toolchain, that its steps run in
     ahead: bool = False  # of time: builds for hardware that need not be there
+
+
+def tools(found: Tools, toolchain: str, names: tuple[str, ...]) -> tuple[Lock | None, dict[str, Value]]:
+    """What a step in `toolchain` reads of its tools: their lock, or the versions of `names` that were asked for."""
+    lock = found.locks.get(toolchain)
+    if lock is not None:
+        return lock, {}
+    return None, {TOOL + name: found.packages[name] for name in names if name in found.packages}

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from platformdirs import user_state_path
 
+import trtbuild
 from trtbuild.errors import BuildError, InputError, TrtbuildError
 
 Event = Mapping[str, Any]
@@ -33,6 +34,7 @@ PASSED = (
     "NVIDIA_VISIBLE_DEVICES",
     "NVIDIA_DRIVER_CAPABILITIES",
 )
+CODE = "code"  # a folder with a link to trtbuild's own code
 LOG_TAIL = 8  # lines of the log in an error
 KEPT_FAILURES = 20
 
@@ -81,6 +83,7 @@ class Ran:
     seconds: float
     peak_memory_bytes: int
     log: Path
+    executor: str = "process"
 
 
 def run(
@@ -92,6 +95,7 @@ def run(
     """
     log, request = scratch / "log.txt", scratch / "request.json"
     (scratch / "tmp").mkdir()
+    _put_code(scratch)
     request.write_text(json.dumps(task.request(limits), indent=1), encoding="utf-8")
     command = [python, "-P", "-m", task.worker, str(request), str(out)]
     started = time.monotonic()
@@ -188,10 +192,20 @@ def environment(home: Path, threads: int | None) -> dict[str, str]:
         "PYTHONHASHSEED": "0",
         "PYTHONUSERBASE": site.getuserbase(),  # packages of a `pip install --user` stay where they are
         "HF_HUB_OFFLINE": "1",  # a step reads what it was given
+        "PYTHONPATH": str(home / CODE),  # our own code, and nothing else that lies where it does
     }
     if threads is not None:
         env |= {"OMP_NUM_THREADS": str(threads), "TRTBUILD_THREADS": str(threads)}
     return env
+
+
+def _put_code(folder: Path) -> None:
+    """Let a Python that has no trtbuild, or another one, import this very one from `folder`."""
+    code = folder / CODE
+    code.mkdir(exist_ok=True)
+    link = code / "trtbuild"
+    if not link.is_symlink():
+        link.symlink_to(Path(trtbuild.__file__).parent)
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
@@ -205,7 +219,8 @@ def _failure(task: Task, ended: _Ended, log: Path, command: list[str], limits: L
     kept = _keep(task, log)
     details = [*_tail(log), f"log:    {kept / 'log.txt'}"]
     if task.lasting:
-        details.append(f"again:  {shlex.join([*command[:4], str(kept / 'request.json'), 'out'])}")
+        again = ["env", f"PYTHONPATH={kept / CODE}", *command[:4], str(kept / "request.json"), "out"]
+        details.append(f"again:  {shlex.join(again)}")
     minutes = limits.timeout_seconds / 60
     if ended.timed_out:
         return BuildError(
@@ -248,6 +263,7 @@ def _keep(task: Task, log: Path) -> Path:
         kept.mkdir(parents=True, exist_ok=True)
         for name in ("log.txt", "request.json"):
             shutil.copyfile(log.with_name(name), kept / name)
+        _put_code(kept)
         for old in sorted(failures.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT_FAILURES]:
             shutil.rmtree(old, ignore_errors=True)
     except OSError as error:

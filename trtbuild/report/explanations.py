@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from trtbuild import history, provenance, unkeyed
-from trtbuild.compilers import COMPILERS
+from trtbuild.compilers.registry import COMPILERS
 from trtbuild.history import Near
 from trtbuild.plan import Plan
 from trtbuild.rebuild import Rebuilt

@@ -16,9 +16,9 @@ from typing import Any
 
 import onnxruntime
 
-from trtbuild.compilers.onnxruntime import ACCURACY_LEVELS, GROUPS
 from trtbuild.compilers.onnxruntime.blocks import Scheme
 from trtbuild.compilers.onnxruntime.optimize import LEVELS, optimize
+from trtbuild.compilers.onnxruntime.options import ACCURACY_LEVELS, GROUPS
 from trtbuild.compilers.onnxruntime.quantize import quantize_network
 from trtbuild.compilers.onnxruntime.tensors import Network, settle
 from trtbuild.compilers.onnxruntime.tie import untranspose

@@ -1,0 +1,137 @@
+"""ONNX Runtime: weight-only int8 and int4 as MatMulNBits, in the layout that onnxruntime-genai runs."""
+
+from __future__ import annotations
+
+from trtbuild.compilers.base import NETWORK, Compiler, Worker, tools
+from trtbuild.compilers.onnxruntime.options import ACCURACY_LEVELS, DEFAULT_GROUP, GROUPS
+from trtbuild.errors import InputError
+from trtbuild.key import Step
+from trtbuild.recipe import Quant, Recipe, Value, frozen
+from trtbuild.targets import CUDA_FACTS
+
+WORKERS = {
+    "network": NETWORK,
+    "engine": Worker("trtbuild.compilers.onnxruntime", 1),
+}
+
+# Whose bytes end up in which step's result; as their locks choose them.
+_NETWORK_TOOLS = ("gguf", "numpy", "onnx", "safetensors")
+_GENAI_TOOLS = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-genai", "torch", "transformers")
+_ENGINE_TOOLS = ("numpy", "onnx", "onnxruntime", "onnxruntime-genai")
+
+
+def steps(recipe: Recipe) -> tuple[Step, ...]:
+    """`network` (fused operators, float32) and `engine` (quantized, optimised). Raises InputError."""
+    if recipe.tp != 1 or recipe.pp != 1:
+        raise InputError(
+            f"compiler=onnxruntime builds for one device, and this config asks for {recipe.tp} x {recipe.pp}",
+            option="parallel.tp" if recipe.tp != 1 else "parallel.pp",
+            hint="leave parallel.tp and parallel.pp at 1",
+        )
+    if recipe.model.dtype not in ("auto", "float32"):
+        raise InputError(
+            f"compiler=onnxruntime computes in float32 on a CPU, and model.dtype={recipe.model.dtype} was asked for",
+            option="model.dtype",
+            hint="leave model.dtype=auto; quant=int8 or quant=int4 makes the engine smaller",
+        )
+    return (_network(recipe), _engine(recipe))
+
+
+def _network(recipe: Recipe) -> Step:
+    native = recipe.frontend == "native"
+    toolchain, names = ("network", _NETWORK_TOOLS) if native else ("genai", _GENAI_TOOLS)
+    lock, versions = tools(recipe.tools, toolchain, names)
+    return Step(
+        name="network",
+        version=NETWORK.version,
+        worker=NETWORK.module,
+        reads_model=True,
+        facts=frozen(
+            {
+                "network.frontend": recipe.frontend,
+                "network.operators": "fused",
+                "model.dtype": "float32",
+                **versions,
+            }
+        ),
+        lock=lock,
+    )
+
+
+def _engine(recipe: Recipe) -> Step:
+    quant = recipe.quant
+    quantized = quant.weights != "none"
+    lock, versions = tools(recipe.tools, "onnxruntime", _ENGINE_TOOLS)
+    facts: dict[str, Value] = {
+        "compiler.name": recipe.tools.name,  # another compiler's engine from equal facts is another engine
+        "quant.weights": quant.weights,
+        "compiler.optimization": recipe.tools.options["compiler.optimization"],
+        "profile.max_seq_len": _limit(recipe),
+        # The optimised graph is the same for every x86-64 (measured on AVX2 and AVX-512), not for every CPU family.
+        "target.kind": recipe.target.kind,
+        "target.arch": recipe.target.arch,
+        **versions,
+    }
+    if quantized:
+        facts |= {
+            "quant.group_size": _among("quant.group_size", quant.group_size or DEFAULT_GROUP, GROUPS),
+            "quant.symmetric": _symmetric(quant),
+            "quant.embedding": quant.embedding,
+            "compiler.accuracy_level": _among(
+                "compiler.accuracy_level", recipe.tools.options["compiler.accuracy_level"], ACCURACY_LEVELS
+            ),
+        }
+    worker = WORKERS["engine"]
+    return Step("engine", worker.version, worker.module, frozen(facts), inputs=("network",), lock=lock)
+
+
+def _limit(recipe: Recipe) -> int | None:
+    """The model's own limit, spelt out, is no limit: it gives the same bytes."""
+    asked = recipe.profile.max_seq_len
+    return None if asked == recipe.model.context else asked
+
+
+def _symmetric(quant: Quant) -> bool:
+    # With 16 levels a zero point is worth its 3 % of size (SmolLM2: loss 3.351 against 3.377) and costs no speed.
+    return quant.weights != "int4" if quant.symmetric is None else quant.symmetric
+
+
+def _among(option: str, value: Value, allowed: tuple[int, ...]) -> Value:
+    if value not in allowed:
+        raise InputError(f"{option}={value} is not one of {', '.join(map(str, allowed))}", option=option)
+    return value
+
+
+_SHAPES = "ONNX Runtime's engines take any shape"
+_ONE_VALUE = "onnxruntime refuses all but one value"
+_NO_GPU = "these engines run on a CPU"
+
+UNREAD = {
+    "model.dtype": "the step reads what it was resolved to, float32",
+    "profile.max_batch_size": _SHAPES,
+    "profile.max_input_len": _SHAPES,
+    "profile.max_num_tokens": _SHAPES,
+    "quant.activations": _ONE_VALUE,
+    "quant.method": _ONE_VALUE,
+    "quant.kv_cache": _ONE_VALUE,
+    "parallel.tp": _ONE_VALUE,
+    "parallel.pp": _ONE_VALUE,
+    "target.level": "the bytes are equal on AVX2 and AVX-512 (tests/test_instruction_sets.py)",
+    **dict.fromkeys((f"target.{name}" for name in CUDA_FACTS), _NO_GPU),
+    "fleet.driver": _NO_GPU,
+    "fleet.cuda": _NO_GPU,
+}
+
+COMPILER = Compiler(
+    name="onnxruntime",
+    package="onnxruntime",
+    extra="onnxruntime",
+    schemes=frozenset({"none", "int8", "int4"}),
+    kinds=frozenset({"cpu"}),
+    steps=steps,
+    check="trtbuild.compilers.onnxruntime.check",
+    generate="trtbuild.compilers.onnxruntime.generate",
+    workers=WORKERS,
+    toolchains=("network", "onnxruntime", "genai"),
+    unread=UNREAD,
+)

@@ -1,0 +1,66 @@
+"""The compilers: which there are, what each supports, and the way to their steps.
+
+Adding one is a package here, a YAML in `conf/compiler/`, a lock in `conf/toolchain/`, a schema class and its tests.
+"""
+
+from __future__ import annotations
+
+from trtbuild.compilers.base import NETWORK, Compiler, Worker
+from trtbuild.compilers.onnxruntime import compiler as onnxruntime
+from trtbuild.errors import InputError
+from trtbuild.key import Step
+from trtbuild.recipe import Recipe
+
+COMPILERS: dict[str, Compiler] = {compiler.name: compiler for compiler in (onnxruntime.COMPILER,)}
+
+_CALIBRATED = ("int4_awq", "int8_sq", "w4a8_awq", "fp8", "fp8_kv", "fp8_rowwise", "nvfp4", "nvfp4_kv")
+
+#: What the next compilers do, for the words of a refusal: the quantization formats of TensorRT-LLM 1.2's
+#: engines and of NVIDIA ModelOpt (their documentation, 2026). They are not part of this release.
+UPCOMING: dict[str, frozenset[str]] = {
+    "tensorrt_llm": frozenset({"none", "int8", "int4", "int4_gptq", *_CALIBRATED}),
+    "modelopt": frozenset({"none", "int8", *_CALIBRATED}),
+}
+
+
+def steps(recipe: Recipe) -> tuple[Step, ...]:
+    """The compiler's steps for this recipe, upstream first.
+
+    Raises InputError where the compiler lacks the quantization or the hardware.
+    """
+    compiler = COMPILERS[recipe.tools.name]
+    if recipe.quant.scheme not in compiler.schemes:
+        raise _no_such_quantization(recipe, compiler)
+    if recipe.target.kind not in compiler.kinds:
+        raise InputError(
+            f"compiler={compiler.name} builds for {' and '.join(sorted(compiler.kinds))}, "
+            f"and target={recipe.target.name} is a {recipe.target.kind} target",
+            option="target",
+        )
+    return compiler.steps(recipe)
+
+
+def worker(step: str, compiler: str | None) -> Worker | None:
+    """What runs `step`, of `compiler` or (None) as compilers share it; None where there is no such step."""
+    if compiler is None:
+        return NETWORK if step == "network" else None
+    found = COMPILERS.get(compiler)
+    return None if found is None else found.workers.get(step)
+
+
+def _no_such_quantization(recipe: Recipe, compiler: Compiler) -> InputError:
+    scheme = recipe.quant.scheme
+    here = sorted(name for name, other in COMPILERS.items() if scheme in other.schemes)
+    later = sorted(name for name, schemes in UPCOMING.items() if scheme in schemes)
+    if here:
+        hint = f"compilers that have it: {', '.join(here)}"
+    elif later:
+        have = "has" if len(later) == 1 else "have"
+        hint = f"{' and '.join(later)} {have} it; this release of trtbuild does not drive them yet"
+    else:
+        hint = "no compiler that trtbuild knows has it"
+    return InputError(
+        f"compiler={compiler.name} quantizes to {', '.join(sorted(compiler.schemes))}, and not to {scheme}",
+        option=f"quant={scheme}",
+        hint=hint,
+    )

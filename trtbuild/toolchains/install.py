@@ -1,0 +1,230 @@
+"""Installs a lock into a folder: from wheels alone, each checked against its hash, and byte-compiled."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from trtbuild.errors import InputError
+from trtbuild.sources.base import redact
+from trtbuild.toolchains import installer, shim
+from trtbuild.toolchains.installer import Installer
+from trtbuild.toolchains.lock import Lock, Pin, normal
+from trtbuild.toolchains.pythons import Python
+
+#: is told how many packages of how many are dealt with
+OnPackage = Callable[[int, int], None]
+
+# The installer dies with us, however we die: else it would go on to write in a folder that is swept already.
+_LAUNCH = """
+import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+_NAMES = re.compile(r"^\s*(?:Collecting|Downloading|Downloaded|Processing|Using cached|\+)\s+(\S+)")
+_TAIL = 6  # lines of the installer in an error
+_UNREACHABLE = (
+    "connection broken",
+    "Max retries",
+    "NewConnectionError",
+    "Failed to fetch",
+    "error sending request",
+    "dns error",
+    "Network connectivity is disabled",
+    "Could not connect",
+    "client error (Connect)",
+    "--no-index",
+    "No matching distribution found",
+    "no versions of",
+)
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What was installed: package -> version, and by which program."""
+
+    packages: Mapping[str, str]
+    installer: str
+
+
+def install(
+    lock: Lock, python: Python, files: Path, work: Path, on_package: OnPackage, links: Path | None = None
+) -> Installed:
+    """Install what `lock` says for `python` below the new folder `files`, with `work` for what is in between.
+
+    Wheels come from the user's indexes, or from the folder `links` alone. Raises InputError, OSError.
+    """
+    wanted = lock.wanted(python.markers)
+    shim.packages_of(files, python).mkdir(parents=True)
+    home = work / "python"
+    interpreter = shim.make(home, files, python)
+    requirements = work / f"{lock.title}.txt"
+    requirements.write_text(lock.text, encoding="utf-8")
+    chosen = Installer("pip") if links is not None else installer.choose()
+    command = chosen.install(interpreter, requirements)
+    if links is not None:
+        command += ["--no-index", "--find-links", str(links)]
+    output, status = _run(command, installer.environment(work), work, _Count(wanted, on_package))
+    if status:
+        raise _explained(lock, python, chosen, output)
+    on_package(len(wanted), len(wanted))
+    _take_over(home, files)
+    packages = {
+        normal(found.metadata["Name"]): found.version
+        for found in metadata.distributions(path=[str(shim.packages_of(files, python))])
+    }
+    if packages != {name: pin.version for name, pin in wanted.items()}:
+        odd = sorted(
+            {*packages, *wanted} - {name for name in wanted if packages.get(name) == wanted[name].version}
+        )
+        raise InputError(
+            f"{chosen.name} installed something else than the toolchain {lock.title} locks: {', '.join(odd[:5])}",
+            option="executor",
+        )
+    _compile(interpreter, files, work)
+    return Installed(packages, chosen.name)
+
+
+class _Count:
+    """Counts the packages that an installer's lines are about."""
+
+    def __init__(self, wanted: Mapping[str, Pin], on_package: OnPackage) -> None:
+        self._wanted, self._on_package = wanted, on_package
+        self._seen: set[str] = set()
+
+    def __call__(self, line: str) -> None:
+        found = _NAMES.match(line)
+        if found is None:
+            return
+        name = normal(re.split(r"[=<>!~@ -]\d|[=<>!~@]", found[1])[0])
+        if name in self._wanted and name not in self._seen:
+            self._seen.add(name)
+            self._on_package(len(self._seen) - 1, len(self._wanted))
+
+
+def _run(
+    command: list[str], environment: Mapping[str, str], work: Path, on_line: Callable[[str], None]
+) -> tuple[list[str], int]:
+    """All lines that `command` printed, and its exit status. Raises OSError."""
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=work,
+        env=dict(environment),
+        start_new_session=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    lines: list[str] = []
+    assert process.stdout is not None  # noqa: S101  # it was opened as a pipe
+    try:
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            on_line(line)
+        status = process.wait()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    finally:
+        process.stdout.close()
+    return lines, status
+
+
+def _take_over(home: Path, files: Path) -> None:
+    """Move what wheels put beside the packages (`share/`, `include/`) to them; scripts name this folder, and go."""
+    for inner in home.iterdir():
+        if inner.name not in ("bin", "pyvenv.cfg") and not inner.is_symlink():
+            inner.rename(files / inner.name)
+    shutil.rmtree(files / "bin", ignore_errors=True)
+
+
+def _compile(interpreter: Path, files: Path, work: Path) -> None:
+    """Byte-compile all. What is no Python of this release (templates, tests of errors) is left as it is."""
+    # Unchecked: the files never change, and a copy that does not keep times must not compile at each start.
+    command = [
+        str(interpreter),
+        "-I",
+        "-m",
+        "compileall",
+        "-q",
+        "-j",
+        "0",
+        "--invalidation-mode",
+        "unchecked-hash",
+    ]
+    subprocess.run(
+        [*command, str(files / "lib")],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        cwd=work,
+    )
+
+
+def _explained(lock: Lock, python: Python, chosen: Installer, output: list[str]) -> InputError:
+    text = "\n".join(output)
+    option = "executor"
+    if wrong := _other_bytes(text):
+        name, got = wrong
+        return InputError(
+            f"the index's wheel of {name} is not the one that the toolchain {lock.title} locks"
+            + (f": its sha256 is {got}" if got else ""),
+            option=option,
+            hint="use another index; who trusts these bytes makes a lock of their own: `trtbuild toolchain lock`",
+            details=list(_shown(output)),
+        )
+    if any(sign in text for sign in _UNREACHABLE):
+        hint = (
+            f"without a network: `trtbuild toolchain export {lock.title} -o FILE` where there is one, then here "
+            f"`trtbuild toolchain import FILE`; else check {chosen.name}'s index and proxy"
+        )
+    else:
+        hint = (
+            f"`{chosen.name}` says why above; executor=process takes a Python that holds the packages already"
+        )
+    return InputError(
+        f"{chosen.name} could not install the toolchain {lock.title} for Python {python.release}",
+        option=option,
+        hint=hint,
+        details=list(_shown(output)),
+    )
+
+
+def _other_bytes(text: str) -> tuple[str, str | None] | None:
+    """The package whose bytes are not the locked ones, and their sha256, in pip's words or uv's."""
+    if found := re.search(
+        r"Hash mismatch for `([^`]+)`.*?Computed:\s+sha256:([0-9a-f]{64})", text, re.DOTALL
+    ):
+        return found[1], found[2]
+    if "DO NOT MATCH THE HASHES" in text:
+        found = re.search(
+            r"HASHES.*?\n\s*(\S+?)(?: from \S+)?(?: \(from [^\n]*)?:?\n\s*Expected", text, re.DOTALL
+        )
+        got = re.search(r"Got\s+([0-9a-f]{64})", text)
+        return (found[1] if found else "a package"), (got[1] if got else None)
+    return None
+
+
+def _shown(output: list[str]) -> Iterator[str]:
+    lines = [line for line in output if line.strip()]
+    errors = [
+        line for line in lines if line.lstrip().lower().startswith(("error", "\u00d7", "caused by", "\u2570"))
+    ]
+    for line in (errors or lines)[-_TAIL:]:
+        yield f"  | {redact(line.strip())[:300]}"

@@ -1,0 +1,142 @@
+"""Which program installs, uv or pip, and how it is called: with the user's own settings, from wheels alone, by hash."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pip
+
+#: Settings that say where packages come from. Who has set up one of the two programs is asked through that one.
+_UV_SETTINGS = (
+    "UV_DEFAULT_INDEX",
+    "UV_INDEX",
+    "UV_INDEX_URL",
+    "UV_EXTRA_INDEX_URL",
+    "UV_FIND_LINKS",
+    "UV_NO_INDEX",
+    "UV_CONFIG_FILE",
+    "UV_OFFLINE",
+)
+_PIP_SETTINGS = (
+    "index-url",
+    "extra-index-url",
+    "find-links",
+    "no-index",
+    "proxy",
+    "client-cert",
+    "trusted-host",
+)
+_PIP_VARIABLES = tuple(f"PIP_{name.upper().replace('-', '_')}" for name in _PIP_SETTINGS)
+
+#: Settings that would install somewhere else, or something else.
+_DROPPED: tuple[str, ...] = (
+    "PIP_TARGET",
+    "PIP_PREFIX",
+    "PIP_ROOT",
+    "PIP_USER",
+    "PIP_REQUIREMENT",
+    "PIP_EDITABLE",
+    "PIP_PYTHON",
+)
+_DROPPED += (
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONSTARTUP",
+    "VIRTUAL_ENV",
+    "CONDA_PREFIX",
+    "UV_PROJECT_ENVIRONMENT",
+)
+_DROPPED += (
+    "UV_PYTHON",
+    "UV_TARGET",
+    "UV_PREFIX",
+    "UV_SYSTEM_PYTHON",
+    "UV_LINK_MODE",
+    "UV_NO_BINARY",
+    "PIP_NO_BINARY",
+)
+
+_RETRIES = "3"
+
+
+@dataclass(frozen=True)
+class Installer:
+    """`name` is uv or pip; `uv` its path."""
+
+    name: str
+    uv: str | None = None
+
+    def install(self, python: Path, requirements: Path) -> list[str]:
+        """The command that installs a lock for the interpreter `python`, into its own environment."""
+        wheels = ["--require-hashes", "--no-deps", "--only-binary", ":all:"]
+        if self.uv is not None:
+            # Copies: a link to uv's cache would change when that does.
+            command = [self.uv, "pip", "install", "--python", str(python), "--link-mode", "copy", *wheels]
+            return [*command, "--no-progress", "--color", "never", "--requirement", str(requirements)]
+        command = [str(python), "-P", "-m", "pip", "install", *wheels, "--no-compile", "--ignore-installed"]
+        command += ["--no-warn-script-location", "--progress-bar", "off", "--retries", _RETRIES]
+        return [*command, "--no-input", "--disable-pip-version-check", "--requirement", str(requirements)]
+
+
+def environment(scratch: Path) -> dict[str, str]:
+    """What the installer is given: all of the user's own, but for what would install elsewhere.
+
+    pip's own code is put beside the interpreter, which needs none: `scratch` gets a folder with a link to it.
+    """
+    code, temporary = scratch / "pip", scratch / "tmp"
+    for folder in (code, temporary):
+        folder.mkdir(exist_ok=True)
+    if not (code / "pip").is_symlink():
+        (code / "pip").symlink_to(Path(pip.__file__).parent)
+    kept = {name: value for name, value in os.environ.items() if name not in _DROPPED}
+    # A wheel may be larger than /tmp.
+    return {
+        **kept,
+        "TMPDIR": str(temporary),
+        "PYTHONPATH": str(code),
+        "PIP_USER": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def choose(environ: Mapping[str, str] | None = None) -> Installer:
+    """uv where it is there, unless the user has told pip alone where packages come from."""
+    found = find_uv()
+    if found is None:
+        return Installer("pip")
+    settings = os.environ if environ is None else environ
+    if not _uv_is_set_up(settings) and _pip_is_set_up(settings):
+        return Installer("pip")
+    return Installer("uv", found)
+
+
+def find_uv() -> str | None:
+    """uv beside this Python (the extra `uv`), else on PATH."""
+    return shutil.which("uv", path=sysconfig.get_path("scripts")) or shutil.which("uv")
+
+
+def _uv_is_set_up(environ: Mapping[str, str]) -> bool:
+    config = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    files = (config / "uv" / "uv.toml", Path("/etc/uv/uv.toml"))
+    return any(environ.get(name) for name in _UV_SETTINGS) or any(file.is_file() for file in files)
+
+
+def _pip_is_set_up(environ: Mapping[str, str]) -> bool:
+    if any(environ.get(name) for name in _PIP_VARIABLES):
+        return True
+    listed = subprocess.run(
+        [sys.executable, "-P", "-m", "pip", "config", "list", "--disable-pip-version-check"],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    names = {line.partition("=")[0].rpartition(".")[2] for line in listed.stdout.splitlines()}
+    return not names.isdisjoint(_PIP_SETTINGS)

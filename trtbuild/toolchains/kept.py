@@ -1,0 +1,133 @@
+"""A toolchain's environments in the store: found, made once however many ask, and used through a Python here."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from trtbuild.errors import InputError
+from trtbuild.toolchains import shim
+from trtbuild.toolchains.install import Installed, install
+from trtbuild.toolchains.lock import Lock
+from trtbuild.toolchains.pythons import Python
+from trtstore import Holder, Store
+from trtstore.environments import Environment, Environments
+from trtstore.words import seconds, size
+
+
+class Watcher(Protocol):
+    """Is told what happens."""
+
+    def step_started(self, name: str) -> None: ...
+    def progress(self, what: str, done: int, total: int, unit: str) -> None: ...
+    def note(self, words: str) -> None: ...
+    def waiting(self, words: str) -> None: ...
+
+
+def name_of(lock: Lock, python: Python) -> str:
+    """Of the environment: two Pythons, machines or C libraries that share a store do not share one."""
+    machine = "" if python.machine in python.abi else f"-{python.machine}"
+    return f"{lock.digest}-{python.abi}{machine}"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The environments of one store."""
+
+    store: Store
+    watcher: Watcher
+
+    @property
+    def environments(self) -> Environments:
+        return Environments(self.store.layout)
+
+    def find(self, lock: Lock, python: Python) -> Environment | None:
+        """Raises StoreFailure."""
+        return self.environments.find(name_of(lock, python))
+
+    def ensure(self, lock: Lock, python: Python, links: Path | None = None) -> Environment:
+        """The environment, installed where it is not there: from the user's indexes, or from the wheels in `links`.
+
+        Raises InputError where it cannot be installed, StoreFailure.
+        """
+        found = self.find(lock, python)
+        if found is not None:
+            return found
+        check(lock, python)
+        name = name_of(lock, python)
+        who = f"the toolchain {lock.title}, process {os.getpid()}"
+        with self.environments.making(name, who=who, on_wait=self._waiting) as work:
+            found = self.find(lock, python)  # the one before may have made it
+            return found or self._make(name, lock, python, work, links)
+
+    def _make(self, name: str, lock: Lock, python: Python, work: Path, links: Path | None) -> Environment:
+        what = f"installing the toolchain {lock.title}"
+        download = lock.downloads.get((python.tag, python.machine))
+        fetched = f", {size(download.bytes)} to fetch" if download and links is None else ""
+        self.watcher.step_started(what + fetched)
+        started = time.monotonic()
+        done: Installed = install(
+            lock,
+            python,
+            work / "files",
+            work,
+            lambda count, total: self.watcher.progress("packages", count, total, "packages"),
+            links,
+        )
+        took = time.monotonic() - started
+        about = {
+            "title": lock.title,
+            "lock": lock.digest,
+            "python": python.release,
+            "packages": dict(sorted(done.packages.items())),
+            "installer": done.installer,
+            "seconds": round(took, 3),
+        }
+        made = self.environments.keep(name, work / "files", about)
+        took = time.monotonic() - started
+        self.watcher.note(
+            f"toolchain {lock.title}  installed by {done.installer}  {seconds(took)}  {size(made.bytes)}  "
+            f"{len(done.packages)} packages"
+        )
+        return made
+
+    def _waiting(self, holder: Holder) -> None:
+        self.watcher.waiting(f"waiting for {holder.who}, {time.time() - holder.started:.0f} s so far")
+
+    @contextmanager
+    def using(self, lock: Lock, python: Python, spare: Path) -> Iterator[Path]:
+        """The interpreter of the environment, which nobody removes before the end. `spare` is an own folder.
+
+        Raises as `ensure`.
+        """
+        while True:
+            self.ensure(lock, python)
+            with self.environments.using(name_of(lock, python)) as found:
+                if found is not None:  # else it was removed in between
+                    yield shim.ensure(found.local, found.content, python, spare)
+                    return
+
+
+def check(lock: Lock, python: Python) -> None:
+    """Raises InputError where the lock says that it has no wheels for this Python."""
+    if not lock.downloads or (python.tag, python.machine) in lock.downloads:
+        return
+    here = sorted(tag for tag, machine in lock.downloads if machine == python.machine)
+    names = ", ".join(f"3.{tag.removeprefix('cp3')}" for tag in sorted(here, key=lambda tag: int(tag[3:])))
+    if not names:
+        machines = ", ".join(sorted({machine for _, machine in lock.downloads}))
+        raise InputError(
+            f"the toolchain {lock.title} has wheels for {machines}, and this machine is {python.machine}",
+            option="executor",
+            hint="a lock of your own may have more: `trtbuild toolchain lock`, then compiler.locks",
+        )
+    raise InputError(
+        f"the toolchain {lock.title} has wheels for Python {names}, and {python.path} is {python.release}",
+        option="executor.python",
+        hint="name one of those: executor.python=/path/to/python3.12",
+    )

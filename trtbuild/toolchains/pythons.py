@@ -1,0 +1,66 @@
+"""A Python that a toolchain is installed for: the one that runs trtbuild, or another one that a user names."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from trtbuild.errors import InputError
+from trtbuild.toolchains import ask
+
+LEAST = (3, 11)  # what trtbuild's own code needs
+
+
+@dataclass(frozen=True)
+class Python:
+    """`path` is as it was named; `base` is the interpreter below a virtual environment, `abi` as of its extensions."""
+
+    path: str
+    base: str
+    tag: str  # cp311
+    abi: str  # cpython-311-x86_64-linux-gnu
+    markers: Mapping[str, str]
+    versions: Mapping[str, str]  # of the packages that were asked for and are there
+
+    @property
+    def release(self) -> str:
+        """3.11.7"""
+        return self.markers["python_full_version"]
+
+    @property
+    def machine(self) -> str:
+        """x86_64"""
+        return self.markers["platform_machine"]
+
+
+def python(path: str | None, names: Iterable[str] = ()) -> Python:
+    """The Python at `path`, or (None) the one at hand, which no process is started for. Raises InputError."""
+    return _asked(path or sys.executable, tuple(sorted(set(names))))
+
+
+@cache
+def _asked(at: str, asked: tuple[str, ...]) -> Python:
+    if at == sys.executable:
+        found = ask.answer(list(asked))
+    else:
+        try:
+            done = subprocess.run(
+                [at, "-P", ask.__file__, *asked], capture_output=True, check=True, timeout=60, text=True
+            )
+            found = json.loads(done.stdout)
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
+            raise InputError(
+                f"{at} does not answer as a Python 3.11 or later: {type(error).__name__}",
+                option="executor.python",
+            ) from None
+    made = Python(path=at, **found)  # type: ignore[arg-type]  # as `ask` says
+    if tuple(int(part) for part in made.markers["python_version"].split(".")) < LEAST:
+        raise InputError(
+            f"{at} is Python {made.release}, and trtbuild's workers need 3.11 or later",
+            option="executor.python",
+        )
+    return made
