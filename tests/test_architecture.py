@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
+
+from tests import test_key
+from trtbuild import plan
+from trtbuild.toolchains import shipped
 
 ROOT = Path(__file__).parents[1]
 CODE = sorted([*(ROOT / "trtbuild").rglob("*.py"), *(ROOT / "store" / "trtstore").rglob("*.py")])
@@ -18,7 +23,7 @@ CODE = sorted([*(ROOT / "trtbuild").rglob("*.py"), *(ROOT / "store" / "trtstore"
 #: Who may import whom, from the bottom up: a module may import those of its own line and of lines above it.
 LAYERS = [
     {"trtbuild.errors", "trtbuild.stores", "trtbuild.unkeyed"},
-    {"trtbuild.worker", "trtbuild.targets", "trtbuild.sources", "trtbuild.executors"},
+    {"trtbuild.worker", "trtbuild.targets", "trtbuild.sources", "trtbuild.executors", "trtbuild.toolchains"},
     {"trtbuild.recipe", "trtbuild.schema"},
     {"trtbuild.key"},
     {"trtbuild.networks"},
@@ -120,15 +125,71 @@ def test_the_store_starts_without_hydra() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_extra_pins_what_the_yaml_pins() -> None:
+#: The extra that brings what a toolchain's lock chooses, for who wants one environment; with those that it adds to.
+EXTRAS = {"network": ["onnxruntime"], "onnxruntime": ["onnxruntime"], "genai": ["onnxruntime", "genai"]}
+
+
+def test_the_extras_pin_what_the_locks_choose() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    conf = yaml.safe_load((ROOT / "conf" / "compiler" / "onnxruntime.yaml").read_text())
-    pinned = {**conf["packages"], "onnxruntime": conf["version"]}
-    for extra in ("onnxruntime", "genai"):
-        for requirement in extras[extra]:
-            name, exact, version = requirement.partition("==")
-            assert exact, f"{requirement} in the extra {extra} is not exact"
-            assert pinned[name] == version, (
-                f"{name} differs between the extra {extra} and conf/compiler/onnxruntime.yaml"
+    assert set(EXTRAS) == set(shipped.names())
+    chosen: set[str] = set()
+    for toolchain, names in EXTRAS.items():
+        pins = dict(r.split("==") for name in names for r in extras[name])
+        lock = shipped.shipped(toolchain)
+        assert lock.title == toolchain
+        assert lock.versions == {name: pins[name] for name in lock.chosen}, toolchain
+        chosen |= set(lock.chosen)
+    assert chosen == {r.partition("==")[0] for extra in ("onnxruntime", "genai") for r in extras[extra]}
+
+
+def test_a_lock_chooses_what_its_pins_say() -> None:
+    for name in shipped.names():
+        lines = (shipped.FOLDER / f"{name}.in").read_text().splitlines()
+        pins = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+        assert shipped.shipped(name).versions == dict(sorted(pins.items())), name
+
+
+def test_steps_run_in_what_their_toolchain_chooses() -> None:
+    """The versions that a key holds where no lock has them are of the packages that the lock chooses."""
+    for frontend, network in (("native", "network"), ("genai", "genai")):
+        for recipe in (test_key.RECIPE, test_key.replaced(tools=test_key.LOOSE)):
+            steps = plan.plan(dataclasses.replace(recipe, frontend=frontend)).steps
+            for step, toolchain in zip(steps, (network, "onnxruntime"), strict=True):
+                if step.step.lock is None:
+                    assert tuple(step.toolchain) == shipped.shipped(toolchain).chosen
+                else:
+                    assert step.step.lock.title == toolchain
+
+
+#: The modules that `python -m` runs in a toolchain.
+WORKERS = sorted(
+    path
+    for path in CODE
+    if path.name == "__main__.py" or 'serve("' in path.read_text()
+    if "targets" not in path.parts and "trtbuild" in path.parts
+)
+
+
+def test_a_worker_imports_its_toolchain_and_nothing_else() -> None:
+    """The modules that workers load, whatever they import: the standard library, light modules, what locks hold."""
+    allowed = {name.replace("-", "_") for lock in shipped.names() for name in shipped.shipped(lock).packages}
+    allowed |= {*sys.stdlib_module_names, "google"}
+    todo, seen = {module_name(path).removesuffix(".__main__") for path in WORKERS}, set()
+    files = {module_name(path): path for path in CODE}
+    todo |= {name + ".__main__" for name in todo if name + ".__main__" in files}
+    todo |= {target for path in WORKERS for target in re.findall(r'serve\("([\w.]+):', path.read_text())}
+    assert len(todo) >= 6
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        parents = {name.rsplit(".", count)[0] for count in range(1, name.count(".") + 1)}
+        found = imports(files[name]) if name in files else set()
+        ours = {each for each in found if each.split(".")[0] == "trtbuild"}
+        for each in found - ours:
+            assert each.split(".")[0] in allowed, (
+                f"a worker that loads {name} needs {each}, which no toolchain has"
             )
-    assert set(pinned) == {r.partition("==")[0] for extra in ("onnxruntime", "genai") for r in extras[extra]}
+        for each in (*ours, *parents):
+            todo |= {each if each in files else each.rpartition(".")[0]} - seen
+    assert "trtbuild.networks.build" in seen
+    assert not seen & {"trtbuild.recipe", "trtbuild.schema", "trtbuild.targets", "trtbuild.session"}

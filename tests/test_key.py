@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import MappingProxyType
 
 import pytest
 
@@ -10,6 +11,7 @@ from trtbuild import plan
 from trtbuild.key import Step, explain, key_of
 from trtbuild.recipe import Model, Profile, Quant, Recipe, Tools, frozen
 from trtbuild.targets import Target
+from trtbuild.toolchains.lock import Lock, Pin
 
 MODEL = Model(
     identity="ab" * 32,
@@ -21,6 +23,20 @@ MODEL = Model(
     dtype="auto",
 )
 QUANT = Quant("int8", "int8", "none", "rtn", None, None, True, "auto")
+
+
+def lock(title: str, **versions: str) -> Lock:
+    """Made up, so that a lock that ships can change and the golden keys stay."""
+    named = {name.replace("_", "-"): version for name, version in versions.items()}
+    pins = tuple(Pin(name, version, None, ("ef" * 32,)) for name, version in sorted(named.items()))
+    return Lock(title, pins, tuple(sorted(named)))
+
+
+LOCKS = {
+    "network": lock("network", gguf="0.19.0", numpy="2.4.6", onnx="1.23.1", safetensors="0.8.0"),
+    "onnxruntime": lock("onnxruntime", onnxruntime="1.32.0", onnxruntime_genai="0.18.0", numpy="2.4.6"),
+    "genai": lock("genai", onnxruntime_genai="0.18.0", torch="2.13.0"),
+}
 TOOLS = Tools(
     "onnxruntime",
     frozen(
@@ -37,7 +53,9 @@ TOOLS = Tools(
         }
     ),
     frozen({"compiler.accuracy_level": 4, "compiler.optimization": "all"}),
+    MappingProxyType(LOCKS),
 )
+LOOSE = dataclasses.replace(TOOLS, locks={})  # versions that no lock has
 TARGET = Target(name="cpu", kind="cpu", arch="x86_64", level="x86_64_v3", microarchitecture="haswell")
 RECIPE = Recipe(MODEL, QUANT, TARGET, Profile(None, None, None, None), 1, 1, "native", TOOLS)
 
@@ -53,8 +71,12 @@ def replaced(**changes: object) -> Recipe:
 def test_golden_keys() -> None:
     """These change only with a new schema or step version, and then every engine is built anew."""
     assert keys(RECIPE) == {
-        "network": "6b70ac8410a1d3aa93c9fd81734193d6288f3bc49c6ecc4c524e29bcb7a8cbd7",
-        "engine": "977318c615bae654d76ebbc2ba0959e75c877935c0d31005b243fdcbf32c508b",
+        "network": "d7738b7cc5cc1dc51578fc5ab24289a09b005d51d4697e5baee39bfe60270120",
+        "engine": "be6b9440bf2572c97fe420cb828231b15b9eb4b0b1b70bd838fdbaa8f9052c68",
+    }
+    assert keys(replaced(tools=LOOSE)) == {
+        "network": "7298b41152db01d9f36e8e2c41d54971fd3ada7e9bff0fe97473c6257542ac76",
+        "engine": "033b2442b73302db92d61f59ec2ed06bada554007c236c5f8a9658dd6ddfe45e",
     }
 
 
@@ -69,22 +91,48 @@ CHANGES = {
     "profile.max_seq_len": (replaced(profile=Profile(None, None, 64, None)), {"engine"}),
     "target.arch": (replaced(target=dataclasses.replace(TARGET, arch="aarch64")), {"engine"}),
     **{
-        f"toolchain.{name}": (
-            replaced(tools=dataclasses.replace(TOOLS, packages=frozen({**TOOLS.packages, name: "9.9.9"}))),
+        f"the lock of {name}": (
+            replaced(
+                tools=dataclasses.replace(
+                    TOOLS, locks={**LOCKS, name: lock(name, numpy="9.9.9", onnxruntime="1.32.0")}
+                )
+            ),
             changed,
         )
         for name, changed in {
-            "onnx": {"network", "engine"},
-            "gguf": {"network", "engine"},
-            "safetensors": {"network", "engine"},
-            "numpy": {"network", "engine"},
+            "network": {"network", "engine"},
             "onnxruntime": {"engine"},
-            "onnxruntime-genai": {"engine"},
-            "torch": set(),  # only the genai front end reads these
-            "transformers": set(),
-            "onnx-ir": set(),
+            "genai": set(),  # only the genai front end runs in it
         }.items()
     },
+    "another wheel of the same version": (
+        replaced(
+            tools=dataclasses.replace(
+                TOOLS,
+                locks={
+                    **LOCKS,
+                    "onnxruntime": dataclasses.replace(
+                        LOCKS["onnxruntime"],
+                        pins=(Pin("numpy", "2.4.6", None, ("ee" * 32,)), *LOCKS["onnxruntime"].pins[1:]),
+                    ),
+                },
+            )
+        ),
+        {"engine"},
+    ),
+    "what a lock says for people": (
+        replaced(
+            tools=dataclasses.replace(
+                TOOLS,
+                locks={
+                    name: dataclasses.replace(found, title="other", indexes=("--find-links /x",), chosen=())
+                    for name, found in LOCKS.items()
+                },
+            )
+        ),
+        set(),
+    ),
+    "versions without a lock": (replaced(tools=LOOSE), {"network", "engine"}),
     **{
         option: (
             replaced(tools=dataclasses.replace(TOOLS, options=frozen({**TOOLS.options, option: value}))),
@@ -109,6 +157,26 @@ CHANGES = {
 def test_what_a_change_does_to_each_step(name: str) -> None:
     recipe, expected = CHANGES[name]
     before, after = keys(RECIPE), keys(recipe)
+    assert {step for step in before if before[step] != after[step]} == expected
+
+
+@pytest.mark.parametrize(
+    ("package", "expected"),
+    {
+        "onnx": {"network", "engine"},
+        "gguf": {"network", "engine"},
+        "safetensors": {"network", "engine"},
+        "numpy": {"network", "engine"},
+        "onnxruntime": {"engine"},
+        "onnxruntime-genai": {"engine"},
+        "torch": set(),  # only the genai front end reads these
+        "transformers": set(),
+        "onnx-ir": set(),
+    }.items(),
+)
+def test_versions_that_no_lock_has_are_in_the_key_themselves(package: str, expected: set[str]) -> None:
+    other = dataclasses.replace(LOOSE, packages=frozen({**LOOSE.packages, package: "9.9.9"}))
+    before, after = keys(replaced(tools=LOOSE)), keys(replaced(tools=other))
     assert {step for step in before if before[step] != after[step]} == expected
 
 

@@ -6,6 +6,7 @@ A new option or fact that is in neither list fails here, and so does one that is
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support import tiny
-from tests.test_key import RECIPE
+from tests.test_key import LOOSE, RECIPE
 from trtbuild import compose, schema, unkeyed
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import InputError
@@ -23,6 +24,7 @@ from trtbuild.resolve import resolve
 from trtstore import Index, hash_files
 
 DOCS = Path(__file__).parents[1] / "docs"
+CONF = Path(__file__).parents[1] / "conf"
 
 #: Words that make an option of this compiler matter.
 BASE: Mapping[str, tuple[str, ...]] = {"onnxruntime": ("quant=int4", "target=cpu_x86_64_v3")}
@@ -60,6 +62,7 @@ OTHER: Mapping[str, tuple[str, ...]] = {
     "compiler.name": ("another",),
     "compiler.version": ("9.9.9",),
     "compiler.packages": ("{numpy: 9.9.9}",),
+    "compiler.locks": (f"{{onnxruntime: '{CONF / 'toolchain' / 'genai.txt'}'}}",),
     "compiler.accuracy_level": ("1",),
     "executor.name": ("process",),
     "executor.python": ("/usr/bin/python3",),
@@ -196,6 +199,10 @@ ANOTHER: Mapping[str, Any] = {
     "compiler.accuracy_level": 1,
     "compiler.optimization": "basic",
     "driver_policy": "exact",
+    "lock.pins": (),
+    "lock.chosen": ("numpy",),
+    "lock.indexes": ("--find-links /elsewhere",),
+    "lock.downloads": {},
 }
 
 QUANT = Quant("int4", "int4", "none", "rtn", None, None, True, "auto")
@@ -207,7 +214,7 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
     if dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
             yield from leaves(getattr(value, field.name), (*path, field.name))
-    elif isinstance(value, Mapping) and path[:1] == ("tools",):
+    elif isinstance(value, Mapping) and path[:1] == ("tools",) and len(path) == 2:
         for key in value:
             yield from leaves(value[key], (*path, key))
     else:
@@ -226,6 +233,8 @@ def changed(value: Any, path: tuple[str, ...], new: Any) -> Any:
 def name_of(path: tuple[str, ...]) -> str:
     if path[:2] == ("tools", "packages"):
         return f"toolchain.{path[2]}"
+    if path[:2] == ("tools", "locks"):
+        return f"lock.{path[2]}.{path[3]}"
     if path[:2] == ("tools", "options"):
         return path[2]
     if path[:2] == ("target", "gpu"):
@@ -233,7 +242,13 @@ def name_of(path: tuple[str, ...]) -> str:
     return NAMES.get(".".join(path), ".".join(path))
 
 
+def plain(name: str) -> str:
+    """The lists know a fact of a lock without its toolchain."""
+    return re.sub(r"^lock\.[^.]+\.", "lock.", name)
+
+
 def another(name: str, value: Any) -> Any:
+    name = plain(name)
     if name in ANOTHER:
         return ANOTHER[name]
     if isinstance(value, bool):
@@ -251,7 +266,9 @@ def test_every_compiler_is_looked_at() -> None:
 @pytest.mark.parametrize(("compiler", "name"), FACTS)
 def test_each_fact_changes_the_key_or_is_listed(compiler: str, name: str) -> None:
     recipes = [RECIPES[compiler]]
-    if name.startswith("toolchain."):  # a package is read by one front end or by both
+    if name.startswith("toolchain."):  # versions are read where no lock has them
+        recipes = [dataclasses.replace(recipes[0], tools=LOOSE)]
+    if name.startswith(("toolchain.", "lock.")):  # tools are read by one front end or by both
         recipes.append(dataclasses.replace(recipes[0], frontend="genai"))
     differs = []
     for recipe in recipes:
@@ -266,7 +283,7 @@ def test_each_fact_changes_the_key_or_is_listed(compiler: str, name: str) -> Non
             differs.append(None)
         else:
             differs.append(before != after)
-    listed = name in unkeyed.FACTS or name in COMPILERS[compiler].unread
+    listed = plain(name) in unkeyed.FACTS or name in COMPILERS[compiler].unread
     if listed:
         assert True not in differs, f"{name} is listed, and changes the key"
     else:
@@ -281,7 +298,7 @@ def test_the_lists_name_what_there_is() -> None:
     for listed in (unkeyed.OPTIONS, *(compiler.unread for compiler in COMPILERS.values())):
         for name in listed:
             assert name.removesuffix(".*") in known, name
-    facts = {name for _, name in FACTS} | {"target.gpus"}
+    facts = {plain(name) for _, name in FACTS} | {"target.gpus"}
     assert set(unkeyed.FACTS) <= facts
 
 

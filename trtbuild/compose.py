@@ -25,6 +25,8 @@ CONF = "pkg://trtbuild.conf"
 _TEXT = ("prompt", "check.prompt")
 # Hydra reads 550.120 as a number, and a number loses its last 0.
 _RELEASES = ("target.driver", "target.cuda", "target.compute_capability", "fleet.driver", "fleet.cuda")
+# These hold names that are the user's own: Hydra calls that adding, and wants a +.
+_MAPPINGS = re.compile(r"compiler\.(packages|locks)(\.[^=]+)?")
 _PATHS = ("out", "store.root", "model.source", "model.revision", "executor.python")
 
 _RERUN = "--experimental-rerun"  # Hydra would unpickle the file that it names
@@ -75,6 +77,8 @@ def _quoted(arg: str, sweeping: bool) -> str:
     name, eq, value = arg.partition("=")
     if name in _RELEASES and re.fullmatch(r"[\d.,]+", value):
         return f"{name}={','.join(repr(each) for each in value.split(','))}"
+    if eq and _MAPPINGS.fullmatch(name):
+        return f"++{arg}"
     free = name in _TEXT or (name in _PATHS and not sweeping)
     if not (eq and free) or value[:1] in ("'", '"') or value in ("", "null"):
         return arg

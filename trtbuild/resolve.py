@@ -270,11 +270,22 @@ def _locks(conf: schema.CompilerConf, compiler: Compiler) -> dict[str, Lock]:
                 hint=f"there are: {', '.join(compiler.toolchains)}",
             )
     return {
-        name: lock.read(Path(conf.locks[name]).expanduser(), f"compiler.locks.{name}")
-        if name in conf.locks
-        else shipped.shipped(name)
+        name: _own_lock(name, conf.locks[name]) if name in conf.locks else shipped.shipped(name)
         for name in compiler.toolchains
     }
+
+
+def _own_lock(name: str, path: str) -> Lock:
+    option = f"compiler.locks.{name}"
+    found = lock.read(Path(path).expanduser(), option)
+    lacking = [package for package in shipped.shipped(name).chosen if package not in found.packages]
+    if lacking:
+        raise InputError(
+            f"{path} does not lock {', '.join(lacking)}, which the toolchain {name} is made for",
+            option=option,
+            hint=f"`trtbuild toolchain ls {name}` shows what it holds; add them to the pins, and lock those again",
+        )
+    return found
 
 
 def _installed(config: schema.Config, compiler: Compiler, names: list[str]) -> dict[str, str]:

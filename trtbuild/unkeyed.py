@@ -51,6 +51,10 @@ FACTS: Mapping[str, str] = {
     "target.gpus": OPTIONS["target.gpus"],
     "target.microarchitecture": "compilers know generic levels: target.level is what they may read",
     "driver_policy": OPTIONS["key.driver"],
+    "lock.title": "a word for people",
+    "lock.chosen": "are among the lock's packages: it says which of them executor=auto looks at",
+    "lock.indexes": "where wheels are taken from: their sha256 are in the key",
+    "lock.downloads": "words for people",
 }
 
 
