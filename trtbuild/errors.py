@@ -23,6 +23,12 @@ class TrtbuildError(Exception):
         self.hint = hint
         self.details = tuple(details)
 
+    def lines(self) -> list[str]:
+        """What a user reads: the error, its details, and the hint."""
+        option = f"{self.option}: " if self.option else ""
+        said = [f"error: {option}{self.message}", *(f"  {line}" for line in self.details)]
+        return [*said, f"hint: {self.hint}"] if self.hint else said
+
 
 class InputError(TrtbuildError):
     """The config, or a file that it names, is wrong: nothing was built."""

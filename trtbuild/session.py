@@ -21,7 +21,7 @@ from trtbuild.key import TOOL
 from trtbuild.plan import Planned
 from trtbuild.sources import Source
 from trtbuild.toolchains import pythons
-from trtbuild.toolchains.kept import Kept
+from trtbuild.toolchains.kept import Kept, chosen, holds
 from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
 from trtbuild.worker import matches
@@ -260,16 +260,3 @@ class Session:
         compiler = COMPILERS[self.config.compiler.name]
         genai = any(name.startswith(("torch ", "transformers ", "onnx-ir ")) for name in missing)
         return f"{compiler.extra},genai" if genai else compiler.extra
-
-
-def chosen(lock: Lock, python: Python) -> dict[str, str]:
-    """package -> version that `lock` wants of `python`, of the packages that bytes depend on."""
-    wanted = lock.wanted(python.markers)
-    return {name: wanted[name].version for name in lock.chosen if name in wanted}
-
-
-def holds(python: Python, lock: Lock) -> bool:
-    """Whether the packages that bytes depend on are there in just the locked versions."""
-    return all(
-        matches(python.versions.get(name, ""), version) for name, version in chosen(lock, python).items()
-    )

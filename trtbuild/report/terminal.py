@@ -180,14 +180,8 @@ def watcher(answers: TextIO | None) -> Plain | Live:
     return Live(answers) if sys.stderr.isatty() else Plain(sys.stderr, answers)
 
 
-def error_lines(error: TrtbuildError) -> list[str]:
-    option = f"{error.option}: " if error.option else ""
-    lines = [f"error: {option}{error.message}", *(f"  {line}" for line in error.details)]
-    return [*lines, f"hint: {error.hint}"] if error.hint else lines
-
-
 def print_error(error: TrtbuildError) -> None:
-    for line in error_lines(error):
+    for line in error.lines():
         print(line, file=sys.stderr, flush=True)
 
 

@@ -97,6 +97,20 @@ def install(
     return Installed(packages, chosen.name)
 
 
+def download(lock: Lock, python: Python, wheels: Path, work: Path, on_package: OnPackage) -> None:
+    """Fetch the wheels that `lock` says for `python` into the folder `wheels`. Raises InputError, OSError."""
+    wanted = lock.wanted(python.markers)
+    files = work / "files"
+    shim.packages_of(files, python).mkdir(parents=True)
+    interpreter = shim.make(work / "python", files, python)
+    requirements = work / f"{lock.title}.txt"
+    requirements.write_text(lock.text, encoding="utf-8")
+    command = installer.download(interpreter, requirements, wheels)
+    output, status = _run(command, installer.environment(work), work, _Count(wanted, on_package))
+    if status:
+        raise _explained(lock, python, Installer("pip"), output)
+
+
 class _Count:
     """Counts the packages that an installer's lines are about."""
 

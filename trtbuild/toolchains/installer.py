@@ -85,6 +85,23 @@ class Installer:
         return [*command, "--no-input", "--disable-pip-version-check", "--requirement", str(requirements)]
 
 
+def download(python: Path, requirements: Path, wheels: Path) -> list[str]:
+    """The command that fetches the wheels of a lock for the interpreter `python`. uv has none, so it is pip's."""
+    command = [
+        str(python),
+        "-P",
+        "-m",
+        "pip",
+        "download",
+        "--require-hashes",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+    ]
+    command += ["--progress-bar", "off", "--retries", _RETRIES, "--no-input", "--disable-pip-version-check"]
+    return [*command, "--dest", str(wheels), "--requirement", str(requirements)]
+
+
 def environment(scratch: Path) -> dict[str, str]:
     """What the installer is given: all of the user's own, but for what would install elsewhere.
 
@@ -102,7 +119,7 @@ def environment(scratch: Path) -> dict[str, str]:
         "TMPDIR": str(temporary),
         "PYTHONPATH": str(code),
         "PIP_USER": "0",
-        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
     }
 
 

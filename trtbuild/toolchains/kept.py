@@ -15,6 +15,7 @@ from trtbuild.toolchains import shim
 from trtbuild.toolchains.install import Installed, install
 from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
+from trtbuild.worker import matches
 from trtstore import Holder, Store
 from trtstore.environments import Environment, Environments
 from trtstore.words import seconds, size
@@ -130,4 +131,17 @@ def check(lock: Lock, python: Python) -> None:
         f"the toolchain {lock.title} has wheels for Python {names}, and {python.path} is {python.release}",
         option="executor.python",
         hint="name one of those: executor.python=/path/to/python3.12",
+    )
+
+
+def chosen(lock: Lock, python: Python) -> dict[str, str]:
+    """package -> version that `lock` wants of `python`, of the packages that bytes depend on."""
+    wanted = lock.wanted(python.markers)
+    return {name: wanted[name].version for name in lock.chosen if name in wanted}
+
+
+def holds(python: Python, lock: Lock) -> bool:
+    """Whether the packages that bytes depend on are there in just the locked versions."""
+    return all(
+        matches(python.versions.get(name, ""), version) for name, version in chosen(lock, python).items()
     )

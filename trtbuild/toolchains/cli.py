@@ -1,0 +1,335 @@
+"""The command `trtbuild toolchain`: see, install, check, lock and carry the environments that steps run in."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from trtbuild import stores
+from trtbuild.errors import InputError, NotInStoreError, StoreError, TrtbuildError
+from trtbuild.toolchains import bundle, kept, locking, pythons, shipped
+from trtbuild.toolchains.kept import Kept
+from trtbuild.toolchains.lock import Lock
+from trtbuild.toolchains.pythons import Python
+from trtbuild.toolchains.teller import Teller
+from trtstore import Store, StoreFailure, words
+from trtstore.environments import Environment, verify
+from trtstore.output import Output
+from trtstore.progress import Progress
+from trtstore.table import table
+
+INTERRUPTED = 130
+
+_EPILOG = """\
+NAME is a toolchain that ships with trtbuild (`trtbuild toolchain ls`), or the path of a lock.
+exit codes: 0, 1 failed, 2 bad input, 3 not installed, 4 altered, or the store refused, 130 interrupted.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the words after `trtbuild toolchain`; returns the exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    args = _parser().parse_args(sys.argv[2:] if argv is None else argv)
+    output = Output(getattr(args, "json", False))
+    try:
+        store = Store.open(stores.root(getattr(args, "store", None)))
+        code: int = args.run(_Words(args, output, Kept(store, Teller())))
+        return code
+    except TrtbuildError as error:
+        return _failed(output, error)
+    except StoreFailure as failure:
+        return _failed(output, StoreError(failure.message, option="store.root", hint=failure.hint))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+class _Words:
+    """The words of one command, and what they stand for."""
+
+    def __init__(self, args: argparse.Namespace, output: Output, found: Kept) -> None:
+        self.args, self.output, self.kept = args, output, found
+
+    def locks(self) -> list[Lock]:
+        """Those that were named, or all that ship."""
+        return [shipped.find(name) for name in self.args.names or shipped.names()]
+
+    def python(self, lock: Lock) -> Python:
+        """The Python that toolchains are asked for."""
+        return pythons.python(getattr(self.args, "python", None), lock.chosen)
+
+    def find(self, lock: Lock) -> Environment | None:
+        """Its environment, where it is installed."""
+        return self.kept.find(lock, self.python(lock))
+
+    def say(self, document: dict[str, Any], lines: Sequence[str]) -> None:
+        self.output.say(document, lines)
+
+
+def _ls(asked: _Words) -> int:
+    if asked.args.names:
+        return _show(asked)
+    rows, listed = [], []
+    known = {}
+    for lock in asked.locks():
+        found, python = asked.find(lock), asked.python(lock)
+        known[kept.name_of(lock, python)] = lock
+        here = kept.holds(python, lock)
+        fetch = lock.downloads.get((python.tag, python.machine))
+        missing = "missing" if fetch is None else f"missing, {words.size(fetch.bytes)} to fetch"
+        state = "installed" if found else "at hand" if here else missing
+        chosen = ", ".join(f"{name} {version}" for name, version in kept.chosen(lock, python).items())
+        rows.append([lock.title, lock.digest[:12], state, *_amounts(found), chosen])
+        document = {"toolchain": lock.title, "lock": lock.digest, "at_hand": here}
+        listed.append(
+            {**document, "fetch_bytes": None if fetch is None else fetch.bytes, **_installed(found)}
+        )
+    for other in asked.kept.environments.all():
+        if other.name not in known:
+            python_of = str(other.about.get("python", "another Python"))
+            rows.append([other.title, other.name[:12], f"installed ({python_of})", *_amounts(other), ""])
+            listed.append({"toolchain": other.title, "lock": other.about.get("lock"), **_installed(other)})
+    titles = ["TOOLCHAIN", "LOCK", "STATE", ">SIZE", "USED", "CHOSEN"]
+    asked.say({"toolchains": listed}, list(table(titles, rows)))
+    return 0
+
+
+def _amounts(found: Environment | None) -> list[str]:
+    return ["", ""] if found is None else [words.size(found.bytes), words.ago(time.time() - found.used)]
+
+
+def _installed(found: Environment | None) -> dict[str, Any]:
+    if found is None:
+        return {"installed": False}
+    return {
+        "installed": True,
+        "path": str(found.path),
+        "bytes": found.bytes,
+        "files": found.files,
+        "used": found.used,
+        "about": dict(found.about),
+    }
+
+
+def _show(asked: _Words) -> int:
+    rows, listed = [], []
+    for lock in asked.locks():
+        for name, pin in sorted(lock.wanted(asked.python(lock).markers).items()):
+            rows.append([lock.title, name, pin.version, "chosen" if name in lock.chosen else ""])
+            listed.append({"toolchain": lock.title, "package": name, "version": pin.version})
+    asked.say({"packages": listed}, list(table(["TOOLCHAIN", "PACKAGE", "VERSION", ""], rows)))
+    return 0
+
+
+def _install(asked: _Words) -> int:
+    done = []
+    for lock in asked.locks():
+        found = asked.kept.ensure(lock, asked.python(lock))
+        done.append({"toolchain": lock.title, "lock": lock.digest, **_installed(found)})
+    asked.say({"toolchains": done}, [str(one["path"]) for one in done])
+    return 0
+
+
+def _path(asked: _Words) -> int:
+    (lock,) = asked.locks()
+    python = asked.python(lock)
+    if asked.find(lock) is None:
+        raise NotInStoreError(
+            f"the toolchain {lock.title} is not installed for Python {python.release}",
+            hint=f"trtbuild toolchain install {asked.args.names[0]}",
+        )
+    with (
+        asked.kept.store.scratch() as spare,
+        asked.kept.using(lock, python, spare) as interpreter,
+    ):
+        asked.say({"toolchain": lock.title, "python": str(interpreter)}, [str(interpreter)])
+    return 0
+
+
+def _verify(asked: _Words) -> int:
+    there = asked.kept.environments.all()
+    if asked.args.names:
+        digests = {lock.digest: lock.title for lock in asked.locks()}
+        there = [one for one in there if one.about.get("lock") in digests]
+        absent = digests.keys() - {str(one.about.get("lock")) for one in there}
+        if absent:
+            raise NotInStoreError(f"not installed: {', '.join(sorted(digests[each] for each in absent))}")
+    progress = Progress("verifying", sum(one.bytes for one in there))
+    wrong = [(one, verify(one, progress.add)) for one in there]
+    progress.close()
+    lines = []
+    for one, troubles in wrong:
+        lines += [f"altered  {one.title} in {one.path}: {trouble}" for trouble in troubles]
+        if troubles:
+            lines.append(f"         trtbuild toolchain rm {one.title}: the next use installs it anew")
+        else:
+            lines.append(f"whole    {one.title}, {one.files} files, {words.size(one.bytes)}")
+    document = [
+        {"toolchain": one.title, "path": str(one.path), "altered": troubles} for one, troubles in wrong
+    ]
+    asked.say({"toolchains": document}, lines or ["no toolchain is installed"])
+    return StoreError.exit_code if any(troubles for _, troubles in wrong) else 0
+
+
+def _rm(asked: _Words) -> int:
+    if not asked.args.names and not asked.args.all:
+        raise InputError("nothing was named", hint="name toolchains, or --all")
+    there = asked.kept.environments.all()
+    if asked.args.names:
+        # A lock by its name or path, or the first digits of one that is installed.
+        prefixes = [name for name in asked.args.names if _is_digits(name)]
+        digests = {shipped.find(name).digest for name in asked.args.names if not _is_digits(name)}
+        there = [
+            one
+            for one in there
+            if one.about.get("lock") in digests or one.name.startswith(tuple(prefixes) or "/")
+        ]
+        if not there:
+            raise NotInStoreError(f"not installed: {', '.join(asked.args.names)}")
+    for one in there:
+        asked.kept.environments.remove(one.name)
+    asked.say(
+        {"removed": [one.name for one in there]},
+        [f"removed {one.title} {one.name[:12]}, {words.size(one.bytes)}" for one in there],
+    )
+    return 0
+
+
+def _is_digits(name: str) -> bool:
+    return len(name) >= 4 and set(name) <= set("0123456789abcdef") and name not in shipped.names()
+
+
+def _lock(asked: _Words) -> int:
+    done = []
+    for name in asked.args.names:
+        shipping = name in shipped.names() or (shipped.FOLDER / f"{name}.in").is_file()
+        pins = shipped.FOLDER / f"{name}.in" if shipping else Path(name)
+        if (
+            shipping
+            and asked.args.output is None
+            and not (shipped.FOLDER.parents[1] / "pyproject.toml").is_file()
+        ):
+            raise InputError(
+                f"{name} ships with trtbuild: its lock is not altered here", hint="write one: -o FILE.txt"
+            )
+        target = Path(asked.args.output) if asked.args.output else pins.with_suffix(".txt")
+        made = locking.make(pins, target if target.is_file() else None, asked.args.upgrade)
+        try:
+            target.write_text(made.text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{target} cannot be written: {error.strerror}", option="--output") from None
+        done.append((target, made))
+    asked.say(
+        {
+            "locks": [
+                {"file": str(file), "lock": made.digest, "packages": made.packages} for file, made in done
+            ]
+        },
+        [f"{file}  {made.digest[:12]}  {len(made.packages)} packages" for file, made in done],
+    )
+    return 0
+
+
+def _export(asked: _Words) -> int:
+    locks, teller = asked.locks(), asked.kept.watcher
+    file = Path(asked.args.output)
+    if not file.absolute().parent.is_dir():
+        raise InputError(f"there is no folder {file.absolute().parent}", option="--output")
+    with asked.kept.store.scratch() as work:
+        python = asked.python(locks[0])
+        for lock in locks:
+            kept.check(lock, python)
+        teller.step_started(f"fetching the wheels of {', '.join(lock.title for lock in locks)}")
+        count = bundle.write(
+            locks, python, file, work, lambda done, total: teller.progress("wheels", done, total, "wheels")
+        )
+    size = file.stat().st_size
+    asked.say(
+        {"file": str(file), "locks": [lock.digest for lock in locks], "wheels": count, "bytes": size},
+        [
+            f"wrote {count} wheels ({words.size(size)}) for Python {python.release} on {python.machine} to {file}"
+        ],
+    )
+    return 0
+
+
+def _import(asked: _Words) -> int:
+    done = []
+    with asked.kept.store.scratch() as work:
+        taken = bundle.read(Path(asked.args.file), work)
+        for lock in taken.locks:
+            found = asked.kept.ensure(lock, asked.python(lock), taken.wheels)
+            done.append({"toolchain": lock.title, "lock": lock.digest, **_installed(found)})
+    asked.say({"toolchains": done}, [str(one["path"]) for one in done])
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line in the words of the other errors, in place of the usage and the message."""
+        print(f"error: {message}\nhint: `{self.prog} --help`", file=sys.stderr)
+        raise SystemExit(InputError.exit_code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = _Parser(add_help=False)
+    common.add_argument("--store", metavar="PATH", default=argparse.SUPPRESS, help="the store's root folder")
+    common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON document")
+    parser = _Parser(
+        prog="trtbuild toolchain",
+        description=__doc__,
+        epilog=_EPILOG,
+        parents=[common],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(
+        name: str, run: Callable[[_Words], int], about: str, names: str | None, *, python: bool = True
+    ) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=about, description=about, parents=[common])
+        made.set_defaults(run=run)
+        if names is not None:
+            made.add_argument("names", nargs=names, metavar="NAME")
+        if python:
+            made.add_argument("--python", metavar="PATH", help="for this Python, in place of the one at hand")
+        return made
+
+    command("ls", _ls, "what ships and what is installed; with names, their packages", "*")
+    command("install", _install, "install what is not there yet", "+")
+    path = command("path", _path, "print the Python that has it", None)
+    path.add_argument("names", nargs=1, metavar="NAME")
+    command(
+        "verify", _verify, "read every byte of what is installed (exit code 4: altered)", "*", python=False
+    )
+    lock = command(
+        "lock", _lock, "resolve pins (NAME, or FILE.in) with uv and write the lock", "+", python=False
+    )
+    lock.add_argument("-o", "--output", metavar="FILE", help="default: beside the pins, as .txt")
+    lock.add_argument("--upgrade", action="store_true", help="take the newest of what the pins leave open")
+    rm = command("rm", _rm, "remove; the next use installs it anew", "*", python=False)
+    rm.add_argument("--all", action="store_true", help="all that are installed")
+    export = command("export", _export, "write the wheels to one file, for a site without a network", "+")
+    export.add_argument("-o", "--output", metavar="FILE", required=True)
+    command("import", _import, "install from such a file, every wheel checked", None).add_argument(
+        "file", metavar="FILE"
+    )
+    return parser
+
+
+def _failed(output: Output, error: TrtbuildError) -> int:
+    print("\n".join(error.lines()), file=sys.stderr)
+    if output.json:
+        told = {"message": error.message, "option": error.option, "hint": error.hint}
+        output.say({"error": {**told, "details": list(error.details), "exit_code": error.exit_code}}, ())
+    return error.exit_code
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
