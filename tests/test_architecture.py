@@ -22,7 +22,7 @@ CODE = sorted([*(ROOT / "trtbuild").rglob("*.py"), *(ROOT / "store" / "trtstore"
 
 #: Who may import whom, from the bottom up: a module may import those of its own line and of lines above it.
 LAYERS = [
-    {"trtbuild.errors", "trtbuild.stores", "trtbuild.unkeyed"},
+    {"trtbuild.errors", "trtbuild.stores", "trtbuild.unkeyed", "trtbuild.entry"},
     {"trtbuild.worker", "trtbuild.targets", "trtbuild.sources", "trtbuild.executors", "trtbuild.toolchains"},
     {"trtbuild.recipe", "trtbuild.schema"},
     {"trtbuild.key"},
@@ -161,35 +161,44 @@ def test_steps_run_in_what_their_toolchain_chooses() -> None:
                     assert step.step.lock.title == toolchain
 
 
-#: The modules that `python -m` runs in a toolchain.
-WORKERS = sorted(
-    path
-    for path in CODE
-    if path.name == "__main__.py" or 'serve("' in path.read_text()
-    if "targets" not in path.parts and "trtbuild" in path.parts
-)
+#: What runs in which toolchains: the module that `python -m` runs, and the one that it serves.
+WORKERS = {
+    ("trtbuild.networks.__main__", "trtbuild.networks.build"): ("network", "genai"),
+    ("trtbuild.compilers.onnxruntime.__main__", "trtbuild.compilers.onnxruntime.engine"): ("onnxruntime",),
+    ("trtbuild.compilers.onnxruntime.check", "trtbuild.compilers.onnxruntime.runtime"): ("onnxruntime",),
+    ("trtbuild.compilers.onnxruntime.generate", "trtbuild.compilers.onnxruntime.runtime"): ("onnxruntime",),
+}
+FILES = {module_name(path): path for path in CODE}
+FILES |= {f"{module_name(path)}.__main__": path for path in CODE if path.name == "__main__.py"}
 
 
-def test_a_worker_imports_its_toolchain_and_nothing_else() -> None:
-    """The modules that workers load, whatever they import: the standard library, light modules, what locks hold."""
-    allowed = {name.replace("-", "_") for lock in shipped.names() for name in shipped.shipped(lock).packages}
-    allowed |= {*sys.stdlib_module_names, "google"}
-    todo, seen = {module_name(path).removesuffix(".__main__") for path in WORKERS}, set()
-    files = {module_name(path): path for path in CODE}
-    todo |= {name + ".__main__" for name in todo if name + ".__main__" in files}
-    todo |= {target for path in WORKERS for target in re.findall(r'serve\("([\w.]+):', path.read_text())}
-    assert len(todo) >= 6
+def test_every_worker_is_looked_at() -> None:
+    found = {}
+    for path in CODE:
+        if served := re.search(r'^ *serve\("([\w.]+):', path.read_text(), re.MULTILINE):
+            name = module_name(path) + ("" if path.name != "__main__.py" else ".__main__")
+            found[name.replace(".__main__.__main__", ".__main__")] = served[1]
+    assert set(found.items()) == set(WORKERS)
+
+
+@pytest.mark.parametrize(("modules", "toolchains"), WORKERS.items(), ids=[started for started, _ in WORKERS])
+def test_a_worker_imports_its_toolchain_and_nothing_else(
+    modules: tuple[str, ...], toolchains: tuple[str, ...]
+) -> None:
+    """Whatever it loads: the standard library, light modules of ours, and packages of each toolchain that it runs in."""
+    allowed = set.intersection(
+        *({name.replace("-", "_") for name in shipped.shipped(name).packages} for name in toolchains)
+    )
+    todo, seen = set(modules), set()
     while todo:
         name = todo.pop()
         seen.add(name)
-        parents = {name.rsplit(".", count)[0] for count in range(1, name.count(".") + 1)}
-        found = imports(files[name]) if name in files else set()
-        ours = {each for each in found if each.split(".")[0] == "trtbuild"}
-        for each in found - ours:
-            assert each.split(".")[0] in allowed, (
-                f"a worker that loads {name} needs {each}, which no toolchain has"
-            )
-        for each in (*ours, *parents):
-            todo |= {each if each in files else each.rpartition(".")[0]} - seen
-    assert "trtbuild.networks.build" in seen
+        todo |= {name.rsplit(".", count)[0] for count in range(1, name.count(".") + 1)} - seen
+        for each in imports(FILES[name]):
+            top = each.split(".")[0]
+            if top == "trtbuild":
+                todo |= {each if each in FILES else each.rpartition(".")[0]} - seen
+            elif top not in sys.stdlib_module_names:
+                assert top in allowed, f"{name} imports {each}, which {' and '.join(toolchains)} do not hold"
+    assert len(seen) >= 7
     assert not seen & {"trtbuild.recipe", "trtbuild.schema", "trtbuild.targets", "trtbuild.session"}

@@ -112,7 +112,10 @@ def unsupported_architecture(p: Project, m: Path) -> list[str]:
     copy = shutil.copytree(m, p.root / "model")
     conf = json.loads((copy / "config.json").read_text()) | {"architectures": ["MambaForCausalLM"]}
     (copy / "config.json").write_text(json.dumps(conf))
-    return [f"model.source={copy}"]
+    return [
+        f"model.source={copy}",
+        "executor=process",
+    ]  # else the toolchain genai, of gigabytes, would be installed
 
 
 def unsupported_native(p: Project, m: Path) -> list[str]:

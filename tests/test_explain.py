@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from tests.support import tiny
 from tests.support.cli import Project
+from trtbuild.toolchains import shipped
 from trtstore import Store
 
 
@@ -89,7 +91,12 @@ def test_a_hit_says_what_is_the_same(built: Project, tiny_llama: Path) -> None:
     assert document["fields"]["network"]["model.identity"]
     done = built.trtbuild("explain", f"model.source={tiny_llama}", "quant=int8")
     assert done.out.startswith(f"engine {document['key'][:12]} is in {built.store}, built 20")
-    assert "  quant.weights                int8\n" in done.out
+    assert re.search(r"^  quant\.weights +int8$", done.out, re.MULTILINE)
+    lock = shipped.shipped("onnxruntime")
+    versions = ", ".join(f"{name} {version}" for name, version in lock.versions.items())
+    assert re.search(
+        rf"^  toolchain\.lock +{lock.digest[:12]} +\({re.escape(versions)}\)$", done.out, re.MULTILINE
+    )
 
 
 def test_nothing_to_compare_with(project: Project, tiny_llama: Path) -> None:

@@ -30,6 +30,7 @@ trtbuild: an inference engine is built once, by anyone in the team, and never ag
 
 usage: trtbuild [build|plan|explain|fetch|run] [group=choice] [group.option=value] …
        trtbuild rebuild KEY [option=value] …
+       trtbuild toolchain ls|install|path|verify|lock|rm|export|import …
 
   build    fetch the engine, or build, check and keep it (the default verb)
   plan     steps, keys, hit or miss, what will run and take; builds nothing, needs no compiler
@@ -37,6 +38,7 @@ usage: trtbuild [build|plan|explain|fetch|run] [group=choice] [group.option=valu
   fetch    never builds: a hit, or exit code 3
   run      build or fetch, then answer prompt="…"
   rebuild  make an artifact again from its own record, and compare byte by byte
+  toolchain  what steps run in: installed from locks on first use; `trtbuild toolchain --help`
 
 groups:  model quant target fleet profile compiler executor store check
 options: output=text|json  out=PATH  store.root=PATH  refresh=true  until=STEP
@@ -174,10 +176,11 @@ def _show(job: _Job, result: pipeline.Result) -> None:
 
 def _plan(job: _Job) -> None:
     outlooks = survey.survey(job.plan, job.session)
+    tools = survey.toolchains(outlooks, job.session)
     if job.outcome.json:
-        job.outcome.documents.append(document.plan(job.plan, outlooks))
+        job.outcome.documents.append(document.plan(job.plan, outlooks, tools))
     else:
-        print("\n".join(plans.lines(job.plan, outlooks)))
+        print("\n".join(plans.lines(job.plan, outlooks, tools)))
 
 
 def _explain(job: _Job) -> None:

@@ -209,8 +209,12 @@ class Session:
         """Whether steps of this toolchain run in an environment of their own. Raises InputError."""
         name = self.config.executor.name
         if name is schema.Executor.auto:
-            return not holds(self.here(lock), lock)
+            return not self.holds(lock)
         return name is schema.Executor.managed
+
+    def holds(self, lock: Lock) -> bool:
+        """Whether the Python at hand has just the locked versions of all that bytes depend on. Raises InputError."""
+        return holds(self.here(lock), lock)
 
     def tools(self, planned: Planned) -> dict[str, str]:
         """package -> version that the step's worker insists on. Raises InputError."""
@@ -229,8 +233,9 @@ class Session:
             if lock is not None and self.managed(lock):
                 self.kept.ensure(lock, self.here(lock))
             elif lock is None and self.config.executor.name is schema.Executor.managed:
+                versions = ", ".join(f"{name} {version}" for name, version in step.toolchain.items())
                 raise InputError(
-                    f"no lock has {', '.join(f'{name} {version}' for name, version in step.toolchain.items())}",
+                    f"no lock has {versions} together",
                     option="executor=managed",
                     hint="make one (`trtbuild toolchain lock`) and give it: compiler.locks; or executor=process",
                 )

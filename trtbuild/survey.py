@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from trtbuild.history import Estimate, Near
 from trtbuild.plan import Plan, Planned
 from trtbuild.recipe import Recipe
 from trtbuild.session import Found, Session
+from trtbuild.toolchains.lock import Lock
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,42 @@ def survey(plan: Plan, session: Session) -> tuple[Outlook, ...]:
         obstacle = not_here(plan.recipe, elsewhere) if elsewhere else None
         outlooks.append(Outlook(step, found[step.name], True, estimate, obstacle))
     return tuple(outlooks)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """A toolchain that steps of a plan would run in. `fetch` is in bytes, where the lock says; None if nothing is."""
+
+    title: str
+    lock: str
+    state: str  # at hand, installed, missing
+    steps: tuple[str, ...]
+    fetch: int | None = None
+    bytes: int | None = None  # on this disk
+
+
+def toolchains(outlooks: Sequence[Outlook], session: Session) -> tuple[Tools, ...]:
+    """The locked toolchains of the steps that would run, each once. Installs nothing. Raises InputError."""
+    steps: dict[str, tuple[str, ...]] = {}
+    locks: dict[str, Lock] = {}
+    for one in outlooks:
+        lock = one.planned.step.lock
+        if one.runs and lock is not None:
+            locks[lock.digest] = lock
+            steps[lock.digest] = (*steps.get(lock.digest, ()), one.planned.name)
+    return tuple(_tools(lock, steps[digest], session) for digest, lock in locks.items())
+
+
+def _tools(lock: Lock, steps: tuple[str, ...], session: Session) -> Tools:
+    if not session.managed(lock):
+        state = "at hand" if session.holds(lock) else "missing"
+        return Tools(lock.title, lock.digest, state, steps)
+    python = session.here(lock)
+    found = session.kept.find(lock, python)
+    if found is not None:
+        return Tools(lock.title, lock.digest, "installed", steps, bytes=found.bytes)
+    fetch = lock.downloads.get((python.tag, python.machine))
+    return Tools(lock.title, lock.digest, "missing", steps, None if fetch is None else fetch.bytes)
 
 
 def nearest(planned: Planned, plan: Plan, session: Session) -> Near | None:

@@ -13,7 +13,7 @@ from trtbuild.pipeline import Result
 from trtbuild.plan import Plan
 from trtbuild.rebuild import Rebuilt
 from trtbuild.session import Found
-from trtbuild.survey import Outlook
+from trtbuild.survey import Outlook, Tools
 from trtbuild.targets import Target
 from trtstore.manifest import Entry
 
@@ -44,7 +44,7 @@ def result(done: Result) -> dict[str, Any]:
     }
 
 
-def plan(planned: Plan, outlooks: Sequence[Outlook]) -> dict[str, Any]:
+def plan(planned: Plan, outlooks: Sequence[Outlook], tools: Sequence[Tools]) -> dict[str, Any]:
     """The document of `trtbuild plan`."""
     return {
         "schema": SCHEMA,
@@ -59,6 +59,7 @@ def plan(planned: Plan, outlooks: Sequence[Outlook]) -> dict[str, Any]:
         },
         "target": target(planned.recipe.target),
         "toolchain": planned.toolchain,
+        "toolchains": [asdict(each) for each in tools],
     }
 
 

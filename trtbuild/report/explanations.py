@@ -8,6 +8,7 @@ from typing import Any
 from trtbuild import history, provenance, unkeyed
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.history import Near
+from trtbuild.key import LOCK
 from trtbuild.plan import Plan
 from trtbuild.rebuild import Rebuilt
 from trtbuild.report import plans
@@ -76,12 +77,16 @@ def _files(plan: Plan, told: provenance.Told) -> str:
 def _facts(plan: Plan) -> Iterator[str]:
     rows = []
     seen: dict[str, Any] = {}
+    tools = {step.name: step.toolchain for step in plan.steps}
     for step, fields in reversed(history.fields(plan.final).items()):
         for name, value in fields.items():
             if name in ("schema", "step.name") or seen.get(name, history.ABSENT) == value:
                 continue
             seen.setdefault(name, value)
-            rows.append([f"  {name}", _value(value), "" if step == plan.final.name else f"({step})"])
+            note = [] if step == plan.final.name else [step]
+            if name == LOCK:
+                note += [f"{package} {version}" for package, version in tools[step].items()]
+            rows.append([f"  {name}", _value(value), f"({', '.join(note)})" if note else ""])
     for line in table(["", "", ""], rows):
         if line.strip():
             yield line

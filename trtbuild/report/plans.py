@@ -9,13 +9,13 @@ from operator import itemgetter
 from trtbuild import provenance
 from trtbuild.history import Estimate, Near
 from trtbuild.plan import Plan
-from trtbuild.survey import Outlook
+from trtbuild.survey import Outlook, Tools
 from trtbuild.targets import Target
 from trtstore.table import table
 from trtstore.words import seconds, size
 
 
-def lines(plan: Plan, outlooks: Sequence[Outlook]) -> Iterator[str]:
+def lines(plan: Plan, outlooks: Sequence[Outlook], tools: Sequence[Tools]) -> Iterator[str]:
     """What `trtbuild plan` prints."""
     model = plan.recipe.model
     yield (
@@ -24,8 +24,8 @@ def lines(plan: Plan, outlooks: Sequence[Outlook]) -> Iterator[str]:
     )
     yield f"quant     {plan.recipe.quant.scheme}"
     yield f"target    {target_words(plan.recipe.target)}"
-    tools = ", ".join(f"{tool} {version}" for tool, version in plan.toolchain.items())
-    yield f"compiler  {plan.recipe.tools.name}: {tools}"
+    versions = ", ".join(f"{tool} {version}" for tool, version in plan.toolchain.items())
+    yield f"compiler  {plan.recipe.tools.name}: {versions}"
     yield ""
     rows = [
         [one.planned.name, one.planned.key[:12], _store(one), _will(one, plan), _takes(one)]
@@ -34,6 +34,13 @@ def lines(plan: Plan, outlooks: Sequence[Outlook]) -> Iterator[str]:
     yield from table(["step", "key", "store", "will", "takes"], rows)
     yield ""
     yield from _summary(outlooks)
+    for each in tools:
+        if each.state == "missing":
+            yield f"The toolchain {each.title} of {' and '.join(each.steps)} is missing{_fetched(each)}."
+
+
+def _fetched(found: Tools) -> str:
+    return "" if found.fetch is None else f": about {size(found.fetch)} will be fetched and installed first"
 
 
 def target_words(found: Target) -> str:

@@ -183,7 +183,7 @@ def _compile(interpreter: Path, files: Path, work: Path) -> None:
         "unchecked-hash",
     ]
     subprocess.run(
-        [*command, str(files / "lib")],
+        [*command, "-s", str(files), str(files / "lib")],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,

@@ -12,12 +12,13 @@ from typing import Protocol
 
 from trtbuild.errors import InputError
 from trtbuild.toolchains import shim
-from trtbuild.toolchains.install import Installed, install
+from trtbuild.toolchains.install import install
 from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
 from trtbuild.worker import matches
 from trtstore import Holder, Store
 from trtstore.environments import Environment, Environments
+from trtstore.errors import translated
 from trtstore.words import seconds, size
 
 
@@ -72,14 +73,12 @@ class Kept:
         fetched = f", {size(download.bytes)} to fetch" if download and links is None else ""
         self.watcher.step_started(what + fetched)
         started = time.monotonic()
-        done: Installed = install(
-            lock,
-            python,
-            work / "files",
-            work,
-            lambda count, total: self.watcher.progress("packages", count, total, "packages"),
-            links,
-        )
+
+        def on_package(count: int, total: int) -> None:
+            self.watcher.progress("packages", count, total, "packages")
+
+        with translated(self.store.root):
+            done = install(lock, python, work / "files", work, on_package, links)
         took = time.monotonic() - started
         about = {
             "title": lock.title,

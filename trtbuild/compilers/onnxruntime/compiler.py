@@ -16,7 +16,17 @@ WORKERS = {
 
 # Whose bytes end up in which step's result; as their locks choose them.
 _NETWORK_TOOLS = ("gguf", "numpy", "onnx", "safetensors")
-_GENAI_TOOLS = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-genai", "torch", "transformers")
+_GENAI_TOOLS = (
+    "gguf",
+    "numpy",
+    "onnx",
+    "onnx-ir",
+    "onnxruntime",
+    "onnxruntime-genai",
+    "safetensors",
+    "torch",
+    "transformers",
+)
 _ENGINE_TOOLS = ("numpy", "onnx", "onnxruntime", "onnxruntime-genai")
 
 
