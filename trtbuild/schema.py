@@ -213,6 +213,7 @@ class TensorRtConf(CompilerConf):
     weight_streaming: bool = False
     optimization_level: int = 3
     workspace_gb: float | None = None
+    tactic_sources: str | None = None
     hardware_compatibility: HardwareCompatibility = HardwareCompatibility.none
     version_compatible: bool = False
 

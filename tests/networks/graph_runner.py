@@ -47,13 +47,13 @@ class Network:
                 for layer in range(d.layers)
                 for kind in ("key", "value")
             }
-        feeds = {"input_ids": ids.astype(np.int64)}
+        feeds = {"input_ids": ids.astype(np.int64 if self.operators == "fused" else np.int32)}
         feeds |= {f"past_key_values.{name}": value for name, value in self.past.items()}
         total = self.length + count
         if self.operators == "fused":
             feeds["attention_mask"] = np.ones((batch, total), np.int64)
         else:
-            feeds["position_ids"] = np.tile(np.arange(self.length, total), (batch, 1))
+            feeds["position_ids"] = np.tile(np.arange(self.length, total, dtype=np.int32), (batch, 1))
             feeds["attention_bias"] = np.tile(self._bias(total), (batch, 1, 1, 1))
         names = [output.name for output in self.session.get_outputs()]
         results = dict(zip(names, self.session.run(names, feeds), strict=True))

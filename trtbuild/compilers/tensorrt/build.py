@@ -44,7 +44,8 @@ def run(spec: Spec, trt: Any) -> dict[str, Any]:
     """
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
-    builder.max_threads = 1  # with more, the order of what is built is not the same each time
+    if spec["compiler"] == "tensorrt_rtx":
+        builder.max_threads = 1  # with more, the order of what is built is not the same each time
     timings, engines = b"", []
     for engine in spec["engines"]:
         network = _parse(trt, builder, logger)
@@ -101,6 +102,8 @@ def _tune(trt: Any, config: Any, network: Any, spec: Spec, timings: bytes) -> No
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, size)
     if options["version_compatible"]:
         _set(config, flags, "VERSION_COMPATIBLE", "compiler.version_compatible", trt)
+    if options["tactic_sources"] is not None:
+        config.set_tactic_sources(_sources(trt, options["tactic_sources"]))
     level = options["hardware_compatibility"].upper()
     if level != "NONE":
         levels = trt.HardwareCompatibilityLevel
@@ -110,6 +113,19 @@ def _tune(trt: Any, config: Any, network: Any, spec: Spec, timings: bytes) -> No
     config.set_timing_cache(config.create_timing_cache(timings), ignore_mismatch=False)
     if not hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
         _type_weakly(trt, config, network, spec["dtype"])
+
+
+def _sources(trt: Any, names: str) -> int:
+    known = {name.lower(): int(bit) for name, bit in trt.TacticSource.__members__.items()}
+    bits = 0
+    for name in names.split("+"):
+        if name not in known:
+            raise BuildError(
+                f"{name!r} is no tactic source of this TensorRT: {', '.join(known)}",
+                option="compiler.tactic_sources",
+            )
+        bits |= 1 << known[name]
+    return bits
 
 
 def _type_weakly(trt: Any, config: Any, network: Any, dtype: str) -> None:
@@ -123,7 +139,8 @@ def _type_weakly(trt: Any, config: Any, network: Any, dtype: str) -> None:
     for at in range(network.num_layers):
         layer = network.get_layer(at)
         outputs = [layer.get_output(each) for each in range(layer.num_outputs)]
-        if layer.type != trt.LayerType.CONSTANT and outputs and all(o.dtype == trt.float32 for o in outputs):
+        computes = layer.type.name not in ("CONSTANT", "CAST", "IDENTITY")
+        if computes and outputs and all(output.dtype == trt.float32 for output in outputs):
             layer.precision = trt.float32
             for each in range(layer.num_outputs):
                 layer.set_output_type(each, trt.float32)

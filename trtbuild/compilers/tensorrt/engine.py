@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trtbuild.compilers.tensorrt import addresses, build, header, manifest
+from trtbuild.compilers.tensorrt import addresses, build, device, header, manifest
 from trtbuild.compilers.tensorrt.quantize import quantize_network
 from trtbuild.compilers.tensorrt.shapes import SHAPES, Limits, Plan, engines, inputs
 from trtbuild.errors import BuildError, InputError
@@ -41,6 +41,8 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     options, folder = request.options, request.inputs["network"]
     decoder = parse(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
     limits = _limits(options, decoder)
+    if options["compiler.name"] == "tensorrt":
+        _check_gpu(str(options["target.compute_capability"]))
     plans = engines(request.choice("compiler.shapes", SHAPES), limits)
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name not in (build.NETWORK, build.NETWORK + ".data"):
@@ -139,6 +141,18 @@ def _limits(options: Mapping[str, Any], decoder: Decoder) -> Limits:
             hint=f"choose at most {decoder.max_positions}: profile.max_seq_len={decoder.max_positions}",
         )
     return limits
+
+
+def _check_gpu(capability: str) -> None:
+    """TensorRT builds for the GPU that it sees, whatever it is: hold it to the key. Raises InputError."""
+    found, missing = device.find()
+    if found is None or found.capability != capability:
+        here = missing if found is None else f"the {found.name} here has {found.capability}"
+        raise InputError(
+            f"compiler=tensorrt builds for compute capability {capability} on such a GPU, and {here}",
+            option="target",
+            hint="run this on the target; compiler=tensorrt_rtx builds for RTX GPUs anywhere",
+        )
 
 
 def _settle() -> None:

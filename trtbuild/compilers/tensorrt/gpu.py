@@ -47,6 +47,16 @@ class TensorRt:
             raise BuildError(f"TensorRT cannot load {path.name}; its log says why")
         return engine
 
+    def facts(self) -> list[dict[str, Any]]:
+        """Of each engine, what is known once it is loaded: layers after joining, scratch memory in bytes."""
+        found = []
+        for file, engine in zip(self._manifest["engines"], self._engines, strict=True):
+            memory = getattr(engine, "device_memory_size_v2", None) or getattr(
+                engine, "device_memory_size", None
+            )
+            found.append({"file": file["file"], "layers": engine.num_layers, "scratch_bytes": memory})
+        return found
+
     def prepare(self, shapes: Layout) -> None:
         """Make the contexts and the empty cache for calls of these shapes."""
         static = self._manifest["engines"][0]["static"]

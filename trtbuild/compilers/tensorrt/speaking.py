@@ -59,6 +59,7 @@ def speak(
         "first_token_seconds": round(first - began, 4),
         "tokens_per_second": None if rate is None else round(rate, 2),
         "text": "".join(pieces),
+        "engines": machine.facts(),
     }
 
 
