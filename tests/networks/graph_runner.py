@@ -26,8 +26,18 @@ def write_network(files: Mapping[str, Path], folder: Path, operators: str, dtype
 class Network:
     """One sequence (or a batch of equal lengths) through an emitted graph, step by step."""
 
-    def __init__(self, decoder: Decoder, folder: Path, operators: str, dtype: str = "float32") -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        folder: Path,
+        operators: str,
+        dtype: str = "float32",
+        *,
+        as_written: bool = False,
+    ) -> None:
         options = onnxruntime.SessionOptions()
+        if as_written:  # ONNX Runtime multiplies by dequantized weights in int8 where it may
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(

@@ -18,6 +18,7 @@ from trtbuild.unkeyed import reason
 
 HOPPER = Gpu("H100 80GB HBM3", 80, "9.0", 132)
 TURING = Gpu("T4", 16, "7.5", 40)
+OLD = Tools("tensorrt", frozen({"tensorrt": "8.6.0"}), recipe("tensorrt").tools.options)
 
 
 def engine(of: Recipe) -> plan.Planned:
@@ -138,24 +139,36 @@ REFUSALS: dict[str, tuple[Callable[[], Recipe], str, str]] = {
     "two GPUs": (lambda: recipe(tp=2), "parallel.tp", "one GPU"),
     "another front end": (lambda: recipe(frontend="genai"), "network.frontend", "LlamaForCausalLM"),
     "zero points": (
-        lambda: recipe(quant="int8", **{}).__class__(**{**vars(recipe(quant="int8")), "quant": dataclasses.replace(recipe(quant="int8").quant, symmetric=False)}),
+        lambda: dataclasses.replace(
+            recipe(), quant=dataclasses.replace(recipe(quant="int8").quant, symmetric=False)
+        ),
         "quant.symmetric=false",
         "zero points",
     ),
     "an odd group": (
-        lambda: dataclasses.replace(recipe(), quant=dataclasses.replace(recipe(quant="int4").quant, group_size=48)),
+        lambda: dataclasses.replace(
+            recipe(), quant=dataclasses.replace(recipe(quant="int4").quant, group_size=48)
+        ),
         "quant.group_size=48",
         "16, 32, 64",
     ),
-    "no room for an answer": (lambda: recipe(profile=Profile(1, 512, 512, None)), "profile.max_input_len", "none of"),
-    "one token in all": (lambda: recipe(profile=Profile(1, None, 1, None)), "profile.max_seq_len=1", "no room"),
+    "no room for an answer": (
+        lambda: recipe(profile=Profile(1, 512, 512, None)),
+        "profile.max_input_len",
+        "none of",
+    ),
+    "one token in all": (
+        lambda: recipe(profile=Profile(1, None, 1, None)),
+        "profile.max_seq_len=1",
+        "no room",
+    ),
     "integers in an old release": (
-        lambda: recipe("tensorrt", quant="int8", tools=Tools("tensorrt", frozen({"tensorrt": "8.6.0"}), recipe("tensorrt").tools.options)),
+        lambda: recipe("tensorrt", quant="int8", tools=OLD),
         "quant=int8",
         "8.6.0",
     ),
     "fp8": (lambda: recipe(quant="fp8"), "quant=fp8", "not to fp8"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSALS)
@@ -175,5 +188,4 @@ def test_hopper_is_sent_to_the_compiler_that_can() -> None:
 
 
 def test_an_old_tensorrt_still_builds_in_float16() -> None:
-    old = Tools("tensorrt", frozen({"tensorrt": "8.6.0"}), recipe("tensorrt").tools.options)
-    assert engine(recipe("tensorrt", gpu=HOPPER, tools=old)).fields["toolchain.tensorrt"] == "8.6.0"
+    assert engine(recipe("tensorrt", gpu=HOPPER, tools=OLD)).fields["toolchain.tensorrt"] == "8.6.0"

@@ -143,7 +143,9 @@ def _engine(recipe: Recipe, hardware: Mapping[str, Value]) -> Step:
         group = recipe.quant.group_size or DEFAULT_GROUP
         if group not in GROUPS:
             raise InputError(
-                f"{group} is not one of {', '.join(map(str, GROUPS))}", option=f"quant.group_size={group}"
+                f"{group} is not one of {', '.join(map(str, GROUPS))}",
+                option=f"quant.group_size={group}",
+                hint="smaller groups are more exact and take more room",
             )
         facts["quant.group_size"] = group
     worker = WORKERS["engine"]

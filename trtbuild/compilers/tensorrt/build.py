@@ -29,6 +29,7 @@ from trtbuild.errors import BuildError
 
 NETWORK, SPEC, RESULT = "model.onnx", "spec.json", "result.json"
 MODULES = {"tensorrt_rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
+LOG_SAYS = "its log says why"  # in an error: the last of the log takes its place
 _DTYPES = {"HALF": "float16", "FLOAT": "float32", "BF16": "bfloat16", "INT32": "int32", "INT64": "int64"}
 _PARSER_ERRORS = 3  # of those that the parser has, in a message
 
@@ -55,7 +56,7 @@ def run(spec: Spec, trt: Any) -> dict[str, Any]:
         _shape(builder, config, network, engine)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
-            raise BuildError(f"TensorRT made no {engine['file']}; its log says why")
+            raise BuildError(f"TensorRT made no {engine['file']}: {LOG_SAYS}")
         with Path(engine["file"]).open("wb") as stream:
             stream.write(plan)
         cache = config.get_timing_cache() if spec["compiler"] == "tensorrt" else None
@@ -72,9 +73,15 @@ def _parse(trt: Any, builder: Any, logger: Any) -> Any:
     network = builder.create_network(bits)
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(NETWORK):
-        errors = [parser.get_error(at).desc() for at in range(min(_PARSER_ERRORS, parser.num_errors))]
-        raise BuildError(f"TensorRT cannot read the network: {'; '.join(errors) or 'its log says why'}")
+        errors = [_told(parser.get_error(at)) for at in range(min(_PARSER_ERRORS, parser.num_errors))]
+        raise BuildError(f"TensorRT cannot read the network: {'; '.join(errors) or LOG_SAYS}")
     return network
+
+
+def _told(error: Any) -> str:
+    """A parser's error with the node that it is about, which releases before 10 do not name."""
+    names = [getattr(error, name)() for name in ("node_operator", "node_name") if hasattr(error, name)]
+    return ": ".join([" ".join(names), error.desc()] if names else [error.desc()])
 
 
 def _aim(trt: Any, config: Any, capability: str | None, compiler: str) -> None:
@@ -168,7 +175,7 @@ def _shape(builder: Any, config: Any, network: Any, engine: Spec) -> None:
         for name, (least, typical, greatest) in shapes.items():
             profile.set_shape(name, tuple(least), tuple(typical), tuple(greatest))
         if config.add_optimization_profile(profile) < 0:
-            raise BuildError("TensorRT refuses the profile; its log says why")
+            raise BuildError(f"TensorRT refuses the profile: {LOG_SAYS}")
 
 
 def _io(network: Any) -> dict[str, Any]:

@@ -95,7 +95,8 @@ def build_apart(spec: build.Spec, stage: Path) -> dict[str, Any]:
         raise BuildError(f"TensorRT's builder ended with {how}: {_last_error(log)}")
     answer: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     if "error" in answer:
-        raise BuildError(f"{answer['error']}: {_last_error(log)}", option=answer["option"])
+        message = str(answer["error"]).replace(build.LOG_SAYS, _last_error(log))
+        raise BuildError(message, option=answer["option"])
     return answer
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from trtbuild.compilers.tensorrt.build import MODULES
 from trtbuild.compilers.tensorrt.device import Device
 from trtbuild.compilers.tensorrt.speech import Call, Layout, Shape
 from trtbuild.errors import BuildError
@@ -20,13 +18,11 @@ _DTYPES = {"float16": np.float16, "float32": np.float32, "bfloat16": ml_dtypes.b
 
 
 class TensorRt:
-    """The engines of a folder, loaded. Raises BuildError where one does not load or run."""
+    """The engines of a folder, loaded by the module `trt`. Raises BuildError where one does not load or run."""
 
-    def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
-        self._trt = importlib.import_module(MODULES[manifest["compiler"]])
-        self._manifest = manifest
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], trt: Any, device: Device) -> None:
+        self._trt, self._device, self._manifest = trt, device, manifest
         self._dtype = np.dtype(_DTYPES[manifest["dtype"]])
-        self._device = Device()
         self._logger = self._trt.Logger(self._trt.Logger.WARNING)
         self._runtime = self._trt.Runtime(self._logger)
         self._engines = [self._load(folder / engine["file"]) for engine in manifest["engines"]]
@@ -63,12 +59,15 @@ class TensorRt:
         several = len(self._manifest["engines"][0]["phases"]) > 1
         places = {"decode": (0, 0), "prefill": (1, 0) if static else (0, 1 if several else 0)}
         caches: dict[int, _Cache] = {}
+        contexts: dict[tuple[int, int], _Context] = {}
         for name, shape in (("prefill", shapes.prefill), ("decode", shapes.decode)):
             if shape.past not in caches:
                 caches[shape.past] = _Cache(self._device, self._manifest, shape.past, self._dtype.itemsize)
-            engine, profile = places[name]
+            place = places[name]
+            if place not in contexts:  # before release 10 no two contexts may have one profile
+                contexts[place] = _Context(self._engines[place[0]], place[1], self._device.stream, static)
             self._phases[name] = _Phase(
-                self._device, self._engines[engine], profile, shape, self._manifest, self._dtype, caches
+                self._device, contexts[place], shape, self._manifest, self._dtype, caches
             )
 
     def run(self, call: Call) -> Array:
@@ -86,33 +85,53 @@ class _Cache:
         self.addresses = {name: device.zeros(size) for name in names}
 
 
+class _Context:
+    """An execution context, and the phase whose shapes and buffers it has now."""
+
+    def __init__(self, engine: Any, profile: int, stream: int, static: bool) -> None:
+        self.static = static
+        self.user: object | None = None
+        self.native = engine.create_execution_context()
+        fits = self.native is not None
+        if not fits or (profile and not self.native.set_optimization_profile_async(profile, stream)):
+            raise BuildError("TensorRT makes no context for the engine; is there memory enough on the GPU?")
+
+    def serve(self, user: object, shapes: Mapping[str, tuple[int, ...]], at: Mapping[str, int]) -> None:
+        """Take the shapes and the buffers of `user`, unless it was the last one."""
+        if self.user is user:
+            return
+        for name, dims in shapes.items():
+            if not self.static and not self.native.set_input_shape(name, dims):
+                raise BuildError(f"the engine does not take {name} of shape {list(dims)}")
+        for name, address in at.items():
+            self.native.set_tensor_address(name, address)
+        self.user = user
+
+
 class _Phase:
-    """One execution context with its buffers, for calls of one shape."""
+    """Calls of one shape, with their buffers."""
 
     def __init__(
         self,
         device: Device,
-        engine: Any,
-        profile: int,
+        context: _Context,
         shape: Shape,
         manifest: Mapping[str, Any],
         dtype: np.dtype[Any],
         caches: Mapping[int, _Cache],
     ) -> None:
-        self._device, self._shape, self._dtype, self._caches = device, shape, dtype, caches
+        self._device, self._context, self._shape, self._dtype = device, context, shape, dtype
+        self._caches = caches
         self._decoder, self._batch = manifest["decoder"], _batch(manifest)
-        self._context = engine.create_execution_context()
-        if self._context is None or not self._context.set_optimization_profile_async(profile, device.stream):
-            raise BuildError("TensorRT makes no context for the engine; is there memory enough on the GPU?")
-        self._engine = engine
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self._at: dict[str, int] = {}
-        self._bind(caches[shape.past])
+        self._allocate(caches[shape.past])
 
-    def _bind(self, cache: _Cache) -> None:
+    def _allocate(self, cache: _Cache) -> None:
         decoder, batch, tokens = self._decoder, self._batch, self._shape.tokens
         past = (batch, decoder["kv_heads"], cache.slots, decoder["head_dim"])
         new = batch * past[1] * tokens * past[3] * self._dtype.itemsize
-        shapes = {
+        self._shapes = {
             "input_ids": (batch, tokens),
             "position_ids": (batch, tokens),
             "attention_bias": (batch, 1, tokens, cache.slots + tokens),
@@ -124,14 +143,10 @@ class _Phase:
             "logits": batch * tokens * decoder["vocab"] * self._dtype.itemsize,
         }
         for name, address in cache.addresses.items():
-            shapes[f"past_key_values.{name}"], self._at[f"past_key_values.{name}"] = past, address
+            self._shapes[f"past_key_values.{name}"] = past
+            self._at[f"past_key_values.{name}"] = address
             sizes[f"new.{name}"] = new
         self._at |= {name: self._device.zeros(size) for name, size in sizes.items()}
-        for name, dims in shapes.items():
-            if not self._context.set_input_shape(name, dims):
-                raise BuildError(f"the engine does not take {name} of shape {list(dims)}")
-        for name, address in self._at.items():
-            self._context.set_tensor_address(name, address)
 
     def run(self, call: Call) -> Array:
         device = self._device
@@ -144,7 +159,8 @@ class _Phase:
             device.write(
                 self._at[name], np.ascontiguousarray(np.broadcast_to(values, (self._batch, *values.shape)))
             )
-        if not self._context.execute_async_v3(device.stream):
+        self._context.serve(self, self._shapes, self._at)
+        if not self._context.native.execute_async_v3(device.stream):
             raise BuildError("the engine does not run; TensorRT's log says why")
         self._keep(call)
         logits = np.empty((self._shape.tokens, self._decoder["vocab"]), self._dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from trtbuild.compilers.tensorrt import speech
+from trtbuild.compilers.tensorrt.build import MODULES
+from trtbuild.compilers.tensorrt.device import Device
 from trtbuild.compilers.tensorrt.gpu import TensorRt
 from trtbuild.compilers.tensorrt.text import Text
 from trtbuild.errors import BuildError, InputError
@@ -27,7 +30,8 @@ def speak(
     if options["max_tokens"] < 1:
         raise InputError("at least one is needed", option=f"generate.max_tokens={options['max_tokens']}")
     started = time.perf_counter()
-    machine, text = TensorRt(folder, manifest), Text(folder)
+    trt = importlib.import_module(MODULES[manifest["compiler"]])
+    machine, text = TensorRt(folder, manifest, trt, Device()), Text(folder)
     loaded = time.perf_counter()
     prompt = text.encode(options["prompt"], bool(options.get("raw", False)))
     wanted = min(options["max_tokens"], speech.room(manifest, len(prompt)))
