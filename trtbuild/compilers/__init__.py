@@ -5,13 +5,15 @@ Adding one is a module here, a YAML in `conf/compiler/`, a schema class, an extr
 
 from __future__ import annotations
 
-from trtbuild.compilers import onnxruntime
+from trtbuild.compilers import onnxruntime, tensorrt
 from trtbuild.compilers.base import NETWORK, Compiler, Worker
 from trtbuild.errors import InputError
 from trtbuild.key import Step
 from trtbuild.recipe import Recipe
 
-COMPILERS: dict[str, Compiler] = {compiler.name: compiler for compiler in (onnxruntime.COMPILER,)}
+COMPILERS: dict[str, Compiler] = {
+    compiler.name: compiler for compiler in (onnxruntime.COMPILER, tensorrt.RTX, tensorrt.TENSORRT)
+}
 
 _CALIBRATED = ("int4_awq", "int8_sq", "w4a8_awq", "fp8", "fp8_kv", "fp8_rowwise", "nvfp4", "nvfp4_kv")
 
