@@ -18,14 +18,19 @@ from trtbuild import compose, schema, unkeyed
 from trtbuild.compilers import COMPILERS
 from trtbuild.errors import InputError
 from trtbuild.plan import plan
-from trtbuild.recipe import Quant, Recipe, frozen
+from trtbuild.recipe import Quant, Recipe, Tools, Value, frozen
 from trtbuild.resolve import resolve
+from trtbuild.targets import Gpu, Target
 from trtstore import Index, hash_files
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 #: Words that make an option of this compiler matter.
-BASE: Mapping[str, tuple[str, ...]] = {"onnxruntime": ("quant=int4", "target=cpu_x86_64_v3")}
+BASE: Mapping[str, tuple[str, ...]] = {
+    "onnxruntime": ("quant=int4", "target=cpu_x86_64_v3"),
+    "tensorrt_rtx": ("quant=int4", "target=rtx4070"),
+    "tensorrt": ("quant=int4", "target=h100_sxm"),
+}
 
 #: Another value of each option that has no two obvious ones.
 OTHER: Mapping[str, tuple[str, ...]] = {
@@ -34,16 +39,16 @@ OTHER: Mapping[str, tuple[str, ...]] = {
     "quant.group_size": ("64",),
     "quant.symmetric": ("true",),
     "target.name": ("auto",),
-    "target.kind": ("cuda",),
+    "target.kind": ("cuda", "cpu"),
     "target.arch": ("aarch64",),
     "target.level": ("x86_64_v2", "aarch64"),
     "target.gpu": ("'GeForce RTX 4070'",),
     "target.memory_gb": ("12",),
-    "target.compute_capability": ("'8.9'",),
+    "target.compute_capability": ("'8.6'",),
     "target.sm_count": ("46",),
-    "target.mig": ("1g.10gb",),
+    "target.mig": ("7g.80gb",),
     "target.gpus": ("2",),
-    "target.driver": ("'570.1'",),
+    "target.driver": ("570.1",),
     "target.cuda": ("'12.8'",),
     "target.device": ("0",),
     "target.source": ("words",),
@@ -58,9 +63,11 @@ OTHER: Mapping[str, tuple[str, ...]] = {
     "parallel.pp": ("2",),
     "network.frontend": ("genai",),
     "compiler.name": ("another",),
-    "compiler.version": ("9.9.9",),
+    "compiler.version": ("99.9.9",),
     "compiler.packages": ("{numpy: 9.9.9}",),
     "compiler.accuracy_level": ("1",),
+    "compiler.optimization_level": ("1",),
+    "compiler.workspace_gb": ("2",),
     "executor.name": ("process",),
     "executor.python": ("/usr/bin/python3",),
     "executor.timeout_minutes": ("5",),
@@ -80,7 +87,13 @@ OTHER: Mapping[str, tuple[str, ...]] = {
 }
 
 #: What goes with another value.
-WITH: Mapping[str, tuple[str, ...]] = {"target.arch": ("target.level=aarch64",)}
+WITH: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("onnxruntime", "target.arch"): ("target.level=aarch64",),
+    ("tensorrt", "target.driver"): (
+        "target.cuda='13.0'",
+    ),  # as before: another branch is not taken without it
+    ("tensorrt", "fleet.driver"): ("fleet.cuda='13.0'",),
+}
 
 #: Options whose change is another model or another place of it; tests/test_one_identity.py has them.
 ELSEWHERE = ("model.source", "model.revision", "model.wheel")
@@ -160,11 +173,12 @@ def test_each_option_changes_the_key_or_is_listed(
     base = (f"compiler={compiler}", *BASE[compiler], f"model.source={tiny_llama}")
     before = keys(digests, *base)
     assert before is not None
-    after = [keys(digests, *base, f"{option}={value}", *WITH.get(option, ())) for value in values]
+    after = [keys(digests, *base, f"{option}={value}", *WITH.get((compiler, option), ())) for value in values]
     if unkeyed.reason(option, COMPILERS[compiler].unread):
         assert all(found in (before, None) for found in after), f"{option} is listed, and changes the key"
     elif option == "compiler.name" or (option == "target.kind" and len(COMPILERS[compiler].kinds) == 1):
-        assert after == [None]  # refused: there is no such compiler, and this one has no such hardware
+        assert None in after  # refused: there is no such compiler, and this one has no such hardware
+        assert all(found in (before, None) for found in after)
     else:
         final = list(before)[-1]
         assert any(found is not None and found[final] != before[final] for found in after), (
@@ -178,6 +192,7 @@ NAMES = {
     "pp": "parallel.pp",
     "frontend": "network.frontend",
     "tools.name": "compiler.name",
+    "driver_policy": "key.driver",
 }
 
 #: Another value where "another" would be refused.
@@ -189,17 +204,40 @@ ANOTHER: Mapping[str, Any] = {
     "quant.weights": "int8",
     "quant.group_size": 64,
     "quant.symmetric": True,
-    "target.kind": "cuda",
     "target.arch": "aarch64",
+    "target.driver": "570.1",
     "target.origins": {"arch": "elsewhere"},
     "target.here": "elsewhere",
     "compiler.accuracy_level": 1,
     "compiler.optimization": "basic",
-    "driver_policy": "exact",
+    "key.driver": "exact",
 }
 
 QUANT = Quant("int4", "int4", "none", "rtn", None, None, True, "auto")
-RECIPES: Mapping[str, Recipe] = {"onnxruntime": dataclasses.replace(RECIPE, quant=QUANT)}
+CPU = dataclasses.replace(RECIPE, quant=QUANT)
+GPU = Target(
+    name="rtx4070",
+    kind="cuda",
+    arch="x86_64",
+    gpu=Gpu("GeForce RTX 4070", 12, "8.9", 46),
+    gpus=1,
+    driver="580.95.05",
+    cuda="13.0",
+)
+
+
+def on_gpu(compiler: str, package: str, release: str, **options: Value) -> Recipe:
+    shared = {"gguf": "0.19.0", "numpy": "2.4.6", "onnx": "1.23.1", "safetensors": "0.8.0"}
+    named = {f"compiler.{name}": value for name, value in options.items()}
+    tools = Tools(compiler, frozen({**shared, package: release}), frozen(named))
+    return dataclasses.replace(CPU, target=GPU, tools=tools)
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "onnxruntime": CPU,
+    "tensorrt_rtx": on_gpu("tensorrt_rtx", "tensorrt-rtx-cu13", "1.7.1.116", portable=False),
+    "tensorrt": on_gpu("tensorrt", "tensorrt", "11.4.0.106"),
+}
 
 
 def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -234,6 +272,8 @@ def name_of(path: tuple[str, ...]) -> str:
 
 
 def another(name: str, value: Any) -> Any:
+    if name == "target.kind":
+        return "cpu" if value == "cuda" else "cuda"
     if name in ANOTHER:
         return ANOTHER[name]
     if isinstance(value, bool):
@@ -256,13 +296,16 @@ def test_each_fact_changes_the_key_or_is_listed(compiler: str, name: str) -> Non
     differs = []
     for recipe in recipes:
         path, value = next((path, value) for path, value in leaves(recipe) if name_of(path) == name)
-        before = plan(recipe).final.key
+        try:
+            before = plan(recipe).final.key
+        except InputError:
+            continue  # this compiler does not take that front end
         try:
             after = plan(changed(recipe, path, another(name, value))).final.key
         except InputError:  # noticed, and refused
             differs.append(None)
-        except KeyError:  # of a compiler that there is not
-            assert name == "compiler.name"
+        except (KeyError, ValueError):  # of a compiler that there is not, or one for other hardware
+            assert name in ("compiler.name", "target.kind")
             differs.append(None)
         else:
             differs.append(before != after)

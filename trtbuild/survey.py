@@ -9,7 +9,7 @@ from typing import Any
 from trtbuild import provenance, targets
 from trtbuild.compilers import COMPILERS
 from trtbuild.errors import InputError
-from trtbuild.history import Estimate, Near
+from trtbuild.history import KIND, Estimate, Near
 from trtbuild.plan import Plan, Planned
 from trtbuild.recipe import Recipe
 from trtbuild.session import Found, Session
@@ -92,7 +92,7 @@ def refuse_elsewhere(planned: Planned, plan: Plan, session: Session) -> None:
     elsewhere = differs_here(planned, plan.recipe)
     if not elsewhere:
         return
-    near = nearest(planned, plan, session)
+    near = session.history.nearest(planned, provenance.labels(planned, plan), same=KIND)
     stores = ", ".join([str(session.store), *map(str, session.also)])
     hint = (
         f"{planned.name} {planned.key[:12]} is not in {stores}: build it on such a machine, into a store that "

@@ -22,7 +22,6 @@ OPTIONS: Mapping[str, str] = {
     "target.gpus": "an engine for two GPUs is the same on a host of eight: parallel.tp and parallel.pp count",
     "target.source": "words for people",
     "fleet.name": "a word for people",
-    "key.driver": "how much of target.driver the key holds: that part is in it",
     "executor.*": "how and where a step is run; no byte depends on it",
     "store.*": _RESULT,
     "check.*": _USE,
@@ -50,7 +49,6 @@ FACTS: Mapping[str, str] = {
     "target.here": "words for people",
     "target.gpus": OPTIONS["target.gpus"],
     "target.microarchitecture": "compilers know generic levels: target.level is what they may read",
-    "driver_policy": OPTIONS["key.driver"],
 }
 
 
