@@ -15,6 +15,9 @@ from trtbuild.recipe import Recipe
 from trtbuild.session import Found, Session
 
 
+_OF_A_SKU = ("target.memory_gb", "target.compute_capability", "target.sm_count")
+
+
 @dataclass(frozen=True)
 class Outlook:
     """One step: what the stores have of it, whether a build would run it, and for one that would, what it takes.
@@ -76,6 +79,8 @@ def differs_here(planned: Planned, recipe: Recipe) -> Mapping[str, tuple[Any, An
 
 def not_here(recipe: Recipe, elsewhere: Mapping[str, tuple[Any, Any]]) -> str:
     """In words: what was asked for, and what is here."""
+    if "target.gpu" in elsewhere:  # the rest of a SKU follows from it
+        elsewhere = {name: sides for name, sides in elsewhere.items() if name not in _OF_A_SKU}
     facts = ", ".join(
         f"{name} is {mine} here, and {theirs} was asked for"
         for name, (mine, theirs) in elsewhere.items()

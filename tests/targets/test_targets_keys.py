@@ -1,4 +1,4 @@
-"""What a GPU is to a key, from the command line: equal on a laptop and on the machine, and never built on another one."""
+"""What a GPU is to a key, from the command line: equal on a laptop and on the machine, and built on no other."""
 
 from __future__ import annotations
 
