@@ -14,7 +14,6 @@ from trtbuild.plan import Plan, Planned
 from trtbuild.recipe import Recipe
 from trtbuild.session import Found, Session
 
-
 _OF_A_SKU = ("target.memory_gb", "target.compute_capability", "target.sm_count")
 
 
