@@ -6,6 +6,7 @@
 #   make lint            ruff, ruff format --check, mypy --strict, import directions
 #   make bench           speed of our engines beside those of onnxruntime-genai's builder, in one run
 #   make bench-store     speed of the store beside openssl and the disk; BENCH_FLAGS="--gigabytes 1" for a short one
+#   make bench-identity  the first and the next plan of a 140 GB model beside sha256sum; BENCH_FLAGS as above
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +14,7 @@ REFERENCE := .venv-reference
 FUZZ_SECONDS ?= 60
 PYTEST_FLAGS ?= -n auto --dist loadgroup
 
-.PHONY: demo test test-reference fuzz lint bench bench-store clean
+.PHONY: demo test test-reference fuzz lint bench bench-store bench-identity clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/trtbuild model=smollm2 quant=int8
@@ -40,6 +41,9 @@ bench: $(VENV)/.dev $(REFERENCE)/.done
 
 bench-store: $(VENV)/.dev
 	$(VENV)/bin/python bench/store_speed.py $(BENCH_FLAGS)
+
+bench-identity: $(VENV)/.dev
+	$(VENV)/bin/python bench/identity_speed.py $(BENCH_FLAGS)
 
 # uv where it is there, else venv and pip. Compiled to bytecode, so that the first start is quick too.
 define environment

@@ -19,7 +19,7 @@ CODE = sorted([*(ROOT / "trtbuild").rglob("*.py"), *(ROOT / "store" / "trtstore"
 
 #: Who may import whom, from the bottom up: a module may import those of its own line and of lines above it.
 LAYERS = [
-    {"trtbuild.errors", "trtbuild.stores"},
+    {"trtbuild.errors", "trtbuild.stores", "trtbuild.unkeyed"},
     {"trtbuild.worker", "trtbuild.targets", "trtbuild.sources", "trtbuild.executors"},
     {"trtbuild.recipe", "trtbuild.schema"},
     {"trtbuild.key"},
@@ -27,8 +27,11 @@ LAYERS = [
     {"trtbuild.compilers"},
     {"trtbuild.plan", "trtbuild.compose"},
     {"trtbuild.resolve", "trtbuild.provenance"},
+    {"trtbuild.history"},
     {"trtbuild.session"},
+    {"trtbuild.survey", "trtbuild.hashing"},
     {"trtbuild.pipeline"},
+    {"trtbuild.rebuild"},
     {"trtbuild.report"},
     {"trtbuild.cli"},
 ]

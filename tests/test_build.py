@@ -183,7 +183,7 @@ def test_what_another_store_has_is_copied_verified_and_not_built(project: Projec
     assert [(step["local"], step["also"], step["runs"]) for step in planned["steps"]] == [
         ("miss", str(project.store), False)
     ] * 2
-    assert "hit, also" in project.trtbuild("plan", *args, *mine).out
+    assert f"hit in {project.store}" in project.trtbuild("plan", *args, *mine).out
     assert not (project.root / "mine" / "v1" / "records").exists()
     hit = project.trtbuild(*args, *mine, "output=json")
     assert (hit.json["outcome"], hit.json["digest"]) == ("hit-local", built["digest"])

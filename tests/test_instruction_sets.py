@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from trtstore import Index, folder_digest
+from trtstore import Index, folder_manifest
 
 QEMU = shutil.which("qemu-x86_64")
 ROOT = Path(__file__).parents[1]
@@ -45,7 +45,7 @@ def work(emulator: list[str], target: str, out: Path, **request: Any) -> str:
     command = [*emulator, str(Path(sys.executable).resolve()), "-c", code, str(path), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    return folder_digest(out, Index(out.with_suffix(".index")))
+    return folder_manifest(out, Index(out.with_suffix(".index"))).digest
 
 
 @pytest.fixture(scope="module")

@@ -38,9 +38,7 @@ TOOLS = Tools(
     ),
     frozen({"compiler.accuracy_level": 4, "compiler.optimization": "all"}),
 )
-TARGET = Target(
-    name="cpu", kind="cpu", arch="x86_64", level="x86_64_v3", microarchitecture="haswell", origin="detected"
-)
+TARGET = Target(name="cpu", kind="cpu", arch="x86_64", level="x86_64_v3", microarchitecture="haswell")
 RECIPE = Recipe(MODEL, QUANT, TARGET, Profile(None, None, None, None), 1, 1, "native", TOOLS)
 
 

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 from tests.support.cli import Project
+from trtbuild.cli import VERBS
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,7 +23,9 @@ def test_every_command_composes(project: Project, tiny_llama: Path) -> None:
     """As a plan, with the checkpoints that are not here replaced by a tiny one."""
     assert len(commands()) >= 8
     for words, code in commands():
-        rest = words[1:] if words[0] in ("build", "plan", "fetch", "run") else words
+        if words[0] == "rebuild":
+            continue  # of a key that only its reader's store has; tests/test_rebuild.py
+        rest = words[1:] if words[0] in VERBS else words
         here = [
             f"model.source={tiny_llama}" if re.match(r"model\.source=(hf:|/)", word) else word
             for word in rest

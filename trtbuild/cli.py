@@ -9,28 +9,34 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import trtbuild
-from trtbuild import compose, pipeline, schema, stores
-from trtbuild.errors import InputError, StoreError, TrtbuildError
+from trtbuild import compose, pipeline, rebuild, schema, stores, survey
+from trtbuild.errors import BuildError, InputError, StoreError, TrtbuildError
+from trtbuild.hashing import Hasher
 from trtbuild.plan import Plan
 from trtbuild.plan import plan as make_plan
-from trtbuild.report import document, terminal
+from trtbuild.report import document, explanations, plans, terminal
 from trtbuild.resolve import resolve
-from trtbuild.session import Session
+from trtbuild.session import Session, Watcher
+from trtbuild.sources import Source
 from trtstore import Store, StoreFailure
 
 HELP = """\
 trtbuild: an inference engine is built once, by anyone in the team, and never again.
 
-usage: trtbuild [build|plan|fetch|run] [group=choice] [group.option=value] …
+usage: trtbuild [build|plan|explain|fetch|run] [group=choice] [group.option=value] …
+       trtbuild rebuild KEY [option=value] …
 
-  build   fetch the engine, or build, check and keep it (the default verb)
-  plan    steps, keys, hit or miss; builds nothing, needs no compiler
-  fetch   never builds: a hit, or exit code 3
-  run     build or fetch, then answer prompt="…"
+  build    fetch the engine, or build, check and keep it (the default verb)
+  plan     steps, keys, hit or miss, what will run and take; builds nothing, needs no compiler
+  explain  why this is a miss, field by field against the nearest engine, or why it is a hit
+  fetch    never builds: a hit, or exit code 3
+  run      build or fetch, then answer prompt="…"
+  rebuild  make an artifact again from its own record, and compare byte by byte
 
 groups:  model quant target fleet profile compiler executor store check
 options: output=text|json  out=PATH  store.root=PATH  refresh=true  until=STEP
@@ -68,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args[:1] == ["--version"]:
             print(f"trtbuild {trtbuild.__version__}")
             return 0
-        verb, rest = _verb(args)
-        compose.run(rest, lambda config: _point(verb, config, outcome))
+        verb, words = _verb(args)
+        compose.run(words, lambda config: _point(verb, config, outcome, words))
     except TrtbuildError as error:
         _failed(error, outcome)
     except KeyboardInterrupt:
@@ -94,16 +100,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return outcome.exit_code
 
 
-def _point(verb: Callable[[_Job], None], config: schema.Config, outcome: _Outcome) -> None:
+def _point(verb: _Verb, config: schema.Config, outcome: _Outcome, words: Sequence[str]) -> None:
     """One config, start to end. Its own error is told here, so that the others of a sweep go on."""
     outcome.json = config.output is schema.Output.json
     try:
         store = Store.open(stores.root(config.store.root), durability=config.store.durability.value)
-        resolved = resolve(config, store.index)
-        plan = make_plan(resolved.recipe, config.until)
         watcher = terminal.watcher(None if outcome.json else sys.stdout)
         try:
-            verb(_Job(plan, Session(config, store, resolved.source, watcher), outcome))
+            verb(_Asked(config, store, watcher, outcome, words))
         finally:
             watcher.close()
     except StoreFailure as failure:
@@ -113,14 +117,43 @@ def _point(verb: Callable[[_Job], None], config: schema.Config, outcome: _Outcom
 
 
 @dataclass(frozen=True)
+class _Asked:
+    """One config, and what its verb works with. `words` are the user's own, `name=value`."""
+
+    config: schema.Config
+    store: Store
+    watcher: Watcher
+    outcome: _Outcome
+    words: Sequence[str]
+
+
+_Verb = Callable[[_Asked], None]
+
+
+@dataclass(frozen=True)
 class _Job:
+    """A config that was resolved and planned."""
+
     plan: Plan
     session: Session
     outcome: _Outcome
+    words: Sequence[str]
 
     def done(self, result: pipeline.Result, **more: Any) -> None:
         if self.outcome.json:
             self.outcome.documents.append({**document.result(result), **more})
+
+
+def _planned(verb: Callable[[_Job], None]) -> _Verb:
+    """A verb that works on a plan."""
+
+    def run(asked: _Asked) -> None:
+        resolved = resolve(asked.config, Hasher(asked.store.index, asked.watcher))
+        plan = make_plan(resolved.recipe, asked.config.until)
+        session = Session(asked.config, asked.store, lambda: resolved.source, asked.watcher)
+        verb(_Job(plan, session, asked.outcome, asked.words))
+
+    return run
 
 
 def _build(job: _Job) -> None:
@@ -141,11 +174,21 @@ def _show(job: _Job, result: pipeline.Result) -> None:
 
 
 def _plan(job: _Job) -> None:
-    found = {step.key: job.session.find(step.key) for step in job.plan.steps}
+    outlooks = survey.survey(job.plan, job.session)
     if job.outcome.json:
-        job.outcome.documents.append(document.plan(job.plan, found))
+        job.outcome.documents.append(document.plan(job.plan, outlooks))
     else:
-        print("\n".join(document.plan_lines(job.plan, found)))
+        print("\n".join(plans.lines(job.plan, outlooks)))
+
+
+def _explain(job: _Job) -> None:
+    step = job.plan.final
+    found = job.session.find(step.key)
+    near = None if found.record is not None else survey.nearest(step, job.plan, job.session)
+    if job.outcome.json:
+        job.outcome.documents.append(document.explanation(job.plan, found, near))
+    else:
+        print("\n".join(explanations.lines(job.plan, found, near, job.words)))
 
 
 def _run(job: _Job) -> None:
@@ -161,18 +204,48 @@ def _run(job: _Job) -> None:
         job.session.watcher.note(f"{terminal.speed(answer)}; {result.path}")
 
 
-VERBS: dict[str, Callable[[_Job], None]] = {"build": _build, "plan": _plan, "fetch": _fetch, "run": _run}
+def _rebuild(key: str, asked: _Asked) -> None:
+    named = any(word.startswith(("model=", "model.")) for word in asked.words)
+    receipt = rebuild.receipt(asked.store, key)
+
+    def source() -> Source:
+        digester = Hasher(asked.store.index, asked.watcher)
+        return receipt.open_source(asked.config.model if named else None, digester)
+
+    session = Session(asked.config, asked.store, source, asked.watcher, exact=True)
+    done = rebuild.rebuild(receipt, session)
+    if asked.outcome.json:
+        asked.outcome.documents.append(document.rebuilt(done))
+    else:
+        print("\n".join(explanations.rebuilt_lines(done)), flush=True)
+    if not done.same:
+        asked.outcome.exit_code = asked.outcome.exit_code or BuildError.exit_code
 
 
-def _verb(args: list[str]) -> tuple[Callable[[_Job], None], list[str]]:
-    """The verb is the first word, and a word without `=`; left out, it is build."""
+VERBS: dict[str, Callable[[_Job], None]] = {
+    "build": _build,
+    "plan": _plan,
+    "explain": _explain,
+    "fetch": _fetch,
+    "run": _run,
+}
+REBUILD = "rebuild"  # the verb that takes a key, and no plan
+
+
+def _verb(args: list[str]) -> tuple[_Verb, list[str]]:
+    """The verb, and the words for Hydra. It is the first word, and one without `=`; left out, it is build."""
     if not args or "=" in args[0] or args[0].startswith("-"):
-        return VERBS["build"], args
+        return _planned(_build), args
+    if args[0] == REBUILD:
+        if len(args) < 2 or "=" in args[1] or args[1].startswith("-"):
+            raise InputError("rebuild needs a key", hint="trtbuild rebuild KEY; `trtstore ls` shows the keys")
+        return partial(_rebuild, args[1]), args[2:]
     if args[0] in VERBS:
-        return VERBS[args[0]], args[1:]
-    near = get_close_matches(args[0], VERBS, n=1)
+        return _planned(VERBS[args[0]]), args[1:]
+    verbs = [*VERBS, REBUILD]
+    near = get_close_matches(args[0], verbs, n=1)
     hint = (
-        f"did you mean {near[0]}?" if near else f"verbs: {', '.join(VERBS)}; options are written name=value"
+        f"did you mean {near[0]}?" if near else f"verbs: {', '.join(verbs)}; options are written name=value"
     )
     raise InputError(f"there is no verb {args[0]!r}", hint=hint)
 

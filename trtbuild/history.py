@@ -8,7 +8,7 @@ most worth understanding. Fields are compared through all upstream steps, so tha
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -17,10 +17,14 @@ from typing import Any, Protocol
 from trtbuild import provenance
 from trtbuild.plan import Planned
 from trtstore import Record, StoreFailure
-from trtstore.catalog import Summary
+from trtstore.catalog import OnParsed, Summary
 
 #: Records that are read to find the nearest: those whose labels are most alike. Reading one takes half a millisecond.
 CANDIDATES = 200
+
+
+#: What an earlier build must share to say how long another will take.
+KIND = ("compiler.name", "network.frontend", "target.kind")
 
 
 class Absent(Enum):
@@ -64,6 +68,20 @@ class Near:
         return found if isinstance(found, int) and found > 0 else None
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What a step will take, from an earlier build: seconds of its worker, bytes of its result, bytes of memory.
+
+    `scale` is the checkpoint's size over that of the earlier build, by which all three were multiplied.
+    """
+
+    seconds: float
+    bytes: int
+    peak_memory_bytes: int | None
+    basis: Near
+    scale: float
+
+
 class Shelf(Protocol):
     """A store whose records can be listed and read."""
 
@@ -77,20 +95,27 @@ class Place:
     store: Shelf
     name: str
     ours: bool
-    summaries: Callable[[], Iterable[Summary]]
+    summaries: Callable[[OnParsed], Iterable[Summary]]
 
 
 class History:
-    """Earlier builds in `places`. Lists each store once, when it is first asked; a store that cannot be read is told."""
+    """Earlier builds in `places`, each listed when it is first asked; one that cannot be read is told."""
 
-    def __init__(self, places: Sequence[Place], on_problem: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        places: Sequence[Place],
+        on_problem: Callable[[str], None],
+        on_parsed: OnParsed = lambda _: None,
+    ) -> None:
         self._places = tuple(places)
         self._on_problem = on_problem
+        self._on_parsed = on_parsed
 
-    def nearest(self, planned: Planned, labels: Mapping[str, str]) -> Near | None:
+    def nearest(self, planned: Planned, labels: Mapping[str, str], same: Collection[str] = ()) -> Near | None:
         """The build of the same step that is most like `planned`, itself left out; None where there is none.
 
-        `labels` are those that its record would have: they choose which records are read at all.
+        `labels` are those that its record would have: they choose which records are read at all. Only builds with
+        equal fields `same` count.
         """
         wanted = fields(planned)
         best: tuple[tuple[float, ...], Near] | None = None
@@ -102,10 +127,27 @@ class History:
             if planned.name not in found.fields:
                 continue
             near = Near(record, place.name, place.ours, compare(found, wanted, planned))
+            if any(difference.field in same for difference in near.differences):
+                continue
             rank = (-len(near.differences), near.seconds or 0.0, summary.stored)
             if best is None or rank > best[0]:
                 best = (rank, near)
         return None if best is None else best[1]
+
+    def estimate(self, planned: Planned, labels: Mapping[str, str], model_bytes: int) -> Estimate | None:
+        """What `planned` will take, from the nearest build of its kind; None where there is no basis."""
+        near = self.nearest(planned, labels, same=KIND)
+        if near is None or near.seconds is None:
+            return None
+        scale = model_bytes / near.model_bytes if near.model_bytes else 1.0
+        peak = provenance.stats(near.record).get("peak_memory_bytes")
+        return Estimate(
+            seconds=near.seconds * scale,
+            bytes=round(near.record.bytes * scale),
+            peak_memory_bytes=round(peak * scale) if isinstance(peak, int) else None,
+            basis=near,
+            scale=scale,
+        )
 
     def _candidates(self, planned: Planned, labels: Mapping[str, str]) -> list[tuple[Place, Summary]]:
         def alike(item: tuple[Place, Summary]) -> tuple[int, float]:
@@ -123,7 +165,7 @@ class History:
         found: list[tuple[Place, Summary]] = []
         for place in self._places:
             try:
-                found += [(place, summary) for summary in place.summaries()]
+                found += [(place, summary) for summary in place.summaries(self._on_parsed)]
             except (OSError, StoreFailure) as trouble:
                 self._on_problem(f"{place.name} cannot be listed: {trouble}")
         return found

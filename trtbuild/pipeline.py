@@ -21,7 +21,8 @@ from trtbuild.errors import BuildError, InputError, NotInStoreError
 from trtbuild.key import Step, explain, key_of
 from trtbuild.plan import Plan, Planned
 from trtbuild.session import Session, StepResult
-from trtstore import Record, folder_digest
+from trtbuild.survey import refuse_elsewhere
+from trtstore import Record, folder_manifest
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,14 @@ def _ensure(planned: Planned, plan: Plan, session: Session) -> Record:
     record = None if refresh else session.use(planned.key)
     if record is not None:
         return _hit(planned, record, session)
+    refuse_elsewhere(planned, plan, session)
     session.preflight(planned)
     with store.building(planned.key, who=session.who(planned), on_wait=session.on_wait):
         first = store.lookup(planned.key) if refresh else session.use(planned.key)
         if first is not None and not refresh:
             return _hit(planned, first, session)
         inputs = {up.name: store.materialise(_ensure(up, plan, session)).path for up in planned.inputs}
-        model = _model_files(planned, session) if planned.step.reads_model else {}
+        model = model_files(planned, session) if planned.step.reads_model else {}
         return _run(planned, plan, model, inputs, session, first)
 
 
@@ -109,7 +111,7 @@ def _run(
         if planned.step.reads_model:
             session.source.recheck()  # the bytes that were read must be those that the key names
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-        digest = folder_digest(out, session.store.index) if first is not None else None
+        digest = folder_manifest(out, session.store.index).digest if first is not None else None
         record = session.store.publish(
             planned.key,
             out,
@@ -144,8 +146,11 @@ def _check(planned: Planned, plan: Plan, out: Path, home: Path, session: Session
     return {**ran.facts, "peak_memory_bytes": ran.peak_memory_bytes}
 
 
-def _model_files(planned: Planned, session: Session) -> Mapping[str, Path]:
-    """The checkpoint on this disk, every byte verified. A download that nothing else keeps goes to the store."""
+def model_files(planned: Planned, session: Session) -> Mapping[str, Path]:
+    """The checkpoint on this disk, every byte verified. A download that nothing else keeps goes to the store.
+
+    Raises InputError, BuildError, StoreFailure.
+    """
     identity = str(planned.fields["model.identity"])
     step = Step("source", 1, "", {}, reads_model=True)
     key, store = key_of(step, identity, {}), session.store

@@ -34,6 +34,7 @@ class Model:
     gguf: bool
     bytes: int
     dtype: str  # as asked: auto, float32, …
+    context: int | None = None  # positions of the model, in tokens; None where not known before the download
     files: tuple[tuple[str, int, str], ...] = ()  # (path, bytes, sha256), which `identity` is made of
     pins: Mapping[str, Scalar] | None = None  # of a wheel: what `origin` alone does not say
 

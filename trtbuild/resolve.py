@@ -50,9 +50,10 @@ def resolve(config: schema.Config, digester: Digester) -> Resolved:
     quant = _quant(config.quant)
     profile = _profile(config.profile)
     target = targets.resolve(_asked(config), compilers.COMPILERS[tools.name].kinds)
-    source = _open(config.model, digester)
+    source = open_model(config.model, digester)
     described = source.config()
     model = _model(config.model, source, described)
+    _check_length(profile, model)
     frontend = _frontend(config.network.frontend.value, model)
     if frontend == "native":
         _check_decoder(described)
@@ -70,7 +71,8 @@ def resolve(config: schema.Config, digester: Digester) -> Resolved:
     return Resolved(recipe, source)
 
 
-def _open(model: schema.ModelConf, digester: Digester) -> Source:
+def open_model(model: schema.ModelConf, digester: Digester) -> Source:
+    """The checkpoint that `model` names. Raises InputError."""
     if model.source == "???":
         raise InputError("model.source is required", option="model.source")
     spec = None
@@ -98,6 +100,7 @@ def _model(conf: schema.ModelConf, source: Source, config: Described) -> Model:
         gguf=config is None,
         bytes=sum(file.size for file in files),
         dtype=conf.dtype.value,
+        context=_context(config),
         files=tuple((file.path, file.size, file.sha256) for file in files),
         pins=_pins(conf),
     )
@@ -165,6 +168,21 @@ def _asked(config: schema.Config) -> targets.Asked:
 
 def _profile(conf: schema.ProfileConf) -> Profile:
     return Profile(**{f.name: _tokens(f"profile.{f.name}", getattr(conf, f.name)) for f in fields(Profile)})
+
+
+def _check_length(profile: Profile, model: Model) -> None:
+    """Raises InputError for more tokens than the model has positions, as far as that is known here."""
+    if model.context is not None and (profile.max_seq_len or 0) > model.context:
+        raise InputError(
+            f"{profile.max_seq_len} is beyond the model's context of {model.context} tokens",
+            option="profile.max_seq_len",
+            hint=f"choose at most {model.context}, or leave it out",
+        )
+
+
+def _context(config: Described) -> int | None:
+    found = None if config is None else config.get("max_position_embeddings")
+    return found if isinstance(found, int) else None
 
 
 def _tokens(option: str, value: Any) -> int | None:

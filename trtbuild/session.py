@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from trtbuild import schema
 from trtbuild.compilers import COMPILERS
 from trtbuild.errors import InputError
 from trtbuild.executors import installed, process
+from trtbuild.history import History, Place
 from trtbuild.key import TOOL
 from trtbuild.plan import Planned
 from trtbuild.sources import Source
@@ -25,7 +26,10 @@ from trtstore.layered import Layered
 from trtstore.protocols import Reader
 from trtstore.readonly import ReadOnly
 from trtstore.store import Verify
+from trtstore.upkeep import Upkeep
 from trtstore.words import size
+
+MANY = 2000  # records: reading more takes a second
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,12 @@ class Found:
 
     record: Record | None
     here: bool
-    also: str | None = None
+    store: str = ""  # that has it
+
+    @property
+    def also(self) -> str | None:
+        """The store that has it where ours does not."""
+        return None if self.here or self.record is None else self.store
 
 
 class Watcher(Protocol):
@@ -55,6 +64,9 @@ class Watcher(Protocol):
     def step_started(self, name: str) -> None: ...
     def step_ended(self, result: StepResult) -> None: ...
     def progress(self, what: str, done: int, total: int, unit: str) -> None: ...
+    def hashing(
+        self, done: int, total: int
+    ) -> None: ...  # bytes; from any thread, the last time with all done
     def text(self, piece: str) -> None: ...
     def note(self, words: str) -> None: ...
     def waiting(self, words: str) -> None: ...
@@ -66,10 +78,16 @@ class Session:
 
     config: schema.Config
     store: Store
-    source: Source
+    open_source: Callable[[], Source]
     watcher: Watcher
     results: dict[str, StepResult] = field(default_factory=dict)
     fetching: bool = False
+    exact: bool = False  # the steps are those of a record: no option may choose other tools
+
+    @cached_property
+    def source(self) -> Source:
+        """The checkpoint. Raises InputError."""
+        return self.open_source()
 
     @property
     def python(self) -> str:
@@ -124,12 +142,24 @@ class Session:
         """Where the artifact of `key` is; nothing is copied, and it does not count as a use."""
         record = self.store.lookup(key, on_problem=self.watcher.note)
         if record is not None:
-            return Found(record, here=True)
+            return Found(record, here=True, store=str(self.store))
         for other in self.also:
             record = other.lookup(key, on_problem=self.watcher.note)
             if record is not None:
-                return Found(record, here=False, also=str(other))
+                return Found(record, here=False, store=str(other))
         return Found(None, here=False)
+
+    @cached_property
+    def history(self) -> History:
+        """Earlier builds in all these stores."""
+        index = self.store.index
+        places = [Place(self.store, str(self.store), True, Upkeep(self.store).catalog.summaries)]
+        places += [Place(other, str(other), False, other.catalog(index).summaries) for other in self.also]
+        return History(places, self.watcher.note, self._parsed)
+
+    def _parsed(self, count: int) -> None:
+        if count >= MANY:  # once: the index remembers them
+            self.watcher.waiting(f"reading the store's records for the first time, {count} so far")
 
     def use(self, key: str) -> Record | None:
         """The record of `key`, which counts as used; None, and a word why, where what is there is damaged.
@@ -185,7 +215,8 @@ class Session:
                 raise InputError(
                     f"{name} {version} is installed in {self.python}, and {wanted[name]} is pinned",
                     option="compiler.version",
-                    hint=f"pip install '{name}=={wanted[name]}', or take what is there: compiler.version=installed",
+                    hint=f"pip install '{name}=={wanted[name]}'"
+                    + ("" if self.exact else ", or take what is there: compiler.version=installed"),
                 )
 
     def _extras(self, missing: list[str]) -> str:

@@ -19,10 +19,9 @@ OPTIONS: Mapping[str, str] = {
     "model.wheel.*": _SOURCE,
     "target.name": "a word for the hardware: its facts are in the key",
     "target.device": "which of the equal GPUs here is asked: their facts are in the key",
-    "target.gpus": "an engine for two GPUs is the same on a host of two and of eight: parallel.tp and pp count",
+    "target.gpus": "an engine for two GPUs is the same on a host of eight: parallel.tp and parallel.pp count",
     "target.source": "words for people",
-    "fleet.*": "becomes target.driver and target.cuda where the GPU is not here, and those are in the key",
-    "key.driver": "how much of target.driver the key holds: that part is in it",
+    "fleet.name": "a word for people",
     "executor.*": "how and where a step is run; no byte depends on it",
     "store.*": _RESULT,
     "check.*": _USE,
@@ -41,6 +40,7 @@ FACTS: Mapping[str, str] = {
     "model.architecture": "is in the bytes of the identity",
     "model.gguf": "is in the paths of the identity",
     "model.bytes": "follows from the identity",
+    "model.context": "is in the bytes of the identity",
     "model.files": "the identity is their digest",
     "model.pins": _SOURCE,
     "quant.scheme": "the name of a preset: what it sets is in the key",
@@ -49,7 +49,6 @@ FACTS: Mapping[str, str] = {
     "target.here": "words for people",
     "target.gpus": OPTIONS["target.gpus"],
     "target.microarchitecture": "compilers know generic levels: target.level is what they may read",
-    "driver_policy": OPTIONS["key.driver"],
 }
 
 

@@ -14,7 +14,7 @@ from trtstore.errors import (
 from trtstore.index import Index, hash_files
 from trtstore.locks import Holder
 from trtstore.records import Attachment, Record
-from trtstore.staging import folder_digest
+from trtstore.staging import folder_manifest
 from trtstore.store import Store
 from trtstore.trees import Materialised
 
@@ -34,6 +34,6 @@ __all__ = [
     "Store",
     "StoreFailure",
     "TooManyOpenFiles",
-    "folder_digest",
+    "folder_manifest",
     "hash_files",
 ]

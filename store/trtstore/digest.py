@@ -15,7 +15,10 @@ from trtstore.errors import Invalid, Malformed
 
 ALGORITHM = "sha256"
 CHUNK = 1 << 20  # bytes a read: beyond 1 MiB the hash, not the system call, is what takes the time
-THREADS = 4  # a disk rarely feeds more than four cores of SHA-256
+THREADS = 4  # what copies as it hashes: a disk rarely takes more than that at a time
+HASHERS = (
+    16  # what reads alone: a core without SHA instructions hashes half a gigabyte a second, disks give ten
+)
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 _In = TypeVar("_In")
@@ -96,8 +99,10 @@ class _Stopped(Exception):
     """Unwinds a thread whose siblings have failed already."""
 
 
-def in_threads(work: Callable[[_In, OnBytes], _Out], items: Sequence[_In], on_bytes: OnBytes) -> list[_Out]:
-    """`work` on each item in a few threads, results in the order of `items`.
+def in_threads(
+    work: Callable[[_In, OnBytes], _Out], items: Sequence[_In], on_bytes: OnBytes, most: int = THREADS
+) -> list[_Out]:
+    """`work` on each item in a few threads (`most`, or as many as there are cores), results in the order of `items`.
 
     The OnBytes that `work` is given serialises the calls of `on_bytes`, and ends the threads within a chunk
     once one has failed or the caller was interrupted: nobody waits for the hash of a 100 GB file after Ctrl-C.
@@ -117,7 +122,7 @@ def in_threads(work: Callable[[_In, OnBytes], _Out], items: Sequence[_In], on_by
             stop.set()
             raise
 
-    with ThreadPoolExecutor(min(THREADS, _cores(), len(items)) or 1) as pool:
+    with ThreadPoolExecutor(min(most, _cores(), len(items)) or 1) as pool:
         futures = [pool.submit(guarded, item) for item in items]
         try:
             return _results(future.result for future in futures)

@@ -26,7 +26,7 @@ import diskcache
 from diskcache.core import DBNAME, DEFAULT_SETTINGS, MODE_RAW
 
 from trtstore import locks
-from trtstore.digest import OnBytes, hash_fd, ignore_bytes, in_threads, is_hex
+from trtstore.digest import HASHERS, OnBytes, hash_fd, ignore_bytes, in_threads, is_hex
 from trtstore.errors import Corrupt, Invalid, StoreFailure, translated
 from trtstore.schema import connect, is_sound
 from trtstore.strictjson import Json
@@ -155,12 +155,17 @@ class Index:
             finally:
                 os.close(fd)
 
+    def known_digest(self, status: os.stat_result) -> str | None:
+        """What `file_digest` remembers of the file with that stat, or None."""
+        known = self.get("file-digest", _identity(status))
+        return known if isinstance(known, str) and is_hex(known) else None
+
     def _digest(self, fd: int, path: Path, on_bytes: OnBytes) -> str:
         before = os.fstat(fd)
         if not stat.S_ISREG(before.st_mode):
             raise Invalid(f"{path} is no regular file")
-        known = self.get("file-digest", _identity(before))
-        if isinstance(known, str) and is_hex(known):
+        known = self.known_digest(before)
+        if known is not None:
             on_bytes(before.st_size)
             return known
         digits, _ = hash_fd(fd, before.st_size, on_bytes=on_bytes)
@@ -253,16 +258,22 @@ def _open_cache(folder: Path, *, rebuild: bool) -> Any:
 def hash_files(
     paths: Sequence[Path], index: Index, on_progress: Callable[[int, int], None] | None = None
 ) -> list[str]:
-    """The hex SHA-256 of each path, hashed a few at a time; those the index knows are not read.
+    """The hex SHA-256 of each path. Those that the index knows are not opened; the others are read side by side.
 
-    `on_progress` is told (bytes done, bytes in all), one call at a time, from any thread. Raises as
-    `Index.file_digest`.
+    `on_progress` is told (bytes read, bytes to be read), one call at a time, from any thread; never, where
+    nothing is read. Raises as `Index.file_digest`.
     """
-    total = 0
+    digests: dict[Path, str] = {}
+    unknown: dict[Path, int] = {}
     for path in paths:
         with translated(path, reading=True):
-            total += path.stat().st_size
-    done = 0
+            status = path.stat()
+        known = index.known_digest(status)
+        if known is None:
+            unknown[path] = status.st_size
+        else:
+            digests[path] = known
+    done, total = 0, sum(unknown.values())
 
     def tell(count: int) -> None:
         nonlocal done
@@ -270,4 +281,10 @@ def hash_files(
         if on_progress is not None:
             on_progress(done, total)
 
-    return in_threads(lambda path, on_bytes: index.file_digest(path, on_bytes=on_bytes), paths, tell)
+    # One file is one thread's: the largest first, so that none of them is begun when the others are at their end.
+    order = sorted(unknown, key=lambda path: unknown[path], reverse=True)
+    found = in_threads(
+        lambda path, on_bytes: index.file_digest(path, on_bytes=on_bytes), order, tell, HASHERS
+    )
+    digests.update(zip(order, found, strict=True))
+    return [digests[path] for path in paths]

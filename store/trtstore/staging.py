@@ -40,8 +40,8 @@ def stage_attachments(layout: Layout, files: Mapping[str, Path], stage: Path) ->
     return dict(zip(files, in_threads(work, list(enumerate(files.values())), ignore_bytes), strict=True))
 
 
-def folder_digest(folder: Path, index: Index) -> str:
-    """The digest, "sha256:<64 hex>", that `folder` would have as an artifact; nothing is stored.
+def folder_manifest(folder: Path, index: Index) -> Manifest:
+    """The manifest that `folder` would have as an artifact; nothing is stored.
 
     Raises Invalid where the folder cannot be an artifact, Corrupt, NotReadable and the like.
     """
@@ -50,7 +50,7 @@ def folder_digest(folder: Path, index: Index) -> str:
     found = zip(listed, digests, strict=True)
     return _manifest(
         folder, [Entry(name, mode_of(its.st_mode), its.st_size, sha256) for (name, _, its), sha256 in found]
-    ).digest
+    )
 
 
 def _listing(folder: Path) -> list[tuple[str, Path, os.stat_result]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.store.support import FILES, KEY, OTHER, leftovers, publish, read_tree, write_files
-from trtstore import Corrupt, Invalid, Store, StoreFailure, folder_digest
+from trtstore import Corrupt, Invalid, Store, StoreFailure, folder_manifest
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_empty_folders_are_not_kept_and_empty_files_are(store: Store, tmp_path: 
 
 
 def test_the_digest_of_a_folder_is_that_of_its_artifact(store: Store, folder: Path) -> None:
-    assert folder_digest(folder, store.index) == publish(store, folder).manifest
+    assert folder_manifest(folder, store.index).digest == publish(store, folder).manifest
 
 
 def spoil_bytes(tree: Path) -> None:

@@ -12,7 +12,7 @@ import sys
 
 from trtbuild import compose, resolve, schema, targets
 from trtbuild.errors import InputError
-from trtbuild.report import document
+from trtbuild.report import document, plans
 
 
 def answer(asked: dict) -> dict:
@@ -25,7 +25,7 @@ def answer(asked: dict) -> dict:
         found = targets.resolve(resolve._asked(seen[0]), asked["kinds"])
     except InputError as error:
         return {"error": error.message, "option": error.option, "hint": error.hint}
-    return {**document.target(found), "words": document._target_words(found)}
+    return {**document.target(found), "words": plans.target_words(found)}
 
 
 def main() -> None:

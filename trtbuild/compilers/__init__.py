@@ -6,7 +6,7 @@ Adding one is a module here, a YAML in `conf/compiler/`, a schema class, an extr
 from __future__ import annotations
 
 from trtbuild.compilers import onnxruntime, tensorrt
-from trtbuild.compilers.base import Compiler
+from trtbuild.compilers.base import NETWORK, Compiler, Worker
 from trtbuild.errors import InputError
 from trtbuild.key import Step
 from trtbuild.recipe import Recipe
@@ -40,6 +40,14 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
             option="target",
         )
     return compiler.steps(recipe)
+
+
+def worker(step: str, compiler: str | None) -> Worker | None:
+    """What runs `step`, of `compiler` or (None) as compilers share it; None where there is no such step."""
+    if compiler is None:
+        return NETWORK if step == "network" else None
+    found = COMPILERS.get(compiler)
+    return None if found is None else found.workers.get(step)
 
 
 def _no_such_quantization(recipe: Recipe, compiler: Compiler) -> InputError:

@@ -1,21 +1,21 @@
-"""Results as data: the JSON document of `output=json`, and the plan as a table."""
+"""Results as data: the documents of `output=json`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
-from trtbuild import provenance
+from trtbuild import history, provenance
 from trtbuild.errors import TrtbuildError
+from trtbuild.history import Difference, Estimate, Near
 from trtbuild.pipeline import Result
 from trtbuild.plan import Plan
+from trtbuild.rebuild import Rebuilt
 from trtbuild.session import Found
+from trtbuild.survey import Outlook
 from trtbuild.targets import Target
-from trtstore import Record
-from trtstore.words import seconds, size
+from trtstore.manifest import Entry
 
 SCHEMA = 1
 
@@ -44,34 +44,116 @@ def result(done: Result) -> dict[str, Any]:
     }
 
 
-def plan(planned: Plan, found: Mapping[str, Found]) -> dict[str, Any]:
-    """The document of `trtbuild plan`. `found` maps each step's key to what the stores have of it."""
-    recipe, records = planned.recipe, _records(found)
+def plan(planned: Plan, outlooks: Sequence[Outlook]) -> dict[str, Any]:
+    """The document of `trtbuild plan`."""
     return {
         "schema": SCHEMA,
         "key": planned.final.key,
-        "steps": [
-            {
-                "name": step.name,
-                "key": step.key,
-                "local": "hit" if found[step.key].here else "miss",
-                "also": found[step.key].also,
-                "runs": runs,
-                "fields": dict(step.fields),
-                "bytes": record.bytes if (record := records[step.key]) else None,
-                "seconds": provenance.stats(record).get("seconds") if record else None,
-            }
-            for step, runs in zip(planned.steps, will_run(planned, records), strict=True)
-        ],
+        "steps": [_outlook(one) for one in outlooks],
+        "estimate": _total(outlooks),
         "model": {
-            "label": recipe.model.label,
-            "identity": recipe.model.identity,
-            "architecture": recipe.model.architecture,
-            "bytes": recipe.model.bytes,
+            "label": planned.recipe.model.label,
+            "identity": planned.recipe.model.identity,
+            "architecture": planned.recipe.model.architecture,
+            "bytes": planned.recipe.model.bytes,
         },
-        "target": target(recipe.target),
+        "target": target(planned.recipe.target),
         "toolchain": planned.toolchain,
     }
+
+
+def _outlook(one: Outlook) -> dict[str, Any]:
+    record = one.found.record
+    return {
+        "name": one.planned.name,
+        "key": one.planned.key,
+        "local": "hit" if one.found.here else "miss",
+        "also": one.found.also,
+        "runs": one.runs,
+        "fields": dict(one.planned.fields),
+        "bytes": record.bytes if record else None,
+        "seconds": provenance.stats(record).get("seconds") if record else None,
+        "estimate": None if one.estimate is None else _estimate(one.estimate),
+        "obstacle": one.obstacle,
+    }
+
+
+def _estimate(found: Estimate) -> dict[str, Any]:
+    return {
+        "seconds": found.seconds,
+        "bytes": found.bytes,
+        "peak_memory_bytes": found.peak_memory_bytes,
+        "basis": found.basis.record.key,
+        "scale": found.scale,
+        "differs": [difference.field for difference in found.basis.differences],
+    }
+
+
+def _total(outlooks: Sequence[Outlook]) -> dict[str, Any]:
+    """Of all steps that run and have a basis; `unknown` names those that have none."""
+    running = [one for one in outlooks if one.runs]
+    known = [one.estimate for one in running if one.estimate is not None]
+    return {
+        "steps": len(running),
+        "seconds": sum(one.seconds for one in known),
+        "bytes": sum(one.bytes for one in known),
+        "unknown": [one.planned.name for one in running if one.estimate is None],
+    }
+
+
+def explanation(planned: Plan, found: Found, near: Near | None) -> dict[str, Any]:
+    """The document of `trtbuild explain`; `near` is the nearest earlier build of a step that missed."""
+    return {
+        "schema": SCHEMA,
+        "key": planned.final.key,
+        "step": planned.final.name,
+        "outcome": "miss" if found.record is None else "hit",
+        "store": None if found.record is None else found.store,
+        "fields": {step: dict(fields) for step, fields in history.fields(planned.final).items()},
+        "nearest": None if near is None else _near(near),
+    }
+
+
+def _near(near: Near) -> dict[str, Any]:
+    return {
+        "key": near.record.key,
+        "store": near.store,
+        "labels": dict(near.record.labels),
+        "seconds": near.seconds,
+        "bytes": near.record.bytes,
+        "differences": [difference(each) for each in near.differences],
+    }
+
+
+def difference(found: Difference) -> dict[str, Any]:
+    """`old` and `new` are left out on the side that lacks the field."""
+    sides = {"old": found.old, "new": found.new}
+    known = {name: value for name, value in sides.items() if value is not history.ABSENT}
+    return {"field": found.field, "steps": list(found.steps), **known}
+
+
+def rebuilt(done: Rebuilt) -> dict[str, Any]:
+    """The document of `trtbuild rebuild`."""
+    return {
+        "schema": SCHEMA,
+        "key": done.record.key,
+        "outcome": "same" if done.same else "differs",
+        "digest": done.record.manifest,
+        "rebuilt_digest": done.digest,
+        "files": [
+            {
+                "path": file.path,
+                "stored": None if file.stored is None else _entry(file.stored),
+                "rebuilt": None if file.rebuilt is None else _entry(file.rebuilt),
+            }
+            for file in done.files
+        ],
+        "steps": [asdict(step) for step in done.steps],
+    }
+
+
+def _entry(found: Entry) -> dict[str, Any]:
+    return {"sha256": found.sha256, "bytes": found.size, "mode": found.mode}
 
 
 def target(found: Target) -> dict[str, Any]:
@@ -79,80 +161,6 @@ def target(found: Target) -> dict[str, Any]:
     shown = {each.name: getattr(found, each.name) for each in fields(found)}
     gpu = None if found.gpu is None else asdict(found.gpu)
     return {**shown, "gpu": gpu, "origins": dict(found.origins or {})}
-
-
-def _target_words(found: Target) -> str:
-    """What the target is and where each fact comes from: a line for the hardware, and for a GPU one for its driver."""
-    origins = found.origins or {}
-    if found.gpu is None:
-        exact = "" if found.microarchitecture == found.level else f" ({found.microarchitecture})"
-        return f"{found.name}: {found.level}{exact}, {found.arch} ({origins.get('level')}); {found.here}"
-    gpu = found.gpu
-    hardware = {
-        "gpu": gpu.name,
-        "mig": gpu.mig and f"MIG {gpu.mig}",
-        "memory_gb": f"{gpu.memory_gb} GB",
-        "compute_capability": f"compute capability {gpu.compute_capability}",
-        "sm_count": f"{gpu.sm_count} SMs",
-        "arch": found.arch,
-    }
-    software = {"driver": f"driver {found.driver}", "cuda": f"CUDA {found.cuda}"}
-    more = "" if found.gpus == 1 else f", {found.gpus} GPUs"
-    return (
-        f"{found.name}: {_with_origins(hardware, origins)}{more}\n"
-        f"{'':<10}{_with_origins(software, origins)}; {found.here}"
-    )
-
-
-def _with_origins(words: Mapping[str, str | None], origins: Mapping[str, str]) -> str:
-    """The words of facts, and after those that have one origin this: "A, B (detected), C (target.cuda=)"."""
-    told = [(word, origins.get(name, "")) for name, word in words.items() if word]
-    groups = [(origin, [word for word, _ in each]) for origin, each in groupby(told, key=itemgetter(1))]
-    return ", ".join(f"{', '.join(each)} ({origin})" for origin, each in groups)
-
-
-def will_run(planned: Plan, records: Mapping[str, Record | None]) -> list[bool]:
-    """Which steps a build would run: those that miss, with nothing that hits downstream of them."""
-    needed = {planned.final.name}
-    for step in reversed(planned.steps):
-        if step.name in needed and records[step.key] is None:
-            needed |= {up.name for up in step.inputs}
-    return [step.name in needed and records[step.key] is None for step in planned.steps]
-
-
-def _records(found: Mapping[str, Found]) -> dict[str, Record | None]:
-    return {key: one.record for key, one in found.items()}
-
-
-def plan_lines(planned: Plan, found: Mapping[str, Found]) -> list[str]:
-    recipe, records = planned.recipe, _records(found)
-    lines = [
-        f"model     {recipe.model.label}, {recipe.model.architecture or 'architecture in the file'}, "
-        f"{size(recipe.model.bytes)}, identity {recipe.model.identity[:12]}",
-        f"quant     {recipe.quant.scheme}",
-        f"target    {_target_words(recipe.target)}",
-        f"compiler  {recipe.tools.name}: "
-        + ", ".join(f"{tool} {v}" for tool, v in planned.toolchain.items()),
-        "",
-        f"{'step':<10}{'key':<14}{'store':<13}will",
-    ]
-    for step, runs in zip(planned.steps, will_run(planned, records), strict=True):
-        record = records[step.key]
-        words = "run" if runs else "use" if step is planned.final else "-"
-        one = found[step.key]
-        state = "hit" if one.here else "hit, also" if one.record else "miss"
-        where = f"  in {one.also}" if one.also else ""
-        lines.append(
-            f"{step.name:<10}{step.key[:12]:<14}{state:<13}{words:<8}{_history(record)}{where}".rstrip()
-        )
-    return lines
-
-
-def _history(record: Record | None) -> str:
-    if record is None:
-        return ""
-    took = provenance.stats(record).get("seconds")
-    return f"{size(record.bytes)}" + (f", took {seconds(took)}" if took else "")
 
 
 def error(failure: TrtbuildError) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -14,7 +15,12 @@ from trtbuild.errors import TrtbuildError
 from trtbuild.session import StepResult
 from trtstore.words import seconds, size
 
+HASHING_PATIENCE = 2.0  # seconds of hashing before a log is told of it
+BAR_PATIENCE = 0.5  # and before a bar is drawn: what is done by then needs none
+BAR_EVERY = 0.1  # seconds between two drawings: hashing tells of each MiB
+
 DOING = {
+    "hash": "hashing the checkpoint",
     "source": "fetching the checkpoint",
     "network": "building the network",
     "engine": "building the engine",
@@ -25,11 +31,12 @@ DOING = {
 def step_line(result: StepResult) -> str:
     """`engine   built     3.1 s  152 MB  peak 1.1 GB`."""
     words = [f"{result.name:<8} {result.outcome:<9}"]
-    if result.outcome == "built" and result.seconds is not None:
+    ran = result.outcome in ("built", "rebuilt")
+    if ran and result.seconds is not None:
         words.append(seconds(result.seconds))
     if result.bytes is not None:
         words.append(size(result.bytes))
-    if result.outcome == "built" and result.peak_memory_bytes:
+    if ran and result.peak_memory_bytes:
         words.append(f"peak {size(result.peak_memory_bytes)}")
     if result.outcome.startswith("hit") and result.seconds:
         words.append(f"saves {seconds(result.seconds)}")
@@ -42,6 +49,7 @@ class Plain:
     def __init__(self, stream: TextIO, answers: TextIO | None) -> None:
         self._stream, self._answers = stream, answers
         self._wait_until = 0.0
+        self._tell_hashing: float | None = None  # at that time, unless all is hashed before
 
     def step_started(self, name: str) -> None:
         self._line(f"{DOING.get(name, name)} …")
@@ -51,6 +59,16 @@ class Plain:
 
     def progress(self, what: str, done: int, total: int, unit: str) -> None:
         """Nothing: a log wants no bars."""
+
+    def hashing(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done >= total:
+            self._tell_hashing = None
+        elif self._tell_hashing is None:
+            self._tell_hashing = now + HASHING_PATIENCE
+        elif now >= self._tell_hashing:
+            self._tell_hashing = math.inf  # once
+            self._line(f"{DOING['hash']}, {size(total)} …")
 
     def text(self, piece: str) -> None:
         if self._answers is not None:
@@ -88,6 +106,8 @@ class Live:
         )
         self._task: TaskID | None = None
         self._label, self._started, self._what = "", 0.0, ""
+        self._hashing_since = 0.0
+        self._draw_hashing: float | None = None  # from that time on, unless all is hashed before
 
     def step_started(self, name: str) -> None:
         self._end()
@@ -115,6 +135,21 @@ class Live:
             amount += f", {size(done / elapsed)}/s"
         self._progress.update(self._task, completed=done, total=total or None, amount=amount)
 
+    def hashing(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done >= total:
+            self._draw_hashing = None
+            if self._label == DOING["hash"]:
+                self._end()
+        elif self._draw_hashing is None:
+            self._hashing_since, self._draw_hashing = now, now + BAR_PATIENCE
+        elif now >= self._draw_hashing:
+            self._draw_hashing = now + BAR_EVERY
+            if self._label != DOING["hash"]:
+                self.step_started("hash")
+                self._started = self._hashing_since  # the rate is of all that was hashed
+            self.progress("", done, total, "B")
+
     def text(self, piece: str) -> None:
         self._end()
         if self._answers is not None:
@@ -136,7 +171,7 @@ class Live:
     def _end(self) -> None:
         if self._task is not None:
             self._progress.remove_task(self._task)
-            self._task = None
+            self._task, self._label = None, ""
             self._progress.stop()
 
 

@@ -49,10 +49,13 @@ class WheelSpec:
 
 
 class Digester(Protocol):
-    """Hashes files, and may remember the digest of one by its stat."""
+    """Hashes files, many at a time, and may remember the digest of each by its stat."""
 
-    def file_digest(self, path: Path) -> str:
-        """The sha256 of the file's bytes, 64 lowercase hex digits."""
+    def file_digests(self, paths: Sequence[Path]) -> list[str]:
+        """The sha256 of each file's bytes, 64 lowercase hex digits, in the order of `paths`.
+
+        Raises OSError, or StoreFailure, for a file that cannot be read or changes meanwhile.
+        """
         ...
 
 

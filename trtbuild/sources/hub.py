@@ -7,7 +7,7 @@ ones against the sha256 that the commit states, small ones against git's blob id
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -32,6 +32,7 @@ from trtbuild.sources.hub_errors import FAILURES, explain
 from trtbuild.sources.hub_location import Location
 from trtbuild.sources.hub_progress import bar_class
 from trtbuild.sources.sighting import Sighting, recheck, see
+from trtstore.digest import OnBytes, ignore_bytes, in_threads
 
 _TIMEOUT = 30.0  # seconds without an answer
 _T = TypeVar("_T")
@@ -49,7 +50,8 @@ class HubSource:
         self._option = request.option
         self._digester = request.digester
         self._location = location
-        self._fetched: dict[str, Sighting] = {}
+        #: by name in the repository: files that are here and whose bytes were checked
+        self._seen: dict[str, Sighting] = {}
 
     def describe(self) -> str:
         return self._location.at(self._commit.sha)
@@ -60,8 +62,7 @@ class HubSource:
     def config(self) -> Mapping[str, Json] | None:
         if select.CONFIG not in self._chosen:
             return None
-        text = self._verified(self._commit.file(select.CONFIG), None).read_bytes()
-        return parse_config(text, f"{self.describe()}: {select.CONFIG}", self._option)
+        return parse_config(self._read(select.CONFIG), f"{self.describe()}: {select.CONFIG}", self._option)
 
     def gguf_architecture(self) -> str | None:
         first = next(iter(self._chosen))
@@ -74,17 +75,12 @@ class HubSource:
         )
 
     def fetch(self, keep: Path, progress: Progress) -> Mapping[str, Path]:  # noqa: ARG002  # the Hub's cache keeps them
-        for name, wanted in self._files.items():
-            file = self._commit.file(self._chosen[name])
-            path = self._verified(file, progress)
-            seen = see(path, self._digester, self._option)
-            if seen.sha256 != wanted.sha256:
-                raise self._differs(file, f"sha256 {wanted.sha256}", f"sha256 {seen.sha256}")
-            self._fetched[name] = seen
-        return {name: seen.path for name, seen in self._fetched.items()}
+        self.recheck()  # what was here for the plan already
+        self._verify(self._chosen.values(), progress)
+        return {name: self._seen[real].path for name, real in self._chosen.items()}
 
     def recheck(self) -> None:
-        recheck(self._fetched.values(), self._digester, self._option)
+        recheck(self._seen.values(), self._digester, self._option)
 
     @property
     def _memory(self) -> Path:
@@ -139,19 +135,17 @@ class HubSource:
 
     @cached_property
     def _files(self) -> dict[str, SourceFile]:
-        files = {}
-        for name, real in self._chosen.items():
-            file = self._commit.file(real)
-            if file.sha256 is not None:
-                files[name] = SourceFile(name, file.size, file.sha256)
-            else:
-                # Stored in git itself, which knows no sha256: the bytes are needed, weights included.
-                seen = see(self._verified(file, None), self._digester, self._option)
-                files[name] = SourceFile(name, seen.size, seen.sha256)
-        return files
+        files = {real: self._commit.file(real) for real in self._chosen.values()}
+        # Stored in git itself, which knows no sha256: the bytes are needed, weights included.
+        self._verify([name for name, file in files.items() if file.sha256 is None], None)
+        return {
+            name: SourceFile(name, files[real].size, files[real].sha256 or self._seen[real].sha256)
+            for name, real in self._chosen.items()
+        }
 
     def _read(self, name: str) -> bytes:
-        return self._verified(self._commit.file(name), None).read_bytes()
+        self._verify([name], None)
+        return self._seen[name].path.read_bytes()
 
     def _head(self, file: HubFile, count: int) -> bytes:
         """The first `count` bytes, from the cache or by a ranged request."""
@@ -174,35 +168,45 @@ class HubSource:
                     break
         return bytes(head[:count])
 
-    def _verified(self, file: HubFile, progress: Progress | None) -> Path:
-        """The file in the Hub's cache, its bytes checked; a wrong copy is fetched once more, then an error."""
-        for _ in range(2):
-            path = self._try(lambda: self._download(file, progress))
-            wanted, found = self._digests(file, path)
-            if wanted == found:
-                return path
-            _discard(path)
-        raise self._differs(file, wanted, found)
+    def _verify(self, names: Iterable[str], progress: Progress | None) -> None:
+        """Have the files here and their bytes checked; a wrong copy is fetched once more, then an error."""
+        files = [self._commit.file(name) for name in names if name not in self._seen]
+        for attempt in range(2):
+            seen = see(self._download_all(files, progress), self._digester, self._option)
+            compared = in_threads(_compare, list(zip(files, seen, strict=True)), ignore_bytes)
+            wrong = []
+            for file, sighting, (wanted, found) in zip(files, seen, compared, strict=True):
+                if wanted == found:
+                    self._seen[file.name] = sighting
+                    continue
+                _discard(sighting.path)
+                wrong.append(file)
+                if attempt:
+                    raise self._differs(file.name, wanted, found)
+            files = wrong
 
-    def _download(self, file: HubFile, progress: Progress | None) -> Path:
-        tell: Progress = progress or (lambda _what, _done, _total: None)
-        bar = bar_class(file.name, file.size, tell)
-        path = hf_hub_download(self._location.repo, file.name, revision=self._commit.sha, tqdm_class=bar)
-        tell(file.name, file.size, file.size)
-        return Path(path)
+    def _download_all(self, files: Sequence[HubFile], progress: Progress | None) -> list[Path]:
+        if progress is not None:  # one after the other: a large file fills the line, and has a bar of its own
+            return [self._download(file, progress) for file in files]
+        # Those of a plan are small: what they take is a few round trips each.
+        return in_threads(
+            lambda file, on_bytes: self._download(file, lambda _what, _done, _total: on_bytes(0)),
+            files,
+            ignore_bytes,
+        )
 
-    def _digests(self, file: HubFile, path: Path) -> tuple[str, str]:
-        """What identifies the file's bytes, as the commit states it and as it is."""
-        if file.sha256 is not None:
-            return f"sha256 {file.sha256}", f"sha256 {see(path, self._digester, self._option).sha256}"
-        size = path.stat().st_size
-        if file.blob_id is None:  # a mirror that gives none
-            return f"{file.size} bytes", f"{size} bytes"
-        return f"git blob {file.blob_id}", f"git blob {_blob_id(path, size)}"
+    def _download(self, file: HubFile, progress: Progress) -> Path:
+        def call() -> str:
+            bar = bar_class(file.name, file.size, progress)
+            return hf_hub_download(self._location.repo, file.name, revision=self._commit.sha, tqdm_class=bar)
 
-    def _differs(self, file: HubFile, wanted: str, found: str) -> InputError:
+        path = Path(self._try(call))
+        progress(file.name, file.size, file.size)
+        return path
+
+    def _differs(self, name: str, wanted: str, found: str) -> InputError:
         return InputError(
-            f"{file.name} of {self.describe()} was downloaded with other bytes: "
+            f"{name} of {self.describe()} was downloaded with other bytes: "
             f"{wanted} is published, {found} came",
             option=self._option,
             hint=f"the wrong copy was removed; a proxy or the mirror {constants.ENDPOINT} (HF_ENDPOINT) "
@@ -228,12 +232,23 @@ def _row(sibling: RepoSibling) -> dict[str, Json]:
     }
 
 
-def _blob_id(path: Path, size: int) -> str:
+def _compare(file: tuple[HubFile, Sighting], on_bytes: OnBytes) -> tuple[str, str]:
+    """What identifies the file's bytes, as the commit states it and as it is."""
+    stated, seen = file
+    if stated.sha256 is not None:
+        return f"sha256 {stated.sha256}", f"sha256 {seen.sha256}"
+    if stated.blob_id is None:  # a mirror that gives none
+        return f"{stated.size} bytes", f"{seen.size} bytes"
+    return f"git blob {stated.blob_id}", f"git blob {_blob_id(seen, on_bytes)}"
+
+
+def _blob_id(file: Sighting, on_bytes: OnBytes) -> str:
     """Git's name of a file's bytes: sha1 over "blob <size>\\0" and them."""
-    hasher = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    with path.open("rb") as stream:
+    hasher = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+    with file.path.open("rb") as stream:
         while piece := stream.read(1 << 20):
             hasher.update(piece)
+            on_bytes(len(piece))
     return hasher.hexdigest()
 
 

@@ -87,7 +87,8 @@ class LocalSource:
             elif name.endswith(".gguf"):
                 gguf_header.check_start(_head(path, 8, option), str(path), option)
         self.gguf_architecture()
-        return {name: see(path, self._request.digester, option) for name, path in self._paths.items()}
+        seen = see(list(self._paths.values()), self._request.digester, option)
+        return dict(zip(self._paths, seen, strict=True))
 
     def _architecture(self, path: Path) -> str:
         option = self._request.option

@@ -1,13 +1,14 @@
-"""A file as it was when it was hashed, so that a build can say afterwards that it still is."""
+"""Files as they were when they were hashed, so that a build can say afterwards that they still are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from trtbuild.errors import BuildError, InputError
 from trtbuild.sources.base import Digester
+from trtstore import StoreFailure
 
 
 @dataclass(frozen=True)
@@ -20,35 +21,46 @@ class Sighting:
     stat: tuple[int, ...]
 
 
-def see(path: Path, digester: Digester, option: str) -> Sighting:
-    """Hash the file at `path`. Raises InputError when it cannot be read, or changes meanwhile."""
+def see(paths: Sequence[Path], digester: Digester, option: str) -> list[Sighting]:
+    """Hash the files at `paths`. Raises InputError when one cannot be read, or changes meanwhile."""
     try:
-        before = _stat(path)
-        digest = digester.file_digest(path)
-        after = _stat(path)
+        before = [_stat(path) for path in paths]
+        digests = digester.file_digests(paths)
+        after = [_stat(path) for path in paths]
+    except StoreFailure as failure:  # the store hashes them, but it is not the store that is at fault
+        raise InputError(failure.message, option=option, hint=failure.hint) from None
     except OSError as failure:
-        raise InputError(f"{path} cannot be read: {failure.strerror}", option=option) from None
-    if before != after:
-        raise InputError(
-            f"{path} changed while it was read",
-            option=option,
-            hint="wait until it is written, then try again",
-        )
-    return Sighting(path, digest, after[0], after)
+        raise InputError(f"{failure.filename} cannot be read: {failure.strerror}", option=option) from None
+    for path, then, now in zip(paths, before, after, strict=True):
+        if then != now:
+            raise InputError(
+                f"{path} changed while the checkpoint was read",
+                option=option,
+                hint="wait until it is written, then try again",
+            )
+    return [
+        Sighting(path, digest, stat[0], stat)
+        for path, digest, stat in zip(paths, digests, after, strict=True)
+    ]
 
 
 def recheck(sightings: Iterable[Sighting], digester: Digester, option: str) -> None:
     """Raises BuildError for a file whose bytes are no longer those that were hashed.
 
-    Bytes are read again only when the stat differs: touching a file is not changing it.
+    Bytes are read again only where the stat differs: touching a file is not changing it.
     """
-    for seen in sightings:
-        try:
-            same = _stat(seen.path) == seen.stat or digester.file_digest(seen.path) == seen.sha256
-        except OSError as failure:
-            why = f"{seen.path} can no longer be read: {failure.strerror}"
-            raise BuildError(why, option=option, hint="put it back and build again") from None
-        if not same:
+    try:
+        doubtful = [seen for seen in sightings if _stat(seen.path) != seen.stat]
+        digests = digester.file_digests([seen.path for seen in doubtful])
+    except StoreFailure as failure:
+        raise BuildError(
+            f"{failure.message}, so the build's result is thrown away", option=option, hint=failure.hint
+        ) from None
+    except OSError as failure:
+        why = f"{failure.filename} can no longer be read: {failure.strerror}"
+        raise BuildError(why, option=option, hint="put it back and build again") from None
+    for seen, digest in zip(doubtful, digests, strict=True):
+        if digest != seen.sha256:
             raise BuildError(
                 f"{seen.path} changed during the build, so its result is thrown away",
                 option=option,

@@ -2,6 +2,7 @@
 
 from trtbuild.targets.asked import Asked, Fleet
 from trtbuild.targets.facts import (
+    CUDA_FACTS,
     Arch,
     DriverPolicy,
     Gpu,
@@ -10,10 +11,11 @@ from trtbuild.targets.facts import (
     driver_fact,
     gpu_facts,
 )
-from trtbuild.targets.match import at_hand, resolve
+from trtbuild.targets.match import at_hand, kinds_here, resolve
 from trtbuild.targets.normal import sku_name
 
 __all__ = [
+    "CUDA_FACTS",
     "Arch",
     "Asked",
     "DriverPolicy",
@@ -24,6 +26,7 @@ __all__ = [
     "at_hand",
     "driver_fact",
     "gpu_facts",
+    "kinds_here",
     "resolve",
     "sku_name",
 ]

@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias
 
 Kind: TypeAlias = Literal["cpu", "cuda"]
 Arch: TypeAlias = Literal["x86_64", "aarch64"]
+#: The facts of a GPU and its driver, in the order in which people read them.
+CUDA_FACTS = ("gpu", "memory_gb", "compute_capability", "sm_count", "mig", "driver", "cuda")
 DriverPolicy: TypeAlias = Literal["branch", "exact", "ignore"]
 
 

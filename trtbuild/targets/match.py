@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from trtbuild.errors import InputError
@@ -45,6 +46,21 @@ def at_hand(kind: Kind, device: int | None = None) -> Target | None:
         return cpu.detect()
     host = look()
     return _cuda(Asked("auto", device=device), host) if host.found else None
+
+
+def kinds_here(kind: Kind) -> tuple[Target, ...]:
+    """Each kind of hardware of `kind` in this machine: the CPU, or one target for each kind of GPU or slice.
+
+    A GPU of which NVML does not tell enough is left out. Raises InputError where a driver does not work.
+    """
+    if kind == "cpu":
+        return (cpu.detect(),)
+    host = look()
+    found: list[Target] = []
+    for seen, indices in host.kinds().items():
+        with suppress(InputError):
+            found.append(_present(Asked("auto"), host, seen, len(indices)))
+    return tuple(found)
 
 
 def _kind(asked: Asked, kinds: Collection[Kind]) -> tuple[Kind, Host | None]:

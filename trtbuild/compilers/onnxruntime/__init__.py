@@ -6,6 +6,7 @@ from trtbuild.compilers.base import NETWORK, Compiler, Worker
 from trtbuild.errors import InputError
 from trtbuild.key import TOOL, Step
 from trtbuild.recipe import Quant, Recipe, Tools, Value, frozen
+from trtbuild.targets import CUDA_FACTS
 
 WORKERS = {
     "network": NETWORK,
@@ -63,7 +64,7 @@ def _engine(recipe: Recipe) -> Step:
         "compiler.name": recipe.tools.name,  # another compiler's engine from equal facts is another engine
         "quant.weights": quant.weights,
         "compiler.optimization": recipe.tools.options["compiler.optimization"],
-        "profile.max_seq_len": recipe.profile.max_seq_len,
+        "profile.max_seq_len": _limit(recipe),
         # The optimised graph is the same for every x86-64 (measured on AVX2 and AVX-512), not for every CPU family.
         "target.kind": recipe.target.kind,
         "target.arch": recipe.target.arch,
@@ -80,6 +81,12 @@ def _engine(recipe: Recipe) -> Step:
         }
     worker = WORKERS["engine"]
     return Step("engine", worker.version, worker.module, frozen(facts), inputs=("network",))
+
+
+def _limit(recipe: Recipe) -> int | None:
+    """The model's own limit, spelt out, is no limit: it gives the same bytes."""
+    asked = recipe.profile.max_seq_len
+    return None if asked == recipe.model.context else asked
 
 
 def _symmetric(quant: Quant) -> bool:
@@ -112,13 +119,10 @@ UNREAD = {
     "parallel.tp": _ONE_VALUE,
     "parallel.pp": _ONE_VALUE,
     "target.level": "the bytes are equal on AVX2 and AVX-512 (tests/test_instruction_sets.py)",
-    **dict.fromkeys(
-        (
-            f"target.{name}"
-            for name in ("gpu", "memory_gb", "compute_capability", "sm_count", "mig", "driver", "cuda")
-        ),
-        _NO_GPU,
-    ),
+    **dict.fromkeys((f"target.{name}" for name in CUDA_FACTS), _NO_GPU),
+    "key.driver": _NO_GPU,
+    "fleet.driver": _NO_GPU,
+    "fleet.cuda": _NO_GPU,
 }
 
 COMPILER = Compiler(

@@ -9,7 +9,7 @@ from trtbuild.errors import InputError
 from trtbuild.key import TOOL, Step
 from trtbuild.networks.architectures import SUPPORTED
 from trtbuild.recipe import Profile, Recipe, Value, frozen
-from trtbuild.targets import gpu_facts
+from trtbuild.targets import CUDA_FACTS, gpu_facts
 
 WORKERS = {
     "network": NETWORK,
@@ -225,9 +225,10 @@ RTX = Compiler(
     workers=WORKERS,
     unread={
         **_UNREAD,
-        **dict.fromkeys(
-            (f"target.{name}" for name in ("gpu", "memory_gb", "sm_count", "mig", "driver", "cuda")), _ANY_SKU
-        ),
+        **dict.fromkeys((f"target.{name}" for name in CUDA_FACTS if name != "compute_capability"), _ANY_SKU),
+        "key.driver": _ANY_SKU,
+        "fleet.driver": _ANY_SKU,
+        "fleet.cuda": _ANY_SKU,
     },
     ahead=True,
 )

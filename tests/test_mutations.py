@@ -1,0 +1,380 @@
+"""Every option and every fact, changed one at a time: it changes the key, or it is listed with the reason why not.
+
+A new option or fact that is in neither list fails here, and so does one that is listed and changes the key after all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import tiny
+from tests.test_key import RECIPE
+from trtbuild import compose, schema, unkeyed
+from trtbuild.compilers import COMPILERS
+from trtbuild.errors import InputError
+from trtbuild.plan import plan
+from trtbuild.recipe import Quant, Recipe, Tools, Value, frozen
+from trtbuild.resolve import resolve
+from trtbuild.targets import Gpu, Target
+from trtstore import Index, hash_files
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+#: Words that make an option of this compiler matter.
+BASE: Mapping[str, tuple[str, ...]] = {
+    "onnxruntime": ("quant=int4", "target=cpu_x86_64_v3"),
+    "tensorrt_rtx": ("quant=int4", "target=rtx4070"),
+    "tensorrt": ("quant=int4", "target=h100_sxm"),
+}
+
+#: Another value of each option that has no two obvious ones.
+OTHER: Mapping[str, tuple[str, ...]] = {
+    "model.dtype": ("float32", "float16"),
+    "quant.weights": ("int8", "none"),
+    "quant.group_size": ("64",),
+    "quant.symmetric": ("true",),
+    "target.name": ("auto",),
+    "target.kind": ("cuda", "cpu"),
+    "target.arch": ("aarch64",),
+    "target.level": ("x86_64_v2", "aarch64"),
+    "target.gpu": ("'GeForce RTX 4070'",),
+    "target.memory_gb": ("12",),
+    "target.compute_capability": ("'8.6'",),
+    "target.sm_count": ("46",),
+    "target.mig": ("7g.80gb",),
+    "target.gpus": ("2",),
+    "target.driver": ("570.1",),
+    "target.cuda": ("'12.8'",),
+    "target.device": ("0",),
+    "target.source": ("words",),
+    "fleet.name": ("ours",),
+    "fleet.driver": ("'570.1'",),
+    "fleet.cuda": ("'12.8'",),
+    "profile.max_batch_size": ("4",),
+    "profile.max_input_len": ("16",),
+    "profile.max_seq_len": ("32",),
+    "profile.max_num_tokens": ("64",),
+    "parallel.tp": ("2",),
+    "parallel.pp": ("2",),
+    "network.frontend": ("genai",),
+    "compiler.name": ("another",),
+    "compiler.version": ("99.9.9",),
+    "compiler.packages": ("{numpy: 9.9.9}",),
+    "compiler.accuracy_level": ("1",),
+    "compiler.optimization_level": ("1",),
+    "compiler.workspace_gb": ("2",),
+    "executor.name": ("process",),
+    "executor.python": ("/usr/bin/python3",),
+    "executor.timeout_minutes": ("5",),
+    "executor.memory_gb": ("8",),
+    "executor.threads": ("1",),
+    "store.root": ("elsewhere",),
+    "store.also": ("[/elsewhere]",),
+    "check.prompt": ("another",),
+    "check.max_tokens": ("3",),
+    "generate.max_tokens": ("3",),
+    "generate.temperature": ("0.5",),
+    "generate.top_p": ("0.5",),
+    "generate.seed": ("7",),
+    "prompt": ("another",),
+    "out": ("link",),
+    "until": ("engine",),
+}
+
+#: What goes with another value.
+WITH: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("onnxruntime", "target.arch"): ("target.level=aarch64",),
+    ("tensorrt", "target.driver"): (
+        "target.cuda='13.0'",
+    ),  # as before: another branch is not taken without it
+    ("tensorrt", "fleet.driver"): ("fleet.cuda='13.0'",),
+}
+
+#: Options whose change is another model or another place of it; tests/test_one_identity.py has them.
+ELSEWHERE = ("model.source", "model.revision", "model.wheel")
+
+
+@dataclasses.dataclass(frozen=True)
+class Digests:
+    """Remembers, so that the checkpoint is read once."""
+
+    index: Index
+
+    def file_digests(self, paths: Sequence[Path]) -> list[str]:
+        return hash_files(paths, self.index)
+
+
+@pytest.fixture(scope="module")
+def digests(tmp_path_factory: pytest.TempPathFactory) -> Digests:
+    return Digests(Index(tmp_path_factory.mktemp("mutations") / "index"))
+
+
+def keys(digests: Digests, *words: str) -> dict[str, str] | None:
+    """The key of each step; None where the words are refused."""
+    found: dict[str, str] = {}
+
+    def point(config: schema.Config) -> None:
+        found.update({step.name: step.key for step in plan(resolve(config, digests).recipe).steps})
+
+    try:
+        compose.run(words, point)
+    except InputError:
+        return None
+    return found
+
+
+def options(compiler: str) -> Iterator[tuple[str, Any]]:
+    """Every option below the root that this compiler has: dotted name, dataclass field."""
+    groups = {group: (kind,) for group, kind in schema.GROUPS.items()}
+    groups |= {"compiler": (schema.COMPILERS[compiler],), "model.wheel": (schema.WheelConf,)}
+    nodes = {"parallel": schema.ParallelConf, "network": schema.NetworkConf}
+    nodes |= {"key": schema.KeyConf, "generate": schema.GenerateConf}
+    groups |= {name: (kind,) for name, kind in nodes.items()}
+    for field in dataclasses.fields(schema.Config):
+        if field.name not in groups:
+            yield field.name, field
+    for group, (kind,) in groups.items():
+        for field in dataclasses.fields(kind):
+            if f"{group}.{field.name}" not in groups:
+                yield f"{group}.{field.name}", field
+
+
+ALL = [(compiler, name) for compiler in COMPILERS for name, _ in options(compiler)]
+
+
+def others(compiler: str, option: str) -> tuple[str, ...]:
+    """Values that are not the default's."""
+    if option in OTHER:
+        return OTHER[option]
+    default = dict(options(compiler))[option].default
+    if isinstance(default, bool):
+        return (str(not default).lower(),)
+    if hasattr(default, "value"):
+        return tuple(each.value for each in type(default) if each is not default)
+    return ()
+
+
+@pytest.mark.parametrize(("compiler", "option"), ALL)
+def test_each_option_changes_the_key_or_is_listed(
+    compiler: str, option: str, digests: Digests, tiny_llama: Path
+) -> None:
+    if option.startswith(ELSEWHERE):
+        assert unkeyed.reason(option), f"{option} is neither in a key nor listed in trtbuild/unkeyed.py"
+        return
+    values = others(compiler, option)
+    assert values, (
+        f"{option} is new: give another value of it here, and list it in trtbuild/unkeyed.py or read it"
+    )
+    base = (f"compiler={compiler}", *BASE[compiler], f"model.source={tiny_llama}")
+    before = keys(digests, *base)
+    assert before is not None
+    after = [keys(digests, *base, f"{option}={value}", *WITH.get((compiler, option), ())) for value in values]
+    if unkeyed.reason(option, COMPILERS[compiler].unread):
+        assert all(found in (before, None) for found in after), f"{option} is listed, and changes the key"
+    elif option == "compiler.name" or (option == "target.kind" and len(COMPILERS[compiler].kinds) == 1):
+        assert None in after  # refused: there is no such compiler, and this one has no such hardware
+        assert all(found in (before, None) for found in after)
+    else:
+        final = list(before)[-1]
+        assert any(found is not None and found[final] != before[final] for found in after), (
+            f"{option} changes no key and is not listed in trtbuild/unkeyed.py"
+        )
+
+
+#: Recipe's field -> the option or fact that the lists know it by.
+NAMES = {
+    "tp": "parallel.tp",
+    "pp": "parallel.pp",
+    "frontend": "network.frontend",
+    "tools.name": "compiler.name",
+    "driver_policy": "key.driver",
+}
+
+#: Another value where "another" would be refused.
+ANOTHER: Mapping[str, Any] = {
+    "model.dtype": "float32",
+    "model.files": (("other", 1, "ff" * 32),),
+    "model.pins": {"sha256": "other"},
+    "network.frontend": "genai",
+    "quant.weights": "int8",
+    "quant.group_size": 64,
+    "quant.symmetric": True,
+    "target.arch": "aarch64",
+    "target.driver": "570.1",
+    "target.origins": {"arch": "elsewhere"},
+    "target.here": "elsewhere",
+    "compiler.accuracy_level": 1,
+    "compiler.optimization": "basic",
+    "key.driver": "exact",
+}
+
+QUANT = Quant("int4", "int4", "none", "rtn", None, None, True, "auto")
+CPU = dataclasses.replace(RECIPE, quant=QUANT)
+GPU = Target(
+    name="rtx4070",
+    kind="cuda",
+    arch="x86_64",
+    gpu=Gpu("GeForce RTX 4070", 12, "8.9", 46),
+    gpus=1,
+    driver="580.95.05",
+    cuda="13.0",
+)
+
+
+def on_gpu(compiler: str, package: str, release: str, **options: Value) -> Recipe:
+    shared = {"gguf": "0.19.0", "numpy": "2.4.6", "onnx": "1.23.1", "safetensors": "0.8.0"}
+    named = {f"compiler.{name}": value for name, value in options.items()}
+    tools = Tools(compiler, frozen({**shared, package: release}), frozen(named))
+    return dataclasses.replace(CPU, target=GPU, tools=tools)
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "onnxruntime": CPU,
+    "tensorrt_rtx": on_gpu("tensorrt_rtx", "tensorrt-rtx-cu13", "1.7.1.116", portable=False),
+    "tensorrt": on_gpu("tensorrt", "tensorrt", "11.4.0.106"),
+}
+
+
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each fact of a Recipe: the attributes and mapping keys that lead to it, and its value."""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from leaves(getattr(value, field.name), (*path, field.name))
+    elif isinstance(value, Mapping) and path[:1] == ("tools",):
+        for key in value:
+            yield from leaves(value[key], (*path, key))
+    else:
+        yield path, value
+
+
+def changed(value: Any, path: tuple[str, ...], new: Any) -> Any:
+    """`value` with the fact at `path` replaced."""
+    if not path:
+        return new
+    if isinstance(value, Mapping):
+        return frozen({**value, path[0]: changed(value[path[0]], path[1:], new)})
+    return dataclasses.replace(value, **{path[0]: changed(getattr(value, path[0]), path[1:], new)})
+
+
+def name_of(path: tuple[str, ...]) -> str:
+    if path[:2] == ("tools", "packages"):
+        return f"toolchain.{path[2]}"
+    if path[:2] == ("tools", "options"):
+        return path[2]
+    if path[:2] == ("target", "gpu"):
+        return "target." + {"name": "gpu"}.get(path[-1], path[-1])
+    return NAMES.get(".".join(path), ".".join(path))
+
+
+def another(name: str, value: Any) -> Any:
+    if name == "target.kind":
+        return "cpu" if value == "cuda" else "cuda"
+    if name in ANOTHER:
+        return ANOTHER[name]
+    if isinstance(value, bool):
+        return not value
+    return value + 7 if isinstance(value, int) else 64 if value is None else f"{value}9"
+
+
+#: These change only with a new schema, step version or pin, and then every engine is built anew.
+GOLDEN = {
+    "onnxruntime": "632d36ed625812bedc6cfea3d6d664af77a22c745d335a5becae5c632162b2a6",
+    "tensorrt_rtx": "9b96560cf65818212cd4838797f518eb86a146ce6d762c311ca02d106aa48160",
+    "tensorrt": "d9840a316cd5dd0a78ac854a68d376c95ea8653c064885a8c42846c745f9d74a",
+}
+
+FACTS = [(compiler, name_of(path)) for compiler, recipe in RECIPES.items() for path, _ in leaves(recipe)]
+
+
+def test_every_compiler_is_looked_at() -> None:
+    assert set(RECIPES) == set(BASE) == set(COMPILERS)
+
+
+def test_golden_keys() -> None:
+    assert {compiler: plan(recipe).final.key for compiler, recipe in RECIPES.items()} == GOLDEN
+
+
+@pytest.mark.parametrize(("compiler", "name"), FACTS)
+def test_each_fact_changes_the_key_or_is_listed(compiler: str, name: str) -> None:
+    recipes = [RECIPES[compiler]]
+    if name.startswith("toolchain."):  # a package is read by one front end or by both
+        recipes.append(dataclasses.replace(recipes[0], frontend="genai"))
+    differs = []
+    for recipe in recipes:
+        path, value = next((path, value) for path, value in leaves(recipe) if name_of(path) == name)
+        try:
+            before = plan(recipe).final.key
+        except InputError:
+            continue  # this compiler does not take that front end
+        try:
+            after = plan(changed(recipe, path, another(name, value))).final.key
+        except InputError:  # noticed, and refused
+            differs.append(None)
+        except (KeyError, ValueError):  # of a compiler that there is not, or one for other hardware
+            assert name in ("compiler.name", "target.kind")
+            differs.append(None)
+        else:
+            differs.append(before != after)
+    listed = name in unkeyed.FACTS or name in COMPILERS[compiler].unread
+    if listed:
+        assert True not in differs, f"{name} is listed, and changes the key"
+    else:
+        assert True in differs or None in differs, (
+            f"{name} is in no key and not listed in trtbuild/unkeyed.py"
+        )
+
+
+def test_the_lists_name_what_there_is() -> None:
+    """No reason is left behind for an option that is gone."""
+    known = {name for compiler in COMPILERS for name, _ in options(compiler)} | set(compose.option_names())
+    for listed in (unkeyed.OPTIONS, *(compiler.unread for compiler in COMPILERS.values())):
+        for name in listed:
+            assert name.removesuffix(".*") in known, name
+    facts = {name for _, name in FACTS} | {"target.gpus"}
+    assert set(unkeyed.FACTS) <= facts
+
+
+def test_the_documentation_has_the_lists() -> None:
+    text = (DOCS / "keys.md").read_text()
+    for name, why in unkeyed.OPTIONS.items():
+        assert f"| `{name}` | {why} |" in text, name
+    for compiler in COMPILERS.values():
+        section = text.partition(f"### {compiler.name}\n")[2].partition("\n### ")[0]
+        for name, why in compiler.unread.items():
+            assert f"| `{name}` | {why} |" in section, f"{compiler.name}: {name}"
+
+
+SAME = {
+    "the default, spelt out": ("quant.group_size=32", "quant.symmetric=false", "compiler.accuracy_level=4"),
+    "a preset by its parts": ("quant=none", "quant.weights=int4"),
+    "the front end that auto takes": ("network.frontend=native",),
+    "the type that auto takes": ("model.dtype=float32",),
+    "the target that auto takes": ("target=auto",),
+    "the model's own limit, spelt out": ("profile.max_seq_len=256",),
+    "a limit in text": ("profile.max_seq_len='256'",),
+    "the versions in another order": (
+        "compiler.packages={safetensors: 0.8.0, onnxruntime-genai: 0.18.0, onnx: 1.23.1, numpy: 2.4.6, gguf: 0.19.0}",
+    ),
+}
+
+
+@pytest.mark.parametrize("words", SAME.values(), ids=list(SAME))
+def test_options_that_mean_the_same_give_the_same_key(
+    words: tuple[str, ...], digests: Digests, tiny_llama: Path
+) -> None:
+    base = (*BASE["onnxruntime"], f"model.source={tiny_llama}")
+    assert keys(digests, *base, *words) == keys(digests, *base)
+
+
+def test_a_count_may_be_written_in_k(digests: Digests, tmp_path: Path) -> None:
+    model = tiny.write_model(tmp_path / "long", max_position_embeddings=4096)
+    base = (*BASE["onnxruntime"], f"model.source={model}")
+    number = keys(digests, *base, "profile.max_seq_len=2048")
+    assert number not in (None, keys(digests, *base))
+    for written in ("2k", "2K", "'2048'"):
+        assert keys(digests, *base, f"profile.max_seq_len={written}") == number

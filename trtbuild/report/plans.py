@@ -1,0 +1,144 @@
+"""A plan in words: what is there, what would run, and what that is likely to take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+
+from trtbuild import provenance
+from trtbuild.history import Estimate, Near
+from trtbuild.plan import Plan
+from trtbuild.survey import Outlook
+from trtbuild.targets import Target
+from trtstore.table import table
+from trtstore.words import seconds, size
+
+
+def lines(plan: Plan, outlooks: Sequence[Outlook]) -> Iterator[str]:
+    """What `trtbuild plan` prints."""
+    model = plan.recipe.model
+    yield (
+        f"model     {model.label}, {model.architecture or 'architecture in the file'}, {size(model.bytes)}, "
+        f"identity {model.identity[:12]}"
+    )
+    yield f"quant     {plan.recipe.quant.scheme}"
+    yield f"target    {target_words(plan.recipe.target)}"
+    tools = ", ".join(f"{tool} {version}" for tool, version in plan.toolchain.items())
+    yield f"compiler  {plan.recipe.tools.name}: {tools}"
+    yield ""
+    rows = [
+        [one.planned.name, one.planned.key[:12], _store(one), _will(one, plan), _takes(one)]
+        for one in outlooks
+    ]
+    yield from table(["step", "key", "store", "will", "takes"], rows)
+    yield ""
+    yield from _summary(outlooks)
+
+
+def target_words(found: Target) -> str:
+    """What the target is and where each fact comes from: a line for the hardware, and for a GPU one for its driver."""
+    origins = found.origins or {}
+    if found.gpu is None:
+        exact = "" if found.microarchitecture == found.level else f" ({found.microarchitecture})"
+        return f"{found.name}: {found.level}{exact}, {found.arch} ({origins.get('level')}); {found.here}"
+    gpu = found.gpu
+    hardware = {
+        "gpu": gpu.name,
+        "mig": gpu.mig and f"MIG {gpu.mig}",
+        "memory_gb": f"{gpu.memory_gb} GB",
+        "compute_capability": f"compute capability {gpu.compute_capability}",
+        "sm_count": f"{gpu.sm_count} SMs",
+        "arch": found.arch,
+    }
+    software = {"driver": f"driver {found.driver}", "cuda": f"CUDA {found.cuda}"}
+    more = "" if found.gpus == 1 else f", {found.gpus} GPUs"
+    return (
+        f"{found.name}: {_with_origins(hardware, origins)}{more}\n"
+        f"{'':<10}{_with_origins(software, origins)}; {found.here}"
+    )
+
+
+def _with_origins(words: Mapping[str, str | None], origins: Mapping[str, str]) -> str:
+    """The words of facts, and after those that have one origin this: "A, B (detected), C (target.cuda=)"."""
+    told = [(word, origins.get(name, "")) for name, word in words.items() if word]
+    groups = [(origin, [word for word, _ in each]) for origin, each in groupby(told, key=itemgetter(1))]
+    return ", ".join(f"{', '.join(each)} ({origin})" for origin, each in groups)
+
+
+def _store(one: Outlook) -> str:
+    if one.found.record is None:
+        return "miss"
+    return "hit" if one.found.here else f"hit in {one.found.also}"
+
+
+def _will(one: Outlook, plan: Plan) -> str:
+    if one.runs:
+        return "run" if one.obstacle is None else "not here"
+    return "use" if one.planned is plan.final else "-"
+
+
+def _takes(one: Outlook) -> str:
+    record = one.found.record
+    if record is not None:
+        took = provenance.stats(record).get("seconds")
+        return size(record.bytes) + (f", took {seconds(took)}" if took else "")
+    if not one.runs:
+        return ""
+    return "no basis" if one.estimate is None else f"about {_amounts(one.estimate)}"
+
+
+def _amounts(found: Estimate) -> str:
+    peak = f", {size(found.peak_memory_bytes)} of memory" if found.peak_memory_bytes else ""
+    return f"{seconds(found.seconds)}, {size(found.bytes)}{peak}"
+
+
+def _summary(outlooks: Sequence[Outlook]) -> Iterator[str]:
+    running = [one for one in outlooks if one.runs]
+    if not running:
+        yield "Nothing will run: this is a hit."
+        return
+    known = [one.estimate for one in running if one.estimate is not None]
+    total = (
+        f"about {seconds(sum(e.seconds for e in known))} and {size(sum(e.bytes for e in known))}"
+        if known
+        else ""
+    )
+    unknown = [one.planned.name for one in running if one.estimate is None]
+    elsewhere = [one for one in running if one.obstacle is not None]
+    steps = f"{len(running)} step{'s' if len(running) > 1 else ''} {'would' if elsewhere else 'will'} run"
+    if unknown:
+        lacking = f"no basis for {' and '.join(unknown)}: nothing like it is in these stores"
+        yield f"{steps}: {total}, and {lacking}" if total else f"{steps}; {lacking}"
+    else:
+        yield f"{steps}: {total}"
+    for one in running:
+        if one.estimate is not None:
+            yield f"  {one.planned.name}: {_basis(one.estimate)}"
+    for one in elsewhere:
+        yield f"  {one.planned.name}: {one.obstacle}"
+    yield "`trtbuild explain` with the same options says why it misses."
+
+
+def _basis(found: Estimate) -> str:
+    near = found.basis
+    scaled = "" if found.scale == 1.0 else f", times {found.scale:.3g} for the checkpoint's size"
+    return f"as {called(near)} took{scaled}; {differing(near)}"
+
+
+def called(near: Near) -> str:
+    """An earlier build by its key and its labels."""
+    labels = near.record.labels
+    words = [labels[name] for name in ("model", "quant", "target") if labels.get(name)]
+    return f"{near.record.key[:12]} ({', '.join(words)})" if words else near.record.key[:12]
+
+
+def differing(near: Near, most: int = 3) -> str:
+    """`quant.weights and 2 more fields differ`."""
+    names = [difference.field for difference in near.differences]
+    shown, more = names[:most], len(names) - most
+    if more > 0:
+        return f"{', '.join(shown)} and {more} more differ"
+    if len(shown) == 1:
+        return f"{shown[0]} differs"
+    return f"{', '.join(shown[:-1])} and {shown[-1]} differ" if shown else "nothing differs"

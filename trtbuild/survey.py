@@ -1,0 +1,108 @@
+"""What a build would do, before it does it: what is there, what would run and what that takes, what is in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from trtbuild import provenance, targets
+from trtbuild.compilers import COMPILERS
+from trtbuild.errors import InputError
+from trtbuild.history import KIND, Estimate, Near
+from trtbuild.plan import Plan, Planned
+from trtbuild.recipe import Recipe
+from trtbuild.session import Found, Session
+
+_OF_A_SKU = ("target.memory_gb", "target.compute_capability", "target.sm_count")
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """One step: what the stores have of it, whether a build would run it, and for one that would, what it takes.
+
+    `estimate` is None where nothing like it was built before. `obstacle` says why this machine cannot run it.
+    """
+
+    planned: Planned
+    found: Found
+    runs: bool
+    estimate: Estimate | None = None
+    obstacle: str | None = None
+
+
+def survey(plan: Plan, session: Session) -> tuple[Outlook, ...]:
+    """The outlook of each step of `plan`, in its order. Builds and copies nothing."""
+    found = {step.name: session.find(step.key) for step in plan.steps}
+    needed = {plan.final.name}
+    for step in reversed(plan.steps):
+        if step.name in needed and found[step.name].record is None:
+            needed |= {up.name for up in step.inputs}
+    outlooks = []
+    for step in plan.steps:
+        if step.name not in needed or found[step.name].record is not None:
+            outlooks.append(Outlook(step, found[step.name], runs=False))
+            continue
+        estimate = session.history.estimate(step, provenance.labels(step, plan), plan.recipe.model.bytes)
+        elsewhere = differs_here(step, plan.recipe)
+        obstacle = not_here(plan.recipe, elsewhere) if elsewhere else None
+        outlooks.append(Outlook(step, found[step.name], True, estimate, obstacle))
+    return tuple(outlooks)
+
+
+def nearest(planned: Planned, plan: Plan, session: Session) -> Near | None:
+    """The earlier build that is most like `planned`, in any of the session's stores."""
+    return session.history.nearest(planned, provenance.labels(planned, plan))
+
+
+def differs_here(planned: Planned, recipe: Recipe) -> Mapping[str, tuple[Any, Any]]:
+    """Facts of the hardware that the step reads and that are others here: name -> (here, asked for).
+
+    Empty where the step can be built here. One rule for all compilers: a step may run where its own facts, taken from
+    the hardware at hand, are those of its key.
+    """
+    wanted = {name: value for name, value in planned.step.facts.items() if name.startswith("target.")}
+    compiler = COMPILERS[recipe.tools.name]
+    if compiler.ahead or not wanted:
+        return {}
+    nearest: dict[str, tuple[Any, Any]] = {name: (None, value) for name, value in wanted.items()}
+    for here in targets.kinds_here(recipe.target.kind):
+        local = {step.name: step for step in compiler.steps(replace(recipe, target=here))}[planned.name].facts
+        differing = {
+            name: (local.get(name), value) for name, value in wanted.items() if local.get(name) != value
+        }
+        if len(differing) < len(nearest):
+            nearest = differing
+    return nearest
+
+
+def not_here(recipe: Recipe, elsewhere: Mapping[str, tuple[Any, Any]]) -> str:
+    """In words: what was asked for, and what is here."""
+    if "target.gpu" in elsewhere:  # the rest of a SKU follows from it
+        elsewhere = {name: sides for name, sides in elsewhere.items() if name not in _OF_A_SKU}
+    facts = ", ".join(
+        f"{name} is {mine} here, and {theirs} was asked for"
+        for name, (mine, theirs) in elsewhere.items()
+        if mine
+    )
+    here = recipe.target.here or ""
+    if facts:
+        return f"{recipe.target.name} cannot be built on this machine: {facts}"
+    return f"{recipe.target.name} cannot be built on this machine: {here.removeprefix('not here: ')}"
+
+
+def refuse_elsewhere(planned: Planned, plan: Plan, session: Session) -> None:
+    """Raises InputError where the step is for other hardware, with what is here and where such an engine is."""
+    elsewhere = differs_here(planned, plan.recipe)
+    if not elsewhere:
+        return
+    near = session.history.nearest(planned, provenance.labels(planned, plan), same=KIND)
+    stores = ", ".join([str(session.store), *map(str, session.also)])
+    hint = (
+        f"{planned.name} {planned.key[:12]} is not in {stores}: build it on such a machine, into a store that "
+        "this one reads"
+    )
+    if near is not None:
+        changed = ", ".join(difference.field for difference in near.differences[:4])
+        hint += f"; the nearest is {near.record.key[:12]} in {near.store} (it differs in {changed})"
+    raise InputError(not_here(plan.recipe, elsewhere), option="target", hint=hint)
