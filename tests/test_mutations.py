@@ -55,6 +55,7 @@ OTHER: Mapping[str, tuple[str, ...]] = {
     "fleet.name": ("ours",),
     "fleet.driver": ("'570.1'",),
     "fleet.cuda": ("'12.8'",),
+    "compiler.tactic_sources": ("jit_convolutions",),
     "profile.max_batch_size": ("4",),
     "profile.max_input_len": ("16",),
     "profile.max_seq_len": ("32",),

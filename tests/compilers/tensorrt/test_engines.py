@@ -172,6 +172,15 @@ def test_limits_beyond_the_model_are_refused(networks: dict[str, Path], tmp_path
     assert "256" in made.error["hint"]
 
 
+def test_the_default_length_gives_way_to_a_shorter_context(networks: dict[str, Path], tmp_path: Path) -> None:
+    made = make_engine(
+        networks["llama"], tmp_path / "engine", profile__max_seq_len=2048, profile__max_input_len=1024
+    )
+    assert made.code == 0, made.log
+    limits = made.result["engine"]["limits"]
+    assert (limits["max_input_len"], limits["max_seq_len"]) == (128, 256)
+
+
 def test_a_network_that_cannot_be_read_is_an_error_of_one_sentence(
     networks: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trtbuild.compilers.tensorrt import addresses, build, device, header, manifest
+from trtbuild.compilers.tensorrt import DEFAULT_SEQUENCE, addresses, build, device, header, manifest
 from trtbuild.compilers.tensorrt.quantize import quantize_network
 from trtbuild.compilers.tensorrt.shapes import SHAPES, Limits, Plan, engines, inputs
 from trtbuild.errors import BuildError, InputError
@@ -132,16 +132,19 @@ def _spec(options: Mapping[str, Any], decoder: Decoder, plans: tuple[Plan, ...])
 
 
 def _limits(options: Mapping[str, Any], decoder: Decoder) -> Limits:
-    limits = Limits(
-        options["profile.max_batch_size"], options["profile.max_input_len"], options["profile.max_seq_len"]
-    )
-    if limits.sequence > decoder.max_positions:
+    """As asked for. The default length gives way to a shorter context, which is known here at the latest."""
+    batch, longest = options["profile.max_batch_size"], options["profile.max_input_len"]
+    sequence, context = options["profile.max_seq_len"], decoder.max_positions
+    if sequence == DEFAULT_SEQUENCE > context:
+        sequence = context
+        longest = longest if longest < sequence else sequence // 2
+    if sequence > context:
         raise InputError(
-            f"{limits.sequence} is beyond the model's context of {decoder.max_positions} tokens",
+            f"{sequence} is beyond the model's context of {context} tokens",
             option="profile.max_seq_len",
-            hint=f"choose at most {decoder.max_positions}: profile.max_seq_len={decoder.max_positions}",
+            hint=f"choose at most {context}: profile.max_seq_len={context}",
         )
-    return limits
+    return Limits(batch, longest, sequence)
 
 
 def _check_gpu(capability: str) -> None:
