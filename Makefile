@@ -61,7 +61,7 @@ $(VENV)/.demo: pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml
-	@$(call environment,$(VENV),onnxruntime$(comma)dev)
+	@$(call environment,$(VENV),onnxruntime$(comma)tensorrt-rtx$(comma)dev)
 	@touch $@ $(VENV)/.demo
 
 $(REFERENCE)/.done: pyproject.toml

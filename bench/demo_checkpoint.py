@@ -14,8 +14,10 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from trtbuild import compose, resolve, schema
+from trtbuild.hashing import Hasher
 from trtbuild.networks import tokenizer
 from trtbuild.networks.checkpoint import Checkpoint
+from trtbuild.report import terminal
 from trtstore import Store
 
 
@@ -26,7 +28,7 @@ def write(folder: Path) -> Path:
     compose.run(["model=smollm2"], configs.append)
     with tempfile.TemporaryDirectory(prefix="demo-checkpoint-") as scratch:
         store = Store.open(Path(scratch) / "store")
-        source = resolve.resolve(configs[0], store.index).source
+        source = resolve.resolve(configs[0], Hasher(store.index, terminal.watcher(None))).source
         keep = Path(scratch) / "files"
         keep.mkdir()
         checkpoint = Checkpoint.open(source.fetch(keep, lambda *_: None))

@@ -6,7 +6,8 @@ Makes a Llama of 70B's shapes, with as many layers as fit into --gigabytes, as s
 and whose weights are a hole: it takes no room on the disk, and as long to hash as any bytes, but for the disk's own
 time. Then, in turns and with the page cache dropped: `xargs -P2 sha256sum`, `xargs -P2 openssl dgst -sha256` (the code
 that Python's hashlib runs; Debian's sha256sum uses no SHA instructions), and the real `trtbuild plan` with a store
-that knows nothing; then the same plan again. `plan` of a tiny model is what start-up costs.
+that knows nothing; then the same plan again. `plan` of a tiny model is what start-up costs. User seconds are told
+too: on a machine that others use as well, they say more than the clock.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import math
 import os
+import resource
 import statistics
 import struct
 import subprocess
@@ -137,6 +139,7 @@ def two_at_a_time(paths: Sequence[Path], *command: str) -> None:
 def measure(paths: Sequence[Path], root: Path, tiny: Path, repeats: int) -> bool:
     model, size = paths[0].parent, sum(path.stat().st_size for path in paths)
     times: dict[str, list[float]] = {"sha256sum": [], "openssl": [], "cold": [], "warm": [], "start": []}
+    user: dict[str, list[float]] = {name: [] for name in ("sha256sum", "openssl", "cold")}
     for repeat in range(repeats):
         store = root / f"store.{repeat}"
         for name, work in (
@@ -145,8 +148,11 @@ def measure(paths: Sequence[Path], root: Path, tiny: Path, repeats: int) -> bool
             ("cold", lambda store=store: plan(model, store)),
         ):
             forget(paths)
+            before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
             times[name].append(timed(work))
-            print(f"{name:12} {times[name][-1]:8.2f} s", flush=True)
+            user[name].append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before)
+            load = os.getloadavg()[0]
+            print(f"{name:12} {times[name][-1]:8.2f} s, load {load:.1f}", flush=True)
         plan(tiny, store)
         for _ in range(5):
             times["warm"].append(timed(lambda store=store: plan(model, store)))
@@ -159,7 +165,10 @@ def measure(paths: Sequence[Path], root: Path, tiny: Path, repeats: int) -> bool
     ):
         rate = size / middle[name] / 1e9
         ratio = middle["sha256sum"] / middle[name]
-        print(f"{words:34} {middle[name]:8.2f} s {rate:7.2f} GB/s {ratio:7.2f} x sha256sum")
+        cpu = statistics.median(user[name])
+        print(
+            f"{words:34} {middle[name]:8.2f} s {rate:7.2f} GB/s {ratio:7.2f} x sha256sum {cpu:8.2f} s of user time"
+        )
     beyond = middle["warm"] - middle["start"]
     print(f"{'trtbuild plan, again':34} {middle['warm']:8.2f} s")
     print(f"{'trtbuild plan of a tiny model':34} {middle['start']:8.2f} s, so {beyond:.2f} s beyond start-up")

@@ -45,15 +45,22 @@ def labels_of(number: int) -> dict[str, str]:
 
 
 def predicate_of(number: int, labels: Mapping[str, str]) -> dict[str, object]:
-    """About 1.5 kB in the shape of trtbuild/provenance.py."""
+    """About 2.5 kB in the shape of trtbuild/provenance.py."""
     names = ("network", "quant", "compiler", "profile", "target")
     options = {f"{name}.option_{n}": f"{labels['quant']}-{n}" for name in names for n in range(5)}
+    step = {"schema": 1, "step.name": labels["step"], "step.version": 1, "compiler.name": labels["compiler"]}
+    network = {"schema": 1, "step.name": "network", "step.version": 1, "model.identity": key_of(number % 15)}
+    tools = {f"toolchain.tool_{n}": f"{number % 3}.{n}" for n in range(8)}
     return {
         "buildDefinition": {
             "buildType": "urn:trtbuild:step:v1",
-            "externalParameters": options,
+            "externalParameters": {**step, **options, **tools},
             "resolvedDependencies": [
-                {"name": "input.network", "uri": f"urn:trtstore:key:{key_of(number // 2)}"},
+                {
+                    "name": "input.network",
+                    "uri": f"urn:trtstore:key:{key_of(number // 2)}",
+                    "annotations": {"fields": {**network, **tools}},
+                },
                 {"name": "model", "uri": f"hf:{labels['model']}", "digest": {"sha256": key_of(number % 15)}},
             ],
         },

@@ -108,6 +108,11 @@ def test_nothing_heavy_at_start_up() -> None:
         "onnx",
         "numpy",
         "tensorrt",
+        "tensorrt_rtx",
+        "tensorrt_rtx_bindings",
+        "ml_dtypes",
+        "tokenizers",
+        "jinja2",
         "gguf",
         "safetensors",
         "huggingface_hub",
@@ -126,7 +131,12 @@ def test_the_store_starts_without_hydra() -> None:
 
 
 #: The extra that brings what a toolchain's lock chooses, for who wants one environment; with those that it adds to.
-EXTRAS = {"network": ["onnxruntime"], "onnxruntime": ["onnxruntime"], "genai": ["onnxruntime", "genai"]}
+EXTRAS = {
+    "network": ["onnxruntime"],
+    "onnxruntime": ["onnxruntime"],
+    "genai": ["onnxruntime", "genai"],
+    "tensorrt_rtx": ["tensorrt-rtx"],
+}
 
 
 def test_the_extras_pin_what_the_locks_choose() -> None:
@@ -134,18 +144,24 @@ def test_the_extras_pin_what_the_locks_choose() -> None:
     assert set(EXTRAS) == set(shipped.names())
     chosen: set[str] = set()
     for toolchain, names in EXTRAS.items():
-        pins = dict(r.split("==") for name in names for r in extras[name])
+        requirements = [r.partition(";")[0].strip() for name in names for r in extras[name]]
+        pins = dict(r.split("==") for r in requirements if "==" in r)
         lock = shipped.shipped(toolchain)
         assert lock.title == toolchain
         assert lock.versions == {name: pins[name] for name in lock.chosen}, toolchain
         chosen |= set(lock.chosen)
-    assert chosen == {r.partition("==")[0] for extra in ("onnxruntime", "genai") for r in extras[extra]}
+    pinned = {
+        r.partition("==")[0] for names in EXTRAS.values() for name in names for r in extras[name] if "==" in r
+    }
+    assert chosen == pinned
 
 
 def test_a_lock_chooses_what_its_pins_say() -> None:
     for name in shipped.names():
         lines = (shipped.FOLDER / f"{name}.in").read_text().splitlines()
-        pins = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+        pins = dict(
+            line.partition(";")[0].strip().split("==") for line in lines if "==" in line and line[0] != "#"
+        )
         assert shipped.shipped(name).versions == dict(sorted(pins.items())), name
 
 
@@ -167,6 +183,9 @@ WORKERS = {
     ("trtbuild.compilers.onnxruntime.__main__", "trtbuild.compilers.onnxruntime.engine"): ("onnxruntime",),
     ("trtbuild.compilers.onnxruntime.check", "trtbuild.compilers.onnxruntime.runtime"): ("onnxruntime",),
     ("trtbuild.compilers.onnxruntime.generate", "trtbuild.compilers.onnxruntime.runtime"): ("onnxruntime",),
+    ("trtbuild.compilers.tensorrt.__main__", "trtbuild.compilers.tensorrt.engine"): ("tensorrt_rtx",),
+    ("trtbuild.compilers.tensorrt.check", "trtbuild.compilers.tensorrt.checking"): ("tensorrt_rtx",),
+    ("trtbuild.compilers.tensorrt.generate", "trtbuild.compilers.tensorrt.speaking"): ("tensorrt_rtx",),
 }
 FILES = {module_name(path): path for path in CODE}
 FILES |= {f"{module_name(path)}.__main__": path for path in CODE if path.name == "__main__.py"}
@@ -185,7 +204,7 @@ def test_every_worker_is_looked_at() -> None:
 def test_a_worker_imports_its_toolchain_and_nothing_else(
     modules: tuple[str, ...], toolchains: tuple[str, ...]
 ) -> None:
-    """Whatever it loads: the standard library, light modules of ours, and packages of each toolchain that it runs in."""
+    """Whatever it loads: the standard library, light modules of ours, and packages of all toolchains that it runs in."""
     allowed = set.intersection(
         *({name.replace("-", "_") for name in shipped.shipped(name).packages} for name in toolchains)
     )

@@ -73,6 +73,16 @@ def test_every_file_composes(file: str) -> None:
     assert (CONF / file).read_text().startswith("# "), "say what it is"
 
 
+@pytest.mark.parametrize("name", sorted(schema.COMPILERS))
+def test_the_options_of_each_compiler_are_documented_in_its_file(name: str) -> None:
+    text = (CONF / "compiler" / f"{name}.yaml").read_text()
+    common = {field.name for field in dataclasses.fields(schema.CompilerConf)}
+    for field in dataclasses.fields(schema.COMPILERS[name]):
+        if field.name not in common:
+            found = re.search(rf"^#\s+{field.name} \({re.escape(shown(field))}\):", text, re.MULTILINE)
+            assert found, f"{name}.yaml lacks a comment `# {field.name} ({shown(field)}): …`"
+
+
 def test_presets_have_names_in_the_resolver() -> None:
     presets = {p.stem for p in (CONF / "quant").glob("*.yaml")}
     assert presets == set(SCHEMES.values())

@@ -9,25 +9,32 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from tests.support import tiny
-from tests.test_key import LOOSE, RECIPE
+from tests.test_key import LOCKS, RECIPE, lock
 from trtbuild import compose, schema, unkeyed
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import InputError
 from trtbuild.plan import plan
-from trtbuild.recipe import Quant, Recipe, frozen
+from trtbuild.recipe import Quant, Recipe, Tools, Value, frozen
 from trtbuild.resolve import resolve
+from trtbuild.targets import Gpu, Target
+from trtbuild.toolchains.lock import Lock
 from trtstore import Index, hash_files
 
 DOCS = Path(__file__).parents[1] / "docs"
 CONF = Path(__file__).parents[1] / "conf"
 
 #: Words that make an option of this compiler matter.
-BASE: Mapping[str, tuple[str, ...]] = {"onnxruntime": ("quant=int4", "target=cpu_x86_64_v3")}
+BASE: Mapping[str, tuple[str, ...]] = {
+    "onnxruntime": ("quant=int4", "target=cpu_x86_64_v3"),
+    "tensorrt_rtx": ("quant=int4", "target=rtx4070"),
+    "tensorrt": ("quant=int4", "target=h100_sxm"),
+}
 
 #: Another value of each option that has no two obvious ones.
 OTHER: Mapping[str, tuple[str, ...]] = {
@@ -36,22 +43,23 @@ OTHER: Mapping[str, tuple[str, ...]] = {
     "quant.group_size": ("64",),
     "quant.symmetric": ("true",),
     "target.name": ("auto",),
-    "target.kind": ("cuda",),
+    "target.kind": ("cuda", "cpu"),
     "target.arch": ("aarch64",),
     "target.level": ("x86_64_v2", "aarch64"),
     "target.gpu": ("'GeForce RTX 4070'",),
     "target.memory_gb": ("12",),
-    "target.compute_capability": ("'8.9'",),
+    "target.compute_capability": ("'8.6'",),
     "target.sm_count": ("46",),
-    "target.mig": ("1g.10gb",),
+    "target.mig": ("7g.80gb",),
     "target.gpus": ("2",),
-    "target.driver": ("'570.1'",),
+    "target.driver": ("570.1",),
     "target.cuda": ("'12.8'",),
     "target.device": ("0",),
     "target.source": ("words",),
     "fleet.name": ("ours",),
     "fleet.driver": ("'570.1'",),
     "fleet.cuda": ("'12.8'",),
+    "compiler.tactic_sources": ("jit_convolutions",),
     "profile.max_batch_size": ("4",),
     "profile.max_input_len": ("16",),
     "profile.max_seq_len": ("32",),
@@ -60,10 +68,12 @@ OTHER: Mapping[str, tuple[str, ...]] = {
     "parallel.pp": ("2",),
     "network.frontend": ("genai",),
     "compiler.name": ("another",),
-    "compiler.version": ("9.9.9",),
+    "compiler.version": ("99.9.9",),
     "compiler.packages": ("{numpy: 9.9.9}",),
-    "compiler.locks": (f"{{onnxruntime: '{CONF / 'toolchain' / 'genai.txt'}'}}",),
+    "compiler.locks": (f"{{network: '{CONF / 'toolchain' / 'genai.txt'}'}}",),
     "compiler.accuracy_level": ("1",),
+    "compiler.optimization_level": ("1",),
+    "compiler.workspace_gb": ("2",),
     "executor.name": ("process",),
     "executor.python": ("/usr/bin/python3",),
     "executor.timeout_minutes": ("5",),
@@ -83,7 +93,13 @@ OTHER: Mapping[str, tuple[str, ...]] = {
 }
 
 #: What goes with another value.
-WITH: Mapping[str, tuple[str, ...]] = {"target.arch": ("target.level=aarch64",)}
+WITH: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("onnxruntime", "target.arch"): ("target.level=aarch64",),
+    ("tensorrt", "target.driver"): (
+        "target.cuda='13.0'",
+    ),  # as before: another branch is not taken without it
+    ("tensorrt", "fleet.driver"): ("fleet.cuda='13.0'",),
+}
 
 #: Options whose change is another model or another place of it; tests/test_one_identity.py has them.
 ELSEWHERE = ("model.source", "model.revision", "model.wheel")
@@ -163,11 +179,12 @@ def test_each_option_changes_the_key_or_is_listed(
     base = (f"compiler={compiler}", *BASE[compiler], f"model.source={tiny_llama}")
     before = keys(digests, *base)
     assert before is not None
-    after = [keys(digests, *base, f"{option}={value}", *WITH.get(option, ())) for value in values]
+    after = [keys(digests, *base, f"{option}={value}", *WITH.get((compiler, option), ())) for value in values]
     if unkeyed.reason(option, COMPILERS[compiler].unread):
         assert all(found in (before, None) for found in after), f"{option} is listed, and changes the key"
     elif option == "compiler.name" or (option == "target.kind" and len(COMPILERS[compiler].kinds) == 1):
-        assert after == [None]  # refused: there is no such compiler, and this one has no such hardware
+        assert None in after  # refused: there is no such compiler, and this one has no such hardware
+        assert all(found in (before, None) for found in after)
     else:
         final = list(before)[-1]
         assert any(found is not None and found[final] != before[final] for found in after), (
@@ -181,6 +198,7 @@ NAMES = {
     "pp": "parallel.pp",
     "frontend": "network.frontend",
     "tools.name": "compiler.name",
+    "driver_policy": "key.driver",
 }
 
 #: Another value where "another" would be refused.
@@ -192,13 +210,13 @@ ANOTHER: Mapping[str, Any] = {
     "quant.weights": "int8",
     "quant.group_size": 64,
     "quant.symmetric": True,
-    "target.kind": "cuda",
     "target.arch": "aarch64",
+    "target.driver": "570.1",
     "target.origins": {"arch": "elsewhere"},
     "target.here": "elsewhere",
     "compiler.accuracy_level": 1,
     "compiler.optimization": "basic",
-    "driver_policy": "exact",
+    "key.driver": "exact",
     "lock.pins": (),
     "lock.chosen": ("numpy",),
     "lock.indexes": ("--find-links /elsewhere",),
@@ -206,7 +224,34 @@ ANOTHER: Mapping[str, Any] = {
 }
 
 QUANT = Quant("int4", "int4", "none", "rtn", None, None, True, "auto")
-RECIPES: Mapping[str, Recipe] = {"onnxruntime": dataclasses.replace(RECIPE, quant=QUANT)}
+CPU = dataclasses.replace(RECIPE, quant=QUANT)
+GPU = Target(
+    name="rtx4070",
+    kind="cuda",
+    arch="x86_64",
+    gpu=Gpu("GeForce RTX 4070", 12, "8.9", 46),
+    gpus=1,
+    driver="580.95.05",
+    cuda="13.0",
+)
+
+
+def on_gpu(compiler: str, packages: Mapping[str, str], locks: Mapping[str, Lock], **options: Value) -> Recipe:
+    shared = {"gguf": "0.19.0", "numpy": "2.4.6", "onnx": "1.23.1", "safetensors": "0.8.0"}
+    named = {f"compiler.{name}": value for name, value in options.items()}
+    tools = Tools(compiler, frozen({**shared, **packages}), frozen(named), MappingProxyType(dict(locks)))
+    return dataclasses.replace(CPU, target=GPU, tools=tools)
+
+
+NETWORK = {"network": LOCKS["network"]}
+RTX = {"tensorrt-rtx-cu13-bindings": "1.7.1.116", "tensorrt-rtx-cu13-libs": "1.7.1.116"}
+RECIPES: Mapping[str, Recipe] = {
+    "onnxruntime": CPU,
+    "tensorrt_rtx": on_gpu(
+        "tensorrt_rtx", RTX, {**NETWORK, "tensorrt_rtx": lock("tensorrt_rtx", **RTX)}, portable=False
+    ),
+    "tensorrt": on_gpu("tensorrt", {"tensorrt": "11.4.0.106"}, NETWORK),
+}
 
 
 def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -249,12 +294,21 @@ def plain(name: str) -> str:
 
 def another(name: str, value: Any) -> Any:
     name = plain(name)
+    if name == "target.kind":
+        return "cpu" if value == "cuda" else "cuda"
     if name in ANOTHER:
         return ANOTHER[name]
     if isinstance(value, bool):
         return not value
     return value + 7 if isinstance(value, int) else 64 if value is None else f"{value}9"
 
+
+#: These change only with a new schema, step version or pin, and then every engine is built anew.
+GOLDEN = {
+    "onnxruntime": "bdc402b855d1caf93bf0bee736ffba7dc4dd00fc61ff87f142f972c98277d7f1",
+    "tensorrt_rtx": "8b9681cbac5b18aa2268492ba2c5c493d25402caa788d1f2e60c9e6cda5ca686",
+    "tensorrt": "7412d917313fc2448ba659cb59c8493e2de6823d7b533c20187e0bbe11b496e5",
+}
 
 FACTS = [(compiler, name_of(path)) for compiler, recipe in RECIPES.items() for path, _ in leaves(recipe)]
 
@@ -263,23 +317,30 @@ def test_every_compiler_is_looked_at() -> None:
     assert set(RECIPES) == set(BASE) == set(COMPILERS)
 
 
+def test_golden_keys() -> None:
+    assert {compiler: plan(recipe).final.key for compiler, recipe in RECIPES.items()} == GOLDEN
+
+
 @pytest.mark.parametrize(("compiler", "name"), FACTS)
 def test_each_fact_changes_the_key_or_is_listed(compiler: str, name: str) -> None:
     recipes = [RECIPES[compiler]]
     if name.startswith("toolchain."):  # versions are read where no lock has them
-        recipes = [dataclasses.replace(recipes[0], tools=LOOSE)]
+        recipes = [dataclasses.replace(recipes[0], tools=dataclasses.replace(recipes[0].tools, locks={}))]
     if name.startswith(("toolchain.", "lock.")):  # tools are read by one front end or by both
         recipes.append(dataclasses.replace(recipes[0], frontend="genai"))
     differs = []
     for recipe in recipes:
         path, value = next((path, value) for path, value in leaves(recipe) if name_of(path) == name)
-        before = plan(recipe).final.key
+        try:
+            before = plan(recipe).final.key
+        except InputError:
+            continue  # this compiler does not take that front end
         try:
             after = plan(changed(recipe, path, another(name, value))).final.key
         except InputError:  # noticed, and refused
             differs.append(None)
-        except KeyError:  # of a compiler that there is not
-            assert name == "compiler.name"
+        except (KeyError, ValueError):  # of a compiler that there is not, or one for other hardware
+            assert name in ("compiler.name", "target.kind")
             differs.append(None)
         else:
             differs.append(before != after)

@@ -169,7 +169,8 @@ def _fetch(job: _Job) -> None:
 def _show(job: _Job, result: pipeline.Result) -> None:
     job.done(result)
     if not job.outcome.json:
-        if result.outcome == "built" and result.check is not None:
+        unseen = result.check is not None and result.check.get("executed") is False  # told of a hit, too
+        if result.check is not None and (unseen or result.outcome == "built"):
             job.session.watcher.note(terminal.check_line(result.check))
         print(result.path, flush=True)
 

@@ -18,10 +18,14 @@ from trtbuild import provenance
 from trtbuild.key import LOCK, TOOL
 from trtbuild.plan import Planned
 from trtstore import Record, StoreFailure
-from trtstore.catalog import Summary
+from trtstore.catalog import OnParsed, Summary
 
 #: Records that are read to find the nearest: those whose labels are most alike. Reading one takes half a millisecond.
 CANDIDATES = 200
+
+
+#: What an earlier build must share to say how long another will take.
+KIND = ("compiler.name", "network.frontend", "target.kind")
 
 
 class Absent(Enum):
@@ -92,15 +96,21 @@ class Place:
     store: Shelf
     name: str
     ours: bool
-    summaries: Callable[[], Iterable[Summary]]
+    summaries: Callable[[OnParsed], Iterable[Summary]]
 
 
 class History:
     """Earlier builds in `places`, each listed when it is first asked; one that cannot be read is told."""
 
-    def __init__(self, places: Sequence[Place], on_problem: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        places: Sequence[Place],
+        on_problem: Callable[[str], None],
+        on_parsed: OnParsed = lambda _: None,
+    ) -> None:
         self._places = tuple(places)
         self._on_problem = on_problem
+        self._on_parsed = on_parsed
 
     def nearest(self, planned: Planned, labels: Mapping[str, str], same: Collection[str] = ()) -> Near | None:
         """The build of the same step that is most like `planned`, itself left out; None where there is none.
@@ -126,8 +136,8 @@ class History:
         return None if best is None else best[1]
 
     def estimate(self, planned: Planned, labels: Mapping[str, str], model_bytes: int) -> Estimate | None:
-        """What `planned` will take, from the nearest build by the same compiler; None where there is no basis."""
-        near = self.nearest(planned, labels, same=("compiler.name",))
+        """What `planned` will take, from the nearest build of its kind; None where there is no basis."""
+        near = self.nearest(planned, labels, same=KIND)
         if near is None or near.seconds is None:
             return None
         scale = model_bytes / near.model_bytes if near.model_bytes else 1.0
@@ -156,7 +166,7 @@ class History:
         found: list[tuple[Place, Summary]] = []
         for place in self._places:
             try:
-                found += [(place, summary) for summary in place.summaries()]
+                found += [(place, summary) for summary in place.summaries(self._on_parsed)]
             except (OSError, StoreFailure) as trouble:
                 self._on_problem(f"{place.name} cannot be listed: {trouble}")
         return found

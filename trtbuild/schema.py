@@ -72,6 +72,18 @@ class Executor(Enum):
     process = "process"
 
 
+class Shapes(Enum):
+    dynamic = "dynamic"
+    phases = "phases"
+    static = "static"
+
+
+class HardwareCompatibility(Enum):
+    none = "none"
+    ampere_plus = "ampere_plus"
+    same_compute_capability = "same_compute_capability"
+
+
 class TargetKind(Enum):
     cpu = "cpu"
     cuda = "cuda"
@@ -196,6 +208,24 @@ class OnnxRuntimeConf(CompilerConf):
 
 
 @dataclass
+class TensorRtRtxConf(CompilerConf):
+    shapes: Shapes = Shapes.dynamic
+    portable: bool = False
+    weight_streaming: bool = False
+
+
+@dataclass
+class TensorRtConf(CompilerConf):
+    shapes: Shapes = Shapes.static
+    weight_streaming: bool = False
+    optimization_level: int = 3
+    workspace_gb: float | None = None
+    tactic_sources: str | None = None
+    hardware_compatibility: HardwareCompatibility = HardwareCompatibility.none
+    version_compatible: bool = False
+
+
+@dataclass
 class ExecutorConf:
     name: Executor = Executor.auto
     python: str | None = None
@@ -266,7 +296,11 @@ GROUPS: dict[str, type] = {
 
 
 #: the compilers' own schemas, `compiler/<name>_schema`
-COMPILERS: dict[str, type[CompilerConf]] = {"onnxruntime": OnnxRuntimeConf}
+COMPILERS: dict[str, type[CompilerConf]] = {
+    "onnxruntime": OnnxRuntimeConf,
+    "tensorrt_rtx": TensorRtRtxConf,
+    "tensorrt": TensorRtConf,
+}
 
 
 def register() -> None:

@@ -33,6 +33,8 @@ from trtstore.store import Verify
 from trtstore.upkeep import Upkeep
 from trtstore.words import size
 
+MANY = 2000  # records: reading more takes a second
+
 
 @dataclass(frozen=True)
 class StepResult:
@@ -157,7 +159,11 @@ class Session:
         index = self.store.index
         places = [Place(self.store, str(self.store), True, Upkeep(self.store).catalog.summaries)]
         places += [Place(other, str(other), False, other.catalog(index).summaries) for other in self.also]
-        return History(places, self.watcher.note)
+        return History(places, self.watcher.note, self._parsed)
+
+    def _parsed(self, count: int) -> None:
+        if count >= MANY:  # once: the index remembers them
+            self.watcher.waiting(f"reading the store's records for the first time, {count} so far")
 
     def use(self, key: str) -> Record | None:
         """The record of `key`, which counts as used; None, and a word why, where what is there is damaged.

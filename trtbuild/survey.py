@@ -9,11 +9,13 @@ from typing import Any
 from trtbuild import provenance, targets
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import InputError
-from trtbuild.history import Estimate, Near
+from trtbuild.history import KIND, Estimate, Near
 from trtbuild.plan import Plan, Planned
 from trtbuild.recipe import Recipe
 from trtbuild.session import Found, Session
 from trtbuild.toolchains.lock import Lock
+
+_OF_A_SKU = ("target.memory_gb", "target.compute_capability", "target.sm_count")
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ def differs_here(planned: Planned, recipe: Recipe) -> Mapping[str, tuple[Any, An
 
 def not_here(recipe: Recipe, elsewhere: Mapping[str, tuple[Any, Any]]) -> str:
     """In words: what was asked for, and what is here."""
+    if "target.gpu" in elsewhere:  # the rest of a SKU follows from it
+        elsewhere = {name: sides for name, sides in elsewhere.items() if name not in _OF_A_SKU}
     facts = ", ".join(
         f"{name} is {mine} here, and {theirs} was asked for"
         for name, (mine, theirs) in elsewhere.items()
@@ -129,7 +133,7 @@ def refuse_elsewhere(planned: Planned, plan: Plan, session: Session) -> None:
     elsewhere = differs_here(planned, plan.recipe)
     if not elsewhere:
         return
-    near = nearest(planned, plan, session)
+    near = session.history.nearest(planned, provenance.labels(planned, plan), same=KIND)
     stores = ", ".join([str(session.store), *map(str, session.also)])
     hint = (
         f"{planned.name} {planned.key[:12]} is not in {stores}: build it on such a machine, into a store that "

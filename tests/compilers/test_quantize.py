@@ -17,8 +17,8 @@ from tests.compilers.support import dequantize, make_engine, make_network
 from tests.support import tiny
 from trtbuild.compilers.onnxruntime.blocks import Scheme, quantize, quantize_slices
 from trtbuild.compilers.onnxruntime.quantize import quantize_network
-from trtbuild.compilers.onnxruntime.tensors import Network
 from trtbuild.errors import BuildError, InputError
+from trtbuild.networks.tensors import Network
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,18 @@ def write_network(files: Mapping[str, Path], folder: Path, operators: str, dtype
 class Network:
     """One sequence (or a batch of equal lengths) through an emitted graph, step by step."""
 
-    def __init__(self, decoder: Decoder, folder: Path, operators: str, dtype: str = "float32") -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        folder: Path,
+        operators: str,
+        dtype: str = "float32",
+        *,
+        as_written: bool = False,
+    ) -> None:
         options = onnxruntime.SessionOptions()
+        if as_written:  # ONNX Runtime multiplies by dequantized weights in int8 where it may
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(
@@ -47,13 +57,13 @@ class Network:
                 for layer in range(d.layers)
                 for kind in ("key", "value")
             }
-        feeds = {"input_ids": ids.astype(np.int64)}
+        feeds = {"input_ids": ids.astype(np.int64 if self.operators == "fused" else np.int32)}
         feeds |= {f"past_key_values.{name}": value for name, value in self.past.items()}
         total = self.length + count
         if self.operators == "fused":
             feeds["attention_mask"] = np.ones((batch, total), np.int64)
         else:
-            feeds["position_ids"] = np.tile(np.arange(self.length, total), (batch, 1))
+            feeds["position_ids"] = np.tile(np.arange(self.length, total, dtype=np.int32), (batch, 1))
             feeds["attention_bias"] = np.tile(self._bias(total), (batch, 1, 1, 1))
         names = [output.name for output in self.session.get_outputs()]
         results = dict(zip(names, self.session.run(names, feeds), strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -12,6 +13,9 @@ from tests.networks.graph_runner import Network, write_network
 from tests.networks.numpy_decoder import forward
 from tests.networks.tiny_models import config, save, save_gguf, weights
 from trtbuild.errors import InputError
+from trtbuild.networks.architectures import parse
+from trtbuild.networks.checkpoint import Checkpoint
+from trtbuild.networks.emit import emit
 
 MODELS = {
     "llama": config(),
@@ -65,6 +69,22 @@ def test_half_precision_survives_a_residual_stream_whose_squares_overflow(operat
     logits = Network(decoder, tmp_path / "net", operators, "float16").step(TOKENS[None, :8])[0]
     assert logits.dtype == np.float16
     np.testing.assert_allclose(logits, forward(MODELS["llama"], tensors, TOKENS[:8]), atol=0.05, rtol=0.02)
+
+
+def test_bfloat16_weights_are_the_nearest_that_there_are(tmp_path: Path):
+    """Of what float32 holds; a value halfway goes to the even one."""
+    tensors = weights(MODELS["llama"])
+    tensors["model.norm.weight"][:3] = [1.00390625, 1.01171875, 70000.0]  # 1 + 2^-8, 1 + 3 * 2^-8
+    files = save(tmp_path / "hf", MODELS["llama"], tensors)
+    decoder = parse(MODELS["llama"])
+    path = tmp_path / "model.onnx"
+    emit(Checkpoint.open(files), decoder, "standard", np.dtype(ml_dtypes.bfloat16), path, lambda *_: None)
+    onnx.checker.check_model(path, full_check=True)
+    stored = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
+    found = onnx.numpy_helper.to_array(stored["model.norm.weight"]).astype(np.float32)
+    assert found[:3].tolist() == [1.0, 1.015625, 70144.0]
+    wanted = tensors["model.norm.weight"]
+    assert (np.abs(found - wanted) <= np.abs(wanted) * 2**-8).all()
 
 
 def test_a_weight_beyond_float16_is_refused_by_name(tmp_path: Path):

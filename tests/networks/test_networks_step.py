@@ -104,7 +104,7 @@ def test_the_bytes_repeat_under_another_home_folder_and_thread_count(
     "options, option, words",
     [
         ({"network__operators": "cuda"}, "network.operators", "network.operators=cuda is not one of fused"),
-        ({"model__dtype": "bfloat16"}, "model.dtype", "model.dtype=bfloat16 is not one of float32"),
+        ({"model__dtype": "int8"}, "model.dtype", "model.dtype=int8 is not one of float32"),
         ({"network__frontend": "torch"}, "network.frontend", "network.frontend=torch is not one of native"),
     ],
 )

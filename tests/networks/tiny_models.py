@@ -154,10 +154,12 @@ def save_gguf(
     extra: dict[str, Any] | None = None,
     rope_factors: np.ndarray | None = None,
     split: tuple[int, int, int] | None = None,
+    tokens: list[str] | None = None,
 ) -> dict[str, Path]:
     """Write a GGUF file with gguf's own writer (two-dimensional weights as `kind`, the rest float32).
 
     `extra` are more metadata, keys without the architecture's prefix; `split` is (number, parts, tensors).
+    `tokens` are of a byte-level tokenizer: three special ones, those of the bytes, and "ab", the only merge.
     """
     arch = {"mistral": "llama"}.get(settings["model_type"], settings["model_type"])
     writer = gguf.GGUFWriter(path, arch)
@@ -181,6 +183,12 @@ def save_gguf(
         writer.add_uint16("split.no", split[0])
         writer.add_uint16("split.count", split[1])
         writer.add_int32("split.tensors.count", split[2])
+    if tokens is not None:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre("gpt-2")
+        writer.add_token_list(tokens)
+        writer.add_token_types([gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.NORMAL] * (len(tokens) - 3))
+        writer.add_token_merges(["a b"])
     if rope_factors is not None:
         writer.add_tensor("rope_freqs.weight", rope_factors.astype(np.float32))
     heads = {"q_proj": settings["num_attention_heads"], "k_proj": settings["num_key_value_heads"]}

@@ -19,7 +19,8 @@ from trtbuild.sources import identity, open_source
 
 
 def look(source: str, revision: str | None, keep: Path | None) -> dict[str, Any]:
-    opened = open_source(source, revision=revision, digester=PlainDigester())
+    digester = PlainDigester()
+    opened = open_source(source, revision=revision, digester=digester)
     files = opened.files()
     told: list[tuple[str, int, int]] = []
     seen: dict[str, Any] = {
@@ -34,7 +35,7 @@ def look(source: str, revision: str | None, keep: Path | None) -> dict[str, Any]
         paths = opened.fetch(keep, lambda *progress: told.append(progress))
         opened.recheck()
         seen |= {"paths": {name: str(path) for name, path in paths.items()}, "progress": told}
-    return seen
+    return seen | {"hashed": len(digester.hashed), "hashed_at_once": max(digester.at_once, default=0)}
 
 
 def main() -> None:

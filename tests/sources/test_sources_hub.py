@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,23 @@ def test_fetch_gives_verified_files_and_tells_progress(hub: MiniHub, client: Cli
     sent = hub.sent(".safetensors")
     assert client.fetch(SOURCE)["identity"] == seen["identity"]
     assert hub.sent(".safetensors") == sent  # nothing is downloaded twice
+
+
+def test_what_is_large_is_verified_side_by_side_and_nothing_twice(hub: MiniHub, client: Client) -> None:
+    hub.add(REPO, sharded(5))
+    for _ in range(2):  # downloaded, then from the cache
+        seen = client.fetch(SOURCE)
+        assert (seen["hashed"], seen["hashed_at_once"]) == (len(seen["files"]), 5)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core downloads one file at a time")
+def test_small_files_come_side_by_side(hub: MiniHub, client: Client) -> None:
+    hub.add(REPO, checkpoint(**{"tokenizer_config.json": b"{}"}))
+    # Each is sent once the other was asked for.
+    hub.together = dict.fromkeys(
+        ["tokenizer.json", "tokenizer_config.json"], threading.Barrier(2, timeout=30)
+    )
+    assert "tokenizer_config.json" in {file["path"] for file in client.look(SOURCE)["files"]}
 
 
 def test_a_branch_moves_and_a_commit_stays(hub: MiniHub, client: Client) -> None:

@@ -154,6 +154,7 @@ def test_nothing_is_hashed_twice_nor_for_a_recheck(tmp_path: Path) -> None:
     source.fetch(tmp_path, ignore)
     source.recheck()
     assert len(digester.hashed) == 3
+    assert digester.at_once[0] == 3  # side by side, for who can
 
 
 def change(name: str, data: bytes) -> Callable[[Path], None]:

@@ -74,6 +74,7 @@ class MiniHub:
         self.log: list[Logged] = []
         self.cdn = False  # large files come by a redirect to another host, as from the Hub
         self.down: Refusal | None = None  # the answer to everything, when it is set
+        self.together: dict[str, threading.Barrier] = {}  # file -> what its download waits at, if anything
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.hub = self
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -216,6 +217,8 @@ class _Handler(BaseHTTPRequestHandler):
             if self.hub.cdn and not from_cdn:
                 location = {"Location": f"{self.hub.cdn_url}/cdn{self.path}"}
                 return self._answer(302, headers | location, b"")
+        if self.command == "GET" and name in self.hub.together:
+            self.hub.together[name].wait()
         status = 200
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         data = self.hub.content(repo, name, data, download=self.command == "GET")

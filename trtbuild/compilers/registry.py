@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from trtbuild.compilers.base import NETWORK, Compiler, Worker
 from trtbuild.compilers.onnxruntime import compiler as onnxruntime
+from trtbuild.compilers.tensorrt import compiler as tensorrt
 from trtbuild.errors import InputError
 from trtbuild.key import Step
 from trtbuild.recipe import Recipe
 
-COMPILERS: dict[str, Compiler] = {compiler.name: compiler for compiler in (onnxruntime.COMPILER,)}
+COMPILERS: dict[str, Compiler] = {
+    compiler.name: compiler for compiler in (onnxruntime.COMPILER, tensorrt.RTX, tensorrt.TENSORRT)
+}
 
 _CALIBRATED = ("int4_awq", "int8_sq", "w4a8_awq", "fp8", "fp8_kv", "fp8_rowwise", "nvfp4", "nvfp4_kv")
 

@@ -1,8 +1,8 @@
 """The `network` step: a checkpoint becomes an ONNX graph with its weights, config and tokenizer.
 
 Options: `network.frontend` "native" (this package) or "genai" (onnxruntime-genai's builder, which needs
-torch), `network.operators` "fused" (ONNX Runtime) or "standard" (TensorRT), `model.dtype` "float32" or
-"float16".
+torch), `network.operators` "fused" (ONNX Runtime) or "standard" (TensorRT), `model.dtype` "float32",
+"float16" or, in standard operators, "bfloat16".
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from trtbuild.networks import genai_builder, genai_config, tokenizer
@@ -22,7 +23,12 @@ from trtbuild.networks.emit import OPERATORS, check, emit
 from trtbuild.networks.gguf_config import token_ids
 from trtbuild.worker import Reporter, Request
 
-_DTYPES = ("float32", "float16")
+# ml_dtypes, which onnx brings, is how numpy knows bfloat16.
+_DTYPES: Mapping[str, np.dtype[Any]] = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
 _FRONTENDS = ("native", "genai")
 
 
@@ -34,7 +40,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     if request.choice("network.frontend", _FRONTENDS) == "genai":
         return genai_builder.run(request, out, reporter)
     operators = request.choice("network.operators", OPERATORS)
-    dtype = np.dtype(request.choice("model.dtype", _DTYPES))
+    dtype = _DTYPES[request.choice("model.dtype", tuple(_DTYPES))]
     checkpoint = Checkpoint.open(request.model)
     decoder = parse(checkpoint.config)
     shapes = check(checkpoint, decoder, operators)

@@ -34,7 +34,7 @@ def emit(
 ) -> int:
     """Write `decoder` to `path`, and its weights to `path` + ".data"; returns the size of both in bytes.
 
-    `operators` is one of `OPERATORS`; `dtype` float32 or float16. `done` is told the bytes of weights written
+    `operators` is one of `OPERATORS`; `dtype` float32, float16 or bfloat16. `done` is told the bytes of weights written
     and their total. The checkpoint must have passed `check`. Raises InputError.
     """
     graph = Graph(dtype)

@@ -1,6 +1,6 @@
 """The decoder in standard ONNX operators, for compilers such as TensorRT that know no others.
 
-    input_ids, position_ids [batch, sequence] int64      logits [batch, sequence, vocab]
+    input_ids, position_ids [batch, sequence] int32      logits [batch, sequence, vocab]
     attention_bias [batch, 1, sequence, past + sequence] in the graph's type: added to the scores,
         0 where a token may look and a large negative number where it may not; causality, padding and a
         sliding window are the host's to put in
@@ -24,8 +24,9 @@ from trtbuild.networks.architectures import Decoder
 from trtbuild.networks.onnx_writer import Graph
 from trtbuild.networks.skeleton import Weights, linear
 
-OPSETS = (("", 18),)
-IR_VERSION = 9
+# As old as it goes: TensorRT 8.6 knows no later opset, and no 64-bit inputs. A quantizer may raise it.
+OPSETS = (("", 17),)
+IR_VERSION = 8
 
 
 class Standard:
@@ -38,7 +39,7 @@ class Standard:
     def embed(self) -> str:
         graph, d = self.graph, self._decoder
         for name in ("input_ids", "position_ids"):
-            graph.input(name, ["batch", "sequence"], TensorProto.INT64)
+            graph.input(name, ["batch", "sequence"], TensorProto.INT32)
         graph.input("attention_bias", ["batch", 1, "sequence", "total"])
         for layer in range(d.layers):
             for kind in ("key", "value"):
@@ -61,7 +62,7 @@ class Standard:
         graph, half = self.graph, self.graph.dtype != np.float32
         wide = graph.op("Cast", [value], f"{name}/float32", to=TensorProto.FLOAT) if half else value
         square = graph.op("Mul", [wide, wide], f"{name}/square")
-        mean = graph.op("ReduceMean", [square, graph.integers(-1)], f"{name}/mean", keepdims=1)
+        mean = graph.op("ReduceMean", [square], f"{name}/mean", axes=[-1], keepdims=1)
         epsilon = graph.constant(np.array(self._decoder.norm_eps, dtype=np.float32))
         root = graph.op("Sqrt", [graph.op("Add", [mean, epsilon], f"{name}/epsilon")], f"{name}/root")
         unit = graph.op("Div", [wide, root], f"{name}/unit")

@@ -186,6 +186,8 @@ def print_error(error: TrtbuildError) -> None:
 
 
 def check_line(check: Mapping[str, Any]) -> str:
+    if check.get("executed") is False:
+        return f"check    verified   not executed: {check['why']}"
     return f"check    passed     {speed(check)}"
 
 

@@ -128,6 +128,7 @@ UNREAD = {
     "parallel.pp": _ONE_VALUE,
     "target.level": "the bytes are equal on AVX2 and AVX-512 (tests/test_instruction_sets.py)",
     **dict.fromkeys((f"target.{name}" for name in CUDA_FACTS), _NO_GPU),
+    "key.driver": _NO_GPU,
     "fleet.driver": _NO_GPU,
     "fleet.cuda": _NO_GPU,
 }

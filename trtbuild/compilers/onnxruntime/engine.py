@@ -20,9 +20,9 @@ from trtbuild.compilers.onnxruntime.blocks import Scheme
 from trtbuild.compilers.onnxruntime.optimize import LEVELS, optimize
 from trtbuild.compilers.onnxruntime.options import ACCURACY_LEVELS, GROUPS
 from trtbuild.compilers.onnxruntime.quantize import quantize_network
-from trtbuild.compilers.onnxruntime.tensors import Network, settle
 from trtbuild.compilers.onnxruntime.tie import untranspose
 from trtbuild.errors import BuildError, InputError
+from trtbuild.networks.tensors import Network, settle
 from trtbuild.worker import Reporter, Request
 
 MODEL = "model.onnx"

@@ -7,8 +7,8 @@ from pathlib import Path
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from trtbuild.compilers.onnxruntime.tensors import INLINE, Network
 from trtbuild.errors import BuildError
+from trtbuild.networks.tensors import INLINE, Network
 
 LEVELS = {
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,

@@ -15,8 +15,8 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from trtbuild.compilers.onnxruntime.blocks import Scheme, blocks_of, quantize_slices
-from trtbuild.compilers.onnxruntime.tensors import INLINE, Array, DataFile, Network, nbytes
 from trtbuild.errors import BuildError
+from trtbuild.networks.tensors import INLINE, Array, DataFile, Network, nbytes
 
 _MICROSOFT = "com.microsoft"
 

@@ -1,0 +1,110 @@
+"""The command line with compiler=tensorrt_rtx: SmolLM2 for a GPU that is not here, and what a user is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import Project
+from trtbuild.compilers.tensorrt import header
+from trtstore import Store
+
+pytestmark = pytest.mark.slow
+RTX = ("compiler=tensorrt_rtx", "target=rtx4070")
+TINY = ("profile.max_seq_len=128",)
+
+
+@pytest.mark.xdist_group("smollm2")
+@pytest.mark.parametrize(
+    "quant, megabytes", [("none", (270, 300)), ("int8", (165, 200)), ("int4", (120, 155))]
+)
+def test_smollm2_for_an_rtx4070_twice_the_same_bytes(
+    quant: str, megabytes: tuple[int, int], smollm2: Project
+) -> None:
+    args = ("model=smollm2", f"quant={quant}", *RTX)
+    first = smollm2.trtbuild(*args, "output=json", timeout=600)
+    assert first.code == 0, first.err
+    done = first.json
+    assert done["check"]["executed"] is False
+    assert [step["name"] for step in done["steps"]] == ["network", "engine"]
+    folder = Path(done["path"])
+    assert megabytes[0] < (folder / "model.engine").stat().st_size / 1e6 < megabytes[1]
+    with (folder / "model.engine").open("rb") as stream:
+        found = header.read(stream.read(header.SIZE))
+    assert found is not None and found.capabilities == ("8.9",)
+    again = smollm2.trtbuild(*args, "refresh=true", "executor.threads=1", timeout=600)
+    assert "engine: built again, the same bytes as in the store" in again.err
+
+
+def test_a_user_is_told_that_an_engine_was_not_executed(project: Project, tiny_llama: Path) -> None:
+    args = (f"model.source={tiny_llama}", "quant=int8", *RTX, *TINY)
+    done = project.trtbuild(*args)
+    assert done.code == 0, done.err
+    told = "check    verified   not executed: it is for compute capability 8.9, and this machine has no NVIDIA driver"
+    assert told in done.err
+    hit = project.trtbuild(*args)
+    assert "hit-local" in hit.err and told in hit.err
+    assert json.loads((done.path / "engine.json").read_text())["weights"] == "int8"
+
+
+def test_the_record_says_what_the_engine_is(project: Project, tiny_llama: Path) -> None:
+    key = project.trtbuild(f"model.source={tiny_llama}", *RTX, *TINY, "output=json").json["key"]
+    record = Store.open(project.store).lookup(key)
+    assert record is not None
+    facts = record.predicate["trtbuild_facts"]
+    assert facts["executed"] is False
+    assert facts["engine"]["engines"][0]["phases"][0]["tokens"] == [1, 1, 64]
+
+
+def test_running_it_here_is_refused_before_it_is_loaded(project: Project, tiny_llama: Path) -> None:
+    done = project.trtbuild("run", f"model.source={tiny_llama}", *RTX, *TINY, "prompt=hello")
+    assert done.code == 2
+    assert "error: target: this machine cannot run the engine: it is for compute capability 8.9" in done.err
+
+
+def test_one_portable_engine_for_two_targets(project: Project, tiny_llama: Path) -> None:
+    args = (
+        f"model.source={tiny_llama}",
+        "compiler=tensorrt_rtx",
+        "compiler.portable=true",
+        *TINY,
+        "output=json",
+    )
+    first, other = (project.trtbuild(*args, f"target={name}").json for name in ("rtx4070", "rtx5090"))
+    assert (first["outcome"], other["outcome"]) == ("built", "hit-local")
+    assert first["key"] == other["key"]
+
+
+def test_three_targets_share_one_network(project: Project, tiny_llama: Path) -> None:
+    args = (
+        "-m",
+        f"model.source={tiny_llama}",
+        "compiler=tensorrt_rtx",
+        *TINY,
+        "quant=none,int4",
+        "output=json",
+    )
+    done = project.trtbuild(*args, "target=rtx3090,rtx4070,rtx5090").json["results"]
+    assert len({each["digest"] for each in done}) == 6
+    networks = [step["outcome"] for each in done for step in each["steps"] if step["name"] == "network"]
+    assert networks == ["built"] + ["hit-local"] * 5
+
+
+def test_hopper_is_refused_before_anything_is_done(project: Project, tiny_llama: Path) -> None:
+    done = project.trtbuild(f"model.source={tiny_llama}", "compiler=tensorrt_rtx", "target=h100_sxm")
+    assert done.code == 2
+    assert "target=h100_sxm has 9.0" in done.err and "hint: compiler=tensorrt" in done.err
+    assert not project.records()
+
+
+def test_tensorrt_itself_plans_anywhere_and_builds_on_its_target_alone(
+    project: Project, tiny_llama: Path
+) -> None:
+    args = (f"model.source={tiny_llama}", "compiler=tensorrt", "target=h100_sxm")
+    planned = project.trtbuild("plan", *args, "output=json").json
+    assert planned["steps"][1]["fields"]["target.gpu"] == "H100 80GB HBM3"
+    done = project.trtbuild(*args)
+    assert done.code == 2
+    assert "h100_sxm cannot be built on this machine" in done.err

@@ -1,0 +1,250 @@
+"""TensorRT for RTX, ahead of time and without a GPU, and TensorRT, on the GPU at hand: one network feeds both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trtbuild.compilers.base import NETWORK, Compiler, Worker, tools
+from trtbuild.compilers.tensorrt.options import DEFAULT_SEQUENCE
+from trtbuild.errors import InputError
+from trtbuild.key import Step
+from trtbuild.networks.architectures import SUPPORTED
+from trtbuild.recipe import Profile, Recipe, Value, frozen
+from trtbuild.targets import CUDA_FACTS, gpu_facts
+
+WORKERS = {
+    "network": NETWORK,
+    "engine": Worker("trtbuild.compilers.tensorrt", 1),
+}
+SCHEMES = frozenset({"none", "int8", "int4"})
+GROUPS = (16, 32, 64, 128, 256)
+DEFAULT_GROUP = (
+    32  # best quality, and divides the sizes of all models that were tried; TensorRT has no padding
+)
+DEFAULT_BATCH = 1
+DTYPES = {"auto": "float16", "float16": "float16", "bfloat16": "bfloat16", "float32": "float32"}
+
+#: What TensorRT for RTX 1.7 builds for (`ComputeCapability` of its Python module).
+RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
+TURING = "7.5"  # has no bfloat16 and no kernels for integer weights, and is in no portable engine (its support matrix)
+_FIRST_WITH_INTEGER_WEIGHTS = (
+    10  # release of TensorRT: before, its parser knows no int4 and no float16 scales
+)
+
+_NETWORK_TOOLS = ("gguf", "numpy", "onnx", "safetensors")
+_ENGINE_TOOLS = {
+    "tensorrt_rtx": ("numpy", "onnx", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"),
+    "tensorrt": ("numpy", "onnx", "tensorrt"),
+}
+
+
+def rtx_steps(recipe: Recipe) -> tuple[Step, ...]:
+    """`network` (standard operators) and `engine`, for a compute capability or portable. Raises InputError."""
+    _check_common(recipe)
+    portable = bool(recipe.tools.options["compiler.portable"])
+    capability = _capability(recipe)
+    if capability not in RTX_CAPABILITIES:
+        raise InputError(
+            f"compiler=tensorrt_rtx builds for compute capability {', '.join(RTX_CAPABILITIES)}, and "
+            f"target={recipe.target.name} has {capability}",
+            option=f"target={recipe.target.name}",
+            hint="compiler=tensorrt builds for it, on a machine that has it",
+        )
+    if capability == TURING:
+        _check_turing(recipe, portable)
+    facts: dict[str, Value] = {"target.kind": recipe.target.kind, "target.arch": recipe.target.arch}
+    if not portable:
+        facts["target.compute_capability"] = capability
+    return _network(recipe), _engine(recipe, facts)
+
+
+def tensorrt_steps(recipe: Recipe) -> tuple[Step, ...]:
+    """`network` (standard operators) and `engine`, for one SKU and driver. Raises InputError."""
+    _check_common(recipe)
+    release = recipe.tools.packages["tensorrt"]
+    if recipe.quant.weights != "none" and _major(release) < _FIRST_WITH_INTEGER_WEIGHTS:
+        raise InputError(
+            f"TensorRT {release} has no {recipe.quant.weights} weights with {_dtype(recipe)} activations",
+            option=f"quant={recipe.quant.scheme}",
+            hint="it takes quant=none; TensorRT 10 and later have them",
+        )
+    return _network(recipe), _engine(recipe, gpu_facts(recipe.target, recipe.driver_policy))
+
+
+def _check_common(recipe: Recipe) -> None:
+    name = recipe.tools.name
+    if recipe.tp != 1 or recipe.pp != 1:
+        raise InputError(
+            f"compiler={name} builds for one GPU, and this config asks for {recipe.tp} x {recipe.pp}",
+            option="parallel.tp" if recipe.tp != 1 else "parallel.pp",
+            hint="leave parallel.tp and parallel.pp at 1",
+        )
+    if recipe.frontend != "native":
+        raise InputError(
+            f"compiler={name} reads trtbuild's own networks, of {', '.join(SUPPORTED)}, and this one would come from "
+            f"onnxruntime-genai's builder ({recipe.model.architecture})",
+            option="network.frontend",
+            hint="compiler=onnxruntime builds it",
+        )
+    if recipe.quant.symmetric is False:
+        raise InputError(
+            "TensorRT takes no zero points",
+            option="quant.symmetric=false",
+            hint="leave quant.symmetric out",
+        )
+
+
+def _check_turing(recipe: Recipe, portable: bool) -> None:
+    if portable:
+        raise InputError(
+            f"a portable engine runs from compute capability 8.0 on, and target={recipe.target.name} has {TURING}",
+            option="compiler.portable=true",
+            hint="leave compiler.portable out: an engine for 7.5 alone is built",
+        )
+    if recipe.quant.weights != "none":
+        raise InputError(
+            f"TensorRT for RTX has no {recipe.quant.weights} weights for compute capability {TURING}",
+            option=f"quant={recipe.quant.scheme}",
+            hint="quant=none builds in float16",
+        )
+    if recipe.model.dtype == "bfloat16":
+        raise InputError(
+            f"compute capability {TURING} has no bfloat16",
+            option="model.dtype=bfloat16",
+            hint="leave model.dtype=auto: float16",
+        )
+
+
+def _network(recipe: Recipe) -> Step:
+    lock, versions = tools(recipe.tools, "network", _NETWORK_TOOLS)
+    return Step(
+        name="network",
+        version=NETWORK.version,
+        worker=NETWORK.module,
+        reads_model=True,
+        facts=frozen(
+            {
+                "network.frontend": "native",
+                "network.operators": "standard",
+                "model.dtype": _dtype(recipe),
+                **versions,
+            }
+        ),
+        lock=lock,
+    )
+
+
+def _engine(recipe: Recipe, hardware: Mapping[str, Value]) -> Step:
+    lock, versions = tools(recipe.tools, recipe.tools.name, _ENGINE_TOOLS[recipe.tools.name])
+    facts: dict[str, Value] = {
+        "compiler.name": recipe.tools.name,
+        **recipe.tools.options,
+        "model.dtype": _dtype(recipe),
+        "quant.weights": recipe.quant.weights,
+        **_limits(recipe.profile),
+        **hardware,
+        **versions,
+    }
+    if recipe.quant.weights == "int4":
+        group = recipe.quant.group_size or DEFAULT_GROUP
+        if group not in GROUPS:
+            raise InputError(
+                f"{group} is not one of {', '.join(map(str, GROUPS))}",
+                option=f"quant.group_size={group}",
+                hint="smaller groups are more exact and take more room",
+            )
+        facts["quant.group_size"] = group
+    worker = WORKERS["engine"]
+    return Step("engine", worker.version, worker.module, frozen(facts), inputs=("network",), lock=lock)
+
+
+def _limits(profile: Profile) -> dict[str, Value]:
+    """The profile with numbers in place of what is left open: an engine has its limits built in."""
+    sequence = profile.max_seq_len
+    if sequence is None:
+        sequence = max(DEFAULT_SEQUENCE, 2 * (profile.max_input_len or 0))
+    if sequence < 2:
+        raise InputError(
+            "there is no room for a prompt and an answer",
+            option=f"profile.max_seq_len={sequence}",
+            hint="2 is the least",
+        )
+    longest_input = profile.max_input_len or sequence // 2
+    if longest_input >= sequence:
+        raise InputError(
+            f"a prompt of {longest_input} tokens leaves none of profile.max_seq_len={sequence} for an answer",
+            option="profile.max_input_len",
+            hint=f"choose less than {sequence}",
+        )
+    return {
+        "profile.max_batch_size": profile.max_batch_size or DEFAULT_BATCH,
+        "profile.max_input_len": longest_input,
+        "profile.max_seq_len": sequence,
+    }
+
+
+def _dtype(recipe: Recipe) -> str:
+    return DTYPES[recipe.model.dtype]
+
+
+def _capability(recipe: Recipe) -> str:
+    gpu = recipe.target.gpu
+    if gpu is None:
+        raise ValueError(f"the target {recipe.target.name} has no GPU")
+    return gpu.compute_capability
+
+
+def _major(release: str) -> int:
+    digits = release.partition(".")[0]
+    return int(digits) if digits.isdigit() else _FIRST_WITH_INTEGER_WEIGHTS
+
+
+_ONE_VALUE = "both compilers refuse all but one value"
+_UNREAD = {
+    "network.frontend": _ONE_VALUE,
+    "profile.max_num_tokens": "an engine's shapes are sequences times tokens",
+    "quant.activations": _ONE_VALUE,
+    "quant.method": _ONE_VALUE,
+    "quant.kv_cache": _ONE_VALUE,
+    "quant.symmetric": _ONE_VALUE,
+    "quant.embedding": "embedding and head stay in 16 bits, as in NVIDIA's own recipes",
+    "parallel.tp": _ONE_VALUE,
+    "parallel.pp": _ONE_VALUE,
+    "target.level": "the builder's host has no part in the engine",
+}
+_ANY_SKU = "an engine is for a compute capability: what is left is compiled on the GPU that loads it"
+
+RTX = Compiler(
+    name="tensorrt_rtx",
+    package="tensorrt-rtx-cu13-bindings",
+    extra="tensorrt-rtx",
+    schemes=SCHEMES,
+    kinds=frozenset({"cuda"}),
+    steps=rtx_steps,
+    check="trtbuild.compilers.tensorrt.check",
+    generate="trtbuild.compilers.tensorrt.generate",
+    workers=WORKERS,
+    toolchains=("network", "tensorrt_rtx"),
+    unread={
+        **_UNREAD,
+        **dict.fromkeys((f"target.{name}" for name in CUDA_FACTS if name != "compute_capability"), _ANY_SKU),
+        "key.driver": _ANY_SKU,
+        "fleet.driver": _ANY_SKU,
+        "fleet.cuda": _ANY_SKU,
+    },
+    ahead=True,
+)
+
+TENSORRT = Compiler(
+    name="tensorrt",
+    package="tensorrt",
+    extra="tensorrt",
+    schemes=SCHEMES,
+    kinds=frozenset({"cuda"}),
+    steps=tensorrt_steps,
+    check="trtbuild.compilers.tensorrt.check",
+    generate="trtbuild.compilers.tensorrt.generate",
+    workers=WORKERS,
+    toolchains=("network",),  # its own packages are on NVIDIA's index: a team locks them, or names a Python
+    unread=_UNREAD,
+)

@@ -1,0 +1,121 @@
+"""The GPU of this process through the driver's own library, which is wherever an engine can run: libcuda.so.1.
+
+No CUDA toolkit is needed. Names and numbers are those of cuda.h (CUDA driver API); CUDA_VISIBLE_DEVICES is obeyed by
+the driver.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+from trtbuild.errors import BuildError
+from trtbuild.networks.stored import Array
+
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+_DEVICE_MEMORY = 2  # CU_MEMORYTYPE_DEVICE
+
+
+@dataclass(frozen=True)
+class Found:
+    """The first GPU that this process sees."""
+
+    name: str
+    capability: str  # "8.9"
+
+
+class _Copy2D(ctypes.Structure):
+    """CUDA_MEMCPY2D."""
+
+    _fields_ = [
+        *((f"{name}", ctypes.c_size_t) for name in ("srcXInBytes", "srcY")),
+        ("srcMemoryType", ctypes.c_uint),
+        ("srcHost", ctypes.c_void_p),
+        ("srcDevice", ctypes.c_uint64),
+        ("srcArray", ctypes.c_void_p),
+        ("srcPitch", ctypes.c_size_t),
+        *((f"{name}", ctypes.c_size_t) for name in ("dstXInBytes", "dstY")),
+        ("dstMemoryType", ctypes.c_uint),
+        ("dstHost", ctypes.c_void_p),
+        ("dstDevice", ctypes.c_uint64),
+        ("dstArray", ctypes.c_void_p),
+        ("dstPitch", ctypes.c_size_t),
+        ("WidthInBytes", ctypes.c_size_t),
+        ("Height", ctypes.c_size_t),
+    ]
+
+
+def find() -> tuple[Found | None, str]:
+    """The GPU, and where there is none the reason."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None, "this machine has no NVIDIA driver"
+    if (status := driver.cuInit(0)) != 0:
+        return None, f"the NVIDIA driver does not start (CUDA error {status})"
+    handle, name = ctypes.c_int(), ctypes.create_string_buffer(256)
+    if driver.cuDeviceGet(ctypes.byref(handle), 0) != 0:
+        return None, "this process sees no NVIDIA GPU"
+    driver.cuDeviceGetName(name, len(name), handle)
+    numbers = []
+    for attribute in (_MAJOR, _MINOR):
+        value = ctypes.c_int()
+        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, handle)
+        numbers.append(str(value.value))
+    return Found(name.value.decode(errors="replace"), ".".join(numbers)), ""
+
+
+class Device:
+    """Memory and one stream of the first GPU. Raises BuildError where a call fails."""
+
+    def __init__(self) -> None:
+        self._driver = ctypes.CDLL("libcuda.so.1")
+        self._call("cuInit", 0)
+        handle, context, stream = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
+        self._call("cuDeviceGet", ctypes.byref(handle), 0)
+        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), handle)  # the one that TensorRT uses
+        self._call("cuCtxSetCurrent", context)
+        self._call("cuStreamCreate", ctypes.byref(stream), 0)
+        self.stream = int(stream.value or 0)
+
+    def zeros(self, size: int) -> int:
+        """The address of `size` bytes of zeros. They are the process's for as long as it lives."""
+        address = ctypes.c_uint64()
+        self._call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(max(size, 1)))
+        self._call("cuMemsetD8_v2", address, ctypes.c_ubyte(0), ctypes.c_size_t(max(size, 1)))
+        return address.value
+
+    def write(self, address: int, values: Array) -> None:
+        size = ctypes.c_size_t(values.nbytes)
+        self._call("cuMemcpyHtoD_v2", ctypes.c_uint64(address), ctypes.c_void_p(values.ctypes.data), size)
+
+    def read(self, values: Array, address: int) -> None:
+        """Fill `values` with what lies at `address` once all work of the stream is done."""
+        self.wait()
+        size = ctypes.c_size_t(values.nbytes)
+        self._call("cuMemcpyDtoH_v2", ctypes.c_void_p(values.ctypes.data), ctypes.c_uint64(address), size)
+
+    def copy_rows(
+        self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, rows: int
+    ) -> None:
+        """Copy `rows` pieces of `width` bytes, which lie a pitch apart, in the stream's order."""
+        copy = _Copy2D(
+            srcMemoryType=_DEVICE_MEMORY,
+            srcDevice=source,
+            srcPitch=source_pitch,
+            dstMemoryType=_DEVICE_MEMORY,
+            dstDevice=target,
+            dstPitch=target_pitch,
+            WidthInBytes=width,
+            Height=rows,
+        )
+        self._call("cuMemcpy2DAsync_v2", ctypes.byref(copy), ctypes.c_void_p(self.stream))
+
+    def wait(self) -> None:
+        self._call("cuStreamSynchronize", ctypes.c_void_p(self.stream))
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        status = getattr(self._driver, name)(*arguments)
+        if status != 0:
+            raise BuildError(f"{name} failed on the GPU with CUDA error {status}")

@@ -1,0 +1,179 @@
+"""The `engine` step: a network in standard operators becomes TensorRT engines, with what it takes to feed them.
+
+model.engine, or decode.engine and prefill.engine        see `shapes`
+engine.json                                              see `manifest`
+tokenizer.json, config.json, generation_config.json, …   as the network step gave them
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trtbuild.compilers.tensorrt import addresses, build, device, header, manifest
+from trtbuild.compilers.tensorrt.options import DEFAULT_SEQUENCE
+from trtbuild.compilers.tensorrt.quantize import quantize_network
+from trtbuild.compilers.tensorrt.shapes import SHAPES, Limits, Plan, engines, inputs
+from trtbuild.errors import BuildError, InputError
+from trtbuild.networks.architectures import Decoder, parse
+from trtbuild.networks.tensors import Network
+from trtbuild.worker import Reporter, Request
+
+BITS = {"int8": 8, "int4": 4}
+CONFIG = "config.json"
+_STACK = 8 << 20  # of the builder's own threads: their sizes move what is mapped after them
+_ERROR = "[E]"  # in a line of TensorRT's log
+
+
+def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
+    """Build the engines of the network `request.inputs["network"]` in `out`; returns what they are.
+
+    Options are the facts of the step's key. Raises InputError for limits beyond the model's, BuildError when the
+    builder fails.
+    """
+    options, folder = request.options, request.inputs["network"]
+    decoder = parse(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    limits = _limits(options, decoder)
+    if options["compiler.name"] == "tensorrt":
+        _check_gpu(str(options["target.compute_capability"]))
+    plans = engines(request.choice("compiler.shapes", SHAPES), limits)
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name not in (build.NETWORK, build.NETWORK + ".data"):
+            shutil.copyfile(path, out / path.name)
+    with tempfile.TemporaryDirectory(prefix="engine-", dir=out.parent) as scratch:
+        stage = Path(scratch)
+        network = _stage(request, folder / build.NETWORK, stage, reporter)
+        reporter.progress("TensorRT", 0, 1, "build")
+        spec = _spec(options, decoder, plans)
+        answer = build_apart(spec, stage)
+        for plan in plans:
+            (stage / plan.file).replace(out / plan.file)
+    made = manifest.describe(options, decoder, limits, plans, answer)
+    manifest.write(made, out)
+    return {
+        "executed": False,  # by this step; what the check saw stands beside
+        "bytes": sum((out / plan.file).stat().st_size for plan in plans),
+        "network_operators": len(network.model.graph.node),
+        "addresses_randomised": answer["randomised"],
+        **({"timing_cache_bytes": answer["timing_cache_bytes"]} if answer["timing_cache_bytes"] else {}),
+        "engine": made,
+        "headers": {plan.file: _header(out / plan.file) for plan in plans},
+    }
+
+
+def build_apart(spec: build.Spec, stage: Path) -> dict[str, Any]:
+    """Run `build` in the folder `stage`, where the network lies; returns its result. Raises BuildError.
+
+    Its environment says no more than where libraries are, and its folder is its own: what differs between machines
+    and runs must not reach the builder.
+    """
+    (stage / build.SPEC).write_text(json.dumps(spec), encoding="utf-8")
+    _settle()
+    passed = {
+        name: os.environ[name]
+        for name in ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TMPDIR")
+        if name in os.environ
+    }
+    command = [sys.executable, "-P", "-m", build.__name__]
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    environment = {**passed, "PYTHONPATH": path, "PYTHONHASHSEED": "0", **addresses.TUNABLES}
+    done = subprocess.run(
+        command, cwd=stage, env=environment, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False
+    )
+    log = done.stderr.decode(errors="replace")
+    sys.stderr.write(log)
+    result = stage / build.RESULT
+    if done.returncode != 0 or not result.is_file():
+        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+        raise BuildError(f"TensorRT's builder ended with {how}: {_last_error(log)}")
+    answer: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    if "error" in answer:
+        message = str(answer["error"]).replace(build.LOG_SAYS, _last_error(log))
+        raise BuildError(message, option=answer["option"])
+    return answer
+
+
+def _stage(request: Request, network: Path, stage: Path, reporter: Reporter) -> Network:
+    """The network in `stage`, quantized where that is asked for."""
+    weights = request.choice("quant.weights", ("none", *BITS))
+    target = stage / build.NETWORK
+    if weights == "none":
+        for suffix in ("", ".data"):
+            Path(f"{target}{suffix}").symlink_to(Path(f"{network}{suffix}").absolute())
+        return Network.open(target)
+    group = request.options.get("quant.group_size")
+    done = reporter.percents("quantize")
+    return quantize_network(Network.open(network), BITS[weights], group, target, done)
+
+
+def _spec(options: Mapping[str, Any], decoder: Decoder, plans: tuple[Plan, ...]) -> build.Spec:
+    prefix = "compiler."
+    return {
+        "compiler": options["compiler.name"],
+        "compute_capability": options.get("target.compute_capability"),
+        "dtype": options["model.dtype"],
+        "options": {n.removeprefix(prefix): value for n, value in options.items() if n.startswith(prefix)},
+        "engines": [
+            {
+                "file": plan.file,
+                "static": plan.static,
+                "profiles": [inputs(decoder, phase) for phase in plan.phases],
+            }
+            for plan in plans
+        ],
+    }
+
+
+def _limits(options: Mapping[str, Any], decoder: Decoder) -> Limits:
+    """As asked for. The default length gives way to a shorter context, which is known here at the latest."""
+    batch, longest = options["profile.max_batch_size"], options["profile.max_input_len"]
+    sequence, context = options["profile.max_seq_len"], decoder.max_positions
+    if sequence == DEFAULT_SEQUENCE > context:
+        sequence = context
+        longest = longest if longest < sequence else sequence // 2
+    if sequence > context:
+        raise InputError(
+            f"{sequence} is beyond the model's context of {context} tokens",
+            option="profile.max_seq_len",
+            hint=f"choose at most {context}: profile.max_seq_len={context}",
+        )
+    return Limits(batch, longest, sequence)
+
+
+def _check_gpu(capability: str) -> None:
+    """TensorRT builds for the GPU that it sees, whatever it is: hold it to the key. Raises InputError."""
+    found, missing = device.find()
+    if found is None or found.capability != capability:
+        here = missing if found is None else f"the {found.name} here has {found.capability}"
+        raise InputError(
+            f"compiler=tensorrt builds for compute capability {capability} on such a GPU, and {here}",
+            option="target",
+            hint="run this on the target; compiler=tensorrt_rtx builds for RTX GPUs anywhere",
+        )
+
+
+def _settle() -> None:
+    """Make addresses in the programs that are started from here repeat, as far as this machine lets us."""
+    addresses.stop_randomising()
+    _, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    if hard == resource.RLIM_INFINITY or hard >= _STACK:
+        resource.setrlimit(resource.RLIMIT_STACK, (_STACK, hard))
+
+
+def _header(path: Path) -> dict[str, Any] | None:
+    with path.open("rb") as stream:
+        found = header.read(stream.read(header.SIZE))
+    return None if found is None else {"release": found.release, "capabilities": list(found.capabilities)}
+
+
+def _last_error(log: str) -> str:
+    lines = [line.partition(_ERROR)[2].strip() for line in log.splitlines() if _ERROR in line]
+    return lines[-1][:300] if lines else "its log says no more"

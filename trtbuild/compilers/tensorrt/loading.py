@@ -1,0 +1,77 @@
+"""What is known of an engine before it is loaded, and whether this machine may load it. No GPU is needed to say so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trtbuild.compilers.tensorrt import header
+from trtbuild.compilers.tensorrt.device import Found
+from trtbuild.errors import BuildError
+
+_PORTABLE_FROM = (8, 0)
+
+
+def verify(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Compare the files of an engine with what engine.json says of them; returns what was found to hold.
+
+    Raises BuildError where they differ: a plan that was cut off, or that is for other hardware or another release.
+    """
+    held = []
+    for engine in manifest["engines"]:
+        path = folder / engine["file"]
+        if not path.is_file():
+            raise BuildError(f"the engine lacks {engine['file']}")
+        with path.open("rb") as stream:
+            found = header.read(stream.read(header.SIZE))
+        if manifest["compiler"] == "tensorrt_rtx" and found is not None:
+            _compare(path, found, manifest)
+            held.append(f"{path.name}: header, size, release and compute capability")
+        elif not path.stat().st_size:
+            raise BuildError(f"{path.name} is empty")
+        else:
+            held.append(f"{path.name}: not empty")
+    return held
+
+
+def _compare(path: Path, found: header.Header, manifest: Mapping[str, Any]) -> None:
+    size, capability = path.stat().st_size, manifest["compute_capability"]
+    if found.size != size:
+        raise BuildError(
+            f"{path.name} has {size} bytes, and its header says {found.size}: it is cut off or damaged"
+        )
+    if found.release != manifest["release"]:
+        raise BuildError(
+            f"{path.name} is of release {found.release}, and engine.json says {manifest['release']}"
+        )
+    wanted = (capability,) if capability is not None else header.CAPABILITIES[1:]
+    if found.capabilities != wanted:
+        raise BuildError(
+            f"{path.name} is for compute capability {', '.join(found.capabilities)}, and engine.json says "
+            f"{', '.join(wanted)}"
+        )
+
+
+def refusal(manifest: Mapping[str, Any], gpu: Found, release: str) -> str | None:
+    """Why `gpu` and the library's `release` cannot load the engine; None where nothing speaks against it."""
+    capability, tuned = manifest["compute_capability"], manifest["options"]
+    here = tuple(int(part) for part in gpu.capability.split("."))
+    later = capability is None or tuned.get("hardware_compatibility") == "ampere_plus"
+    if later and here < _PORTABLE_FROM:
+        return f"the engine runs from compute capability 8.0 on, and the {gpu.name} here has {gpu.capability}"
+    if not later and gpu.capability != capability:
+        return (
+            f"the engine is for compute capability {capability}, and the {gpu.name} here has {gpu.capability}"
+        )
+    built = manifest["release"]
+    if tuned.get("version_compatible"):
+        if _numbers(release) < _numbers(built):
+            return f"the engine was built with release {built}, and {release} here is older"
+    elif release != built:
+        return f"the engine was built with release {built}, and {release} is installed here"
+    return None
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in release.split(".") if part.isdigit())
