@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import venv
@@ -45,7 +46,8 @@ def test_the_wheel_holds_configs_types_and_both_packages(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("tests", "bench", "store/"))]
 
 
-def test_the_core_alone_plans_and_says_what_it_lacks(wheel: Path, tmp_path: Path) -> None:
+def test_the_core_alone_builds_and_speaks(wheel: Path, tmp_path: Path) -> None:
+    """In a new folder with an empty HOME, toolchains included; the next run needs no installer and no index."""
     home = tmp_path / "venv"
     venv.create(home, with_pip=True)
     python = home / "bin" / "python"
@@ -55,20 +57,22 @@ def test_the_core_alone_plans_and_says_what_it_lacks(wheel: Path, tmp_path: Path
     )
     installed = {line.partition("==")[0].lower() for line in listed.stdout.splitlines()}
     assert installed.isdisjoint({"torch", "numpy", "onnx", "onnxruntime", "tensorrt", "gguf", "safetensors"})
-    env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TRTBUILD_STORE": str(tmp_path / "store")}
-    trtbuild = home / "bin" / "trtbuild"
-    plan = subprocess.run(
-        [trtbuild, "plan", "model=smollm2", "quant=int8"],
-        env=env,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    kept = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TRTBUILD_STORE": str(tmp_path / "store"), **kept}
+
+    def trtbuild(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [home / "bin" / "trtbuild", *words]
+        return subprocess.run(command, env={**env, **more}, cwd=tmp_path, capture_output=True, text=True)
+
+    plan = trtbuild("plan", "model=smollm2", "quant=int8")
     assert plan.returncode == 0, plan.stderr
-    assert "engine" in plan.stdout
-    build = subprocess.run(
-        [trtbuild, "model=smollm2", "quant=int8"], env=env, cwd=tmp_path, capture_output=True, text=True
-    )
-    assert build.returncode == 2, build.stderr
-    assert "pip install 'trtbuild[onnxruntime]'" in build.stderr
-    assert list(tmp_path.glob("store/v1/records/**/*")) == []
+    assert "The toolchain onnxruntime of engine is missing: about " in plan.stdout
+    words = ("run", "model=smollm2", "quant=int8", "prompt=Why is the sky blue?", "generate.max_tokens=8")
+    first = trtbuild(*words)
+    assert first.returncode == 0, first.stderr
+    assert "toolchain network  installed by pip" in first.stderr
+    assert "toolchain onnxruntime  installed by pip" in first.stderr
+    again = trtbuild(*words, PIP_INDEX_URL="http://127.0.0.1:9/none", PATH="/nowhere")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.strip()
+    assert "installing" not in again.stderr

@@ -48,7 +48,10 @@ _UNREACHABLE = (
     "--no-index",
     "No matching distribution found",
     "no versions of",
+    "was not found in the package registry",
+    "Request failed after",
 )
+_ERRORS = ("error", "\u00d7", "caused by", "cause:", "\u2570")  # what their lines begin with
 
 
 @dataclass(frozen=True)
@@ -226,6 +229,8 @@ def _other_bytes(text: str) -> tuple[str, str | None] | None:
         r"Hash mismatch for `([^`]+)`.*?Computed:\s+sha256:([0-9a-f]{64})", text, re.DOTALL
     ):
         return found[1], found[2]
+    if found := re.search(r"Failed to download `([^`]+)`\n\s*cause: Failed to extract archive", text):
+        return found[1], None  # uv unpacks before it hashes
     if "DO NOT MATCH THE HASHES" in text:
         found = re.search(
             r"HASHES.*?\n\s*(\S+?)(?: from \S+)?(?: \(from [^\n]*)?:?\n\s*Expected", text, re.DOTALL
@@ -237,8 +242,6 @@ def _other_bytes(text: str) -> tuple[str, str | None] | None:
 
 def _shown(output: list[str]) -> Iterator[str]:
     lines = [line for line in output if line.strip()]
-    errors = [
-        line for line in lines if line.lstrip().lower().startswith(("error", "\u00d7", "caused by", "\u2570"))
-    ]
+    errors = [line for line in lines if line.lstrip().lower().startswith(_ERRORS)]
     for line in (errors or lines)[-_TAIL:]:
         yield f"  | {redact(line.strip())[:300]}"

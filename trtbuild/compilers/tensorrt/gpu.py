@@ -12,7 +12,7 @@ import numpy as np
 from trtbuild.compilers.tensorrt.device import Device
 from trtbuild.compilers.tensorrt.speech import Call, Layout, Shape
 from trtbuild.errors import BuildError
-from trtbuild.networks.stored import Array
+from trtbuild.networks.tensors import Array
 
 _DTYPES = {"float16": np.float16, "float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 

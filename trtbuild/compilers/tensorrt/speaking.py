@@ -17,7 +17,7 @@ from trtbuild.compilers.tensorrt.device import Device
 from trtbuild.compilers.tensorrt.gpu import TensorRt
 from trtbuild.compilers.tensorrt.text import Text
 from trtbuild.errors import BuildError, InputError
-from trtbuild.networks.stored import Array
+from trtbuild.networks.tensors import Array
 
 
 def speak(
