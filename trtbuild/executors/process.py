@@ -97,7 +97,7 @@ def run(
     (scratch / "tmp").mkdir()
     _put_code(scratch)
     request.write_text(json.dumps(task.request(limits), indent=1), encoding="utf-8")
-    command = [python, "-P", "-m", task.worker, str(request), str(out)]
+    command = [python, "-m", task.worker, str(request), str(out)]
     started = time.monotonic()
     with log.open("w", encoding="utf-8") as errors:
         ended = _supervise(command, errors, scratch, limits, on_event)
@@ -193,6 +193,7 @@ def environment(home: Path, threads: int | None) -> dict[str, str]:
         "PYTHONUSERBASE": site.getuserbase(),  # packages of a `pip install --user` stay where they are
         "HF_HUB_OFFLINE": "1",  # a step reads what it was given
         "PYTHONPATH": str(home / CODE),  # our own code, and nothing else that lies where it does
+        "PYTHONSAFEPATH": "1",  # nor what lies in the working directory (3.11 on; that folder is our own anyway)
     }
     if threads is not None:
         env |= {"OMP_NUM_THREADS": str(threads), "TRTBUILD_THREADS": str(threads)}
@@ -219,7 +220,7 @@ def _failure(task: Task, ended: _Ended, log: Path, command: list[str], limits: L
     kept = _keep(task, log)
     details = [*_tail(log), f"log:    {kept / 'log.txt'}"]
     if task.lasting:
-        again = ["env", f"PYTHONPATH={kept / CODE}", *command[:4], str(kept / "request.json"), "out"]
+        again = ["env", f"PYTHONPATH={kept / CODE}", *command[:3], str(kept / "request.json"), "out"]
         details.append(f"again:  {shlex.join(again)}")
     minutes = limits.timeout_seconds / 60
     if ended.timed_out:

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from trtbuild.errors import InputError
 from trtbuild.toolchains import ask
 
-LEAST = (3, 11)  # what trtbuild's own code needs
+LEAST = (3, 10)  # what workers need: TensorRT 8.6 has wheels for no later one. The command line needs 3.11.
 
 
 @dataclass(frozen=True)
@@ -48,19 +49,20 @@ def _asked(at: str, asked: tuple[str, ...]) -> Python:
         found = ask.answer(list(asked))
     else:
         try:
+            code = Path(ask.__file__).read_text(encoding="utf-8")  # as text: no folder of ours is looked into
             done = subprocess.run(
-                [at, "-P", ask.__file__, *asked], capture_output=True, check=True, timeout=60, text=True
+                [at, "-c", code, *asked], capture_output=True, check=True, timeout=60, text=True, cwd="/"
             )
             found = json.loads(done.stdout)
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             raise InputError(
-                f"{at} does not answer as a Python 3.11 or later: {type(error).__name__}",
+                f"{at} does not answer as a Python 3.10 or later: {type(error).__name__}",
                 option="executor.python",
             ) from None
     made = Python(path=at, **found)  # type: ignore[arg-type]  # as `ask` says
     if tuple(int(part) for part in made.markers["python_version"].split(".")) < LEAST:
         raise InputError(
-            f"{at} is Python {made.release}, and trtbuild's workers need 3.11 or later",
+            f"{at} is Python {made.release}, and trtbuild's workers need 3.10 or later",
             option="executor.python",
         )
     return made

@@ -82,9 +82,10 @@ def build_apart(spec: build.Spec, stage: Path) -> dict[str, Any]:
         for name in ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TMPDIR")
         if name in os.environ
     }
-    command = [sys.executable, "-P", "-m", build.__name__]
+    command = [sys.executable, "-m", build.__name__]
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    environment = {**passed, "PYTHONPATH": path, "PYTHONHASHSEED": "0", **addresses.TUNABLES}
+    fixed = {"PYTHONSAFEPATH": "1", "PYTHONHASHSEED": "0", **addresses.TUNABLES}
+    environment = {**passed, "PYTHONPATH": path, **fixed}
     done = subprocess.run(
         command, cwd=stage, env=environment, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False
     )
