@@ -249,7 +249,7 @@ def test_what_only_tensorrt_has_runs_through_this_library(networks: dict[str, Pa
     for name in ("model.onnx", "model.onnx.data"):
         (tmp_path / name).symlink_to(networks["llama"] / name)
     code = f"""
-import json, tensorrt_rtx
+import json, tensorrt_rtx_bindings as tensorrt_rtx
 from tests.compilers.tensorrt.support import TENSORRT_OPTIONS
 from trtbuild.compilers.tensorrt import build, shapes
 from trtbuild.networks.architectures import parse
