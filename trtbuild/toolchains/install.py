@@ -47,7 +47,8 @@ _UNREACHABLE = (
     "client error (Connect)",
     "--no-index",
     "No matching distribution found",
-    "no versions of",
+    "was not found in",
+    "the network was disabled",
 )
 
 
@@ -106,7 +107,8 @@ def download(lock: Lock, python: Python, wheels: Path, work: Path, on_package: O
     requirements = work / f"{lock.title}.txt"
     requirements.write_text(lock.text, encoding="utf-8")
     command = installer.download(interpreter, requirements, wheels)
-    output, status = _run(command, installer.environment(work), work, _Count(wanted, on_package))
+    environment = installer.as_pip(installer.environment(work))
+    output, status = _run(command, environment, work, _Count(wanted, on_package))
     if status:
         raise _explained(lock, python, Installer("pip"), output)
 
@@ -212,8 +214,10 @@ def _explained(lock: Lock, python: Python, chosen: Installer, output: list[str])
         hint = (
             f"`{chosen.name}` says why above; executor=process takes a Python that holds the packages already"
         )
+    broken = re.search(r"Failed to (?:download|extract|read|unpack)[^`\n]*`([^`\n]+)`", text)
+    at = f": {broken[1]} cannot be read" if broken else ""
     return InputError(
-        f"{chosen.name} could not install the toolchain {lock.title} for Python {python.release}",
+        f"{chosen.name} could not install the toolchain {lock.title} for Python {python.release}{at}",
         option=option,
         hint=hint,
         details=list(_shown(output)),
@@ -237,8 +241,6 @@ def _other_bytes(text: str) -> tuple[str, str | None] | None:
 
 def _shown(output: list[str]) -> Iterator[str]:
     lines = [line for line in output if line.strip()]
-    errors = [
-        line for line in lines if line.lstrip().lower().startswith(("error", "\u00d7", "caused by", "\u2570"))
-    ]
+    errors = [line for line in lines if line.lstrip().lower().startswith(("error", "cause", "hint"))]
     for line in (errors or lines)[-_TAIL:]:
         yield f"  | {redact(line.strip())[:300]}"

@@ -1,0 +1,1 @@
+"""Toolchains: locks, environments made from them, and the command that keeps them."""
