@@ -58,6 +58,28 @@ def test_install_path_and_use(shop: Shop) -> None:
     assert shop.run("verify").out.startswith("whole    two, ")
 
 
+def test_what_a_wheel_brings_beside_its_packages(shop: Shop) -> None:
+    """Files of data are where the wheel's program looks for them; scripts, which would name a folder, are not kept."""
+    more = {
+        "tiny_a-1.0.dist-info/entry_points.txt": "[console_scripts]\ntiny = tiny_a:main\n",
+        "tiny_a-1.0.data/data/share/tiny/words.txt": "hello",
+        "tiny_a-1.0.data/scripts/tiny.sh": "#!/bin/sh\n",
+    }
+    file = lock(shop.project.root / "one.txt", wheel(shop.wheels, "tiny_a", "1.0", more))
+    done = shop.run("install", file)
+    assert done.code == 0, done.err
+    python = shop.run("path", file).out.strip()
+    code = (
+        "import sys, pathlib; print((pathlib.Path(sys.prefix) / 'share' / 'tiny' / 'words.txt').read_text())"
+    )
+    said = subprocess.run([python, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "hello\n"
+    (found,) = shop.installed()
+    assert sorted(path.name for path in found.content.iterdir()) == ["lib", "share"]
+    )
+    assert shop.run("verify", file).code == 0
+
+
 def test_the_second_time_nothing_is_started(shop: Shop) -> None:
     file = two(shop)
     assert shop.run("install", file).code == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -68,9 +67,9 @@ def install(
     Wheels come from the user's indexes, or from the folder `links` alone. Raises InputError, OSError.
     """
     wanted = lock.wanted(python.markers)
-    shim.packages_of(files, python).mkdir(parents=True)
+    # In a plain virtual environment: installers do not expect folders that are links.
     home = work / "python"
-    interpreter = shim.make(home, files, python)
+    interpreter = shim.make(home, None, python)
     requirements = work / f"{lock.title}.txt"
     requirements.write_text(lock.text, encoding="utf-8")
     chosen = Installer("pip") if links is not None else installer.choose()
@@ -81,10 +80,9 @@ def install(
     if status:
         raise _explained(lock, python, chosen, output)
     on_package(len(wanted), len(wanted))
-    _take_over(home, files)
     packages = {
         normal(found.metadata["Name"]): found.version
-        for found in metadata.distributions(path=[str(shim.packages_of(files, python))])
+        for found in metadata.distributions(path=[str(shim.packages_of(home, python))])
     }
     if packages != {name: pin.version for name, pin in wanted.items()}:
         odd = sorted(
@@ -94,16 +92,15 @@ def install(
             f"{chosen.name} installed something else than the toolchain {lock.title} locks: {', '.join(odd[:5])}",
             option="executor",
         )
-    _compile(interpreter, files, work)
+    _compile(interpreter, home, work)
+    _take_over(home, files)
     return Installed(packages, chosen.name)
 
 
 def download(lock: Lock, python: Python, wheels: Path, work: Path, on_package: OnPackage) -> None:
     """Fetch the wheels that `lock` says for `python` into the folder `wheels`. Raises InputError, OSError."""
     wanted = lock.wanted(python.markers)
-    files = work / "files"
-    shim.packages_of(files, python).mkdir(parents=True)
-    interpreter = shim.make(work / "python", files, python)
+    interpreter = shim.make(work / "python", None, python)
     requirements = work / f"{lock.title}.txt"
     requirements.write_text(lock.text, encoding="utf-8")
     command = installer.download(interpreter, requirements, wheels)
@@ -163,14 +160,14 @@ def _run(
 
 
 def _take_over(home: Path, files: Path) -> None:
-    """Move what wheels put beside the packages (`share/`, `include/`) to them; scripts name this folder, and go."""
+    """Move the packages, and what wheels put beside them (`share/`); scripts, which name this folder, stay behind."""
+    files.mkdir()
     for inner in home.iterdir():
-        if inner.name not in ("bin", "pyvenv.cfg") and not inner.is_symlink():
+        if inner.name not in ("bin", "pyvenv.cfg", ".lock") and not inner.is_symlink():
             inner.rename(files / inner.name)
-    shutil.rmtree(files / "bin", ignore_errors=True)
 
 
-def _compile(interpreter: Path, files: Path, work: Path) -> None:
+def _compile(interpreter: Path, home: Path, work: Path) -> None:
     """Byte-compile all. What is no Python of this release (templates, tests of errors) is left as it is."""
     # Unchecked: the files never change, and a copy that does not keep times must not compile at each start.
     command = [
@@ -185,7 +182,7 @@ def _compile(interpreter: Path, files: Path, work: Path) -> None:
         "unchecked-hash",
     ]
     subprocess.run(
-        [*command, "-s", str(files), str(files / "lib")],
+        [*command, "-s", str(home), str(home / "lib")],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
