@@ -76,7 +76,6 @@ def test_what_a_wheel_brings_beside_its_packages(shop: Shop) -> None:
     assert said.stdout == "hello\n"
     (found,) = shop.installed()
     assert sorted(path.name for path in found.content.iterdir()) == ["lib", "share"]
-    )
     assert shop.run("verify", file).code == 0
 
 
