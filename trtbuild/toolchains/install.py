@@ -76,7 +76,7 @@ def install(
     command = chosen.install(interpreter, requirements)
     if links is not None:
         command += ["--no-index", "--find-links", str(links)]
-    output, status = _run(command, installer.environment(work), work, _Count(wanted, on_package))
+    output, status = _run(command, installer.environment(work), _Count(wanted, on_package))
     if status:
         raise _explained(lock, python, chosen, output)
     on_package(len(wanted), len(wanted))
@@ -105,7 +105,7 @@ def download(lock: Lock, python: Python, wheels: Path, work: Path, on_package: O
     requirements.write_text(lock.text, encoding="utf-8")
     command = installer.download(interpreter, requirements, wheels)
     environment = installer.as_pip(installer.environment(work))
-    output, status = _run(command, environment, work, _Count(wanted, on_package))
+    output, status = _run(command, environment, _Count(wanted, on_package))
     if status:
         raise _explained(lock, python, Installer("pip"), output)
 
@@ -128,7 +128,7 @@ class _Count:
 
 
 def _run(
-    command: list[str], environment: Mapping[str, str], work: Path, on_line: Callable[[str], None]
+    command: list[str], environment: Mapping[str, str], on_line: Callable[[str], None]
 ) -> tuple[list[str], int]:
     """All lines that `command` printed, and its exit status. Raises OSError."""
     process = subprocess.Popen(
@@ -136,7 +136,7 @@ def _run(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        cwd=work,
+        cwd=environment["TMPDIR"],  # an own folder, with no module that a Python might take from it
         env=dict(environment),
         start_new_session=True,
         encoding="utf-8",

@@ -90,7 +90,7 @@ class Installer:
             # Copies: a link to uv's cache would change when that does.
             command = [self.uv, "pip", "install", "--python", str(python), "--link-mode", "copy", *wheels]
             return [*command, "--no-progress", "--color", "never", "--requirement", str(requirements)]
-        command = [str(python), "-P", "-m", "pip", "install", *wheels, "--no-compile", "--ignore-installed"]
+        command = [str(python), "-m", "pip", "install", *wheels, "--no-compile", "--ignore-installed"]
         command += ["--no-warn-script-location", "--progress-bar", "off", "--retries", _RETRIES]
         return [*command, "--no-input", "--disable-pip-version-check", "--requirement", str(requirements)]
 
@@ -99,7 +99,6 @@ def download(python: Path, requirements: Path, wheels: Path) -> list[str]:
     """The command that fetches the wheels of a lock for the interpreter `python`. uv has none, so it is pip's."""
     command = [
         str(python),
-        "-P",
         "-m",
         "pip",
         "download",
