@@ -1,5 +1,6 @@
 # trtbuild's own tasks. Each makes what it needs: a machine with Python >= 3.11 and a package index is enough.
-#   make demo            build SmolLM2 at int8 and let it answer a prompt
+#   make demo            build SmolLM2 at int8 and let it answer a prompt, from the core alone and an empty toolchain folder
+#   make locks           resolve conf/toolchain/*.in anew; UPGRADE=--upgrade takes the newest of what the pins leave open
 #   make test            all tests that need no torch
 #   make test-reference  logits against transformers, and onnxruntime-genai's own builder (needs torch: large)
 #   make fuzz            each parser of the store against made-up bytes, FUZZ_SECONDS (60) a parser
@@ -10,15 +11,20 @@
 
 PYTHON ?= python3
 VENV := .venv
+CORE := .venv-core
 REFERENCE := .venv-reference
 FUZZ_SECONDS ?= 60
 PYTEST_FLAGS ?= -n auto --dist loadgroup
 
-.PHONY: demo test test-reference fuzz lint bench bench-store bench-identity clean
+.PHONY: demo locks test test-reference fuzz lint bench bench-store bench-identity clean
 
-demo: $(VENV)/.demo
-	$(VENV)/bin/trtbuild model=smollm2 quant=int8
-	$(VENV)/bin/trtbuild run model=smollm2 quant=int8 prompt="Why is the sky blue?"
+demo: $(CORE)/.done
+	$(CORE)/bin/trtbuild model=smollm2 quant=int8
+	$(CORE)/bin/trtbuild run model=smollm2 quant=int8 prompt="Why is the sky blue?"
+	$(CORE)/bin/trtbuild toolchain ls
+
+locks: $(VENV)/.dev
+	$(VENV)/bin/trtbuild toolchain lock $(notdir $(basename $(wildcard conf/toolchain/*.in))) $(UPGRADE)
 
 test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "not reference"
@@ -49,20 +55,21 @@ bench-identity: $(VENV)/.dev
 define environment
 	if command -v uv >/dev/null 2>&1; then \
 	  test -x $(1)/bin/python || uv venv --quiet --python $(PYTHON) $(1); \
-	  VIRTUAL_ENV=$(CURDIR)/$(1) uv pip install --quiet --compile-bytecode -e '.[$(2)]' $(3); \
+	  VIRTUAL_ENV=$(CURDIR)/$(1) uv pip install --quiet --compile-bytecode -e '.$(if $(2),[$(2)])' $(3); \
 	else \
 	  test -x $(1)/bin/python || $(PYTHON) -m venv $(1); \
-	  $(1)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[$(2)]' $(3); \
+	  $(1)/bin/python -m pip install --quiet --disable-pip-version-check -e '.$(if $(2),[$(2)])' $(3); \
 	fi
 endef
 
-$(VENV)/.demo: pyproject.toml
-	@$(call environment,$(VENV),onnxruntime)
+# The core alone: the toolchains of the demo's steps are installed by trtbuild itself.
+$(CORE)/.done: pyproject.toml
+	@$(call environment,$(CORE),)
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml
-	@$(call environment,$(VENV),onnxruntime$(comma)tensorrt-rtx$(comma)dev)
-	@touch $@ $(VENV)/.demo
+	@$(call environment,$(VENV),onnxruntime$(comma)dev)
+	@touch $@
 
 $(REFERENCE)/.done: pyproject.toml
 	@$(call environment,$(REFERENCE),onnxruntime$(comma)genai$(comma)dev)
@@ -71,4 +78,4 @@ $(REFERENCE)/.done: pyproject.toml
 comma := ,
 
 clean:
-	rm -rf $(VENV) $(REFERENCE) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CORE) $(REFERENCE) build dist .mypy_cache .pytest_cache .ruff_cache

@@ -211,7 +211,7 @@ def test_every_worker_is_looked_at() -> None:
 def test_a_worker_imports_its_toolchain_and_nothing_else(
     modules: tuple[str, ...], toolchains: tuple[str, ...]
 ) -> None:
-    """Whatever it loads: the standard library, light modules of ours, and packages of its toolchains."""
+    """Whatever it loads: the standard library, light modules of ours, and packages of each of its toolchains."""
     allowed = set.intersection(
         *({name.replace("-", "_") for name in shipped.shipped(name).packages} for name in toolchains)
     )

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import venv
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from trtbuild.toolchains import locking
+
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packaging")]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +44,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_configs_types_and_both_packages(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    for path in (ROOT / "conf").rglob("*.yaml"):
+    for path in [*(ROOT / "conf").rglob("*.yaml"), *(ROOT / "conf" / "toolchain").iterdir()]:
         assert f"trtbuild/conf/{path.relative_to(ROOT / 'conf').as_posix()}" in names
     for base, prefix in ((ROOT / "trtbuild", "trtbuild"), (ROOT / "store" / "trtstore", "trtstore")):
         for path in base.rglob("*.py"):
@@ -46,33 +53,131 @@ def test_the_wheel_holds_configs_types_and_both_packages(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("tests", "bench", "store/"))]
 
 
-def test_the_core_alone_builds_and_speaks(wheel: Path, tmp_path: Path) -> None:
-    """In a new folder with an empty HOME, toolchains included; the next run needs no installer and no index."""
-    home = tmp_path / "venv"
-    venv.create(home, with_pip=True)
-    python = home / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", wheel], check=True)
-    listed = subprocess.run(
-        [python, "-m", "pip", "list", "--format=freeze"], capture_output=True, text=True, check=True
-    )
+@dataclass(frozen=True)
+class Core:
+    """trtbuild as `pip install trtbuild` brings it, in a Python of its own, in a new folder with an empty HOME."""
+
+    root: Path
+
+    @property
+    def python(self) -> Path:
+        return self.root / "venv" / "bin" / "python"
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    def __call__(self, *words: str | Path, code: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
+        env = {"PATH": "/usr/bin:/bin", "HOME": str(self.root), "TRTBUILD_STORE": str(self.store)}
+        env |= {name: os.environ[name] for name in os.environ if name.startswith(("PIP_", "SSL_", "UV_"))}
+        done = subprocess.run(
+            [self.python.with_name("trtbuild"), *words],
+            env=env | more,
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == code, done.stderr
+        return done
+
+
+@pytest.fixture(scope="module")
+def core(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Core:
+    made = Core(tmp_path_factory.mktemp("core"))
+    venv.create(made.root / "venv", with_pip=True)
+    pip = [made.python, "-m", "pip"]
+    subprocess.run([*pip, "install", "-q", "--disable-pip-version-check", wheel], check=True)
+    listed = subprocess.run([*pip, "list", "--format=freeze"], capture_output=True, text=True, check=True)
     installed = {line.partition("==")[0].lower() for line in listed.stdout.splitlines()}
     assert installed.isdisjoint({"torch", "numpy", "onnx", "onnxruntime", "tensorrt", "gguf", "safetensors"})
-    kept = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-    env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TRTBUILD_STORE": str(tmp_path / "store"), **kept}
+    return made
 
-    def trtbuild(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [home / "bin" / "trtbuild", *words]
-        return subprocess.run(command, env={**env, **more}, cwd=tmp_path, capture_output=True, text=True)
 
-    plan = trtbuild("plan", "model=smollm2", "quant=int8")
-    assert plan.returncode == 0, plan.stderr
-    assert "The toolchain onnxruntime of engine is missing: about " in plan.stdout
-    words = ("run", "model=smollm2", "quant=int8", "prompt=Why is the sky blue?", "generate.max_tokens=8")
-    first = trtbuild(*words)
-    assert first.returncode == 0, first.stderr
-    assert "toolchain network  installed by pip" in first.stderr
-    assert "toolchain onnxruntime  installed by pip" in first.stderr
-    again = trtbuild(*words, PIP_INDEX_URL="http://127.0.0.1:9/none", PATH="/nowhere")
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.strip()
-    assert "installing" not in again.stderr
+MODEL = ("model=smollm2", "quant=int8")
+NOWHERE = {
+    "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+    "PIP_EXTRA_INDEX_URL": "",
+    "PIP_FIND_LINKS": "",
+    "PIP_CONFIG_FILE": os.devnull,
+    "PIP_RETRIES": "0",
+}
+
+
+def test_the_core_alone_builds_and_speaks(core: Core, tmp_path: Path) -> None:
+    """The tests of this module are one story: first without a network, then with one, then without one again."""
+    plan = core("plan", *MODEL)
+    assert "The toolchain network of network is missing: about 28.8 MB will be fetched" in plan.stdout
+    assert "The toolchain onnxruntime of engine is missing: about 65.8 MB" in plan.stdout
+    cold = core(*MODEL, code=2, **NOWHERE)
+    assert cold.stderr.count("error: ") == 1
+    assert "trtbuild toolchain export network -o FILE" in cold.stderr
+    assert "trtbuild toolchain import FILE" in cold.stderr
+    assert list(core.root.glob("store/v1/records/**/*")) == []
+    lacking = core(*MODEL, "executor=process", code=2)
+    assert "pip install 'trtbuild[onnxruntime]'" in lacking.stderr
+
+    run = core("run", *MODEL, "prompt=Why is the sky blue?", "generate.max_tokens=24", "output=json")
+    document = json.loads(run.stdout)
+    assert [step["outcome"] for step in document["steps"]] == ["built", "built"]
+    assert "blue" in document["run"]["text"] or "scatter" in document["run"]["text"]
+    print(run.stderr)
+    assert run.stderr.count("installed by") == 2
+
+    witness = tmp_path / "witness"
+    witness.mkdir()
+    (witness / "sitecustomize.py").write_text(
+        "import sys\nsys.addaudithook(lambda e, a: print('STARTED', *a[1], file=sys.stderr)"
+        " if e == 'subprocess.Popen' else None)\n"
+    )
+    again = core("run", *MODEL, "prompt=Hello", "generate.max_tokens=4", PYTHONPATH=str(witness), **NOWHERE)
+    started = [line.split() for line in again.stderr.splitlines() if line.startswith("STARTED")]
+    assert len(started) == 1, "the worker alone: neither pip nor uv"
+    assert started[0][4] == "trtbuild.compilers.onnxruntime.generate"
+    assert "/v1/toolchains/" in started[0][1]
+    assert core("toolchain", "verify").stdout.count("whole ") == 2
+    assert "toolchain" in core("plan", *MODEL, "output=json").stdout
+
+
+def test_a_sweep_over_toolchains_that_contradict_each_other(core: Core) -> None:
+    """Another numpy than the one that ships, each in its own environment; and both at once."""
+    pins = core.root / "ours.in"
+    text = (ROOT / "conf" / "toolchain" / "onnxruntime.in").read_text()
+    pins.write_text(re.sub("numpy==.*", "numpy==2.3.5", text))
+    ours = core.root / "ours.txt"
+    ours.write_text(locking.make(pins, None, upgrade=False).text)
+    shipped = ROOT / "conf" / "toolchain" / "onnxruntime.txt"
+    sweep = core("-m", *MODEL, f"compiler.locks.onnxruntime={shipped},{ours}", "output=json")
+    first, second = json.loads(sweep.stdout)["results"]
+    assert (first["toolchain"]["numpy"], second["toolchain"]["numpy"]) == ("2.4.6", "2.3.5")
+    assert first["key"] != second["key"]
+    assert first["steps"][0]["key"] == second["steps"][0]["key"], "the network is shared"
+    explained = core("explain", *MODEL, f"compiler.locks.onnxruntime={ours}", "quant.group_size=64").stdout
+    assert "quant.group_size  32 → 64" in explained
+    explained = json.loads(core("explain", *MODEL, "quant.group_size=64", "output=json").stdout)
+    assert [each["field"] for each in explained["nearest"]["differences"]] == ["quant.group_size"]
+    shutil.rmtree(next(core.store.glob(f"v1/records/{second['key'][:2]}")))
+    missed = core("explain", *MODEL, f"compiler.locks.onnxruntime={ours}")
+    assert "  toolchain.numpy  2.4.6 → 2.3.5" in missed.stdout
+    with ThreadPoolExecutor() as pool:
+        built = list(
+            pool.map(
+                lambda lock: core(*MODEL, "quant.group_size=128", f"compiler.locks.onnxruntime={lock}"),
+                (shipped, ours),
+            )
+        )
+    assert ["engine   built" in done.stderr for done in built] == [True, True]
+    rebuilt = core("rebuild", json.loads(core("explain", *MODEL, "output=json").stdout)["key"][:12])
+    assert "the same bytes" in rebuilt.stdout
+
+
+def test_an_engine_is_rebuilt_in_the_toolchain_of_its_own_record(core: Core) -> None:
+    """Of a lock that does not ship, and that is not given again."""
+    ours = core.root / "ours.txt"
+    key = json.loads(core(*MODEL, f"compiler.locks.onnxruntime={ours}", "output=json").stdout)["key"]
+    ours.unlink()
+    core("toolchain", "rm", "--all")
+    rebuilt = core("rebuild", key[:12])
+    assert "the same bytes" in rebuilt.stdout
+    assert "toolchain ours  installed by" in rebuilt.stderr

@@ -25,6 +25,9 @@ def test_every_command_composes(project: Project, tiny_llama: Path) -> None:
     for words, code in commands():
         if words[0] == "rebuild":
             continue  # of a key that only its reader's store has; tests/test_rebuild.py
+        if words[0] == "toolchain":
+            continue  # the next test
+        words = [word for word in words if not word.startswith("compiler.locks.")]  # a file of its reader's
         rest = words[1:] if words[0] in VERBS else words
         here = [
             f"model.source={tiny_llama}" if re.match(r"model\.source=(hf:|/)", word) else word
@@ -32,3 +35,13 @@ def test_every_command_composes(project: Project, tiny_llama: Path) -> None:
         ]
         done = project.trtbuild("plan", *here)
         assert done.code == code, f"{shlex.join(words)}: {done.err}"
+
+
+def test_every_command_of_toolchains_is_one(project: Project) -> None:
+    """They want a network, or a file: asked for help, each knows its words."""
+    asked = [words for words, _ in commands() if words[0] == "toolchain"]
+    assert len(asked) >= 5
+    for words in asked:
+        done = project.trtbuild(*words, "--help")
+        assert done.code == 0, f"{shlex.join(words)}: {done.err}"
+        assert f"trtbuild toolchain {words[1]}" in done.out

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -47,9 +46,8 @@ _UNREACHABLE = (
     "client error (Connect)",
     "--no-index",
     "No matching distribution found",
-    "no versions of",
-    "was not found in the package registry",
-    "Request failed after",
+    "was not found in",
+    "the network was disabled",
 )
 _ERRORS = ("error", "\u00d7", "caused by", "cause:", "\u2570")  # what their lines begin with
 
@@ -70,23 +68,22 @@ def install(
     Wheels come from the user's indexes, or from the folder `links` alone. Raises InputError, OSError.
     """
     wanted = lock.wanted(python.markers)
-    shim.packages_of(files, python).mkdir(parents=True)
+    # In a plain virtual environment: installers do not expect folders that are links.
     home = work / "python"
-    interpreter = shim.make(home, files, python)
+    interpreter = shim.make(home, None, python)
     requirements = work / f"{lock.title}.txt"
     requirements.write_text(lock.text, encoding="utf-8")
     chosen = Installer("pip") if links is not None else installer.choose()
     command = chosen.install(interpreter, requirements)
     if links is not None:
         command += ["--no-index", "--find-links", str(links)]
-    output, status = _run(command, installer.environment(work), work, _Count(wanted, on_package))
+    output, status = _run(command, installer.environment(work), _Count(wanted, on_package))
     if status:
         raise _explained(lock, python, chosen, output)
     on_package(len(wanted), len(wanted))
-    _take_over(home, files)
     packages = {
         normal(found.metadata["Name"]): found.version
-        for found in metadata.distributions(path=[str(shim.packages_of(files, python))])
+        for found in metadata.distributions(path=[str(shim.packages_of(home, python))])
     }
     if packages != {name: pin.version for name, pin in wanted.items()}:
         odd = sorted(
@@ -96,20 +93,20 @@ def install(
             f"{chosen.name} installed something else than the toolchain {lock.title} locks: {', '.join(odd[:5])}",
             option="executor",
         )
-    _compile(interpreter, files, work)
+    _compile(interpreter, home, work)
+    _take_over(home, files)
     return Installed(packages, chosen.name)
 
 
 def download(lock: Lock, python: Python, wheels: Path, work: Path, on_package: OnPackage) -> None:
     """Fetch the wheels that `lock` says for `python` into the folder `wheels`. Raises InputError, OSError."""
     wanted = lock.wanted(python.markers)
-    files = work / "files"
-    shim.packages_of(files, python).mkdir(parents=True)
-    interpreter = shim.make(work / "python", files, python)
+    interpreter = shim.make(work / "python", None, python)
     requirements = work / f"{lock.title}.txt"
     requirements.write_text(lock.text, encoding="utf-8")
     command = installer.download(interpreter, requirements, wheels)
-    output, status = _run(command, installer.environment(work), work, _Count(wanted, on_package))
+    environment = installer.as_pip(installer.environment(work))
+    output, status = _run(command, environment, _Count(wanted, on_package))
     if status:
         raise _explained(lock, python, Installer("pip"), output)
 
@@ -132,7 +129,7 @@ class _Count:
 
 
 def _run(
-    command: list[str], environment: Mapping[str, str], work: Path, on_line: Callable[[str], None]
+    command: list[str], environment: Mapping[str, str], on_line: Callable[[str], None]
 ) -> tuple[list[str], int]:
     """All lines that `command` printed, and its exit status. Raises OSError."""
     process = subprocess.Popen(
@@ -140,7 +137,7 @@ def _run(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        cwd=work,
+        cwd=environment["TMPDIR"],  # an own folder, with no module that a Python might take from it
         env=dict(environment),
         start_new_session=True,
         encoding="utf-8",
@@ -164,14 +161,14 @@ def _run(
 
 
 def _take_over(home: Path, files: Path) -> None:
-    """Move what wheels put beside the packages (`share/`, `include/`) to them; scripts name this folder, and go."""
+    """Move the packages, and what wheels put beside them (`share/`); scripts, which name this folder, stay behind."""
+    files.mkdir()
     for inner in home.iterdir():
-        if inner.name not in ("bin", "pyvenv.cfg") and not inner.is_symlink():
+        if inner.name not in ("bin", "pyvenv.cfg", ".lock") and not inner.is_symlink():
             inner.rename(files / inner.name)
-    shutil.rmtree(files / "bin", ignore_errors=True)
 
 
-def _compile(interpreter: Path, files: Path, work: Path) -> None:
+def _compile(interpreter: Path, home: Path, work: Path) -> None:
     """Byte-compile all. What is no Python of this release (templates, tests of errors) is left as it is."""
     # Unchecked: the files never change, and a copy that does not keep times must not compile at each start.
     command = [
@@ -186,7 +183,7 @@ def _compile(interpreter: Path, files: Path, work: Path) -> None:
         "unchecked-hash",
     ]
     subprocess.run(
-        [*command, "-s", str(files), str(files / "lib")],
+        [*command, "-s", str(home), str(home / "lib")],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
@@ -215,8 +212,10 @@ def _explained(lock: Lock, python: Python, chosen: Installer, output: list[str])
         hint = (
             f"`{chosen.name}` says why above; executor=process takes a Python that holds the packages already"
         )
+    broken = re.search(r"Failed to (?:download|extract|read|unpack)[^`\n]*`([^`\n]+)`", text)
+    at = f": {broken[1]} cannot be read" if broken else ""
     return InputError(
-        f"{chosen.name} could not install the toolchain {lock.title} for Python {python.release}",
+        f"{chosen.name} could not install the toolchain {lock.title} for Python {python.release}{at}",
         option=option,
         hint=hint,
         details=list(_shown(output)),
@@ -242,6 +241,6 @@ def _other_bytes(text: str) -> tuple[str, str | None] | None:
 
 def _shown(output: list[str]) -> Iterator[str]:
     lines = [line for line in output if line.strip()]
-    errors = [line for line in lines if line.lstrip().lower().startswith(_ERRORS)]
+    errors = [line for line in lines if line.lstrip().lower().startswith(("error", "cause", "hint"))]
     for line in (errors or lines)[-_TAIL:]:
         yield f"  | {redact(line.strip())[:300]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,15 @@ _PIP_SETTINGS = (
     "trusted-host",
 )
 _PIP_VARIABLES = tuple(f"PIP_{name.upper().replace('-', '_')}" for name in _PIP_SETTINGS)
+
+_AS_PIP = {
+    "UV_DEFAULT_INDEX": "PIP_INDEX_URL",
+    "UV_INDEX_URL": "PIP_INDEX_URL",
+    "UV_INDEX": "PIP_EXTRA_INDEX_URL",
+    "UV_EXTRA_INDEX_URL": "PIP_EXTRA_INDEX_URL",
+    "UV_FIND_LINKS": "PIP_FIND_LINKS",
+    "UV_NO_INDEX": "PIP_NO_INDEX",
+}
 
 #: Settings that would install somewhere else, or something else.
 _DROPPED: tuple[str, ...] = (
@@ -80,7 +90,7 @@ class Installer:
             # Copies: a link to uv's cache would change when that does.
             command = [self.uv, "pip", "install", "--python", str(python), "--link-mode", "copy", *wheels]
             return [*command, "--no-progress", "--color", "never", "--requirement", str(requirements)]
-        command = [str(python), "-P", "-m", "pip", "install", *wheels, "--no-compile", "--ignore-installed"]
+        command = [str(python), "-m", "pip", "install", *wheels, "--no-compile", "--ignore-installed"]
         command += ["--no-warn-script-location", "--progress-bar", "off", "--retries", _RETRIES]
         return [*command, "--no-input", "--disable-pip-version-check", "--requirement", str(requirements)]
 
@@ -89,7 +99,6 @@ def download(python: Path, requirements: Path, wheels: Path) -> list[str]:
     """The command that fetches the wheels of a lock for the interpreter `python`. uv has none, so it is pip's."""
     command = [
         str(python),
-        "-P",
         "-m",
         "pip",
         "download",
@@ -121,6 +130,21 @@ def environment(scratch: Path) -> dict[str, str]:
         "PIP_USER": "0",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def as_pip(environ: Mapping[str, str]) -> dict[str, str]:
+    """With uv's settings of where packages come from in place of pip's, for what uv cannot do, where there are any."""
+    if not any(environ.get(name) for name in _AS_PIP):
+        return dict(environ)
+    found = {name: value for name, value in environ.items() if name not in _AS_PIP.values()}
+    for theirs, ours in _AS_PIP.items():
+        if value := environ.get(theirs):
+            urls = [
+                each.partition("=")[2] if re.match(r"[\w.-]+=", each) else each
+                for each in re.split(r"[\s,]+", value)
+            ]
+            found[ours] = " ".join([*found.get(ours, "").split(), *urls])
+    return found
 
 
 def choose(environ: Mapping[str, str] | None = None) -> Installer:

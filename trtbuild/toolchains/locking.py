@@ -45,32 +45,12 @@ def make(pins: Path, before: Path | None, upgrade: bool) -> Lock:
     if uv is None:
         raise InputError("a lock is made by uv, which is not here", hint="pip install 'trtbuild[uv]'")
     with tempfile.TemporaryDirectory(prefix="trtbuild-lock-") as folder:
-        out = Path(folder) / "pylock.toml"
-        command = [
-            uv,
-            "pip",
-            "compile",
-            str(pins.absolute()),
-            "--output-file",
-            str(out),
-            "--format",
-            "pylock.toml",
-        ]
-        command += ["--universal", "--python-version", f"3.{MINORS[0]}", "--only-binary", ":all:", "--quiet"]
-        command += ["--color", "never"]
+        out, kept = Path(folder) / "pylock.toml", Path(folder) / "kept.txt"
         if before is not None and not upgrade:
-            # As constraints, which uv takes without hashes: versions stay what they are where the pins allow it.
-            kept = Path(folder) / "kept.txt"
-            kept.write_text(_preferences(lock.read(before, str(before)), text), encoding="utf-8")
-            command += ["--constraint", str(kept)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=folder, env=dict(os.environ)
-        )
-        if done.returncode:
-            raise InputError(
-                f"uv finds no lock for {pins}",
-                details=[f"  | {redact(line)}" for line in done.stderr.strip().splitlines()[-12:]],
-            )
+            # uv keeps to the versions of the file that it is to write, where the pins allow it.
+            kept.write_text(_versions(lock.read(before, str(before))), encoding="utf-8")
+        _compile(uv, pins, kept, folder)
+        _compile(uv, pins, out, folder, "--format", "pylock.toml", "--constraint", str(kept))
         found = tomllib.loads(out.read_text(encoding="utf-8"))
     lines = [line.strip() for line in text.splitlines()]
     chosen = {normal(match[1]) for line in lines if (match := _CHOSEN.match(line))}
@@ -79,13 +59,24 @@ def make(pins: Path, before: Path | None, upgrade: bool) -> Lock:
     return lock.parse(made.text, str(pins), pins.stem, str(pins))  # what is written reads as it was meant
 
 
-def _preferences(before: Lock, text: str) -> str:
-    """The versions of `before`, but for packages that the pins name and that may have been given another version."""
-    named = {normal(re.split(r"[^A-Za-z0-9._-]", line.strip())[0]) for line in text.splitlines()}
+def _compile(uv: str, pins: Path, out: Path, folder: str, *more: str) -> None:
+    command = [uv, "pip", "compile", str(pins.absolute()), "--output-file", str(out), *more, "--universal"]
+    command += ["--python-version", f"3.{MINORS[0]}", "--only-binary", ":all:", "--quiet", "--color", "never"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=folder, env=dict(os.environ)
+    )
+    if done.returncode:
+        raise InputError(
+            f"uv finds no lock for {pins}",
+            option="toolchain lock",
+            details=[f"  | {redact(line)}" for line in done.stderr.strip().splitlines()[-12:]],
+        )
+
+
+def _versions(before: Lock) -> str:
     return "".join(
         f"{pin.name}=={pin.version}" + (f" ; {pin.marker}" if pin.marker else "") + "\n"
         for pin in before.pins
-        if pin.name not in named
     )
 
 

@@ -21,13 +21,18 @@ def packages_of(files: Path, python: Python) -> Path:
     return files / "lib" / f"python{python.markers['python_version']}" / "site-packages"
 
 
-def make(home: Path, files: Path, python: Python) -> Path:
-    """The interpreter of the new virtual environment `home`, whose packages are those of `files`. Raises OSError."""
+def make(home: Path, files: Path | None, python: Python) -> Path:
+    """The interpreter of the new virtual environment `home`, whose packages are those of `files`, or its own.
+
+    Raises OSError.
+    """
     (home / "bin").mkdir(parents=True)
     config = f"home = {Path(python.base).parent}\ninclude-system-site-packages = false\nversion = {python.release}\n"
     (home / "pyvenv.cfg").write_text(config, encoding="utf-8")
-    for inner in files.iterdir():
-        if inner.name not in ("bin", "pyvenv.cfg"):
+    if files is None:
+        packages_of(home, python).mkdir(parents=True)
+    else:
+        for inner in files.iterdir():
             # Relative, so that both can be moved together.
             (home / inner.name).symlink_to(os.path.relpath(inner, home))
     (home / "lib64").symlink_to("lib")  # where some systems' Pythons look

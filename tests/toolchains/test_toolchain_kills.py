@@ -1,0 +1,100 @@
+"""An install that is killed, at any moment, leaves nothing half: the next run installs, and nothing is left over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.toolchains.shop import Shop, lock, wheel
+from trtstore.environments import verify
+
+KILLS = 100
+pytestmark = pytest.mark.slow
+
+
+def several(shop: Shop) -> Path:
+    made = [wheel(shop.wheels, f"tiny_{name}", "1.0") for name in "abcd"]
+    return lock(shop.project.root / "tiny.txt", *made)
+
+
+def tree(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def test_a_hundred_kills(shop: Shop) -> None:
+    """Half of them with each installer, spread evenly over the time that an install takes."""
+    file = several(shop)
+    began = time.monotonic()
+    assert shop.run("install", file).code == 0
+    whole = time.monotonic() - began
+    assert shop.run("rm", file).code == 0
+    kills, stages, finished = KILLS // 2, set(), 0
+    for number in range(kills):
+        running = shop.start("install", str(file))
+        try:
+            time.sleep(whole * (number + 0.5) / kills)
+            family = tree(psutil.Process(running.pid))
+        except psutil.NoSuchProcess:
+            family = []
+        stages.add(len(family))
+        os.kill(running.pid, signal.SIGKILL)
+        running.communicate()
+        gone, alive = psutil.wait_procs(family, timeout=10)
+        assert not alive, f"{len(gone)} died with trtbuild, and {alive} did not"
+        found = shop.installed()
+        finished += len(found)
+        for one in found:
+            assert verify(one) == [], f"kill {number}: half an environment has its name"
+            assert shop.run("path", file).code == 0
+            assert shop.run("rm", file).code == 0
+    assert len(stages) > 1, "no kill met the installer"
+    assert finished < kills, "no kill came before the end"
+    done = shop.run("install", file)
+    assert done.code == 0, done.err
+    assert "waiting" not in done.err
+    (one,) = shop.installed()
+    assert verify(one) == []
+    assert shop.lying_about() == [one.name], "nothing of the killed ones is left"
+    locks = {path.name for path in (shop.project.store / "v1" / "locks").iterdir()}
+    assert not [name for name in locks if name.startswith("toolchain-")]
+
+
+def test_an_interrupt_ends_the_installer(shop: Shop) -> None:
+    file = several(shop)
+    running = shop.start("install", str(file))
+    process, family = psutil.Process(running.pid), []
+    until = time.monotonic() + 30
+    while not family and time.monotonic() < until:
+        family = tree(process)
+        time.sleep(0.005)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 130, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert not psutil.wait_procs(family, timeout=10)[1]
+    assert shop.lying_about() == []
+
+
+def test_who_waits_for_a_killed_one_installs(shop: Shop) -> None:
+    file = several(shop)
+    first = shop.start("install", str(file))
+    until = time.monotonic() + 30
+    while not tree(psutil.Process(first.pid)) and time.monotonic() < until:
+        time.sleep(0.005)
+    second = shop.start("install", str(file))
+    time.sleep(0.2)
+    first.kill()
+    first.communicate()
+    out, err = second.communicate(timeout=60)
+    assert second.returncode == 0, err
+    assert Path(out.strip()).is_dir()
+    assert shop.run("verify").code == 0
