@@ -68,7 +68,7 @@ $(CORE)/.done: pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml
-	@$(call environment,$(VENV),onnxruntime$(comma)dev)
+	@$(call environment,$(VENV),onnxruntime$(comma)tensorrt-rtx$(comma)dev)
 	@touch $@
 
 $(REFERENCE)/.done: pyproject.toml
