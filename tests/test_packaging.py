@@ -134,7 +134,7 @@ def test_the_core_alone_builds_and_speaks(core: Core, tmp_path: Path) -> None:
     again = core("run", *MODEL, "prompt=Hello", "generate.max_tokens=4", PYTHONPATH=str(witness), **NOWHERE)
     started = [line.split() for line in again.stderr.splitlines() if line.startswith("STARTED")]
     assert len(started) == 1, "the worker alone: neither pip nor uv"
-    assert started[0][4] == "trtbuild.compilers.onnxruntime.generate"
+    assert "trtbuild.compilers.onnxruntime.generate" in started[0]
     assert "/v1/toolchains/" in started[0][1]
     assert core("toolchain", "verify").stdout.count("whole ") == 2
     assert "toolchain" in core("plan", *MODEL, "output=json").stdout
