@@ -140,13 +140,19 @@ def test_the_core_alone_builds_and_speaks(core: Core, tmp_path: Path) -> None:
     assert "toolchain" in core("plan", *MODEL, "output=json").stdout
 
 
-def test_a_sweep_over_toolchains_that_contradict_each_other(core: Core) -> None:
-    """Another numpy than the one that ships, each in its own environment; and both at once."""
+def own_lock(core: Core) -> Path:
+    """A lock of another numpy than the one that ships."""
     pins = core.root / "ours.in"
     text = (ROOT / "conf" / "toolchain" / "onnxruntime.in").read_text()
     pins.write_text(re.sub("numpy==.*", "numpy==2.3.5", text))
     ours = core.root / "ours.txt"
     ours.write_text(locking.make(pins, None, upgrade=False).text)
+    return ours
+
+
+def test_a_sweep_over_toolchains_that_contradict_each_other(core: Core) -> None:
+    """Another numpy than the one that ships, each in its own environment; and both at once."""
+    ours = own_lock(core)
     shipped = ROOT / "conf" / "toolchain" / "onnxruntime.txt"
     sweep = core("-m", *MODEL, f"compiler.locks.onnxruntime={shipped},{ours}", "output=json")
     first, second = json.loads(sweep.stdout)["results"]
@@ -174,7 +180,7 @@ def test_a_sweep_over_toolchains_that_contradict_each_other(core: Core) -> None:
 
 def test_an_engine_is_rebuilt_in_the_toolchain_of_its_own_record(core: Core) -> None:
     """Of a lock that does not ship, and that is not given again."""
-    ours = core.root / "ours.txt"
+    ours = own_lock(core)
     key = json.loads(core(*MODEL, f"compiler.locks.onnxruntime={ours}", "output=json").stdout)["key"]
     ours.unlink()
     core("toolchain", "rm", "--all")
