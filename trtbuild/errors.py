@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class TrtbuildError(Exception):
@@ -28,6 +29,16 @@ class TrtbuildError(Exception):
         option = f"{self.option}: " if self.option else ""
         said = [f"error: {option}{self.message}", *(f"  {line}" for line in self.details)]
         return [*said, f"hint: {self.hint}"] if self.hint else said
+
+    def document(self) -> dict[str, Any]:
+        """The same for a program."""
+        return {
+            "message": self.message,
+            "option": self.option,
+            "hint": self.hint,
+            "details": list(self.details),
+            "exit_code": self.exit_code,
+        }
 
 
 class InputError(TrtbuildError):

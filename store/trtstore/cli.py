@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
-from trtstore import bundle, query, show, showgc, words
+from trtstore import arguments, bundle, query, show, showgc, words
+from trtstore.arguments import BAD_INPUT, Parser
 from trtstore.errors import Invalid, StoreFailure, translated
 from trtstore.locks import Holder
 from trtstore.output import Output
@@ -23,7 +23,7 @@ from trtstore.store import Store
 from trtstore.upkeep import GRACE, Upkeep
 
 ROOT = "TRTSTORE_ROOT"
-BAD_INPUT, NOT_THERE, REFUSED, INTERRUPTED = 2, 3, 4, 130
+NOT_THERE, REFUSED, INTERRUPTED = 3, 4, 130
 
 _EPILOG = """\
 A KEY is its first digits, as many as make it the only one. WHAT is keys, or label=value for all with that label.
@@ -190,31 +190,8 @@ def _import(store: Store, args: argparse.Namespace, output: Output) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line in the words of the other errors, in place of the usage and the message."""
-        print(f"error: {message}\nhint: `{self.prog} --help`", file=sys.stderr)
-        raise SystemExit(BAD_INPUT)
-
-
-def _parser() -> argparse.ArgumentParser:
-    common = _Parser(add_help=False)
-    common.add_argument("--store", metavar="PATH", default=argparse.SUPPRESS, help="the store's root folder")
-    common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON document")
-    parser = _Parser(
-        prog="trtstore",
-        description=__doc__,
-        epilog=_EPILOG,
-        parents=[common],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    def command(name: str, run: Callable[..., int], about: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=about, description=about, parents=[common])
-        made.set_defaults(run=run)
-        return made
-
+def _parser() -> Parser:
+    parser, command = arguments.parser("trtstore", __doc__, _EPILOG)
     ls = command("ls", _ls, "list artifacts, the one that was used last first")
     ls.add_argument("labels", nargs="*", metavar="LABEL=VALUE", help="only those with this label")
     ls.add_argument("--sort", choices=sorted(show.SORTS), default="used", help="by what (default: used)")

@@ -166,16 +166,7 @@ def target(found: Target) -> dict[str, Any]:
 
 def error(failure: TrtbuildError) -> dict[str, Any]:
     """The document of a failure under output=json."""
-    return {
-        "schema": SCHEMA,
-        "error": {
-            "message": failure.message,
-            "option": failure.option,
-            "hint": failure.hint,
-            "details": list(failure.details),
-            "exit_code": failure.exit_code,
-        },
-    }
+    return {"schema": SCHEMA, "error": failure.document()}
 
 
 def sweep(results: Sequence[dict[str, Any]]) -> dict[str, Any]:

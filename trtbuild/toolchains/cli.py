@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from trtbuild import stores
 from trtbuild.errors import InputError, NotInStoreError, StoreError, TrtbuildError
@@ -18,7 +18,7 @@ from trtbuild.toolchains.kept import Kept
 from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
 from trtbuild.toolchains.teller import Teller
-from trtstore import Store, StoreFailure, words
+from trtstore import Store, StoreFailure, arguments, words
 from trtstore.environments import Environment, verify
 from trtstore.output import Output
 from trtstore.progress import Progress
@@ -183,12 +183,12 @@ def _rm(asked: _Words) -> int:
     there = asked.kept.environments.all()
     if asked.args.names:
         # A lock by its name or path, or the first digits of one that is installed.
-        prefixes = [name for name in asked.args.names if _is_digits(name)]
+        prefixes = tuple(name for name in asked.args.names if _is_digits(name))
         digests = {shipped.find(name).digest for name in asked.args.names if not _is_digits(name)}
         there = [
             one
             for one in there
-            if one.about.get("lock") in digests or one.name.startswith(tuple(prefixes) or "/")
+            if one.about.get("lock") in digests or one.name.startswith(prefixes)
         ]
         if not there:
             raise NotInStoreError(f"not installed: {', '.join(asked.args.names)}")
@@ -270,31 +270,13 @@ def _import(asked: _Words) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line in the words of the other errors, in place of the usage and the message."""
-        print(f"error: {message}\nhint: `{self.prog} --help`", file=sys.stderr)
-        raise SystemExit(InputError.exit_code)
-
-
-def _parser() -> argparse.ArgumentParser:
-    common = _Parser(add_help=False)
-    common.add_argument("--store", metavar="PATH", default=argparse.SUPPRESS, help="the store's root folder")
-    common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON document")
-    parser = _Parser(
-        prog="trtbuild toolchain",
-        description=__doc__,
-        epilog=_EPILOG,
-        parents=[common],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+def _parser() -> arguments.Parser:
+    parser, verb = arguments.parser("trtbuild toolchain", __doc__, _EPILOG)
 
     def command(
         name: str, run: Callable[[_Words], int], about: str, names: str | None, *, python: bool = True
     ) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=about, description=about, parents=[common])
-        made.set_defaults(run=run)
+        made = verb(name, run, about)
         if names is not None:
             made.add_argument("names", nargs=names, metavar="NAME")
         if python:
@@ -326,8 +308,7 @@ def _parser() -> argparse.ArgumentParser:
 def _failed(output: Output, error: TrtbuildError) -> int:
     print("\n".join(error.lines()), file=sys.stderr)
     if output.json:
-        told = {"message": error.message, "option": error.option, "hint": error.hint}
-        output.say({"error": {**told, "details": list(error.details), "exit_code": error.exit_code}}, ())
+        output.say({"error": error.document()}, ())
     return error.exit_code
 
 
