@@ -12,17 +12,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from trtbuild import provenance
 from trtbuild.key import LOCK, TOOL
 from trtbuild.plan import Planned
 from trtstore import Record, StoreFailure
 from trtstore.catalog import OnParsed, Summary
+from trtstore.protocols import Reader
 
 #: Records that are read to find the nearest: those whose labels are most alike. Reading one takes half a millisecond.
 CANDIDATES = 200
-
 
 #: What an earlier build must share to say how long another will take.
 KIND = ("compiler.name", "network.frontend", "target.kind")
@@ -83,18 +83,11 @@ class Estimate:
     scale: float
 
 
-class Shelf(Protocol):
-    """A store whose records can be listed and read."""
-
-    def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None: ...
-
-
 @dataclass(frozen=True)
 class Place:
-    """A store to look into, its name for people, and how its records are listed."""
+    """A store to look into, whether it is our own, and how its records are listed."""
 
-    store: Shelf
-    name: str
+    store: Reader
     ours: bool
     summaries: Callable[[OnParsed], Iterable[Summary]]
 
@@ -118,7 +111,6 @@ class History:
         `labels` are those that its record would have: they choose which records are read at all. Only builds with
         equal fields `same` count.
         """
-        wanted = fields(planned)
         best: tuple[tuple[float, ...], Near] | None = None
         for place, summary in self._candidates(planned, labels):
             record = place.store.lookup(summary.key, on_problem=lambda _: None)
@@ -127,7 +119,7 @@ class History:
             found = provenance.told(record)
             if planned.name not in found.fields:
                 continue
-            near = Near(record, place.name, place.ours, compare(found, wanted, planned))
+            near = Near(record, str(place.store), place.ours, compare(found, planned))
             if any(difference.field in same for difference in near.differences):
                 continue
             rank = (-len(near.differences), near.seconds or 0.0, summary.stored)
@@ -168,7 +160,7 @@ class History:
             try:
                 found += [(place, summary) for summary in place.summaries(self._on_parsed)]
             except (OSError, StoreFailure) as trouble:
-                self._on_problem(f"{place.name} cannot be listed: {trouble}")
+                self._on_problem(f"{place.store} cannot be listed: {trouble}")
         return found
 
 
@@ -177,25 +169,23 @@ def fields(planned: Planned) -> dict[str, Mapping[str, Any]]:
     return {step.name: step.fields for step in provenance.chain(planned)}
 
 
-def compare(
-    found: provenance.Told, wanted: Mapping[str, Mapping[str, Any]], planned: Planned
-) -> tuple[Difference, ...]:
+def compare(found: provenance.Told, planned: Planned) -> tuple[Difference, ...]:
     """What differs between a record and a plan, each difference once, with all the steps that read the field."""
-    keys = {step.name: step.key for step in provenance.chain(planned)}
-    packages = {step.name: step.packages for step in provenance.chain(planned)}
+    wanted = {step.name: step for step in provenance.chain(planned)}
     merged: dict[tuple[str, str, str], Difference] = {}
     for step in dict.fromkeys([*wanted, *found.fields]):
+        asked = wanted.get(step)
+        if asked is not None and found.keys.get(step) == asked.key:
+            continue
         old, new = _by_package(
             (found.fields.get(step, {}), found.packages.get(step, {})),
-            (wanted.get(step, {}), packages.get(step, {})),
+            ({}, {}) if asked is None else (asked.fields, asked.packages),
         )
         for name in dict.fromkeys([*new, *old]):
             upstream = name.removeprefix(provenance.INPUT)
             known = upstream in found.fields and upstream in wanted
             if name == "step.name" or (name.startswith(provenance.INPUT) and known):
                 continue  # shown as what differs within that step
-            if found.keys.get(step) == keys.get(step):
-                continue
             one, other = _plain(old.get(name, ABSENT)), _plain(new.get(name, ABSENT))
             if one != other or type(one) is not type(other):
                 at = (name, repr(one), repr(other))
@@ -213,10 +203,8 @@ def _by_package(old: _Side, new: _Side) -> tuple[Mapping[str, Any], Mapping[str,
     if old_fields.get(LOCK, ABSENT) == new_fields.get(LOCK, ABSENT) or not (old_packages and new_packages):
         return old_fields, new_fields
     names = {*old_packages, *new_packages}
-    if not (
-        LOCK in old_fields and LOCK in new_fields
-    ):  # versions that were asked for are of a few packages alone
-        names = {*old_packages} & {*new_packages}
+    if not (LOCK in old_fields and LOCK in new_fields):
+        names = {*old_packages} & {*new_packages}  # versions that were asked for are of a few packages alone
     differing = [name for name in sorted(names) if old_packages.get(name) != new_packages.get(name)]
     sides = []
     for fields_, packages in (old, new):

@@ -20,7 +20,7 @@ from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import BuildError, InputError, NotInStoreError
 from trtbuild.key import Step, explain, key_of
 from trtbuild.plan import Plan, Planned
-from trtbuild.session import Session, StepResult
+from trtbuild.session import Session, StepResult, bytes_of
 from trtbuild.survey import refuse_elsewhere
 from trtstore import Record, folder_manifest
 
@@ -110,7 +110,7 @@ def _run(
         checked = _check(planned, plan, out, scratch / "check", session)
         if planned.step.reads_model:
             session.source.recheck()  # the bytes that were read must be those that the key names
-        size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+        size = bytes_of(out)
         digest = folder_manifest(out, session.store.index).digest if first is not None else None
         record = session.store.publish(
             planned.key,

@@ -14,7 +14,7 @@ from trtbuild.key import LOCK, Step, explain, key_of
 from trtbuild.plan import Planned
 from trtbuild.recipe import frozen
 from trtbuild.resolve import open_model
-from trtbuild.session import Session, StepResult
+from trtbuild.session import Session, StepResult, bytes_of
 from trtbuild.sources import Digester, Source, identity
 from trtbuild.toolchains import lock, shipped
 from trtbuild.toolchains.lock import Lock
@@ -215,7 +215,7 @@ def _make(planned: Planned, session: Session, scratch: Path) -> Path:
     ran = session.run(planned, files, inputs, out, home)
     if planned.step.reads_model:
         session.source.recheck()
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    size = bytes_of(out)
     session.ended(StepResult(planned.name, planned.key, "rebuilt", ran.seconds, size, ran.peak_memory_bytes))
     return out
 

@@ -157,8 +157,8 @@ class Session:
     def history(self) -> History:
         """Earlier builds in all these stores."""
         index = self.store.index
-        places = [Place(self.store, str(self.store), True, Upkeep(self.store).catalog.summaries)]
-        places += [Place(other, str(other), False, other.catalog(index).summaries) for other in self.also]
+        places = [Place(self.store, True, Upkeep(self.store).catalog.summaries)]
+        places += [Place(other, False, other.catalog(index).summaries) for other in self.also]
         return History(places, self.watcher.note, self._parsed)
 
     def _parsed(self, count: int) -> None:
@@ -271,3 +271,8 @@ class Session:
         compiler = COMPILERS[self.config.compiler.name]
         genai = any(name.startswith(("torch ", "transformers ", "onnx-ir ")) for name in missing)
         return f"{compiler.extra},genai" if genai else compiler.extra
+
+
+def bytes_of(folder: Path) -> int:
+    """Of all files below `folder`."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

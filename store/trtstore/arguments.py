@@ -1,4 +1,4 @@
-"""How a command of several verbs reads its words: `--store` and `--json` before or after the verb, errors in one line."""
+"""How a command of several verbs reads its words: `--store` and `--json` before or after the verb."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """In place of the usage and the message."""
-        print(f"error: {message}\nhint: `{self.prog} --help`", file=sys.stderr)
+        sys.stderr.write(f"error: {message}\nhint: `{self.prog} --help`\n")
         raise SystemExit(BAD_INPUT)
 
 
 def parser(prog: str, about: str | None, epilog: str) -> tuple[Parser, AddVerb]:
-    """The parser of `prog`, and how a verb is added to it: what it parses has `run`, and `store` and `json` if given."""
+    """The parser of `prog`, and how a verb is added: what is parsed has `run`, and `store` and `json` if given."""
     common = Parser(add_help=False)
     common.add_argument("--store", metavar="PATH", default=argparse.SUPPRESS, help="the store's root folder")
     common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON document")
@@ -37,7 +37,9 @@ def parser(prog: str, about: str | None, epilog: str) -> tuple[Parser, AddVerb]:
     verbs: Any = made.add_subparsers(metavar="COMMAND", required=True)
 
     def verb(name: str, run: Callable[..., int], about: str) -> argparse.ArgumentParser:
-        added: argparse.ArgumentParser = verbs.add_parser(name, help=about, description=about, parents=[common])
+        added: argparse.ArgumentParser = verbs.add_parser(
+            name, help=about, description=about, parents=[common]
+        )
         added.set_defaults(run=run)
         return added
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trtbuild.key import TOOL, Step
 from trtbuild.networks import NETWORK_VERSION
-from trtbuild.recipe import Recipe, Tools, Value
+from trtbuild.recipe import Recipe, Tools, Value, frozen
 from trtbuild.targets import Kind
 from trtbuild.toolchains.lock import Lock
 
@@ -46,6 +46,35 @@ class Compiler:
     ]  # option -> why this compiler's keys leave it out; `trtbuild.unkeyed` has the others
     toolchains: tuple[str, ...] = ()  # of conf/toolchain, that its steps run in
     ahead: bool = False  # of time: builds for hardware that need not be there
+
+
+_NETWORK_TOOLS = ("gguf", "numpy", "onnx", "safetensors")  # as its lock chooses them
+
+
+def network(
+    recipe: Recipe,
+    operators: str,
+    dtype: str,
+    *,
+    toolchain: str = "network",
+    names: tuple[str, ...] = _NETWORK_TOOLS,
+) -> Step:
+    """The step `network`: `operators` are "fused" or "standard", `names` what its toolchain's bytes depend on."""
+    lock, versions = tools(recipe.tools, toolchain, names)
+    facts: dict[str, Value] = {
+        "network.frontend": recipe.frontend,
+        "network.operators": operators,
+        "model.dtype": dtype,
+        **versions,
+    }
+    return Step(
+        name="network",
+        version=NETWORK.version,
+        worker=NETWORK.module,
+        facts=frozen(facts),
+        reads_model=True,
+        lock=lock,
+    )
 
 
 def tools(found: Tools, toolchain: str, names: tuple[str, ...]) -> tuple[Lock | None, dict[str, Value]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from trtbuild.plan import Plan
 from trtbuild.rebuild import Rebuilt
 from trtbuild.report import plans
 from trtbuild.session import Found
+from trtstore.digest import is_hex
 from trtstore.manifest import Entry
 from trtstore.table import table
 from trtstore.words import seconds, size
@@ -56,9 +58,7 @@ def _differences(plan: Plan, near: Near) -> Iterator[str]:
         if each.field == "model.identity":
             note = _files(plan, provenance.told(near.record)) or note
         rows.append([f"  {each.field}", f"{_value(each.old)} → {_value(each.new)}", note])
-    for line in table(["", "", ""], rows):
-        if line.strip():
-            yield line
+    yield from _columns(rows)
 
 
 def _files(plan: Plan, told: provenance.Told) -> str:
@@ -87,9 +87,7 @@ def _facts(plan: Plan) -> Iterator[str]:
             if name == LOCK:
                 note += [f"{package} {version}" for package, version in tools[step].items()]
             rows.append([f"  {name}", _value(value), f"({', '.join(note)})" if note else ""])
-    for line in table(["", "", ""], rows):
-        if line.strip():
-            yield line
+    yield from _columns(rows)
 
 
 def _unkeyed(plan: Plan, overrides: Sequence[str]) -> Iterator[str]:
@@ -105,9 +103,14 @@ def _unkeyed(plan: Plan, overrides: Sequence[str]) -> Iterator[str]:
         yield ""
         yield "Of what you gave, this is in no key:"
         yield ""
-        for line in table(["", ""], rows):
-            if line.strip():
-                yield line
+        yield from _columns(rows)
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The rows in columns, without a heading."""
+    if rows:
+        _, *lines = table([""] * len(rows[0]), rows)
+        yield from lines
 
 
 def _value(value: Any) -> str:
@@ -115,14 +118,10 @@ def _value(value: Any) -> str:
     if value is history.ABSENT:
         return "(not read)"
     if isinstance(value, str):
-        return value[:12] if len(value) == 64 and set(value) <= set("0123456789abcdef") else value
+        return value[:12] if is_hex(value) else value
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_value, value))}]"
-    return (
-        str({None: "null", True: "true", False: "false"}[value])
-        if value is None or isinstance(value, bool)
-        else str(value)
-    )
+    return json.dumps(value)
 
 
 def rebuilt_lines(done: Rebuilt) -> Iterator[str]:

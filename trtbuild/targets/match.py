@@ -165,7 +165,6 @@ def _present(asked: Asked, host: Host, seen: Seen, count: int) -> Target:
         gpu,
         base,
         origins,
-        name=_slug(gpu) if asked.name == "auto" else asked.name,
         gpus=many,
         here="here" if count == 1 else f"here: {count} of them",
     )
@@ -178,17 +177,15 @@ def _absent(asked: Asked, host: Host, wanted: Mapping[str, str | int]) -> Target
     if asked.arch is None:
         raise InputError(f"{reason}: target.arch is missing", option="target.arch", hint="x86_64 or aarch64")
     base = (asked.fleet.driver, asked.fleet.cuda, f"fleet={asked.fleet.name}")
-    named = {name: f"target.{name}=" if asked.name == "auto" else f"target={asked.name}" for name in wanted}
-    origins = {
-        "arch": f"target.arch={asked.arch}" if asked.name == "auto" else f"target={asked.name}",
-        **named,
-    }
+    if asked.name == "auto":
+        origins = {"arch": f"target.arch={asked.arch}", **{name: f"target.{name}=" for name in wanted}}
+    else:
+        origins = dict.fromkeys(("arch", *wanted), f"target={asked.name}")
     return _target(
         asked,
         gpu,
         base,
         origins,
-        name=_slug(gpu) if asked.name == "auto" else asked.name,
         gpus=1,
         here=f"not here: this machine has {host.words()}",
     )
@@ -200,7 +197,6 @@ def _target(
     base: tuple[str | None, str | None, str],
     origins: dict[str, str],
     *,
-    name: str,
     gpus: int,
     here: str,
 ) -> Target:
@@ -225,7 +221,7 @@ def _target(
     if gpu.mig is None:
         origins.pop("mig", None)
     return Target(
-        name=name,
+        name=_slug(gpu) if asked.name == "auto" else asked.name,
         kind="cuda",
         arch=asked.arch or cpu.arch(),
         gpu=gpu,

@@ -185,11 +185,7 @@ def _rm(asked: _Words) -> int:
         # A lock by its name or path, or the first digits of one that is installed.
         prefixes = tuple(name for name in asked.args.names if _is_digits(name))
         digests = {shipped.find(name).digest for name in asked.args.names if not _is_digits(name)}
-        there = [
-            one
-            for one in there
-            if one.about.get("lock") in digests or one.name.startswith(prefixes)
-        ]
+        there = [one for one in there if one.about.get("lock") in digests or one.name.startswith(prefixes)]
         if not there:
             raise NotInStoreError(f"not installed: {', '.join(asked.args.names)}")
     for one in there:

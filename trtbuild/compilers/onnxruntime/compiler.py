@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trtbuild.compilers.base import NETWORK, Compiler, Worker, tools
+from trtbuild.compilers.base import NETWORK, Compiler, Worker, network, tools
 from trtbuild.compilers.onnxruntime.options import ACCURACY_LEVELS, DEFAULT_GROUP, GROUPS
 from trtbuild.errors import InputError
 from trtbuild.key import Step
@@ -15,7 +15,6 @@ WORKERS = {
 }
 
 # Whose bytes end up in which step's result; as their locks choose them.
-_NETWORK_TOOLS = ("gguf", "numpy", "onnx", "safetensors")
 _GENAI_TOOLS = (
     "gguf",
     "numpy",
@@ -48,24 +47,9 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
 
 
 def _network(recipe: Recipe) -> Step:
-    native = recipe.frontend == "native"
-    toolchain, names = ("network", _NETWORK_TOOLS) if native else ("genai", _GENAI_TOOLS)
-    lock, versions = tools(recipe.tools, toolchain, names)
-    return Step(
-        name="network",
-        version=NETWORK.version,
-        worker=NETWORK.module,
-        reads_model=True,
-        facts=frozen(
-            {
-                "network.frontend": recipe.frontend,
-                "network.operators": "fused",
-                "model.dtype": "float32",
-                **versions,
-            }
-        ),
-        lock=lock,
-    )
+    if recipe.frontend == "native":
+        return network(recipe, "fused", "float32")
+    return network(recipe, "fused", "float32", toolchain="genai", names=_GENAI_TOOLS)
 
 
 def _engine(recipe: Recipe) -> Step:

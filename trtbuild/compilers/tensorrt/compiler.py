@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trtbuild.compilers.base import NETWORK, Compiler, Worker, tools
+from trtbuild.compilers.base import NETWORK, Compiler, Worker, network, tools
 from trtbuild.compilers.tensorrt.options import DEFAULT_SEQUENCE
 from trtbuild.errors import InputError
 from trtbuild.key import Step
@@ -31,7 +31,6 @@ _FIRST_WITH_INTEGER_WEIGHTS = (
     10  # release of TensorRT: before, its parser knows no int4 and no float16 scales
 )
 
-_NETWORK_TOOLS = ("gguf", "numpy", "onnx", "safetensors")
 _ENGINE_TOOLS = {
     "tensorrt_rtx": ("numpy", "onnx", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"),
     "tensorrt": ("numpy", "onnx", "tensorrt"),
@@ -55,7 +54,7 @@ def rtx_steps(recipe: Recipe) -> tuple[Step, ...]:
     facts: dict[str, Value] = {"target.kind": recipe.target.kind, "target.arch": recipe.target.arch}
     if not portable:
         facts["target.compute_capability"] = capability
-    return _network(recipe), _engine(recipe, facts)
+    return network(recipe, "standard", _dtype(recipe)), _engine(recipe, facts)
 
 
 def tensorrt_steps(recipe: Recipe) -> tuple[Step, ...]:
@@ -68,7 +67,9 @@ def tensorrt_steps(recipe: Recipe) -> tuple[Step, ...]:
             option=f"quant={recipe.quant.scheme}",
             hint="it takes quant=none; TensorRT 10 and later have them",
         )
-    return _network(recipe), _engine(recipe, gpu_facts(recipe.target, recipe.driver_policy))
+    return network(recipe, "standard", _dtype(recipe)), _engine(
+        recipe, gpu_facts(recipe.target, recipe.driver_policy)
+    )
 
 
 def _check_common(recipe: Recipe) -> None:
@@ -113,25 +114,6 @@ def _check_turing(recipe: Recipe, portable: bool) -> None:
             option="model.dtype=bfloat16",
             hint="leave model.dtype=auto: float16",
         )
-
-
-def _network(recipe: Recipe) -> Step:
-    lock, versions = tools(recipe.tools, "network", _NETWORK_TOOLS)
-    return Step(
-        name="network",
-        version=NETWORK.version,
-        worker=NETWORK.module,
-        reads_model=True,
-        facts=frozen(
-            {
-                "network.frontend": "native",
-                "network.operators": "standard",
-                "model.dtype": _dtype(recipe),
-                **versions,
-            }
-        ),
-        lock=lock,
-    )
 
 
 def _engine(recipe: Recipe, hardware: Mapping[str, Value]) -> Step:
