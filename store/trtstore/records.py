@@ -15,7 +15,7 @@ from typing import Any
 
 from trtstore import envelopes, strictjson
 from trtstore.digest import ALGORITHM, digest_of, hex_of, is_hex
-from trtstore.envelopes import MAX_SIGNATURES, MAX_VALUE, PAYLOAD_TYPE, STATEMENT, Envelope, text
+from trtstore.envelopes import MAX_SIGNATURES, PAYLOAD_TYPE, STATEMENT, Envelope, text
 from trtstore.errors import Malformed
 from trtstore.manifest import MAX_ENTRIES, MAX_SIZE
 from trtstore.strictjson import Json
