@@ -6,7 +6,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from trtbuild.executors import process
 from trtbuild.history import History, Place
 from trtbuild.key import TOOL
 from trtbuild.plan import Planned
+from trtbuild.sharing import Sharing
 from trtbuild.sources import Source
 from trtbuild.toolchains import pythons
 from trtbuild.toolchains.kept import Kept, chosen, holds
@@ -27,6 +29,7 @@ from trtbuild.toolchains.pythons import Python
 from trtbuild.worker import matches
 from trtstore import Holder, Record, Store
 from trtstore.layered import Layered
+from trtstore.leases import Outcome
 from trtstore.protocols import Reader
 from trtstore.readonly import ReadOnly
 from trtstore.store import Verify
@@ -42,7 +45,7 @@ class StepResult:
 
     name: str
     key: str
-    outcome: str  # hit-local, built, unneeded
+    outcome: str  # hit-local, hit-team, built, unneeded
     seconds: float | None = None
     bytes: int | None = None
     peak_memory_bytes: int | None = None
@@ -86,6 +89,7 @@ class Session:
     watcher: Watcher
     results: dict[str, StepResult] = field(default_factory=dict)
     fetching: bool = False
+    from_team: set[str] = field(default_factory=set)  # keys that were fetched
     exact: bool = False  # the steps are those of a record: no option may choose other tools
 
     @cached_property
@@ -122,6 +126,30 @@ class Session:
     def on_wait(self, holder: Holder) -> None:
         self.watcher.waiting(f"waiting for {holder.who}, {time.time() - holder.started:.0f} s so far")
 
+    def on_share(self, what: str, done: int, total: int) -> None:
+        self.watcher.progress(what, done, total, "B")
+
+    @contextmanager
+    def alone(
+        self, planned: Planned, labels: Mapping[str, str], model_bytes: int
+    ) -> Iterator[Outcome[Record]]:
+        """Be the only machine of the team that builds this step, or have what another one built meanwhile.
+
+        With refresh=true nobody is waited for: it builds again what is there.
+        """
+        if self.config.refresh:
+            yield Outcome(None, None)
+            return
+
+        def expected() -> float | None:
+            estimate = self.history.estimate(planned, labels, model_bytes)
+            return None if estimate is None else estimate.seconds
+
+        with self.sharing.alone(
+            planned.key, expected, lambda: self.use(planned.key), self.watcher.waiting
+        ) as outcome:
+            yield outcome
+
     def who(self, planned: Planned) -> str:
         """For those who wait for this build."""
         return f"{planned.name} on {socket.gethostname()}, process {os.getpid()}"
@@ -142,12 +170,23 @@ class Session:
         """The other stores on this machine that may be read."""
         return tuple(ReadOnly.open(Path(root).expanduser()) for root in self.config.store.also)
 
+    @cached_property
+    def sharing(self) -> Sharing:
+        """The team's store, as far as the config says."""
+        return Sharing(self.config.store, self.store, self.watcher.note)
+
+    @property
+    def others(self) -> tuple[Reader, ...]:
+        """All stores that are asked after our own. Raises InputError, StoreError."""
+        team = self.sharing.team
+        return self.also if team is None else (*self.also, team)
+
     def find(self, key: str) -> Found:
         """Where the artifact of `key` is; nothing is copied, and it does not count as a use."""
         record = self.store.lookup(key, on_problem=self.watcher.note)
         if record is not None:
             return Found(record, here=True, store=str(self.store))
-        for other in self.also:
+        for other in self.others:
             record = other.lookup(key, on_problem=self.watcher.note)
             if record is not None:
                 return Found(record, here=False, store=str(other))
@@ -172,14 +211,19 @@ class Session:
         """
         verify: Verify = self.config.store.verify.value
         record = self.store.use(key, verify=verify, on_problem=self.watcher.note)
-        if record is not None or not self.also:
+        if record is not None or not self.others:
             return record
-        layers = Layered(self.store, self.also, on_fetched=self._fetched)
+        layers = Layered(self.store, self.others, on_fetched=self._fetched, on_progress=self._on_fetching)
         if layers.lookup(key, on_problem=self.watcher.note) is None:
             return None
         return self.store.use(key, on_problem=self.watcher.note)
 
+    def _on_fetching(self, done: int, total: int) -> None:
+        self.watcher.progress("fetch", done, total, "B")
+
     def _fetched(self, record: Record, other: Reader) -> None:
+        if other is self.sharing.team:
+            self.from_team.add(record.key)
         step = record.labels.get("step", record.key[:12])
         self.watcher.note(f"{step:<8} copied    {size(record.bytes)} from {other}, every byte verified")
 
@@ -230,8 +274,9 @@ class Session:
     def preflight(self, planned: Planned) -> None:
         """See to the tools of the steps to come, before a checkpoint is downloaded: they are here, made, or refused.
 
-        Raises InputError, StoreFailure.
+        So is the right to share what will be built. Raises InputError, StoreError, StoreFailure.
         """
+        self.sharing.ready()
         wanted: dict[str, str] = {}
         missing = [up for up in planned.inputs if self.find(up.key).record is None]
         for step in (*missing, planned):

@@ -11,6 +11,7 @@ from platformdirs import user_cache_path
 from trtstore import cli
 
 VARIABLE = "TRTBUILD_STORE"
+TEAM = "TRTBUILD_TEAM"
 
 
 def root(named: str | None = None) -> Path:
@@ -19,6 +20,11 @@ def root(named: str | None = None) -> Path:
     return Path(chosen).expanduser().absolute() if chosen else user_cache_path("trtbuild")
 
 
+def team(named: str | None = None) -> str | None:
+    """The URL of the team's store: `named`, else $TRTBUILD_TEAM, else None. An empty one is none."""
+    return (os.environ.get(TEAM) if named is None else named) or None
+
+
 def trtstore() -> int:
     """The command `trtstore`."""
-    return cli.main(sys.argv[1:], root)
+    return cli.main(sys.argv[1:], root, team)

@@ -134,7 +134,7 @@ def refuse_elsewhere(planned: Planned, plan: Plan, session: Session) -> None:
     if not elsewhere:
         return
     near = session.history.nearest(planned, provenance.labels(planned, plan), same=KIND)
-    stores = ", ".join([str(session.store), *map(str, session.also)])
+    stores = ", ".join([str(session.store), *map(str, session.others)])
     hint = (
         f"{planned.name} {planned.key[:12]} is not in {stores}: build it on such a machine, into a store that "
         "this one reads"

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from trtstore import arguments, bundle, query, show, showgc, words
+from trtstore import arguments, bundle, query, show, showgc, teamcli, words
 from trtstore.arguments import BAD_INPUT, Parser
 from trtstore.errors import Invalid, StoreFailure, translated
 from trtstore.locks import Holder
@@ -31,11 +31,15 @@ exit codes: 0, 2 bad input, 3 not in the store, 4 the store refused or is damage
 """
 
 
-def main(argv: Sequence[str] | None = None, default_root: Callable[[], Path] | None = None) -> int:
-    """Run one command line; returns its exit code. `default_root` says where the store is when nobody does."""
+def main(
+    argv: Sequence[str] | None = None,
+    default_root: Callable[[], Path] | None = None,
+    default_team: teamcli.DefaultTeam | None = None,
+) -> int:
+    """Run one command line; returns its exit code. The defaults say where the stores are when nobody does."""
     signal.signal(signal.SIGTERM, _interrupt)
     gc.disable()  # one command makes few cycles and perhaps millions of objects, which each pass would visit
-    args = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+    args = _parser(default_team).parse_args(sys.argv[1:] if argv is None else argv)
     output = Output(getattr(args, "json", False))
     try:
         store = Store.open(_root(getattr(args, "store", None), default_root))
@@ -190,7 +194,7 @@ def _import(store: Store, args: argparse.Namespace, output: Output) -> int:
     return 0
 
 
-def _parser() -> Parser:
+def _parser(default_team: teamcli.DefaultTeam | None) -> Parser:
     parser, command = arguments.parser("trtstore", __doc__, _EPILOG)
     ls = command("ls", _ls, "list artifacts, the one that was used last first")
     ls.add_argument("labels", nargs="*", metavar="LABEL=VALUE", help="only those with this label")
@@ -222,6 +226,7 @@ def _parser() -> Parser:
     command("import", _import, "take in such a file, every byte verified").add_argument(
         "file", metavar="FILE"
     )
+    teamcli.add(command, default_team)
     return parser
 
 

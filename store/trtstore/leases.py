@@ -138,7 +138,7 @@ class Leases:
         self,
         key: str,
         *,
-        expected: float | None,
+        expected: Callable[[], float | None],
         look: Callable[[], _T | None],
         on_wait: Callable[[State], None] = lambda _: None,
     ) -> Iterator[Outcome[_T]]:
@@ -167,7 +167,7 @@ class Leases:
     def _wait(
         self,
         key: str,
-        expected: float | None,
+        expected: Callable[[], float | None],
         look: Callable[[], _T | None],
         on_wait: Callable[[State], None],
     ) -> Outcome[_T]:
@@ -178,7 +178,7 @@ class Leases:
                 free = state is None or state.released or watch.stale(state)
                 if free and not self._write:
                     return Outcome(None, look() if waited else None)
-                held = self._take(key, 0 if state is None else state.number, expected) if free else None
+                held = self._take(key, 0 if state is None else state.number, expected()) if free else None
             except StoreFailure as trouble:
                 self._tell(f"nobody is waited for: {trouble}")
                 return Outcome(None, None)

@@ -1,4 +1,4 @@
-"""A team store by its URL: what that takes (a client for buckets, signatures) is loaded when one is named, not before."""
+"""A team store by its URL: what that takes (a client for buckets, signatures) is loaded only when one is named."""
 
 from __future__ import annotations
 

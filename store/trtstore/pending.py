@@ -1,4 +1,4 @@
-"""Keys whose artifacts wait to be pushed to a team store: a file in pending/ by the key's name; collectors keep them."""
+"""Keys whose artifacts wait to be pushed to a team store: files in pending/, which collectors respect."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from trtstore import envelopes, records, revoked, signing
 from trtstore.access import named_blobs
 from trtstore.digest import hex_of, is_hex
 from trtstore.envelopes import Envelope
-from trtstore.errors import Invalid, Malformed, Unreachable, Untrusted
+from trtstore.errors import Corrupt, Invalid, Malformed, NotReadable, StoreFailure, Unreachable, Untrusted
 from trtstore.layout import VERSION, Layout
 from trtstore.manifest import Manifest
 from trtstore.protocols import OnProgress, Readable, Reader, ignore_progress
@@ -44,7 +44,8 @@ class Judged:
 class Team:
     """A `Reader` of `remote` under a policy; revocations that it meets are kept in the local store of `layout`.
 
-    Once the remote was unreachable it is not asked again: a build goes on without it, and does not wait each time.
+    Once the remote was unreachable (`down`) it is not asked again: a build goes on without it, and does not wait each
+    time. `refused` are the records that were there and not believed, by key.
     """
 
     def __init__(
@@ -63,25 +64,33 @@ class Team:
         self._tell = on_problem
         self._believed: dict[str, Judged] = {}
         self._synced = False
-        self.down: Unreachable | None = None
+        self.down: StoreFailure | None = None
+        self.refused: dict[str, Untrusted] = {}
 
     def __str__(self) -> str:
         return str(self.remote)
 
     def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None:
-        """The record of `key` if it is there and believed, else None: what is wrong is told. Raises Invalid."""
+        """The record of `key` if it is there and believed, else None: what is wrong is told. Raises NotWritable and
+        the like where a revocation cannot be kept here."""
         tell = on_problem or self._tell
         try:
             found = self.judged(key)
         except Untrusted as trouble:
-            tell(f"{trouble.message}" + (f"; {trouble.hint}" if trouble.hint else ""))
+            if key not in self.refused:  # said once
+                tell(trouble.message + (f"; {trouble.hint}" if trouble.hint else ""))
+            self.refused[key] = trouble
             return None
-        except Unreachable as trouble:
-            if trouble is not self.down:
-                self.down = trouble
-                tell(f"{trouble.message}: going on without it")
+        except (Unreachable, NotReadable, Corrupt) as trouble:
+            self.went_down(trouble)
             return None
         return None if found is None else found.record
+
+    def went_down(self, trouble: StoreFailure) -> None:
+        """It is not asked again. Told once."""
+        if self.down is None:
+            self.down = trouble
+            self._tell(f"going on without the team's store: {trouble.message}")
 
     def judged(self, key: str) -> Judged | None:
         """The record of `key` and who signed it, or None where there is none. Raises Untrusted, Unreachable, …"""
@@ -197,7 +206,7 @@ class Team:
         by a key that is trusted no more, damaged) is replaced. Raises Invalid where `source` has no such artifact, or
         the signer is not one that this reader trusts; Untrusted for what was revoked; NotWritable, Unreachable, ….
         """
-        self._check_signer(signer)
+        self.check_signer(signer)
         data = source.envelope(key)
         try:
             record = records.parse(data, key)
@@ -230,7 +239,8 @@ class Team:
             self._tell(f"{trouble.message}: it is replaced")
             return None
 
-    def _check_signer(self, signer: Signer) -> None:
+    def check_signer(self, signer: Signer) -> None:
+        """Raises Invalid where the readers of this configuration would refuse what `signer` signs."""
         if self.policy is Policy.require and signer.public not in [one.key for one in self.trusted]:
             raise Invalid(
                 f"the key {signer.name} is not trusted here, so what it signs would be refused at once",
@@ -242,7 +252,7 @@ class Team:
 
         Raises Invalid, NotWritable, Unreachable and the like.
         """
-        self._check_signer(signer)
+        self.check_signer(signer)
         data = signing.sign(revoked.statement(digest, reason), signer).encode()
         digits = hex_of(digest)
         if not self.remote.objects.create(REVOKED + digits, data):
