@@ -222,10 +222,14 @@ class Session:
         self.watcher.progress("fetch", done, total, "B")
 
     def _fetched(self, record: Record, other: Reader) -> None:
+        signed = ""
         if other is self.sharing.team:
             self.from_team.add(record.key)
+            signed = self.sharing.signed(record.key)
         step = record.labels.get("step", record.key[:12])
-        self.watcher.note(f"{step:<8} copied    {size(record.bytes)} from {other}, every byte verified")
+        self.watcher.note(
+            f"{step:<8} copied    {size(record.bytes)} from {other}, {signed}every byte verified"
+        )
 
     def load(
         self, name: str, worker: str, options: Mapping[str, Any], planned: Planned, engine: Path, home: Path

@@ -74,6 +74,11 @@ class Sharing:
             except Unreachable as trouble:
                 team.went_down(trouble)
 
+    def signed(self, key: str) -> str:
+        """Who signed what was fetched, as words before others."""
+        names = () if self.team is None else self.team.signers(key)
+        return f"signed by {' and '.join(names)}, " if names else ""
+
     def refuse_doubt(self, key: str) -> None:
         """Raises StoreError where the team may have `key` after all: it was not reached, or is not believed."""
         team = self.team

@@ -25,7 +25,8 @@ from trtstore.protocols import Readable
 PART = 8 << 20  # bytes: a part, up or down
 AHEAD = 6  # parts in memory at a time, a blob
 MOST_PARTS = 9000  # S3 takes 10 000
-ATTEMPTS = 5  # of one part, beyond what obstore tries itself
+ATTEMPTS = 5  # of one part, each of which obstore tries RETRIES times more where the server fails
+RETRIES = 4
 BUDGET = 60.0  # seconds that one part may take with all its attempts
 PATIENCE = {"backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5)}}
 #: A place that does not answer is told within this: a build goes on without it.
@@ -56,7 +57,7 @@ class Bucket:
                 self._url,
                 config=config or None,
                 client_options=options,
-                retry_config={**PATIENCE, "max_retries": 6, "retry_timeout": timedelta(seconds=30)},
+                retry_config={**PATIENCE, "max_retries": RETRIES, "retry_timeout": timedelta(seconds=30)},
             )
 
     def __str__(self) -> str:
@@ -74,7 +75,7 @@ class Bucket:
             return bytes(found.bytes())
 
         with self._asking():
-            return _again(ask)
+            return _again(ask, attempts=2)
 
     def create(self, name: str, data: bytes) -> bool:
         with self._asking(writing=True):
@@ -178,10 +179,10 @@ class _Parts:
         return bytes(data)
 
 
-def _again(ask: Callable[[], _T]) -> _T:
+def _again(ask: Callable[[], _T], attempts: int = ATTEMPTS) -> _T:
     """What `ask` returns, asked anew where the answer broke off; waits in between, longer each time, and by chance."""
     started, wait = time.monotonic(), 0.1
-    for left in reversed(range(ATTEMPTS)):
+    for left in reversed(range(attempts)):
         try:
             return ask()
         except (PermissionDeniedError, UnauthenticatedError, FileNotFoundError):
@@ -205,7 +206,7 @@ def reason(error: Exception) -> str:
         line = f"it answers {status[1].strip()}"
     else:
         line = said.splitlines()[0].rpartition(" - ")[2][:300]
-    line = re.sub(r"\?\S*", "", line)
+    line = "it does not answer" if "error sending request" in line else re.sub(r"\?\S*", "", line)
     for name, value in os.environ.items():
         if len(value) >= 6 and _SECRET.search(name):
             line = line.replace(value, "***")

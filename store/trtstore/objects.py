@@ -64,7 +64,7 @@ def connect(url: str) -> Objects:
             "credentials come from the environment: AWS_ACCESS_KEY_ID and the like",
         )
     if parts.scheme == "file":
-        if parts.netloc not in ("", "localhost") or not parts.path.strip("/"):
+        if not url.startswith("file:///") or not parts.path.strip("/"):
             raise Invalid(f"{url!r} names no folder: write file:///folder, with three slashes")
         return SharedFolder(Path(unquote(parts.path)))
     if not parts.netloc:

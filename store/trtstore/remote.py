@@ -140,16 +140,8 @@ class Remote:
 
     def push_blobs(self, source: Reader, record: Record, on_progress: OnProgress = ignore_progress) -> int:
         """As `push`, without the record; returns the bytes that travelled."""
-        listed = source.manifest(record)
-        data = listed.encode()
-        wanted = named_blobs(record, listed)
-        with ThreadPoolExecutor(WORKERS) as pool:
-            sizes = pool.map(lambda digits: self.objects.size(blob_name(digits)), wanted)
-            missing = {
-                digits: size
-                for (digits, size), there in zip(wanted.items(), sizes, strict=True)
-                if there != size
-            }
+        data = source.manifest(record).encode()
+        missing = self.missing(source, record)
         sending = _Sending(self.objects, source, sum(missing.values()), on_progress)
         small = [(digits, size) for digits, size in missing.items() if size <= SMALL]
         with ThreadPoolExecutor(WORKERS) as pool:
@@ -159,6 +151,17 @@ class Remote:
                 sending.large(digits, size)
         self._put_small(hex_of(record.manifest), data)
         return sending.done
+
+    def missing(self, source: Reader, record: Record) -> dict[str, int]:
+        """Digits -> bytes of the blobs of `record`, whose manifest `source` has, that are not here in that size."""
+        wanted = named_blobs(record, source.manifest(record))
+        with ThreadPoolExecutor(WORKERS) as pool:
+            sizes = pool.map(lambda digits: self.objects.size(blob_name(digits)), wanted)
+            return {
+                digits: size
+                for (digits, size), there in zip(wanted.items(), sizes, strict=True)
+                if there != size
+            }
 
     def put_record(self, key: str, envelope: bytes) -> bool:
         """Whether `envelope` is the record of `key` now, and is new. Another one that is there stays."""

@@ -170,6 +170,11 @@ class Team:
             return None
         return data
 
+    def signers(self, key: str) -> tuple[str, ...]:
+        """The names of the trusted keys that signed the record of `key`, as far as it was looked up."""
+        found = self._believed.get(key)
+        return () if found is None else tuple(map(str, found.signers))
+
     def keys(self) -> Iterator[str]:
         """The keys that have a record, sorted, believed or not. Raises Unreachable and the like."""
         return self.remote.keys()
@@ -202,8 +207,8 @@ class Team:
     ) -> Pushed:
         """Sign the record of `key` in `source` and put the artifact here, the record last.
 
-        A record that is there and believed stays, and its missing blobs are sent; one that is not believed (unsigned,
-        by a key that is trusted no more, damaged) is replaced. Raises Invalid where `source` has no such artifact, or
+        A record that is there, believed and whole stays; another (unsigned, by a key that is trusted no more, one
+        whose blobs were lost) is replaced. Raises Invalid where `source` has no such artifact, or
         the signer is not one that this reader trusts; Untrusted for what was revoked; NotWritable, Unreachable, ….
         """
         self.check_signer(signer)
@@ -216,28 +221,26 @@ class Team:
         self.remote.check_writable()
         self.sync()
         self._refuse_revoked(key, hex_of(record.manifest))
-        there = self._there(key)
-        if there is not None:
-            same = there.record.manifest == record.manifest
-            return Pushed(False, self.remote.push_blobs(source, record, on_progress) if same else 0)
+        if self._is_there(key):
+            return Pushed(False, 0)
         sent = self.remote.push_blobs(source, record, on_progress)
-        return Pushed(self._put(key, envelope), sent)
-
-    def _put(self, key: str, envelope: bytes) -> bool:
         if self.remote.put_record(key, envelope):
-            return True
-        if self._there(key) is not None:
-            return False  # somebody else was first
-        self.remote.replace_record(key, envelope)
-        return True
+            new = True
+        elif new := not self._is_there(key):  # else somebody else was first
+            self.remote.replace_record(key, envelope)
+        # A collector that decided before the record was there may have taken a blob that was not sent again.
+        again = self.remote.push_blobs(source, record, on_progress) if new else 0
+        return Pushed(new, sent + again)
 
-    def _there(self, key: str) -> Judged | None:
+    def _is_there(self, key: str) -> bool:
+        """Whether the record of `key` is believed, and all that it names is there."""
         self._believed.pop(key, None)
         try:
-            return self.judged(key)
-        except Untrusted as trouble:
+            found = self.judged(key)
+            return found is not None and not self.remote.missing(self, found.record)
+        except (Untrusted, Corrupt) as trouble:
             self._tell(f"{trouble.message}: it is replaced")
-            return None
+            return False
 
     def check_signer(self, signer: Signer) -> None:
         """Raises Invalid where the readers of this configuration would refuse what `signer` signs."""
