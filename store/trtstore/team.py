@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from trtstore import envelopes, records, revoked, signing
+from trtstore import envelopes, records, revoked, signing, teamgc
 from trtstore.access import named_blobs
 from trtstore.digest import hex_of, is_hex
 from trtstore.envelopes import Envelope
@@ -165,7 +165,7 @@ class Team:
         except Malformed as trouble:
             self._tell(f"a revocation of {self} is passed over: {trouble}")
             return None
-        if not signing.signed_by(envelope, self.trusted):
+        if not self.signed(envelope):
             self._tell(f"the revocation of {digits[:12]} in {self} is passed over: no trusted key signed it")
             return None
         return data
@@ -174,6 +174,10 @@ class Team:
         """The names of the trusted keys that signed the record of `key`, as far as it was looked up."""
         found = self._believed.get(key)
         return () if found is None else tuple(map(str, found.signers))
+
+    def signed(self, envelope: Envelope) -> bool:
+        """Whether a trusted key, for whatever it is trusted, signed it."""
+        return bool(signing.signed_by(envelope, self.trusted))
 
     def keys(self) -> Iterator[str]:
         """The keys that have a record, sorted, believed or not. Raises Unreachable and the like."""
@@ -249,6 +253,11 @@ class Team:
                 f"the key {signer.name} is not trusted here, so what it signs would be refused at once",
                 f"`trtstore trust add '{signer.public}'`, or add it to store.trusted",
             )
+
+    def put_policy(self, policy: Envelope, signer: Signer) -> None:
+        """Sign what collectors of this store go by. Raises Invalid, NotWritable, Unreachable and the like."""
+        self.check_signer(signer)
+        self.remote.objects.replace(teamgc.POLICY, signing.sign(policy, signer).encode())
 
     def revoke(self, digest: str, reason: str, signer: Signer) -> Revocation:
         """Sign that "sha256:<64 hex>", of an artifact or a blob, must not be used, here and for all who read this.
