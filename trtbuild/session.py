@@ -209,14 +209,21 @@ class Session:
 
         What only another store has is copied to ours, every byte verified.
         """
+        self.sharing.learn()
         verify: Verify = self.config.store.verify.value
-        record = self.store.use(key, verify=verify, on_problem=self.watcher.note)
+        said: list[str] = []
+        record = self.store.use(key, verify=verify, on_problem=lambda words: self._once(words, said))
         if record is not None or not self.others:
             return record
         layers = Layered(self.store, self.others, on_fetched=self._fetched, on_progress=self._on_fetching)
-        if layers.lookup(key, on_problem=self.watcher.note) is None:
+        if layers.lookup(key, on_problem=lambda words: self._once(words, said)) is None:
             return None
         return self.store.use(key, on_problem=self.watcher.note)
+
+    def _once(self, words: str, said: list[str]) -> None:
+        if words not in said:
+            said.append(words)
+            self.watcher.note(words)
 
     def _on_fetching(self, done: int, total: int) -> None:
         self.watcher.progress("fetch", done, total, "B")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from trtbuild import schema, stores
 from trtbuild.errors import InputError, StoreError
 from trtstore import Record, Store, StoreFailure, opening, pending
-from trtstore.errors import Invalid, Unreachable
+from trtstore.errors import Corrupt, Invalid, NotReadable, Unreachable
 from trtstore.leases import Held, Leases, Outcome
 from trtstore.trust import Policy
 from trtstore.words import size
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from trtstore.signing import Signer
     from trtstore.team import Team
 
+#: Seconds for which a store that asked what was revoked need not ask again, before it serves what it has itself.
+FRESH = 300.0
 PENDING = "`trtstore push --pending` shares it later"
 
 
@@ -36,6 +39,7 @@ class Sharing:
         self._config = config
         self._store = store
         self._note = note
+        self._learned = False
 
     @cached_property
     def team(self) -> Team | None:
@@ -51,6 +55,24 @@ class Sharing:
             return opening.team(
                 url, self._store.layout, Policy(self._config.trust.value), self._config.trusted, self._note
             )
+
+    def learn(self) -> None:
+        """Ask what was revoked, if that is not known of the last minutes: what is here may be refused by now.
+
+        A team's store that does not answer is told, and asked again after as long. Raises InputError, StoreError.
+        """
+        team = self.team
+        if team is None or self._learned:
+            return
+        self._learned = True
+        asked = self._store.index.get("asked", str(team))
+        if isinstance(asked, float) and 0 <= time.time() - asked < FRESH:
+            return
+        try:
+            team.sync()
+        except (Unreachable, Corrupt, NotReadable) as trouble:
+            team.went_down(trouble)
+        self._store.index.put("asked", str(team), time.time())
 
     @cached_property
     def signer(self) -> Signer:

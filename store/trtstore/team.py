@@ -137,7 +137,7 @@ class Team:
     def _refuse_revoked(self, key: str, digits: str) -> None:
         revocation = revoked.of(self._layout, digits)
         if revocation is not None:
-            raise Untrusted(f"{key[:12]} of {self} is refused: {revocation}", "build it anew: trtbuild build")
+            raise Untrusted(f"{key[:12]} of {self} is refused: {revocation}", "it has to be built again")
 
     def sync(self) -> None:
         """Learn the revocations, once. Those that no trusted key signed are told, and count for nothing.

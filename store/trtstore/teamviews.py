@@ -88,7 +88,10 @@ def verify(teams: Teams, store: Store, args: argparse.Namespace, output: Output)
     output.say(
         {"artifacts": len(keys), "read_bytes": progress.done, "problems": [vars(one) for one in found]},
         [
-            *(f"{one.key[:12]}  {one.words}" for one in found),
+            *(
+                one.words if one.words.startswith(one.key[:12]) else f"{one.key[:12]}: {one.words}"
+                for one in found
+            ),
             f"{len(found) or 'nothing'} wrong with {len(keys)} artifacts; read {size(progress.done)}",
         ],
     )

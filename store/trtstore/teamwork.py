@@ -103,5 +103,7 @@ def mirror(source: Team, target: Remote, judged: Judged, on_progress: Callable[[
 
     Raises Corrupt where bytes are not what they should be, Unreachable, NotWritable and the like.
     """
+    if target.find(judged.record.key) == judged.envelope and not target.missing(source, judged.record):
+        return False
     target.push_blobs(source, judged.record, on_progress)
     return target.put_record(judged.record.key, judged.envelope)
