@@ -75,32 +75,40 @@ class Bucket:
             return bytes(found.bytes())
 
         with self._asking():
-            return _again(ask, attempts=2)
+            return _again(ask)
 
     def create(self, name: str, data: bytes) -> bool:
-        with self._asking(writing=True):
+        failed = 0
+
+        def ask() -> bool:
+            nonlocal failed
+            failed += 1
             try:
                 obstore.put(self._store, name, data, mode="create", use_multipart=False)
             except AlreadyExistsError:
-                return False
-        return True
+                # An answer that was lost makes the second attempt find what the first one made.
+                return failed > 1 and self.read(name, len(data)) == data
+            return True
+
+        with self._asking(writing=True):
+            return _again(ask)
 
     def replace(self, name: str, data: bytes) -> None:
         with self._asking(writing=True):
-            obstore.put(self._store, name, data, use_multipart=False)
+            _again(lambda: obstore.put(self._store, name, data, use_multipart=False))
 
     def size(self, name: str) -> int | None:
         with self._asking():
             try:
-                return int(obstore.head(self._store, name)["size"])
+                return int(_again(lambda: obstore.head(self._store, name))["size"])
             except FileNotFoundError:
                 return None  # a bucket that is not there answers so, too: `read` and `listed` tell
 
     def listed(self, prefix: str) -> Iterator[Listed]:
         with self._asking():
-            for page in obstore.list(self._store, prefix):
-                for one in page:
-                    yield Listed(one["path"], one["size"], one["last_modified"].timestamp())
+            found = _again(lambda: [one for page in obstore.list(self._store, prefix) for one in page])
+        for one in found:
+            yield Listed(one["path"], one["size"], one["last_modified"].timestamp())
 
     def delete(self, name: str) -> None:
         with self._asking(writing=True):
@@ -179,16 +187,17 @@ class _Parts:
         return bytes(data)
 
 
-def _again(ask: Callable[[], _T], attempts: int = ATTEMPTS) -> _T:
+def _again(ask: Callable[[], _T]) -> _T:
     """What `ask` returns, asked anew where the answer broke off; waits in between, longer each time, and by chance."""
     started, wait = time.monotonic(), 0.1
-    for left in reversed(range(attempts)):
+    for left in reversed(range(ATTEMPTS)):
         try:
             return ask()
         except (PermissionDeniedError, UnauthenticatedError, FileNotFoundError):
             raise
-        except (BaseError, OSError):
-            if not left or time.monotonic() - started > BUDGET:
+        except (BaseError, OSError) as error:
+            # Where nobody listens obstore has tried for long enough already.
+            if not left or time.monotonic() - started > BUDGET or "error sending request" in str(error):
                 raise
             time.sleep(wait * (0.5 + random.random()))  # noqa: S311  # so that many do not ask in step
             wait *= 2

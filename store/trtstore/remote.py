@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from trtstore import bundle, manifest, records
 from trtstore.access import checked_manifest, named_blobs
 from trtstore.digest import CHUNK, checked_key, hash_bytes, hex_of, is_hex
-from trtstore.errors import Corrupt, Malformed, NotWritable
+from trtstore.errors import Corrupt, Malformed, NotWritable, Unreachable
 from trtstore.layout import VERSION
 from trtstore.listed import Listed
 from trtstore.manifest import Manifest
@@ -23,6 +23,7 @@ from trtstore.records import Record
 
 SMALL = 4 << 20  # bytes: what travels in one request, created only where it is absent
 WORKERS = 8  # requests about small objects at a time
+UPLOADS = 3  # attempts at a large object, each part of which is tried more often
 PROBE = f"{VERSION}/probe"
 
 
@@ -198,7 +199,16 @@ class _Sending:
             self._objects.replace(blob_name(digits), data)  # it had another size a moment ago
 
     def large(self, digits: str, size: int) -> None:
-        self._objects.upload(blob_name(digits), self._read(digits, size), size)
+        for left in reversed(range(UPLOADS)):
+            before = self.done
+            try:
+                self._objects.upload(blob_name(digits), self._read(digits, size), size)
+                return
+            except Unreachable:
+                if not left:
+                    raise
+                self._objects.size(blob_name(digits))  # raises where nobody answers at all: that is not tried again
+                self.done = before
 
     def _read(self, digits: str, size: int) -> Iterator[bytes]:
         """The blob's bytes; raises Corrupt at their end where they are others: no whole object comes of them."""
