@@ -207,7 +207,9 @@ class _Sending:
             except Unreachable:
                 if not left:
                     raise
-                self._objects.size(blob_name(digits))  # raises where nobody answers at all: that is not tried again
+                self._objects.size(
+                    blob_name(digits)
+                )  # raises where nobody answers at all: that is not tried again
                 self.done = before
 
     def _read(self, digits: str, size: int) -> Iterator[bytes]:
