@@ -76,6 +76,7 @@ def _push(teams: Teams, store: Store, args: argparse.Namespace, output: Output) 
 
 def _pull(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:
     team = teams.open(store, args, output)
+    team.sync()  # what is here already may have been revoked
     keys = list(team.keys()) if args.all else remote_keys(team.remote, args.what)
     if not keys and not args.all:
         raise Invalid("nothing was named", "name keys or labels, or --all")
