@@ -125,9 +125,9 @@ class Bucket:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _part(self, name: str, start: int, end: int) -> bytes:
-        def ask() -> bytes:
-            data = bytes(obstore.get_range(self._store, name, start=start, end=end))
+    def _part(self, name: str, start: int, end: int) -> memoryview:
+        def ask() -> memoryview:
+            data = memoryview(obstore.get_range(self._store, name, start=start, end=end))
             if len(data) < end - start:
                 raise ConnectionError(f"{len(data)} of {end - start} bytes came")
             return data
@@ -165,11 +165,11 @@ class Bucket:
 class _Parts:
     """A stream of parts, of which some are always on their way; a part that fails is asked for again, alone."""
 
-    def __init__(self, pool: ThreadPoolExecutor, fetch: Callable[[int, int], bytes], size: int) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, fetch: Callable[[int, int], memoryview], size: int) -> None:
         self._pool, self._fetch = pool, fetch
         self._starts = iter(range(0, size, PART))
         self._size = size
-        self._coming: deque[Future[bytes]] = deque()
+        self._coming: deque[Future[memoryview]] = deque()
         self._view = memoryview(b"")
         for _ in range(AHEAD):
             self._next()
@@ -181,7 +181,7 @@ class _Parts:
 
     def read(self, size: int, /) -> bytes:
         if not self._view and self._coming:
-            self._view = memoryview(self._coming.popleft().result())
+            self._view = self._coming.popleft().result()
             self._next()
         data, self._view = self._view[:size], self._view[size:]
         return bytes(data)

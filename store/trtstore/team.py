@@ -6,14 +6,16 @@ key trusted for such artifacts, was the artifact revoked. What is not believed i
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from trtstore import envelopes, records, revoked, signing, teamgc
+from trtstore import blobs, envelopes, records, revoked, signing, teamgc
 from trtstore.access import named_blobs
+from trtstore.ahead import Ahead
 from trtstore.digest import hex_of, is_hex
 from trtstore.envelopes import Envelope
 from trtstore.errors import Corrupt, Invalid, Malformed, NotReadable, StoreFailure, Unreachable, Untrusted
@@ -64,6 +66,7 @@ class Team:
         self._tell = on_problem
         self._believed: dict[str, Judged] = {}
         self._synced = False
+        self._ahead = Ahead()
         self.down: StoreFailure | None = None
         self.refused: dict[str, Untrusted] = {}
 
@@ -191,20 +194,39 @@ class Team:
         return found.envelope
 
     def manifest(self, record: Record) -> Manifest:
+        """As `listed`; and its small blobs that the local store lacks are asked for, side by side, as they will be."""
+        found = self.listed(record)
+        self._ahead.begin(
+            self.remote,
+            {
+                digits: size
+                for digits, size in named_blobs(record, found).items()
+                if blobs.problem(self._layout, digits, size, mend=False) is not None
+            },
+        )
+        return found
+
+    def listed(self, record: Record) -> Manifest:
         """The list of the record's files, none of which was revoked. Raises Untrusted, Corrupt, Unreachable."""
-        listed = self.remote.manifest(record)
+        found = self.remote.manifest(record)
         try:
-            digits = named_blobs(record, listed)
+            digits = named_blobs(record, found)
         except Malformed as trouble:
             raise Untrusted(f"{record.key[:12]} of {self} is refused: {trouble}") from None
         if self._layout.revoked.is_dir():
             for one in digits:
                 self._refuse_revoked(record.key, one)
-        return listed
+        return found
 
-    def open_blob(self, digest: str, size: int) -> AbstractContextManager[Readable]:
-        """The bytes of "sha256:<64 hex>". Raises Unreachable and the like."""
-        return self.remote.open_blob(digest, size)
+    @contextmanager
+    def open_blob(self, digest: str, size: int) -> Iterator[Readable]:
+        """The bytes of "sha256:<64 hex>". Raises Corrupt, Unreachable and the like."""
+        data = self._ahead.take(hex_of(digest))
+        if data is not None:
+            yield io.BytesIO(data)
+            return
+        with self.remote.open_blob(digest, size) as file:
+            yield file
 
     def push(
         self, source: Reader, key: str, signer: Signer, on_progress: OnProgress = ignore_progress

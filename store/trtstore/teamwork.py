@@ -82,7 +82,7 @@ def verify(team: Team, keys: Iterable[str], *, every_byte: bool, on_bytes: OnByt
 def needed(team: Team, record: Record) -> dict[str, int]:
     """Digits -> bytes of all that the record needs, its manifest left out. Raises Corrupt, Unreachable and the like."""
     try:
-        return named_blobs(record, team.manifest(record))
+        return named_blobs(record, team.listed(record))
     except Malformed as trouble:
         raise Corrupt(str(trouble)) from None
 
