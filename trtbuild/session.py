@@ -27,7 +27,8 @@ from trtbuild.toolchains.kept import Kept, chosen, holds
 from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
 from trtbuild.worker import matches
-from trtstore import Holder, Record, Store
+from trtstore import Holder, Record, Store, StoreFailure
+from trtstore.hints import Hints
 from trtstore.layered import Layered
 from trtstore.leases import Outcome
 from trtstore.protocols import Reader
@@ -158,12 +159,21 @@ class Session:
         self, planned: Planned, model: Mapping[str, Path], inputs: Mapping[str, Path], out: Path, home: Path
     ) -> process.Ran:
         """Run a step's worker into the empty folder `out`. Raises InputError, BuildError."""
-        facts = planned.step.facts
-        options = {name: value for name, value in facts.items() if not name.startswith(TOOL)}
+        step = planned.step
+        options = {name: value for name, value in step.facts.items() if not name.startswith(TOOL)}
         task = process.Task(
-            planned.name, planned.key, planned.step.worker, options, self.tools(planned), model, inputs
+            planned.name, planned.key, step.worker, options, self.tools(planned), model, inputs
         )
-        return self._run(task, planned, out, home)
+        if step.hint is None:
+            return self._run(task, planned, out, home)
+        hints, learnt = Hints(self.store.layout), home / "learnt"
+        taken = hints.take(step.hint, home / "hints")
+        ran = self._run(replace(task, hints=tuple(taken), learnt=learnt), planned, out, home)
+        try:
+            hints.leave(step.hint, learnt, [path.name for path in taken])
+        except StoreFailure as trouble:  # the build is done, and the next one takes longer
+            self.watcher.note(f"{planned.name}: what it learnt of the hardware is not kept: {trouble}")
+        return ran
 
     @cached_property
     def also(self) -> tuple[ReadOnly, ...]:
