@@ -30,7 +30,7 @@ LAYERS = [
     {"trtbuild.compilers"},
     {"trtbuild.plan", "trtbuild.compose"},
     {"trtbuild.resolve", "trtbuild.provenance"},
-    {"trtbuild.history", "trtbuild.sharing"},
+    {"trtbuild.history", "trtbuild.sharing", "trtbuild.lookup"},
     {"trtbuild.session"},
     {"trtbuild.survey", "trtbuild.hashing"},
     {"trtbuild.pipeline"},

@@ -53,7 +53,7 @@ def fetch(plan: Plan, session: Session) -> Result:
     record = session.use(plan.final.key)
     if record is None:
         session.sharing.refuse_doubt(plan.final.key)
-        others = "".join(f", nor in {other}" for other in session.others)
+        others = "".join(f", nor in {other}" for other in session.stores.others)
         raise NotInStoreError(
             f"{plan.final.name} {plan.final.key[:12]} is not in the store {session.store.root}{others}",
             hint="`trtbuild build` with the same options makes it; `trtbuild plan` shows what would run",
@@ -196,7 +196,7 @@ def model_files(planned: Planned, session: Session) -> Mapping[str, Path]:
 def _hit(planned: Planned, record: Record, session: Session) -> Record:
     took = provenance.stats(record)
     seconds, peak = took.get("seconds"), took.get("peak_memory_bytes")
-    outcome = "hit-team" if planned.key in session.from_team else "hit-local"
+    outcome = "hit-team" if planned.key in session.stores.from_team else "hit-local"
     session.ended(StepResult(planned.name, planned.key, outcome, seconds, record.bytes, peak))
     return record
 

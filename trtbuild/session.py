@@ -19,23 +19,20 @@ from trtbuild.errors import InputError
 from trtbuild.executors import process
 from trtbuild.history import History, Place
 from trtbuild.key import TOOL
+from trtbuild.lookup import Found, Lookup
 from trtbuild.plan import Planned
 from trtbuild.sharing import Sharing
 from trtbuild.sources import Source
 from trtbuild.toolchains import pythons
+from trtbuild.toolchains import shared as wheels
 from trtbuild.toolchains.kept import Kept, chosen, holds
 from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
 from trtbuild.worker import matches
 from trtstore import Holder, Record, Store, StoreFailure
 from trtstore.hints import Hints
-from trtstore.layered import Layered
 from trtstore.leases import Outcome
-from trtstore.protocols import Reader
-from trtstore.readonly import ReadOnly
-from trtstore.store import Verify
 from trtstore.upkeep import Upkeep
-from trtstore.words import size
 
 MANY = 2000  # records: reading more takes a second
 
@@ -50,20 +47,6 @@ class StepResult:
     seconds: float | None = None
     bytes: int | None = None
     peak_memory_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class Found:
-    """An artifact in the stores: its record, whether our own store has it, and which other one where not."""
-
-    record: Record | None
-    here: bool
-    store: str = ""  # that has it
-
-    @property
-    def also(self) -> str | None:
-        """The store that has it where ours does not."""
-        return None if self.here or self.record is None else self.store
 
 
 class Watcher(Protocol):
@@ -90,7 +73,6 @@ class Session:
     watcher: Watcher
     results: dict[str, StepResult] = field(default_factory=dict)
     fetching: bool = False
-    from_team: set[str] = field(default_factory=set)  # keys that were fetched
     exact: bool = False  # the steps are those of a record: no option may choose other tools
 
     @cached_property
@@ -176,77 +158,34 @@ class Session:
         return ran
 
     @cached_property
-    def also(self) -> tuple[ReadOnly, ...]:
-        """The other stores on this machine that may be read."""
-        return tuple(ReadOnly.open(Path(root).expanduser()) for root in self.config.store.also)
-
-    @cached_property
     def sharing(self) -> Sharing:
         """The team's store, as far as the config says."""
         return Sharing(self.config.store, self.store, self.watcher.note)
 
-    @property
-    def others(self) -> tuple[Reader, ...]:
-        """All stores that are asked after our own. Raises InputError, StoreError."""
-        team = self.sharing.team
-        return self.also if team is None else (*self.also, team)
+    @cached_property
+    def stores(self) -> Lookup:
+        """All stores of this run."""
+        return Lookup(self.config.store, self.store, self.sharing, self.watcher)
 
     def find(self, key: str) -> Found:
-        """Where the artifact of `key` is; nothing is copied, and it does not count as a use."""
-        record = self.store.lookup(key, on_problem=self.watcher.note)
-        if record is not None:
-            return Found(record, here=True, store=str(self.store))
-        for other in self.others:
-            record = other.lookup(key, on_problem=self.watcher.note)
-            if record is not None:
-                return Found(record, here=False, store=str(other))
-        return Found(None, here=False)
+        """As `Lookup.find`."""
+        return self.stores.find(key)
+
+    def use(self, key: str) -> Record | None:
+        """As `Lookup.use`."""
+        return self.stores.use(key)
 
     @cached_property
     def history(self) -> History:
         """Earlier builds in all these stores."""
         index = self.store.index
         places = [Place(self.store, True, Upkeep(self.store).catalog.summaries)]
-        places += [Place(other, False, other.catalog(index).summaries) for other in self.also]
+        places += [Place(other, False, other.catalog(index).summaries) for other in self.stores.also]
         return History(places, self.watcher.note, self._parsed)
 
     def _parsed(self, count: int) -> None:
         if count >= MANY:  # once: the index remembers them
             self.watcher.waiting(f"reading the store's records for the first time, {count} so far")
-
-    def use(self, key: str) -> Record | None:
-        """The record of `key`, which counts as used; None, and a word why, where what is there is damaged.
-
-        What only another store has is copied to ours, every byte verified.
-        """
-        self.sharing.learn()
-        verify: Verify = self.config.store.verify.value
-        said: list[str] = []
-        record = self.store.use(key, verify=verify, on_problem=lambda words: self._once(words, said))
-        if record is not None or not self.others:
-            return record
-        layers = Layered(self.store, self.others, on_fetched=self._fetched, on_progress=self._on_fetching)
-        if layers.lookup(key, on_problem=lambda words: self._once(words, said)) is None:
-            return None
-        return self.store.use(key, on_problem=self.watcher.note)
-
-    def _once(self, words: str, said: list[str]) -> None:
-        if words not in said:
-            said.append(words)
-            self.watcher.note(words)
-
-    def _on_fetching(self, done: int, total: int) -> None:
-        self.watcher.progress("fetch", done, total, "B")
-
-    def _fetched(self, record: Record, other: Reader) -> None:
-        signed = ""
-        if other is self.sharing.team:
-            self.from_team.add(record.key)
-            signed = self.sharing.signed(record.key)
-        step = record.labels.get("step", record.key[:12])
-        self.watcher.note(
-            f"{step:<8} copied    {size(record.bytes)} from {other}, {signed}every byte verified"
-        )
 
     def load(
         self, name: str, worker: str, options: Mapping[str, Any], planned: Planned, engine: Path, home: Path
@@ -270,7 +209,12 @@ class Session:
     @property
     def kept(self) -> Kept:
         """The toolchains' environments in our store."""
-        return Kept(self.store, self.watcher)
+        return Kept(self.store, self.watcher, self._wheels)
+
+    def _wheels(self, lock: Lock, python: Python) -> Path | None:
+        """The wheels of a toolchain in the team's store, as a folder; None where there is none, or not these."""
+        record = None if self.sharing.team is None else self.use(wheels.key_of(lock, python))
+        return None if record is None else self.store.materialise(record).path
 
     def here(self, lock: Lock) -> Python:
         """The Python at hand, or `executor.python`, and what it holds of the toolchain. Raises InputError."""
