@@ -46,7 +46,7 @@ class SharedFolder:
         with self._asking(writing=True), self._written(name, iter((data,))) as (temporary, place):
             temporary.replace(place)
 
-    def upload(self, name: str, chunks: Iterator[bytes], size: int) -> None:  # noqa: ARG002  # buckets need the size
+    def upload(self, name: str, chunks: Iterator[bytes | memoryview], size: int) -> None:  # noqa: ARG002  # buckets need the size
         with self._asking(writing=True), self._written(name, chunks) as (temporary, place):
             temporary.replace(place)
 
@@ -88,7 +88,7 @@ class SharedFolder:
         return self._layout.own(self._layout.root / name)
 
     @contextmanager
-    def _written(self, name: str, chunks: Iterator[bytes]) -> Iterator[tuple[Path, Path]]:
+    def _written(self, name: str, chunks: Iterator[bytes | memoryview]) -> Iterator[tuple[Path, Path]]:
         """A synced file beside the object's place, to be given that name; it is gone afterwards."""
         place = self._place(name)
         folder = self._layout.make(place.parent)

@@ -45,7 +45,7 @@ class Objects(Protocol):
     def open(self, name: str, size: int) -> AbstractContextManager[Readable]:
         """The first `size` bytes of an object, read ahead in parts; fewer come only where it has fewer."""
 
-    def upload(self, name: str, chunks: Iterator[bytes], size: int) -> None:
+    def upload(self, name: str, chunks: Iterator[bytes | memoryview], size: int) -> None:
         """Put an object of `size` bytes there, in parts and in bounded memory. What `chunks` raises leaves nothing."""
 
 

@@ -212,7 +212,7 @@ class _Sending:
                 )  # raises where nobody answers at all: that is not tried again
                 self.done = before
 
-    def _read(self, digits: str, size: int) -> Iterator[bytes]:
+    def _read(self, digits: str, size: int) -> Iterator[bytes | memoryview]:
         """The blob's bytes; raises Corrupt at their end where they are others: no whole object comes of them."""
         digest, count = hashlib.sha256(), 0
         with self._source.open_blob(f"sha256:{digits}", size) as file:

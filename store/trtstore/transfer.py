@@ -190,14 +190,14 @@ def _copy(file: Readable, target: int | None, size: int, on_bytes: OnBytes) -> t
     return digest.hexdigest(), done
 
 
-def _read(file: Readable, count: int) -> bytes:
+def _read(file: Readable, count: int) -> bytes | memoryview:
     try:
         return file.read(count)
     except OSError as error:
         raise Unreachable(f"the source broke off: {error}") from error
 
 
-def _write_all(target: int, data: bytes) -> None:
+def _write_all(target: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(target, view) :]

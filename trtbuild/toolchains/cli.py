@@ -263,7 +263,9 @@ def _push(asked: _Words) -> int:
     if url is None:
         raise InputError("no team store was named", option="--team", hint=f"--team URL, or set {stores.TEAM}")
     team = opening.team(url, store.layout, Policy(args.trust), args.trusted, asked.output.warn)
-    signer, done, said = opening.signer(args.key), [], []
+    signer = opening.signer(args.key)
+    done: list[dict[str, Any]] = []
+    said: list[str] = []
     for lock in asked.locks():
         record = shared.publish(lock, asked.python(lock), store, asked.kept.watcher.note)
         progress = Progress(f"pushing {lock.title}", record.bytes)
