@@ -274,6 +274,9 @@ def _push(asked: _Words) -> int:
         done.append(
             {"toolchain": lock.title, "key": record.key, "new": pushed.new, "sent_bytes": pushed.bytes}
         )
+        said.append(
+            f"{lock.title} {'pushed' if pushed.new else 'was there'}, {words.size(pushed.bytes)} sent"
+        )
     asked.say({"pushed": done}, said)
     return 0
 
