@@ -6,10 +6,10 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,11 +29,14 @@ from trtbuild.toolchains.kept import Kept, chosen, holds
 from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
 from trtbuild.worker import matches
-from trtstore import Holder, Record, Store, StoreFailure
+from trtstore import Holder, Record, Store, StoreFailure, teamwork
 from trtstore.hints import Hints
 from trtstore.leases import Outcome
 from trtstore.upkeep import Upkeep
 
+FROM_TEAM = (
+    24  # records of the team's store that are read to find the nearest: each is asked for across a network
+)
 MANY = 2000  # records: reading more takes a second
 
 
@@ -103,6 +106,7 @@ class Session:
     def on_event(self, event: process.Event) -> None:
         if event["event"] == "progress":
             self.watcher.progress(event["what"], event["done"], event["total"], event["unit"])
+            self.sharing.tell(event["what"], event["done"], event["total"])
         elif event["event"] == "text":
             self.watcher.text(event["text"])
 
@@ -112,26 +116,19 @@ class Session:
     def on_share(self, what: str, done: int, total: int) -> None:
         self.watcher.progress(what, done, total, "B")
 
-    @contextmanager
     def alone(
         self, planned: Planned, labels: Mapping[str, str], model_bytes: int
-    ) -> Iterator[Outcome[Record]]:
-        """Be the only machine of the team that builds this step, or have what another one built meanwhile.
-
-        With refresh=true nobody is waited for: it builds again what is there.
-        """
-        if self.config.refresh:
-            yield Outcome(None, None)
-            return
+    ) -> AbstractContextManager[Outcome[Record]]:
+        """Be the only machine of the team that builds this step, or have what another one built meanwhile."""
 
         def expected() -> float | None:
             estimate = self.history.estimate(planned, labels, model_bytes)
             return None if estimate is None else estimate.seconds
 
-        with self.sharing.alone(
-            planned.key, expected, lambda: self.use(planned.key), self.watcher.waiting
-        ) as outcome:
-            yield outcome
+        def look() -> Record | None:
+            return self.use(planned.key)
+
+        return self.sharing.alone(planned.key, expected, look, self.watcher.waiting, self.config.refresh)
 
     def who(self, planned: Planned) -> str:
         """For those who wait for this build."""
@@ -181,6 +178,9 @@ class Session:
         index = self.store.index
         places = [Place(self.store, True, Upkeep(self.store).catalog.summaries)]
         places += [Place(other, False, other.catalog(index).summaries) for other in self.stores.also]
+        team = self.sharing.team
+        if team is not None:
+            places.append(Place(team, False, partial(teamwork.summaries, team, index), FROM_TEAM))
         return History(places, self.watcher.note, self._parsed)
 
     def _parsed(self, count: int) -> None:

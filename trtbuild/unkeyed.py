@@ -23,7 +23,7 @@ OPTIONS: Mapping[str, str] = {
     "target.source": "words for people",
     "fleet.name": "a word for people",
     "executor.*": "how and where a step is run; no byte depends on it",
-    "store.*": _RESULT,
+    "store.*": "where results go, and whose are taken",
     "check.*": _USE,
     "generate.*": _USE,
     "prompt": _USE,

@@ -117,6 +117,11 @@ def test_ci_builds_and_a_reader_has_it_signed(
     kept = envelopes.parse(reader.store.envelope(fetched.json["key"]), records.MAX_BYTES, "it")
     assert len(kept.signatures) == 1
 
+    # What the team built is what is compared with, where nothing was built before.
+    fresh = user(tmp_path / "fresh", bucket)
+    near = fresh.trtbuild("explain", *words, "quant=int4")
+    assert f"The nearest is {built.json['key'][:12]} (llama, int8, cpu) in {bucket.url}" in near.out, near.out
+
     # Whose key nobody trusts builds himself, and is told why.
     alone = user(tmp_path / "alone", bucket)
     missed = alone.trtbuild("fetch", *words[:3])
