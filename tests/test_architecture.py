@@ -36,6 +36,7 @@ LAYERS = [
     {"trtbuild.pipeline"},
     {"trtbuild.rebuild"},
     {"trtbuild.report"},
+    {"trtbuild.store_command"},
     {"trtbuild.cli"},
 ]
 

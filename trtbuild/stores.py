@@ -1,14 +1,11 @@
-"""Where trtbuild's store is, and the command `trtstore` with that as its default."""
+"""Where trtbuild's store is."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from platformdirs import user_cache_path
-
-from trtstore import cli
 
 VARIABLE = "TRTBUILD_STORE"
 
@@ -17,8 +14,3 @@ def root(named: str | None = None) -> Path:
     """`named`, else $TRTBUILD_STORE, else the platform's cache folder."""
     chosen = named or os.environ.get(VARIABLE)
     return Path(chosen).expanduser().absolute() if chosen else user_cache_path("trtbuild")
-
-
-def trtstore() -> int:
-    """The command `trtstore`."""
-    return cli.main(sys.argv[1:], root)

@@ -46,6 +46,7 @@ class Compiler:
     ]  # option -> why this compiler's keys leave it out; `trtbuild.unkeyed` has the others
     toolchains: tuple[str, ...] = ()  # of conf/toolchain, that its steps run in
     ahead: bool = False  # of time: builds for hardware that need not be there
+    portable: bool = False  # has engines for a class of GPUs, such as target=rtx_any
 
 
 _NETWORK_TOOLS = ("gguf", "numpy", "onnx", "safetensors")  # as its lock chooses them
