@@ -135,6 +135,12 @@ def _frontend(asked: str, model: Model) -> str:
         raise _unsupported(
             model, "onnxruntime-genai's builder does not read GGUF: take a safetensors checkpoint"
         )
+    if asked == "auto" and model.architecture not in architectures.GENAI_SUPPORTED:
+        raise _unsupported(
+            model,
+            "onnxruntime-genai 0.18's builder lacks it, too; network.frontend=genai asks it all the same, for which "
+            "torch and more, gigabytes, may have to be installed",
+        )
     return "genai"
 
 
