@@ -30,7 +30,7 @@ LAYERS = [
     {"trtbuild.compilers"},
     {"trtbuild.plan", "trtbuild.compose"},
     {"trtbuild.resolve", "trtbuild.provenance"},
-    {"trtbuild.history"},
+    {"trtbuild.history", "trtbuild.sharing", "trtbuild.lookup"},
     {"trtbuild.session"},
     {"trtbuild.survey", "trtbuild.hashing"},
     {"trtbuild.pipeline"},
@@ -119,6 +119,9 @@ def test_nothing_heavy_at_start_up() -> None:
         "huggingface_hub",
         "transformers",
         "pynvml",
+        "obstore",
+        "securesystemslib",
+        "cryptography",
     ]
     code = f"import sys, json, trtbuild.cli; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -126,7 +129,8 @@ def test_nothing_heavy_at_start_up() -> None:
 
 
 def test_the_store_starts_without_hydra() -> None:
-    code = "import sys, trtstore; print([m for m in ('hydra', 'omegaconf', 'trtbuild') if m in sys.modules])"
+    others = ("hydra", "omegaconf", "trtbuild", "obstore", "securesystemslib", "cryptography")
+    code = f"import sys, trtstore.cli; print([m for m in {others} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

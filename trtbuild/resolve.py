@@ -316,6 +316,7 @@ def _check_numbers(config: schema.Config) -> None:
         "executor.threads": config.executor.threads,
         "generate.max_tokens": config.generate.max_tokens,
         "check.max_tokens": config.check.max_tokens,
+        "store.heartbeat": config.store.heartbeat,
     }
     for option, value in positive.items():
         if value is not None and value <= 0:

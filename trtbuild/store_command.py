@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 
 from trtbuild.report import records
-from trtbuild.stores import root
+from trtbuild.stores import root, team
 from trtstore import cli
 
 
 def main() -> int:
     """Returns the exit code."""
-    return cli.main(sys.argv[1:], root, records.lines)
+    return cli.main(sys.argv[1:], root, team, records.lines)

@@ -10,9 +10,10 @@ from trtbuild import provenance, targets
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import InputError
 from trtbuild.history import KIND, Estimate, Near
+from trtbuild.lookup import Found
 from trtbuild.plan import Plan, Planned
 from trtbuild.recipe import Recipe
-from trtbuild.session import Found, Session
+from trtbuild.session import Session
 from trtbuild.toolchains.lock import Lock
 
 _OF_MACHINE_CODE = ("target.kind", "target.arch", "target.compute_capability")
@@ -166,7 +167,7 @@ def refuse_elsewhere(planned: Planned, plan: Plan, session: Session) -> None:
     if not elsewhere:
         return
     near = session.history.nearest(planned, provenance.labels(planned, plan), same=KIND)
-    stores = ", ".join([str(session.store), *map(str, session.also)])
+    stores = ", ".join([str(session.store), *map(str, session.stores.others)])
     hint = (
         f"{planned.name} {planned.key[:12]} is not in {stores}: build it on such a machine, into a store that "
         "this one reads"

@@ -36,6 +36,10 @@ class Output:
             sys.stdout.writelines(f"{line}\n" for line in lines)
         sys.stdout.flush()
 
+    def warn(self, words: str) -> None:
+        """What a user should know beside the answer."""
+        print(words, file=sys.stderr)
+
     def fail(self, message: str, hint: str | None, code: int) -> None:
         print(f"error: {message}" + (f"\nhint: {hint}" if hint else ""), file=sys.stderr)
         if self.json:
