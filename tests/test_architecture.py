@@ -22,21 +22,23 @@ CODE = sorted([*(ROOT / "trtbuild").rglob("*.py"), *(ROOT / "store" / "trtstore"
 
 #: Who may import whom, from the bottom up: a module may import those of its own line and of lines above it.
 LAYERS = [
-    {"trtbuild.errors", "trtbuild.stores", "trtbuild.unkeyed", "trtbuild.entry"},
+    {"trtbuild.errors", "trtbuild.stores", "trtbuild.unkeyed", "trtbuild.entry", "trtbuild.memory"},
     {"trtbuild.worker", "trtbuild.targets", "trtbuild.sources", "trtbuild.executors", "trtbuild.toolchains"},
     {"trtbuild.recipe", "trtbuild.schema"},
     {"trtbuild.key"},
     {"trtbuild.networks"},
     {"trtbuild.compilers"},
-    {"trtbuild.plan", "trtbuild.compose"},
+    {"trtbuild.plan", "trtbuild.compose", "trtbuild.points", "trtbuild.plugin"},
     {"trtbuild.resolve", "trtbuild.provenance"},
     {"trtbuild.history"},
     {"trtbuild.session"},
     {"trtbuild.survey", "trtbuild.hashing"},
     {"trtbuild.pipeline"},
     {"trtbuild.rebuild"},
+    {"trtbuild.sweeps"},
     {"trtbuild.report"},
-    {"trtbuild.cli"},
+    {"trtbuild.outcome"},
+    {"trtbuild.cli", "trtbuild.sweep_cli"},
 ]
 
 

@@ -1,4 +1,4 @@
-"""Command-line words to a checked Config: the only module that knows Hydra's ways and its errors."""
+"""Command-line words to checked Configs: with `points`, the only module that knows Hydra's ways and its errors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import Any
 
 import hydra
@@ -16,7 +17,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from trtbuild import schema
+from trtbuild import points, schema
 from trtbuild.errors import InputError
 
 CONF = "pkg://trtbuild.conf"
@@ -32,17 +33,18 @@ _PATHS = ("out", "store.root", "model.source", "model.revision", "executor.pytho
 _RERUN = "--experimental-rerun"  # Hydra would unpickle the file that it names
 
 
-def run(args: Sequence[str], task: Callable[[schema.Config], None]) -> None:
+def run(args: Sequence[str], task: Callable[[schema.Config], None], sweep: points.Run | None = None) -> None:
     """Compose a Config from `args` (overrides and Hydra's own flags) and give it to `task`.
 
-    Under `-m` the task runs once for each point. Hydra's other flags (`--cfg`, `-sc`, …) print and return.
-    Nothing is written and the working directory stays. Raises InputError for whatever the words get wrong.
+    Under `-m` all points of the sweep are composed and given to `sweep`, which by default is `task` for each. Hydra's
+    other flags (`--cfg`, `-sc`, …) print and return. Nothing is written and the working directory stays. Raises
+    InputError for whatever the words get wrong.
     """
     for arg in args:
         flag = arg.partition("=")[0]
         if flag.startswith("--e") and _RERUN.startswith(flag):  # argparse takes abbreviations
             raise InputError(f"{_RERUN} is not supported: it would unpickle a file")
-    sweeping = any(a == "--multirun" or re.fullmatch(r"-[a-z]*m[a-z]*", a) for a in args)
+    sweeping = is_sweep(args)
     words = [_quoted(arg, sweeping) for arg in args]
 
     failures: list[Exception] = []
@@ -60,7 +62,8 @@ def run(args: Sequence[str], task: Callable[[schema.Config], None]) -> None:
         sys.argv = ["trtbuild", *words, f"hydra.run.dir={scratch}", f"hydra.sweep.dir={scratch}"]
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: their words are ours to choose
         try:
-            hydra.main(config_path=CONF, config_name="config", version_base="1.3")(on_config)()
+            with points.launching(sweep or partial(_each, task), _checked):
+                hydra.main(config_path=CONF, config_name="config", version_base="1.3")(on_config)()
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise _explained(error) from error
         finally:
@@ -71,6 +74,17 @@ def run(args: Sequence[str], task: Callable[[schema.Config], None]) -> None:
                 os.environ["HYDRA_FULL_ERROR"] = full_error
     if failures:
         raise failures[0]
+
+
+def _each(task: Callable[[schema.Config], None], found: Sequence[points.Point]) -> list[float | None]:
+    for point in found:
+        task(point.config)
+    return [None] * len(found)
+
+
+def is_sweep(args: Sequence[str]) -> bool:
+    """Whether Hydra's flag for several points is among them."""
+    return any(arg == "--multirun" or re.fullmatch(r"-[a-z]*m[a-z]*", arg) for arg in args)
 
 
 def _quoted(arg: str, sweeping: bool) -> str:
@@ -203,4 +217,7 @@ _NESTED: dict[str, tuple[type, ...]] = {
     "key": (schema.KeyConf,),
     "generate": (schema.GenerateConf,),
     "model.wheel": (schema.WheelConf,),
+    "target.job": (schema.JobConf,),
+    "sweep.slurm": (schema.SlurmConf,),
+    "sweep.ray": (schema.RayConf,),
 }

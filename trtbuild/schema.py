@@ -100,6 +100,19 @@ class DriverPolicy(Enum):
     ignore = "ignore"
 
 
+class On(Enum):
+    local = "local"
+    slurm = "slurm"
+    ray = "ray"
+
+
+class Objective(Enum):
+    bytes = "bytes"
+    seconds = "seconds"
+    tokens_per_second = "tokens_per_second"
+    load_seconds = "load_seconds"
+
+
 class Output(Enum):
     text = "text"
     json = "json"
@@ -144,6 +157,15 @@ class QuantConf:
 
 
 @dataclass
+class JobConf:
+    partition: str | None = None
+    gres: str | None = None
+    constraint: str | None = None
+    container: str | None = None
+    accelerator: str | None = None
+
+
+@dataclass
 class TargetConf:
     name: str = "auto"
     kind: TargetKind | None = None
@@ -159,6 +181,7 @@ class TargetConf:
     cuda: str | None = None
     device: int | None = None
     source: str | None = None
+    job: JobConf = field(default_factory=JobConf)
 
 
 @dataclass
@@ -250,6 +273,38 @@ class CheckConf:
 
 
 @dataclass
+class SlurmConf:
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    cpus: int = 4
+    memory_gb: float | None = None
+    minutes: int | None = None
+    folder: str | None = None
+    setup: list[str] = field(default_factory=list)
+
+
+@dataclass
+class RayConf:
+    address: str = "auto"
+    cpus: int = 4
+    memory_gb: float | None = None
+
+
+@dataclass
+class SweepConf:
+    on: On = On.local
+    jobs: int | None = None
+    dry_run: bool = False
+    max_minutes: float | None = None
+    max_gb: float | None = None
+    objective: Objective | None = None
+    key: str | None = None
+    slurm: SlurmConf = field(default_factory=SlurmConf)
+    ray: RayConf = field(default_factory=RayConf)
+
+
+@dataclass
 class GenerateConf:
     max_tokens: int = 128
     temperature: float = 0.0
@@ -274,6 +329,7 @@ class Config:
     executor: ExecutorConf = MISSING
     store: StoreConf = MISSING
     check: CheckConf = MISSING
+    sweep: SweepConf = MISSING
     generate: GenerateConf = field(default_factory=GenerateConf)
     prompt: str | None = None
     output: Output = Output.text
@@ -292,6 +348,7 @@ GROUPS: dict[str, type] = {
     "executor": ExecutorConf,
     "store": StoreConf,
     "check": CheckConf,
+    "sweep": SweepConf,
 }
 
 

@@ -1,0 +1,236 @@
+"""The verbs under `-m`: all points are resolved and planned before anything runs, and what they share is made once."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from trtbuild import pipeline, schema, stores, survey
+from trtbuild.errors import InputError, TrtbuildError
+from trtbuild.outcome import Outcome
+from trtbuild.pipeline import Result
+from trtbuild.points import Point
+from trtbuild.report import document, explanations, sweep_view, sweeps, terminal
+from trtbuild.session import Watcher
+from trtbuild.sweeps import schedule, work
+from trtbuild.sweeps.forecast import Forecast, forecast, refuse_too_dear
+from trtbuild.sweeps.local import Local
+from trtbuild.sweeps.schedule import Ended, Observer, Workers
+from trtbuild.sweeps.work import Job, Unit, Workplace, refused
+from trtstore import StoreFailure
+
+
+@dataclass
+class _Sweep:
+    """All points of a command line, or of one batch of a sweeper that asks in batches."""
+
+    jobs: Sequence[Job]
+    place: Workplace
+    units: Sequence[Unit]
+    forecast: Forecast
+    outcome: Outcome
+    words: Sequence[str]
+    watcher: Watcher
+    began: float = field(default_factory=time.monotonic)
+    results: dict[int, Result] = field(default_factory=dict)
+    told: set[int] = field(default_factory=set)  # points whose error was told
+
+    @property
+    def conf(self) -> schema.SweepConf:
+        return self.jobs[0].point.config.sweep
+
+    def say(self, line: str) -> None:
+        """To people; the words of a document are in it."""
+        print(
+            line, file=sys.stdout if self.conf.dry_run and not self.outcome.json else sys.stderr, flush=True
+        )
+
+
+def sweep(verb: str, outcome: Outcome, words: Sequence[str], points: Sequence[Point]) -> list[float | None]:
+    """Run a verb for all `points`; for each the number that sweep.objective asks for, where there is one.
+
+    Raises InputError where they make no sweep; the error of one point is told, and the others go on.
+    """
+    if verb not in VERBS:
+        raise InputError(f"{verb} is of one artifact", option="-m", hint="leave -m away")
+    outcome.json = points[0].config.output is schema.Output.json
+    watcher = terminal.watcher(None if outcome.json else sys.stdout)
+    try:
+        place = Workplace(stores.root)
+        aside = sweep_view.Aside(None, watcher.note)
+        jobs = [place.job(point, watcher) for point in points]
+        for job in jobs:
+            if job.session is not None:
+                job.session.watcher = aside
+        work.check_together(jobs)
+        units = work.units(jobs, place)
+        found = _Sweep(jobs, place, units, forecast(jobs, units, place), outcome, words, watcher)
+        outcome.forecast = sweeps.forecast_document(found.forecast)
+        _tell_errors(found)
+        VERBS["plan" if found.conf.dry_run else verb](found)
+    except StoreFailure as failure:
+        raise refused(failure) from failure
+    finally:
+        watcher.close()
+    return [_objective(found, job) for job in jobs]
+
+
+def _tell_errors(found: _Sweep) -> None:
+    """What is wrong with configs, each error once, however many points have it."""
+    same: dict[tuple[str, ...], list[Job]] = {}
+    for job in found.jobs:
+        if job.error is not None:
+            same.setdefault(tuple(job.error.lines()), []).append(job)
+            found.told.add(job.point.index)
+    for lines, jobs in same.items():
+        whose = sweeps.own_words(jobs[0], found.jobs)
+        more = f" and {sweeps.count(len(jobs) - 1, 'other point')}" if len(jobs) > 1 else ""
+        print(f"{whose}{more}:", *lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def _build(found: _Sweep) -> None:
+    for line in sweeps.forecast_lines(found.forecast):
+        found.say(line)
+    refuse_too_dear(found.forecast, found.conf)
+    _make(found)
+    if not found.outcome.json:
+        for line in sweeps.final_lines(found.jobs, found.results):
+            found.say(line)
+    found.say(sweeps.summary(found.jobs, found.results, time.monotonic() - found.began))
+    for job in found.jobs:
+        _close(found, job, document.result)
+
+
+def _make(found: _Sweep) -> None:
+    """Use what is there, run what is not, and then use that: the results of all points that have one."""
+    running = {unit.key for unit in found.units}
+    later = []
+    for job in found.jobs:
+        if job.error is None and job.planned[0].final.key in running:
+            later.append(job)
+        else:
+            _use(found, job)
+    view = sweep_view.view(found.units)
+    done: Mapping[str, Ended] = {}
+    try:
+        done = schedule.run(found.units, _workers(found, view), view) if found.units else {}
+    finally:
+        view.close()
+    for job in later:
+        error = done[job.planned[0].final.key].error
+        if error is None:
+            _use(found, job)
+        else:
+            job.error = error
+            found.told.add(job.point.index)
+
+
+def _workers(found: _Sweep, view: Observer) -> Workers:
+    return Local(found.conf.jobs, view)
+
+
+def _use(found: _Sweep, job: Job, take: Callable[..., Result] = pipeline.build) -> None:
+    """The result of a point whose artifact is in a store."""
+    if job.error is not None:
+        return
+    plan, session = job.planned
+    try:
+        # What was to be built again has been: from here on it is a hit.
+        session.config = replace(session.config, refresh=False)
+        found.results[job.point.index] = take(plan, session)
+    except TrtbuildError as error:
+        job.error = error
+    except StoreFailure as failure:
+        job.error = refused(failure)
+
+
+def _close(found: _Sweep, job: Job, describe: Callable[[Result], dict[str, object]]) -> None:
+    """Tell how a point ended: its path or its error, and for a program its document."""
+    if job.error is not None:
+        found.outcome.failed(job.error, told=job.point.index in found.told)
+        return
+    done = found.results[job.point.index]
+    if found.outcome.json:
+        found.outcome.documents.append(describe(done))
+    else:
+        print(done.path, flush=True)
+
+
+def _fetch(found: _Sweep) -> None:
+    for job in found.jobs:
+        _use(found, job, pipeline.fetch)
+        _close(found, job, document.result)
+
+
+def _plan(found: _Sweep) -> None:
+    if not found.outcome.json:
+        print("\n".join(sweeps.plan_lines(found.jobs, found.forecast, found.place)))
+    for job in found.jobs:
+        if job.error is not None:
+            found.outcome.failed(job.error, told=True)
+        elif found.outcome.json:
+            plan, session = job.planned
+            outlooks = survey.survey(plan, session)
+            tools = survey.toolchains(outlooks, session)
+            found.outcome.documents.append(document.plan(plan, outlooks, tools))
+
+
+def _explain(found: _Sweep) -> None:
+    for job in found.jobs:
+        if job.error is not None:
+            found.outcome.failed(job.error, told=True)
+            continue
+        plan, session = job.planned
+        seen = session.find(plan.final.key)
+        near = None if seen.record is not None else survey.nearest(plan.final, plan, session)
+        if found.outcome.json:
+            found.outcome.documents.append(document.explanation(plan, seen, near))
+        else:
+            print(f"{sweeps.own_words(job, found.jobs)}:")
+            print("\n".join(explanations.lines(plan, seen, near, job.point.words)), end="\n\n")
+
+
+def _run(found: _Sweep) -> None:
+    for job in found.jobs:
+        if job.error is None and job.point.config.prompt is None:
+            raise InputError("run needs a prompt", option="prompt", hint='prompt="Why is the sky blue?"')
+        if job.error is None and job.planned[0].final.name != "engine":
+            raise InputError("run needs the engine", option="until", hint="leave until away")
+    for line in sweeps.forecast_lines(found.forecast):
+        found.say(line)
+    refuse_too_dear(found.forecast, found.conf)
+    _make(found)
+    for job in found.jobs:
+        if job.error is not None:
+            found.outcome.failed(job.error, told=job.point.index in found.told)
+            continue
+        _, session = job.planned
+        session.watcher = found.watcher
+        found.say(f"{sweeps.own_words(job, found.jobs)}:")
+        done = found.results[job.point.index]
+        answer = pipeline.generate(done, session)
+        if found.outcome.json:
+            found.outcome.documents.append({**document.result(done), "run": dict(answer)})
+        else:
+            print(flush=True)
+            session.watcher.note(f"{terminal.speed(answer)}; {done.path}")
+
+
+def _objective(found: _Sweep, job: Job) -> float | None:
+    asked, done = found.conf.objective, found.results.get(job.point.index)
+    if asked is None or done is None:
+        return None
+    numbers = {"bytes": done.record.bytes, "seconds": done.steps[-1].seconds, **(done.check or {})}
+    value = numbers.get(asked.value)
+    return None if value is None else float(value)
+
+
+VERBS: Mapping[str, Callable[[_Sweep], None]] = {
+    "build": _build,
+    "plan": _plan,
+    "explain": _explain,
+    "fetch": _fetch,
+    "run": _run,
+}
