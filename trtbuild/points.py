@@ -115,7 +115,7 @@ class _Composer:
     def __init__(self, loader: Any, config: DictConfig) -> None:
         self._loader, self._config = loader, config
         self._parser = OverridesParser.create(config_loader=loader)
-        self._chosen: dict[tuple[str, ...], DictConfig] = {}
+        self._chosen: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
         self._default: dict[str, str] = {}  # group -> what is chosen where no word chooses
         self._chosen[()] = self._compose(())
 
@@ -130,20 +130,23 @@ class _Composer:
         )
         if choices not in self._chosen:
             self._chosen[choices] = self._compose(choices)
-        composed = copy.deepcopy(self._chosen[choices])
+        whole, own = self._chosen[choices]
+        composed = copy.deepcopy(own)
         values = [override for override, chosen in zip(overrides, chooses, strict=True) if not chosen]
         ConfigLoaderImpl._apply_overrides_to_config(values, composed)  # after all files, as Hydra has it
+        if has_references(composed):
+            HydraConfig.instance().set_config(whole)  # ${hydra:runtime.choices.quant} reads it there
         return composed
 
-    def _compose(self, choices: tuple[str, ...]) -> DictConfig:
-        composed: DictConfig = self._loader.load_sweep_config(self._config, list(choices))
-        if has_references(composed):
-            HydraConfig.instance().set_config(composed)  # ${hydra:…} reads it there
+    def _compose(self, choices: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
+        """What Hydra composed, and that without its own node."""
+        whole: DictConfig = self._loader.load_sweep_config(self._config, list(choices))
         if not choices:
-            self._default = dict(composed.hydra.runtime.choices)
-        with open_dict(composed):
-            del composed["hydra"]
-        return composed
+            self._default = dict(whole.hydra.runtime.choices)
+        own = copy.copy(whole)
+        with open_dict(own):
+            del own["hydra"]
+        return whole, own
 
     def _is_choice(self, override: Override) -> bool:
         """As Hydra decides it: a choice of a file comes before any value."""
@@ -208,7 +211,7 @@ class _Parts:
     def __init__(self, compose: Compose, checked: Checked) -> None:
         self._compose, self._checked = compose, checked
         self._made: dict[tuple[str, ...], schema.Config | None] = {}
-        self._of: dict[str, str] = {name: name for name in _ROOTS}  # node -> the part that it belongs to
+        self._of: dict[str, str] = {name: name for name in _ROOTS}  # node or group -> the part that it belongs to
 
     def take(self, jobs: Sequence[Sequence[str]]) -> bool:
         """Compose all parts of `jobs`; False where they cannot be taken apart."""
@@ -242,7 +245,7 @@ class _Parts:
     def _split(self, words: Sequence[str]) -> dict[str, tuple[str, ...]]:
         found: dict[str, tuple[str, ...]] = {}
         for word in words:
-            name = self._of[str(_root(word))]
+            name = self._of.setdefault(root := str(_root(word)), root)
             found[name] = (*found.get(name, ()), word)
         return found
 
@@ -279,9 +282,9 @@ _UNKNOWN: frozenset[str] = frozenset({"?"})
 
 
 def _root(word: str) -> str | None:
-    """The node of the config's root that a word is about; None where that is not plain to see."""
+    """The node or the group of the config's root that a word is about; None where that is not plain to see."""
     name = word.lstrip("+").partition("=")[0].partition(".")[0]
-    return name if name in _ROOTS and "${" not in word else None
+    return name if name.isidentifier() and name != "hydra" and "${" not in word else None
 
 
 def has_references(config: DictConfig) -> bool:

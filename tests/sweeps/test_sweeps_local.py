@@ -142,7 +142,7 @@ def test_options_of_the_sweep_cannot_differ_between_points(project: Project, tin
 
 
 def test_each_point_may_have_a_link_of_its_own(project: Project, tiny_llama: Path) -> None:
-    words = [f"model.source={tiny_llama}", "quant=none,int8", "out='engine-${quant.weights}'"]
+    words = [f"model.source={tiny_llama}", "quant=none,int8", "out='engine-${hydra:runtime.choices.quant}'"]
     done = project.trtbuild("-m", *words)
     assert done.code == 0, done.err
     assert [(project.root / f"engine-{q}").resolve() for q in ("none", "int8")] == [

@@ -204,5 +204,5 @@ def check_together(jobs: Sequence[Job]) -> None:
             raise InputError(
                 f"several engines would have the link {config.out}",
                 option="out",
-                hint="give each a name of its own: out='engines/${quant.weights}'",
+                hint="give each a name of its own: out='engine-${hydra:runtime.choices.quant}'",
             )
