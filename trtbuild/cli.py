@@ -41,7 +41,7 @@ usage: trtbuild [build|plan|explain|fetch|run] [group=choice] [group.option=valu
   rebuild  make an artifact again from its own record, and compare byte by byte
   toolchain  what steps run in: installed from locks on first use; `trtbuild toolchain --help`
 
-groups:  model quant target fleet profile compiler executor store check
+groups:  model quant target fleet profile compiler executor store check sweep
 options: output=text|json  out=PATH  store.root=PATH  refresh=true  until=STEP
 
   trtbuild model=smollm2 quant=int8

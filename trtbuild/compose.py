@@ -62,7 +62,7 @@ def run(args: Sequence[str], task: Callable[[schema.Config], None], sweep: point
         sys.argv = ["trtbuild", *words, f"hydra.run.dir={scratch}", f"hydra.sweep.dir={scratch}"]
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: their words are ours to choose
         try:
-            with points.launching(sweep or partial(_each, task), _checked):
+            with points.launching(sweep or partial(_each, task), points.Check(_checked, _checked_nodes)):
                 hydra.main(config_path=CONF, config_name="config", version_base="1.3")(on_config)()
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise _explained(error) from error
@@ -112,6 +112,19 @@ def _checked(cfg: DictConfig) -> schema.Config:
         raise _explained(error) from error
     assert isinstance(config, schema.Config)  # noqa: S101  # the schema is the root of conf/config.yaml
     return config
+
+
+def _checked_nodes(cfg: DictConfig) -> dict[str, Any]:
+    """The same for a few nodes of the root, which stand alone in `cfg`."""
+    found: dict[str, Any] = {}
+    for name in map(str, cfg):
+        node = cfg._get_node(name)
+        _refuse_unknown(node, f"{name}.")
+        try:
+            found[name] = OmegaConf.to_object(node) if isinstance(node, DictConfig) else cfg[name]
+        except OmegaConfBaseException as error:
+            raise _explained(error) from error
+    return found
 
 
 def _refuse_unknown(node: Any, path: str) -> None:

@@ -32,11 +32,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from trtbuild import schema
 
+MANY = 3  # points: fewer are composed as quickly by Hydra
 NAME = "trtbuild"  # of the launcher and of the sweeper: hydra/launcher=trtbuild
 _PLUGINS = "hydra_plugins.trtbuild"  # Hydra takes plugins from modules of such a name alone
 
-Compose: TypeAlias = Callable[[Sequence[str]], DictConfig]
-Checked: TypeAlias = Callable[[DictConfig], schema.Config]
+
+@dataclass(frozen=True)
+class Check:
+    """What makes plain values of what Hydra composed: of a whole config, or of some nodes of one."""
+
+    whole: Callable[[DictConfig], schema.Config]
+    nodes: Callable[[DictConfig], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -55,19 +61,18 @@ Run: TypeAlias = Callable[[Sequence[Point]], Sequence[float | None]]
 @dataclass(frozen=True)
 class _Task:
     run: Run
-    checked: Checked
+    check: Check
 
 
-_task: ContextVar[_Task] = ContextVar(
-    "task"
-)  # Hydra makes the launcher, from a config: it takes no arguments of ours
+#: Hydra makes the launcher, from a config: it takes no arguments of ours.
+_task: ContextVar[_Task] = ContextVar("task")
 
 
 @contextmanager
-def launching(run: Run, checked: Checked) -> Iterator[None]:
-    """Until the end, the launcher gives its points to `run`; `checked` makes a Config of what Hydra composed."""
+def launching(run: Run, check: Check) -> Iterator[None]:
+    """Until the end, the launcher gives its points to `run`."""
     register()
-    token = _task.set(_Task(run, checked))
+    token = _task.set(_Task(run, check))
     try:
         yield
     finally:
@@ -97,9 +102,8 @@ class AllAtOnce(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Raises what composing raises; the errors of points are theirs."""
-
-        task, composer = _task.get(), _Composer(self._loader, self._config)
-        configs = configs_of(job_overrides, composer, task.checked)
+        task = _task.get()
+        configs = _configs(job_overrides, _Composer(self._loader, self._config, task.check))
         jobs = enumerate(zip(job_overrides, configs, strict=True), initial_job_idx)
         found = [Point(index, tuple(words), config) for index, (words, config) in jobs]
         values = task.run(found)
@@ -109,44 +113,73 @@ class AllAtOnce(Launcher):
         ]
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """What Hydra composed of some files; `own` is without Hydra's node, `config` None where a value is interpolated."""
+
+    composed: DictConfig
+    own: DictConfig
+    config: schema.Config | None
+
+
 class _Composer:
     """Composes as Hydra does for a job of a sweep, and once for all jobs that choose the same files."""
 
-    def __init__(self, loader: Any, config: DictConfig) -> None:
-        self._loader, self._config = loader, config
+    def __init__(self, loader: Any, config: DictConfig, check: Check) -> None:
+        self._loader, self._config, self._check = loader, config, check
         self._parser = OverridesParser.create(config_loader=loader)
-        self._chosen: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
+        self._chosen: dict[tuple[str, ...], _Chosen] = {}
         self._default: dict[str, str] = {}  # group -> what is chosen where no word chooses
-        self._chosen[()] = self._compose(())
 
-    def __call__(self, words: Sequence[str]) -> DictConfig:
-        """Without Hydra's own node. Raises what Hydra raises."""
-        overrides = self._parser.parse_overrides(list(words))
-        chooses = [self._is_choice(override) for override in overrides]
-        choices = tuple(
-            word
-            for word, override, chosen in zip(words, overrides, chooses, strict=True)
-            if chosen and self._default.get(override.key_or_group) != override.value()
-        )
-        if choices not in self._chosen:
-            self._chosen[choices] = self._compose(choices)
-        whole, own = self._chosen[choices]
-        composed = copy.deepcopy(own)
-        values = [override for override, chosen in zip(overrides, chooses, strict=True) if not chosen]
+    def whole(self, words: Sequence[str]) -> schema.Config:
+        """The config of these words. Raises what Hydra raises."""
+        choices, values = self._parse(words)
+        chosen = self._choose(choices)
+        composed = copy.deepcopy(chosen.own)
         ConfigLoaderImpl._apply_overrides_to_config(values, composed)  # after all files, as Hydra has it
-        if has_references(composed):
-            HydraConfig.instance().set_config(whole)  # ${hydra:runtime.choices.quant} reads it there
-        return composed
+        if _has_references(composed):
+            HydraConfig.instance().set_config(
+                chosen.composed
+            )  # ${hydra:runtime.choices.quant} reads it there
+        return self._check.whole(composed)
 
-    def _compose(self, choices: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
-        """What Hydra composed, and that without its own node."""
-        whole: DictConfig = self._loader.load_sweep_config(self._config, list(choices))
-        if not choices:
-            self._default = dict(whole.hydra.runtime.choices)
-        own = copy.copy(whole)
-        with open_dict(own):
-            del own["hydra"]
-        return whole, own
+    def part(self, words: Sequence[str]) -> schema.Config | None:
+        """The same, but None where anything is interpolated; looks at no node that the words are not about."""
+        choices, values = self._parse(words)
+        chosen = self._choose(choices)
+        if chosen.config is None or not values:
+            return chosen.config
+        names = {value.key_or_group.partition(".")[0] for value in values}
+        if not names <= {str(name) for name in chosen.own}:
+            return self.whole(words)  # which says what is wrong with it
+        nodes = OmegaConf.masked_copy(chosen.own, sorted(names))
+        OmegaConf.set_struct(nodes, True)
+        ConfigLoaderImpl._apply_overrides_to_config(values, nodes)
+        return replace(chosen.config, **self._check.nodes(nodes))
+
+    def _parse(self, words: Sequence[str]) -> tuple[tuple[str, ...], list[Override]]:
+        """The words that choose files, other than those that are chosen anyway; and the overrides of values."""
+        self._choose(())
+        choices: list[str] = []
+        values: list[Override] = []
+        for word, override in zip(words, self._parser.parse_overrides(list(words)), strict=True):
+            if not self._is_choice(override):
+                values.append(override)
+            elif self._default.get(override.key_or_group) != override.value():
+                choices.append(word)
+        return tuple(choices), values
+
+    def _choose(self, choices: tuple[str, ...]) -> _Chosen:
+        if choices not in self._chosen:
+            composed: DictConfig = self._loader.load_sweep_config(self._config, list(choices))
+            if not choices:
+                self._default = dict(composed.hydra.runtime.choices)
+            own = copy.copy(composed)
+            with open_dict(own):
+                del own["hydra"]
+            config = None if _has_references(own) else self._check.whole(own)
+            self._chosen[choices] = _Chosen(composed, own, config)
+        return self._chosen[choices]
 
     def _is_choice(self, override: Override) -> bool:
         """As Hydra decides it: a choice of a file comes before any value."""
@@ -182,21 +215,15 @@ class Products(Sweeper):
             first += len(batch)
 
 
-def configs_of(jobs: Sequence[Sequence[str]], compose: Compose, checked: Checked) -> list[schema.Config]:
-    """The config of each job. Raises what `compose` and `checked` raise."""
-    whole: dict[tuple[str, ...], schema.Config] = {}
-
-    def of(words: Sequence[str]) -> schema.Config:
-        if (at := tuple(words)) not in whole:
-            whole[at] = checked(compose(at))
-        return whole[at]
-
-    parts = _Parts(compose, checked)
-    if len(jobs) < 3 or not parts.take(jobs):
-        return [of(words) for words in jobs]
+def _configs(jobs: Sequence[Sequence[str]], composer: _Composer) -> list[schema.Config]:
+    """The config of each job. Raises what Hydra raises."""
+    parts = _Parts(composer.part)
+    if len(jobs) < MANY or not parts.take(jobs):
+        return [composer.whole(words) for words in jobs]
     # What is put together from parts is compared with Hydra's own work for the point that has most of them.
-    if parts.config(most := max(jobs, key=parts.changes)) != of(most):
-        return [of(words) for words in jobs]
+    most = max(jobs, key=parts.changes)
+    if parts.config(most) != composer.whole(most):
+        return [composer.whole(words) for words in jobs]
     return [parts.config(words) for words in jobs]
 
 
@@ -208,10 +235,13 @@ class _Parts:
     interpolated.
     """
 
-    def __init__(self, compose: Compose, checked: Checked) -> None:
-        self._compose, self._checked = compose, checked
+    def __init__(self, compose: Callable[[Sequence[str]], schema.Config | None]) -> None:
+        self._compose = compose
         self._made: dict[tuple[str, ...], schema.Config | None] = {}
-        self._of: dict[str, str] = {name: name for name in _ROOTS}  # node or group -> the part that it belongs to
+        self._changed: dict[tuple[str, ...], frozenset[str]] = {}
+        self._of: dict[str, str] = {
+            name: name for name in _ROOTS
+        }  # node or group -> the part that it belongs to
 
     def take(self, jobs: Sequence[Sequence[str]]) -> bool:
         """Compose all parts of `jobs`; False where they cannot be taken apart."""
@@ -251,10 +281,14 @@ class _Parts:
 
     def _changes(self, part: tuple[str, ...]) -> frozenset[str]:
         """The nodes that a part changes, alone."""
-        base, made = self._part(()), self._part(part)
-        if base is None or made is None:
-            return _UNKNOWN
-        return frozenset(name for name in _ROOTS if getattr(base, name) != getattr(made, name))
+        if part not in self._changed:
+            base, made = self._part(()), self._part(part)
+            self._changed[part] = (
+                _UNKNOWN
+                if base is None or made is None
+                else frozenset(name for name in _ROOTS if getattr(base, name) != getattr(made, name))
+            )
+        return self._changed[part]
 
     def _join(self, changed: Mapping[str, frozenset[str]]) -> bool:
         """Make one of parts that change the same node; whether there were any."""
@@ -272,8 +306,7 @@ class _Parts:
     def _part(self, part: tuple[str, ...]) -> schema.Config | None:
         """None where something is interpolated: then a part may reach into another."""
         if part not in self._made:
-            composed = self._compose(part)
-            self._made[part] = None if has_references(composed) else self._checked(composed)
+            self._made[part] = self._compose(part)
         return self._made[part]
 
 
@@ -287,7 +320,7 @@ def _root(word: str) -> str | None:
     return name if name.isidentifier() and name != "hydra" and "${" not in word else None
 
 
-def has_references(config: DictConfig) -> bool:
+def _has_references(config: DictConfig) -> bool:
     """Whether any value is interpolated, those of Hydra's own node aside."""
     names = [str(name) for name in config if name != "hydra"]
     if any(OmegaConf.is_interpolation(config, name) for name in names):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 from trtbuild import pipeline, schema, stores, survey
@@ -20,6 +21,8 @@ from trtbuild.sweeps.local import Local
 from trtbuild.sweeps.schedule import Ended, Observer, Workers
 from trtbuild.sweeps.work import Job, Unit, Workplace, refused
 from trtstore import StoreFailure
+
+BATCH = 50  # hits that are counted together: the index is locked for no longer than that takes
 
 
 @dataclass
@@ -106,12 +109,8 @@ def _build(found: _Sweep) -> None:
 def _make(found: _Sweep) -> None:
     """Use what is there, run what is not, and then use that: the results of all points that have one."""
     running = {unit.key for unit in found.units}
-    later = []
-    for job in found.jobs:
-        if job.error is None and job.planned[0].final.key in running:
-            later.append(job)
-        else:
-            _use(found, job)
+    later = [job for job in found.jobs if job.error is None and job.planned[0].final.key in running]
+    _use_all(found, [job for job in found.jobs if job not in later])
     view = sweep_view.view(found.units)
     done: Mapping[str, Ended] = {}
     try:
@@ -121,7 +120,7 @@ def _make(found: _Sweep) -> None:
     for job in later:
         error = done[job.planned[0].final.key].error
         if error is None:
-            _use(found, job)
+            _use(found, job, pipeline.build)
         else:
             job.error = error
             found.told.add(job.point.index)
@@ -131,7 +130,18 @@ def _workers(found: _Sweep, view: Observer) -> Workers:
     return Local(found.conf.jobs, view)
 
 
-def _use(found: _Sweep, job: Job, take: Callable[..., Result] = pipeline.build) -> None:
+def _use_all(found: _Sweep, jobs: Sequence[Job], take: Callable[..., Result] = pipeline.build) -> None:
+    """Those of points whose artifacts are in a store, each error to its point."""
+    for first in range(0, len(jobs), BATCH):
+        batch = jobs[first : first + BATCH]
+        with ExitStack() as stack:
+            for store in {id(job.session.store): job.session.store for job in batch if job.session}.values():
+                stack.enter_context(store.index.batch())
+            for job in batch:
+                _use(found, job, take)
+
+
+def _use(found: _Sweep, job: Job, take: Callable[..., Result]) -> None:
     """The result of a point whose artifact is in a store."""
     if job.error is not None:
         return
@@ -159,8 +169,8 @@ def _close(found: _Sweep, job: Job, describe: Callable[[Result], dict[str, objec
 
 
 def _fetch(found: _Sweep) -> None:
+    _use_all(found, found.jobs, pipeline.fetch)
     for job in found.jobs:
-        _use(found, job, pipeline.fetch)
         _close(found, job, document.result)
 
 

@@ -68,7 +68,9 @@ def test_a_file_of_a_team_s_that_chooses_several_is_one_part_with_them(tmp_path:
         )
     flags = ["--config-dir", str(tmp_path)]
     found = swept(*flags, "+machine=desk,rack", "compiler.version=installed,locked", "quant=int4,int8")
-    assert [(p.config.target.name, p.config.compiler.name, p.config.compiler.version) for p in found[::2]] == [
+    assert [
+        (p.config.target.name, p.config.compiler.name, p.config.compiler.version) for p in found[::2]
+    ] == [
         ("rtx4070", "tensorrt_rtx", "installed"),
         ("rtx4070", "tensorrt_rtx", "locked"),
         ("cpu_x86_64_v3", "onnxruntime", "installed"),
@@ -78,9 +80,7 @@ def test_a_file_of_a_team_s_that_chooses_several_is_one_part_with_them(tmp_path:
 
 
 def test_what_is_interpolated_is_composed_whole() -> None:
-    found = swept(
-        "quant=int4,int8", "parallel.tp=1,2", "out='${hydra:runtime.choices.quant}-${parallel.tp}'"
-    )
+    found = swept("quant=int4,int8", "parallel.tp=1,2", "out='${hydra:runtime.choices.quant}-${parallel.tp}'")
     assert [p.config.out for p in found] == ["int4-1", "int4-2", "int8-1", "int8-2"]
 
 
