@@ -24,6 +24,7 @@ from trtbuild.report import document, explanations, plans, terminal
 from trtbuild.resolve import resolve
 from trtbuild.session import Session, Watcher
 from trtbuild.sources import Source
+from trtbuild.sweeps import allotted
 from trtstore import Store, StoreFailure
 
 HELP = """\
@@ -141,6 +142,7 @@ def _planned(verb: Callable[[_Job], None]) -> _Verb:
     def run(asked: _Asked) -> None:
         resolved = resolve(asked.config, Hasher(asked.store.index, asked.watcher))
         plan = make_plan(resolved.recipe, asked.config.until)
+        allotted.check(plan, asked.config)
         session = Session(asked.config, asked.store, lambda: resolved.source, asked.watcher)
         verb(_Job(plan, session, asked.outcome, asked.words))
 

@@ -78,7 +78,7 @@ def generate(result: Result, session: Session) -> Mapping[str, Any]:
 
 def ensure(planned: Planned, plan: Plan, session: Session) -> Record:
     """Take one step of the plan from the store, or build it and what it reads. Raises as build."""
-    store, refresh = session.store, session.config.refresh and planned.key not in session.made
+    store, refresh = session.store, session.refreshes(planned.key)
     record = None if refresh else session.use(planned.key)
     if record is not None:
         return _hit(planned, record, session)

@@ -111,6 +111,11 @@ class Session:
         memory = None if conf.memory_gb is None else int(conf.memory_gb * 1e9)
         return process.Limits(conf.timeout_minutes * 60, memory, conf.threads, self.devices)
 
+    def refreshes(self, key: str) -> bool:
+        """Whether an artifact is built even where it is there: once, and in a job of a sweep the job's own alone."""
+        only = self.config.sweep.key
+        return self.config.refresh and key not in self.made and only in (None, key)
+
     def ended(self, result: StepResult) -> None:
         self.results[result.name] = result
         self.watcher.step_ended(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from trtbuild.pipeline import Result
 from trtbuild.points import Point
 from trtbuild.report import document, explanations, sweep_view, sweeps, terminal
 from trtbuild.session import Watcher
-from trtbuild.sweeps import schedule, work
+from trtbuild.sweeps import remote, schedule, work
 from trtbuild.sweeps.forecast import Forecast, forecast, refuse_too_dear
 from trtbuild.sweeps.local import Local
 from trtbuild.sweeps.schedule import Ended, Observer, Workers
@@ -127,7 +128,23 @@ def _make(found: _Sweep) -> None:
 
 
 def _workers(found: _Sweep, view: Observer) -> Workers:
-    return Local(found.conf.jobs, view)
+    """Raises InputError where the engine of distribution is not there."""
+    if found.conf.on is schema.On.local:
+        return Local(found.conf.jobs, view)
+    name = found.conf.on.value
+    try:
+        engine = importlib.import_module(f"trtbuild.sweeps.{name}")  # heavy, and an extra
+    except ModuleNotFoundError as missing:
+        raise InputError(
+            f"{missing.name} is not installed",
+            option=f"sweep.on={name}",
+            hint=f"pip install 'trtbuild[{name}]'",
+        ) from None
+    _, session = next(job for job in found.jobs if job.error is None).planned
+    workers: Workers = getattr(engine, name.capitalize())(
+        found.conf, remote.flags(found.words), session.store.root, view
+    )
+    return workers
 
 
 def _use_all(found: _Sweep, jobs: Sequence[Job], take: Callable[..., Result] = pipeline.build) -> None:

@@ -23,7 +23,6 @@ from trtbuild.survey import differs_here, not_here
 from trtstore import Store, StoreFailure
 
 CPU = "cpu"  # the group of steps that need no GPU
-GPU_FACT = "target.gpu"
 
 
 @dataclass
@@ -163,11 +162,16 @@ def _add(planned: Planned, job: Job, place: Workplace, made: dict[str, Unit]) ->
 def _group(planned: Planned, plan: Plan, config: Config) -> str:
     """The hardware that a step needs: that of its target, unless it is built ahead of time."""
     recipe, job = plan.recipe, config.target.job
-    if GPU_FACT not in planned.step.facts:
+    if recipe.target.kind == "cpu" or not reads_hardware(planned):
         return CPU
     if COMPILERS[recipe.tools.name].ahead and job.gres is None and job.accelerator is None:
         return CPU
     return recipe.target.name
+
+
+def reads_hardware(planned: Planned) -> bool:
+    """Whether a step's key holds anything of its target."""
+    return any(name.startswith("target.") for name in planned.step.facts)
 
 
 def seconds_of(unit: Unit) -> float:

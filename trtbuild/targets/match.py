@@ -68,6 +68,11 @@ def gpu_slots(target: Target) -> tuple[str, ...]:
     return tuple(name for seen, name in slots() if target.gpu is not None and _same(seen, target.gpu))
 
 
+def gpus_here() -> str:
+    """The GPUs of this machine, for people. Raises InputError."""
+    return look().words()
+
+
 def _same(seen: Seen, gpu: Gpu) -> bool:
     """Whether it is that GPU; what NVML does not tell counts as equal."""
     asked = (gpu.name, gpu.memory_gb, gpu.compute_capability, gpu.sm_count)
