@@ -24,7 +24,7 @@ CODE = sorted([*(ROOT / "trtbuild").rglob("*.py"), *(ROOT / "store" / "trtstore"
 LAYERS = [
     {"trtbuild.errors", "trtbuild.stores", "trtbuild.unkeyed", "trtbuild.entry", "trtbuild.memory"},
     {"trtbuild.worker", "trtbuild.targets", "trtbuild.sources", "trtbuild.executors", "trtbuild.toolchains"},
-    {"trtbuild.recipe", "trtbuild.schema"},
+    {"trtbuild.recipe", "trtbuild.schema", "trtbuild.sweep_schema"},
     {"trtbuild.key"},
     {"trtbuild.networks"},
     {"trtbuild.compilers"},

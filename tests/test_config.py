@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trtbuild import compose, schema
+from trtbuild import compose, schema, sweep_schema
 from trtbuild.resolve import SCHEMES
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -25,10 +25,10 @@ DOCUMENTED = {
     "executor": ("executor/auto.yaml", schema.ExecutorConf),
     "store": ("store/default.yaml", schema.StoreConf),
     "check": ("check/smoke.yaml", schema.CheckConf),
-    "sweep": ("sweep/default.yaml", schema.SweepConf),
-    "target.job": ("target/auto.yaml", schema.JobConf),
-    "sweep.slurm": ("sweep/default.yaml", schema.SlurmConf),
-    "sweep.ray": ("sweep/default.yaml", schema.RayConf),
+    "sweep": ("sweep/default.yaml", sweep_schema.SweepConf),
+    "target.job": ("target/auto.yaml", sweep_schema.JobConf),
+    "sweep.slurm": ("sweep/default.yaml", sweep_schema.SlurmConf),
+    "sweep.ray": ("sweep/default.yaml", sweep_schema.RayConf),
 }
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support import tiny
 from tests.test_key import LOCKS, RECIPE, lock
-from trtbuild import compose, schema, unkeyed
+from trtbuild import compose, schema, sweep_schema, unkeyed
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import InputError
 from trtbuild.plan import plan
@@ -161,8 +161,8 @@ def options(compiler: str) -> Iterator[tuple[str, Any]]:
     nodes = {"parallel": schema.ParallelConf, "network": schema.NetworkConf}
     nodes |= {"key": schema.KeyConf, "generate": schema.GenerateConf}
     groups |= {name: (kind,) for name, kind in nodes.items()}
-    groups |= {"target.job": (schema.JobConf,)}
-    groups |= {"sweep.slurm": (schema.SlurmConf,), "sweep.ray": (schema.RayConf,)}
+    groups |= {"target.job": (sweep_schema.JobConf,)}
+    groups |= {"sweep.slurm": (sweep_schema.SlurmConf,), "sweep.ray": (sweep_schema.RayConf,)}
     for field in dataclasses.fields(schema.Config):
         if field.name not in groups:
             yield field.name, field

@@ -17,7 +17,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from trtbuild import points, schema
+from trtbuild import points, schema, sweep_schema
 from trtbuild.errors import InputError
 
 CONF = "pkg://trtbuild.conf"
@@ -230,7 +230,7 @@ _NESTED: dict[str, tuple[type, ...]] = {
     "key": (schema.KeyConf,),
     "generate": (schema.GenerateConf,),
     "model.wheel": (schema.WheelConf,),
-    "target.job": (schema.JobConf,),
-    "sweep.slurm": (schema.SlurmConf,),
-    "sweep.ray": (schema.RayConf,),
+    "target.job": (sweep_schema.JobConf,),
+    "sweep.slurm": (sweep_schema.SlurmConf,),
+    "sweep.ray": (sweep_schema.RayConf,),
 }

@@ -14,6 +14,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from trtbuild.sweep_schema import JobConf, SweepConf
+
 
 class Dtype(Enum):
     auto = "auto"
@@ -100,19 +102,6 @@ class DriverPolicy(Enum):
     ignore = "ignore"
 
 
-class On(Enum):
-    local = "local"
-    slurm = "slurm"
-    ray = "ray"
-
-
-class Objective(Enum):
-    bytes = "bytes"
-    seconds = "seconds"
-    tokens_per_second = "tokens_per_second"
-    load_seconds = "load_seconds"
-
-
 class Output(Enum):
     text = "text"
     json = "json"
@@ -154,15 +143,6 @@ class QuantConf:
     symmetric: bool | None = None
     embedding: bool = True
     kv_cache: KvCache = KvCache.auto
-
-
-@dataclass
-class JobConf:
-    partition: str | None = None
-    gres: str | None = None
-    constraint: str | None = None
-    container: str | None = None
-    accelerator: str | None = None
 
 
 @dataclass
@@ -270,38 +250,6 @@ class CheckConf:
     enabled: bool = True
     prompt: str = "Why is the sky blue?"
     max_tokens: int = 16
-
-
-@dataclass
-class SlurmConf:
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    cpus: int = 4
-    memory_gb: float | None = None
-    minutes: int | None = None
-    folder: str | None = None
-    setup: list[str] = field(default_factory=list)
-
-
-@dataclass
-class RayConf:
-    address: str = "auto"
-    cpus: int = 4
-    memory_gb: float | None = None
-
-
-@dataclass
-class SweepConf:
-    on: On = On.local
-    jobs: int | None = None
-    dry_run: bool = False
-    max_minutes: float | None = None
-    max_gb: float | None = None
-    objective: Objective | None = None
-    key: str | None = None
-    slurm: SlurmConf = field(default_factory=SlurmConf)
-    ray: RayConf = field(default_factory=RayConf)
 
 
 @dataclass

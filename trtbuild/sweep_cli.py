@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
-from trtbuild import pipeline, schema, stores, survey
+from trtbuild import pipeline, schema, stores, survey, sweep_schema
 from trtbuild.errors import InputError, TrtbuildError
 from trtbuild.outcome import Outcome
 from trtbuild.pipeline import Result
@@ -42,7 +42,7 @@ class _Sweep:
     told: set[int] = field(default_factory=set)  # points whose error was told
 
     @property
-    def conf(self) -> schema.SweepConf:
+    def conf(self) -> sweep_schema.SweepConf:
         return self.jobs[0].point.config.sweep
 
     def say(self, line: str) -> None:
@@ -129,7 +129,7 @@ def _make(found: _Sweep) -> None:
 
 def _workers(found: _Sweep, view: Observer) -> Workers:
     """Raises InputError where the engine of distribution is not there."""
-    if found.conf.on is schema.On.local:
+    if found.conf.on is sweep_schema.On.local:
         return Local(found.conf.jobs, view)
     name = found.conf.on.value
     try:

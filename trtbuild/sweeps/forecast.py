@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trtbuild.errors import InputError
 from trtbuild.history import Estimate
-from trtbuild.schema import SweepConf
+from trtbuild.sweep_schema import SweepConf
 from trtbuild.sweeps.work import Job, Unit, Workplace, urgency
 from trtstore.words import seconds, size
 

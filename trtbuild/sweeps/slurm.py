@@ -17,7 +17,7 @@ from typing import Any
 import submitit
 
 from trtbuild.errors import BuildError, InputError, TrtbuildError
-from trtbuild.schema import JobConf, SlurmConf, SweepConf
+from trtbuild.sweep_schema import JobConf, SlurmConf, SweepConf
 from trtbuild.sweeps import errand, remote
 from trtbuild.sweeps.schedule import Ended, Observer
 from trtbuild.sweeps.work import CPU, Unit
