@@ -38,7 +38,7 @@ LAYERS = [
     {"trtbuild.sweeps"},
     {"trtbuild.report"},
     {"trtbuild.outcome"},
-    {"trtbuild.cli", "trtbuild.sweep_cli"},
+    {"trtbuild.cli", "trtbuild.sweep_cli", "trtbuild.store_report"},
 ]
 
 

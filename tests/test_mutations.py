@@ -109,6 +109,7 @@ OTHER: Mapping[str, tuple[str, ...]] = {
     "sweep.ray.memory_gb": ("5",),
     "prompt": ("another",),
     "out": ("link",),
+    "report": ("folder",),
     "until": ("engine",),
 }
 

@@ -28,7 +28,7 @@ _TEXT = ("prompt", "check.prompt")
 _RELEASES = ("target.driver", "target.cuda", "target.compute_capability", "fleet.driver", "fleet.cuda")
 # These hold names that are the user's own: Hydra calls that adding, and wants a +.
 _MAPPINGS = re.compile(r"compiler\.(packages|locks)(\.[^=]+)?")
-_PATHS = ("out", "store.root", "model.source", "model.revision", "executor.python")
+_PATHS = ("out", "report", "store.root", "model.source", "model.revision", "executor.python")
 
 _RERUN = "--experimental-rerun"  # Hydra would unpickle the file that it names
 

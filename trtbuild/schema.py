@@ -282,6 +282,7 @@ class Config:
     prompt: str | None = None
     output: Output = Output.text
     out: str | None = None
+    report: str | None = None
     refresh: bool = False
     until: str | None = None
 

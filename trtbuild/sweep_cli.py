@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from trtbuild import pipeline, schema, stores, survey, sweep_schema
 from trtbuild.errors import InputError, TrtbuildError
 from trtbuild.outcome import Outcome
 from trtbuild.pipeline import Result
 from trtbuild.points import Point
-from trtbuild.report import document, explanations, sweep_view, sweeps, terminal
+from trtbuild.report import document, explanations, page, rows, sweep_view, sweeps, terminal
 from trtbuild.session import Watcher
 from trtbuild.sweeps import remote, schedule, work
 from trtbuild.sweeps.forecast import Forecast, forecast, refuse_too_dear
@@ -37,9 +38,10 @@ class _Sweep:
     outcome: Outcome
     words: Sequence[str]
     watcher: Watcher
-    began: float = field(default_factory=time.monotonic)
+    began: float  # seconds since the epoch
     results: dict[int, Result] = field(default_factory=dict)
     told: set[int] = field(default_factory=set)  # points whose error was told
+    ended: Mapping[str, Ended] = field(default_factory=dict)  # by key, what ran
 
     @property
     def conf(self) -> sweep_schema.SweepConf:
@@ -59,7 +61,10 @@ def sweep(verb: str, outcome: Outcome, words: Sequence[str], points: Sequence[Po
     """
     if verb not in VERBS:
         raise InputError(f"{verb} is of one artifact", option="-m", hint="leave -m away")
+    began = time.time()
     outcome.json = points[0].config.output is schema.Output.json
+    if points[0].config.report is not None:
+        page.check(points[0].config.report)
     watcher = terminal.watcher(None if outcome.json else sys.stdout)
     try:
         place = Workplace(stores.root)
@@ -70,7 +75,7 @@ def sweep(verb: str, outcome: Outcome, words: Sequence[str], points: Sequence[Po
                 job.session.watcher = aside
         work.check_together(jobs)
         units = work.units(jobs, place)
-        found = _Sweep(jobs, place, units, forecast(jobs, units, place), outcome, words, watcher)
+        found = _Sweep(jobs, place, units, forecast(jobs, units, place), outcome, words, watcher, began)
         outcome.forecast = sweeps.forecast_document(found.forecast)
         _tell_errors(found)
         VERBS["plan" if found.conf.dry_run else verb](found)
@@ -102,9 +107,26 @@ def _build(found: _Sweep) -> None:
     if not found.outcome.json:
         for line in sweeps.final_lines(found.jobs, found.results):
             found.say(line)
-    found.say(sweeps.summary(found.jobs, found.results, time.monotonic() - found.began))
+    summary = sweeps.summary(found.jobs, found.results, time.time() - found.began)
+    found.say(summary)
+    _report(found, summary)
     for job in found.jobs:
         _close(found, job, document.result)
+
+
+def _report(found: _Sweep, summary: str) -> None:
+    folder = found.jobs[0].point.config.report
+    if folder is None:
+        return
+    own = {job.point.index: sweeps.own_words(job, found.jobs) for job in found.jobs}
+    told = page.Report(
+        title="trtbuild sweep",
+        summary=summary,
+        rows=rows.of_sweep(found.jobs, found.results, own, remote.flags(found.words)),
+        bars=rows.bars(found.ended.values(), found.began),
+        forecast=found.outcome.forecast,
+    )
+    found.say(f"report: {page.write(told, Path(folder))}")
 
 
 def _make(found: _Sweep) -> None:
@@ -113,13 +135,13 @@ def _make(found: _Sweep) -> None:
     later = [job for job in found.jobs if job.error is None and job.planned[0].final.key in running]
     _use_all(found, [job for job in found.jobs if job not in later])
     view = sweep_view.view(found.units)
-    done: Mapping[str, Ended] = {}
     try:
-        done = schedule.run(found.units, _workers(found, view), view) if found.units else {}
+        if found.units:
+            found.ended = schedule.run(found.units, _workers(found, view), view)
     finally:
         view.close()
     for job in later:
-        error = done[job.planned[0].final.key].error
+        error = found.ended[job.planned[0].final.key].error
         if error is None:
             _use(found, job, pipeline.build)
         else:

@@ -32,6 +32,7 @@ OPTIONS: Mapping[str, str] = {
     "prompt": _USE,
     "output": _RESULT,
     "out": _RESULT,
+    "report": _RESULT,
     "refresh": "builds the same again, to compare",
     "until": "where to stop: each step has its own key",
 }

@@ -46,10 +46,10 @@ def test_every_job_lands_on_its_own_kind_of_gpu(project: Project, site: list[str
     done = project.trtbuild("-m", *site, *words, "output=json", env=slurm.env)
     assert done.code == 0, done.err
     groups = {group["name"]: group["steps"] for group in done.json["forecast"]["groups"]}
-    assert groups == {"cpu": 1, "our_l40s": 1, "our_rtx5090": 1}
+    assert groups == {"cpu": 1, "l40s": 1, "rtx5090": 1}
     assert [r["outcome"] for r in done.json["results"]] == ["built", "built"]
     for gpu in GPUS:
-        assert slurm.nodes_of(f"trtbuild-our_{gpu}") == {f"gpu-{gpu}"}
+        assert slurm.nodes_of(f"trtbuild-{gpu}") == {f"gpu-{gpu}"}
     assert slurm.queue() == []
     assert not list((project.store / "jobs").iterdir())  # nothing failed: no log is wanted
     again = project.trtbuild("-m", *site, *words, "output=json", env={"PATH": os.environ["PATH"]})
@@ -131,7 +131,7 @@ def test_a_node_that_goes_down_is_told(project: Project, site: list[str], slurm:
     try:
         _, err = process.communicate(timeout=120)
     finally:
-        slurm.command("scontrol", "update", "nodename=gpu-l40s", "state=resume")
+        slurm.heal("gpu-l40s")
     assert process.returncode == 1, err
     assert "Slurm says NODE_FAIL" in err
     assert err.count("not run: what it needs failed") == 2

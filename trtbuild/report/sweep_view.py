@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from trtbuild.report import terminal
-from trtbuild.session import StepResult, Watcher
+from trtbuild.session import StepResult
 from trtbuild.sweeps.schedule import Ended
 from trtbuild.sweeps.work import Unit, seconds_of
 from trtstore.words import seconds
@@ -33,7 +33,7 @@ class Plain:
     def __init__(self, stream: TextIO, units: Sequence[Unit]) -> None:
         self._stream, self._total, self._done = stream, len(units), 0
 
-    def watcher(self, unit: Unit) -> Watcher:
+    def watcher(self, unit: Unit) -> Aside:
         """Notes are told, with whose they are; the rest is not."""
         return Aside(unit, self.note)
 
@@ -80,7 +80,7 @@ class Drawn:
         if units:
             self._live.start()
 
-    def watcher(self, unit: Unit) -> Watcher:
+    def watcher(self, unit: Unit) -> Aside:
         """What the unit does is shown beside it, notes are told."""
         return Aside(unit, self.note, self._does)
 
@@ -140,8 +140,10 @@ class Aside:
 
     def __init__(self, unit: Unit | None, tell: Tell, does: Does | None = None) -> None:
         self._unit, self._tell, self._does = unit, tell, does
+        self.phases: list[tuple[str, float]] = []
 
     def step_started(self, name: str) -> None:
+        self.phases.append((name, time.time()))
         if self._does is not None and self._unit is not None:
             self._does(self._unit, terminal.DOING.get(name, name))
 

@@ -30,7 +30,9 @@ class Local:
         self._slots = jobs or len(os.sched_getaffinity(0))
         self._memory = free_memory() * SPARE
         self._observer = observer
-        self._running: dict[str, tuple[Unit, str | None]] = {}  # with the GPU that it has to itself
+        self._running: dict[
+            str, tuple[Unit, str | None, int]
+        ] = {}  # with the GPU that it has to itself, and a place
         self._ended: queue.SimpleQueue[Ended | BaseException] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
@@ -44,8 +46,9 @@ class Local:
             if free is not None and not free:
                 continue
             device = free[0] if free else None
-            name = f"{os.uname().nodename}" + (f" GPU {device}" if device else "")
-            self._running[unit.key] = (unit, device)
+            lane = min(set(range(1, self._slots + 1)) - {lane for _, _, lane in self._running.values()})
+            name = f"{os.uname().nodename} {lane}" + (f", GPU {device}" if device else "")
+            self._running[unit.key] = (unit, device, lane)
             started.append(unit)
             self._observer.started(unit, name)
             # A daemon: what cannot be interrupted (a download) does not hold up the end of this process.
@@ -64,7 +67,7 @@ class Local:
 
     def stop(self) -> None:
         """Kill the workers and wait for their threads, which clear away what was half done."""
-        for unit, _ in self._running.values():
+        for unit, _, _ in self._running.values():
             unit.job.planned[1].ending.now()
         until = time.monotonic() + PATIENCE
         for thread in self._threads:
@@ -72,7 +75,8 @@ class Local:
 
     def _work(self, unit: Unit, device: str | None, name: str) -> None:
         plan, session = unit.job.planned
-        own = replace(session, devices=device, watcher=self._observer.watcher(unit), fetching=False)
+        watcher = self._observer.watcher(unit)
+        own = replace(session, devices=device, watcher=watcher, fetching=False)
         started = time.time()
         result: StepResult | None = None
         error: TrtbuildError | None = None
@@ -86,12 +90,13 @@ class Local:
         except BaseException as fault:  # the thread that waits raises it  # noqa: BLE001
             self._ended.put(fault)
             return
-        self._ended.put(Ended(unit, result, error, started, time.time(), name))
+        phases = tuple(watcher.phases)
+        self._ended.put(Ended(unit, result, error, started, time.time(), name, started, phases))
 
     def _fits(self, unit: Unit) -> bool:
         if not self._running:
             return True
-        used = sum(memory_of(other) for other, _ in self._running.values())
+        used = sum(memory_of(other) for other, _, _ in self._running.values())
         return used + memory_of(unit) <= self._memory
 
     def _gpus(self, unit: Unit) -> list[str] | None:
@@ -102,7 +107,7 @@ class Local:
         here = gpu_slots(plan.recipe.target)
         if not here:
             return None  # it is refused as soon as it starts, with what is here
-        taken = {device for _, device in self._running.values()}
+        taken = {device for _, device, _ in self._running.values()}
         return [name for name in here if name not in taken]
 
 

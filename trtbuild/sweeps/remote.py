@@ -49,6 +49,7 @@ def words_of(unit: Unit, shared: Sequence[str]) -> list[str]:
         f"sweep.key={unit.key}",
         f"store.root={session.store.root}",
         "out=null",
+        "report=null",
         "output=json",
     ]
 
@@ -62,18 +63,17 @@ def memory_gb(units: Sequence[Unit], asked: float | None) -> float | None:
     return max(1.0, round(max(known) * ROOM / 1e9, 1))
 
 
-def ended(unit: Unit, answer: str, worker: str) -> Ended:
-    """What became of a unit, by the answer of its job, and by the store."""
+def ended(unit: Unit, answer: str, worker: str, handed: float) -> Ended:
+    """What became of a unit that was handed over then, by the answer of its job, and by the store."""
     told = json.loads(answer)
     result, error = _result(unit, told["document"], int(told["code"]))
     if error is None and (error := _not_here(unit)) is None:
         _, session = unit.job.planned
         session.results[unit.planned.name] = result
         session.made.add(unit.key)
+    started, until = float(told["started"]), float(told["ended"])
     where = f"{told['host']} {worker}"
-    return Ended(
-        unit, result if error is None else None, error, float(told["started"]), float(told["ended"]), where
-    )
+    return Ended(unit, result if error is None else None, error, started, until, where, handed)
 
 
 def _result(unit: Unit, document: Any, code: int) -> tuple[StepResult, TrtbuildError | None]:

@@ -14,7 +14,10 @@ from trtbuild.sweeps.work import Unit, urgency
 
 @dataclass(frozen=True)
 class Ended:
-    """A unit that ran, or could not. Times are seconds since the epoch; `worker` is where it ran, for people."""
+    """A unit that ran, or could not. Times are seconds since the epoch; `worker` is where it ran, for people.
+
+    `handed` is when it was handed to the workers; `phases` are what it did from when on, where that is known.
+    """
 
     unit: Unit
     result: StepResult | None
@@ -22,14 +25,23 @@ class Ended:
     started: float
     ended: float
     worker: str
+    handed: float
+    phases: tuple[tuple[str, float], ...] = ()
+
+
+class UnitWatcher(Watcher, Protocol):
+    """Is told what a unit does, by the thread that waits for it."""
+
+    @property
+    def phases(self) -> Sequence[tuple[str, float]]:
+        """What it began, and when."""
+        ...
 
 
 class Observer(Protocol):
     """Is told how a sweep goes on, by the thread that runs it."""
 
-    def watcher(self, unit: Unit) -> Watcher:
-        """What is told of the unit while it runs; by its own thread."""
-        ...
+    def watcher(self, unit: Unit) -> UnitWatcher: ...
 
     def started(self, unit: Unit, worker: str) -> None: ...
     def ended(self, ended: Ended) -> None: ...
@@ -70,7 +82,7 @@ def run(found: Sequence[Unit], workers: Workers, observer: Observer) -> Mapping[
             for unit in _spoilt(waiting, done):
                 del waiting[unit.key]
                 now = time.time()
-                note(Ended(unit, None, _cause(unit, done), now, now, ""))
+                note(Ended(unit, None, _cause(unit, done), now, now, "", now))
             ready = [unit for unit in waiting.values() if all(key in done for key in unit.needs)]
             for unit in workers.start(ready) if ready else ():
                 del waiting[unit.key]

@@ -71,7 +71,8 @@ class Slurm:
         time.sleep(LOOK)
         done = [each for each in self._running.values() if each.answer.exists()]
         found = [
-            remote.ended(each.unit, each.answer.read_text(encoding="utf-8"), _name(each)) for each in done
+            remote.ended(each.unit, each.answer.read_text(encoding="utf-8"), _name(each), each.since)
+            for each in done
         ]
         if time.monotonic() - self._asked >= ASK:
             self._asked = time.monotonic()
@@ -156,7 +157,7 @@ class Slurm:
             details=[*_tail(log), f"log:    {log}"],
             hint="the same command builds what is missing",
         )
-        return Ended(each.unit, None, error, each.since, time.time(), _name(each))
+        return Ended(each.unit, None, error, each.since, time.time(), _name(each), each.since)
 
 
 def _name(each: _Running) -> str:
