@@ -93,8 +93,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _point(verb: _Verb, config: schema.Config, outcome: Outcome, words: Sequence[str]) -> None:
-    """One config, start to end. Its own error is told here, so that the others of a sweep go on."""
+    """One config, start to end."""
     outcome.json = config.output is schema.Output.json
+    if config.report is not None:
+        raise InputError(
+            "a report is of a sweep", option="report", hint="add -m; `trtstore report` is of a whole store"
+        )
     try:
         store = Store.open(stores.root(config.store.root), durability=config.store.durability.value)
         watcher = terminal.watcher(None if outcome.json else sys.stdout)

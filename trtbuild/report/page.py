@@ -202,7 +202,8 @@ def _td(row: Row, field: str, numeric: bool) -> str:
         error = f"<small>{escape(row.error)}</small>" if row.error else ""
         return f'<td><span class="{text}">{text}</span>{error}</td>'
     if field == "command":
-        return f'<td><code>{text}</code><button class="copy" type="button" hidden>Copy</button></td>'
+        copy = '<button class="copy" type="button" hidden>Copy</button>'
+        return f"<td><details><summary>show</summary><code>{text}</code>{copy}</details></td>"
     return f"<td>{text}</td>"
 
 

@@ -52,7 +52,7 @@ def scatter(rows: Sequence[Row]) -> dict[str, Any] | None:
         points["encoding"]["tooltip"].append({"field": "quality"})
     front = {
         "transform": [{"filter": "datum.pareto"}],
-        "mark": {"type": "line", "strokeDash": [4, 3], "opacity": 0.7, "tooltip": False},
+        "mark": {"type": "line", "strokeDash": [4, 3], "opacity": 0.7, "aria": False},
         "encoding": {
             "x": x,
             "y": y,
@@ -76,7 +76,7 @@ def timeline(bars: Sequence[Bar]) -> dict[str, Any] | None:
         "tooltip": [{"field": "step"}, {"field": "phase"}, {"field": "begin"}, {"field": "end"}],
     }
     mark = {"type": "bar", "stroke": "#888888", "strokeWidth": 0.5}
-    shape = {"mark": mark, "encoding": encoding, "height": {"step": 26}}
+    shape = {"mark": mark, "encoding": encoding, "height": 26 * len({bar.worker for bar in bars})}
     return _spec([asdict(bar) for bar in bars], shape, "What each worker did, over time")
 
 

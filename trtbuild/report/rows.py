@@ -15,6 +15,7 @@ from trtbuild.sweeps.schedule import Ended
 from trtbuild.sweeps.work import Job
 from trtstore import Record
 
+_OF_SWEEPS = ("report=", "output=", "sweep.")  # a point alone needs none of them
 BUILDING, WAITING, FETCHING, CHECKING, INSTALLING = (
     "building",
     "waiting",
@@ -70,7 +71,8 @@ def of_sweep(
 
 
 def _of_job(job: Job, done: Result | None, point: str, shared: Sequence[str]) -> Row:
-    command = shlex.join(["trtbuild", *shared, *job.point.words])
+    words = [word for word in job.point.words if not word.startswith(_OF_SWEEPS)]
+    command = shlex.join(["trtbuild", *shared, *words])
     error = "" if job.error is None else job.error.message
     if job.plan is None:
         return Row(point, "", "", "", "", "", "failed", error=error, command=command)

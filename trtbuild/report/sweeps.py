@@ -13,6 +13,7 @@ from trtbuild.sweeps.work import Job, Unit, Workplace
 from trtstore.table import table
 from trtstore.words import seconds, size
 
+LONG = 32  # characters of a path
 SHOWN = 3  # names in a list of those without a basis
 
 
@@ -128,7 +129,15 @@ def plan_lines(jobs: Sequence[Job], found: Forecast, place: Workplace) -> Iterat
 def own_words(job: Job, jobs: Sequence[Job]) -> str:
     """The words of a point that not all points share."""
     shared = set(jobs[0].point.words).intersection(*(other.point.words for other in jobs))
-    return " ".join(word for word in job.point.words if word not in shared) or "(the only one)"
+    return " ".join(_short(word) for word in job.point.words if word not in shared) or "(the only one)"
+
+
+def _short(word: str) -> str:
+    """A long path by its end: `model.source=…/finetunes/a`."""
+    name, equals, value = word.partition("=")
+    if len(value) <= LONG or "/" not in value:
+        return word
+    return f"{name}{equals}…{value[-LONG:]}"
 
 
 def final_lines(jobs: Sequence[Job], results: Mapping[int, Result]) -> Iterator[str]:
