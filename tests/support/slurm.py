@@ -10,10 +10,11 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 NEEDED = ("munged", "slurmctld", "slurmd", "slurmdbd", "sacctmgr", "sbatch", "mariadbd", "mariadb-install-db")
@@ -231,6 +232,8 @@ def _end(pid_file: Path) -> None:
         os.kill(pid, signal.SIGTERM)
     except (OSError, ValueError):
         return  # it has ended
-    until = time.monotonic() + 10
-    while time.monotonic() < until and Path("/proc", str(pid)).exists():
-        time.sleep(0.05)
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        until = time.monotonic() + 10
+        while time.monotonic() < until and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.05)

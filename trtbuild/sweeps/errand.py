@@ -10,6 +10,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+# trtbuild ends with the job, however that ends, and takes its own workers along.
+_LAUNCH = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit(1)
+os.execv(sys.executable, [sys.executable, "-m", "trtbuild.cli", *sys.argv[2:]])
+"""
+
 
 def run(words: list[str], answer: str | None) -> str:
     """Run `trtbuild WORDS`; its exit code, where and when it ran, and its document, as JSON.
@@ -17,7 +27,8 @@ def run(words: list[str], answer: str | None) -> str:
     The same goes to the file `answer`, whole or not at all. What the command says to people goes to the job's log.
     """
     started = time.time()
-    done = subprocess.run([sys.executable, "-m", "trtbuild.cli", *words], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", _LAUNCH, str(os.getpid()), *words]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
     told = json.dumps(
         {
             "code": done.returncode,

@@ -72,7 +72,7 @@ def ended(unit: Unit, answer: str, worker: str, handed: float) -> Ended:
         session.results[unit.planned.name] = result
         session.made.add(unit.key)
     started, until = float(told["started"]), float(told["ended"])
-    where = f"{told['host']} {worker}"
+    where = f"{told['host']} {worker}".strip()
     return Ended(unit, result if error is None else None, error, started, until, where, handed)
 
 

@@ -23,8 +23,8 @@ from trtbuild.sweeps.schedule import Ended, Observer
 from trtbuild.sweeps.work import CPU, Unit
 
 LOOK = 0.5  # seconds between two looks for answers
-ASK = 5.0  # seconds between two questions to Slurm
-GRACE = 3  # questions in a row that a job may be missing from the queue: its answer may be on its way
+ASK = 3.0  # seconds between two questions to Slurm
+GRACE = 2  # questions in a row that a job may be missing from the queue: its answer may be on its way
 PATIENCE = 30.0  # seconds for cancelled jobs to be gone
 TAIL = 8  # lines of a job's log
 
