@@ -22,22 +22,23 @@ CODE = sorted([*(ROOT / "trtbuild").rglob("*.py"), *(ROOT / "store" / "trtstore"
 
 #: Who may import whom, from the bottom up: a module may import those of its own line and of lines above it.
 LAYERS = [
-    {"trtbuild.errors", "trtbuild.stores", "trtbuild.unkeyed", "trtbuild.entry"},
+    {"trtbuild.errors", "trtbuild.stores", "trtbuild.unkeyed", "trtbuild.entry", "trtbuild.memory"},
     {"trtbuild.worker", "trtbuild.targets", "trtbuild.sources", "trtbuild.executors", "trtbuild.toolchains"},
-    {"trtbuild.recipe", "trtbuild.schema"},
+    {"trtbuild.recipe", "trtbuild.schema", "trtbuild.sweep_schema"},
     {"trtbuild.key"},
     {"trtbuild.networks"},
     {"trtbuild.compilers"},
-    {"trtbuild.plan", "trtbuild.compose"},
+    {"trtbuild.plan", "trtbuild.compose", "trtbuild.points", "trtbuild.plugin"},
     {"trtbuild.resolve", "trtbuild.provenance"},
     {"trtbuild.history", "trtbuild.sharing", "trtbuild.lookup"},
     {"trtbuild.session"},
     {"trtbuild.survey", "trtbuild.hashing"},
     {"trtbuild.pipeline"},
     {"trtbuild.rebuild"},
+    {"trtbuild.sweeps"},
     {"trtbuild.report"},
-    {"trtbuild.store_command"},
-    {"trtbuild.cli"},
+    {"trtbuild.outcome"},
+    {"trtbuild.cli", "trtbuild.sweep_cli", "trtbuild.store_report", "trtbuild.store_command"},
 ]
 
 

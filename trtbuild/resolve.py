@@ -13,6 +13,7 @@ from trtbuild import schema, targets
 from trtbuild.compilers import registry
 from trtbuild.compilers.base import Compiler
 from trtbuild.errors import InputError
+from trtbuild.memory import Memory
 from trtbuild.networks import architectures
 from trtbuild.recipe import Model, Profile, Quant, Recipe, Tools, Value, frozen
 from trtbuild.sources import Digester, Source, WheelSpec, identity, open_source
@@ -47,16 +48,20 @@ class Resolved:
     source: Source
 
 
-def resolve(config: schema.Config, digester: Digester) -> Resolved:
-    """Raises InputError for anything in `config` that does not hold together or is not there."""
+def resolve(config: schema.Config, digester: Digester, memory: Memory | None = None) -> Resolved:
+    """Raises InputError for anything in `config` that does not hold together or is not there.
+
+    What is in `memory` is not looked up again.
+    """
+    once = (memory or Memory()).once
     _check_numbers(config)
-    tools = _tools(config)
+    tools = once("tools", (config.compiler, config.executor.python), lambda: _tools(config))
     quant = _quant(config.quant)
     profile = _profile(config.profile)
-    target = targets.resolve(_asked(config), registry.COMPILERS[tools.name].kinds)
-    source = open_model(config.model, digester)
-    described = source.config()
-    model = _model(config.model, source, described)
+    kinds = registry.COMPILERS[tools.name].kinds
+    asked = _asked(config)
+    target = once("target", (asked, sorted(kinds)), lambda: targets.resolve(asked, kinds))
+    source, described, model = once("model", config.model, lambda: _seen(config.model, digester))
     _check_length(profile, model)
     frontend = _frontend(config.network.frontend.value, model)
     if frontend == "native":
@@ -90,6 +95,12 @@ def open_model(model: schema.ModelConf, digester: Digester) -> Source:
             file_size=pins.member_size,
         )
     return open_source(model.source, revision=model.revision, digester=digester, spec=spec)
+
+
+def _seen(conf: schema.ModelConf, digester: Digester) -> tuple[Source, Described, Model]:
+    source = open_model(conf, digester)
+    described = source.config()
+    return source, described, _model(conf, source, described)
 
 
 def _model(conf: schema.ModelConf, source: Source, config: Described) -> Model:

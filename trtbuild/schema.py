@@ -14,6 +14,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from trtbuild.sweep_schema import JobConf, SweepConf
+
 
 class Dtype(Enum):
     auto = "auto"
@@ -165,6 +167,7 @@ class TargetConf:
     cuda: str | None = None
     device: int | None = None
     source: str | None = None
+    job: JobConf = field(default_factory=JobConf)
 
 
 @dataclass
@@ -286,10 +289,12 @@ class Config:
     executor: ExecutorConf = MISSING
     store: StoreConf = MISSING
     check: CheckConf = MISSING
+    sweep: SweepConf = MISSING
     generate: GenerateConf = field(default_factory=GenerateConf)
     prompt: str | None = None
     output: Output = Output.text
     out: str | None = None
+    report: str | None = None
     refresh: bool = False
     until: str | None = None
 
@@ -304,6 +309,7 @@ GROUPS: dict[str, type] = {
     "executor": ExecutorConf,
     "store": StoreConf,
     "check": CheckConf,
+    "sweep": SweepConf,
 }
 
 

@@ -17,6 +17,7 @@ from trtbuild import schema
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import InputError
 from trtbuild.executors import process
+from trtbuild.executors.ending import Ending
 from trtbuild.history import History, Place
 from trtbuild.key import TOOL
 from trtbuild.lookup import Found, Lookup
@@ -74,6 +75,13 @@ class Session:
     results: dict[str, StepResult] = field(default_factory=dict)
     fetching: bool = False
     exact: bool = False  # the steps are those of a record: no option may choose other tools
+    devices: str | None = (
+        None  # CUDA_VISIBLE_DEVICES of its workers, where others build here at the same time
+    )
+    ending: Ending = field(
+        default_factory=Ending
+    )  # of its workers, where the command line waits for others too
+    made: set[str] = field(default_factory=set)  # keys that were built for this command line: refresh is done
 
     @cached_property
     def source(self) -> Source:
@@ -88,7 +96,12 @@ class Session:
     def limits(self) -> process.Limits:
         conf = self.config.executor
         memory = None if conf.memory_gb is None else int(conf.memory_gb * 1e9)
-        return process.Limits(conf.timeout_minutes * 60, memory, conf.threads)
+        return process.Limits(conf.timeout_minutes * 60, memory, conf.threads, self.devices)
+
+    def refreshes(self, key: str) -> bool:
+        """Whether an artifact is built even where it is there: once, and in a job of a sweep the job's own alone."""
+        only = self.config.sweep.key
+        return self.config.refresh and key not in self.made and only in (None, key)
 
     def ended(self, result: StepResult) -> None:
         self.results[result.name] = result
@@ -107,6 +120,7 @@ class Session:
             self.watcher.text(event["text"])
 
     def on_wait(self, holder: Holder) -> None:
+        self.ending.check()
         self.watcher.waiting(f"waiting for {holder.who}, {time.time() - holder.started:.0f} s so far")
 
     def on_share(self, what: str, done: int, total: int) -> None:
@@ -201,9 +215,9 @@ class Session:
         out.mkdir(exist_ok=True)
         lock = planned.step.lock
         if lock is None or not self.managed(lock):
-            return process.run(task, out, home, self.python, self.limits, self.on_event)
+            return process.run(task, out, home, self.python, self.limits, self.on_event, self.ending)
         with self.kept.using(lock, self.here(lock), home) as interpreter:
-            ran = process.run(task, out, home, str(interpreter), self.limits, self.on_event)
+            ran = process.run(task, out, home, str(interpreter), self.limits, self.on_event, self.ending)
         return replace(ran, executor="managed")
 
     @property

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +23,7 @@ from platformdirs import user_state_path
 
 import trtbuild
 from trtbuild.errors import BuildError, InputError, TrtbuildError
+from trtbuild.executors.ending import Ending
 
 Event = Mapping[str, Any]
 
@@ -41,11 +43,15 @@ KEPT_FAILURES = 20
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one step; `None` is no bound. Memory counts private writable bytes (RLIMIT_DATA)."""
+    """Bounds of one step; `None` is no bound. Memory counts private writable bytes (RLIMIT_DATA).
+
+    `devices` is the worker's CUDA_VISIBLE_DEVICES; None is that of this process.
+    """
 
     timeout_seconds: float
     memory_bytes: int | None
     threads: int | None
+    devices: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,12 +98,19 @@ class Ran:
 
 
 def run(
-    task: Task, out: Path, scratch: Path, python: str, limits: Limits, on_event: Callable[[Event], None]
+    task: Task,
+    out: Path,
+    scratch: Path,
+    python: str,
+    limits: Limits,
+    on_event: Callable[[Event], None],
+    ending: Ending | None = None,
 ) -> Ran:
     """Run `task` into the empty folder `out`, with `scratch` as its home and temporary folder.
 
-    Raises InputError or BuildError as the worker says; BuildError when it died, or ran out of time.
+    Raises InputError or BuildError as the worker says; BuildError when it died, ran out of time, or `ending` came.
     """
+    ending = ending or Ending()
     log, request = scratch / "log.txt", scratch / "request.json"
     (scratch / "tmp").mkdir()
     _put_code(scratch)
@@ -105,8 +118,9 @@ def run(
     command = [python, "-m", task.worker, str(request), str(out)]
     started = time.monotonic()
     with log.open("w", encoding="utf-8") as errors:
-        ended = _supervise(command, errors, scratch, limits, on_event)
+        ended = _supervise(command, errors, scratch, limits, on_event, ending)
     seconds = time.monotonic() - started
+    ending.check()
     if isinstance(ended.answer, dict) and ended.status == 0:
         return Ran(ended.answer, seconds, ended.peak_memory_bytes, log)
     raise _failure(task, ended, log, command, limits)
@@ -121,8 +135,14 @@ class _Ended:
 
 
 def _supervise(
-    command: list[str], errors: IO[str], scratch: Path, limits: Limits, on_event: Callable[[Event], None]
+    command: list[str],
+    errors: IO[str],
+    scratch: Path,
+    limits: Limits,
+    on_event: Callable[[Event], None],
+    ending: Ending,
 ) -> _Ended:
+    ending.check()
     try:
         process = subprocess.Popen(
             command,
@@ -130,7 +150,7 @@ def _supervise(
             stdout=subprocess.PIPE,
             stderr=errors,
             cwd=scratch,
-            env=environment(scratch, limits.threads),
+            env=environment(scratch, limits.threads, limits.devices),
             start_new_session=True,  # so that a whole family of processes can be ended at once
             encoding="utf-8",
             errors="replace",
@@ -152,8 +172,9 @@ def _supervise(
     timer.start()
     assert process.stdout is not None  # noqa: S101  # it was opened as a pipe
     try:
-        answer = _listen(process.stdout, errors, on_event)
-        _, status, usage = os.wait4(process.pid, 0)
+        with ending.awaited(partial(_kill, process)):
+            answer = _listen(process.stdout, errors, on_event)
+            _, status, usage = os.wait4(process.pid, 0)
     except BaseException:
         _kill(process)
         process.wait()
@@ -187,7 +208,7 @@ def _listen(
     return answer
 
 
-def environment(home: Path, threads: int | None) -> dict[str, str]:
+def environment(home: Path, threads: int | None, devices: str | None = None) -> dict[str, str]:
     """A worker's whole environment: an allow-list, and what makes runs repeat."""
     env = {name: os.environ[name] for name in PASSED if name in os.environ}
     env |= {
@@ -200,6 +221,8 @@ def environment(home: Path, threads: int | None) -> dict[str, str]:
         "PYTHONPATH": str(home / CODE),  # our own code, and nothing else that lies where it does
         "PYTHONSAFEPATH": "1",  # nor what lies in the working directory (3.11 on; that folder is our own anyway)
     }
+    if devices is not None:
+        env["CUDA_VISIBLE_DEVICES"] = devices
     if threads is not None:
         env |= {"OMP_NUM_THREADS": str(threads), "TRTBUILD_THREADS": str(threads)}
     return env

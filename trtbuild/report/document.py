@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -169,5 +169,7 @@ def error(failure: TrtbuildError) -> dict[str, Any]:
     return {"schema": SCHEMA, "error": failure.document()}
 
 
-def sweep(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return {"schema": SCHEMA, "results": list(results)}
+def sweep(results: Sequence[dict[str, Any]], forecast: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The document of `-m`: one result a point, in their order."""
+    told = {} if forecast is None else {"forecast": dict(forecast)}
+    return {"schema": SCHEMA, **told, "results": list(results)}
