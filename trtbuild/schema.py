@@ -14,6 +14,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from trtbuild.trtllm_options import TensorRtLlmOptions
+
 
 class Dtype(Enum):
     auto = "auto"
@@ -70,6 +72,21 @@ class Executor(Enum):
     auto = "auto"
     managed = "managed"
     process = "process"
+    container = "container"
+
+
+class ContainerEngine(Enum):
+    auto = "auto"
+    docker = "docker"
+    podman = "podman"
+    nerdctl = "nerdctl"
+
+
+class Gpus(Enum):
+    auto = "auto"
+    runtime = "runtime"
+    cdi = "cdi"
+    none = "none"
 
 
 class Shapes(Enum):
@@ -226,12 +243,23 @@ class TensorRtConf(CompilerConf):
 
 
 @dataclass
+class TensorRtLlmConf(TensorRtLlmOptions, CompilerConf):
+    """A group like the others; its options are in `trtllm_options`."""
+
+
+@dataclass
 class ExecutorConf:
     name: Executor = Executor.auto
     python: str | None = None
     timeout_minutes: float = 240.0
     memory_gb: float | None = None
     threads: int | None = None
+    env: list[str] = field(default_factory=list)
+    engine: ContainerEngine = ContainerEngine.auto
+    gpus: Gpus = Gpus.auto
+    network: bool = False
+    engine_flags: list[str] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -300,6 +328,7 @@ COMPILERS: dict[str, type[CompilerConf]] = {
     "onnxruntime": OnnxRuntimeConf,
     "tensorrt_rtx": TensorRtRtxConf,
     "tensorrt": TensorRtConf,
+    "tensorrt_llm": TensorRtLlmConf,
 }
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from trtbuild import schema
+from trtbuild import folders, schema
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import InputError
 from trtbuild.executors import process
@@ -132,10 +132,19 @@ class Session:
         """Run a step's worker into the empty folder `out`. Raises InputError, BuildError."""
         facts = planned.step.facts
         options = {name: value for name, value in facts.items() if not name.startswith(TOOL)}
+        beside = folders.given(self.config.compiler, facts)
         task = process.Task(
-            planned.name, planned.key, planned.step.worker, options, self.tools(planned), model, inputs
+            planned.name,
+            planned.key,
+            planned.step.worker,
+            options,
+            self.tools(planned),
+            model,
+            {**inputs, **beside},
         )
-        return self._run(task, planned, out, home)
+        ran = self._run(task, planned, out, home)
+        folders.recheck(self.config.compiler, facts, self.store.index)
+        return ran
 
     @cached_property
     def also(self) -> tuple[ReadOnly, ...]:
@@ -197,9 +206,13 @@ class Session:
         out.mkdir(exist_ok=True)
         lock = planned.step.lock
         if lock is None or not self.managed(lock):
-            return process.run(task, out, home, self.python, self.limits, self.on_event)
+            return process.run(
+                task, out, home, self.python, self.limits, self.on_event, self.config.executor.env
+            )
         with self.kept.using(lock, self.here(lock), home) as interpreter:
-            ran = process.run(task, out, home, str(interpreter), self.limits, self.on_event)
+            ran = process.run(
+                task, out, home, str(interpreter), self.limits, self.on_event, self.config.executor.env
+            )
         return replace(ran, executor="managed")
 
     @property

@@ -43,6 +43,7 @@ FACTS: Mapping[str, str] = {
     "model.context": "is in the bytes of the identity",
     "model.files": "the identity is their digest",
     "model.pins": _SOURCE,
+    "model.config": "is in the bytes of the identity",
     "quant.scheme": "the name of a preset: what it sets is in the key",
     "target.name": OPTIONS["target.name"],
     "target.origins": "words for people",

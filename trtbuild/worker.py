@@ -130,7 +130,8 @@ def check_toolchain(pinned: Mapping[str, str]) -> None:
             )
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """For a worker, and for what it starts."""
     # PR_SET_PDEATHSIG (prctl(2)): a killed trtbuild leaves no worker behind that nobody waits for.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
@@ -164,7 +165,7 @@ def serve(target: str) -> None:
     The function takes (Request, out folder, Reporter) and returns facts for the manifest (JSON). It is
     imported only after the versions of its tools were checked, so its module may import them at its top.
     """
-    _die_with_parent()
+    die_with_parent()
     # Native libraries print to descriptor 1: keep the protocol on a private copy, send theirs to the log.
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -87,12 +87,20 @@ class Ran:
 
 
 def run(
-    task: Task, out: Path, scratch: Path, python: str, limits: Limits, on_event: Callable[[Event], None]
+    task: Task,
+    out: Path,
+    scratch: Path,
+    python: str,
+    limits: Limits,
+    on_event: Callable[[Event], None],
+    passed: Sequence[str] = (),
 ) -> Ran:
     """Run `task` into the empty folder `out`, with `scratch` as its home and temporary folder.
 
-    Raises InputError or BuildError as the worker says; BuildError when it died, or ran out of time.
+    `passed` names variables that the worker gets, too. Raises InputError or BuildError as the worker says; BuildError
+    when it died, or ran out of time.
     """
+    env = {**environment(scratch, limits.threads), **named(passed)}
     log, request = scratch / "log.txt", scratch / "request.json"
     (scratch / "tmp").mkdir()
     _put_code(scratch)
@@ -100,7 +108,7 @@ def run(
     command = [python, "-m", task.worker, str(request), str(out)]
     started = time.monotonic()
     with log.open("w", encoding="utf-8") as errors:
-        ended = _supervise(command, errors, scratch, limits, on_event)
+        ended = _supervise(command, env, errors, scratch, limits, on_event)
     seconds = time.monotonic() - started
     if isinstance(ended.answer, dict) and ended.status == 0:
         return Ran(ended.answer, seconds, ended.peak_memory_bytes, log)
@@ -116,7 +124,12 @@ class _Ended:
 
 
 def _supervise(
-    command: list[str], errors: IO[str], scratch: Path, limits: Limits, on_event: Callable[[Event], None]
+    command: list[str],
+    env: Mapping[str, str],
+    errors: IO[str],
+    scratch: Path,
+    limits: Limits,
+    on_event: Callable[[Event], None],
 ) -> _Ended:
     try:
         process = subprocess.Popen(
@@ -125,7 +138,7 @@ def _supervise(
             stdout=subprocess.PIPE,
             stderr=errors,
             cwd=scratch,
-            env=environment(scratch, limits.threads),
+            env=env,
             start_new_session=True,  # so that a whole family of processes can be ended at once
             encoding="utf-8",
             errors="replace",
@@ -198,6 +211,16 @@ def environment(home: Path, threads: int | None) -> dict[str, str]:
     if threads is not None:
         env |= {"OMP_NUM_THREADS": str(threads), "TRTBUILD_THREADS": str(threads)}
     return env
+
+
+def named(names: Sequence[str]) -> dict[str, str]:
+    """The variables that a config passes on by name (`executor.env`). Raises InputError for one that is not set."""
+    for name in names:
+        if name not in os.environ:
+            raise InputError(
+                f"{name} is not set", option="executor.env", hint=f"export {name}=…, or leave it out"
+            )
+    return {name: os.environ[name] for name in names}
 
 
 def _put_code(folder: Path) -> None:
