@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild import provenance
-from trtbuild.compilers.registry import COMPILERS
+from trtbuild.compilers.registry import COMPILERS, advice
 from trtbuild.errors import BuildError, InputError, NotInStoreError
 from trtbuild.key import Step, explain, key_of
 from trtbuild.plan import Plan, Planned
@@ -44,6 +44,9 @@ class Result:
 def build(plan: Plan, session: Session) -> Result:
     """Take the plan's last step from the store, or build it. Raises InputError, BuildError, StoreFailure."""
     _check_out(session.config.out)
+    if session.config.refresh or session.find(plan.final.key).record is None:
+        for words in advice(plan.recipe):
+            session.watcher.note(f"note: {words}")
     return _result(plan, _ensure(plan.final, plan, session), session)
 
 

@@ -25,7 +25,8 @@ from trtbuild.toolchains.kept import Kept, chosen, holds
 from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
 from trtbuild.worker import matches
-from trtstore import Holder, Record, Store
+from trtstore import Holder, Record, Store, StoreFailure
+from trtstore.hints import Hints
 from trtstore.layered import Layered
 from trtstore.protocols import Reader
 from trtstore.readonly import ReadOnly
@@ -130,20 +131,27 @@ class Session:
         self, planned: Planned, model: Mapping[str, Path], inputs: Mapping[str, Path], out: Path, home: Path
     ) -> process.Ran:
         """Run a step's worker into the empty folder `out`. Raises InputError, BuildError."""
-        facts = planned.step.facts
-        options = {name: value for name, value in facts.items() if not name.startswith(TOOL)}
-        beside = folders.given(self.config.compiler, facts)
+        step = planned.step
+        options = {name: value for name, value in step.facts.items() if not name.startswith(TOOL)}
+        given = {**inputs, **folders.given(self.config.compiler, step.facts)}
         task = process.Task(
-            planned.name,
-            planned.key,
-            planned.step.worker,
-            options,
-            self.tools(planned),
-            model,
-            {**inputs, **beside},
+            planned.name, planned.key, step.worker, options, self.tools(planned), model, given
         )
-        ran = self._run(task, planned, out, home)
-        folders.recheck(self.config.compiler, facts, self.store.index)
+        ran = self._hinted(task, planned, out, home)
+        folders.recheck(self.config.compiler, step.facts, self.store.index)
+        return ran
+
+    def _hinted(self, task: process.Task, planned: Planned, out: Path, home: Path) -> process.Ran:
+        """With what earlier builds learnt of the hardware, where the step takes it; what this one learns is kept."""
+        if planned.step.hint is None:
+            return self._run(task, planned, out, home)
+        hints, learnt = Hints(self.store.layout), home / "learnt"
+        taken = hints.take(planned.step.hint, home / "hints")
+        ran = self._run(replace(task, hints=tuple(taken), learnt=learnt), planned, out, home)
+        try:
+            hints.leave(planned.step.hint, learnt, [path.name for path in taken])
+        except StoreFailure as trouble:  # the build is done, and the next one takes longer
+            self.watcher.note(f"{planned.name}: what it learnt of the hardware is not kept: {trouble}")
         return ran
 
     @cached_property

@@ -67,6 +67,10 @@ class Layout:
         return self.base / "toolchains"
 
     @cached_property
+    def hints(self) -> Path:
+        return self.base / "hints"
+
+    @cached_property
     def locks(self) -> Path:
         return self.base / "locks"
 
@@ -121,6 +125,8 @@ class Layout:
             self.own(folder)
         for folder in (self.locks, self.tmp, self.index):
             self.own(folder)
+        for inner in entries(self.own(self.hints)):
+            self.own(inner)
         for folder in (self.records, self.blobs):
             for inner in entries(self.own(folder)):
                 if len(inner.name) == 2:

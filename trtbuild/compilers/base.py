@@ -71,7 +71,7 @@ def network(
     toolchain: str = "network",
     names: tuple[str, ...] = _NETWORK_TOOLS,
 ) -> Step:
-    """The step `network`: `operators` are "fused" or "standard", `names` what its toolchain's bytes depend on."""
+    """The step `network`: `operators` of `networks.emit.OPERATORS`, `names` what its toolchain's bytes depend on."""
     lock, versions = tools(recipe.tools, toolchain, names)
     facts: dict[str, Value] = {
         "network.frontend": recipe.frontend,

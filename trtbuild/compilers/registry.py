@@ -44,6 +44,11 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
     return compiler.steps(recipe)
 
 
+def advice(recipe: Recipe) -> tuple[str, ...]:
+    """What a user should know of a recipe that is accepted: sentences of its compiler."""
+    return tuple(COMPILERS[recipe.tools.name].advise(recipe))
+
+
 def worker(step: str, compiler: str | None) -> Worker | None:
     """What runs `step`, of `compiler` or (None) as compilers share it; None where there is no such step."""
     if compiler is None:

@@ -249,7 +249,7 @@ def test_what_only_tensorrt_has_runs_through_this_library(networks: dict[str, Pa
     for name in ("model.onnx", "model.onnx.data"):
         (tmp_path / name).symlink_to(networks["llama"] / name)
     code = f"""
-import json, tensorrt_rtx_bindings as tensorrt_rtx
+import json, pathlib, shutil, tensorrt_rtx_bindings as tensorrt_rtx
 from tests.compilers.tensorrt.support import TENSORRT_OPTIONS
 from trtbuild.compilers.tensorrt import build, shapes
 from trtbuild.networks.architectures import parse
@@ -261,7 +261,10 @@ options |= {{"tactic_sources": "edge_mask_convolutions+jit_convolutions", "weigh
 plans = shapes.engines("static", shapes.Limits(1, 16, 64))
 engines = [{{"file": p.file, "static": True, "profiles": [shapes.inputs(decoder, p.phases[0])]}} for p in plans]
 spec = {{"compiler": "tensorrt", "compute_capability": "8.9", "dtype": "float16", "options": options}}
-print(json.dumps(build.run({{**spec, "engines": engines}}, tensorrt_rtx)))
+first = build.run({{**spec, "engines": engines, "timings": 0}}, tensorrt_rtx)
+pathlib.Path("timings").rename("timings.0")
+shutil.copyfile("timings.0", "timings.1")  # two builds left theirs
+print(json.dumps([first, build.run({{**spec, "engines": engines, "timings": 2}}, tensorrt_rtx)]))
 """
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -271,7 +274,8 @@ print(json.dumps(build.run({{**spec, "engines": engines}}, tensorrt_rtx)))
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
+    told, again = json.loads(done.stdout.splitlines()[-1])
     assert [engine["file"] for engine in told["engines"]] == ["decode.engine", "prefill.engine"]
-    assert told["timing_cache_bytes"] > 0
+    assert (tmp_path / "timings").stat().st_size == again["timing_cache_bytes"]
+    assert told["timing_cache_bytes"] == again["timing_cache_bytes"] > 0  # joined, not piled up
     assert (tmp_path / "prefill.engine").stat().st_size > 0

@@ -290,8 +290,8 @@ def refit():
             say(
                 "E",
                 "IRuntime::deserializeCudaEngine: Error Code 1: Serialization (Serialization assertion "
-                f"stdVersionRead == kSERIALIZATION_VERSION failed.Version tag does not match. Note: Current Version: {here}, Serialized "
-                f"Engine Version: {there})",
+                "stdVersionRead == kSERIALIZATION_VERSION failed.Version tag does not match. Note: Current Version: "
+                f"{here}, Serialized Engine Version: {there})",
                 "TRT",
             )
             sys.exit(1)

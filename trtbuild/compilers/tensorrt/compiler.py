@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from trtbuild.compilers.base import NETWORK, Compiler, Worker, network, tools
 from trtbuild.compilers.tensorrt.options import DEFAULT_SEQUENCE
 from trtbuild.errors import InputError
-from trtbuild.key import Step
+from trtbuild.key import Step, hint_key
 from trtbuild.networks.architectures import SUPPORTED
 from trtbuild.recipe import Profile, Recipe, Value, frozen
 from trtbuild.targets import CUDA_FACTS, gpu_facts
@@ -27,9 +27,8 @@ DTYPES = {"auto": "float16", "float16": "float16", "bfloat16": "bfloat16", "floa
 #: What TensorRT for RTX 1.7 builds for (`ComputeCapability` of its Python module).
 RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 TURING = "7.5"  # has no bfloat16 and no kernels for integer weights, and is in no portable engine (its support matrix)
-_FIRST_WITH_INTEGER_WEIGHTS = (
-    10  # release of TensorRT: before, its parser knows no int4 and no float16 scales
-)
+# Releases of TensorRT. Before 10 its parser knows no int4 and no float16 scales.
+_FIRST_WITH_INTEGER_WEIGHTS, _FIRST_STRONGLY_TYPED = (10, 0), (9, 1)
 
 _ENGINE_TOOLS = {
     "tensorrt_rtx": ("numpy", "onnx", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"),
@@ -61,13 +60,16 @@ def tensorrt_steps(recipe: Recipe) -> tuple[Step, ...]:
     """`network` (standard operators) and `engine`, for one SKU and driver. Raises InputError."""
     _check_common(recipe)
     release = recipe.tools.packages["tensorrt"]
-    if recipe.quant.weights != "none" and _major(release) < _FIRST_WITH_INTEGER_WEIGHTS:
+    if recipe.quant.weights != "none" and _release(release) < _FIRST_WITH_INTEGER_WEIGHTS:
         raise InputError(
             f"TensorRT {release} has no {recipe.quant.weights} weights with {_dtype(recipe)} activations",
             option=f"quant={recipe.quant.scheme}",
             hint="it takes quant=none; TensorRT 10 and later have them",
         )
-    return network(recipe, "standard", _dtype(recipe)), _engine(
+    # Strongly typed networks came with 9.1: before, the builder chooses types, and the norm must be one layer.
+    weakly = _release(release) < _FIRST_STRONGLY_TYPED and _dtype(recipe) != "float32"
+    operators = "standard_layer_norm" if weakly else "standard"
+    return network(recipe, operators, _dtype(recipe)), _engine(
         recipe, gpu_facts(recipe.target, recipe.driver_policy)
     )
 
@@ -118,8 +120,9 @@ def _check_turing(recipe: Recipe, portable: bool) -> None:
 
 def _engine(recipe: Recipe, hardware: Mapping[str, Value]) -> Step:
     lock, versions = tools(recipe.tools, recipe.tools.name, _ENGINE_TOOLS[recipe.tools.name])
+    name = recipe.tools.name
     facts: dict[str, Value] = {
-        "compiler.name": recipe.tools.name,
+        "compiler.name": name,
         **recipe.tools.options,
         "model.dtype": _dtype(recipe),
         "quant.weights": recipe.quant.weights,
@@ -137,7 +140,16 @@ def _engine(recipe: Recipe, hardware: Mapping[str, Value]) -> Step:
             )
         facts["quant.group_size"] = group
     worker = WORKERS["engine"]
-    return Step("engine", worker.version, worker.module, frozen(facts), inputs=("network",), lock=lock)
+    tuned = {**hardware, "compiler.name": name, "compiler.version": recipe.tools.packages.get(name, "")}
+    return Step(
+        "engine",
+        worker.version,
+        worker.module,
+        frozen(facts),
+        inputs=("network",),
+        lock=lock,
+        hint=hint_key(tuned) if name == "tensorrt" else None,  # the other times no kernels
+    )
 
 
 def _limits(profile: Profile) -> dict[str, Value]:
@@ -176,9 +188,10 @@ def _capability(recipe: Recipe) -> str:
     return gpu.compute_capability
 
 
-def _major(release: str) -> int:
-    digits = release.partition(".")[0]
-    return int(digits) if digits.isdigit() else _FIRST_WITH_INTEGER_WEIGHTS
+def _release(version: str) -> tuple[int, ...]:
+    """(8, 6) of 8.6.0; one that cannot be read counts as new."""
+    parts = version.split(".")[:2]
+    return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else _FIRST_WITH_INTEGER_WEIGHTS
 
 
 _ONE_VALUE = "both compilers refuse all but one value"

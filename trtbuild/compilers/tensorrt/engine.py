@@ -52,8 +52,12 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
         stage = Path(scratch)
         network = _stage(request, folder / build.NETWORK, stage, reporter)
         reporter.progress("TensorRT", 0, 1, "build")
-        spec = _spec(options, decoder, plans)
+        for at, hint in enumerate(request.hints):
+            shutil.copyfile(hint, stage / f"{build.TIMINGS}.{at}")
+        spec = _spec(options, decoder, plans) | {"timings": len(request.hints)}
         answer = build_apart(spec, stage)
+        if request.learnt is not None and (stage / build.TIMINGS).is_file():
+            shutil.copyfile(stage / build.TIMINGS, request.learnt)
         for plan in plans:
             (stage / plan.file).replace(out / plan.file)
     made = manifest.describe(options, decoder, limits, plans, answer)
@@ -63,7 +67,8 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
         "bytes": sum((out / plan.file).stat().st_size for plan in plans),
         "network_operators": len(network.model.graph.node),
         "addresses_randomised": answer["randomised"],
-        **({"timing_cache_bytes": answer["timing_cache_bytes"]} if answer["timing_cache_bytes"] else {}),
+        **{name: answer[name] for name in ("timing_cache_bytes",) if name in answer},
+        "timing_caches_taken": len(request.hints),
         "engine": made,
         "headers": {plan.file: _header(out / plan.file) for plan in plans},
     }
@@ -115,7 +120,7 @@ def _stage(request: Request, network: Path, stage: Path, reporter: Reporter) -> 
     return quantize_network(Network.open(network), BITS[weights], group, target, done)
 
 
-def _spec(options: Mapping[str, Any], decoder: Decoder, plans: tuple[Plan, ...]) -> build.Spec:
+def _spec(options: Mapping[str, Any], decoder: Decoder, plans: tuple[Plan, ...]) -> dict[str, Any]:
     prefix = "compiler."
     return {
         "compiler": options["compiler.name"],

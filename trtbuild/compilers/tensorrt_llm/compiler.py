@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from trtbuild.compilers.base import UNPACK, Compiler, Worker, tools, unpack
 from trtbuild.compilers.tensorrt_llm import rules, sizes
@@ -10,7 +11,7 @@ from trtbuild.compilers.tensorrt_llm.algorithms import DEFAULT_GROUP, Scheme, sc
 from trtbuild.compilers.tensorrt_llm.arguments import BUILD, CALIBRATION, MAPPING, SMOOTH
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED, VERSION, contract
 from trtbuild.errors import InputError
-from trtbuild.key import TOOL, Step
+from trtbuild.key import TOOL, Step, hint_key
 from trtbuild.networks.architectures import GGUF_ARCHITECTURES
 from trtbuild.recipe import SCHEMES, Profile, Recipe, Value, frozen
 from trtbuild.targets import Gpu, gpu_facts
@@ -39,10 +40,7 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
     engine = _engine(recipe, ("checkpoint",))
     if not recipe.tools.options["compiler.strip_plan"]:
         return (*first, checkpoint, engine)
-    stripped = Step(
-        "stripped", engine.version, engine.worker, engine.facts, inputs=("checkpoint",), lock=engine.lock
-    )
-    return (*first, checkpoint, stripped, _refit(recipe))
+    return (*first, checkpoint, replace(engine, name="stripped"), _refit(recipe))
 
 
 def _check(recipe: Recipe) -> Scheme:
@@ -227,15 +225,17 @@ def _converts(found: Scheme) -> bool:
 
 def _engine(recipe: Recipe, inputs: tuple[str, ...]) -> Step:
     lock, versions = _packages(recipe, _ENGINE_TOOLS)
+    hardware = gpu_facts(recipe.target, recipe.driver_policy)
     facts: dict[str, Value] = {
         "compiler.name": recipe.tools.name,
         **{f"compiler.{name}": recipe.tools.options[f"compiler.{name}"] for name in BUILD},
         **_limits(recipe),
-        **gpu_facts(recipe.target, recipe.driver_policy),
+        **hardware,
         **versions,
     }
     worker = WORKERS["engine"]
-    return Step("engine", worker.version, worker.module, frozen(facts), inputs=inputs, lock=lock)
+    timed = hint_key({"compiler.name": recipe.tools.name, **hardware, **versions})  # a SKU, TensorRT, CUDA
+    return Step("engine", worker.version, worker.module, frozen(facts), inputs=inputs, lock=lock, hint=timed)
 
 
 def _refit(recipe: Recipe) -> Step:

@@ -17,8 +17,8 @@ VERSION = "1.2"  # the releases that the contract is of
 FILE = Path(__file__).with_name(f"contract-{VERSION}.json")
 #: Said wherever an engine of this compiler is shown.
 UNEXECUTED = (
-    "validated against the contract of TensorRT-LLM 1.2 and a stand-in of its tools; this release of trtbuild was not "
-    "executed on TensorRT-LLM itself"
+    "validated against the contract of TensorRT-LLM 1.2 and a stand-in of its tools, "
+    "and never executed on TensorRT-LLM itself"
 )
 
 

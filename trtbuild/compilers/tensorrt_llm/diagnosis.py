@@ -127,7 +127,7 @@ _ERROR = re.compile(r"\[E\]|\[ERROR\]|^\w*(?:Error|Exception)\b|error:", re.ASCI
 
 def failure(tool: str, status: int, lines: Sequence[str]) -> BuildError:
     """The error of a tool that ended with `status` (minus the signal), from the lines of its log."""
-    if status == -signal.SIGKILL or (lines and lines[-1].strip() == "Killed"):
+    if status in (-signal.SIGKILL, 128 + signal.SIGKILL) or (lines and lines[-1].strip() == "Killed"):
         return BuildError(
             f"{tool} was killed: most often the kernel's answer when the host's memory (not the GPU's) is full",
             hint="`dmesg` tells; a build needs about twice the checkpoint's size: free memory, add swap, raise "

@@ -15,9 +15,7 @@ from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED
 from trtbuild.errors import BuildError
 from trtbuild.worker import Reporter, Request, serve
 
-#: The timing cache that the build starts from, as an input, and the one that it leaves.
-TIMING = "timing"
-CACHE = "model.cache"
+CACHE = "model.cache"  # the timing cache that a build leaves, where nobody asked for it
 
 
 def run(request: Request, out: Path, _reporter: Reporter) -> dict[str, Any]:
@@ -53,13 +51,13 @@ def _places(request: Request, checkpoint: Path, out: Path, home: Path) -> Places
     lora = [
         request.inputs[name] for name in sorted(request.inputs, key=_number) if name.startswith("lora_dir.")
     ]
-    timing = request.inputs.get(TIMING)
     return Places(
         checkpoint,
         out,
-        # Given always: the default is a file of the working directory, in which builds would meet.
-        input_cache=None if timing is None else timing / CACHE,
-        output_cache=home / CACHE,
+        # trtllm-build takes one cache: that of the latest build. The one that it leaves is named always, as its default
+        # is a file of the working directory, in which builds would meet.
+        input_cache=request.hints[0] if request.hints else None,
+        output_cache=request.learnt or home / CACHE,
         lora=lora,
     )
 
