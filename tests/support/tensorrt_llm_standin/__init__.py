@@ -6,7 +6,9 @@ checks values, fails as the real ones do, and writes folders of the documented s
 
 from __future__ import annotations
 
+import argparse
 import json
+import runpy
 import shutil
 import venv
 from pathlib import Path
@@ -113,3 +115,21 @@ def install(root: Path, *, python: str | None = None) -> StandIn:
         )
         file.chmod(0o755)
     return StandIn(root)
+
+
+def parser(tool: str) -> argparse.ArgumentParser:
+    """The parser of `tool`, a program's name or a converter's path in the contract."""
+    flags = {
+        "trtllm-build": "trtllm_build_flags",
+        "trtllm-refit": "trtllm_refit_flags",
+        "quantize.py": "quantize_py_flags",
+    }
+    found = runpy.run_path(
+        str(HERE / "tool.py"), init_globals={"CONTRACT": contract.contract(), "SETTINGS": {}}
+    )
+    told = contract.contract()
+    made = found["parser_of"](
+        tool, told[flags[tool]] if tool in flags else told["convert_checkpoint_flags"][tool]
+    )
+    assert isinstance(made, argparse.ArgumentParser)
+    return made

@@ -10,9 +10,10 @@ import struct
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-CONTRACT = json.loads((HERE / "contract.json").read_text())
-SETTINGS = json.loads((HERE / "settings.json").read_text())
-SM = int(SETTINGS["capability"].replace(".", ""))
+if "CONTRACT" not in globals():  # else it is asked for its parsers alone
+    CONTRACT = json.loads((HERE / "contract.json").read_text())
+    SETTINGS = json.loads((HERE / "settings.json").read_text())
+SM = int(SETTINGS.get("capability", "0.0").replace(".", ""))
 TYPES = {"int": int, "float": float}
 
 

@@ -72,6 +72,6 @@ def schemes(presets: Mapping[tuple[str, str, str, str], str]) -> frozenset[str]:
     """Every scheme by its name: that of its preset, else its four parts with "/" between them."""
     found = set()
     for parts in NAMES:
-        for cache in KV_CACHES:
+        for cache in (*KV_CACHES, "nvfp4"):  # which the rules refuse, in their words
             found.add(presets.get((*parts, cache), "/".join((*parts, cache))))
     return frozenset(found)

@@ -113,7 +113,7 @@ def check_hardware(found: Scheme, capability: str, preset: str, target: str) -> 
     need = max(wanted[found.algorithm], wanted["FP8"] if found.kv_cache == "FP8" else "0.0", key=_number)
     if _number(capability) < _number(need):
         what = found.algorithm if need == wanted[found.algorithm] else "an FP8 KV cache"
-        if found.algorithm == "NO_QUANT" or _number(capability) < _number(wanted["NO_QUANT"]):
+        if _number(capability) < _number(wanted["NO_QUANT"]):
             raise InputError(
                 f"TensorRT-LLM 1.2 starts at compute capability {wanted['NO_QUANT']}, and target={target} has "
                 f"{capability}",
