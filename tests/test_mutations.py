@@ -169,7 +169,7 @@ WITH: Mapping[tuple[str, str], tuple[str, ...]] = {
 ELSEWHERE = ("model.source", "model.revision", "model.wheel")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Digests:
     """Remembers, so that the checkpoint is read once."""
 
@@ -194,15 +194,29 @@ def composed(*words: str) -> schema.Config:
 
 def keys(digests: Digests, *words: str, changes: Sequence[str] = ()) -> dict[str, str] | None:
     """The key of each step; None where the words are refused. `changes` are options of what the words make."""
+    if not changes:
+        return unchanged(digests, *words)
     node = OmegaConf.structured(composed(*words))
     try:
         for change in changes:
             node.merge_with_dotlist([change])
         config = OmegaConf.to_object(node)
         assert isinstance(config, schema.Config)
-        return {step.name: step.key for step in plan(resolve(config, digests).recipe).steps}
+        return planned(config, digests)
     except (InputError, OmegaConfBaseException):
         return None
+
+
+@cache
+def unchanged(digests: Digests, *words: str) -> dict[str, str] | None:
+    try:
+        return planned(composed(*words), digests)
+    except InputError:
+        return None
+
+
+def planned(config: schema.Config, digests: Digests) -> dict[str, str]:
+    return {step.name: step.key for step in plan(resolve(config, digests).recipe).steps}
 
 
 def options(compiler: str) -> Iterator[tuple[str, Any]]:

@@ -277,7 +277,7 @@ class Session:
             raise InputError(
                 f"{self.python} lacks what this build needs: {', '.join(missing)}",
                 option="executor.python",
-                hint=f"executor=auto installs what has a lock; or pip install 'trtbuild[{self._extras(missing)}]'",
+                hint=self._mend(missing),
             )
         for name, version in found.items():
             if not matches(version, wanted[name]):
@@ -287,6 +287,11 @@ class Session:
                     hint=f"pip install '{name}=={wanted[name]}'"
                     + ("" if self.exact else ", or take what is there: compiler.version=installed"),
                 )
+
+    def _mend(self, missing: list[str]) -> str:
+        if COMPILERS[self.config.compiler.name].image:
+            return "name a Python that has them, executor.python=…, or take an image that does: executor=container"
+        return f"executor=auto installs what has a lock; or pip install 'trtbuild[{self._extras(missing)}]'"
 
     def _extras(self, missing: list[str]) -> str:
         compiler = COMPILERS[self.config.compiler.name]

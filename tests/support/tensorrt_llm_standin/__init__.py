@@ -57,6 +57,11 @@ class StandIn:
     def env(self) -> dict[str, str]:
         return {"TENSORRT_LLM_EXAMPLES": str(self.examples)}
 
+    def sees(self, packages: Path) -> None:
+        """Its Python has what lies in that folder of packages, too."""
+        site = next((self.root / "lib").glob("python*")) / "site-packages"
+        (site / "more.pth").write_text(f"{packages}\n")
+
     def gpu(self, capability: str) -> None:
         """The compute capability of the GPU that it sees."""
         self._settings(capability=capability)
