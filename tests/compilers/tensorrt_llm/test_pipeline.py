@@ -18,10 +18,10 @@ def engine(folder: Path) -> dict:
     return json.loads((folder / "config.json").read_text())
 
 
-def facts(bench: Bench, step: str) -> dict:
-    """What the record of the last `step` says."""
-    store = Store.open(bench.project.store)
-    (record,) = [r for r in store.records() if r.labels["step"] == step]
+def facts(bench: Bench, key: str) -> dict:
+    """What the record of `key` says."""
+    record = Store.open(bench.project.store).lookup(key)
+    assert record is not None
     return dict(record.predicate["trtbuild_facts"])
 
 
@@ -44,7 +44,7 @@ def test_an_engine_for_two_ranks_is_built_kept_and_hit(bench: Bench) -> None:
     assert again["outcome"] == "hit-local"
     assert again["check"]["executed"] is False
     assert "never executed on TensorRT-LLM itself" in again["check"]["why"], "and in the record, of a hit too"
-    said = facts(bench, "engine")
+    said = facts(bench, again["key"])
     assert said["build_config"]["max_batch_size"] == 4
     assert said["adjusted"] == {"max_num_tokens": [8192, 1024]}, "what trtllm-build changed is kept"
 
