@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from trtbuild import folders, schema
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import InputError
-from trtbuild.executors import process
+from trtbuild.executors import container, process
 from trtbuild.history import History, Place
-from trtbuild.key import TOOL
+from trtbuild.key import IMAGE, TOOL
 from trtbuild.plan import Planned
 from trtbuild.sources import Source
 from trtbuild.toolchains import pythons
@@ -212,6 +212,9 @@ class Session:
 
     def _run(self, task: process.Task, planned: Planned, out: Path, home: Path) -> process.Ran:
         out.mkdir(exist_ok=True)
+        image = planned.step.facts.get(IMAGE)
+        if image is not None:
+            return container.run(task, out, home, self.container(str(image)), self.limits, self.on_event)
         lock = planned.step.lock
         if lock is None or not self.managed(lock):
             return process.run(
@@ -222,6 +225,26 @@ class Session:
                 task, out, home, str(interpreter), self.limits, self.on_event, self.config.executor.env
             )
         return replace(ran, executor="managed")
+
+    def container(self, digest: str) -> container.Container:
+        """What runs steps in the image with this digest. Raises InputError."""
+        image = str(getattr(self.config.compiler, "image", None))
+        if not image.endswith(digest):
+            raise InputError(
+                f"the step runs in the image {digest[:19]}…, and the config names {image}",
+                option="compiler.image",
+                hint="name that image where it is: compiler.image=NAME@sha256:…",
+            )
+        conf = self.config.executor
+        return container.Container(
+            engine=container.engine(conf.engine.value),
+            image=image,
+            gpus=conf.gpus.value,
+            network=conf.network,
+            env=tuple(conf.env),
+            engine_flags=tuple(conf.engine_flags),
+            flags=tuple(conf.flags),
+        )
 
     @property
     def kept(self) -> Kept:
@@ -235,7 +258,7 @@ class Session:
     def managed(self, lock: Lock) -> bool:
         """Whether steps of this toolchain run in an environment of their own. Raises InputError."""
         name = self.config.executor.name
-        if name is schema.Executor.auto:
+        if name in (schema.Executor.auto, schema.Executor.container):  # what has a lock runs in no container
             return not self.holds(lock)
         return name is schema.Executor.managed
 
@@ -246,6 +269,8 @@ class Session:
     def tools(self, planned: Planned) -> dict[str, str]:
         """package -> version that the step's worker insists on. Raises InputError."""
         lock = planned.step.lock
+        if IMAGE in planned.step.facts:  # its digest says all
+            return {}
         return planned.toolchain if lock is None else chosen(lock, self.here(lock))
 
     def preflight(self, planned: Planned) -> None:
@@ -256,8 +281,10 @@ class Session:
         wanted: dict[str, str] = {}
         missing = [up for up in planned.inputs if self.find(up.key).record is None]
         for step in (*missing, planned):
-            lock = step.step.lock
-            if lock is not None and self.managed(lock):
+            lock, image = step.step.lock, step.step.facts.get(IMAGE)
+            if image is not None:
+                self.container(str(image))
+            elif lock is not None and self.managed(lock):
                 self.kept.ensure(lock, self.here(lock))
             elif lock is None and self.config.executor.name is schema.Executor.managed:
                 versions = ", ".join(f"{name} {version}" for name, version in step.toolchain.items())

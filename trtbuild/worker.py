@@ -24,6 +24,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from typing import IO, Any, TypeVar
 
 from trtbuild.errors import BuildError, InputError, TrtbuildError
 
+HELD = "TRTBUILD_HELD"  # set where standard input is open for as long as trtbuild lives
 Json = Any  # a value that json.loads can return
 T = TypeVar("T")
 
@@ -145,6 +147,19 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
+def _end_with_stdin() -> None:
+    """A container outlives whoever started it: it ends when the other end of its standard input is gone."""
+
+    def watch() -> None:
+        while os.read(0, 1024):
+            pass
+        os.killpg(0, signal.SIGKILL) if os.getpid() != 1 else os._exit(
+            1
+        )  # the first process takes all others along
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _limit_memory(limit: int | None) -> None:
     # RLIMIT_DATA counts private writable memory, not the read-only mappings of the weight files.
     if limit is not None:
@@ -174,6 +189,8 @@ def serve(target: str) -> None:
     imported only after the versions of its tools were checked, so its module may import them at its top.
     """
     die_with_parent()
+    if HELD in os.environ:
+        _end_with_stdin()
     # Native libraries print to descriptor 1: keep the protocol on a private copy, send theirs to the log.
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

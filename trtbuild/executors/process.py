@@ -113,33 +113,44 @@ def run(
     command = [python, "-m", task.worker, str(request), str(out)]
     started = time.monotonic()
     with log.open("w", encoding="utf-8") as errors:
-        ended = _supervise(command, env, errors, scratch, limits, on_event)
+        ended = supervise(command, env, errors, scratch, limits, on_event)
     seconds = time.monotonic() - started
     if isinstance(ended.answer, dict) and ended.status == 0:
         return Ran(ended.answer, seconds, ended.peak_memory_bytes, log)
-    raise _failure(task, ended, log, command, limits)
+
+    def again(kept: Path) -> list[str]:
+        return ["env", f"PYTHONPATH={kept / CODE}", *command[:3], str(kept / "request.json"), "out"]
+
+    raise failure(task, ended, log, limits, again)
 
 
 @dataclass
-class _Ended:
+class Ended:
     status: int  # exit code, or minus the signal
     peak_memory_bytes: int
     timed_out: bool
     answer: dict[str, Any] | TrtbuildError | None
 
 
-def _supervise(
+def supervise(
     command: list[str],
     env: Mapping[str, str],
     errors: IO[str],
     scratch: Path,
     limits: Limits,
     on_event: Callable[[Event], None],
-) -> _Ended:
+    *,
+    stop: Callable[[], None] = lambda: None,
+    held: bool = False,
+) -> Ended:
+    """Run `command` to its end, with a time limit. `stop` ends what it started elsewhere, before it is killed itself.
+
+    With `held` its standard input stays open for as long as this process lives. Raises InputError.
+    """
     try:
         process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if held else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
             cwd=scratch,
@@ -158,6 +169,7 @@ def _supervise(
 
     def on_timeout() -> None:
         timed_out.set()
+        stop()
         _kill(process)
 
     timer = threading.Timer(limits.timeout_seconds, on_timeout)
@@ -168,14 +180,17 @@ def _supervise(
         answer = _listen(process.stdout, errors, on_event)
         _, status, usage = os.wait4(process.pid, 0)
     except BaseException:
+        stop()
         _kill(process)
         process.wait()
         raise
     finally:
         timer.cancel()
         process.stdout.close()
+        if process.stdin is not None:
+            process.stdin.close()
     process.returncode = os.waitstatus_to_exitcode(status)
-    return _Ended(process.returncode, usage.ru_maxrss * 1024, timed_out.is_set(), answer)
+    return Ended(process.returncode, usage.ru_maxrss * 1024, timed_out.is_set(), answer)
 
 
 def _listen(
@@ -242,14 +257,16 @@ def _kill(process: subprocess.Popen[str]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _failure(task: Task, ended: _Ended, log: Path, command: list[str], limits: Limits) -> TrtbuildError:
+def failure(
+    task: Task, ended: Ended, log: Path, limits: Limits, again: Callable[[Path], list[str]]
+) -> TrtbuildError:
+    """The error of a step that failed; its log and request are kept, in the folder that `again` makes a command of."""
     if isinstance(ended.answer, InputError):
         return ended.answer  # the fault is in what it was given: its log adds nothing
     kept = _keep(task, log)
     details = [*_tail(log), f"log:    {kept / 'log.txt'}"]
     if task.lasting:
-        again = ["env", f"PYTHONPATH={kept / CODE}", *command[:3], str(kept / "request.json"), "out"]
-        details.append(f"again:  {shlex.join(again)}")
+        details.append(f"again:  {shlex.join(again(kept))}")
     minutes = limits.timeout_seconds / 60
     if ended.timed_out:
         return BuildError(

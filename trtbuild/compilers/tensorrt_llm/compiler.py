@@ -11,11 +11,12 @@ from trtbuild.compilers.tensorrt_llm.algorithms import DEFAULT_GROUP, Scheme, sc
 from trtbuild.compilers.tensorrt_llm.arguments import BUILD, CALIBRATION, MAPPING, SMOOTH
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED, VERSION, contract
 from trtbuild.errors import InputError
-from trtbuild.key import TOOL, Step, hint_key
+from trtbuild.key import IMAGE, Step, hint_key
 from trtbuild.networks.architectures import GGUF_ARCHITECTURES
 from trtbuild.recipe import SCHEMES, Profile, Recipe, Value, frozen
 from trtbuild.targets import Gpu, gpu_facts
 from trtbuild.toolchains.lock import Lock
+from trtstore.words import size
 
 WORKERS = {
     "unpack": UNPACK,
@@ -23,7 +24,6 @@ WORKERS = {
     "stripped": Worker("trtbuild.compilers.tensorrt_llm.engine", 1),
     "engine": Worker("trtbuild.compilers.tensorrt_llm.engine", 1),
 }
-IMAGE = f"{TOOL}image"
 _CHECKPOINT_TOOLS = ("tensorrt_llm", "torch", "transformers")
 _ENGINE_TOOLS = ("tensorrt_llm", "tensorrt")
 _MODELOPT = "nvidia-modelopt"
@@ -272,17 +272,13 @@ def _whole(value: Value) -> int:
 
 def _too_large(recipe: Recipe, need: sizes.Need) -> InputError:
     return InputError(
-        f"the engine does not fit {recipe.target.name}: weights take {_gb(need.weights)}, activations "
-        f"{_gb(need.activations)} and CUDA about {_gb(sizes.RESERVED)}, and it has {_gpu(recipe).memory_gb} GB "
+        f"the engine does not fit {recipe.target.name}: weights take {size(need.weights)}, activations "
+        f"{size(need.activations)} and CUDA about {size(sizes.RESERVED)}, and it has {_gpu(recipe).memory_gb} GB "
         "(an estimate: docs/tensorrt-llm.md)",
         option="quant" if recipe.quant.weights == "none" else "parallel.tp",
         hint="smaller: quant=int4_awq or quant=int8; over several GPUs: parallel.tp=2; or fewer activations: "
         "profile.max_num_tokens=2048 profile.max_batch_size=32",
     )
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
 
 
 def advise(recipe: Recipe) -> Sequence[str]:
@@ -292,15 +288,15 @@ def advise(recipe: Recipe) -> Sequence[str]:
     need, sequence = _need(recipe, found), _limits(recipe)["profile.max_seq_len"]
     if need is not None and isinstance(sequence, int):
         fit = need.sequences(_gpu(recipe).memory_gb * _GIB, sequence)
-        whole = f"{_gb(need.token * sequence)} of KV cache for {sequence} tokens"
+        whole = f"{size(need.token * sequence)} of KV cache for {sequence} tokens"
         if fit < 1:
             said.append(
                 f"memory: not one sequence of profile.max_seq_len fits {recipe.target.name} ({whole} beside "
-                f"{_gb(need.weights)} of weights): shorter ones do, or lower profile.max_seq_len"
+                f"{size(need.weights)} of weights): shorter ones do, or lower profile.max_seq_len"
             )
         else:
             said.append(
-                f"memory: about {_gb(need.weights)} of weights a GPU; {fit} sequences of full length at once ({whole})"
+                f"memory: about {size(need.weights)} of weights a GPU; {fit} sequences of full length at once ({whole})"
             )
     return said
 
