@@ -23,7 +23,7 @@ from tests.support import tensorrt_llm_standin
 
 #: What podman needs inside of a container that has no user namespaces, no cgroups of its own and low limits.
 _ENGINE = ("--runtime=runc", "--cgroup-manager=cgroupfs", "--storage-driver=vfs")
-_RUN = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
+RUN = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
 _LEFT_OUT = re.compile(
     r"(^|/)(test|tests|idlelib|lib2to3|tkinter|turtledemo|ensurepip|site-packages|__pycache__)(/|$)"
 )
@@ -49,7 +49,7 @@ class Podman:
     @property
     def words(self) -> list[str]:
         """The options that choose it."""
-        listed = {"engine_flags": self.engine_flags, "flags": list(_RUN)}
+        listed = {"engine_flags": self.engine_flags, "flags": list(RUN)}
         return [
             "executor=container",
             "executor.engine=podman",
@@ -85,7 +85,7 @@ def start(root: Path) -> Podman:
     digest = podman("image", "inspect", "--format", "{{.Digest}}", "trtbuild/stand-in:test").strip()
     podman = Podman(root, f"localhost/trtbuild/stand-in@{digest}")
     try:
-        podman("run", "--rm", "--network=none", *_RUN, podman.image, "/usr/bin/python3", "-c", "import json")
+        podman("run", "--rm", "--network=none", *RUN, podman.image, "/usr/bin/python3", "-c", "import json")
     except RuntimeError as error:
         pytest.skip(f"no container can be made here: {error}")
     return podman

@@ -132,7 +132,6 @@ def failure(tool: str, status: int, lines: Sequence[str]) -> BuildError:
             f"{tool} was killed: most often the kernel's answer when the host's memory (not the GPU's) is full",
             hint="`dmesg` tells; a build needs about twice the checkpoint's size: free memory, add swap, raise "
             "executor.memory_gb where it is set, or quantize first",
-            option="executor.memory_gb",
         )
     said = [line for line in lines if not any(re.search(harmless, line) for harmless in HARMLESS)]
     for cause in CAUSES:

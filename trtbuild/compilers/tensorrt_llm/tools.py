@@ -70,7 +70,6 @@ def run(command: Sequence[str], home: Path) -> int:
             sys.stderr.flush()
             tail.append(line.rstrip("\n"))
     if process.returncode:
-        raise diagnosis.failure(
-            Path(command[-1 if len(command) == 1 else 0]).name, process.returncode, list(tail)
-        )
+        named = command[1] if command[0] == sys.executable else command[0]
+        raise diagnosis.failure(Path(named).name, process.returncode, list(tail))
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
