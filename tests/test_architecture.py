@@ -35,6 +35,7 @@ LAYERS = [
     {"trtbuild.survey", "trtbuild.hashing"},
     {"trtbuild.pipeline"},
     {"trtbuild.rebuild"},
+    {"trtbuild.doctor"},
     {"trtbuild.report"},
     {"trtbuild.cli"},
 ]

@@ -37,7 +37,7 @@ def resolve(config: schema.Config, digester: Digester) -> Resolved:
     tools = _tools(config, digester)
     quant = _quant(config.quant)
     profile = _profile(config.profile)
-    target = targets.resolve(_asked(config), registry.COMPILERS[tools.name].kinds)
+    target = targets.resolve(asked(config), registry.COMPILERS[tools.name].kinds)
     source = open_model(config.model, digester)
     described = source.config()
     model = _model(config.model, source, described)
@@ -150,7 +150,8 @@ def _unsupported(model: Model, hint: str) -> InputError:
     )
 
 
-def _asked(config: schema.Config) -> targets.Asked:
+def asked(config: schema.Config) -> targets.Asked:
+    """What the config asks of the hardware."""
     names = [f.name for f in fields(targets.Asked) if f.name != "fleet"]
     values = {name: getattr(config.target, name) for name in names}
     return targets.Asked(

@@ -127,7 +127,7 @@ def words(container: Container, task: Task, out: Path, scratch: Path, limits: Li
         run += ["--network", "none"]
     if limits.memory_bytes is not None:
         run += ["--memory", str(limits.memory_bytes)]
-    run += [*_user(container), *_gpus(container)]
+    run += [*_user(container), *gpu_flags(container)]
     for variable, value in _environment(limits).items():
         run += ["--env", f"{variable}={value}"]
     for variable in (*container.env, *(each for each in _PASSED if each in os.environ)):
@@ -184,7 +184,8 @@ def _user(container: Container) -> list[str]:
     return ["--user", f"{os.getuid()}:{os.getgid()}"]
 
 
-def _gpus(container: Container) -> tuple[str, ...]:
+def gpu_flags(container: Container) -> tuple[str, ...]:
+    """What brings the GPUs in."""
     usual = "cdi" if container.kind == "podman" else "runtime"
     return _GPU_FLAGS[usual if container.gpus == "auto" else container.gpus]
 
