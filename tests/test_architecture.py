@@ -30,7 +30,7 @@ LAYERS = [
     {"trtbuild.compilers"},
     {"trtbuild.plan", "trtbuild.compose"},
     {"trtbuild.resolve", "trtbuild.provenance"},
-    {"trtbuild.history", "trtbuild.folders"},
+    {"trtbuild.history", "trtbuild.folders", "trtbuild.serving"},
     {"trtbuild.session"},
     {"trtbuild.survey", "trtbuild.hashing"},
     {"trtbuild.pipeline"},

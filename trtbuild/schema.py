@@ -122,6 +122,12 @@ class Output(Enum):
     json = "json"
 
 
+class Serve(Enum):
+    none = "none"
+    trtllm = "trtllm"
+    triton = "triton"
+
+
 class Durability(Enum):
     full = "full"
     fast = "fast"
@@ -308,6 +314,7 @@ class Config:
     out: str | None = None
     refresh: bool = False
     until: str | None = None
+    serve: Serve = Serve.none
 
 
 #: group -> the schema that its YAML files start from (`defaults: [schema]`)

@@ -31,6 +31,7 @@ OPTIONS: Mapping[str, str] = {
     "out": _RESULT,
     "refresh": "builds the same again, to compare",
     "until": "where to stop: each step has its own key",
+    "serve": _USE,
 }
 
 #: Facts of a Recipe that come from no option, or that an option was resolved to.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from trtbuild.key import TOOL, Step
 from trtbuild.networks import NETWORK_VERSION
@@ -56,6 +57,8 @@ class Compiler:
     networks: bool = True  # its engines start from trtbuild's own graphs, or the builder's
     image: bool = False  # its steps may run in a container: then `compiler.image` is their lock
     folders: tuple[str, ...] = ()  # options that name folders which steps read: their content is in the key
+    #: what `serve` may ask for -> the files that a server needs, from an engine's folder
+    serve: Mapping[str, Callable[[Path], Mapping[str, str]]] = field(default_factory=dict)
     #: what a user should know of a recipe that is accepted: sentences, told before it is built
     advise: Callable[[Recipe], Sequence[str]] = no_advice
 

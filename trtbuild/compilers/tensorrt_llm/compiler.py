@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from trtbuild.compilers.base import UNPACK, Compiler, Worker, tools, unpack
-from trtbuild.compilers.tensorrt_llm import rules, sizes
+from trtbuild.compilers.tensorrt_llm import rules, serving, sizes
 from trtbuild.compilers.tensorrt_llm.algorithms import DEFAULT_GROUP, Scheme, schemes
 from trtbuild.compilers.tensorrt_llm.arguments import BUILD, CALIBRATION, MAPPING, SMOOTH
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED, VERSION, contract
@@ -325,5 +325,6 @@ COMPILER = Compiler(
     networks=False,
     image=True,
     folders=("compiler.calib_dataset", "compiler.lora_dir"),
+    serve={"trtllm": serving.trtllm, "triton": serving.triton},
     advise=advise,
 )
