@@ -15,29 +15,13 @@ from trtbuild.compilers.base import Compiler
 from trtbuild.errors import InputError
 from trtbuild.memory import Memory
 from trtbuild.networks import architectures
-from trtbuild.recipe import Model, Profile, Quant, Recipe, Tools, Value, frozen
+from trtbuild.recipe import SCHEMES, Model, Profile, Quant, Recipe, Tools, Value, frozen
 from trtbuild.sources import Digester, Source, WheelSpec, identity, open_source
+from trtbuild.sources.folder import content
 from trtbuild.toolchains import lock, pythons, shipped
 from trtbuild.toolchains.lock import Lock
 
 Described: TypeAlias = Mapping[str, Any] | None  # a parsed config.json; None for GGUF
-
-#: (weights, activations, method, kv_cache) -> the preset's name in conf/quant
-SCHEMES = {
-    ("none", "none", "rtn", "auto"): "none",
-    ("int8", "none", "rtn", "auto"): "int8",
-    ("int4", "none", "rtn", "auto"): "int4",
-    ("fp8", "none", "rtn", "auto"): "fp8_weights",
-    ("int4", "none", "awq", "auto"): "int4_awq",
-    ("int4", "none", "gptq", "auto"): "int4_gptq",
-    ("int8", "int8", "smoothquant", "auto"): "int8_sq",
-    ("int4", "fp8", "awq", "auto"): "w4a8_awq",
-    ("fp8", "fp8", "minmax", "auto"): "fp8",
-    ("fp8", "fp8", "minmax", "fp8"): "fp8_kv",
-    ("fp8", "fp8", "rowwise", "auto"): "fp8_rowwise",
-    ("nvfp4", "nvfp4", "minmax", "auto"): "nvfp4",
-    ("nvfp4", "nvfp4", "minmax", "fp8"): "nvfp4_kv",
-}
 
 
 @dataclass(frozen=True)
@@ -55,17 +39,25 @@ def resolve(config: schema.Config, digester: Digester, memory: Memory | None = N
     """
     once = (memory or Memory()).once
     _check_numbers(config)
-    tools = once("tools", (config.compiler, config.executor.python), lambda: _tools(config))
+    tools = once(
+        "tools",
+        (config.compiler, config.executor.python, config.executor.name),
+        lambda: _tools(config, digester),
+    )
     quant = _quant(config.quant)
     profile = _profile(config.profile)
-    kinds = registry.COMPILERS[tools.name].kinds
-    asked = _asked(config)
-    target = once("target", (asked, sorted(kinds)), lambda: targets.resolve(asked, kinds))
+    compiler = registry.COMPILERS[tools.name]
+    wanted = asked(config)
+    target = once("target", (wanted, sorted(compiler.kinds)), lambda: targets.resolve(wanted, compiler.kinds))
     source, described, model = once("model", config.model, lambda: _seen(config.model, digester))
-    _check_length(profile, model)
-    frontend = _frontend(config.network.frontend.value, model)
-    if frontend == "native":
-        _check_decoder(described)
+    frontend = "native"
+    if compiler.networks:
+        _check_length(profile, model)
+        frontend = _frontend(config.network.frontend.value, model)
+        if frontend == "native":
+            _check_decoder(described)
+    elif model.gguf and model.architecture not in (None, *architectures.GGUF_SUPPORTED):
+        raise _unsupported(model, "name the same model as safetensors")
     recipe = Recipe(
         model=model,
         quant=quant,
@@ -118,6 +110,7 @@ def _model(conf: schema.ModelConf, source: Source, config: Described) -> Model:
         context=_context(config),
         files=tuple((file.path, file.size, file.sha256) for file in files),
         pins=_pins(conf),
+        config=None if config is None else MappingProxyType(dict(config)),
     )
 
 
@@ -178,7 +171,8 @@ def _unsupported(model: Model, hint: str) -> InputError:
     )
 
 
-def _asked(config: schema.Config) -> targets.Asked:
+def asked(config: schema.Config) -> targets.Asked:
+    """What the config asks of the hardware."""
     names = [f.name for f in fields(targets.Asked) if f.name != "fleet"]
     values = {name: getattr(config.target, name) for name in names}
     return targets.Asked(
@@ -233,7 +227,7 @@ def _quant(conf: schema.QuantConf) -> Quant:
     )
 
 
-def _tools(config: schema.Config) -> Tools:
+def _tools(config: schema.Config, digester: Digester) -> Tools:
     conf = config.compiler
     compiler = registry.COMPILERS.get(conf.name)
     if compiler is None:
@@ -265,13 +259,56 @@ def _tools(config: schema.Config) -> Tools:
             if each.versions == {**each.versions, **_of(asked, each)}
         }
         packages = {**locked, **asked}
-    common = {f.name for f in fields(schema.CompilerConf)}
+    image = _image(config, compiler)
+    if image is not None:  # it holds the compiler: what is left are the steps before it
+        packages = {name: version for name, version in packages.items() if name in locked}
+    return Tools(
+        conf.name,
+        frozen(packages),
+        frozen(_options(conf, compiler, digester)),
+        MappingProxyType(dict(sorted(locks.items()))),
+        image,
+    )
+
+
+def _options(conf: schema.CompilerConf, compiler: Compiler, digester: Digester) -> dict[str, Value]:
+    """The compiler's own options by their dotted names; one that names folders has their content in place of paths."""
+    common = {f.name for f in fields(schema.CompilerConf)} | {"image"}
     options: dict[str, Value] = {}
     for item in fields(conf):
-        if item.name not in common:
-            value = getattr(conf, item.name)
-            options[f"compiler.{item.name}"] = getattr(value, "value", value)
-    return Tools(conf.name, frozen(packages), frozen(options), MappingProxyType(dict(sorted(locks.items()))))
+        if item.name in common:
+            continue
+        option, value = f"compiler.{item.name}", getattr(conf, item.name)
+        if option in compiler.folders and value:
+            paths = value if isinstance(value, list) else [value]
+            found = tuple(content(path, option, digester) for path in paths)
+            options[option] = found if isinstance(value, list) else found[0]
+        else:
+            options[option] = tuple(value) if isinstance(value, list) else getattr(value, "value", value)
+    return options
+
+
+def _image(config: schema.Config, compiler: Compiler) -> str | None:
+    """The digest of the image that the compiler's steps run in; None unless executor=container. Raises InputError."""
+    if config.executor.name is not schema.Executor.container:
+        return None
+    if not compiler.image:
+        there = ", ".join(name for name, each in registry.COMPILERS.items() if each.image)
+        raise InputError(
+            f"compiler={compiler.name} runs in no container",
+            option="executor=container",
+            hint=f"leave executor out: its toolchains are installed by themselves; {there} runs in one",
+        )
+    image = str(getattr(config.compiler, "image", None))
+    digest = re.search(r"(?:^|@)(sha256:[0-9a-f]{64})$", image)
+    if digest is None:
+        raise InputError(
+            f"{image} says no digest, and what a tag stands for can change",
+            option="compiler.image",
+            hint=f"pin it, as compiler.image={image.partition('@')[0]}@sha256:…; the digest is what "
+            f"`docker buildx imagetools inspect {image.partition('@')[0]}` shows",
+        )
+    return digest[1]
 
 
 def _of(asked: Mapping[str, str], found: Lock) -> dict[str, str]:

@@ -15,6 +15,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from trtbuild.sweep_schema import JobConf, SweepConf
+from trtbuild.trtllm_options import TensorRtLlmOptions
 
 
 class Dtype(Enum):
@@ -72,6 +73,21 @@ class Executor(Enum):
     auto = "auto"
     managed = "managed"
     process = "process"
+    container = "container"
+
+
+class ContainerEngine(Enum):
+    auto = "auto"
+    docker = "docker"
+    podman = "podman"
+    nerdctl = "nerdctl"
+
+
+class Gpus(Enum):
+    auto = "auto"
+    runtime = "runtime"
+    cdi = "cdi"
+    none = "none"
 
 
 class Shapes(Enum):
@@ -111,6 +127,12 @@ class Trust(Enum):
     require = "require"
     warn = "warn"
     off = "off"
+
+
+class Serve(Enum):
+    none = "none"
+    trtllm = "trtllm"
+    triton = "triton"
 
 
 class Durability(Enum):
@@ -235,12 +257,23 @@ class TensorRtConf(CompilerConf):
 
 
 @dataclass
+class TensorRtLlmConf(TensorRtLlmOptions, CompilerConf):
+    """A group like the others; its options are in `trtllm_options`."""
+
+
+@dataclass
 class ExecutorConf:
     name: Executor = Executor.auto
     python: str | None = None
     timeout_minutes: float = 240.0
     memory_gb: float | None = None
     threads: int | None = None
+    env: list[str] = field(default_factory=list)
+    engine: ContainerEngine = ContainerEngine.auto
+    gpus: Gpus = Gpus.auto
+    network: bool = False
+    engine_flags: list[str] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -297,6 +330,7 @@ class Config:
     report: str | None = None
     refresh: bool = False
     until: str | None = None
+    serve: Serve = Serve.none
 
 
 #: group -> the schema that its YAML files start from (`defaults: [schema]`)
@@ -318,6 +352,7 @@ COMPILERS: dict[str, type[CompilerConf]] = {
     "onnxruntime": OnnxRuntimeConf,
     "tensorrt_rtx": TensorRtRtxConf,
     "tensorrt": TensorRtConf,
+    "tensorrt_llm": TensorRtLlmConf,
 }
 
 
