@@ -23,6 +23,7 @@ CODE = sorted([*(ROOT / "trtbuild").rglob("*.py"), *(ROOT / "store" / "trtstore"
 #: Who may import whom, from the bottom up: a module may import those of its own line and of lines above it.
 LAYERS = [
     {
+        "trtbuild.choices",
         "trtbuild.errors",
         "trtbuild.stores",
         "trtbuild.unkeyed",
@@ -36,6 +37,7 @@ LAYERS = [
     {"trtbuild.networks"},
     {"trtbuild.compilers"},
     {"trtbuild.plan", "trtbuild.compose", "trtbuild.points", "trtbuild.plugin"},
+    {"trtbuild.checkpoint"},
     {"trtbuild.resolve", "trtbuild.provenance"},
     {
         "trtbuild.history",

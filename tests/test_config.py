@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from trtbuild import compose, schema, sweep_schema
-from trtbuild.resolve import SCHEMES
+from trtbuild.recipe import SCHEMES
 
 CONF = Path(__file__).parents[1] / "conf"
 DOCUMENTED = {

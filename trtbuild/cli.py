@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 import trtbuild
-from trtbuild import compose, pipeline, rebuild, schema, stores, survey, sweep_cli
+from trtbuild import choices, compose, pipeline, rebuild, schema, stores, survey, sweep_cli
 from trtbuild.doctor.examine import examine
 from trtbuild.doctor.world import World
 from trtbuild.errors import BuildError, InputError, StoreError, TrtbuildError
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _point(verb: _Verb, config: schema.Config, outcome: Outcome, words: Sequence[str]) -> None:
     """One config, start to end."""
-    outcome.json = config.output is schema.Output.json
+    outcome.json = config.output is choices.Output.json
     if config.report is not None:
         raise InputError(
             "a report is of a sweep", option="report", hint="add -m; `trtstore report` is of a whole store"
@@ -257,7 +257,7 @@ def _verb(args: list[str]) -> tuple[_Verb, list[str]]:
 
 
 def _doctor(config: schema.Config, outcome: Outcome) -> None:
-    outcome.json = config.output is schema.Output.json
+    outcome.json = config.output is choices.Output.json
     try:
         checks = examine(config, World())
     except TrtbuildError as error:

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from trtbuild import folders, schema
+from trtbuild import choices, folders, schema
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import InputError
 from trtbuild.executors import container, process
@@ -272,9 +272,12 @@ class Session:
     def managed(self, lock: Lock) -> bool:
         """Whether steps of this toolchain run in an environment of their own. Raises InputError."""
         name = self.config.executor.name
-        if name in (schema.Executor.auto, schema.Executor.container):  # what has a lock runs in no container
+        if name in (
+            choices.Executor.auto,
+            choices.Executor.container,
+        ):  # what has a lock runs in no container
             return not self.holds(lock)
-        return name is schema.Executor.managed
+        return name is choices.Executor.managed
 
     def holds(self, lock: Lock) -> bool:
         """Whether the Python at hand has just the locked versions of all that bytes depend on. Raises InputError."""
@@ -301,7 +304,7 @@ class Session:
                 self.container(str(image))
             elif lock is not None and self.managed(lock):
                 self.kept.ensure(lock, self.here(lock))
-            elif lock is None and self.config.executor.name is schema.Executor.managed:
+            elif lock is None and self.config.executor.name is choices.Executor.managed:
                 versions = ", ".join(f"{name} {version}" for name, version in step.toolchain.items())
                 raise InputError(
                     f"no lock has {versions} together",
