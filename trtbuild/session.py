@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,11 +26,12 @@ from trtbuild.toolchains.kept import Kept
 from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
 from trtbuild.workbench import Workbench
-from trtstore import Holder, Record, Store, StoreFailure
+from trtstore import Holder, Record, Store, StoreFailure, teamwork
 from trtstore.hints import Hints
 from trtstore.leases import Outcome
 from trtstore.upkeep import Upkeep
 
+FROM_TEAM = 24  # records of the team's store that are read to find the nearest: each comes across a network
 MANY = 2000  # records: reading more takes a second
 
 
@@ -111,6 +112,7 @@ class Session:
     def on_event(self, event: process.Event) -> None:
         if event["event"] == "progress":
             self.watcher.progress(event["what"], event["done"], event["total"], event["unit"])
+            self.sharing.tell(event["what"], event["done"], event["total"])
         elif event["event"] == "text":
             self.watcher.text(event["text"])
 
@@ -121,28 +123,23 @@ class Session:
     def on_share(self, what: str, done: int, total: int) -> None:
         self.watcher.progress(what, done, total, "B")
 
-    @contextmanager
     def alone(
         self, planned: Planned, labels: Mapping[str, str], model_bytes: int
-    ) -> Iterator[Outcome[Record]]:
-        """Be the only machine of the team that builds this step, or have what another one built meanwhile.
-
-        With refresh=true nobody is waited for: it builds again what is there.
-        """
-        if self.config.refresh:
-            yield Outcome(None, None)
-            return
+    ) -> AbstractContextManager[Outcome[Record]]:
+        """Be the only machine of the team that builds this step, or have what another one built meanwhile."""
 
         def expected() -> float | None:
             estimate = self.history.estimate(planned, labels, model_bytes)
             return None if estimate is None else estimate.seconds
 
+        def look() -> Record | None:
+            return self.use(planned.key)
+
         def waiting(words: str) -> None:
             self.ending.check()
             self.watcher.waiting(words)
 
-        with self.sharing.alone(planned.key, expected, lambda: self.use(planned.key), waiting) as outcome:
-            yield outcome
+        return self.sharing.alone(planned.key, expected, look, waiting, self.config.refresh)
 
     def who(self, planned: Planned) -> str:
         """For those who wait for this build."""
@@ -202,6 +199,9 @@ class Session:
         index = self.store.index
         places = [Place(self.store, True, Upkeep(self.store).catalog.summaries)]
         places += [Place(other, False, other.catalog(index).summaries) for other in self.stores.also]
+        team = self.sharing.team
+        if team is not None:
+            places.append(Place(team, False, partial(teamwork.summaries, team, index), FROM_TEAM))
         return History(places, self.watcher.note, self._parsed)
 
     def _parsed(self, count: int) -> None:
