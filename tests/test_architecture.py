@@ -30,7 +30,7 @@ LAYERS = [
     {"trtbuild.compilers"},
     {"trtbuild.plan", "trtbuild.compose", "trtbuild.points", "trtbuild.plugin"},
     {"trtbuild.resolve", "trtbuild.provenance"},
-    {"trtbuild.history"},
+    {"trtbuild.history", "trtbuild.sharing", "trtbuild.lookup"},
     {"trtbuild.session"},
     {"trtbuild.survey", "trtbuild.hashing"},
     {"trtbuild.pipeline"},
@@ -38,7 +38,7 @@ LAYERS = [
     {"trtbuild.sweeps"},
     {"trtbuild.report"},
     {"trtbuild.outcome"},
-    {"trtbuild.cli", "trtbuild.sweep_cli", "trtbuild.store_report"},
+    {"trtbuild.cli", "trtbuild.sweep_cli", "trtbuild.store_report", "trtbuild.store_command"},
 ]
 
 
@@ -120,6 +120,9 @@ def test_nothing_heavy_at_start_up() -> None:
         "huggingface_hub",
         "transformers",
         "pynvml",
+        "obstore",
+        "securesystemslib",
+        "cryptography",
     ]
     code = f"import sys, json, trtbuild.cli; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -127,7 +130,8 @@ def test_nothing_heavy_at_start_up() -> None:
 
 
 def test_the_store_starts_without_hydra() -> None:
-    code = "import sys, trtstore; print([m for m in ('hydra', 'omegaconf', 'trtbuild') if m in sys.modules])"
+    others = ("hydra", "omegaconf", "trtbuild", "obstore", "securesystemslib", "cryptography")
+    code = f"import sys, trtstore.cli; print([m for m in {others} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

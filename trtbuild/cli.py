@@ -20,7 +20,7 @@ from trtbuild.hashing import Hasher
 from trtbuild.outcome import Outcome
 from trtbuild.plan import Plan
 from trtbuild.plan import plan as make_plan
-from trtbuild.report import document, explanations, plans, terminal
+from trtbuild.report import document, explanations, plans, records, terminal
 from trtbuild.resolve import resolve
 from trtbuild.session import Session, Watcher
 from trtbuild.sources import Source
@@ -194,12 +194,13 @@ def _run(job: _Job) -> None:
         raise InputError("run needs a prompt", option="prompt", hint='prompt="Why is the sky blue?"')
     if job.plan.final.name != "engine":
         raise InputError("run needs the engine", option="until", hint="leave until away")
+    survey.refuse_to_load(job.plan)
     result = pipeline.build(job.plan, job.session)
     answer = pipeline.generate(result, job.session)
     job.done(result, run=dict(answer))
     if not job.outcome.json:
         print(flush=True)
-        job.session.watcher.note(f"{terminal.speed(answer)}; {result.path}")
+        job.session.watcher.note(f"{records.speed(answer)}; {result.path}")
 
 
 def _rebuild(key: str, asked: _Asked) -> None:

@@ -40,6 +40,7 @@ class Step:
     reads_model: bool = False
     inputs: tuple[str, ...] = ()  # names of upstream steps
     lock: Lock | None = None  # of the toolchain that it runs in; its digest is in the key
+    hint: str | None = None  # the store's hints that its worker may take: they change how long it takes
 
 
 class Visitor(Protocol):
@@ -94,6 +95,12 @@ def key_of(step: Step, identity: str, upstream: Mapping[str, str]) -> str:
     digest = Digest()
     walk(step, identity, upstream, digest)
     return digest.hexdigest()
+
+
+def hint_key(facts: Mapping[str, Value]) -> str:
+    """Which hints of the store may serve a step: 64 hex digits of `facts`, such as a GPU and a release."""
+    tagged: Any = {"hint": 1, **facts}
+    return hashlib.sha256(rfc8785.dumps(tagged)).hexdigest()
 
 
 def explain(step: Step, identity: str, upstream: Mapping[str, str]) -> dict[str, Value]:

@@ -1,6 +1,6 @@
-"""The way of a build, in one place: look up, lock, run the step, check, publish, materialise.
+"""The way of a build, in one place: look up, lock, run the step, check, publish, share, materialise.
 
-`build` asks for the last step of a plan. `ensure` answers from the store, or takes the key's lock, looks
+`build` asks for the last step of a plan. `ensure` answers from the stores, or takes the key's lease and lock, looks
 again (somebody else may have built it meanwhile), makes the steps that it reads, runs the worker apart,
 checks what came out and publishes it. A hit anywhere ends the way down: what is upstream of it is not
 needed. Nothing is published before it was checked, and a failure leaves nothing behind.
@@ -52,8 +52,10 @@ def fetch(plan: Plan, session: Session) -> Result:
     _check_out(session.config.out)
     record = session.use(plan.final.key)
     if record is None:
+        session.sharing.refuse_doubt(plan.final.key)
+        others = "".join(f", nor in {other}" for other in session.stores.others)
         raise NotInStoreError(
-            f"{plan.final.name} {plan.final.key[:12]} is not in the store {session.store.root}",
+            f"{plan.final.name} {plan.final.key[:12]} is not in the store {session.store.root}{others}",
             hint="`trtbuild build` with the same options makes it; `trtbuild plan` shows what would run",
         )
     return _result(plan, _hit(plan.final, record, session), session)
@@ -84,13 +86,18 @@ def ensure(planned: Planned, plan: Plan, session: Session) -> Record:
         return _hit(planned, record, session)
     refuse_elsewhere(planned, plan, session)
     session.preflight(planned)
-    with store.building(planned.key, who=session.who(planned), on_wait=session.on_wait):
-        first = store.lookup(planned.key) if refresh else session.use(planned.key)
-        if first is not None and not refresh:
-            return _hit(planned, first, session)
-        inputs = {up.name: store.materialise(ensure(up, plan, session)).path for up in planned.inputs}
-        model = model_files(planned, session) if planned.step.reads_model else {}
-        return _run(planned, plan, model, inputs, session, first)
+    with session.alone(planned, provenance.labels(planned, plan), plan.recipe.model.bytes) as lease:
+        if lease.found is not None:
+            return _hit(planned, lease.found, session)
+        with store.building(planned.key, who=session.who(planned), on_wait=session.on_wait):
+            first = store.lookup(planned.key) if refresh else session.use(planned.key)
+            if first is not None and not refresh:
+                return _hit(planned, first, session)
+            inputs = {up.name: store.materialise(ensure(up, plan, session)).path for up in planned.inputs}
+            model = model_files(planned, session) if planned.step.reads_model else {}
+            record = _run(planned, plan, model, inputs, session, first)
+        session.sharing.share(record, lease.held, session.on_share)
+        return record
 
 
 def _run(
@@ -193,7 +200,8 @@ def _hit(planned: Planned, record: Record, session: Session) -> Record:
         return record  # this command line built it, or has met it before
     took = provenance.stats(record)
     seconds, peak = took.get("seconds"), took.get("peak_memory_bytes")
-    session.ended(StepResult(planned.name, planned.key, "hit-local", seconds, record.bytes, peak))
+    outcome = "hit-team" if planned.key in session.stores.from_team else "hit-local"
+    session.ended(StepResult(planned.name, planned.key, outcome, seconds, record.bytes, peak))
     return record
 
 

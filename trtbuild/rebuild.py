@@ -186,7 +186,7 @@ def _lock(store: Store, record: Record, step: str, digest: str) -> Lock:
     attached = record.attachments.get(provenance.LOCK + step)
     if attached is not None:
         with store.open_blob(attached.digest, attached.size) as file:
-            text = file.read(attached.size).decode("utf-8", errors="replace")
+            text = bytes(file.read(attached.size)).decode("utf-8", errors="replace")
         found = lock.parse(text, "rebuild", step, f"the lock of {step} in the record of {record.key[:12]}")
         if found.digest == digest:
             return found

@@ -27,6 +27,7 @@ SCHEMES = {
     ("none", "none", "rtn", "auto"): "none",
     ("int8", "none", "rtn", "auto"): "int8",
     ("int4", "none", "rtn", "auto"): "int4",
+    ("fp8", "none", "rtn", "auto"): "fp8_weights",
     ("int4", "none", "awq", "auto"): "int4_awq",
     ("int4", "none", "gptq", "auto"): "int4_gptq",
     ("int8", "int8", "smoothquant", "auto"): "int8_sq",
@@ -144,6 +145,12 @@ def _frontend(asked: str, model: Model) -> str:
     if model.gguf:
         raise _unsupported(
             model, "onnxruntime-genai's builder does not read GGUF: take a safetensors checkpoint"
+        )
+    if asked == "auto" and model.architecture not in architectures.GENAI_SUPPORTED:
+        raise _unsupported(
+            model,
+            "onnxruntime-genai 0.18's builder lacks it, too; network.frontend=genai asks it all the same, for which "
+            "torch and more, gigabytes, may have to be installed",
         )
     return "genai"
 
@@ -320,6 +327,7 @@ def _check_numbers(config: schema.Config) -> None:
         "executor.threads": config.executor.threads,
         "generate.max_tokens": config.generate.max_tokens,
         "check.max_tokens": config.check.max_tokens,
+        "store.heartbeat": config.store.heartbeat,
     }
     for option, value in positive.items():
         if value is not None and value <= 0:

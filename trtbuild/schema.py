@@ -107,6 +107,12 @@ class Output(Enum):
     json = "json"
 
 
+class Trust(Enum):
+    require = "require"
+    warn = "warn"
+    off = "off"
+
+
 class Durability(Enum):
     full = "full"
     fast = "fast"
@@ -243,6 +249,12 @@ class StoreConf:
     durability: Durability = Durability.full
     verify: Verify = Verify.never
     also: list[str] = field(default_factory=list)
+    team: str | None = None
+    write: bool = False
+    trust: Trust = Trust.require
+    trusted: list[str] = field(default_factory=list)
+    key: str | None = None
+    heartbeat: float = 15.0
 
 
 @dataclass

@@ -6,7 +6,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,20 +20,20 @@ from trtbuild.executors import process
 from trtbuild.executors.ending import Ending
 from trtbuild.history import History, Place
 from trtbuild.key import TOOL
+from trtbuild.lookup import Found, Lookup
 from trtbuild.plan import Planned
+from trtbuild.sharing import Sharing
 from trtbuild.sources import Source
 from trtbuild.toolchains import pythons
+from trtbuild.toolchains import shared as wheels
 from trtbuild.toolchains.kept import Kept, chosen, holds
 from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
 from trtbuild.worker import matches
-from trtstore import Holder, Record, Store
-from trtstore.layered import Layered
-from trtstore.protocols import Reader
-from trtstore.readonly import ReadOnly
-from trtstore.store import Verify
+from trtstore import Holder, Record, Store, StoreFailure
+from trtstore.hints import Hints
+from trtstore.leases import Outcome
 from trtstore.upkeep import Upkeep
-from trtstore.words import size
 
 MANY = 2000  # records: reading more takes a second
 
@@ -43,24 +44,10 @@ class StepResult:
 
     name: str
     key: str
-    outcome: str  # hit-local, built, unneeded
+    outcome: str  # hit-local, hit-team, built, unneeded
     seconds: float | None = None
     bytes: int | None = None
     peak_memory_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class Found:
-    """An artifact in the stores: its record, whether our own store has it, and which other one where not."""
-
-    record: Record | None
-    here: bool
-    store: str = ""  # that has it
-
-    @property
-    def also(self) -> str | None:
-        """The store that has it where ours does not."""
-        return None if self.here or self.record is None else self.store
 
 
 class Watcher(Protocol):
@@ -136,6 +123,30 @@ class Session:
         self.ending.check()
         self.watcher.waiting(f"waiting for {holder.who}, {time.time() - holder.started:.0f} s so far")
 
+    def on_share(self, what: str, done: int, total: int) -> None:
+        self.watcher.progress(what, done, total, "B")
+
+    @contextmanager
+    def alone(
+        self, planned: Planned, labels: Mapping[str, str], model_bytes: int
+    ) -> Iterator[Outcome[Record]]:
+        """Be the only machine of the team that builds this step, or have what another one built meanwhile.
+
+        With refresh=true nobody is waited for: it builds again what is there.
+        """
+        if self.config.refresh:
+            yield Outcome(None, None)
+            return
+
+        def expected() -> float | None:
+            estimate = self.history.estimate(planned, labels, model_bytes)
+            return None if estimate is None else estimate.seconds
+
+        with self.sharing.alone(
+            planned.key, expected, lambda: self.use(planned.key), self.watcher.waiting
+        ) as outcome:
+            yield outcome
+
     def who(self, planned: Planned) -> str:
         """For those who wait for this build."""
         return f"{planned.name} on {socket.gethostname()}, process {os.getpid()}"
@@ -144,58 +155,51 @@ class Session:
         self, planned: Planned, model: Mapping[str, Path], inputs: Mapping[str, Path], out: Path, home: Path
     ) -> process.Ran:
         """Run a step's worker into the empty folder `out`. Raises InputError, BuildError."""
-        facts = planned.step.facts
-        options = {name: value for name, value in facts.items() if not name.startswith(TOOL)}
+        step = planned.step
+        options = {name: value for name, value in step.facts.items() if not name.startswith(TOOL)}
         task = process.Task(
-            planned.name, planned.key, planned.step.worker, options, self.tools(planned), model, inputs
+            planned.name, planned.key, step.worker, options, self.tools(planned), model, inputs
         )
-        return self._run(task, planned, out, home)
+        if step.hint is None:
+            return self._run(task, planned, out, home)
+        hints, learnt = Hints(self.store.layout), home / "learnt"
+        taken = hints.take(step.hint, home / "hints")
+        ran = self._run(replace(task, hints=tuple(taken), learnt=learnt), planned, out, home)
+        try:
+            hints.leave(step.hint, learnt, [path.name for path in taken])
+        except StoreFailure as trouble:  # the build is done, and the next one takes longer
+            self.watcher.note(f"{planned.name}: what it learnt of the hardware is not kept: {trouble}")
+        return ran
 
     @cached_property
-    def also(self) -> tuple[ReadOnly, ...]:
-        """The other stores on this machine that may be read."""
-        return tuple(ReadOnly.open(Path(root).expanduser()) for root in self.config.store.also)
+    def sharing(self) -> Sharing:
+        """The team's store, as far as the config says."""
+        return Sharing(self.config.store, self.store, self.watcher.note)
+
+    @cached_property
+    def stores(self) -> Lookup:
+        """All stores of this run."""
+        return Lookup(self.config.store, self.store, self.sharing, self.watcher)
 
     def find(self, key: str) -> Found:
-        """Where the artifact of `key` is; nothing is copied, and it does not count as a use."""
-        record = self.store.lookup(key, on_problem=self.watcher.note)
-        if record is not None:
-            return Found(record, here=True, store=str(self.store))
-        for other in self.also:
-            record = other.lookup(key, on_problem=self.watcher.note)
-            if record is not None:
-                return Found(record, here=False, store=str(other))
-        return Found(None, here=False)
+        """As `Lookup.find`."""
+        return self.stores.find(key)
+
+    def use(self, key: str) -> Record | None:
+        """As `Lookup.use`."""
+        return self.stores.use(key)
 
     @cached_property
     def history(self) -> History:
         """Earlier builds in all these stores."""
         index = self.store.index
         places = [Place(self.store, True, Upkeep(self.store).catalog.summaries)]
-        places += [Place(other, False, other.catalog(index).summaries) for other in self.also]
+        places += [Place(other, False, other.catalog(index).summaries) for other in self.stores.also]
         return History(places, self.watcher.note, self._parsed)
 
     def _parsed(self, count: int) -> None:
         if count >= MANY:  # once: the index remembers them
             self.watcher.waiting(f"reading the store's records for the first time, {count} so far")
-
-    def use(self, key: str) -> Record | None:
-        """The record of `key`, which counts as used; None, and a word why, where what is there is damaged.
-
-        What only another store has is copied to ours, every byte verified.
-        """
-        verify: Verify = self.config.store.verify.value
-        record = self.store.use(key, verify=verify, on_problem=self.watcher.note)
-        if record is not None or not self.also:
-            return record
-        layers = Layered(self.store, self.also, on_fetched=self._fetched)
-        if layers.lookup(key, on_problem=self.watcher.note) is None:
-            return None
-        return self.store.use(key, on_problem=self.watcher.note)
-
-    def _fetched(self, record: Record, other: Reader) -> None:
-        step = record.labels.get("step", record.key[:12])
-        self.watcher.note(f"{step:<8} copied    {size(record.bytes)} from {other}, every byte verified")
 
     def load(
         self, name: str, worker: str, options: Mapping[str, Any], planned: Planned, engine: Path, home: Path
@@ -219,7 +223,12 @@ class Session:
     @property
     def kept(self) -> Kept:
         """The toolchains' environments in our store."""
-        return Kept(self.store, self.watcher)
+        return Kept(self.store, self.watcher, self._wheels)
+
+    def _wheels(self, lock: Lock, python: Python) -> Path | None:
+        """The wheels of a toolchain in the team's store, as a folder; None where there is none, or not these."""
+        record = None if self.sharing.team is None else self.use(wheels.key_of(lock, python))
+        return None if record is None else self.store.materialise(record).path
 
     def here(self, lock: Lock) -> Python:
         """The Python at hand, or `executor.python`, and what it holds of the toolchain. Raises InputError."""
@@ -244,8 +253,9 @@ class Session:
     def preflight(self, planned: Planned) -> None:
         """See to the tools of the steps to come, before a checkpoint is downloaded: they are here, made, or refused.
 
-        Raises InputError, StoreFailure.
+        So is the right to share what will be built. Raises InputError, StoreError, StoreFailure.
         """
+        self.sharing.ready()
         wanted: dict[str, str] = {}
         missing = [up for up in planned.inputs if self.find(up.key).record is None]
         for step in (*missing, planned):

@@ -15,7 +15,7 @@ from trtbuild.errors import InputError, TrtbuildError
 from trtbuild.outcome import Outcome
 from trtbuild.pipeline import Result
 from trtbuild.points import Point
-from trtbuild.report import document, explanations, page, rows, sweep_view, sweeps, terminal
+from trtbuild.report import document, explanations, page, records, rows, sweep_view, sweeps, terminal
 from trtbuild.session import Watcher
 from trtbuild.sweeps import remote, schedule, work
 from trtbuild.sweeps.forecast import Forecast, forecast, refuse_too_dear
@@ -264,7 +264,7 @@ def _run(found: _Sweep) -> None:
             found.outcome.documents.append({**document.result(done), "run": dict(answer)})
         else:
             print(flush=True)
-            session.watcher.note(f"{terminal.speed(answer)}; {done.path}")
+            session.watcher.note(f"{records.speed(answer)}; {done.path}")
 
 
 def _objective(found: _Sweep, job: Job) -> float | None:

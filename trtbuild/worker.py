@@ -11,7 +11,8 @@ standard error, which the executor keeps as the step's log:
 The request (written by `trtbuild.executors`):
 
     {"step": "engine", "options": {...}, "model": {"config.json": "/abs/path", ...} | null,
-     "inputs": {"network": "/abs/folder"}, "toolchain": {"onnx": "1.23.1", ...}, "memory_bytes": n | null}
+     "inputs": {"network": "/abs/folder"}, "toolchain": {"onnx": "1.23.1", ...}, "memory_bytes": n | null,
+     "hints": ["/abs/file", ...], "learnt": "/abs/file" | null}
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Request:
-    """One step to run. `model` maps logical checkpoint paths to files; `inputs` names upstream folders."""
+    """One step to run. `model` maps logical checkpoint paths to files; `inputs` names upstream folders.
+
+    `hints` are files that earlier builds left to make this one quicker; what this one leaves goes to `learnt`.
+    """
 
     step: str
     options: Mapping[str, Json]
@@ -46,6 +50,8 @@ class Request:
     inputs: Mapping[str, Path]
     toolchain: Mapping[str, str]
     memory_bytes: int | None
+    hints: tuple[Path, ...] = ()
+    learnt: Path | None = None
 
     @classmethod
     def read(cls, path: Path) -> Request:
@@ -57,6 +63,8 @@ class Request:
             inputs={name: Path(folder) for name, folder in raw["inputs"].items()},
             toolchain=raw["toolchain"],
             memory_bytes=raw["memory_bytes"],
+            hints=tuple(map(Path, raw.get("hints", ()))),
+            learnt=Path(raw["learnt"]) if raw.get("learnt") else None,
         )
 
     def choice(self, option: str, allowed: Sequence[T]) -> T:

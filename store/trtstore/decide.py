@@ -15,7 +15,7 @@ from statistics import median
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from trtstore import access, environments, locks, trees, usage, words
+from trtstore import access, environments, hints, locks, trees, usage, words
 from trtstore.catalog import Catalog, OnParsed, Summary
 from trtstore.errors import Malformed
 from trtstore.index import Index
@@ -25,8 +25,9 @@ from trtstore.protect import protected
 from trtstore.worth import UNKNOWN_SECONDS, Worth, chance
 
 QUARANTINE_AGE = 7 * 86_400.0  # seconds that damaged things are kept to be looked at
+HINT_AGE = 90 * 86_400.0  # seconds that a hint stays which no builder takes
 
-Kind = Literal["record", "blob", "tree", "root", "quarantine", "toolchain"]
+Kind = Literal["record", "blob", "tree", "root", "quarantine", "toolchain", "hint"]
 
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
@@ -115,6 +116,7 @@ class Planner:
         self._quarantined()
         self._folders()
         self._environments()
+        self._hints()
         self._left = self._plan.after
         self._shrink(usable)
         self._plan.blobs = self._ledger.unnamed
@@ -219,6 +221,16 @@ class Planner:
                     self._go("toolchain", path.name, "it is not whole: nobody uses it", size, path)
                 else:
                     self._idle.append(found)
+
+    def _hints(self) -> None:
+        for path in entries(self._layout.hints):
+            with suppress(OSError):
+                size, last = hints.used(path)
+                self._plan.before += size
+                if self._now - last > HINT_AGE:
+                    self._go("hint", path.name, "no build took it for three months", size, path)
+                else:
+                    self._stay("hint", path.name, "it makes builds quicker", size, path)
 
     def _shrink_environments(self) -> None:
         limit = self._plan.limit

@@ -15,7 +15,7 @@ from tests.networks.tiny_models import config, save, save_gguf, weights
 from trtbuild.errors import InputError
 from trtbuild.networks.architectures import parse
 from trtbuild.networks.checkpoint import Checkpoint
-from trtbuild.networks.emit import emit
+from trtbuild.networks.emit import OPERATORS, emit
 
 MODELS = {
     "llama": config(),
@@ -33,7 +33,7 @@ MODELS = {
 TOKENS = np.random.default_rng(3).integers(0, 96, 24)
 
 
-@pytest.mark.parametrize("operators", ["fused", "standard"])
+@pytest.mark.parametrize("operators", OPERATORS)
 @pytest.mark.parametrize("name", MODELS)
 def test_prefill_and_decode_equal_a_numpy_forward_pass(name: str, operators: str, tmp_path: Path):
     tensors = weights(MODELS[name])
@@ -49,7 +49,7 @@ def test_prefill_and_decode_equal_a_numpy_forward_pass(name: str, operators: str
     np.testing.assert_allclose(np.concatenate(found), wanted, atol=2e-4, rtol=0)
 
 
-@pytest.mark.parametrize("operators", ["fused", "standard"])
+@pytest.mark.parametrize("operators", OPERATORS)
 def test_rows_of_a_batch_do_not_mix(operators: str, tmp_path: Path):
     tensors = weights(MODELS["llama"])
     files = save(tmp_path / "hf", MODELS["llama"], tensors)
@@ -60,7 +60,7 @@ def test_rows_of_a_batch_do_not_mix(operators: str, tmp_path: Path):
         np.testing.assert_allclose(logits, forward(MODELS["llama"], tensors, row), atol=2e-4, rtol=0)
 
 
-@pytest.mark.parametrize("operators", ["fused", "standard"])
+@pytest.mark.parametrize("operators", OPERATORS)
 def test_half_precision_survives_a_residual_stream_whose_squares_overflow(operators: str, tmp_path: Path):
     tensors = weights(MODELS["llama"])
     tensors["model.embed_tokens.weight"] *= 4000  # squares reach 3e6, float16 ends at 65504
@@ -132,6 +132,13 @@ def test_the_graph_uses_only_the_operators_it_promises(tmp_path: Path):
     standard = onnx.load(tmp_path / "standard/model.onnx", load_external_data=False)
     fused = onnx.load(tmp_path / "fused/model.onnx", load_external_data=False)
     assert {node.domain for node in standard.graph.node} == {""}
+    write_network(files, tmp_path / "normed", "standard_layer_norm")
+    onnx.checker.check_model(tmp_path / "normed/model.onnx", full_check=True)
+    normed = [
+        node.op_type
+        for node in onnx.load(tmp_path / "normed/model.onnx", load_external_data=False).graph.node
+    ]
+    assert (normed.count("LayerNormalization"), normed.count("ReduceMean")) == (2 * 2 + 1, 0)
     kinds = [node.op_type for node in fused.graph.node]
     assert kinds.count("GroupQueryAttention") == 2
     assert kinds.count("SkipSimplifiedLayerNormalization") == 4

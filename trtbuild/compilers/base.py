@@ -46,6 +46,7 @@ class Compiler:
     ]  # option -> why this compiler's keys leave it out; `trtbuild.unkeyed` has the others
     toolchains: tuple[str, ...] = ()  # of conf/toolchain, that its steps run in
     ahead: bool = False  # of time: builds for hardware that need not be there
+    portable: bool = False  # has engines for a class of GPUs, such as target=rtx_any
 
 
 _NETWORK_TOOLS = ("gguf", "numpy", "onnx", "safetensors")  # as its lock chooses them
@@ -59,7 +60,7 @@ def network(
     toolchain: str = "network",
     names: tuple[str, ...] = _NETWORK_TOOLS,
 ) -> Step:
-    """The step `network`: `operators` are "fused" or "standard", `names` what its toolchain's bytes depend on."""
+    """The step `network`: `operators` of `networks.emit.OPERATORS`, `names` what its toolchain's bytes depend on."""
     lock, versions = tools(recipe.tools, toolchain, names)
     facts: dict[str, Value] = {
         "network.frontend": recipe.frontend,

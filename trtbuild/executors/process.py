@@ -58,7 +58,8 @@ class Limits:
 class Task:
     """A step ready to run. `model` maps logical checkpoint paths to files, `inputs` upstream steps to folders.
 
-    `lasting` says whether those folders outlive a failure, so that the step can be run again by hand.
+    `lasting` says whether those folders outlive a failure, so that the step can be run again by hand. `hints` are
+    files that may make it quicker, and `learnt` is one that it may write for the next.
     """
 
     step: str
@@ -69,6 +70,8 @@ class Task:
     model: Mapping[str, Path]
     inputs: Mapping[str, Path]
     lasting: bool = True
+    hints: tuple[Path, ...] = ()
+    learnt: Path | None = None
 
     def request(self, limits: Limits) -> dict[str, Any]:
         return {
@@ -78,6 +81,8 @@ class Task:
             "inputs": {name: str(path) for name, path in self.inputs.items()},
             "toolchain": dict(self.toolchain),
             "memory_bytes": limits.memory_bytes,
+            "hints": [str(path) for path in self.hints],
+            "learnt": None if self.learnt is None else str(self.learnt),
         }
 
 

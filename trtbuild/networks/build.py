@@ -1,8 +1,8 @@
 """The `network` step: a checkpoint becomes an ONNX graph with its weights, config and tokenizer.
 
 Options: `network.frontend` "native" (this package) or "genai" (onnxruntime-genai's builder, which needs
-torch), `network.operators` "fused" (ONNX Runtime) or "standard" (TensorRT), `model.dtype` "float32",
-"float16" or, in standard operators, "bfloat16".
+torch), `network.operators` "fused" (ONNX Runtime), "standard" (TensorRT) or "standard_layer_norm" (TensorRT before
+9.1), `model.dtype` "float32", "float16" or, in standard operators, "bfloat16".
 """
 
 from __future__ import annotations

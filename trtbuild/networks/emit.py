@@ -13,7 +13,7 @@ from trtbuild.networks.checkpoint import Checkpoint
 from trtbuild.networks.onnx_writer import Graph, write
 from trtbuild.networks.skeleton import Weights, build
 
-OPERATORS = ("fused", "standard")
+OPERATORS = ("fused", "standard", "standard_layer_norm")
 
 
 def check(checkpoint: Checkpoint, decoder: Decoder, operators: str) -> dict[str, layout.Shape]:
@@ -42,5 +42,6 @@ def emit(
     if operators == "fused":
         build(fused.Fused(graph, decoder, weights), decoder)
         return write(graph, fused.OPSETS, fused.IR_VERSION, path, done)
-    build(standard.Standard(graph, decoder, weights), decoder)
+    flavour = standard.Standard if operators == "standard" else standard.LayerNormed
+    build(flavour(graph, decoder, weights), decoder)
     return write(graph, standard.OPSETS, standard.IR_VERSION, path, done)

@@ -29,6 +29,14 @@ class Weights:
         """A norm's weight or a bias, under its Hugging Face name."""
         return self._named(f"{module}.{kind}", (f"{module}.{kind}",))
 
+    def twice(self, module: str) -> str:
+        """A norm's weight, two times one after the other."""
+        return self._named(f"{module}.weight.twice", [f"{module}.weight"] * 2)
+
+    def size(self, module: str) -> int:
+        """Elements of a norm's weight."""
+        return self._checkpoint.shape(f"{module}.weight")[0]
+
     def rows(self, module: str) -> str:
         """A matrix as it is stored: [out, in], or the embedding [vocab, hidden]."""
         return self._named(f"{module}.weight", (f"{module}.weight",))

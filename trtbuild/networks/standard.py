@@ -13,6 +13,11 @@ float16. The queries of a group are folded into the rows of one 4-D MatMul, so n
 
 A tied head is stored once, as the embedding [vocab, hidden], and the last MatMul takes its transpose: TensorRT
 then keeps one copy.
+
+`LayerNormed` is the same for builders that choose each layer's type themselves (TensorRT before 9.1): an RMSNorm
+of single operators overflows there, whatever its types say, and held to float32 no kernel is found for all layers.
+The LayerNormalization of [x, -x], whose mean is 0 and whose variance is the mean of x squared, is exactly RMSNorm,
+and is one layer that computes in float32.
 """
 
 from __future__ import annotations
@@ -141,3 +146,18 @@ class Standard:
         for layer in range(d.layers):
             for kind in ("key", "value"):
                 graph.output(f"new.{layer}.{kind}", ["batch", d.kv_heads, "sequence", d.head_dim])
+
+
+class LayerNormed(Standard):
+    """`Standard` with each RMSNorm as the first half of a LayerNormalization of [x, -x]."""
+
+    def norm(self, value: str, module: str, name: str) -> str:
+        graph, epsilon = self.graph, self._decoder.norm_eps
+        both = graph.op(
+            "Concat", [value, graph.op("Neg", [value], f"{name}/negative")], f"{name}/both", axis=-1
+        )
+        inputs = [both, self.weights.twice(module)]
+        normed = graph.op("LayerNormalization", inputs, f"{name}/normed", axis=-1, epsilon=epsilon)
+        size = self.weights.size(module)
+        bounds = [graph.integers(each) for each in (0, size, -1)]
+        return graph.op("Slice", [normed, *bounds], f"{name}/Mul")

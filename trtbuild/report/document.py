@@ -9,10 +9,10 @@ from typing import Any
 from trtbuild import history, provenance
 from trtbuild.errors import TrtbuildError
 from trtbuild.history import Difference, Estimate, Near
+from trtbuild.lookup import Found
 from trtbuild.pipeline import Result
 from trtbuild.plan import Plan
 from trtbuild.rebuild import Rebuilt
-from trtbuild.session import Found
 from trtbuild.survey import Outlook, Tools
 from trtbuild.targets import Target
 from trtstore.manifest import Entry

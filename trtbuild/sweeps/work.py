@@ -12,13 +12,14 @@ from trtbuild.errors import InputError, StoreError, TrtbuildError
 from trtbuild.executors.ending import Ending
 from trtbuild.hashing import Hasher
 from trtbuild.history import Estimate, History
+from trtbuild.lookup import Found
 from trtbuild.memory import Memory
 from trtbuild.plan import Plan, Planned
 from trtbuild.plan import plan as make_plan
 from trtbuild.points import Point
 from trtbuild.resolve import Resolved, resolve
 from trtbuild.schema import Config
-from trtbuild.session import Found, Session, Watcher
+from trtbuild.session import Session, Watcher
 from trtbuild.survey import differs_here, not_here
 from trtstore import Store, StoreFailure
 

@@ -8,6 +8,7 @@ profile is an error.
 from __future__ import annotations
 
 import ctypes
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -91,6 +92,19 @@ class Engine:
         self._profiles.add(profile)
         return new
 
+    def create_engine_inspector(self) -> Inspector:
+        return Inspector()
+
+
+class Inspector:
+    """With the two ways in which releases name types, and a layer of which only the name is told."""
+
+    def get_engine_information(self, form: str) -> str:
+        assert form == "JSON"
+        kinds = ["Row major linear FP16 format", "Half", "Row major linear FP32"]
+        layers: list[Any] = [{"Outputs": [{"Name": "y", "Format/Datatype": kind}]} for kind in kinds]
+        return json.dumps({"Layers": [*layers, "a name"], "Bindings": []})
+
 
 def module(fixed: list[dict[str, tuple[int, ...]]]) -> Any:
     """As `import tensorrt`; `fixed` are the shapes of static engines, in the order in which they are loaded."""
@@ -107,4 +121,6 @@ def module(fixed: list[dict[str, tuple[int, ...]]]) -> Any:
         def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
             return Engine(plan, left.pop(0) if left else {}) if plan else None
 
-    return SimpleNamespace(Logger=Logger, Runtime=Runtime)
+    return SimpleNamespace(
+        Logger=Logger, Runtime=Runtime, LayerInformationFormat=SimpleNamespace(JSON="JSON")
+    )

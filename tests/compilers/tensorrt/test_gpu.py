@@ -12,7 +12,7 @@ import pytest
 from tests.compilers.tensorrt import host_gpu
 from tests.compilers.tensorrt.support import describe, network
 from tests.compilers.tensorrt.test_speech import ANSWER, MODELS, PROMPT, by_forward
-from trtbuild.compilers.tensorrt import shapes, speech
+from trtbuild.compilers.tensorrt import inspection, shapes, speech
 from trtbuild.compilers.tensorrt.gpu import TensorRt
 from trtbuild.errors import BuildError
 from trtbuild.networks.architectures import parse
@@ -47,10 +47,13 @@ def test_greedy_tokens_are_those_of_a_forward_pass(kind: str, batch: int, tmp_pa
 
 def test_what_is_known_of_a_loaded_engine(tmp_path: Path) -> None:
     machine, _ = load("static", tmp_path)
-    assert machine.facts() == [
-        {"file": "decode.engine", "layers": 12, "scratch_bytes": 345},
-        {"file": "prefill.engine", "layers": 12, "scratch_bytes": 345},
-    ]
+    known = {"layers": 12, "scratch_bytes": 345, "precisions": {"FP16": 2, "FP32": 1}}
+    assert machine.facts() == [{"file": "decode.engine", **known}, {"file": "prefill.engine", **known}]
+
+
+@pytest.mark.parametrize("told", ["", "no JSON", "{}", '{"Layers": ["a", "b"]}', '{"Layers": null}'])
+def test_an_inspector_that_gives_names_alone_is_taken_as_it_is(told: str) -> None:
+    assert inspection.precisions(told) == {}
 
 
 def test_an_engine_that_does_not_load_is_an_error(tmp_path: Path) -> None:

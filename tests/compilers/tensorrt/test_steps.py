@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.compilers.tensorrt.support import ADA, recipe, target, tools
+from tests.compilers.tensorrt.support import ADA, recipe, scheme, target, tools
 from trtbuild import plan
 from trtbuild.compilers.tensorrt.compiler import RTX, RTX_CAPABILITIES, TENSORRT
 from trtbuild.errors import InputError
@@ -71,10 +71,54 @@ def test_a_tensorrt_engine_reads_sku_and_driver() -> None:
     assert fields["toolchain.tensorrt"] == "11.4.0.106"
 
 
+@pytest.mark.parametrize(
+    ("release", "dtype", "operators"),
+    [
+        ("8.6.0", "auto", "standard_layer_norm"),  # the builder chooses types
+        ("9.0.1", "bfloat16", "standard_layer_norm"),
+        ("8.6.0", "float32", "standard"),  # nothing can overflow
+        ("9.1.0", "auto", "standard"),
+        ("11.4.0.106", "auto", "standard"),
+    ],
+)
+def test_a_builder_that_chooses_types_is_given_norms_that_cannot_overflow(
+    release: str, dtype: str, operators: str
+) -> None:
+    plain = recipe("tensorrt", gpu=HOPPER)
+    old = dataclasses.replace(plain.tools, packages=frozen({**plain.tools.packages, "tensorrt": release}))
+    model = dataclasses.replace(plain.model, dtype=dtype)
+    steps = plan.plan(dataclasses.replace(plain, tools=old, model=model)).steps
+    assert steps[0].fields["network.operators"] == operators
+
+
+def test_timing_caches_are_shared_by_engines_of_one_gpu_driver_and_release() -> None:
+    def hint(**changes: Any) -> str | None:
+        return engine(recipe(**{"compiler": "tensorrt", "gpu": HOPPER, **changes})).step.hint
+
+    assert hint() == hint(profile=Profile(4, 100, 200, None)) is not None
+    others = {hint(gpu=ADA), hint(gpu=HOPPER, target=target(driver="570.1", cuda="12.8"))}
+    assert len(others | {hint()}) == 3
+    assert engine(recipe()).step.hint is None  # TensorRT for RTX times no kernels
+
+
 def test_the_two_compilers_share_the_network() -> None:
     one, other = plan.plan(recipe()), plan.plan(recipe("tensorrt"))
     assert one.steps[0].key == other.steps[0].key
     assert one.final.key != other.final.key
+
+
+FP8 = scheme("fp8_weights")
+
+
+def test_fp8_weights_are_for_gpus_that_have_the_type() -> None:
+    assert engine(recipe(quant="none")).key != engine(recipe(quant=FP8)).key
+    for capability in ("7.5", "8.0", "8.6"):
+        old = dataclasses.replace(ADA, compute_capability=capability)
+        with pytest.raises(InputError, match=rf"fp8 needs compute capability 8\.9, and .* has {capability}"):
+            engine(recipe(quant=FP8, gpu=old))
+    plain = recipe(quant=FP8)
+    with pytest.raises(InputError, match=r"a portable engine has 8\.0"):
+        engine(dataclasses.replace(plain, tools=tools(plain, portable=True)))
 
 
 @pytest.mark.parametrize("quant", ["none", "int8", "int4"])

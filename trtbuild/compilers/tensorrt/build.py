@@ -5,6 +5,7 @@ It works in the current folder, so that no path of this machine reaches the buil
     spec.json             what to build: see `run`
     model.onnx, .data     the network
     <plan file>           each engine
+    timings.<n>, timings  timing caches of earlier builds, and of this one (TensorRT alone)
     result.json           what came out
 
 Written for TensorRT for RTX and for TensorRT 8.6 to 11: what a release lacks is asked of its Python module, not of its
@@ -27,7 +28,7 @@ from typing import Any
 from trtbuild.compilers.tensorrt import addresses
 from trtbuild.errors import BuildError
 
-NETWORK, SPEC, RESULT = "model.onnx", "spec.json", "result.json"
+NETWORK, SPEC, RESULT, TIMINGS = "model.onnx", "spec.json", "result.json", "timings"
 MODULES = {"tensorrt_rtx": "tensorrt_rtx_bindings", "tensorrt": "tensorrt"}
 LOG_SAYS = "its log says why"  # in an error: the last of the log takes its place
 _DTYPES = {"HALF": "float16", "FLOAT": "float32", "BF16": "bfloat16", "INT32": "int32", "INT64": "int64"}
@@ -41,28 +42,46 @@ def run(spec: Spec, trt: Any) -> dict[str, Any]:
 
     {"compiler": "tensorrt_rtx" | "tensorrt", "compute_capability": "8.9" | null (any), "dtype": "float16",
      "options": {"optimization_level": 3, …}, "engines": [{"file": "model.engine", "static": false, "profiles":
-     [{"input_ids": [least, typical, greatest], …}]}]}
+     [{"input_ids": [least, typical, greatest], …}]}], "timings": 1}
     """
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
     if spec["compiler"] == "tensorrt_rtx":
         builder.max_threads = 1  # with more, the order of what is built is not the same each time
-    timings, engines = b"", []
+    engines, timings = [], _timings(builder, spec) if spec["compiler"] == "tensorrt" else None
     for engine in spec["engines"]:
         network = _parse(trt, builder, logger)
         config = builder.create_builder_config()
         _aim(trt, config, spec["compute_capability"], spec["compiler"])
-        _tune(trt, config, network, spec, timings)
+        _tune(trt, config, spec)
+        if timings is not None:
+            config.set_timing_cache(config.create_timing_cache(timings), ignore_mismatch=False)
         _shape(builder, config, network, engine)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise BuildError(f"TensorRT made no {engine['file']}: {LOG_SAYS}")
         with Path(engine["file"]).open("wb") as stream:
             stream.write(plan)
-        cache = config.get_timing_cache() if spec["compiler"] == "tensorrt" else None
-        timings = bytes(cache.serialize()) if cache is not None else b""
+        if timings is not None:
+            timings = bytes(config.get_timing_cache().serialize())
         engines.append({"file": engine["file"], "network_layers": network.num_layers, **_io(network)})
-    return {"version": trt.__version__, "engines": engines, "timing_cache_bytes": len(timings)}
+    answer = {"version": trt.__version__, "engines": engines}
+    if timings is None:
+        return answer
+    Path(TIMINGS).write_bytes(timings)
+    return {**answer, "timing_cache_bytes": len(timings)}
+
+
+def _timings(builder: Any, spec: Spec) -> bytes:
+    """One timing cache of all that earlier builds left; what is of other hardware or another release is left out."""
+    left = [Path(f"{TIMINGS}.{at}").read_bytes() for at in range(spec["timings"])]
+    if len(left) < 2:
+        return b"".join(left)  # release 8.6 cannot read one that nothing was ever put in
+    config = builder.create_builder_config()
+    first, *others = (config.create_timing_cache(each) for each in left)
+    for other in others:
+        first.combine(other, ignore_mismatch=False)
+    return bytes(first.serialize())
 
 
 def _parse(trt: Any, builder: Any, logger: Any) -> Any:
@@ -97,13 +116,14 @@ def _aim(trt: Any, config: Any, capability: str | None, compiler: str) -> None:
         )
 
 
-def _tune(trt: Any, config: Any, network: Any, spec: Spec, timings: bytes) -> None:
+def _tune(trt: Any, config: Any, spec: Spec) -> None:
     options, flags = spec["options"], trt.BuilderFlag
     if options.get("weight_streaming"):
         _set(config, flags, "WEIGHT_STREAMING", "compiler.weight_streaming", trt)
     if spec["compiler"] != "tensorrt":
         return
     config.builder_optimization_level = options["optimization_level"]
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the inspector knows precisions
     if options["workspace_gb"] is not None:
         size = int(options["workspace_gb"] * 1e9)
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, size)
@@ -117,9 +137,8 @@ def _tune(trt: Any, config: Any, network: Any, spec: Spec, timings: bytes) -> No
         if not hasattr(levels, level):
             raise _lacks(trt, "compiler.hardware_compatibility")
         config.hardware_compatibility_level = getattr(levels, level)
-    config.set_timing_cache(config.create_timing_cache(timings), ignore_mismatch=False)
     if not hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
-        _type_weakly(trt, config, network, spec["dtype"])
+        _type_weakly(trt, config, spec["dtype"])
 
 
 def _sources(trt: Any, names: str) -> int:
@@ -135,22 +154,11 @@ def _sources(trt: Any, names: str) -> int:
     return bits
 
 
-def _type_weakly(trt: Any, config: Any, network: Any, dtype: str) -> None:
-    """Before release 9.1 a layer's type is the builder's to choose: hold the norms to float32, whose squares overflow
-    in float16."""
-    if dtype == "float32":
-        return
-    flag = {"float16": "FP16", "bfloat16": "BF16"}[dtype]
-    _set(config, trt.BuilderFlag, flag, "model.dtype", trt)
-    _set(config, trt.BuilderFlag, "OBEY_PRECISION_CONSTRAINTS", "model.dtype", trt)
-    for at in range(network.num_layers):
-        layer = network.get_layer(at)
-        outputs = [layer.get_output(each) for each in range(layer.num_outputs)]
-        computes = layer.type.name not in ("CONSTANT", "CAST", "IDENTITY")
-        if computes and outputs and all(output.dtype == trt.float32 for output in outputs):
-            layer.precision = trt.float32
-            for each in range(layer.num_outputs):
-                layer.set_output_type(each, trt.float32)
+def _type_weakly(trt: Any, config: Any, dtype: str) -> None:
+    """Before release 9.1 a layer's type is the builder's to choose, whatever the network says. It may choose freely, as
+    the norms of such a network cannot overflow (`networks.standard.LayerNormed`)."""
+    if dtype != "float32":
+        _set(config, trt.BuilderFlag, {"float16": "FP16", "bfloat16": "BF16"}[dtype], "model.dtype", trt)
 
 
 def _set(config: Any, flags: Any, name: str, option: str, trt: Any) -> None:

@@ -20,14 +20,13 @@ from typing import Any
 
 from trtbuild.compilers.tensorrt import addresses, build, device, header, manifest
 from trtbuild.compilers.tensorrt.options import DEFAULT_SEQUENCE
-from trtbuild.compilers.tensorrt.quantize import quantize_network
+from trtbuild.compilers.tensorrt.quantize import SCHEMES, quantize_network
 from trtbuild.compilers.tensorrt.shapes import SHAPES, Limits, Plan, engines, inputs
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks.architectures import Decoder, parse
 from trtbuild.networks.tensors import Network
 from trtbuild.worker import Reporter, Request
 
-BITS = {"int8": 8, "int4": 4}
 CONFIG = "config.json"
 _STACK = 8 << 20  # of the builder's own threads: their sizes move what is mapped after them
 _ERROR = "[E]"  # in a line of TensorRT's log
@@ -52,8 +51,12 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
         stage = Path(scratch)
         network = _stage(request, folder / build.NETWORK, stage, reporter)
         reporter.progress("TensorRT", 0, 1, "build")
-        spec = _spec(options, decoder, plans)
+        for at, hint in enumerate(request.hints):
+            shutil.copyfile(hint, stage / f"{build.TIMINGS}.{at}")
+        spec = _spec(options, decoder, plans) | {"timings": len(request.hints)}
         answer = build_apart(spec, stage)
+        if request.learnt is not None and (stage / build.TIMINGS).is_file():
+            shutil.copyfile(stage / build.TIMINGS, request.learnt)
         for plan in plans:
             (stage / plan.file).replace(out / plan.file)
     made = manifest.describe(options, decoder, limits, plans, answer)
@@ -63,7 +66,8 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
         "bytes": sum((out / plan.file).stat().st_size for plan in plans),
         "network_operators": len(network.model.graph.node),
         "addresses_randomised": answer["randomised"],
-        **({"timing_cache_bytes": answer["timing_cache_bytes"]} if answer["timing_cache_bytes"] else {}),
+        **{name: answer[name] for name in ("timing_cache_bytes",) if name in answer},
+        "timing_caches_taken": len(request.hints),
         "engine": made,
         "headers": {plan.file: _header(out / plan.file) for plan in plans},
     }
@@ -104,7 +108,7 @@ def build_apart(spec: build.Spec, stage: Path) -> dict[str, Any]:
 
 def _stage(request: Request, network: Path, stage: Path, reporter: Reporter) -> Network:
     """The network in `stage`, quantized where that is asked for."""
-    weights = request.choice("quant.weights", ("none", *BITS))
+    weights = request.choice("quant.weights", ("none", *SCHEMES))
     target = stage / build.NETWORK
     if weights == "none":
         for suffix in ("", ".data"):
@@ -112,10 +116,10 @@ def _stage(request: Request, network: Path, stage: Path, reporter: Reporter) -> 
         return Network.open(target)
     group = request.options.get("quant.group_size")
     done = reporter.percents("quantize")
-    return quantize_network(Network.open(network), BITS[weights], group, target, done)
+    return quantize_network(Network.open(network), weights, group, target, done)
 
 
-def _spec(options: Mapping[str, Any], decoder: Decoder, plans: tuple[Plan, ...]) -> build.Spec:
+def _spec(options: Mapping[str, Any], decoder: Decoder, plans: tuple[Plan, ...]) -> dict[str, Any]:
     prefix = "compiler."
     return {
         "compiler": options["compiler.name"],

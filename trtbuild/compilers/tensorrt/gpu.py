@@ -9,6 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from trtbuild.compilers.tensorrt import inspection
 from trtbuild.compilers.tensorrt.device import Device
 from trtbuild.compilers.tensorrt.speech import Call, Layout, Shape
 from trtbuild.errors import BuildError
@@ -44,14 +45,20 @@ class TensorRt:
         return engine
 
     def facts(self) -> list[dict[str, Any]]:
-        """Of each engine, what is known once it is loaded: layers after joining, scratch memory in bytes."""
+        """Of each engine, what is known once it is loaded: layers after joining, scratch memory in bytes, and how many
+        layers put out which type, where the engine was built with such details."""
         found = []
         for file, engine in zip(self._manifest["engines"], self._engines, strict=True):
             memory = getattr(engine, "device_memory_size_v2", None) or getattr(
                 engine, "device_memory_size", None
             )
-            found.append({"file": file["file"], "layers": engine.num_layers, "scratch_bytes": memory})
+            known = {"file": file["file"], "layers": engine.num_layers, "scratch_bytes": memory}
+            found.append({**known, "precisions": inspection.precisions(self._inspected(engine))})
         return found
+
+    def _inspected(self, engine: Any) -> str:
+        inspector = engine.create_engine_inspector()
+        return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
     def prepare(self, shapes: Layout) -> None:
         """Make the contexts and the empty cache for calls of these shapes."""
