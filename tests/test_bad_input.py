@@ -220,7 +220,7 @@ CASES: list[tuple[Spoil, int, list[str]]] = [
     (for_the_builder, 2, ["torch", "trtbuild[onnxruntime,genai]"]),
     (unsupported_native, 2, ["MambaForCausalLM", "LlamaForCausalLM", "network.frontend"]),
     (unsupported_rope, 2, ["spiral"]),
-    (unsupported_quantization, 2, ["quant=fp8", "tensorrt_llm", "modelopt", "int4, int8, none"]),
+    (unsupported_quantization, 2, ["quant=fp8", "tensorrt_llm", "int4, int8, none"]),
     (odd_group_size, 2, ["quant.group_size=7", "32"]),
     (odd_accuracy_level, 2, ["compiler.accuracy_level=9", "0, 1, 2, 3, 4"]),
     (no_such_step, 2, ["until=kitchen", "network, engine"]),

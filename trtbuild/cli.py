@@ -14,13 +14,15 @@ from types import FrameType
 from typing import Any
 
 import trtbuild
-from trtbuild import compose, pipeline, rebuild, schema, stores, survey, sweep_cli
+from trtbuild import choices, compose, pipeline, rebuild, schema, stores, survey, sweep_cli
+from trtbuild.doctor.examine import examine
+from trtbuild.doctor.world import World
 from trtbuild.errors import BuildError, InputError, StoreError, TrtbuildError
 from trtbuild.hashing import Hasher
 from trtbuild.outcome import Outcome
 from trtbuild.plan import Plan
 from trtbuild.plan import plan as make_plan
-from trtbuild.report import document, explanations, plans, records, terminal
+from trtbuild.report import doctor, document, explanations, plans, records, terminal
 from trtbuild.resolve import resolve
 from trtbuild.session import Session, Watcher
 from trtbuild.sources import Source
@@ -30,7 +32,7 @@ from trtstore import Store, StoreFailure
 HELP = """\
 trtbuild: an inference engine is built once, by anyone in the team, and never again.
 
-usage: trtbuild [build|plan|explain|fetch|run] [group=choice] [group.option=value] …
+usage: trtbuild [build|plan|explain|fetch|run|doctor] [group=choice] [group.option=value] …
        trtbuild rebuild KEY [option=value] …
        trtbuild toolchain ls|install|path|verify|lock|rm|export|import …
 
@@ -39,6 +41,7 @@ usage: trtbuild [build|plan|explain|fetch|run] [group=choice] [group.option=valu
   explain  why this is a miss, field by field against the nearest engine, or why it is a hit
   fetch    never builds: a hit, or exit code 3
   run      build or fetch, then answer prompt="…"
+  doctor   what is missing on this machine for this config, and the command that mends it
   rebuild  make an artifact again from its own record, and compare byte by byte
   toolchain  what steps run in: installed from locks on first use; `trtbuild toolchain --help`
 
@@ -69,9 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args[:1] == ["--version"]:
             print(f"trtbuild {trtbuild.__version__}")
             return 0
-        verb, words = _verb(args)
-        sweep = partial(sweep_cli.sweep, _sweep_verb(args), outcome, words)
-        compose.run(words, lambda config: _point(verb, config, outcome, words), sweep)
+        if args[0] == DOCTOR:
+            compose.run(args[1:], lambda config: _doctor(config, outcome))
+        else:
+            verb, words = _verb(args)
+            sweep = partial(sweep_cli.sweep, _sweep_verb(args), outcome, words)
+            compose.run(words, lambda config: _point(verb, config, outcome, words), sweep)
     except TrtbuildError as error:
         outcome.failed(error)
     except KeyboardInterrupt:
@@ -94,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _point(verb: _Verb, config: schema.Config, outcome: Outcome, words: Sequence[str]) -> None:
     """One config, start to end."""
-    outcome.json = config.output is schema.Output.json
+    outcome.json = config.output is choices.Output.json
     if config.report is not None:
         raise InputError(
             "a report is of a sweep", option="report", hint="add -m; `trtstore report` is of a whole store"
@@ -229,6 +235,7 @@ VERBS: dict[str, Callable[[_Job], None]] = {
     "run": _run,
 }
 REBUILD = "rebuild"  # the verb that takes a key, and no plan
+DOCTOR = "doctor"  # the one that works where no plan can be made and no store opened
 
 
 def _verb(args: list[str]) -> tuple[_Verb, list[str]]:
@@ -241,12 +248,27 @@ def _verb(args: list[str]) -> tuple[_Verb, list[str]]:
         return partial(_rebuild, args[1]), args[2:]
     if args[0] in VERBS:
         return _planned(VERBS[args[0]]), args[1:]
-    verbs = [*VERBS, REBUILD]
+    verbs = [*VERBS, REBUILD, DOCTOR]
     near = get_close_matches(args[0], verbs, n=1)
     hint = (
         f"did you mean {near[0]}?" if near else f"verbs: {', '.join(verbs)}; options are written name=value"
     )
     raise InputError(f"there is no verb {args[0]!r}", hint=hint)
+
+
+def _doctor(config: schema.Config, outcome: Outcome) -> None:
+    outcome.json = config.output is choices.Output.json
+    try:
+        checks = examine(config, World())
+    except TrtbuildError as error:
+        outcome.failed(error)
+        return
+    if outcome.json:
+        outcome.documents.append(doctor.document(checks))
+    else:
+        print("\n".join(doctor.lines(checks)), flush=True)
+    if any(check.failed for check in checks):
+        outcome.exit_code = outcome.exit_code or BuildError.exit_code
 
 
 def _sweep_verb(args: list[str]) -> str:

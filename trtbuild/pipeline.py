@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trtbuild import provenance
-from trtbuild.compilers.registry import COMPILERS
+from trtbuild import provenance, serving
+from trtbuild.compilers.registry import COMPILERS, advice
 from trtbuild.errors import BuildError, InputError, NotInStoreError
 from trtbuild.key import Step, explain, key_of
 from trtbuild.plan import Plan, Planned
@@ -44,12 +44,17 @@ class Result:
 def build(plan: Plan, session: Session) -> Result:
     """Take the plan's last step from the store, or build it. Raises InputError, BuildError, StoreFailure."""
     _check_out(session.config.out)
+    serving.check(session.config, plan.final.name)
+    if session.config.refresh or session.find(plan.final.key).record is None:
+        for words in advice(plan.recipe):
+            session.watcher.note(f"note: {words}")
     return _result(plan, ensure(plan.final, plan, session), session)
 
 
 def fetch(plan: Plan, session: Session) -> Result:
     """As build, but a miss is NotInStoreError."""
     _check_out(session.config.out)
+    serving.check(session.config, plan.final.name)
     record = session.use(plan.final.key)
     if record is None:
         session.sharing.refuse_doubt(plan.final.key)
@@ -209,6 +214,9 @@ def _result(plan: Plan, record: Record, session: Session) -> Result:
     made = session.store.materialise(record)
     if session.config.out is not None:
         session.store.add_root(Path(session.config.out).absolute(), record)
+        served = serving.write(session.config)
+        if served is not None:
+            session.watcher.note(f"serve    {session.config.serve.value:<9} {served}")
     steps = tuple(session.results.get(p.name, StepResult(p.name, p.key, "unneeded")) for p in plan.steps)
     return Result(plan, record, made.path, made.method, steps, provenance.check(record))
 

@@ -13,13 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from trtbuild import schema
+from trtbuild import choices, folders, schema
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import InputError
-from trtbuild.executors import process
+from trtbuild.executors import container, process
 from trtbuild.executors.ending import Ending
 from trtbuild.history import History, Place
-from trtbuild.key import TOOL
+from trtbuild.key import IMAGE, TOOL
 from trtbuild.lookup import Found, Lookup
 from trtbuild.plan import Planned
 from trtbuild.sharing import Sharing
@@ -157,16 +157,23 @@ class Session:
         """Run a step's worker into the empty folder `out`. Raises InputError, BuildError."""
         step = planned.step
         options = {name: value for name, value in step.facts.items() if not name.startswith(TOOL)}
+        given = {**inputs, **folders.given(self.config.compiler, step.facts)}
         task = process.Task(
-            planned.name, planned.key, step.worker, options, self.tools(planned), model, inputs
+            planned.name, planned.key, step.worker, options, self.tools(planned), model, given
         )
-        if step.hint is None:
+        ran = self._hinted(task, planned, out, home)
+        folders.recheck(self.config.compiler, step.facts, self.store.index)
+        return ran
+
+    def _hinted(self, task: process.Task, planned: Planned, out: Path, home: Path) -> process.Ran:
+        """With what earlier builds learnt of the hardware, where the step takes it; what this one learns is kept."""
+        if planned.step.hint is None:
             return self._run(task, planned, out, home)
         hints, learnt = Hints(self.store.layout), home / "learnt"
-        taken = hints.take(step.hint, home / "hints")
+        taken = hints.take(planned.step.hint, home / "hints")
         ran = self._run(replace(task, hints=tuple(taken), learnt=learnt), planned, out, home)
         try:
-            hints.leave(step.hint, learnt, [path.name for path in taken])
+            hints.leave(planned.step.hint, learnt, [path.name for path in taken])
         except StoreFailure as trouble:  # the build is done, and the next one takes longer
             self.watcher.note(f"{planned.name}: what it learnt of the hardware is not kept: {trouble}")
         return ran
@@ -213,12 +220,40 @@ class Session:
 
     def _run(self, task: process.Task, planned: Planned, out: Path, home: Path) -> process.Ran:
         out.mkdir(exist_ok=True)
+        image = planned.step.facts.get(IMAGE)
+        if image is not None:
+            inside = self.container(str(image))
+            return container.run(task, out, home, inside, self.limits, self.on_event, self.ending)
         lock = planned.step.lock
         if lock is None or not self.managed(lock):
-            return process.run(task, out, home, self.python, self.limits, self.on_event, self.ending)
+            return self._process(task, out, home, self.python)
         with self.kept.using(lock, self.here(lock), home) as interpreter:
-            ran = process.run(task, out, home, str(interpreter), self.limits, self.on_event, self.ending)
+            ran = self._process(task, out, home, str(interpreter))
         return replace(ran, executor="managed")
+
+    def _process(self, task: process.Task, out: Path, home: Path, python: str) -> process.Ran:
+        passed = self.config.executor.env
+        return process.run(task, out, home, python, self.limits, self.on_event, self.ending, passed)
+
+    def container(self, digest: str) -> container.Container:
+        """What runs steps in the image with this digest. Raises InputError."""
+        image = str(getattr(self.config.compiler, "image", None))
+        if not image.endswith(digest):
+            raise InputError(
+                f"the step runs in the image {digest[:19]}…, and the config names {image}",
+                option="compiler.image",
+                hint="name that image where it is: compiler.image=NAME@sha256:…",
+            )
+        conf = self.config.executor
+        return container.Container(
+            engine=container.engine(conf.engine.value),
+            image=image,
+            gpus=conf.gpus.value,
+            network=conf.network,
+            env=tuple(conf.env),
+            engine_flags=tuple(conf.engine_flags),
+            flags=tuple(conf.flags),
+        )
 
     @property
     def kept(self) -> Kept:
@@ -237,9 +272,12 @@ class Session:
     def managed(self, lock: Lock) -> bool:
         """Whether steps of this toolchain run in an environment of their own. Raises InputError."""
         name = self.config.executor.name
-        if name is schema.Executor.auto:
+        if name in (
+            choices.Executor.auto,
+            choices.Executor.container,
+        ):  # what has a lock runs in no container
             return not self.holds(lock)
-        return name is schema.Executor.managed
+        return name is choices.Executor.managed
 
     def holds(self, lock: Lock) -> bool:
         """Whether the Python at hand has just the locked versions of all that bytes depend on. Raises InputError."""
@@ -248,6 +286,8 @@ class Session:
     def tools(self, planned: Planned) -> dict[str, str]:
         """package -> version that the step's worker insists on. Raises InputError."""
         lock = planned.step.lock
+        if IMAGE in planned.step.facts:  # its digest says all
+            return {}
         return planned.toolchain if lock is None else chosen(lock, self.here(lock))
 
     def preflight(self, planned: Planned) -> None:
@@ -259,10 +299,12 @@ class Session:
         wanted: dict[str, str] = {}
         missing = [up for up in planned.inputs if self.find(up.key).record is None]
         for step in (*missing, planned):
-            lock = step.step.lock
-            if lock is not None and self.managed(lock):
+            lock, image = step.step.lock, step.step.facts.get(IMAGE)
+            if image is not None:
+                self.container(str(image))
+            elif lock is not None and self.managed(lock):
                 self.kept.ensure(lock, self.here(lock))
-            elif lock is None and self.config.executor.name is schema.Executor.managed:
+            elif lock is None and self.config.executor.name is choices.Executor.managed:
                 versions = ", ".join(f"{name} {version}" for name, version in step.toolchain.items())
                 raise InputError(
                     f"no lock has {versions} together",
@@ -280,7 +322,7 @@ class Session:
             raise InputError(
                 f"{self.python} lacks what this build needs: {', '.join(missing)}",
                 option="executor.python",
-                hint=f"executor=auto installs what has a lock; or pip install 'trtbuild[{self._extras(missing)}]'",
+                hint=self._mend(missing),
             )
         for name, version in found.items():
             if not matches(version, wanted[name]):
@@ -290,6 +332,11 @@ class Session:
                     hint=f"pip install '{name}=={wanted[name]}'"
                     + ("" if self.exact else ", or take what is there: compiler.version=installed"),
                 )
+
+    def _mend(self, missing: list[str]) -> str:
+        if COMPILERS[self.config.compiler.name].image:
+            return "name a Python that has them, executor.python=…, or take an image that does: executor=container"
+        return f"executor=auto installs what has a lock; or pip install 'trtbuild[{self._extras(missing)}]'"
 
     def _extras(self, missing: list[str]) -> str:
         compiler = COMPILERS[self.config.compiler.name]

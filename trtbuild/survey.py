@@ -106,7 +106,12 @@ def differs_here(planned: Planned, recipe: Recipe) -> Mapping[str, tuple[Any, An
         return {}
     nearest: dict[str, tuple[Any, Any]] = {name: (None, value) for name, value in wanted.items()}
     for here in targets.kinds_here(recipe.target.kind):
-        local = {step.name: step for step in compiler.steps(replace(recipe, target=here))}[planned.name].facts
+        # How many there are is in no key: what the hardware could build is asked, not what it could run.
+        instead = replace(recipe, target=replace(here, gpus=recipe.target.gpus))
+        try:
+            local = {step.name: step for step in compiler.steps(instead)}[planned.name].facts
+        except InputError:  # the compiler has nothing of the kind for what is here
+            continue
         differing = {
             name: (local.get(name), value) for name, value in wanted.items() if local.get(name) != value
         }

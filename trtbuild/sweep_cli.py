@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from trtbuild import pipeline, schema, stores, survey, sweep_schema
+from trtbuild import choices, pipeline, stores, survey, sweep_schema
 from trtbuild.errors import InputError, TrtbuildError
 from trtbuild.outcome import Outcome
 from trtbuild.pipeline import Result
@@ -62,7 +62,7 @@ def sweep(verb: str, outcome: Outcome, words: Sequence[str], points: Sequence[Po
     if verb not in VERBS:
         raise InputError(f"{verb} is of one artifact", option="-m", hint="leave -m away")
     began = time.time()
-    outcome.json = points[0].config.output is schema.Output.json
+    outcome.json = points[0].config.output is choices.Output.json
     if points[0].config.report is not None:
         page.check(points[0].config.report)
     watcher = terminal.watcher(None if outcome.json else sys.stdout)

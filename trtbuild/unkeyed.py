@@ -35,6 +35,7 @@ OPTIONS: Mapping[str, str] = {
     "report": _RESULT,
     "refresh": "builds the same again, to compare",
     "until": "where to stop: each step has its own key",
+    "serve": _USE,
 }
 
 #: Facts of a Recipe that come from no option, or that an option was resolved to.
@@ -47,6 +48,7 @@ FACTS: Mapping[str, str] = {
     "model.context": "is in the bytes of the identity",
     "model.files": "the identity is their digest",
     "model.pins": _SOURCE,
+    "model.config": "is in the bytes of the identity",
     "quant.scheme": "the name of a preset: what it sets is in the key",
     "target.name": OPTIONS["target.name"],
     "target.origins": "words for people",

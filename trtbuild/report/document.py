@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from trtbuild import history, provenance
+from trtbuild.compilers import registry
 from trtbuild.errors import TrtbuildError
 from trtbuild.history import Difference, Estimate, Near
 from trtbuild.lookup import Found
@@ -60,6 +61,7 @@ def plan(planned: Plan, outlooks: Sequence[Outlook], tools: Sequence[Tools]) -> 
         "target": target(planned.recipe.target),
         "toolchain": planned.toolchain,
         "toolchains": [asdict(each) for each in tools],
+        "notes": list(registry.advice(planned.recipe)),
     }
 
 

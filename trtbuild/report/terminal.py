@@ -24,6 +24,9 @@ DOING = {
     "hash": "hashing the checkpoint",
     "source": "fetching the checkpoint",
     "network": "building the network",
+    "unpack": "unpacking the GGUF",
+    "checkpoint": "converting the checkpoint",
+    "stripped": "building the plan",
     "engine": "building the engine",
     "check": "checking the engine",
 }
