@@ -75,13 +75,9 @@ class Session:
     results: dict[str, StepResult] = field(default_factory=dict)
     fetching: bool = False
     exact: bool = False  # the steps are those of a record: no option may choose other tools
-    devices: str | None = (
-        None  # CUDA_VISIBLE_DEVICES of its workers, where others build here at the same time
-    )
-    ending: Ending = field(
-        default_factory=Ending
-    )  # of its workers, where the command line waits for others too
-    made: set[str] = field(default_factory=set)  # keys that were built for this command line: refresh is done
+    devices: str | None = None  # CUDA_VISIBLE_DEVICES of its workers, where others build beside them
+    ending: Ending = field(default_factory=Ending)  # of its workers, where others are waited for, too
+    made: set[str] = field(default_factory=set)  # keys that were built for this command line
 
     @cached_property
     def source(self) -> Source:
@@ -142,9 +138,11 @@ class Session:
             estimate = self.history.estimate(planned, labels, model_bytes)
             return None if estimate is None else estimate.seconds
 
-        with self.sharing.alone(
-            planned.key, expected, lambda: self.use(planned.key), self.watcher.waiting
-        ) as outcome:
+        def waiting(words: str) -> None:
+            self.ending.check()
+            self.watcher.waiting(words)
+
+        with self.sharing.alone(planned.key, expected, lambda: self.use(planned.key), waiting) as outcome:
             yield outcome
 
     def who(self, planned: Planned) -> str:

@@ -20,6 +20,7 @@ from trtbuild.points import Point
 from trtbuild.resolve import Resolved, resolve
 from trtbuild.schema import Config
 from trtbuild.session import Session, Watcher
+from trtbuild.sharing import Sharing
 from trtbuild.survey import differs_here, not_here
 from trtstore import Store, StoreFailure
 
@@ -77,6 +78,7 @@ class Workplace:
     ending: Ending = field(default_factory=Ending)
     made: set[str] = field(default_factory=set)
     _stores: dict[tuple[Path, str], Store] = field(default_factory=dict)
+    _sharing: dict[str, Sharing] = field(default_factory=dict)  # by what configs say of stores
     _histories: dict[tuple[Path, tuple[str, ...]], History] = field(default_factory=dict)
     _found: dict[tuple[int, str], Found] = field(default_factory=dict)
 
@@ -105,9 +107,11 @@ class Workplace:
         return self._stores[at]
 
     def _session(self, resolved: Resolved, store: Store, point: Point, watcher: Watcher) -> Session:
-        return Session(
+        made = Session(
             point.config, store, lambda: resolved.source, watcher, ending=self.ending, made=self.made
         )
+        made.sharing = self._sharing.setdefault(repr(point.config.store), made.sharing)
+        return made
 
     def history(self, session: Session) -> History:
         """Earlier builds in the session's stores, listed once."""
