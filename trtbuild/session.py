@@ -72,16 +72,10 @@ class Session:
     results: dict[str, StepResult] = field(default_factory=dict)
     fetching: bool = False
     exact: bool = False  # the steps are those of a record: no option may choose other tools
-    devices: str | None = (
-        None  # CUDA_VISIBLE_DEVICES of its workers, where others build here at the same time
-    )
-    ending: Ending = field(
-        default_factory=Ending
-    )  # of its workers, where the command line waits for others too
-    made: set[str] = field(default_factory=set)  # keys that were built for this command line: refresh is done
-    shared: Sharing | None = (
-        None  # of the points of a sweep: the team's store is asked once, not once for each
-    )
+    devices: str | None = None  # CUDA_VISIBLE_DEVICES of its workers, where others build beside them
+    ending: Ending = field(default_factory=Ending)  # of its workers, where others are waited for, too
+    made: set[str] = field(default_factory=set)  # keys that were built for this command line
+    shared: Sharing | None = None  # of the points of a sweep: one connection to the team's store
 
     @cached_property
     def source(self) -> Source:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import re
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +23,7 @@ from trtbuild.sweeps.schedule import Ended, Observer
 from trtbuild.sweeps.work import CPU, Unit
 
 LOOK = 1.0  # seconds to wait for the next answer
+CONNECT = 10.0  # seconds for the head to take a connection
 PATIENCE = 20.0  # seconds for cancelled tasks to be gone
 ACCELERATOR = "accelerator_type:"  # the prefix of Ray's own resource
 
@@ -39,8 +43,9 @@ class Ray:
         self._conf, self._shared, self._observer = conf, shared, observer
         self._running: dict[str, _Running] = {}
         try:
+            _connect(conf.ray.address)
             ray.init(conf.ray.address, logging_level=logging.ERROR, log_to_driver=False)
-        except (ConnectionError, RayError, ValueError, RuntimeError) as failure:
+        except (OSError, RayError, ValueError, RuntimeError) as failure:
             said = str(failure).strip().splitlines()
             raise InputError(
                 f"no Ray cluster answers: {said[0] if said else type(failure).__name__}",
@@ -111,3 +116,11 @@ class Ray:
             hint="`ray logs` may say why; the same command builds what is missing",
         )
         return Ended(each.unit, None, error, each.since, time.time(), "a task of Ray", each.since)
+
+
+def _connect(address: str) -> None:
+    """Raises OSError where nothing listens at host:port: Ray itself would try for minutes."""
+    named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    if found := re.fullmatch(r"([\w.-]+):(\d{1,5})", named):
+        with socket.create_connection((found[1], int(found[2])), timeout=CONNECT):
+            pass
