@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.networks import tiny_models
 from tests.support import tiny
 from tests.support.cli import Project
 
@@ -25,6 +26,16 @@ def project(tmp_path: Path) -> Project:
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of two layers, as a folder of safetensors. Tests read it; those that spoil it copy it first."""
     return tiny.write_model(tmp_path_factory.mktemp("tiny") / "llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of two layers as a GGUF, with a byte-level tokenizer."""
+    tokens = ["<unk>", "<s>", "</s>", *tiny.byte_characters(), "ab"]
+    settings = tiny_models.config(vocab_size=len(tokens))
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    tiny_models.save_gguf(path, settings, tiny_models.weights(settings), tokens=tokens)
+    return path
 
 
 @pytest.fixture(scope="session")

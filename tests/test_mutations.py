@@ -8,15 +8,19 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from tests.compilers.tensorrt_llm import support as trtllm
 from tests.support import tiny
 from tests.test_key import LOCKS, RECIPE, lock
-from trtbuild import compose, schema, unkeyed
+from trtbuild import compose, schema, sweep_schema, unkeyed
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import InputError
 from trtbuild.plan import plan
@@ -34,13 +38,43 @@ BASE: Mapping[str, tuple[str, ...]] = {
     "onnxruntime": ("quant=int4", "target=cpu_x86_64_v3"),
     "tensorrt_rtx": ("quant=int4", "target=rtx4070"),
     "tensorrt": ("quant=int4", "target=h100_sxm"),
+    "tensorrt_llm": (
+        "quant=int4_awq",
+        "quant.group_size=32",
+        f"compiler.calib_dataset=sha256:{'da' * 32}",
+        "target=h100_sxm",
+    ),
 }
+
+_SMOOTHQUANT = ("quant=int8_sq", "compiler.smoothquant=0.5")
+_LORA = ("compiler.lora_plugin=auto", "compiler.lora_target_modules=[attn_q]")
+_DRAFT = ("compiler.speculative_decoding_mode=draft_tokens_external", "compiler.max_draft_len=3")
+_IN_IMAGE = ("executor=container", f"compiler.image=sha256:{'aa' * 32}")
+#: Words without which an option means nothing, or is refused: before its change and after it.
+UNDER: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("tensorrt_llm", "quant.weights"): ("quant=int8",),
+    ("tensorrt_llm", "quant.method"): ("quant=fp8", "quant.group_size=null"),
+    ("tensorrt_llm", "parallel.tp"): ("quant=int8",),
+    ("tensorrt_llm", "compiler.smoothquant"): ("quant=int8_sq",),
+    ("tensorrt_llm", "compiler.per_channel"): _SMOOTHQUANT,
+    ("tensorrt_llm", "compiler.per_token"): _SMOOTHQUANT,
+    ("tensorrt_llm", "compiler.image"): _IN_IMAGE,
+    **{("tensorrt_llm", f"compiler.lora_{name}"): _LORA for name in ("plugin", "dir", "target_modules")},
+    ("tensorrt_llm", "compiler.speculative_decoding_mode"): _DRAFT,
+    ("tensorrt_llm", "compiler.max_draft_len"): _DRAFT,
+    **{
+        ("tensorrt_llm", f"compiler.{name}"): ("quant=int8",)
+        for name in ("moe_tp_size", "moe_ep_size", "use_parallel_embedding", "embedding_sharding_dim")
+    },
+}
+#: Options of steps that only a GGUF has.
+OF_GGUF = (("tensorrt_llm", "compiler.locks"),)
 
 #: Another value of each option that has no two obvious ones.
 OTHER: Mapping[str, tuple[str, ...]] = {
     "model.dtype": ("float32", "float16"),
     "quant.weights": ("int8", "none"),
-    "quant.group_size": ("64",),
+    "quant.group_size": ("64", "16"),
     "quant.symmetric": ("true",),
     "target.name": ("auto",),
     "target.kind": ("cuda", "cpu"),
@@ -68,12 +102,40 @@ OTHER: Mapping[str, tuple[str, ...]] = {
     "parallel.pp": ("2",),
     "network.frontend": ("genai",),
     "compiler.name": ("another",),
-    "compiler.version": ("99.9.9",),
-    "compiler.packages": ("{numpy: 9.9.9}",),
+    "compiler.version": ("99.9.9", "1.2.0"),
+    "compiler.packages": ("{numpy: 9.9.9}", "{tensorrt: 10.9.9}"),
     "compiler.locks": (f"{{network: '{CONF / 'toolchain' / 'genai.txt'}'}}",),
     "compiler.accuracy_level": ("1",),
     "compiler.optimization_level": ("1",),
     "compiler.workspace_gb": ("2",),
+    **dict.fromkeys(("compiler.cp_size", "compiler.moe_tp_size", "compiler.moe_ep_size"), ("2",)),
+    "compiler.embedding_sharding_dim": ("1",),
+    "compiler.smoothquant": ("0.5",),
+    "compiler.calib_dataset": (f"sha256:{'db' * 32}",),
+    **{
+        f"compiler.{name}": ("7",)
+        for name in (
+            "calib_size",
+            "calib_batch_size",
+            "calib_max_seq_length",
+            "tokenizer_max_seq_length",
+            "random_seed",
+            "max_beam_width",
+            "opt_num_tokens",
+            "max_encoder_input_len",
+            "max_prompt_embedding_table_size",
+            "max_lora_rank",
+            "max_draft_len",
+            "tokens_per_block",
+        )
+    },
+    "compiler.logits_dtype": ("float32",),
+    "compiler.lora_dir": (f"[sha256:{'10' * 32}]",),
+    "compiler.lora_target_modules": ("[attn_k]",),
+    "compiler.image": (f"sha256:{'bb' * 32}",),
+    "executor.env": ("[HOME]",),
+    "executor.engine_flags": ("[--log-level=error]",),
+    "executor.flags": ("[--cpus=2]",),
     "executor.name": ("process",),
     "executor.python": ("/usr/bin/python3",),
     "executor.timeout_minutes": ("5",),
@@ -91,8 +153,29 @@ OTHER: Mapping[str, tuple[str, ...]] = {
     "generate.temperature": ("0.5",),
     "generate.top_p": ("0.5",),
     "generate.seed": ("7",),
+    "target.job.partition": ("h100",),
+    "target.job.gres": ("'gpu:1'",),
+    "target.job.constraint": ("sm90",),
+    "target.job.container": ("image",),
+    "target.job.accelerator": ("H100",),
+    "sweep.jobs": ("3",),
+    "sweep.max_minutes": ("5",),
+    "sweep.max_gb": ("5",),
+    "sweep.key": ("abc",),
+    "sweep.slurm.partition": ("h100",),
+    "sweep.slurm.account": ("me",),
+    "sweep.slurm.qos": ("low",),
+    "sweep.slurm.cpus": ("2",),
+    "sweep.slurm.memory_gb": ("5",),
+    "sweep.slurm.minutes": ("5",),
+    "sweep.slurm.folder": ("/shared",),
+    "sweep.slurm.setup": ("[true]",),
+    "sweep.ray.address": ("local",),
+    "sweep.ray.cpus": ("2",),
+    "sweep.ray.memory_gb": ("5",),
     "prompt": ("another",),
     "out": ("link",),
+    "report": ("folder",),
     "until": ("engine",),
 }
 
@@ -103,13 +186,15 @@ WITH: Mapping[tuple[str, str], tuple[str, ...]] = {
         "target.cuda='13.0'",
     ),  # as before: another branch is not taken without it
     ("tensorrt", "fleet.driver"): ("fleet.cuda='13.0'",),
+    ("tensorrt_llm", "target.driver"): ("target.cuda='13.0'",),
+    ("tensorrt_llm", "fleet.driver"): ("fleet.cuda='13.0'",),
 }
 
 #: Options whose change is another model or another place of it; tests/test_one_identity.py has them.
 ELSEWHERE = ("model.source", "model.revision", "model.wheel")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Digests:
     """Remembers, so that the checkpoint is read once."""
 
@@ -124,18 +209,39 @@ def digests(tmp_path_factory: pytest.TempPathFactory) -> Digests:
     return Digests(Index(tmp_path_factory.mktemp("mutations") / "index"))
 
 
-def keys(digests: Digests, *words: str) -> dict[str, str] | None:
-    """The key of each step; None where the words are refused."""
-    found: dict[str, str] = {}
+@cache
+def composed(*words: str) -> schema.Config:
+    """What Hydra makes of the words, once: it takes a second at times."""
+    found: list[schema.Config] = []
+    compose.run(words, found.append)
+    return found[0]
 
-    def point(config: schema.Config) -> None:
-        found.update({step.name: step.key for step in plan(resolve(config, digests).recipe).steps})
 
+def keys(digests: Digests, *words: str, changes: Sequence[str] = ()) -> dict[str, str] | None:
+    """The key of each step; None where the words are refused. `changes` are options of what the words make."""
+    if not changes:
+        return unchanged(digests, *words)
+    node = OmegaConf.structured(composed(*words))
     try:
-        compose.run(words, point)
+        for change in changes:
+            node.merge_with_dotlist([change])
+        config = OmegaConf.to_object(node)
+        assert isinstance(config, schema.Config)
+        return planned(config, digests)
+    except (InputError, OmegaConfBaseException):
+        return None
+
+
+@cache
+def unchanged(digests: Digests, *words: str) -> dict[str, str] | None:
+    try:
+        return planned(composed(*words), digests)
     except InputError:
         return None
-    return found
+
+
+def planned(config: schema.Config, digests: Digests) -> dict[str, str]:
+    return {step.name: step.key for step in plan(resolve(config, digests).recipe).steps}
 
 
 def options(compiler: str) -> Iterator[tuple[str, Any]]:
@@ -145,6 +251,8 @@ def options(compiler: str) -> Iterator[tuple[str, Any]]:
     nodes = {"parallel": schema.ParallelConf, "network": schema.NetworkConf}
     nodes |= {"key": schema.KeyConf, "generate": schema.GenerateConf}
     groups |= {name: (kind,) for name, kind in nodes.items()}
+    groups |= {"target.job": (sweep_schema.JobConf,)}
+    groups |= {"sweep.slurm": (sweep_schema.SlurmConf,), "sweep.ray": (sweep_schema.RayConf,)}
     for field in dataclasses.fields(schema.Config):
         if field.name not in groups:
             yield field.name, field
@@ -154,7 +262,13 @@ def options(compiler: str) -> Iterator[tuple[str, Any]]:
                 yield f"{group}.{field.name}", field
 
 
-ALL = [(compiler, name) for compiler in COMPILERS for name, _ in options(compiler)]
+#: No compiler knows of sweeps: one is enough.
+ALL = [
+    (compiler, name)
+    for compiler in COMPILERS
+    for name, _ in options(compiler)
+    if compiler == "onnxruntime" or not name.startswith(("sweep.", "target.job."))
+]
 
 
 def others(compiler: str, option: str) -> tuple[str, ...]:
@@ -171,7 +285,7 @@ def others(compiler: str, option: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize(("compiler", "option"), ALL)
 def test_each_option_changes_the_key_or_is_listed(
-    compiler: str, option: str, digests: Digests, tiny_llama: Path
+    compiler: str, option: str, digests: Digests, tiny_llama: Path, tiny_gguf: Path
 ) -> None:
     if option.startswith(ELSEWHERE):
         assert unkeyed.reason(option), f"{option} is neither in a key nor listed in trtbuild/unkeyed.py"
@@ -180,10 +294,13 @@ def test_each_option_changes_the_key_or_is_listed(
     assert values, (
         f"{option} is new: give another value of it here, and list it in trtbuild/unkeyed.py or read it"
     )
-    base = (f"compiler={compiler}", *BASE[compiler], f"model.source={tiny_llama}")
+    model = tiny_gguf if (compiler, option) in OF_GGUF else tiny_llama
+    base = (f"compiler={compiler}", *BASE[compiler], f"model.source={model}")
+    base += UNDER.get((compiler, option), ())
     before = keys(digests, *base)
     assert before is not None
-    after = [keys(digests, *base, f"{option}={value}", *WITH.get((compiler, option), ())) for value in values]
+    more = WITH.get((compiler, option), ())
+    after = [keys(digests, *base, changes=(f"{option}={value}", *more)) for value in values]
     if unkeyed.reason(option, COMPILERS[compiler].unread):
         assert all(found in (before, None) for found in after), f"{option} is listed, and changes the key"
     elif option == "compiler.name" or (option == "target.kind" and len(COMPILERS[compiler].kinds) == 1):
@@ -203,6 +320,7 @@ NAMES = {
     "frontend": "network.frontend",
     "tools.name": "compiler.name",
     "driver_policy": "key.driver",
+    "tools.image": "compiler.image",
 }
 
 #: Another value where "another" would be refused.
@@ -210,6 +328,8 @@ ANOTHER: Mapping[str, Any] = {
     "model.dtype": "float32",
     "model.files": (("other", 1, "ff" * 32),),
     "model.pins": {"sha256": "other"},
+    "model.config": {},
+    "compiler.image": f"sha256:{'aa' * 32}",
     "network.frontend": "genai",
     "quant.weights": "int8",
     "quant.group_size": 64,
@@ -255,6 +375,15 @@ RECIPES: Mapping[str, Recipe] = {
         "tensorrt_rtx", RTX, {**NETWORK, "tensorrt_rtx": lock("tensorrt_rtx", **RTX)}, portable=False
     ),
     "tensorrt": on_gpu("tensorrt", {"tensorrt": "11.4.0.106"}, NETWORK),
+    "tensorrt_llm": dataclasses.replace(
+        on_gpu("tensorrt_llm", trtllm.PACKAGES, NETWORK),
+        model=dataclasses.replace(CPU.model, gguf=True, architecture="llama"),
+        quant=Quant("int4_awq", "int4", "none", "awq", None, None, True, "auto"),
+        tools=dataclasses.replace(
+            on_gpu("tensorrt_llm", trtllm.PACKAGES, NETWORK).tools,
+            options=trtllm.options(calib_dataset=trtllm.DATASET),
+        ),
+    ),
 }
 
 
@@ -312,9 +441,15 @@ GOLDEN = {
     "onnxruntime": "bdc402b855d1caf93bf0bee736ffba7dc4dd00fc61ff87f142f972c98277d7f1",
     "tensorrt_rtx": "8b9681cbac5b18aa2268492ba2c5c493d25402caa788d1f2e60c9e6cda5ca686",
     "tensorrt": "7412d917313fc2448ba659cb59c8493e2de6823d7b533c20187e0bbe11b496e5",
+    "tensorrt_llm": "d56ac3d71adf7091df1f2511a42bc7a721d077fc9bf2979b1ab1e7798c7825ed",
 }
 
-FACTS = [(compiler, name_of(path)) for compiler, recipe in RECIPES.items() for path, _ in leaves(recipe)]
+FACTS = [
+    (compiler, name_of(path))
+    for compiler, recipe in RECIPES.items()
+    for path, _ in leaves(recipe)
+    if path != ("tools", "image") or COMPILERS[compiler].image  # the others are given none
+]
 
 
 def test_every_compiler_is_looked_at() -> None:
@@ -343,8 +478,14 @@ def test_each_fact_changes_the_key_or_is_listed(compiler: str, name: str) -> Non
             after = plan(changed(recipe, path, another(name, value))).final.key
         except InputError:  # noticed, and refused
             differs.append(None)
-        except (KeyError, ValueError):  # of a compiler that there is not, or one for other hardware
-            assert name in ("compiler.name", "target.kind")
+        except (KeyError, ValueError):  # of a compiler or a scheme that there is not, or of other hardware
+            assert name in (
+                "compiler.name",
+                "target.kind",
+                "quant.weights",
+                "quant.activations",
+                "quant.method",
+            )
             differs.append(None)
         else:
             differs.append(before != after)

@@ -23,6 +23,8 @@ SCHEMA = 2
 TOOL = "toolchain."
 #: The field of a step that runs in a locked toolchain, in place of versions.
 LOCK = f"{TOOL}lock"
+#: The field of a step that runs in a container: the digest of its image, in place of versions.
+IMAGE = f"{TOOL}image"
 
 
 @dataclass(frozen=True)

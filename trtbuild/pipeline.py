@@ -1,6 +1,6 @@
 """The way of a build, in one place: look up, lock, run the step, check, publish, share, materialise.
 
-`build` asks for the last step of a plan. `_ensure` answers from the stores, or takes the key's lease and lock, looks
+`build` asks for the last step of a plan. `ensure` answers from the stores, or takes the key's lease and lock, looks
 again (somebody else may have built it meanwhile), makes the steps that it reads, runs the worker apart,
 checks what came out and publishes it. A hit anywhere ends the way down: what is upstream of it is not
 needed. Nothing is published before it was checked, and a failure leaves nothing behind.
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trtbuild import provenance
-from trtbuild.compilers.registry import COMPILERS
+from trtbuild import provenance, serving
+from trtbuild.compilers.registry import COMPILERS, advice
 from trtbuild.errors import BuildError, InputError, NotInStoreError
 from trtbuild.key import Step, explain, key_of
 from trtbuild.plan import Plan, Planned
@@ -44,12 +44,17 @@ class Result:
 def build(plan: Plan, session: Session) -> Result:
     """Take the plan's last step from the store, or build it. Raises InputError, BuildError, StoreFailure."""
     _check_out(session.config.out)
-    return _result(plan, _ensure(plan.final, plan, session), session)
+    serving.check(session.config, plan.final.name)
+    if session.config.refresh or session.find(plan.final.key).record is None:
+        for words in advice(plan.recipe):
+            session.watcher.note(f"note: {words}")
+    return _result(plan, ensure(plan.final, plan, session), session)
 
 
 def fetch(plan: Plan, session: Session) -> Result:
     """As build, but a miss is NotInStoreError."""
     _check_out(session.config.out)
+    serving.check(session.config, plan.final.name)
     record = session.use(plan.final.key)
     if record is None:
         session.sharing.refuse_doubt(plan.final.key)
@@ -78,8 +83,9 @@ def generate(result: Result, session: Session) -> Mapping[str, Any]:
         return session.load("generate", worker, options, result.plan.final, result.path, Path(home)).facts
 
 
-def _ensure(planned: Planned, plan: Plan, session: Session) -> Record:
-    store, refresh = session.store, session.config.refresh
+def ensure(planned: Planned, plan: Plan, session: Session) -> Record:
+    """Take one step of the plan from the store, or build it and what it reads. Raises as build."""
+    store, refresh = session.store, session.refreshes(planned.key)
     record = None if refresh else session.use(planned.key)
     if record is not None:
         return _hit(planned, record, session)
@@ -92,7 +98,7 @@ def _ensure(planned: Planned, plan: Plan, session: Session) -> Record:
             first = store.lookup(planned.key) if refresh else session.use(planned.key)
             if first is not None and not refresh:
                 return _hit(planned, first, session)
-            inputs = {up.name: store.materialise(_ensure(up, plan, session)).path for up in planned.inputs}
+            inputs = {up.name: store.materialise(ensure(up, plan, session)).path for up in planned.inputs}
             model = model_files(planned, session) if planned.step.reads_model else {}
             record = _run(planned, plan, model, inputs, session, first)
         session.sharing.share(record, lease.held, session.on_share)
@@ -128,6 +134,7 @@ def _run(
             attachments={"log": ran.log, **_locks(planned, scratch)},
             seconds=ran.seconds,
         )
+        session.made.add(planned.key)
         session.ended(
             StepResult(planned.name, planned.key, "built", ran.seconds, size, ran.peak_memory_bytes)
         )
@@ -194,6 +201,8 @@ def model_files(planned: Planned, session: Session) -> Mapping[str, Path]:
 
 
 def _hit(planned: Planned, record: Record, session: Session) -> Record:
+    if planned.name in session.results:
+        return record  # this command line built it, or has met it before
     took = provenance.stats(record)
     seconds, peak = took.get("seconds"), took.get("peak_memory_bytes")
     outcome = "hit-team" if planned.key in session.stores.from_team else "hit-local"
@@ -205,6 +214,9 @@ def _result(plan: Plan, record: Record, session: Session) -> Result:
     made = session.store.materialise(record)
     if session.config.out is not None:
         session.store.add_root(Path(session.config.out).absolute(), record)
+        served = serving.write(session.config)
+        if served is not None:
+            session.watcher.note(f"serve    {session.config.serve.value:<9} {served}")
     steps = tuple(session.results.get(p.name, StepResult(p.name, p.key, "unneeded")) for p in plan.steps)
     return Result(plan, record, made.path, made.method, steps, provenance.check(record))
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild import pipeline, provenance, schema
+from trtbuild.checkpoint import open_model
 from trtbuild.compilers import registry
 from trtbuild.errors import InputError, NotInStoreError, StoreError
 from trtbuild.key import LOCK, Step, explain, key_of
 from trtbuild.plan import Planned
 from trtbuild.recipe import frozen
-from trtbuild.resolve import open_model
 from trtbuild.session import Session, StepResult, bytes_of
 from trtbuild.sources import Digester, Source, identity
 from trtbuild.toolchains import lock, shipped

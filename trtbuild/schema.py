@@ -8,118 +8,35 @@ an error there. They are not frozen (OmegaConf would make them read-only): `reso
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-
-class Dtype(Enum):
-    auto = "auto"
-    float32 = "float32"
-    float16 = "float16"
-    bfloat16 = "bfloat16"
-
-
-class Weights(Enum):
-    none = "none"
-    int8 = "int8"
-    int4 = "int4"
-    fp8 = "fp8"
-    nvfp4 = "nvfp4"
-
-
-class Activations(Enum):
-    none = "none"
-    int8 = "int8"
-    fp8 = "fp8"
-    nvfp4 = "nvfp4"
-
-
-class Method(Enum):
-    rtn = "rtn"
-    awq = "awq"
-    gptq = "gptq"
-    smoothquant = "smoothquant"
-    minmax = "minmax"
-    rowwise = "rowwise"
-
-
-class KvCache(Enum):
-    auto = "auto"
-    int8 = "int8"
-    fp8 = "fp8"
-    nvfp4 = "nvfp4"
-
-
-class Frontend(Enum):
-    auto = "auto"
-    native = "native"
-    genai = "genai"
-
-
-class Optimization(Enum):
-    none = "none"
-    basic = "basic"
-    extended = "extended"
-    all = "all"
-
-
-class Executor(Enum):
-    auto = "auto"
-    managed = "managed"
-    process = "process"
-
-
-class Shapes(Enum):
-    dynamic = "dynamic"
-    phases = "phases"
-    static = "static"
-
-
-class HardwareCompatibility(Enum):
-    none = "none"
-    ampere_plus = "ampere_plus"
-    same_compute_capability = "same_compute_capability"
-
-
-class TargetKind(Enum):
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Arch(Enum):
-    x86_64 = "x86_64"
-    aarch64 = "aarch64"
-
-
-class DriverPolicy(Enum):
-    branch = "branch"
-    exact = "exact"
-    ignore = "ignore"
-
-
-class Output(Enum):
-    text = "text"
-    json = "json"
-
-
-class Trust(Enum):
-    require = "require"
-    warn = "warn"
-    off = "off"
-
-
-class Durability(Enum):
-    full = "full"
-    fast = "fast"
-
-
-class Verify(Enum):
-    always = "always"
-    sample = "sample"
-    never = "never"
+from trtbuild.choices import (
+    Activations,
+    Arch,
+    ContainerEngine,
+    DriverPolicy,
+    Dtype,
+    Durability,
+    Executor,
+    Frontend,
+    Gpus,
+    HardwareCompatibility,
+    KvCache,
+    Method,
+    Optimization,
+    Output,
+    Serve,
+    Shapes,
+    TargetKind,
+    Trust,
+    Verify,
+    Weights,
+)
+from trtbuild.sweep_schema import JobConf, SweepConf
+from trtbuild.trtllm_options import TensorRtLlmOptions
 
 
 @dataclass
@@ -165,6 +82,7 @@ class TargetConf:
     cuda: str | None = None
     device: int | None = None
     source: str | None = None
+    job: JobConf = field(default_factory=JobConf)
 
 
 @dataclass
@@ -232,12 +150,23 @@ class TensorRtConf(CompilerConf):
 
 
 @dataclass
+class TensorRtLlmConf(TensorRtLlmOptions, CompilerConf):
+    """A group like the others; its options are in `trtllm_options`."""
+
+
+@dataclass
 class ExecutorConf:
     name: Executor = Executor.auto
     python: str | None = None
     timeout_minutes: float = 240.0
     memory_gb: float | None = None
     threads: int | None = None
+    env: list[str] = field(default_factory=list)
+    engine: ContainerEngine = ContainerEngine.auto
+    gpus: Gpus = Gpus.auto
+    network: bool = False
+    engine_flags: list[str] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -286,12 +215,15 @@ class Config:
     executor: ExecutorConf = MISSING
     store: StoreConf = MISSING
     check: CheckConf = MISSING
+    sweep: SweepConf = MISSING
     generate: GenerateConf = field(default_factory=GenerateConf)
     prompt: str | None = None
     output: Output = Output.text
     out: str | None = None
+    report: str | None = None
     refresh: bool = False
     until: str | None = None
+    serve: Serve = Serve.none
 
 
 #: group -> the schema that its YAML files start from (`defaults: [schema]`)
@@ -304,6 +236,7 @@ GROUPS: dict[str, type] = {
     "executor": ExecutorConf,
     "store": StoreConf,
     "check": CheckConf,
+    "sweep": SweepConf,
 }
 
 
@@ -312,6 +245,7 @@ COMPILERS: dict[str, type[CompilerConf]] = {
     "onnxruntime": OnnxRuntimeConf,
     "tensorrt_rtx": TensorRtRtxConf,
     "tensorrt": TensorRtConf,
+    "tensorrt_llm": TensorRtLlmConf,
 }
 
 

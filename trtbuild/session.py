@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -13,30 +12,26 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from trtbuild import schema
-from trtbuild.compilers.registry import COMPILERS
-from trtbuild.errors import InputError
+from trtbuild import folders, schema
 from trtbuild.executors import process
+from trtbuild.executors.ending import Ending
 from trtbuild.history import History, Place
 from trtbuild.key import TOOL
 from trtbuild.lookup import Found, Lookup
 from trtbuild.plan import Planned
 from trtbuild.sharing import Sharing
 from trtbuild.sources import Source
-from trtbuild.toolchains import pythons
 from trtbuild.toolchains import shared as wheels
-from trtbuild.toolchains.kept import Kept, chosen, holds
+from trtbuild.toolchains.kept import Kept
 from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
-from trtbuild.worker import matches
+from trtbuild.workbench import Workbench
 from trtstore import Holder, Record, Store, StoreFailure, teamwork
 from trtstore.hints import Hints
 from trtstore.leases import Outcome
 from trtstore.upkeep import Upkeep
 
-FROM_TEAM = (
-    24  # records of the team's store that are read to find the nearest: each is asked for across a network
-)
+FROM_TEAM = 24  # records of the team's store that are read to find the nearest: each comes across a network
 MANY = 2000  # records: reading more takes a second
 
 
@@ -77,6 +72,10 @@ class Session:
     results: dict[str, StepResult] = field(default_factory=dict)
     fetching: bool = False
     exact: bool = False  # the steps are those of a record: no option may choose other tools
+    devices: str | None = None  # CUDA_VISIBLE_DEVICES of its workers, where others build beside them
+    ending: Ending = field(default_factory=Ending)  # of its workers, where others are waited for, too
+    made: set[str] = field(default_factory=set)  # keys that were built for this command line
+    shared: Sharing | None = None  # of the points of a sweep: one connection to the team's store
 
     @cached_property
     def source(self) -> Source:
@@ -84,14 +83,15 @@ class Session:
         return self.open_source()
 
     @property
-    def python(self) -> str:
-        return self.config.executor.python or sys.executable
-
-    @property
     def limits(self) -> process.Limits:
         conf = self.config.executor
         memory = None if conf.memory_gb is None else int(conf.memory_gb * 1e9)
-        return process.Limits(conf.timeout_minutes * 60, memory, conf.threads)
+        return process.Limits(conf.timeout_minutes * 60, memory, conf.threads, self.devices)
+
+    def refreshes(self, key: str) -> bool:
+        """Whether an artifact is built even where it is there: once, and in a job of a sweep the job's own alone."""
+        only = self.config.sweep.key
+        return self.config.refresh and key not in self.made and only in (None, key)
 
     def ended(self, result: StepResult) -> None:
         self.results[result.name] = result
@@ -111,6 +111,7 @@ class Session:
             self.watcher.text(event["text"])
 
     def on_wait(self, holder: Holder) -> None:
+        self.ending.check()
         self.watcher.waiting(f"waiting for {holder.who}, {time.time() - holder.started:.0f} s so far")
 
     def on_share(self, what: str, done: int, total: int) -> None:
@@ -128,7 +129,11 @@ class Session:
         def look() -> Record | None:
             return self.use(planned.key)
 
-        return self.sharing.alone(planned.key, expected, look, self.watcher.waiting, self.config.refresh)
+        def waiting(words: str) -> None:
+            self.ending.check()
+            self.watcher.waiting(words)
+
+        return self.sharing.alone(planned.key, expected, look, waiting, self.config.refresh)
 
     def who(self, planned: Planned) -> str:
         """For those who wait for this build."""
@@ -140,24 +145,34 @@ class Session:
         """Run a step's worker into the empty folder `out`. Raises InputError, BuildError."""
         step = planned.step
         options = {name: value for name, value in step.facts.items() if not name.startswith(TOOL)}
+        given = {**inputs, **folders.given(self.config.compiler, step.facts)}
         task = process.Task(
-            planned.name, planned.key, step.worker, options, self.tools(planned), model, inputs
+            planned.name, planned.key, step.worker, options, self.workbench.tools(planned), model, given
         )
-        if step.hint is None:
-            return self._run(task, planned, out, home)
+        ran = self._hinted(task, planned, out, home)
+        folders.recheck(self.config.compiler, step.facts, self.store.index)
+        return ran
+
+    def _hinted(self, task: process.Task, planned: Planned, out: Path, home: Path) -> process.Ran:
+        """With what earlier builds learnt of the hardware, where the step takes it; what this one learns is kept."""
+        if planned.step.hint is None:
+            return self._bench(task, planned, out, home)
         hints, learnt = Hints(self.store.layout), home / "learnt"
-        taken = hints.take(step.hint, home / "hints")
-        ran = self._run(replace(task, hints=tuple(taken), learnt=learnt), planned, out, home)
+        taken = hints.take(planned.step.hint, home / "hints")
+        ran = self._bench(replace(task, hints=tuple(taken), learnt=learnt), planned, out, home)
         try:
-            hints.leave(step.hint, learnt, [path.name for path in taken])
+            hints.leave(planned.step.hint, learnt, [path.name for path in taken])
         except StoreFailure as trouble:  # the build is done, and the next one takes longer
             self.watcher.note(f"{planned.name}: what it learnt of the hardware is not kept: {trouble}")
         return ran
 
+    def _bench(self, task: process.Task, planned: Planned, out: Path, home: Path) -> process.Ran:
+        return self.workbench.run(task, planned, out, home, self.limits, self.on_event, self.ending)
+
     @cached_property
     def sharing(self) -> Sharing:
         """The team's store, as far as the config says."""
-        return Sharing(self.config.store, self.store, self.watcher.note)
+        return self.shared or Sharing(self.config.store, self.store, self.watcher.note)
 
     @cached_property
     def stores(self) -> Lookup:
@@ -191,96 +206,30 @@ class Session:
         self, name: str, worker: str, options: Mapping[str, Any], planned: Planned, engine: Path, home: Path
     ) -> process.Ran:
         """Run a worker that loads the engine in the folder `engine`. Raises InputError, BuildError."""
-        inputs, tools = {"engine": engine}, self.tools(planned)
+        inputs, tools = {"engine": engine}, self.workbench.tools(planned)
         # An engine that fails its check lies beside `home`, and goes with it.
         lasting = not engine.is_relative_to(home.parent)
         task = process.Task(name, planned.key, worker, options, tools, {}, inputs, lasting)
-        return self._run(task, planned, home / "out", home)
+        return self._bench(task, planned, home / "out", home)
 
-    def _run(self, task: process.Task, planned: Planned, out: Path, home: Path) -> process.Ran:
-        out.mkdir(exist_ok=True)
-        lock = planned.step.lock
-        if lock is None or not self.managed(lock):
-            return process.run(task, out, home, self.python, self.limits, self.on_event)
-        with self.kept.using(lock, self.here(lock), home) as interpreter:
-            ran = process.run(task, out, home, str(interpreter), self.limits, self.on_event)
-        return replace(ran, executor="managed")
-
-    @property
-    def kept(self) -> Kept:
-        """The toolchains' environments in our store."""
-        return Kept(self.store, self.watcher, self._wheels)
+    @cached_property
+    def workbench(self) -> Workbench:
+        """Where its steps run."""
+        return Workbench(self.config, Kept(self.store, self.watcher, self._wheels), self.exact)
 
     def _wheels(self, lock: Lock, python: Python) -> Path | None:
         """The wheels of a toolchain in the team's store, as a folder; None where there is none, or not these."""
         record = None if self.sharing.team is None else self.use(wheels.key_of(lock, python))
         return None if record is None else self.store.materialise(record).path
 
-    def here(self, lock: Lock) -> Python:
-        """The Python at hand, or `executor.python`, and what it holds of the toolchain. Raises InputError."""
-        return pythons.python(self.config.executor.python, lock.chosen)
-
-    def managed(self, lock: Lock) -> bool:
-        """Whether steps of this toolchain run in an environment of their own. Raises InputError."""
-        name = self.config.executor.name
-        if name is schema.Executor.auto:
-            return not self.holds(lock)
-        return name is schema.Executor.managed
-
-    def holds(self, lock: Lock) -> bool:
-        """Whether the Python at hand has just the locked versions of all that bytes depend on. Raises InputError."""
-        return holds(self.here(lock), lock)
-
-    def tools(self, planned: Planned) -> dict[str, str]:
-        """package -> version that the step's worker insists on. Raises InputError."""
-        lock = planned.step.lock
-        return planned.toolchain if lock is None else chosen(lock, self.here(lock))
-
     def preflight(self, planned: Planned) -> None:
-        """See to the tools of the steps to come, before a checkpoint is downloaded: they are here, made, or refused.
+        """Before a checkpoint is downloaded: are the tools of the steps to come there, and may the result be shared?
 
-        So is the right to share what will be built. Raises InputError, StoreError, StoreFailure.
+        Raises InputError, StoreError, StoreFailure.
         """
         self.sharing.ready()
-        wanted: dict[str, str] = {}
         missing = [up for up in planned.inputs if self.find(up.key).record is None]
-        for step in (*missing, planned):
-            lock = step.step.lock
-            if lock is not None and self.managed(lock):
-                self.kept.ensure(lock, self.here(lock))
-            elif lock is None and self.config.executor.name is schema.Executor.managed:
-                versions = ", ".join(f"{name} {version}" for name, version in step.toolchain.items())
-                raise InputError(
-                    f"no lock has {versions} together",
-                    option="executor=managed",
-                    hint="make one (`trtbuild toolchain lock`) and give it: compiler.locks; or executor=process",
-                )
-            else:
-                wanted |= self.tools(step)
-        self._check_versions(wanted)
-
-    def _check_versions(self, wanted: Mapping[str, str]) -> None:
-        found = pythons.python(self.config.executor.python, wanted).versions
-        missing = [f"{name} {version}" for name, version in wanted.items() if name not in found]
-        if missing:
-            raise InputError(
-                f"{self.python} lacks what this build needs: {', '.join(missing)}",
-                option="executor.python",
-                hint=f"executor=auto installs what has a lock; or pip install 'trtbuild[{self._extras(missing)}]'",
-            )
-        for name, version in found.items():
-            if not matches(version, wanted[name]):
-                raise InputError(
-                    f"{name} {version} is installed in {self.python}, and {wanted[name]} is pinned",
-                    option="compiler.version",
-                    hint=f"pip install '{name}=={wanted[name]}'"
-                    + ("" if self.exact else ", or take what is there: compiler.version=installed"),
-                )
-
-    def _extras(self, missing: list[str]) -> str:
-        compiler = COMPILERS[self.config.compiler.name]
-        genai = any(name.startswith(("torch ", "transformers ", "onnx-ir ")) for name in missing)
-        return f"{compiler.extra},genai" if genai else compiler.extra
+        self.workbench.prepare([*missing, planned])
 
 
 def bytes_of(folder: Path) -> int:

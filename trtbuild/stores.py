@@ -1,14 +1,11 @@
-"""Where trtbuild's store is, and the command `trtstore` with that as its default."""
+"""Where trtbuild's store is."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from platformdirs import user_cache_path
-
-from trtstore import cli
 
 VARIABLE = "TRTBUILD_STORE"
 TEAM = "TRTBUILD_TEAM"
@@ -23,8 +20,3 @@ def root(named: str | None = None) -> Path:
 def team(named: str | None = None) -> str | None:
     """The URL of the team's store: `named`, else $TRTBUILD_TEAM, else None. An empty one is none."""
     return (os.environ.get(TEAM) if named is None else named) or None
-
-
-def trtstore() -> int:
-    """The command `trtstore`."""
-    return cli.main(sys.argv[1:], root, team)

@@ -24,6 +24,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from typing import IO, Any, TypeVar
 
 from trtbuild.errors import BuildError, InputError, TrtbuildError
 
+HELD = "TRTBUILD_HELD"  # set where standard input is open for as long as trtbuild lives
 Json = Any  # a value that json.loads can return
 T = TypeVar("T")
 
@@ -138,10 +140,24 @@ def check_toolchain(pinned: Mapping[str, str]) -> None:
             )
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """For a worker, and for what it starts."""
     # PR_SET_PDEATHSIG (prctl(2)): a killed trtbuild leaves no worker behind that nobody waits for.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def _end_with_stdin() -> None:
+    """A container outlives whoever started it: it ends when the other end of its standard input is gone."""
+
+    def watch() -> None:
+        while os.read(0, 1024):
+            pass
+        os.killpg(0, signal.SIGKILL) if os.getpid() != 1 else os._exit(
+            1
+        )  # the first process takes all others along
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _limit_memory(limit: int | None) -> None:
@@ -172,7 +188,9 @@ def serve(target: str) -> None:
     The function takes (Request, out folder, Reporter) and returns facts for the manifest (JSON). It is
     imported only after the versions of its tools were checked, so its module may import them at its top.
     """
-    _die_with_parent()
+    die_with_parent()
+    if HELD in os.environ:
+        _end_with_stdin()
     # Native libraries print to descriptor 1: keep the protocol on a private copy, send theirs to the log.
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

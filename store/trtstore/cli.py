@@ -17,7 +17,7 @@ from trtstore import arguments, bundle, query, show, showgc, teamcli, teamviews,
 from trtstore.arguments import BAD_INPUT, Parser, a_size, a_span
 from trtstore.errors import Invalid, StoreFailure, translated
 from trtstore.locks import Holder
-from trtstore.output import Output
+from trtstore.output import Describe, Output, undescribed
 from trtstore.progress import Progress
 from trtstore.protocols import Readable
 from trtstore.store import Store
@@ -37,12 +37,16 @@ def main(
     argv: Sequence[str] | None = None,
     default_root: Callable[[], Path] | None = None,
     default_team: DefaultTeam | None = None,
+    describe: Describe = undescribed,
 ) -> int:
-    """Run one command line; returns its exit code. The defaults say where the stores are when nobody does."""
+    """Run one command line; returns its exit code.
+
+    The defaults say where the stores are when nobody does, and `describe` what a record of its maker's says, in words.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
     gc.disable()  # one command makes few cycles and perhaps millions of objects, which each pass would visit
     args = _parser(default_team).parse_args(sys.argv[1:] if argv is None else argv)
-    output = Output(getattr(args, "json", False))
+    output = Output(getattr(args, "json", False), describe)
     try:
         store = Store.open(_root(getattr(args, "store", None), default_root))
         code: int = args.run(store, args, output)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from trtbuild.key import TOOL, Step
 from trtbuild.networks import NETWORK_VERSION
@@ -22,6 +23,13 @@ class Worker:
 
 #: The step that compilers share whose engines start from an ONNX graph.
 NETWORK = Worker("trtbuild.networks", NETWORK_VERSION)
+#: That of those which read a folder of Hugging Face's, for a checkpoint that is a GGUF.
+UNPACK = Worker("trtbuild.networks.unpack", 1)
+
+
+def no_advice(_recipe: Recipe) -> Sequence[str]:
+    """Of a compiler that has none to give."""
+    return ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,14 @@ class Compiler:
     ]  # option -> why this compiler's keys leave it out; `trtbuild.unkeyed` has the others
     toolchains: tuple[str, ...] = ()  # of conf/toolchain, that its steps run in
     ahead: bool = False  # of time: builds for hardware that need not be there
+    portable: bool = False  # has engines for a class of GPUs, such as target=rtx_any
+    networks: bool = True  # its engines start from trtbuild's own graphs, or the builder's
+    image: bool = False  # its steps may run in a container: then `compiler.image` is their lock
+    folders: tuple[str, ...] = ()  # options that name folders which steps read: their content is in the key
+    #: what `serve` may ask for -> the files that a server needs, from an engine's folder
+    serve: Mapping[str, Callable[[Path], Mapping[str, str]]] = field(default_factory=dict)
+    #: what a user should know of a recipe that is accepted: sentences, told before it is built
+    advise: Callable[[Recipe], Sequence[str]] = no_advice
 
 
 _NETWORK_TOOLS = ("gguf", "numpy", "onnx", "safetensors")  # as its lock chooses them
@@ -75,6 +91,13 @@ def network(
         reads_model=True,
         lock=lock,
     )
+
+
+def unpack(recipe: Recipe, dtype: str) -> Step:
+    """The step `unpack`: a GGUF becomes a folder of Hugging Face's, with its weights in `dtype`."""
+    lock, versions = tools(recipe.tools, "network", _NETWORK_TOOLS)
+    facts: dict[str, Value] = {"model.dtype": dtype, **versions}
+    return Step("unpack", UNPACK.version, UNPACK.module, frozen(facts), reads_model=True, lock=lock)
 
 
 def tools(found: Tools, toolchain: str, names: tuple[str, ...]) -> tuple[Lock | None, dict[str, Value]]:

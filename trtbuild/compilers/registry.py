@@ -5,23 +5,25 @@ Adding one is a package here, a YAML in `conf/compiler/`, a lock in `conf/toolch
 
 from __future__ import annotations
 
-from trtbuild.compilers.base import NETWORK, Compiler, Worker
+from trtbuild.compilers.base import NETWORK, UNPACK, Compiler, Worker
 from trtbuild.compilers.onnxruntime import compiler as onnxruntime
 from trtbuild.compilers.tensorrt import compiler as tensorrt
+from trtbuild.compilers.tensorrt_llm import compiler as tensorrt_llm
 from trtbuild.errors import InputError
 from trtbuild.key import Step
 from trtbuild.recipe import Recipe
+from trtbuild.targets.facts import is_class
 
 COMPILERS: dict[str, Compiler] = {
-    compiler.name: compiler for compiler in (onnxruntime.COMPILER, tensorrt.RTX, tensorrt.TENSORRT)
+    compiler.name: compiler
+    for compiler in (onnxruntime.COMPILER, tensorrt.RTX, tensorrt.TENSORRT, tensorrt_llm.COMPILER)
 }
 
 _CALIBRATED = ("int4_awq", "int8_sq", "w4a8_awq", "fp8", "fp8_kv", "fp8_rowwise", "nvfp4", "nvfp4_kv")
 
-#: What the next compilers do, for the words of a refusal: the quantization formats of TensorRT-LLM 1.2's
-#: engines and of NVIDIA ModelOpt (their documentation, 2026). They are not part of this release.
+#: What the next compilers do, for the words of a refusal: the quantization formats of NVIDIA ModelOpt (its
+#: documentation, 2026). They are not part of this release.
 UPCOMING: dict[str, frozenset[str]] = {
-    "tensorrt_llm": frozenset({"none", "int8", "int4", "int4_gptq", *_CALIBRATED}),
     "modelopt": frozenset({"none", "int8", *_CALIBRATED}),
 }
 
@@ -40,13 +42,26 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
             f"and target={recipe.target.name} is a {recipe.target.kind} target",
             option="target",
         )
+    gpu = recipe.target.gpu
+    if gpu is not None and is_class(gpu.compute_capability) and not compiler.portable:
+        can = ", ".join(sorted(name for name, other in COMPILERS.items() if other.portable))
+        raise InputError(
+            f"{gpu.name} ({gpu.compute_capability}) is a class of GPUs, and {compiler.name} builds for one kind",
+            option=f"target={recipe.target.name}",
+            hint=f"name the GPU, such as target=rtx4070; portable engines are made by compiler={can}",
+        )
     return compiler.steps(recipe)
+
+
+def advice(recipe: Recipe) -> tuple[str, ...]:
+    """What a user should know of a recipe that is accepted: sentences of its compiler."""
+    return tuple(COMPILERS[recipe.tools.name].advise(recipe))
 
 
 def worker(step: str, compiler: str | None) -> Worker | None:
     """What runs `step`, of `compiler` or (None) as compilers share it; None where there is no such step."""
     if compiler is None:
-        return NETWORK if step == "network" else None
+        return {"network": NETWORK, "unpack": UNPACK}.get(step)
     found = COMPILERS.get(compiler)
     return None if found is None else found.workers.get(step)
 
@@ -63,7 +78,12 @@ def _no_such_quantization(recipe: Recipe, compiler: Compiler) -> InputError:
     else:
         hint = "no compiler that trtbuild knows has it"
     return InputError(
-        f"compiler={compiler.name} quantizes to {', '.join(sorted(compiler.schemes))}, and not to {scheme}",
+        f"compiler={compiler.name} quantizes to {', '.join(_presets(compiler))}, and not to {scheme}",
         option=f"quant={scheme}",
         hint=hint,
     )
+
+
+def _presets(compiler: Compiler) -> list[str]:
+    """Its schemes that have a name: combinations are told by their parts."""
+    return sorted(scheme for scheme in compiler.schemes if "/" not in scheme)

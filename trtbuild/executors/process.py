@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +22,7 @@ from platformdirs import user_state_path
 
 import trtbuild
 from trtbuild.errors import BuildError, InputError, TrtbuildError
+from trtbuild.executors.ending import Ending
 
 Event = Mapping[str, Any]
 
@@ -41,11 +42,15 @@ KEPT_FAILURES = 20
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one step; `None` is no bound. Memory counts private writable bytes (RLIMIT_DATA)."""
+    """Bounds of one step; `None` is no bound. Memory counts private writable bytes (RLIMIT_DATA).
+
+    `devices` is the worker's CUDA_VISIBLE_DEVICES; None is that of this process.
+    """
 
     timeout_seconds: float
     memory_bytes: int | None
     threads: int | None
+    devices: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,12 +97,22 @@ class Ran:
 
 
 def run(
-    task: Task, out: Path, scratch: Path, python: str, limits: Limits, on_event: Callable[[Event], None]
+    task: Task,
+    out: Path,
+    scratch: Path,
+    python: str,
+    limits: Limits,
+    on_event: Callable[[Event], None],
+    ending: Ending | None = None,
+    passed: Sequence[str] = (),
 ) -> Ran:
     """Run `task` into the empty folder `out`, with `scratch` as its home and temporary folder.
 
-    Raises InputError or BuildError as the worker says; BuildError when it died, or ran out of time.
+    `passed` names variables that the worker gets, too. Raises InputError or BuildError as the worker says; BuildError
+    when it died, ran out of time, or `ending` came.
     """
+    ending = ending or Ending()
+    env = {**environment(scratch, limits.threads, limits.devices), **named(passed)}
     log, request = scratch / "log.txt", scratch / "request.json"
     (scratch / "tmp").mkdir()
     _put_code(scratch)
@@ -105,32 +120,52 @@ def run(
     command = [python, "-m", task.worker, str(request), str(out)]
     started = time.monotonic()
     with log.open("w", encoding="utf-8") as errors:
-        ended = _supervise(command, errors, scratch, limits, on_event)
+        ended = supervise(command, env, errors, scratch, limits, on_event, ending)
     seconds = time.monotonic() - started
+    ending.check()
     if isinstance(ended.answer, dict) and ended.status == 0:
         return Ran(ended.answer, seconds, ended.peak_memory_bytes, log)
-    raise _failure(task, ended, log, command, limits)
+
+    def again(kept: Path) -> list[str]:
+        return ["env", f"PYTHONPATH={kept / CODE}", *command[:3], str(kept / "request.json"), "out"]
+
+    raise failure(task, ended, log, limits, again)
 
 
 @dataclass
-class _Ended:
+class Ended:
     status: int  # exit code, or minus the signal
     peak_memory_bytes: int
     timed_out: bool
     answer: dict[str, Any] | TrtbuildError | None
 
 
-def _supervise(
-    command: list[str], errors: IO[str], scratch: Path, limits: Limits, on_event: Callable[[Event], None]
-) -> _Ended:
+def supervise(
+    command: list[str],
+    env: Mapping[str, str],
+    errors: IO[str],
+    scratch: Path,
+    limits: Limits,
+    on_event: Callable[[Event], None],
+    ending: Ending,
+    *,
+    stop: Callable[[], None] = lambda: None,
+    held: bool = False,
+) -> Ended:
+    """Run `command` to its end, with a time limit. `stop` ends what it started elsewhere, before it is killed itself.
+
+    With `held` its standard input stays open for as long as this process lives. Raises InputError, and BuildError where
+    `ending` has come.
+    """
+    ending.check()
     try:
         process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if held else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
             cwd=scratch,
-            env=environment(scratch, limits.threads),
+            env=env,
             start_new_session=True,  # so that a whole family of processes can be ended at once
             encoding="utf-8",
             errors="replace",
@@ -143,26 +178,33 @@ def _supervise(
         ) from None
     timed_out = threading.Event()
 
+    def end() -> None:
+        stop()
+        _kill(process)
+
     def on_timeout() -> None:
         timed_out.set()
-        _kill(process)
+        end()
 
     timer = threading.Timer(limits.timeout_seconds, on_timeout)
     timer.daemon = True
     timer.start()
     assert process.stdout is not None  # noqa: S101  # it was opened as a pipe
     try:
-        answer = _listen(process.stdout, errors, on_event)
-        _, status, usage = os.wait4(process.pid, 0)
+        with ending.awaited(end):
+            answer = _listen(process.stdout, errors, on_event)
+            _, status, usage = os.wait4(process.pid, 0)
     except BaseException:
-        _kill(process)
+        end()
         process.wait()
         raise
     finally:
         timer.cancel()
         process.stdout.close()
+        if process.stdin is not None:
+            process.stdin.close()
     process.returncode = os.waitstatus_to_exitcode(status)
-    return _Ended(process.returncode, usage.ru_maxrss * 1024, timed_out.is_set(), answer)
+    return Ended(process.returncode, usage.ru_maxrss * 1024, timed_out.is_set(), answer)
 
 
 def _listen(
@@ -187,7 +229,7 @@ def _listen(
     return answer
 
 
-def environment(home: Path, threads: int | None) -> dict[str, str]:
+def environment(home: Path, threads: int | None, devices: str | None = None) -> dict[str, str]:
     """A worker's whole environment: an allow-list, and what makes runs repeat."""
     env = {name: os.environ[name] for name in PASSED if name in os.environ}
     env |= {
@@ -200,9 +242,21 @@ def environment(home: Path, threads: int | None) -> dict[str, str]:
         "PYTHONPATH": str(home / CODE),  # our own code, and nothing else that lies where it does
         "PYTHONSAFEPATH": "1",  # nor what lies in the working directory (3.11 on; that folder is our own anyway)
     }
+    if devices is not None:
+        env["CUDA_VISIBLE_DEVICES"] = devices
     if threads is not None:
         env |= {"OMP_NUM_THREADS": str(threads), "TRTBUILD_THREADS": str(threads)}
     return env
+
+
+def named(names: Sequence[str]) -> dict[str, str]:
+    """The variables that a config passes on by name (`executor.env`). Raises InputError for one that is not set."""
+    for name in names:
+        if name not in os.environ:
+            raise InputError(
+                f"{name} is not set", option="executor.env", hint=f"export {name}=…, or leave it out"
+            )
+    return {name: os.environ[name] for name in names}
 
 
 def _put_code(folder: Path) -> None:
@@ -219,14 +273,16 @@ def _kill(process: subprocess.Popen[str]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _failure(task: Task, ended: _Ended, log: Path, command: list[str], limits: Limits) -> TrtbuildError:
+def failure(
+    task: Task, ended: Ended, log: Path, limits: Limits, again: Callable[[Path], list[str]]
+) -> TrtbuildError:
+    """The error of a step that failed; its log and request are kept, in the folder that `again` makes a command of."""
     if isinstance(ended.answer, InputError):
         return ended.answer  # the fault is in what it was given: its log adds nothing
     kept = _keep(task, log)
     details = [*_tail(log), f"log:    {kept / 'log.txt'}"]
     if task.lasting:
-        again = ["env", f"PYTHONPATH={kept / CODE}", *command[:3], str(kept / "request.json"), "out"]
-        details.append(f"again:  {shlex.join(again)}")
+        details.append(f"again:  {shlex.join(again(kept))}")
     minutes = limits.timeout_seconds / 60
     if ended.timed_out:
         return BuildError(

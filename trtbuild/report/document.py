@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
 from trtbuild import history, provenance
+from trtbuild.compilers import registry
 from trtbuild.errors import TrtbuildError
 from trtbuild.history import Difference, Estimate, Near
 from trtbuild.lookup import Found
@@ -60,6 +61,7 @@ def plan(planned: Plan, outlooks: Sequence[Outlook], tools: Sequence[Tools]) -> 
         "target": target(planned.recipe.target),
         "toolchain": planned.toolchain,
         "toolchains": [asdict(each) for each in tools],
+        "notes": list(registry.advice(planned.recipe)),
     }
 
 
@@ -169,5 +171,7 @@ def error(failure: TrtbuildError) -> dict[str, Any]:
     return {"schema": SCHEMA, "error": failure.document()}
 
 
-def sweep(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return {"schema": SCHEMA, "results": list(results)}
+def sweep(results: Sequence[dict[str, Any]], forecast: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The document of `-m`: one result a point, in their order."""
+    told = {} if forecast is None else {"forecast": dict(forecast)}
+    return {"schema": SCHEMA, **told, "results": list(results)}

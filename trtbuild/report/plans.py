@@ -7,6 +7,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from trtbuild import provenance
+from trtbuild.compilers import registry
 from trtbuild.history import Estimate, Near
 from trtbuild.plan import Plan
 from trtbuild.survey import Outlook, Tools
@@ -37,6 +38,8 @@ def lines(plan: Plan, outlooks: Sequence[Outlook], tools: Sequence[Tools]) -> It
     for each in tools:
         if each.state == "missing":
             yield f"The toolchain {each.title} of {' and '.join(each.steps)} is missing{_fetched(each)}."
+    for words in registry.advice(plan.recipe):
+        yield f"note: {words}"
 
 
 def _fetched(found: Tools) -> str:
@@ -53,9 +56,9 @@ def target_words(found: Target) -> str:
     hardware = {
         "gpu": gpu.name,
         "mig": gpu.mig and f"MIG {gpu.mig}",
-        "memory_gb": f"{gpu.memory_gb} GB",
+        "memory_gb": f"{gpu.memory_gb} GB" if gpu.memory_gb else None,
         "compute_capability": f"compute capability {gpu.compute_capability}",
-        "sm_count": f"{gpu.sm_count} SMs",
+        "sm_count": f"{gpu.sm_count} SMs" if gpu.sm_count else None,
         "arch": found.arch,
     }
     software = {"driver": f"driver {found.driver}", "cuda": f"CUDA {found.cuda}"}

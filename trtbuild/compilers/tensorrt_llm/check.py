@@ -1,0 +1,25 @@
+"""The worker of the check: an engine's folder is whole and what was asked for. Nothing is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trtbuild.compilers.tensorrt_llm import folder
+from trtbuild.compilers.tensorrt_llm.checkpoint import TOKENIZER
+from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED
+from trtbuild.errors import BuildError
+from trtbuild.worker import Reporter, Request, serve
+
+
+def run(request: Request, _out: Path, _reporter: Reporter) -> dict[str, Any]:
+    """What is told of a folder that is as the contract says. Raises BuildError for one that is not."""
+    engine = request.inputs["engine"]
+    built = folder.read(engine)
+    if not (engine / TOKENIZER).is_dir():
+        raise BuildError("the engine's folder has no tokenizer")
+    return {"executed": False, "ranks": built.ranks, "why": UNEXECUTED}
+
+
+if __name__ == "__main__":
+    serve("trtbuild.compilers.tensorrt_llm.check:run")

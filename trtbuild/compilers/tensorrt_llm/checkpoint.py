@@ -1,0 +1,116 @@
+"""The worker of `checkpoint`: a folder of Hugging Face's becomes TensorRT-LLM's checkpoint, a file for each rank.
+
+config.json           what the model is, and how it is quantized
+rank0.safetensors, …  the weights
+tokenizer/            as the model has it, for who serves the engine
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trtbuild.compilers.tensorrt_llm import arguments, rules, tools
+from trtbuild.compilers.tensorrt_llm.algorithms import Scheme
+from trtbuild.compilers.tensorrt_llm.arguments import Places
+from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED
+from trtbuild.errors import BuildError, InputError
+from trtbuild.worker import Reporter, Request, serve
+
+TOKENIZER = "tokenizer"
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "config.json",  # transformers asks it for the tokenizer's class
+)
+
+
+def run(request: Request, out: Path, _reporter: Reporter) -> dict[str, Any]:
+    """Write the checkpoint to the folder `out`; returns facts for the record. Raises InputError, BuildError."""
+    facts = request.options
+    home = Path(os.environ["TMPDIR"])
+    model = _folder(request, home)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    architecture = str((config.get("architectures") or ["?"])[0])
+    scheme = _check(config, architecture, facts)
+    places = Places(model, out, dataset=request.inputs.get("calib_dataset") if scheme.calibrated else None)
+    if scheme.tool == "convert":
+        family = rules.family(architecture)
+        name = f"models/{family}/convert_checkpoint.py"
+        words = arguments.convert(facts, places, family)
+    else:
+        name = "quantization/quantize.py"
+        words = arguments.quantize(facts, places)
+    peak = tools.run([*tools.script(name), *words], home)
+    made = check_files(out, int(facts["parallel.tp"]) * int(facts["parallel.pp"]))
+    (out / TOKENIZER).mkdir()
+    for file in _TOKENIZER_FILES:
+        if (model / file).is_file():
+            shutil.copyfile(model / file, out / TOKENIZER / file)
+    return {
+        "algorithm": scheme.algorithm,
+        "kv_cache": scheme.kv_cache,
+        "tool": name,
+        "architecture": made.get("architecture"),
+        "quantization": made.get("quantization"),
+        "peak_memory_bytes": peak,
+        "validated": UNEXECUTED,
+    }
+
+
+def check_files(folder: Path, ranks: int) -> dict[str, Any]:
+    """The config of a checkpoint that has the files of all its ranks. Raises BuildError."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise BuildError("the checkpoint has no readable config.json") from None
+    missing = [f"rank{rank}.safetensors" for rank in range(ranks)]
+    missing = [name for name in missing if not (folder / name).is_file()]
+    if missing or not isinstance(config, dict):
+        raise BuildError(
+            f"the checkpoint lacks {', '.join(missing) or 'its config'}, and nothing said why",
+            hint="tp x pp files belong to it; the log may tell which rank failed",
+        )
+    return config
+
+
+def _folder(request: Request, home: Path) -> Path:
+    """The model as one folder: that of `unpack`, or links to the checkpoint's files wherever they lie."""
+    unpacked = request.inputs.get("unpack")
+    if unpacked is not None:
+        return unpacked
+    folder = home / "model"
+    for name, path in request.model.items():
+        link = folder / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    if not (folder / "config.json").is_file():
+        raise InputError("the checkpoint has no config.json", option="model.source")
+    return folder
+
+
+def _check(config: Mapping[str, Any], architecture: str, facts: Mapping[str, Any]) -> Scheme:
+    """The rules once more: of a model that had to be downloaded, nothing was known when the build was planned."""
+    asked = tuple(str(facts[f"quant.{name}"]) for name in ("weights", "activations", "method", "kv_cache"))
+    scheme = rules.scheme((asked[0], asked[1], asked[2], asked[3]), architecture, facts)
+    rules.check_mapping(facts, scheme, rules.family(architecture))
+    rules.check_gptq(config, scheme)
+    ranks = rules.Ranks(facts["parallel.tp"], facts["parallel.pp"], facts["compiler.cp_size"])
+    rules.check_shapes(config, ranks, scheme, facts.get("quant.group_size"))
+    return scheme
+
+
+if __name__ == "__main__":
+    serve("trtbuild.compilers.tensorrt_llm.checkpoint:run")

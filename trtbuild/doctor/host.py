@@ -1,0 +1,74 @@
+"""What every build wants of a host: a store that takes it, room on the disk, memory, a token for the Hub."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from trtbuild.doctor import mends
+from trtbuild.doctor.checks import Check, Needs, chosen, judged
+from trtbuild.doctor.world import World
+from trtstore.words import size
+
+ROOM = 3  # times the checkpoint: what is downloaded, what is made of it, and the engine
+LEAST_ROOM = 2_000_000_000  # bytes, where nothing is known of the checkpoint
+MEMORY = 2  # times the checkpoint, for tools that hold it twice
+
+
+def check(needs: Needs, store: Path, world: World) -> Iterator[Check]:
+    """The system, the store, disk, memory, the Hub."""
+    told = world.system
+    yield Check("system", "ok", f"{told.get('PRETTY_NAME', platform.system())}, {platform.machine()}")
+    yield _store(store)
+    yield _disk(needs, store)
+    if needs.gpu:
+        yield from _memory(needs, world)
+    if needs.hub:
+        yield _hub(world)
+
+
+def _existing(path: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _store(root: Path) -> Check:
+    place = _existing(root)
+    good = place.is_dir() and os.access(place, os.R_OK | os.W_OK | os.X_OK)
+    words = f"{root} takes engines" if good else f"{root} cannot be written: {place} is not this user's"
+    return judged(
+        "store", good, words, required=True, mend=(f"sudo chown -R $USER {place}    # or store.root=PATH",)
+    )
+
+
+def _disk(needs: Needs, root: Path) -> Check:
+    free = shutil.disk_usage(_existing(root)).free
+    wanted = LEAST_ROOM if needs.model_bytes is None else ROOM * needs.model_bytes
+    words = f"{size(free)} are free where the store is, and this config takes about {size(wanted)}"
+    return judged("disk", free >= wanted, words, required=True, mend=("trtstore gc --max-size SIZE",))
+
+
+def _memory(needs: Needs, world: World) -> Iterator[Check]:
+    lines = (world.text("/proc/meminfo") or "").splitlines()
+    told = {line.partition(":")[0]: line.partition(":")[2].split() for line in lines}
+    if needs.model_bytes is None or "MemAvailable" not in told:
+        return
+    free, wanted = int(told["MemAvailable"][0]) * 1024, MEMORY * needs.model_bytes
+    words = (
+        f"{size(free)} of memory are free, and NVIDIA's tools take about {size(wanted)} for this checkpoint"
+    )
+    yield judged(
+        "memory", free >= wanted, words, required=False, mend=("sudo fallocate -l 64G /swapfile    # swap",)
+    )
+
+
+def _hub(world: World) -> Check:
+    home = Path(world.env.get("HF_HOME") or Path(world.env.get("HOME", "/")) / ".cache" / "huggingface")
+    there = bool(world.env.get("HF_TOKEN")) or (home / "token").is_file()
+    words = "a token is there" if there else "no token: gated models, such as Llama, are refused without one"
+    return judged("hub", there, words, required=False, mend=chosen(mends.HUB, world.family))

@@ -1,0 +1,81 @@
+"""What the compiler's steps run in: toolchains that are installed, missing or damaged, or a Python that has it all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from trtbuild import choices, schema
+from trtbuild.compilers.base import Compiler
+from trtbuild.doctor.checks import Check, judged
+from trtbuild.errors import InputError
+from trtbuild.toolchains import lock, pythons, shipped
+from trtbuild.toolchains.kept import holds, name_of
+from trtbuild.toolchains.lock import Lock
+from trtbuild.worker import matches
+from trtstore import Store, StoreFailure
+from trtstore.environments import Environments, verify
+from trtstore.words import size
+
+
+def check(config: schema.Config, compiler: Compiler, store: Store | None) -> Iterator[Check]:
+    """One for each toolchain of this config, and one for the compiler's own packages where no lock has them."""
+    for name in compiler.toolchains:
+        if name == "genai" and config.network.frontend is not choices.Frontend.genai:
+            continue
+        try:
+            own = config.compiler.locks.get(name)
+            locked = shipped.shipped(name) if own is None else lock.read(Path(own).expanduser(), name)
+            yield _toolchain(config, name, locked, store)
+        except (InputError, StoreFailure) as trouble:
+            yield judged(f"toolchain {name}", False, trouble.message, required=True)
+    in_container = config.executor.name is choices.Executor.container
+    if compiler.package not in _locked(compiler) and not in_container:
+        yield _packages(config, compiler)
+
+
+def _locked(compiler: Compiler) -> set[str]:
+    return {package for name in compiler.toolchains for package in shipped.shipped(name).packages}
+
+
+def _toolchain(config: schema.Config, name: str, locked: Lock, store: Store | None) -> Check:
+    python = pythons.python(config.executor.python, locked.chosen)
+    titled = f"toolchain {name}"
+    if holds(python, locked) and config.executor.name is not choices.Executor.managed:
+        return Check(titled, "ok", f"{python.path} has it")
+    mend = (f"trtbuild toolchain rm {name}", f"trtbuild toolchain install {name}")
+    found = None if store is None else Environments(store.layout).find(name_of(locked, python))
+    if found is not None:
+        altered = verify(found)
+        words = f"installed, {size(found.bytes)}" if not altered else f"damaged: {altered[0]}"
+        return judged(titled, not altered, words, required=True, mend=mend)
+    fetch = locked.downloads.get((python.tag, python.machine))
+    much = "" if fetch is None else f", about {size(fetch.bytes)} to fetch"
+    by_hand = config.executor.name is choices.Executor.process
+    words = f"not in {python.path}{much}" if by_hand else f"not installed yet: the first build does it{much}"
+    return judged(titled, False, words, required=by_hand, mend=() if by_hand else mend[1:])
+
+
+def _packages(config: schema.Config, compiler: Compiler) -> Check:
+    """The compiler itself, in the Python at hand."""
+    wanted = {compiler.package: config.compiler.version, **config.compiler.packages}
+    try:
+        found = pythons.python(config.executor.python, wanted)
+    except InputError as wrong:
+        return judged(compiler.package, False, wrong.message, required=True)
+    there = found.versions.get(compiler.package)
+    if there is None:
+        words = f"{compiler.package} is not in {found.path}"
+    else:
+        exact = config.compiler.version not in ("installed", "locked")
+        others = [
+            f"{name} {found.versions.get(name, 'is not there')}, {version} is pinned"
+            for name, version in wanted.items()
+            if exact and not matches(found.versions.get(name, ""), version)
+        ]
+        words = "; ".join(others) if others else f"{compiler.package} {there} in {found.path}"
+        if not others:
+            return Check(compiler.package, "ok", words, required=True)
+    mend = [f"pip install 'trtbuild[{compiler.extra}]'    # or executor.python=/path/to/a/python that has it"]
+    mend += ["# or executor=container, and compiler.image=NAME@sha256:…"] if compiler.image else []
+    return judged(compiler.package, False, words, required=True, mend=mend)

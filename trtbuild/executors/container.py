@@ -1,0 +1,306 @@
+"""Run one step in a container of the compiler's image: docker, podman or nerdctl, behind the same Task and Ran.
+
+What a container sees: the checkpoint's files and the steps before, read-only; an empty folder for the result; a folder
+for what is temporary; trtbuild's own code, read-only. No network, no privileges, and no variable that was not named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import trtbuild
+from trtbuild.errors import BuildError, InputError, TrtbuildError
+from trtbuild.executors.ending import Ending
+from trtbuild.executors.process import Ended, Event, Limits, Ran, Task, failure, named, supervise
+from trtbuild.worker import HELD
+
+ENGINES = ("docker", "podman", "nerdctl")
+ROOT = Path("/trtbuild")  # of all that we put into a container
+CODE, HOME, OUT, MODEL, INPUTS = (ROOT / name for name in ("code", "home", "out", "model", "inputs"))
+#: Variables of ours that a container gets as they are.
+_PASSED = ("CUDA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES")
+_GPU_FLAGS: Mapping[str, tuple[str, ...]] = {
+    "runtime": ("--gpus", "all"),
+    "cdi": ("--device", "nvidia.com/gpu=all"),
+    "none": (),
+}
+#: What docker, podman and nerdctl say when they could not start a container: its words -> ours, and the mend.
+_TROUBLES = (
+    (
+        "could not select device driver",
+        "it knows no NVIDIA GPUs: the NVIDIA container toolkit is not set up for it",
+    ),
+    ("unresolvable CDI devices", "it finds no CDI description of the GPUs"),
+    ("nvidia-container-cli", "NVIDIA's container toolkit could not bring the GPU in"),
+    ("unknown or invalid runtime name: nvidia", "NVIDIA's runtime is not registered with it"),
+    ("Cannot connect to the Docker daemon", "its daemon is not running, or this user may not talk to it"),
+    ("permission denied while trying to connect", "this user may not talk to its daemon"),
+)
+
+
+@dataclass(frozen=True)
+class Container:
+    """How containers are run here. `engine` is the path of the program; `env` are names, never values."""
+
+    engine: str
+    image: str
+    gpus: str = "auto"
+    network: bool = False
+    env: tuple[str, ...] = ()
+    engine_flags: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """docker, podman or nerdctl."""
+        return Path(self.engine).name
+
+    @property
+    def base(self) -> list[str]:
+        return [self.engine, *self.engine_flags]
+
+
+def engine(name: str) -> str:
+    """The path of docker, podman or nerdctl; "auto" is the first of them that is here. Raises InputError."""
+    for each in ENGINES if name == "auto" else (name,):
+        found = shutil.which(each)
+        if found is not None:
+            return found
+    raise InputError(
+        f"none of {', '.join(ENGINES)} is installed" if name == "auto" else f"{name} is not on PATH",
+        option="executor.engine",
+        hint="`trtbuild doctor` says how to get one",
+    )
+
+
+def run(
+    task: Task,
+    out: Path,
+    scratch: Path,
+    container: Container,
+    limits: Limits,
+    on_event: Callable[[Event], None],
+    ending: Ending | None = None,
+) -> Ran:
+    """Run `task` into the empty folder `out`, with `scratch` for its log and what is temporary.
+
+    Raises InputError or BuildError as the worker says; BuildError when the container did not start, was killed, or ran
+    out of time, or `ending` came. The container is gone afterwards, however this ends.
+    """
+    ending = ending or Ending()
+    log, request = scratch / "log.txt", scratch / "request.json"
+    (scratch / "tmp").mkdir()
+    request.write_text(json.dumps(_inside(task, scratch).request(limits), indent=1), encoding="utf-8")
+    name = f"trtbuild-{task.step}-{secrets.token_hex(6)}"
+    command = words(container, task, out, scratch, limits, name)
+    started = time.monotonic()
+    try:
+        with log.open("w", encoding="utf-8") as errors:
+            env = {**os.environ, **named(container.env)}  # the engine's own: it needs HOME and more
+            ended = supervise(
+                command,
+                env,
+                errors,
+                scratch,
+                limits,
+                on_event,
+                ending,
+                stop=lambda: _end(container, name),
+                held=True,
+            )
+        ending.check()
+        seconds = time.monotonic() - started
+        if isinstance(ended.answer, dict) and ended.status == 0:
+            peak = ended.answer.get("peak_memory_bytes")
+            return Ran(ended.answer, seconds, peak if isinstance(peak, int) else 0, log, "container")
+        raise _failure(task, ended, log, limits, container, (command, scratch, out), name)
+    finally:
+        _end(container, name)
+
+
+def words(container: Container, task: Task, out: Path, scratch: Path, limits: Limits, name: str) -> list[str]:
+    """The whole command, up to the worker's own arguments."""
+    run = [*container.base, "run", "--interactive", "--name", name, "--entrypoint", "python3"]
+    run += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--workdir", str(HOME)]
+    if container.kind != "nerdctl":  # SELinux would keep it from what is mounted
+        run += ["--security-opt", "label=disable"]
+    if not container.network:
+        run += ["--network", "none"]
+    if limits.memory_bytes is not None:
+        run += ["--memory", str(limits.memory_bytes)]
+    run += [*_user(container), *gpu_flags(container)]
+    for variable, value in _environment(limits).items():
+        run += ["--env", f"{variable}={value}"]
+    passed = [each for each in _PASSED if each in os.environ and each not in _environment(limits)]
+    for variable in (*container.env, *passed):
+        run += ["--env", variable]  # its value is the engine's to read: it is in no command line
+    for source, target, writable in _mounts(task, out, scratch):
+        run += ["--mount", _mount(source, target, writable)]
+    request = HOME / "request.json"
+    return [*run, *container.flags, reference(container.image), "-m", task.worker, str(request), str(OUT)]
+
+
+def reference(image: str) -> str:
+    """`image` without its tag, which podman refuses beside a digest."""
+    name, at, digest = image.partition("@")
+    head, slash, last = name.rpartition("/")
+    return f"{head}{slash}{last.partition(':')[0]}{at}{digest}" if at else image.removeprefix("sha256:")
+
+
+def _inside(task: Task, scratch: Path) -> Task:
+    """The task as the container sees its paths."""
+    return replace(
+        task,
+        model={name: MODEL / name for name in task.model},
+        inputs={name: INPUTS / name for name in task.inputs},
+        hints=tuple(HOME / path.relative_to(scratch) for path in task.hints),
+        learnt=None if task.learnt is None else HOME / task.learnt.relative_to(scratch),
+    )
+
+
+def _mounts(task: Task, out: Path, scratch: Path) -> Iterator[tuple[Path, Path, bool]]:
+    """(here, in the container, writable) of each."""
+    yield Path(trtbuild.__file__).parent, CODE / "trtbuild", False
+    for name, path in task.model.items():
+        yield path.resolve(), MODEL / name, False  # a cache's files are links to elsewhere
+    for name, path in task.inputs.items():
+        yield path.resolve(), INPUTS / name, False
+    yield scratch, HOME, True
+    yield out, OUT, True
+
+
+def _mount(source: Path, target: Path, writable: bool) -> str:
+    """A value of --mount, which is one line of CSV."""
+    fields = ["type=bind", f"source={source}", f"target={target}", *([] if writable else ["readonly"])]
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(fields)
+    return line.getvalue()
+
+
+def _user(container: Container) -> list[str]:
+    """What is written belongs to whoever runs trtbuild."""
+    if os.getuid() == 0:
+        return []
+    if container.kind == "podman":
+        return ["--userns", "keep-id"]
+    return ["--user", f"{os.getuid()}:{os.getgid()}"]
+
+
+def gpu_flags(container: Container) -> tuple[str, ...]:
+    """What brings the GPUs in."""
+    usual = "cdi" if container.kind == "podman" else "runtime"
+    return _GPU_FLAGS[usual if container.gpus == "auto" else container.gpus]
+
+
+def _environment(limits: Limits) -> dict[str, str]:
+    env = {
+        "HOME": str(HOME),
+        "TMPDIR": str(HOME / "tmp"),
+        "LC_ALL": "C.UTF-8",
+        "PYTHONHASHSEED": "0",
+        "PYTHONPATH": str(CODE),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HF_HUB_OFFLINE": "1",  # a step reads what it was given
+        HELD: "1",
+    }
+    if limits.threads is not None:
+        env |= {"OMP_NUM_THREADS": str(limits.threads), "TRTBUILD_THREADS": str(limits.threads)}
+    if limits.devices is not None:
+        env["CUDA_VISIBLE_DEVICES"] = limits.devices
+    return env
+
+
+def _end(container: Container, name: str) -> None:
+    """Kill the container, if it still runs, and remove it."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        subprocess.run(
+            [*container.base, "rm", "--force", "--volumes", name],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+        )
+
+
+def _out_of_memory(container: Container, name: str) -> bool:
+    """Whether the kernel killed it for the memory that it was allowed."""
+    try:
+        told = subprocess.run(
+            [*container.base, "inspect", "--format", "{{.State.OOMKilled}}", name],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            text=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return told.stdout.strip() == "true"
+
+
+def _failure(
+    task: Task,
+    ended: Ended,
+    log: Path,
+    limits: Limits,
+    container: Container,
+    ran: tuple[list[str], Path, Path],
+    name: str,
+) -> TrtbuildError:
+    command, scratch, out = ran
+
+    def again(kept: Path) -> list[str]:
+        places = {str(out): str(Path.cwd() / "out"), str(scratch): str(kept)}
+        return [_replaced(word, places) for word in command]
+
+    if ended.answer is None and not ended.timed_out:
+        if ended.status in (125, 126, 127):
+            return _not_started(task, ended, log, limits, container, again)
+        if _out_of_memory(container, name):
+            return BuildError(
+                f"step {task.step}: the container was killed, as it took more than the memory that it was allowed",
+                option="executor.memory_gb",
+                hint="raise executor.memory_gb, or leave it out",
+            )
+    if ended.status > 128:  # as a shell tells a signal
+        ended = replace(ended, status=128 - ended.status)
+    return failure(task, ended, log, limits, again)
+
+
+def _not_started(
+    task: Task,
+    ended: Ended,
+    log: Path,
+    limits: Limits,
+    container: Container,
+    again: Callable[[Path], list[str]],
+) -> TrtbuildError:
+    said = log.read_text(encoding="utf-8", errors="replace")
+    known = [ours for theirs, ours in _TROUBLES if theirs in said]
+    what = {
+        125: f"{container.kind} could not start the container",
+        126: f"python3 of {container.image} cannot be started",
+        127: f"{container.image} has no python3",
+    }[ended.status]
+    whole = failure(task, ended, log, limits, again)
+    return BuildError(
+        f"step {task.step}: {what}" + (f": {known[0]}" if known else ""),
+        option="compiler.image" if ended.status != 125 else "executor.engine",
+        hint="`trtbuild doctor` with the same options looks for the reason",
+        details=whole.details,
+    )
+
+
+def _replaced(word: str, places: Mapping[str, str]) -> str:
+    for old, new in places.items():
+        word = word.replace(old, new)
+    return word

@@ -1,0 +1,45 @@
+"""A folder that a step reads beside the checkpoint: known by the content of its files, wherever it lies."""
+
+from __future__ import annotations
+
+import re
+
+from trtbuild.errors import InputError
+from trtbuild.sources.base import Digester, SourceFile, identity, local_path
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def content(named: str, option: str, digester: Digester) -> str:
+    """`sha256:…` of the files below the folder `named`, which may be such a digest already: of one that is elsewhere.
+
+    Names that begin with a dot are left out: downloads leave their notes there. Raises InputError.
+    """
+    if _DIGEST.fullmatch(named):
+        return named
+    folder = local_path(named)
+    if not folder.is_dir():
+        raise InputError(
+            f"{named} is no folder here",
+            option=option,
+            hint="name a folder; one that is on another machine by its digest, sha256:…, as `trtbuild plan "
+            "output=json` shows it there",
+        )
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not paths:
+        raise InputError(f"the folder {named} is empty", option=option)
+    digests = digester.file_digests(paths)
+    files = [
+        SourceFile(path.relative_to(folder).as_posix(), path.stat().st_size, digest)
+        for path, digest in zip(paths, digests, strict=True)
+    ]
+    return f"sha256:{identity(files)}"
+
+
+def is_digest(named: str) -> bool:
+    """Whether an option names a folder by its content alone."""
+    return _DIGEST.fullmatch(named) is not None
