@@ -154,7 +154,7 @@ def _planned(verb: Callable[[_Job], None]) -> _Verb:
         plan = make_plan(resolved.recipe, asked.config.until)
         allotted.check(plan, asked.config)
         session = Session(asked.config, asked.store, lambda: resolved.source, asked.watcher)
-        verb(_Job(plan, session, asked.outcome, asked.words))
+        verb(_Job(plan, session.expect(plan), asked.outcome, asked.words))
 
     return run
 

@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from getpass import getuser
@@ -57,6 +57,12 @@ class Sharing:
             return opening.team(
                 url, self._store.layout, Policy(self._config.trust.value), self._config.trusted, self._note
             )
+
+    def expect(self, labels: Mapping[str, Mapping[str, str]]) -> None:
+        """Labels by key of what will be asked for, which the scopes of trusted keys are held to."""
+        if self.team is not None:
+            for key, wanted in labels.items():
+                self.team.expect(key, wanted)
 
     def learn(self) -> None:
         """Ask what was revoked, if that is not known of the last minutes: what is here may be refused by now.

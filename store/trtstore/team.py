@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,11 +67,19 @@ class Team:
         self._believed: dict[str, Judged] = {}
         self._synced = False
         self._ahead = Ahead()
+        self._expected: dict[str, Mapping[str, str]] = {}
         self.down: StoreFailure | None = None
         self.refused: dict[str, Untrusted] = {}
 
     def __str__(self) -> str:
         return str(self.remote)
+
+    def expect(self, key: str, labels: Mapping[str, str]) -> None:
+        """The labels that an artifact of `key` should have, by who asks for it: a scope must hold these, too.
+
+        Else a key that is trusted for one model could sign for the key of another, and call it by the name of its own.
+        """
+        self._expected[key] = labels
 
     def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None:
         """The record of `key` if it is there and believed, else None: what is wrong is told. Raises NotWritable and
@@ -130,11 +138,13 @@ class Team:
         if not envelope.signatures:
             return [], "nobody signed it"
         signed = signing.signed_by(envelope, self.trusted)
-        inside = [one for one in signed if one.beyond(record.labels) is None]
+        expected = self._expected.get(record.key, record.labels)
+        beyond = {one.key: one.beyond(record.labels) or one.beyond(expected) for one in signed}
+        inside = [one for one in signed if beyond[one.key] is None]
         if inside:
             return inside, ""
         if signed:
-            return [], f"{signed[0]} signed it, and is not trusted for {signed[0].beyond(record.labels)}"
+            return [], f"{signed[0]} signed it, and is not trusted for {beyond[signed[0].key]}"
         return [], "no trusted key signed it" if self.trusted else "no key is trusted"
 
     def _refuse_revoked(self, key: str, digits: str) -> None:
