@@ -47,7 +47,9 @@ class Team:
     """A `Reader` of `remote` under a policy; revocations that it meets are kept in the local store of `layout`.
 
     Once the remote was unreachable (`down`) it is not asked again: a build goes on without it, and does not wait each
-    time. `refused` are the records that were there and not believed, by key.
+    time. `refused` are the records that were there and not believed, by key. `expected` are the labels by key that who
+    asks would give: a scope must hold these, too. Else a key that is trusted for one model could sign for the key of
+    another, and call it by the name of its own.
     """
 
     def __init__(
@@ -67,19 +69,12 @@ class Team:
         self._believed: dict[str, Judged] = {}
         self._synced = False
         self._ahead = Ahead()
-        self._expected: dict[str, Mapping[str, str]] = {}
+        self.expected: dict[str, Mapping[str, str]] = {}
         self.down: StoreFailure | None = None
         self.refused: dict[str, Untrusted] = {}
 
     def __str__(self) -> str:
         return str(self.remote)
-
-    def expect(self, key: str, labels: Mapping[str, str]) -> None:
-        """The labels that an artifact of `key` should have, by who asks for it: a scope must hold these, too.
-
-        Else a key that is trusted for one model could sign for the key of another, and call it by the name of its own.
-        """
-        self._expected[key] = labels
 
     def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None:
         """The record of `key` if it is there and believed, else None: what is wrong is told. Raises NotWritable and
@@ -138,7 +133,7 @@ class Team:
         if not envelope.signatures:
             return [], "nobody signed it"
         signed = signing.signed_by(envelope, self.trusted)
-        expected = self._expected.get(record.key, record.labels)
+        expected = self.expected.get(record.key, record.labels)
         beyond = {one.key: one.beyond(record.labels) or one.beyond(expected) for one in signed}
         inside = [one for one in signed if beyond[one.key] is None]
         if inside:

@@ -115,6 +115,13 @@ def test_ci_builds_and_a_reader_has_it_signed(
     kept = envelopes.parse(reader.store.envelope(fetched.json["key"]), records.MAX_BYTES, "it")
     assert len(kept.signatures) == 1
 
+    # And a hit of what is here already loads nothing of what a team store takes.
+    code = f"import sys; from trtbuild import cli; cli.main({words!r}); print('obstore' in sys.modules)"
+    environment = reader.project.environment(reader.environment)
+    hit = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "hit-local" in hit.stderr
+    assert hit.stdout.splitlines()[-1] == "False"
+
     # What is revoked is refused where it was fetched, once the team was asked again: here as if minutes had passed.
     assert builder.trtstore("trust", "add", signer.public).code == 0
     assert builder.trtstore("revoke", built.json["key"][:12], "--reason", "wrong scales").code == 0

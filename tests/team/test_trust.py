@@ -125,11 +125,11 @@ def test_a_scope_is_held_to_what_was_asked_for_not_to_what_the_record_calls_itse
     """A key that is trusted for llama has signed for the key of another model, under the name of its own."""
     dev = reader(tmp_path, shared_folder, f"{public(ci)} name=ci model=llama*")
     team = dev.team()
-    team.expect(KEY, {**LABELS, "model": "qwen-72b"})
+    team.expected[KEY] = {**LABELS, "model": "qwen-72b"}
     assert team.lookup(KEY, on_problem=dev.told.append) is None
     assert "ci signed it, and is not trusted for model=qwen-72b" in dev.told[0]
     other = dev.team()
-    other.expect(KEY, LABELS)
+    other.expected[KEY] = LABELS
     assert other.lookup(KEY) is not None
 
 
