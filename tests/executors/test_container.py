@@ -245,6 +245,35 @@ def test_a_tool_that_is_killed_is_told_apart(
     assert not engine.containers()
 
 
+def test_a_container_that_is_out_of_its_memory_is_told_apart(
+    project: Project, engine: Podman, tmp_path: Path, env: dict[str, str]
+) -> None:
+    hog = "b = b'x' * 400_000_000"
+    try:
+        engine(
+            "run",
+            "--rm",
+            "--network=none",
+            "--memory=150m",
+            *podman.RUN,
+            engine.image,
+            "/usr/bin/python3",
+            "-c",
+            hog,
+        )
+    except RuntimeError:
+        pass
+    else:
+        pytest.skip("containers here are held to no memory limit")
+    model = tiny.write_model(tmp_path / "hog", stand_in={"hog": 400_000_000})
+    done = build(project, engine, model, env, "executor.memory_gb=0.15")
+    assert done.code == 1
+    first = next(line for line in done.err.splitlines() if line.startswith("error:"))
+    assert "took more than the" in first
+    assert "container" in first
+    assert "executor.memory_gb" in done.err
+
+
 def test_an_image_that_is_not_there_says_so(
     project: Project, engine: Podman, tiny_llama: Path, env: dict[str, str]
 ) -> None:

@@ -9,6 +9,7 @@ import re
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from trtbuild.errors import BuildError
 
@@ -128,6 +129,12 @@ _ERROR = re.compile(r"\[E\]|\[ERROR\]|^\w*(?:Error|Exception)\b|error:", re.ASCI
 def failure(tool: str, status: int, lines: Sequence[str]) -> BuildError:
     """The error of a tool that ended with `status` (minus the signal), from the lines of its log."""
     if status in (-signal.SIGKILL, 128 + signal.SIGKILL) or (lines and lines[-1].strip() == "Killed"):
+        if _limited():
+            return BuildError(
+                f"{tool} was killed, as its container took more than the memory that it is allowed",
+                option="executor.memory_gb",
+                hint="raise executor.memory_gb, or leave it out; where another program made the container, raise its limit",
+            )
         return BuildError(
             f"{tool} was killed: most often the kernel's answer when the host's memory (not the GPU's) is full",
             hint="`dmesg` tells; a build needs about twice the checkpoint's size: free memory, add swap, raise "
@@ -144,3 +151,15 @@ def failure(tool: str, status: int, lines: Sequence[str]) -> BuildError:
     how = f"ended with signal {-status}" if status < 0 else f"ended with exit code {status}"
     last = f": {errors[-1][:300]}" if errors else ""
     return BuildError(f"{tool} {how}{last}")
+
+
+def _limited() -> bool:
+    """Whether the kernel killed a process of this container for its own limit: control groups, version 2 or 1."""
+    for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
+        try:
+            told = dict(line.split(maxsplit=1) for line in Path(path).read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        if told.get("oom_kill", "0") != "0":
+            return True
+    return False

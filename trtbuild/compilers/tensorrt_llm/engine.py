@@ -33,6 +33,7 @@ def run(request: Request, out: Path, _reporter: Reporter) -> dict[str, Any]:
         )
         peak = tools.run([tools.program("trtllm-build"), *words], home)
         facts = {"refitted": False}
+    folder.settle(out)
     built = folder.read(out)
     _check_release(request, built)
     shutil.copytree(checkpoint / TOKENIZER, out / TOKENIZER, dirs_exist_ok=True)
