@@ -126,14 +126,17 @@ HARMLESS = (
 _ERROR = re.compile(r"\[E\]|\[ERROR\]|^\w*(?:Error|Exception)\b|error:", re.ASCII)
 
 
-def failure(tool: str, status: int, lines: Sequence[str]) -> BuildError:
-    """The error of a tool that ended with `status` (minus the signal), from the lines of its log."""
+def failure(tool: str, status: int, lines: Sequence[str], *, limited: bool = False) -> BuildError:
+    """The error of a tool that ended with `status` (minus the signal), from the lines of its log.
+
+    `limited` says that the kernel killed for the memory of a control group while it ran.
+    """
     if status in (-signal.SIGKILL, 128 + signal.SIGKILL) or (lines and lines[-1].strip() == "Killed"):
-        if _limited():
+        if limited:
             return BuildError(
                 f"{tool} was killed, as its container took more than the memory that it is allowed",
                 option="executor.memory_gb",
-                hint="raise executor.memory_gb, or leave it out; where another program made the container, raise its limit",
+                hint="raise executor.memory_gb, or leave it out; of a container that others made, raise its limit",
             )
         return BuildError(
             f"{tool} was killed: most often the kernel's answer when the host's memory (not the GPU's) is full",
@@ -153,13 +156,15 @@ def failure(tool: str, status: int, lines: Sequence[str]) -> BuildError:
     return BuildError(f"{tool} {how}{last}")
 
 
-def _limited() -> bool:
-    """Whether the kernel killed a process of this container for its own limit: control groups, version 2 or 1."""
-    for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
+def limit_kills() -> int:
+    """How often the kernel killed a process of this control group (a container's) for its own limit of memory."""
+    for path in (
+        "/sys/fs/cgroup/memory.events",
+        "/sys/fs/cgroup/memory/memory.oom_control",
+    ):  # version 2, and 1
         try:
             told = dict(line.split(maxsplit=1) for line in Path(path).read_text().splitlines())
-        except (OSError, ValueError):
+            return int(told["oom_kill"])
+        except (OSError, ValueError, KeyError):
             continue
-        if told.get("oom_kill", "0") != "0":
-            return True
-    return False
+    return 0

@@ -54,6 +54,7 @@ def run(command: Sequence[str], home: Path) -> int:
     """
     print("$", *command, file=sys.stderr, flush=True)  # noqa: T201  # to the log
     tail: deque[str] = deque(maxlen=_KEPT)
+    kills = diagnosis.limit_kills()
     with subprocess.Popen(
         list(command),
         cwd=home,
@@ -71,5 +72,6 @@ def run(command: Sequence[str], home: Path) -> int:
             tail.append(line.rstrip("\n"))
     if process.returncode:
         named = command[1] if command[0] == sys.executable else command[0]
-        raise diagnosis.failure(Path(named).name, process.returncode, list(tail))
+        limited = diagnosis.limit_kills() > kills
+        raise diagnosis.failure(Path(named).name, process.returncode, list(tail), limited=limited)
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
