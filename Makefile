@@ -7,6 +7,7 @@
 #   make lint            ruff, ruff format --check, mypy --strict, import directions
 #   make bench           speed of our engines beside those of onnxruntime-genai's builder, in one run
 #   make bench-store     speed of the store beside openssl and the disk; BENCH_FLAGS="--gigabytes 1" for a short one
+#   make bench-team      push and pull of a team store beside obstore's own best; BENCH_FLAGS as above
 #   make bench-identity  the first and the next plan of a 140 GB model beside sha256sum; BENCH_FLAGS as above
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ REFERENCE := .venv-reference
 FUZZ_SECONDS ?= 60
 PYTEST_FLAGS ?= -n auto --dist loadgroup
 
-.PHONY: demo locks test test-reference fuzz lint bench bench-store bench-identity clean
+.PHONY: demo locks test test-reference fuzz lint bench bench-store bench-team bench-identity clean
 
 demo: $(CORE)/.done
 	$(CORE)/bin/trtbuild model=smollm2 quant=int8
@@ -47,6 +48,9 @@ bench: $(VENV)/.dev $(REFERENCE)/.done
 
 bench-store: $(VENV)/.dev
 	$(VENV)/bin/python bench/store_speed.py $(BENCH_FLAGS)
+
+bench-team: $(VENV)/.dev
+	$(VENV)/bin/python bench/team_speed.py $(BENCH_FLAGS)
 
 bench-identity: $(VENV)/.dev
 	$(VENV)/bin/python bench/identity_speed.py $(BENCH_FLAGS)

@@ -22,22 +22,39 @@ CODE = sorted([*(ROOT / "trtbuild").rglob("*.py"), *(ROOT / "store" / "trtstore"
 
 #: Who may import whom, from the bottom up: a module may import those of its own line and of lines above it.
 LAYERS = [
-    {"trtbuild.errors", "trtbuild.stores", "trtbuild.unkeyed", "trtbuild.entry", "trtbuild.trtllm_options"},
+    {
+        "trtbuild.choices",
+        "trtbuild.errors",
+        "trtbuild.stores",
+        "trtbuild.unkeyed",
+        "trtbuild.entry",
+        "trtbuild.memory",
+        "trtbuild.trtllm_options",
+    },
     {"trtbuild.worker", "trtbuild.targets", "trtbuild.sources", "trtbuild.executors", "trtbuild.toolchains"},
-    {"trtbuild.recipe", "trtbuild.schema"},
+    {"trtbuild.recipe", "trtbuild.schema", "trtbuild.sweep_schema"},
     {"trtbuild.key"},
     {"trtbuild.networks"},
     {"trtbuild.compilers"},
-    {"trtbuild.plan", "trtbuild.compose"},
+    {"trtbuild.plan", "trtbuild.compose", "trtbuild.points", "trtbuild.plugin"},
+    {"trtbuild.checkpoint"},
     {"trtbuild.resolve", "trtbuild.provenance"},
-    {"trtbuild.history", "trtbuild.folders", "trtbuild.serving"},
+    {
+        "trtbuild.history",
+        "trtbuild.sharing",
+        "trtbuild.lookup",
+        "trtbuild.folders",
+        "trtbuild.serving",
+    },
+    {"trtbuild.workbench"},
     {"trtbuild.session"},
     {"trtbuild.survey", "trtbuild.hashing"},
     {"trtbuild.pipeline"},
     {"trtbuild.rebuild"},
-    {"trtbuild.doctor"},
+    {"trtbuild.sweeps", "trtbuild.doctor"},
     {"trtbuild.report"},
-    {"trtbuild.cli"},
+    {"trtbuild.outcome"},
+    {"trtbuild.cli", "trtbuild.sweep_cli", "trtbuild.store_report", "trtbuild.store_command"},
 ]
 
 
@@ -119,6 +136,9 @@ def test_nothing_heavy_at_start_up() -> None:
         "huggingface_hub",
         "transformers",
         "pynvml",
+        "obstore",
+        "securesystemslib",
+        "cryptography",
     ]
     code = f"import sys, json, trtbuild.cli; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -126,7 +146,8 @@ def test_nothing_heavy_at_start_up() -> None:
 
 
 def test_the_store_starts_without_hydra() -> None:
-    code = "import sys, trtstore; print([m for m in ('hydra', 'omegaconf', 'trtbuild') if m in sys.modules])"
+    others = ("hydra", "omegaconf", "trtbuild", "obstore", "securesystemslib", "cryptography")
+    code = f"import sys, trtstore.cli; print([m for m in {others} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

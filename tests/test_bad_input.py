@@ -108,14 +108,20 @@ def not_a_gguf(p: Project, _m: Path) -> list[str]:
     return [f"model.source={p.root}/model.gguf"]
 
 
-def unsupported_architecture(p: Project, m: Path) -> list[str]:
+def of_architecture(name: str, p: Project, m: Path) -> str:
     copy = shutil.copytree(m, p.root / "model")
-    conf = json.loads((copy / "config.json").read_text()) | {"architectures": ["MambaForCausalLM"]}
+    conf = json.loads((copy / "config.json").read_text()) | {"architectures": [name]}
     (copy / "config.json").write_text(json.dumps(conf))
-    return [
-        f"model.source={copy}",
-        "executor=process",
-    ]  # else the toolchain genai, of gigabytes, would be installed
+    return f"model.source={copy}"
+
+
+def unsupported_architecture(p: Project, m: Path) -> list[str]:
+    return [of_architecture("MambaForCausalLM", p, m)]
+
+
+def for_the_builder(p: Project, m: Path) -> list[str]:
+    """In the Python at hand: else the toolchain genai, of gigabytes, would be installed."""
+    return [of_architecture("OlmoForCausalLM", p, m), "executor=process"]
 
 
 def unsupported_native(p: Project, m: Path) -> list[str]:
@@ -210,7 +216,8 @@ CASES: list[tuple[Spoil, int, list[str]]] = [
     (no_tokenizer, 2, ["tokenizer"]),
     (corrupted_gguf, 2, ["model.gguf"]),
     (not_a_gguf, 2, ["model.gguf", "GGUF"]),
-    (unsupported_architecture, 2, ["torch", "trtbuild[onnxruntime,genai]"]),
+    (unsupported_architecture, 2, ["MambaForCausalLM", "builder lacks it, too"]),
+    (for_the_builder, 2, ["torch", "trtbuild[onnxruntime,genai]"]),
     (unsupported_native, 2, ["MambaForCausalLM", "LlamaForCausalLM", "network.frontend"]),
     (unsupported_rope, 2, ["spiral"]),
     (unsupported_quantization, 2, ["quant=fp8", "tensorrt_llm", "int4, int8, none"]),

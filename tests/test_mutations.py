@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tests.compilers.tensorrt_llm import support as trtllm
 from tests.support import tiny
 from tests.test_key import LOCKS, RECIPE, lock
-from trtbuild import compose, schema, unkeyed
+from trtbuild import compose, schema, sweep_schema, unkeyed
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import InputError
 from trtbuild.plan import plan
@@ -143,14 +143,39 @@ OTHER: Mapping[str, tuple[str, ...]] = {
     "executor.threads": ("1",),
     "store.root": ("elsewhere",),
     "store.also": ("[/elsewhere]",),
+    "store.team": ("file:///elsewhere",),
+    "store.trusted": ("['ed25519:AAAA']",),
+    "store.key": ("ci",),
+    "store.heartbeat": ("5",),
     "check.prompt": ("another",),
     "check.max_tokens": ("3",),
     "generate.max_tokens": ("3",),
     "generate.temperature": ("0.5",),
     "generate.top_p": ("0.5",),
     "generate.seed": ("7",),
+    "target.job.partition": ("h100",),
+    "target.job.gres": ("'gpu:1'",),
+    "target.job.constraint": ("sm90",),
+    "target.job.container": ("image",),
+    "target.job.accelerator": ("H100",),
+    "sweep.jobs": ("3",),
+    "sweep.max_minutes": ("5",),
+    "sweep.max_gb": ("5",),
+    "sweep.key": ("abc",),
+    "sweep.slurm.partition": ("h100",),
+    "sweep.slurm.account": ("me",),
+    "sweep.slurm.qos": ("low",),
+    "sweep.slurm.cpus": ("2",),
+    "sweep.slurm.memory_gb": ("5",),
+    "sweep.slurm.minutes": ("5",),
+    "sweep.slurm.folder": ("/shared",),
+    "sweep.slurm.setup": ("[true]",),
+    "sweep.ray.address": ("local",),
+    "sweep.ray.cpus": ("2",),
+    "sweep.ray.memory_gb": ("5",),
     "prompt": ("another",),
     "out": ("link",),
+    "report": ("folder",),
     "until": ("engine",),
 }
 
@@ -226,6 +251,8 @@ def options(compiler: str) -> Iterator[tuple[str, Any]]:
     nodes = {"parallel": schema.ParallelConf, "network": schema.NetworkConf}
     nodes |= {"key": schema.KeyConf, "generate": schema.GenerateConf}
     groups |= {name: (kind,) for name, kind in nodes.items()}
+    groups |= {"target.job": (sweep_schema.JobConf,)}
+    groups |= {"sweep.slurm": (sweep_schema.SlurmConf,), "sweep.ray": (sweep_schema.RayConf,)}
     for field in dataclasses.fields(schema.Config):
         if field.name not in groups:
             yield field.name, field
@@ -235,7 +262,13 @@ def options(compiler: str) -> Iterator[tuple[str, Any]]:
                 yield f"{group}.{field.name}", field
 
 
-ALL = [(compiler, name) for compiler in COMPILERS for name, _ in options(compiler)]
+#: No compiler knows of sweeps: one is enough.
+ALL = [
+    (compiler, name)
+    for compiler in COMPILERS
+    for name, _ in options(compiler)
+    if compiler == "onnxruntime" or not name.startswith(("sweep.", "target.job."))
+]
 
 
 def others(compiler: str, option: str) -> tuple[str, ...]:

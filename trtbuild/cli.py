@@ -7,24 +7,26 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from types import FrameType
 from typing import Any
 
 import trtbuild
-from trtbuild import compose, pipeline, rebuild, schema, stores, survey
+from trtbuild import choices, compose, pipeline, rebuild, schema, stores, survey, sweep_cli
 from trtbuild.doctor.examine import examine
 from trtbuild.doctor.world import World
 from trtbuild.errors import BuildError, InputError, StoreError, TrtbuildError
 from trtbuild.hashing import Hasher
+from trtbuild.outcome import Outcome
 from trtbuild.plan import Plan
 from trtbuild.plan import plan as make_plan
-from trtbuild.report import doctor, document, explanations, plans, terminal
+from trtbuild.report import doctor, document, explanations, plans, records, terminal
 from trtbuild.resolve import resolve
 from trtbuild.session import Session, Watcher
 from trtbuild.sources import Source
+from trtbuild.sweeps import allotted
 from trtstore import Store, StoreFailure
 
 HELP = """\
@@ -43,7 +45,7 @@ usage: trtbuild [build|plan|explain|fetch|run|doctor] [group=choice] [group.opti
   rebuild  make an artifact again from its own record, and compare byte by byte
   toolchain  what steps run in: installed from locks on first use; `trtbuild toolchain --help`
 
-groups:  model quant target fleet profile compiler executor store check
+groups:  model quant target fleet profile compiler executor store check sweep
 options: output=text|json  out=PATH  store.root=PATH  refresh=true  until=STEP
 
   trtbuild model=smollm2 quant=int8
@@ -58,20 +60,11 @@ Exit codes: 0, 1 a build or check failed, 2 bad input, 3 not in the store (fetch
 """
 
 
-@dataclass
-class _Outcome:
-    """What the points of one command line came to: JSON documents, and the first exit code that is not 0."""
-
-    documents: list[dict[str, Any]] = field(default_factory=list)
-    json: bool = False
-    exit_code: int = 0
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
     args = list(sys.argv[1:] if argv is None else argv)
-    outcome = _Outcome(json="output=json" in args)
+    outcome = Outcome(json="output=json" in args)
     try:
         if not args or args[0] in ("--help", "-h", "help"):  # who types no word wants to know, not to build
             print(HELP, end="")
@@ -83,9 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             compose.run(args[1:], lambda config: _doctor(config, outcome))
         else:
             verb, words = _verb(args)
-            compose.run(words, lambda config: _point(verb, config, outcome, words))
+            sweep = partial(sweep_cli.sweep, _sweep_verb(args), outcome, words)
+            compose.run(words, lambda config: _point(verb, config, outcome, words), sweep)
     except TrtbuildError as error:
-        _failed(error, outcome)
+        outcome.failed(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -96,21 +90,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("TRTBUILD_TRACEBACK"):
             raise
         what = f"unexpected {type(error).__name__}: {error}".splitlines()[0]
-        _failed(
-            TrtbuildError(
-                what, hint="a fault of trtbuild's: TRTBUILD_TRACEBACK=1 shows where; please report it"
-            ),
-            outcome,
-        )
+        hint = "a fault of trtbuild's: TRTBUILD_TRACEBACK=1 shows where; please report it"
+        outcome.failed(TrtbuildError(what, hint=hint))
     if outcome.json and outcome.documents:
-        several = any(arg in ("-m", "--multirun") for arg in args)
-        print(json.dumps(document.sweep(outcome.documents) if several else outcome.documents[0], indent=2))
+        several = document.sweep(outcome.documents, outcome.forecast)
+        print(json.dumps(several if compose.is_sweep(args) else outcome.documents[0], indent=2))
     return outcome.exit_code
 
 
-def _point(verb: _Verb, config: schema.Config, outcome: _Outcome, words: Sequence[str]) -> None:
-    """One config, start to end. Its own error is told here, so that the others of a sweep go on."""
-    outcome.json = config.output is schema.Output.json
+def _point(verb: _Verb, config: schema.Config, outcome: Outcome, words: Sequence[str]) -> None:
+    """One config, start to end."""
+    outcome.json = config.output is choices.Output.json
+    if config.report is not None:
+        raise InputError(
+            "a report is of a sweep", option="report", hint="add -m; `trtstore report` is of a whole store"
+        )
     try:
         store = Store.open(stores.root(config.store.root), durability=config.store.durability.value)
         watcher = terminal.watcher(None if outcome.json else sys.stdout)
@@ -119,9 +113,9 @@ def _point(verb: _Verb, config: schema.Config, outcome: _Outcome, words: Sequenc
         finally:
             watcher.close()
     except StoreFailure as failure:
-        _failed(StoreError(failure.message, option="store.root", hint=failure.hint), outcome)
+        outcome.failed(StoreError(failure.message, option="store.root", hint=failure.hint))
     except TrtbuildError as error:
-        _failed(error, outcome)
+        outcome.failed(error)
 
 
 @dataclass(frozen=True)
@@ -131,7 +125,7 @@ class _Asked:
     config: schema.Config
     store: Store
     watcher: Watcher
-    outcome: _Outcome
+    outcome: Outcome
     words: Sequence[str]
 
 
@@ -144,7 +138,7 @@ class _Job:
 
     plan: Plan
     session: Session
-    outcome: _Outcome
+    outcome: Outcome
     words: Sequence[str]
 
     def done(self, result: pipeline.Result, **more: Any) -> None:
@@ -158,6 +152,7 @@ def _planned(verb: Callable[[_Job], None]) -> _Verb:
     def run(asked: _Asked) -> None:
         resolved = resolve(asked.config, Hasher(asked.store.index, asked.watcher))
         plan = make_plan(resolved.recipe, asked.config.until)
+        allotted.check(plan, asked.config)
         session = Session(asked.config, asked.store, lambda: resolved.source, asked.watcher)
         verb(_Job(plan, session, asked.outcome, asked.words))
 
@@ -205,12 +200,13 @@ def _run(job: _Job) -> None:
         raise InputError("run needs a prompt", option="prompt", hint='prompt="Why is the sky blue?"')
     if job.plan.final.name != "engine":
         raise InputError("run needs the engine", option="until", hint="leave until away")
+    survey.refuse_to_load(job.plan)
     result = pipeline.build(job.plan, job.session)
     answer = pipeline.generate(result, job.session)
     job.done(result, run=dict(answer))
     if not job.outcome.json:
         print(flush=True)
-        job.session.watcher.note(f"{terminal.speed(answer)}; {result.path}")
+        job.session.watcher.note(f"{records.speed(answer)}; {result.path}")
 
 
 def _rebuild(key: str, asked: _Asked) -> None:
@@ -260,12 +256,12 @@ def _verb(args: list[str]) -> tuple[_Verb, list[str]]:
     raise InputError(f"there is no verb {args[0]!r}", hint=hint)
 
 
-def _doctor(config: schema.Config, outcome: _Outcome) -> None:
-    outcome.json = config.output is schema.Output.json
+def _doctor(config: schema.Config, outcome: Outcome) -> None:
+    outcome.json = config.output is choices.Output.json
     try:
         checks = examine(config, World())
     except TrtbuildError as error:
-        _failed(error, outcome)
+        outcome.failed(error)
         return
     if outcome.json:
         outcome.documents.append(doctor.document(checks))
@@ -275,11 +271,8 @@ def _doctor(config: schema.Config, outcome: _Outcome) -> None:
         outcome.exit_code = outcome.exit_code or BuildError.exit_code
 
 
-def _failed(error: TrtbuildError, outcome: _Outcome) -> None:
-    terminal.print_error(error)
-    outcome.exit_code = outcome.exit_code or error.exit_code
-    if outcome.json:
-        outcome.documents.append(document.error(error))
+def _sweep_verb(args: list[str]) -> str:
+    return args[0] if args[0] in (*VERBS, REBUILD) else "build"
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Command-line words to a checked Config: the only module that knows Hydra's ways and its errors."""
+"""Command-line words to checked Configs: with `points`, the only module that knows Hydra's ways and its errors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import Any
 
 import hydra
@@ -16,7 +17,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from trtbuild import schema
+from trtbuild import points, schema, sweep_schema
 from trtbuild.errors import InputError
 
 CONF = "pkg://trtbuild.conf"
@@ -27,22 +28,23 @@ _TEXT = ("prompt", "check.prompt")
 _RELEASES = ("target.driver", "target.cuda", "target.compute_capability", "fleet.driver", "fleet.cuda")
 # These hold names that are the user's own: Hydra calls that adding, and wants a +.
 _MAPPINGS = re.compile(r"compiler\.(packages|locks)(\.[^=]+)?")
-_PATHS = ("out", "store.root", "model.source", "model.revision", "executor.python")
+_PATHS = ("out", "report", "store.root", "model.source", "model.revision", "executor.python")
 
 _RERUN = "--experimental-rerun"  # Hydra would unpickle the file that it names
 
 
-def run(args: Sequence[str], task: Callable[[schema.Config], None]) -> None:
+def run(args: Sequence[str], task: Callable[[schema.Config], None], sweep: points.Run | None = None) -> None:
     """Compose a Config from `args` (overrides and Hydra's own flags) and give it to `task`.
 
-    Under `-m` the task runs once for each point. Hydra's other flags (`--cfg`, `-sc`, …) print and return.
-    Nothing is written and the working directory stays. Raises InputError for whatever the words get wrong.
+    Under `-m` all points of the sweep are composed and given to `sweep`, which by default is `task` for each. Hydra's
+    other flags (`--cfg`, `-sc`, …) print and return. Nothing is written and the working directory stays. Raises
+    InputError for whatever the words get wrong.
     """
     for arg in args:
         flag = arg.partition("=")[0]
         if flag.startswith("--e") and _RERUN.startswith(flag):  # argparse takes abbreviations
             raise InputError(f"{_RERUN} is not supported: it would unpickle a file")
-    sweeping = any(a == "--multirun" or re.fullmatch(r"-[a-z]*m[a-z]*", a) for a in args)
+    sweeping = is_sweep(args)
     words = [_quoted(arg, sweeping) for arg in args]
 
     failures: list[Exception] = []
@@ -60,7 +62,8 @@ def run(args: Sequence[str], task: Callable[[schema.Config], None]) -> None:
         sys.argv = ["trtbuild", *words, f"hydra.run.dir={scratch}", f"hydra.sweep.dir={scratch}"]
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: their words are ours to choose
         try:
-            hydra.main(config_path=CONF, config_name="config", version_base="1.3")(on_config)()
+            with points.launching(sweep or partial(_each, task), points.Check(_checked, _checked_nodes)):
+                hydra.main(config_path=CONF, config_name="config", version_base="1.3")(on_config)()
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise _explained(error) from error
         finally:
@@ -71,6 +74,17 @@ def run(args: Sequence[str], task: Callable[[schema.Config], None]) -> None:
                 os.environ["HYDRA_FULL_ERROR"] = full_error
     if failures:
         raise failures[0]
+
+
+def _each(task: Callable[[schema.Config], None], found: Sequence[points.Point]) -> list[float | None]:
+    for point in found:
+        task(point.config)
+    return [None] * len(found)
+
+
+def is_sweep(args: Sequence[str]) -> bool:
+    """Whether Hydra's flag for several points is among them."""
+    return any(arg == "--multirun" or re.fullmatch(r"-[a-z]*m[a-z]*", arg) for arg in args)
 
 
 def _quoted(arg: str, sweeping: bool) -> str:
@@ -98,6 +112,19 @@ def _checked(cfg: DictConfig) -> schema.Config:
         raise _explained(error) from error
     assert isinstance(config, schema.Config)  # noqa: S101  # the schema is the root of conf/config.yaml
     return config
+
+
+def _checked_nodes(cfg: DictConfig) -> dict[str, Any]:
+    """The same for a few nodes of the root, which stand alone in `cfg`."""
+    found: dict[str, Any] = {}
+    for name in map(str, cfg):
+        node = cfg._get_node(name)
+        _refuse_unknown(node, f"{name}.")
+        try:
+            found[name] = OmegaConf.to_object(node) if isinstance(node, DictConfig) else cfg[name]
+        except OmegaConfBaseException as error:
+            raise _explained(error) from error
+    return found
 
 
 def _refuse_unknown(node: Any, path: str) -> None:
@@ -203,4 +230,7 @@ _NESTED: dict[str, tuple[type, ...]] = {
     "key": (schema.KeyConf,),
     "generate": (schema.GenerateConf,),
     "model.wheel": (schema.WheelConf,),
+    "target.job": (sweep_schema.JobConf,),
+    "sweep.slurm": (sweep_schema.SlurmConf,),
+    "sweep.ray": (sweep_schema.RayConf,),
 }

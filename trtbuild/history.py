@@ -85,11 +85,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Place:
-    """A store to look into, whether it is our own, and how its records are listed."""
+    """A store to look into, whether it is our own, how its records are listed, and how many of them may be read."""
 
     store: Reader
     ours: bool
     summaries: Callable[[OnParsed], Iterable[Summary]]
+    most: int = CANDIDATES
 
 
 class History:
@@ -104,6 +105,7 @@ class History:
         self._places = tuple(places)
         self._on_problem = on_problem
         self._on_parsed = on_parsed
+        self._records: dict[tuple[str, str], tuple[Record | None, provenance.Told]] = {}
 
     def nearest(self, planned: Planned, labels: Mapping[str, str], same: Collection[str] = ()) -> Near | None:
         """The build of the same step that is most like `planned`, itself left out; None where there is none.
@@ -113,11 +115,8 @@ class History:
         """
         best: tuple[tuple[float, ...], Near] | None = None
         for place, summary in self._candidates(planned, labels):
-            record = place.store.lookup(summary.key, on_problem=lambda _: None)
-            if record is None:
-                continue
-            found = provenance.told(record)
-            if planned.name not in found.fields:
+            record, found = self._read(place, summary.key)
+            if record is None or planned.name not in found.fields:
                 continue
             near = Near(record, str(place.store), place.ours, compare(found, planned))
             if any(difference.field in same for difference in near.differences):
@@ -142,6 +141,14 @@ class History:
             scale=scale,
         )
 
+    def _read(self, place: Place, key: str) -> tuple[Record | None, provenance.Told]:
+        """A record and what it tells; read once, for the many steps of a sweep."""
+        at = (str(place.store), key)
+        if at not in self._records:
+            record = place.store.lookup(key, on_problem=lambda _: None)
+            self._records[at] = (record, _NOTHING if record is None else provenance.told(record))
+        return self._records[at]
+
     def _candidates(self, planned: Planned, labels: Mapping[str, str]) -> list[tuple[Place, Summary]]:
         def alike(item: tuple[Place, Summary]) -> tuple[int, float]:
             theirs = item[1].labels
@@ -150,8 +157,14 @@ class History:
         found = [
             item for item in self._listed if item[1].labels.get("step") == planned.name and item[1].manifest
         ]
-        found = [item for item in found if item[1].key != planned.key]
-        return heapq.nlargest(CANDIDATES, found, key=alike)
+        found = heapq.nlargest(CANDIDATES, (item for item in found if item[1].key != planned.key), key=alike)
+        left = {id(place): place.most for place in self._places}
+        chosen = []
+        for place, summary in found:
+            if left[id(place)]:
+                left[id(place)] -= 1
+                chosen.append((place, summary))
+        return chosen
 
     @cached_property
     def _listed(self) -> list[tuple[Place, Summary]]:
@@ -194,6 +207,7 @@ def compare(found: provenance.Told, planned: Planned) -> tuple[Difference, ...]:
     return tuple(merged.values())
 
 
+_NOTHING = provenance.Told({}, {}, None, {}, None, None, None, {})
 _Side: TypeAlias = tuple[Mapping[str, Any], Mapping[str, Any]]  # fields, and packages of the toolchain
 
 

@@ -1,6 +1,6 @@
-"""The way of a build, in one place: look up, lock, run the step, check, publish, materialise.
+"""The way of a build, in one place: look up, lock, run the step, check, publish, share, materialise.
 
-`build` asks for the last step of a plan. `_ensure` answers from the store, or takes the key's lock, looks
+`build` asks for the last step of a plan. `ensure` answers from the stores, or takes the key's lease and lock, looks
 again (somebody else may have built it meanwhile), makes the steps that it reads, runs the worker apart,
 checks what came out and publishes it. A hit anywhere ends the way down: what is upstream of it is not
 needed. Nothing is published before it was checked, and a failure leaves nothing behind.
@@ -48,7 +48,7 @@ def build(plan: Plan, session: Session) -> Result:
     if session.config.refresh or session.find(plan.final.key).record is None:
         for words in advice(plan.recipe):
             session.watcher.note(f"note: {words}")
-    return _result(plan, _ensure(plan.final, plan, session), session)
+    return _result(plan, ensure(plan.final, plan, session), session)
 
 
 def fetch(plan: Plan, session: Session) -> Result:
@@ -57,8 +57,10 @@ def fetch(plan: Plan, session: Session) -> Result:
     serving.check(session.config, plan.final.name)
     record = session.use(plan.final.key)
     if record is None:
+        session.sharing.refuse_doubt(plan.final.key)
+        others = "".join(f", nor in {other}" for other in session.stores.others)
         raise NotInStoreError(
-            f"{plan.final.name} {plan.final.key[:12]} is not in the store {session.store.root}",
+            f"{plan.final.name} {plan.final.key[:12]} is not in the store {session.store.root}{others}",
             hint="`trtbuild build` with the same options makes it; `trtbuild plan` shows what would run",
         )
     return _result(plan, _hit(plan.final, record, session), session)
@@ -81,20 +83,26 @@ def generate(result: Result, session: Session) -> Mapping[str, Any]:
         return session.load("generate", worker, options, result.plan.final, result.path, Path(home)).facts
 
 
-def _ensure(planned: Planned, plan: Plan, session: Session) -> Record:
-    store, refresh = session.store, session.config.refresh
+def ensure(planned: Planned, plan: Plan, session: Session) -> Record:
+    """Take one step of the plan from the store, or build it and what it reads. Raises as build."""
+    store, refresh = session.store, session.refreshes(planned.key)
     record = None if refresh else session.use(planned.key)
     if record is not None:
         return _hit(planned, record, session)
     refuse_elsewhere(planned, plan, session)
     session.preflight(planned)
-    with store.building(planned.key, who=session.who(planned), on_wait=session.on_wait):
-        first = store.lookup(planned.key) if refresh else session.use(planned.key)
-        if first is not None and not refresh:
-            return _hit(planned, first, session)
-        inputs = {up.name: store.materialise(_ensure(up, plan, session)).path for up in planned.inputs}
-        model = model_files(planned, session) if planned.step.reads_model else {}
-        return _run(planned, plan, model, inputs, session, first)
+    with session.alone(planned, provenance.labels(planned, plan), plan.recipe.model.bytes) as lease:
+        if lease.found is not None:
+            return _hit(planned, lease.found, session)
+        with store.building(planned.key, who=session.who(planned), on_wait=session.on_wait):
+            first = store.lookup(planned.key) if refresh else session.use(planned.key)
+            if first is not None and not refresh:
+                return _hit(planned, first, session)
+            inputs = {up.name: store.materialise(ensure(up, plan, session)).path for up in planned.inputs}
+            model = model_files(planned, session) if planned.step.reads_model else {}
+            record = _run(planned, plan, model, inputs, session, first)
+        session.sharing.share(record, lease.held, session.on_share)
+        return record
 
 
 def _run(
@@ -126,6 +134,7 @@ def _run(
             attachments={"log": ran.log, **_locks(planned, scratch)},
             seconds=ran.seconds,
         )
+        session.made.add(planned.key)
         session.ended(
             StepResult(planned.name, planned.key, "built", ran.seconds, size, ran.peak_memory_bytes)
         )
@@ -192,9 +201,12 @@ def model_files(planned: Planned, session: Session) -> Mapping[str, Path]:
 
 
 def _hit(planned: Planned, record: Record, session: Session) -> Record:
+    if planned.name in session.results:
+        return record  # this command line built it, or has met it before
     took = provenance.stats(record)
     seconds, peak = took.get("seconds"), took.get("peak_memory_bytes")
-    session.ended(StepResult(planned.name, planned.key, "hit-local", seconds, record.bytes, peak))
+    outcome = "hit-team" if planned.key in session.stores.from_team else "hit-local"
+    session.ended(StepResult(planned.name, planned.key, outcome, seconds, record.bytes, peak))
     return record
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild import pipeline, provenance, schema
+from trtbuild.checkpoint import open_model
 from trtbuild.compilers import registry
 from trtbuild.errors import InputError, NotInStoreError, StoreError
 from trtbuild.key import LOCK, Step, explain, key_of
 from trtbuild.plan import Planned
 from trtbuild.recipe import frozen
-from trtbuild.resolve import open_model
 from trtbuild.session import Session, StepResult, bytes_of
 from trtbuild.sources import Digester, Source, identity
 from trtbuild.toolchains import lock, shipped
@@ -186,7 +186,7 @@ def _lock(store: Store, record: Record, step: str, digest: str) -> Lock:
     attached = record.attachments.get(provenance.LOCK + step)
     if attached is not None:
         with store.open_blob(attached.digest, attached.size) as file:
-            text = file.read(attached.size).decode("utf-8", errors="replace")
+            text = bytes(file.read(attached.size)).decode("utf-8", errors="replace")
         found = lock.parse(text, "rebuild", step, f"the lock of {step} in the record of {record.key[:12]}")
         if found.digest == digest:
             return found

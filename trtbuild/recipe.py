@@ -18,6 +18,7 @@ SCHEMES = {
     ("none", "none", "rtn", "auto"): "none",
     ("int8", "none", "rtn", "auto"): "int8",
     ("int4", "none", "rtn", "auto"): "int4",
+    ("fp8", "none", "rtn", "auto"): "fp8_weights",
     ("int4", "none", "awq", "auto"): "int4_awq",
     ("int4", "none", "gptq", "auto"): "int4_gptq",
     ("int8", "int8", "smoothquant", "auto"): "int8_sq",

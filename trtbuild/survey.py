@@ -10,11 +10,13 @@ from trtbuild import provenance, targets
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import InputError
 from trtbuild.history import KIND, Estimate, Near
+from trtbuild.lookup import Found
 from trtbuild.plan import Plan, Planned
 from trtbuild.recipe import Recipe
-from trtbuild.session import Found, Session
+from trtbuild.session import Session
 from trtbuild.toolchains.lock import Lock
 
+_OF_MACHINE_CODE = ("target.kind", "target.arch", "target.compute_capability")
 _OF_A_SKU = ("target.memory_gb", "target.compute_capability", "target.sm_count")
 
 
@@ -76,11 +78,11 @@ def toolchains(outlooks: Sequence[Outlook], session: Session) -> tuple[Tools, ..
 
 
 def _tools(lock: Lock, steps: tuple[str, ...], session: Session) -> Tools:
-    if not session.managed(lock):
-        state = "at hand" if session.holds(lock) else "missing"
+    if not session.workbench.managed(lock):
+        state = "at hand" if session.workbench.holds(lock) else "missing"
         return Tools(lock.title, lock.digest, state, steps)
-    python = session.here(lock)
-    found = session.kept.find(lock, python)
+    python = session.workbench.here(lock)
+    found = session.workbench.kept.find(lock, python)
     if found is not None:
         return Tools(lock.title, lock.digest, "installed", steps, bytes=found.bytes)
     fetch = lock.downloads.get((python.tag, python.machine))
@@ -118,6 +120,37 @@ def differs_here(planned: Planned, recipe: Recipe) -> Mapping[str, tuple[Any, An
     return nearest
 
 
+def refuse_to_load(plan: Plan) -> None:
+    """Raises InputError where nothing here runs the machine code of the plan's engine, before it is built or loaded.
+
+    Only what binds machine code is looked at: an engine that was tuned for another SKU or driver may still run.
+    """
+    target, fields = plan.recipe.target, plan.final.fields
+    wanted = {name: fields[name] for name in _OF_MACHINE_CODE if name in fields}
+    here = [_machine_code(each) for each in targets.kinds_here(target.kind)]
+    if any(all(facts[name] == value for name, value in wanted.items()) for facts in here):
+        return
+    differing = [name for name, value in wanted.items() if here and here[0][name] != value]
+    found = ", ".join(f"{name} is {here[0][name]}" for name in differing)
+    raise InputError(
+        f"this machine cannot run an engine for {_words(wanted)}: "
+        + (f"{found} here" if found else (target.here or "").removeprefix("not here: ")),
+        option=f"target={target.name}",
+        hint="`trtbuild build` makes it without running it, and `out=PATH` gives its folder to copy",
+    )
+
+
+def _words(machine_code: Mapping[str, Any]) -> str:
+    capability = machine_code.get("target.compute_capability")
+    return f"compute capability {capability}" if capability else ", ".join(map(str, machine_code.values()))
+
+
+def _machine_code(target: targets.Target) -> dict[str, Any]:
+    gpu = target.gpu
+    facts = (target.kind, target.arch, None if gpu is None else gpu.compute_capability)
+    return dict(zip(_OF_MACHINE_CODE, facts, strict=True))
+
+
 def not_here(recipe: Recipe, elsewhere: Mapping[str, tuple[Any, Any]]) -> str:
     """In words: what was asked for, and what is here."""
     if "target.gpu" in elsewhere:  # the rest of a SKU follows from it
@@ -139,7 +172,7 @@ def refuse_elsewhere(planned: Planned, plan: Plan, session: Session) -> None:
     if not elsewhere:
         return
     near = session.history.nearest(planned, provenance.labels(planned, plan), same=KIND)
-    stores = ", ".join([str(session.store), *map(str, session.also)])
+    stores = ", ".join([str(session.store), *map(str, session.stores.others)])
     hint = (
         f"{planned.name} {planned.key[:12]} is not in {stores}: build it on such a machine, into a store that "
         "this one reads"

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 _SOURCE = "where the bytes are taken from: their sha256 are the identity"
 _RESULT = "where results go"
+_WHERE = "where steps are run, and how many at a time"
 _USE = "what is done with an engine that is there"
 
 #: Options of the schema.
@@ -21,14 +22,17 @@ OPTIONS: Mapping[str, str] = {
     "target.device": "which of the equal GPUs here is asked: their facts are in the key",
     "target.gpus": "an engine for two GPUs is the same on a host of eight: parallel.tp and parallel.pp count",
     "target.source": "words for people",
+    "target.job.*": _WHERE,
     "fleet.name": "a word for people",
     "executor.*": "how and where a step is run; no byte depends on it",
-    "store.*": _RESULT,
+    "store.*": "where results go, and whose are taken",
     "check.*": _USE,
+    "sweep.*": _WHERE,
     "generate.*": _USE,
     "prompt": _USE,
     "output": _RESULT,
     "out": _RESULT,
+    "report": _RESULT,
     "refresh": "builds the same again, to compare",
     "until": "where to stop: each step has its own key",
     "serve": _USE,

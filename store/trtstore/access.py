@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from trtstore import blobs, manifest, records
+from trtstore import blobs, manifest, records, revoked
 from trtstore.digest import hash_bytes, hex_of, is_hex
 from trtstore.errors import Malformed
 from trtstore.layout import Layout, read_bounded
@@ -94,11 +94,22 @@ def usable_manifest(layout: Layout, record: Record, *, mend: bool = True) -> Man
     Raises Malformed, OSError.
     """
     found = checked_manifest(record, manifest_bytes(layout, record.manifest))
+    _refuse_revoked(layout, record, found)
     for digits, size in named_blobs(record, found).items():
         trouble = blobs.problem(layout, digits, size, mend=mend)
         if trouble is not None:
             raise Malformed(trouble)
     return found
+
+
+def _refuse_revoked(layout: Layout, record: Record, listed: Manifest) -> None:
+    """Raises Malformed where the artifact, or a blob of it, was revoked; OSError."""
+    if not layout.revoked.is_dir():
+        return  # as in most stores: a hit costs one look more
+    for digits in (hex_of(record.manifest), *named_blobs(record, listed)):
+        revocation = revoked.of(layout, digits)
+        if revocation is not None:
+            raise Malformed(str(revocation))
 
 
 def _bytes(layout: Layout, place: Path, limit: int) -> bytes:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
+from trtstore import words
+
 BAD_INPUT = 2
 
 #: Adds a verb: its name, what runs it, and what it is about.
@@ -44,3 +46,19 @@ def parser(prog: str, about: str | None, epilog: str) -> tuple[Parser, AddVerb]:
         return added
 
     return made, verb
+
+
+def a_size(text: str) -> int:
+    """For `type=`: 200GB, 10GiB."""
+    try:
+        return words.parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def a_span(text: str) -> float:
+    """For `type=`: 12h, 7d."""
+    try:
+        return words.parse_span(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -220,7 +220,7 @@ class _Seen:
 
 def _read(file: Readable, size: int, digits: str) -> bytes:
     with translated(Path(f"the blob {digits}"), reading=True):
-        return file.read(size)
+        return bytes(file.read(size))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,17 +9,19 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from trtstore import arguments, bundle, query, show, showgc, words
-from trtstore.arguments import BAD_INPUT, Parser
+from trtstore import arguments, bundle, query, show, showgc, teamcli, teamviews, words
+from trtstore.arguments import BAD_INPUT, Parser, a_size, a_span
 from trtstore.errors import Invalid, StoreFailure, translated
 from trtstore.locks import Holder
-from trtstore.output import Output
+from trtstore.output import Describe, Output, undescribed
 from trtstore.progress import Progress
 from trtstore.protocols import Readable
 from trtstore.store import Store
+from trtstore.teamargs import DefaultTeam, Teams, looking
 from trtstore.upkeep import GRACE, Upkeep
 
 ROOT = "TRTSTORE_ROOT"
@@ -31,12 +33,20 @@ exit codes: 0, 2 bad input, 3 not in the store, 4 the store refused or is damage
 """
 
 
-def main(argv: Sequence[str] | None = None, default_root: Callable[[], Path] | None = None) -> int:
-    """Run one command line; returns its exit code. `default_root` says where the store is when nobody does."""
+def main(
+    argv: Sequence[str] | None = None,
+    default_root: Callable[[], Path] | None = None,
+    default_team: DefaultTeam | None = None,
+    describe: Describe = undescribed,
+) -> int:
+    """Run one command line; returns its exit code.
+
+    The defaults say where the stores are when nobody does, and `describe` what a record of its maker's says, in words.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
     gc.disable()  # one command makes few cycles and perhaps millions of objects, which each pass would visit
-    args = _parser().parse_args(sys.argv[1:] if argv is None else argv)
-    output = Output(getattr(args, "json", False))
+    args = _parser(default_team).parse_args(sys.argv[1:] if argv is None else argv)
+    output = Output(getattr(args, "json", False), describe)
     try:
         store = Store.open(_root(getattr(args, "store", None), default_root))
         code: int = args.run(store, args, output)
@@ -56,6 +66,8 @@ def main(argv: Sequence[str] | None = None, default_root: Callable[[], Path] | N
 
 
 def _ls(store: Store, args: argparse.Namespace, output: Output) -> int:
+    if args.affected:
+        return teamviews.revoked_here(store, output)
     extra, labels = query.split(args.labels)
     if extra:
         raise Invalid(f"{extra[0]!r} is no label", "filters are written label=value: trtstore ls model=llama")
@@ -190,13 +202,14 @@ def _import(store: Store, args: argparse.Namespace, output: Output) -> int:
     return 0
 
 
-def _parser() -> Parser:
+def _parser(default_team: DefaultTeam | None) -> Parser:
     parser, command = arguments.parser("trtstore", __doc__, _EPILOG)
     ls = command("ls", _ls, "list artifacts, the one that was used last first")
     ls.add_argument("labels", nargs="*", metavar="LABEL=VALUE", help="only those with this label")
     ls.add_argument("--sort", choices=sorted(show.SORTS), default="used", help="by what (default: used)")
     ls.add_argument("--reverse", action="store_true", help="the other way round")
     ls.add_argument("--full", action="store_true", help="whole keys")
+    ls.add_argument("--affected", action="store_true", help="what was revoked and is here, and who uses it")
     one = command("show", _show, "all that is known of one artifact")
     one.add_argument("key", metavar="KEY")
     diff = command("diff", _diff, "what differs between two artifacts, field by field and file by file")
@@ -207,7 +220,9 @@ def _parser() -> Parser:
     path.add_argument("--verify", action="store_true", help="read every byte first")
     verify = command("verify", _verify, "read every byte, and quarantine what is damaged (then exit code 4)")
     verify.add_argument("what", nargs="*", metavar="WHAT", help="default: the whole store")
-    _gc_parser(command("gc", _gc, "remove garbage, and above a size what is cheapest to lose, saying why"))
+    verify.add_argument("--quick", action="store_true", help="of a team store: signatures and sizes alone")
+    collect = command("gc", _gc, "remove garbage, and above a size what is cheapest to lose, saying why")
+    _gc_parser(collect)
     pin = command("pin", _pin, "keep an artifact until it is unpinned")
     pin.add_argument("key", metavar="KEY")
     pin.add_argument("--note", default="", help="why, for people")
@@ -222,32 +237,40 @@ def _parser() -> Parser:
     command("import", _import, "take in such a file, every byte verified").add_argument(
         "file", metavar="FILE"
     )
+    teams = Teams(default_team)
+    for local, theirs in (
+        (ls, teamviews.rows),
+        (verify, teamviews.verify),
+        (collect, teamviews.gc),
+        (stats, teamviews.stats),
+    ):
+        looking(local)
+        local.set_defaults(run=partial(_either, teams, local.get_default("run"), theirs))
+    teamcli.add(command, teams)
     return parser
+
+
+def _either(
+    teams: Teams,
+    local: Callable[..., int],
+    theirs: Callable[..., int],
+    store: Store,
+    args: argparse.Namespace,
+    output: Output,
+) -> int:
+    """The verb of the local store, or with `--team` that of the team's."""
+    return local(store, args, output) if args.team is None else theirs(teams, store, args, output)
 
 
 def _gc_parser(gc: argparse.ArgumentParser) -> None:
     gc.add_argument(
-        "--max-size", metavar="SIZE", type=_size, help="200GB, 10GiB; without it only garbage goes"
+        "--max-size", metavar="SIZE", type=a_size, help="200GB, 10GiB; without it only garbage goes"
     )
     gc.add_argument(
-        "--grace", metavar="SPAN", type=_span, default=GRACE, help="leave what was used within (1h)"
+        "--grace", metavar="SPAN", type=a_span, default=GRACE, help="leave what was used within (1h)"
     )
     gc.add_argument("--dry-run", action="store_true", help="say what would go, and remove nothing")
     gc.add_argument("--all", action="store_true", help="say of every artifact why it stays, too")
-
-
-def _size(text: str) -> int:
-    try:
-        return words.parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _span(text: str) -> float:
-    try:
-        return words.parse_span(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _root(named: str | None, default_root: Callable[[], Path] | None) -> Path:

@@ -54,6 +54,10 @@ class Unreachable(StoreFailure):
     """Another store cannot be asked, or broke off in the middle."""
 
 
+class Untrusted(Corrupt):
+    """A record from elsewhere has no signature that counts, or what it leads to was revoked."""
+
+
 class Malformed(ValueError):
     """Stored bytes do not parse; `lookup` makes a miss of it, so it is no StoreFailure."""
 

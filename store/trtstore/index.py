@@ -17,8 +17,8 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -114,6 +114,16 @@ class Index:
 
         name = _name(table, key)
         self._with_cache(apply, create=True)
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """What this thread puts before the end is one transaction: quicker than many, and others wait for its end."""
+        cache = self._open(create=True)
+        with ExitStack() as stack:
+            if cache is not None:
+                with suppress(sqlite3.Error, diskcache.Timeout, OSError):  # busy, or read-only
+                    stack.enter_context(cache.transact())
+            yield
 
     def items(self, table: str) -> dict[str, Json]:
         """Every row of `table` in one read; rows that are not what was put are passed over."""

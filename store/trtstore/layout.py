@@ -51,6 +51,14 @@ class Layout:
         return self.base / "pins"
 
     @cached_property
+    def pending(self) -> Path:
+        return self.base / "pending"
+
+    @cached_property
+    def revoked(self) -> Path:
+        return self.base / "revoked"
+
+    @cached_property
     def quarantine(self) -> Path:
         return self.base / "quarantine"
 
@@ -121,7 +129,7 @@ class Layout:
 
     def check(self) -> None:
         """Raises Invalid where any folder is a link: who removes must see all that is kept. Raises OSError too."""
-        for folder in (self.trees, self.roots, self.pins, self.quarantine, self.toolchains):
+        for folder in (self.trees, self.roots, self.pins, self.pending, self.quarantine, self.toolchains):
             self.own(folder)
         for folder in (self.locks, self.tmp, self.index):
             self.own(folder)

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trtstore.records import Record
+
 SCHEMA = 1
+
+
+#: Words for what a record says, a line each; the predicate is its maker's own.
+Describe = Callable[[Record], Sequence[str]]
+
+
+def undescribed(_record: Record) -> Sequence[str]:
+    """A Describe that knows no predicate."""
+    return ()
 
 
 @dataclass(frozen=True)
@@ -16,6 +27,7 @@ class Output:
     """Text for people, or one JSON document."""
 
     json: bool
+    describe: Describe = undescribed
 
     def say(self, document: Mapping[str, Any], lines: Iterable[str]) -> None:
         if self.json:
@@ -23,6 +35,10 @@ class Output:
         else:
             sys.stdout.writelines(f"{line}\n" for line in lines)
         sys.stdout.flush()
+
+    def warn(self, words: str) -> None:
+        """What a user should know beside the answer."""
+        print(words, file=sys.stderr)
 
     def fail(self, message: str, hint: str | None, code: int) -> None:
         print(f"error: {message}" + (f"\nhint: {hint}" if hint else ""), file=sys.stderr)

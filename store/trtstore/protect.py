@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trtstore import locks, pins, roots
+from trtstore import locks, pending, pins, roots
 from trtstore.digest import is_hex
 from trtstore.layout import Layout, entries
 
@@ -35,6 +35,8 @@ def protected(layout: Layout, now: float, grace: float, mine: Path | None = None
             trees.setdefault(root.tree, f"a root: {root.link}")
     for key, pin in pins.found(layout).items():
         keys[key] = f"pinned: {pin.note}" if pin.note else "pinned"
+    for key in pending.found(layout):
+        keys.setdefault(key, "it waits to be pushed")
     started = now
     for kind, name, since in _running(layout, mine):
         if kind == "tree":

@@ -20,7 +20,7 @@ def ignore_progress(_done: int, _all: int) -> None:
 class Readable(Protocol):
     """A binary stream, read once from its beginning to its end."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes | memoryview: ...
 
 
 class Writable(Protocol):

@@ -9,26 +9,23 @@ https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md
 
 from __future__ import annotations
 
-import base64
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trtstore import strictjson
+from trtstore import envelopes, strictjson
 from trtstore.digest import ALGORITHM, digest_of, hex_of, is_hex
+from trtstore.envelopes import MAX_SIGNATURES, PAYLOAD_TYPE, STATEMENT, Envelope, text
 from trtstore.errors import Malformed
 from trtstore.manifest import MAX_ENTRIES, MAX_SIZE
 from trtstore.strictjson import Json
 
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
-STATEMENT = "https://in-toto.io/Statement/v1"
+__all__ = ["MAX_SIGNATURES", "PAYLOAD_TYPE", "STATEMENT", "Attachment", "Record", "encode", "parse"]
+
 MAX_BYTES = 4 << 20  # of the envelope
 MAX_LABELS = 64
 MAX_ATTACHMENTS = 64
-MAX_SIGNATURES = 16
 MAX_NAME = 128  # characters of a label's or an attachment's name
-MAX_VALUE = 1024  # characters of a label's value, or of the predicate's type
 
 
 @dataclass(frozen=True)
@@ -78,10 +75,9 @@ def encode(record: Record) -> bytes:
         "predicate": record.predicate,
     }
     try:
-        payload = base64.b64encode(strictjson.canonical(statement)).decode("ascii")
+        data = Envelope(strictjson.canonical(statement), ()).encode()
     except ValueError as error:
         raise Malformed(f"the record cannot be written as JSON: {error}") from None
-    data = strictjson.canonical({"payloadType": PAYLOAD_TYPE, "payload": payload, "signatures": []})
     parse(data, record.key)
     return data
 
@@ -91,11 +87,7 @@ def parse(data: bytes, key: str) -> Record:
 
     Signatures are checked for their form only: whether one is wanted, and trusted, is the caller's policy.
     """
-    statement = _statement(data)
-    if statement["_type"] != STATEMENT:
-        raise Malformed(f"the record's statement is not of the type {STATEMENT}")
-    if len(statement["subject"]) != 1:
-        raise Malformed("the record's statement must have one subject")
+    statement = envelopes.statement(envelopes.parse(data, MAX_BYTES, "the record"), "the record")
     subject = strictjson.fields(
         statement["subject"][0], "the record's subject", {"name": str, "digest": dict, "annotations": dict}
     )
@@ -116,64 +108,20 @@ def parse(data: bytes, key: str) -> Record:
         files=totals["files"],
         labels=_labels(totals["labels"]),
         attachments=_attachments(totals["attachments"]),
-        predicate_type=_text(statement["predicateType"], "the predicate's type"),
+        predicate_type=text(statement["predicateType"], "the predicate's type"),
         predicate=statement["predicate"],
     )
-
-
-def _statement(data: bytes) -> dict[str, Json]:
-    if len(data) > MAX_BYTES:
-        raise Malformed(f"the record is longer than {MAX_BYTES} bytes")
-    envelope = strictjson.fields(
-        strictjson.parse(data, "the record"),
-        "the record's envelope",
-        {"payloadType": str, "payload": str, "signatures": list},
-    )
-    if envelope["payloadType"] != PAYLOAD_TYPE:
-        raise Malformed(f"the record's payload is not of the type {PAYLOAD_TYPE}")
-    _check_signatures(envelope["signatures"])
-    return strictjson.fields(
-        strictjson.parse_canonical(_unbase64(envelope["payload"]), "the record's statement"),
-        "the record's statement",
-        {"_type": str, "subject": list, "predicateType": str, "predicate": dict},
-    )
-
-
-def _check_signatures(signatures: list[Json]) -> None:
-    if len(signatures) > MAX_SIGNATURES:
-        raise Malformed(f"the record has more than {MAX_SIGNATURES} signatures")
-    for signature in signatures:
-        found = strictjson.fields(signature, "a signature", {"keyid": str, "sig": str})
-        _text(found["keyid"], "a signature's keyid")
-        _unbase64(found["sig"])
-
-
-def _unbase64(text: str) -> bytes:
-    try:
-        data = base64.b64decode(text, validate=True)
-    except ValueError as error:  # binascii.Error is one, and so is text beyond ASCII
-        raise Malformed(f"the record's base64 is broken: {error}") from None
-    # One spelling only: the decoder lets stray bits in the last character pass.
-    if base64.b64encode(data).decode("ascii") != text:
-        raise Malformed("the record's base64 is not the canonical one")
-    return data
-
-
-def _text(value: str, what: str, limit: int = MAX_VALUE) -> str:
-    if not 1 <= len(value) <= limit or any(unicodedata.category(c) in ("Cc", "Cs") for c in value):
-        raise Malformed(f"{what} must be 1 to {limit} characters without control characters")
-    return value
 
 
 def _labels(found: dict[str, Json]) -> dict[str, str]:
     if len(found) > MAX_LABELS:
         raise Malformed(f"the record has more than {MAX_LABELS} labels")
     for name, value in found.items():
-        _text(name, "a label's name", MAX_NAME)
+        text(name, "a label's name", MAX_NAME)
         if type(value) is not str:
             raise Malformed(f"the label {name!r} must be text")
         if value:
-            _text(value, f"the label {name!r}")
+            text(value, f"the label {name!r}")
     return found
 
 
@@ -182,7 +130,7 @@ def _attachments(found: dict[str, Json]) -> dict[str, Attachment]:
         raise Malformed(f"the record has more than {MAX_ATTACHMENTS} attachments")
     attachments = {}
     for name, value in found.items():
-        _text(name, "an attachment's name", MAX_NAME)
+        text(name, "an attachment's name", MAX_NAME)
         file = strictjson.fields(value, f"the attachment {name!r}", {"digest": str, "size": int})
         hex_of(file["digest"])
         if not 0 <= file["size"] <= MAX_SIZE:

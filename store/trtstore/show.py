@@ -108,6 +108,7 @@ def record(output: Output, store: Store, it: Record) -> None:
         f"size     {words.size(it.bytes)} in {it.files} file{'s' if it.files != 1 else ''}",
         f"path     {tree if tree.is_dir() else 'not made yet: `trtstore path` makes it'}",
         *(f"kept     {keeper}" for keeper in keepers),
+        *output.describe(it),
         "",
         *table(
             ["MODE", ">SIZE", "SHA-256", "FILE"],

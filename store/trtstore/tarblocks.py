@@ -164,4 +164,4 @@ class Stream:
 
     def _read(self, size: int) -> bytes:
         with translated(STREAM, reading=True):
-            return self._file.read(size)
+            return bytes(self._file.read(size))

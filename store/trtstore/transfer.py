@@ -7,12 +7,13 @@ import io
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from trtstore import blobs, records
+from trtstore import blobs, records, writeback
 from trtstore.access import checked_manifest, manifest_bytes, named_blobs
 from trtstore.blobs import Staged
 from trtstore.digest import CHUNK, OnBytes, digest_of, hash_fd, hex_of, ignore_bytes
@@ -146,7 +147,8 @@ def _stage(layout: Layout, file: Readable, digits: str, size: int, target: Path,
     fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         cloned = _clone(file, size, fd)
-        found = hash_fd(fd, size, on_bytes=on_bytes) if cloned else _copy(file, fd, size, on_bytes)
+        tell = writeback.early(fd, on_bytes) if layout.durable else on_bytes
+        found = hash_fd(fd, size, on_bytes=on_bytes) if cloned else _copy(file, fd, size, tell)
         _check(digits, size, *found)
     finally:
         os.close(fd)
@@ -164,27 +166,38 @@ def _clone(file: Readable, size: int, target: int) -> bool:
 
 
 def _copy(file: Readable, target: int | None, size: int, on_bytes: OnBytes) -> tuple[str, int]:
-    """(hex SHA-256, bytes) of `file`, copied to `target`; ends, unwritten, with the first byte beyond `size`."""
+    """(hex SHA-256, bytes) of `file`, copied to `target`; ends, unwritten, with the first byte beyond `size`.
+
+    Of a large one, another thread hashes a chunk while this one writes it and waits for the next.
+    """
     digest, done = hashlib.sha256(), 0
-    while data := _read(file, min(CHUNK, size - done + 1)):
-        done += len(data)
-        if done > size:
-            break
-        digest.update(data)
-        if target is not None:
-            _write_all(target, data)
-        on_bytes(len(data))
+    hashed: Future[None] | None = None
+    with ThreadPoolExecutor(1) as hasher:  # starts no thread before the first `submit`
+        while data := _read(file, min(CHUNK, size - done + 1)):
+            done += len(data)
+            if done > size:
+                break
+            earlier = hashed
+            if size > CHUNK:
+                hashed = hasher.submit(digest.update, data)
+            else:
+                digest.update(data)  # a thread would cost more than it saves
+            if target is not None:
+                _write_all(target, data)
+            on_bytes(len(data))
+            if earlier is not None:
+                earlier.result()  # so that no more than two chunks wait
     return digest.hexdigest(), done
 
 
-def _read(file: Readable, count: int) -> bytes:
+def _read(file: Readable, count: int) -> bytes | memoryview:
     try:
         return file.read(count)
     except OSError as error:
         raise Unreachable(f"the source broke off: {error}") from error
 
 
-def _write_all(target: int, data: bytes) -> None:
+def _write_all(target: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(target, view) :]

@@ -40,7 +40,7 @@ TEXTS = [
     "<s>the sky</s>\n<user>  blue",
     "__init__ == None!!!...  ??",
 ]
-_RANDOM = random.Random(0)  # noqa: S311  # texts, not secrets
+_RANDOM = random.Random(0)  # texts, not secrets
 TEXTS += [
     "".join(_RANDOM.choices("ab'sStT re 12\n\t .,!?é漢🙂½   -/", k=_RANDOM.randint(1, 24)))
     for _ in range(200)

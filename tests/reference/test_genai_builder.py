@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from tests.support import tiny
 from trtbuild.compilers.onnxruntime.runtime import Engine, Sampling, speak
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks import genai_builder
+from trtbuild.networks.architectures import GENAI_SUPPORTED
 from trtbuild.worker import Reporter
 
 torch = pytest.importorskip("torch")
@@ -122,3 +125,10 @@ def test_a_gguf_file_is_refused(tmp_path: Path) -> None:
         genai_builder.run(
             request({}, {"model.gguf": tmp_path / "model.gguf"}), tmp_path, Reporter(io.StringIO())
         )
+
+
+def test_the_architectures_that_it_takes_are_those_that_are_known() -> None:
+    """For any other one executor=auto installs no torch; the builder's source is read, and it is not imported."""
+    distribution = importlib.metadata.distribution("onnxruntime-genai")
+    source = Path(str(distribution.locate_file("onnxruntime_genai/models/builder.py"))).read_text("utf-8")
+    assert set(re.findall(r'config\.architectures\[0\] == "(\w+)"', source)) == GENAI_SUPPORTED

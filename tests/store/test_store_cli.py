@@ -332,5 +332,5 @@ def test_a_waiting_gc_says_who_builds(trtstore: Cli, store: Store) -> None:
 
 def test_it_starts_without_anything_heavy() -> None:
     heavy = ["hydra", "omegaconf", "rich", "huggingface_hub", "numpy", "trtbuild.cli", "trtbuild.schema"]
-    code = f"import sys, trtbuild.stores; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, trtbuild.store_command; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

@@ -19,7 +19,7 @@ SEED = "TRTSTORE_STORM_SEED"
 
 @pytest.mark.slow
 def test_five_hundred_kills_lose_nothing_that_was_published_and_leave_nothing_to_repair() -> None:
-    seed = os.environ.get(SEED) or str(random.randrange(10**9))  # noqa: S311  # dice, no secret
+    seed = os.environ.get(SEED) or str(random.randrange(10**9))  # dice, no secret
     print(f"the storm's seed: run again with {SEED}={seed}")
     with memory.folder() as folder:
         storm = subprocess.run(

@@ -54,6 +54,7 @@ class Compiler:
     ]  # option -> why this compiler's keys leave it out; `trtbuild.unkeyed` has the others
     toolchains: tuple[str, ...] = ()  # of conf/toolchain, that its steps run in
     ahead: bool = False  # of time: builds for hardware that need not be there
+    portable: bool = False  # has engines for a class of GPUs, such as target=rtx_any
     networks: bool = True  # its engines start from trtbuild's own graphs, or the builder's
     image: bool = False  # its steps may run in a container: then `compiler.image` is their lock
     folders: tuple[str, ...] = ()  # options that name folders which steps read: their content is in the key

@@ -12,6 +12,7 @@ from trtbuild.compilers.tensorrt_llm import compiler as tensorrt_llm
 from trtbuild.errors import InputError
 from trtbuild.key import Step
 from trtbuild.recipe import Recipe
+from trtbuild.targets.facts import is_class
 
 COMPILERS: dict[str, Compiler] = {
     compiler.name: compiler
@@ -40,6 +41,14 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
             f"compiler={compiler.name} builds for {' and '.join(sorted(compiler.kinds))}, "
             f"and target={recipe.target.name} is a {recipe.target.kind} target",
             option="target",
+        )
+    gpu = recipe.target.gpu
+    if gpu is not None and is_class(gpu.compute_capability) and not compiler.portable:
+        can = ", ".join(sorted(name for name, other in COMPILERS.items() if other.portable))
+        raise InputError(
+            f"{gpu.name} ({gpu.compute_capability}) is a class of GPUs, and {compiler.name} builds for one kind",
+            option=f"target={recipe.target.name}",
+            hint=f"name the GPU, such as target=rtx4070; portable engines are made by compiler={can}",
         )
     return compiler.steps(recipe)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trtbuild import schema, stores
+from trtbuild import choices, schema, stores
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.compilers.tensorrt_llm.contract import contract
 from trtbuild.doctor import containers, gpu, host, tools
@@ -45,7 +45,7 @@ def _needs(config: schema.Config) -> Needs:
     return Needs(
         compiler=compiler.name,
         gpu="cpu" not in compiler.kinds and not compiler.ahead,
-        container=conf.name is schema.Executor.container,
+        container=conf.name is choices.Executor.container,
         engine=conf.engine.value,
         gpus=conf.gpus.value,
         image=getattr(config.compiler, "image", None),

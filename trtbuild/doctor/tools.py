@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from trtbuild import schema
+from trtbuild import choices, schema
 from trtbuild.compilers.base import Compiler
 from trtbuild.doctor.checks import Check, judged
 from trtbuild.errors import InputError
@@ -21,7 +21,7 @@ from trtstore.words import size
 def check(config: schema.Config, compiler: Compiler, store: Store | None) -> Iterator[Check]:
     """One for each toolchain of this config, and one for the compiler's own packages where no lock has them."""
     for name in compiler.toolchains:
-        if name == "genai" and config.network.frontend is not schema.Frontend.genai:
+        if name == "genai" and config.network.frontend is not choices.Frontend.genai:
             continue
         try:
             own = config.compiler.locks.get(name)
@@ -29,7 +29,7 @@ def check(config: schema.Config, compiler: Compiler, store: Store | None) -> Ite
             yield _toolchain(config, name, locked, store)
         except (InputError, StoreFailure) as trouble:
             yield judged(f"toolchain {name}", False, trouble.message, required=True)
-    in_container = config.executor.name is schema.Executor.container
+    in_container = config.executor.name is choices.Executor.container
     if compiler.package not in _locked(compiler) and not in_container:
         yield _packages(config, compiler)
 
@@ -41,7 +41,7 @@ def _locked(compiler: Compiler) -> set[str]:
 def _toolchain(config: schema.Config, name: str, locked: Lock, store: Store | None) -> Check:
     python = pythons.python(config.executor.python, locked.chosen)
     titled = f"toolchain {name}"
-    if holds(python, locked) and config.executor.name is not schema.Executor.managed:
+    if holds(python, locked) and config.executor.name is not choices.Executor.managed:
         return Check(titled, "ok", f"{python.path} has it")
     mend = (f"trtbuild toolchain rm {name}", f"trtbuild toolchain install {name}")
     found = None if store is None else Environments(store.layout).find(name_of(locked, python))
@@ -51,7 +51,7 @@ def _toolchain(config: schema.Config, name: str, locked: Lock, store: Store | No
         return judged(titled, not altered, words, required=True, mend=mend)
     fetch = locked.downloads.get((python.tag, python.machine))
     much = "" if fetch is None else f", about {size(fetch.bytes)} to fetch"
-    by_hand = config.executor.name is schema.Executor.process
+    by_hand = config.executor.name is choices.Executor.process
     words = f"not in {python.path}{much}" if by_hand else f"not installed yet: the first build does it{much}"
     return judged(titled, False, words, required=by_hand, mend=() if by_hand else mend[1:])
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import trtbuild
 from trtbuild.errors import BuildError, InputError, TrtbuildError
+from trtbuild.executors.ending import Ending
 from trtbuild.executors.process import Ended, Event, Limits, Ran, Task, failure, named, supervise
 from trtbuild.worker import HELD
 
@@ -90,12 +91,14 @@ def run(
     container: Container,
     limits: Limits,
     on_event: Callable[[Event], None],
+    ending: Ending | None = None,
 ) -> Ran:
     """Run `task` into the empty folder `out`, with `scratch` for its log and what is temporary.
 
     Raises InputError or BuildError as the worker says; BuildError when the container did not start, was killed, or ran
-    out of time. The container is gone afterwards, however this ends.
+    out of time, or `ending` came. The container is gone afterwards, however this ends.
     """
+    ending = ending or Ending()
     log, request = scratch / "log.txt", scratch / "request.json"
     (scratch / "tmp").mkdir()
     bounds = replace(limits, memory_bytes=None)  # the container's own: the worker sets itself none
@@ -107,8 +110,17 @@ def run(
         with log.open("w", encoding="utf-8") as errors:
             env = {**os.environ, **named(container.env)}  # the engine's own: it needs HOME and more
             ended = supervise(
-                command, env, errors, scratch, limits, on_event, stop=lambda: _end(container, name), held=True
+                command,
+                env,
+                errors,
+                scratch,
+                limits,
+                on_event,
+                ending,
+                stop=lambda: _end(container, name),
+                held=True,
             )
+        ending.check()
         seconds = time.monotonic() - started
         if isinstance(ended.answer, dict) and ended.status == 0:
             peak = ended.answer.get("peak_memory_bytes")
@@ -131,7 +143,8 @@ def words(container: Container, task: Task, out: Path, scratch: Path, limits: Li
     run += [*_user(container), *gpu_flags(container)]
     for variable, value in _environment(limits).items():
         run += ["--env", f"{variable}={value}"]
-    for variable in (*container.env, *(each for each in _PASSED if each in os.environ)):
+    passed = [each for each in _PASSED if each in os.environ and each not in _environment(limits)]
+    for variable in (*container.env, *passed):
         run += ["--env", variable]  # its value is the engine's to read: it is in no command line
     for source, target, writable in _mounts(task, out, scratch):
         run += ["--mount", _mount(source, target, writable)]
@@ -204,6 +217,8 @@ def _environment(limits: Limits) -> dict[str, str]:
     }
     if limits.threads is not None:
         env |= {"OMP_NUM_THREADS": str(limits.threads), "TRTBUILD_THREADS": str(limits.threads)}
+    if limits.devices is not None:
+        env["CUDA_VISIBLE_DEVICES"] = limits.devices
     return env
 
 

@@ -22,6 +22,7 @@ from platformdirs import user_state_path
 
 import trtbuild
 from trtbuild.errors import BuildError, InputError, TrtbuildError
+from trtbuild.executors.ending import Ending
 
 Event = Mapping[str, Any]
 
@@ -41,11 +42,15 @@ KEPT_FAILURES = 20
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one step; `None` is no bound. Memory counts private writable bytes (RLIMIT_DATA)."""
+    """Bounds of one step; `None` is no bound. Memory counts private writable bytes (RLIMIT_DATA).
+
+    `devices` is the worker's CUDA_VISIBLE_DEVICES; None is that of this process.
+    """
 
     timeout_seconds: float
     memory_bytes: int | None
     threads: int | None
+    devices: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,14 +103,16 @@ def run(
     python: str,
     limits: Limits,
     on_event: Callable[[Event], None],
+    ending: Ending | None = None,
     passed: Sequence[str] = (),
 ) -> Ran:
     """Run `task` into the empty folder `out`, with `scratch` as its home and temporary folder.
 
     `passed` names variables that the worker gets, too. Raises InputError or BuildError as the worker says; BuildError
-    when it died, or ran out of time.
+    when it died, ran out of time, or `ending` came.
     """
-    env = {**environment(scratch, limits.threads), **named(passed)}
+    ending = ending or Ending()
+    env = {**environment(scratch, limits.threads, limits.devices), **named(passed)}
     log, request = scratch / "log.txt", scratch / "request.json"
     (scratch / "tmp").mkdir()
     _put_code(scratch)
@@ -113,8 +120,9 @@ def run(
     command = [python, "-m", task.worker, str(request), str(out)]
     started = time.monotonic()
     with log.open("w", encoding="utf-8") as errors:
-        ended = supervise(command, env, errors, scratch, limits, on_event)
+        ended = supervise(command, env, errors, scratch, limits, on_event, ending)
     seconds = time.monotonic() - started
+    ending.check()
     if isinstance(ended.answer, dict) and ended.status == 0:
         return Ran(ended.answer, seconds, ended.peak_memory_bytes, log)
 
@@ -139,14 +147,17 @@ def supervise(
     scratch: Path,
     limits: Limits,
     on_event: Callable[[Event], None],
+    ending: Ending,
     *,
     stop: Callable[[], None] = lambda: None,
     held: bool = False,
 ) -> Ended:
     """Run `command` to its end, with a time limit. `stop` ends what it started elsewhere, before it is killed itself.
 
-    With `held` its standard input stays open for as long as this process lives. Raises InputError.
+    With `held` its standard input stays open for as long as this process lives. Raises InputError, and BuildError where
+    `ending` has come.
     """
+    ending.check()
     try:
         process = subprocess.Popen(
             command,
@@ -167,21 +178,24 @@ def supervise(
         ) from None
     timed_out = threading.Event()
 
-    def on_timeout() -> None:
-        timed_out.set()
+    def end() -> None:
         stop()
         _kill(process)
+
+    def on_timeout() -> None:
+        timed_out.set()
+        end()
 
     timer = threading.Timer(limits.timeout_seconds, on_timeout)
     timer.daemon = True
     timer.start()
     assert process.stdout is not None  # noqa: S101  # it was opened as a pipe
     try:
-        answer = _listen(process.stdout, errors, on_event)
-        _, status, usage = os.wait4(process.pid, 0)
+        with ending.awaited(end):
+            answer = _listen(process.stdout, errors, on_event)
+            _, status, usage = os.wait4(process.pid, 0)
     except BaseException:
-        stop()
-        _kill(process)
+        end()
         process.wait()
         raise
     finally:
@@ -215,7 +229,7 @@ def _listen(
     return answer
 
 
-def environment(home: Path, threads: int | None) -> dict[str, str]:
+def environment(home: Path, threads: int | None, devices: str | None = None) -> dict[str, str]:
     """A worker's whole environment: an allow-list, and what makes runs repeat."""
     env = {name: os.environ[name] for name in PASSED if name in os.environ}
     env |= {
@@ -228,6 +242,8 @@ def environment(home: Path, threads: int | None) -> dict[str, str]:
         "PYTHONPATH": str(home / CODE),  # our own code, and nothing else that lies where it does
         "PYTHONSAFEPATH": "1",  # nor what lies in the working directory (3.11 on; that folder is our own anyway)
     }
+    if devices is not None:
+        env["CUDA_VISIBLE_DEVICES"] = devices
     if threads is not None:
         env |= {"OMP_NUM_THREADS": str(threads), "TRTBUILD_THREADS": str(threads)}
     return env

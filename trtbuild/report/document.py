@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -10,10 +10,10 @@ from trtbuild import history, provenance
 from trtbuild.compilers import registry
 from trtbuild.errors import TrtbuildError
 from trtbuild.history import Difference, Estimate, Near
+from trtbuild.lookup import Found
 from trtbuild.pipeline import Result
 from trtbuild.plan import Plan
 from trtbuild.rebuild import Rebuilt
-from trtbuild.session import Found
 from trtbuild.survey import Outlook, Tools
 from trtbuild.targets import Target
 from trtstore.manifest import Entry
@@ -171,5 +171,7 @@ def error(failure: TrtbuildError) -> dict[str, Any]:
     return {"schema": SCHEMA, "error": failure.document()}
 
 
-def sweep(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return {"schema": SCHEMA, "results": list(results)}
+def sweep(results: Sequence[dict[str, Any]], forecast: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The document of `-m`: one result a point, in their order."""
+    told = {} if forecast is None else {"forecast": dict(forecast)}
+    return {"schema": SCHEMA, **told, "results": list(results)}

@@ -10,10 +10,10 @@ from trtbuild import history, provenance, unkeyed
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.history import Near
 from trtbuild.key import LOCK
+from trtbuild.lookup import Found
 from trtbuild.plan import Plan
 from trtbuild.rebuild import Rebuilt
 from trtbuild.report import plans
-from trtbuild.session import Found
 from trtstore.digest import is_hex
 from trtstore.manifest import Entry
 from trtstore.table import table

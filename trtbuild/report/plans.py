@@ -56,9 +56,9 @@ def target_words(found: Target) -> str:
     hardware = {
         "gpu": gpu.name,
         "mig": gpu.mig and f"MIG {gpu.mig}",
-        "memory_gb": f"{gpu.memory_gb} GB",
+        "memory_gb": f"{gpu.memory_gb} GB" if gpu.memory_gb else None,
         "compute_capability": f"compute capability {gpu.compute_capability}",
-        "sm_count": f"{gpu.sm_count} SMs",
+        "sm_count": f"{gpu.sm_count} SMs" if gpu.sm_count else None,
         "arch": found.arch,
     }
     software = {"driver": f"driver {found.driver}", "cuda": f"CUDA {found.cuda}"}

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from trtbuild.errors import TrtbuildError
+from trtbuild.report.records import speed
 from trtbuild.session import StepResult
 from trtstore.words import seconds, size
 
@@ -192,10 +193,3 @@ def check_line(check: Mapping[str, Any]) -> str:
     if check.get("executed") is False:
         return f"check    verified   not executed: {check['why']}"
     return f"check    passed     {speed(check)}"
-
-
-def speed(spoken: Mapping[str, Any]) -> str:
-    """What generating took; the rate is that of the tokens after the first."""
-    rate = spoken["tokens_per_second"]
-    words = f"loads in {spoken['load_seconds']:.2f} s, {spoken['tokens']} tokens"
-    return words + (f" at {rate:.0f} tokens/s" if rate else "")

@@ -11,7 +11,7 @@ from trtbuild.targets.facts import (
     driver_fact,
     gpu_facts,
 )
-from trtbuild.targets.match import at_hand, kinds_here, resolve
+from trtbuild.targets.match import at_hand, gpu_slots, gpus_here, kinds_here, resolve
 from trtbuild.targets.normal import sku_name
 
 __all__ = [
@@ -26,6 +26,8 @@ __all__ = [
     "at_hand",
     "driver_fact",
     "gpu_facts",
+    "gpu_slots",
+    "gpus_here",
     "kinds_here",
     "resolve",
     "sku_name",

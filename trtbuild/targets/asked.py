@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from trtbuild.errors import InputError
-from trtbuild.targets.facts import Arch, Kind
+from trtbuild.targets.facts import Arch, Kind, is_class
 from trtbuild.targets.normal import mig_memory_gb, sku_name
 
 #: What makes a GPU's identity; the names are those of `Gpu` and of the options.
@@ -52,12 +52,13 @@ class Asked:
     @property
     def complete(self) -> bool:
         """All that makes a GPU's identity is asked for, so that it need not be here."""
-        return all(getattr(self, name) is not None for name in GPU_FACTS)
+        needed = ("gpu", "compute_capability") if is_class(self.compute_capability) else GPU_FACTS
+        return all(getattr(self, name) is not None for name in needed)
 
 
 _FORMS = {
     "gpu": (r"[\w .+()/-]*\w[\w .+()/-]*", "a GPU's name as nvidia-smi -L says it", "NVIDIA L4"),
-    "compute_capability": (r"\d{1,2}\.\d", "a compute capability", "8.9"),
+    "compute_capability": (r"\d{1,2}\.\d\+?", "a compute capability", "8.9"),
     "mig": (r"(\d+c\.)?\d+g\.\d+gb([.+][\w.+-]+)?", "a MIG profile", "1g.10gb"),
 }
 _RELEASES = {

@@ -19,7 +19,8 @@ class Gpu:
 
     `name` is the driver's, without the maker ("GeForce RTX 4070", "H100 80GB HBM3"); `memory_gb` is the size it is
     sold with; `mig` the profile of the slice ("1g.10gb"), whose SMs `sm_count` then counts, and whose size
-    `memory_gb` then is: the one in the profile's name.
+    `memory_gb` then is: the one in the profile's name. A class of GPUs, for engines that run on all of it, has the
+    compute capability from which on it is ("8.0+"), and neither memory nor SMs (0).
     """
 
     name: str
@@ -27,6 +28,11 @@ class Gpu:
     compute_capability: str  # "8.9"
     sm_count: int
     mig: str | None = None
+
+
+def is_class(compute_capability: str | None) -> bool:
+    """Whether it is that of a class of GPUs, such as "8.0+"."""
+    return compute_capability is not None and compute_capability.endswith("+")
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,21 @@ def host(report: nvml.Report, env: Mapping[str, str]) -> Host:
     )
 
 
+def slots(env: Mapping[str, str] | None = None) -> tuple[tuple[Seen, str], ...]:
+    """Each GPU or slice that a process with the environment `env` may use, with the name that CUDA knows it by.
+
+    Raises as `look`.
+    """
+    devices = nvml.read().devices
+    found = []
+    for at, nth in visible(devices, os.environ if env is None else env):
+        device = devices[at]
+        names = [device.uuid] if device.slices is None else [each.names[0] for each in device.slices]
+        seen = zip(facts(device), names, strict=True)
+        found += [pair for number, pair in enumerate(seen) if nth is None or number == nth]
+    return tuple(found)
+
+
 def _found(devices: Sequence[nvml.Device], env: Mapping[str, str]) -> Iterator[tuple[int, Seen]]:
     for at, nth in visible(devices, env):
         device = devices[at]

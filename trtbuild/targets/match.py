@@ -11,8 +11,8 @@ from trtbuild.errors import InputError
 from trtbuild.targets import cpu
 from trtbuild.targets.asked import CUDA_OPTIONS, GPU_FACTS, Asked, check
 from trtbuild.targets.cpu import DETECTED
-from trtbuild.targets.facts import Gpu, Kind, Target, driver_fact
-from trtbuild.targets.hosts import Host, Seen, look
+from trtbuild.targets.facts import Gpu, Kind, Target, driver_fact, is_class
+from trtbuild.targets.hosts import Host, Seen, look, slots
 
 NAME_ONE = "name what it is built for: target=rtx4070, target=h100_sxm, …; `trtbuild target=help` lists all"
 
@@ -61,6 +61,25 @@ def kinds_here(kind: Kind) -> tuple[Target, ...]:
         with suppress(InputError):
             found.append(_present(Asked("auto"), host, seen, len(indices)))
     return tuple(found)
+
+
+def gpu_slots(target: Target) -> tuple[str, ...]:
+    """What CUDA_VISIBLE_DEVICES calls each GPU or slice here that is of the target's kind. Raises InputError."""
+    return tuple(name for seen, name in slots() if target.gpu is not None and _same(seen, target.gpu))
+
+
+def gpus_here() -> str:
+    """The GPUs of this machine, for people. Raises InputError."""
+    return look().words()
+
+
+def _same(seen: Seen, gpu: Gpu) -> bool:
+    """Whether it is that GPU; what NVML does not tell counts as equal."""
+    asked = (gpu.name, gpu.memory_gb, gpu.compute_capability, gpu.sm_count)
+    found = (seen.gpu, seen.memory_gb, seen.compute_capability, seen.sm_count)
+    return seen.mig == gpu.mig and all(
+        mine in (None, wanted) for mine, wanted in zip(found, asked, strict=True)
+    )
 
 
 def _kind(asked: Asked, kinds: Collection[Kind]) -> tuple[Kind, Host | None]:
@@ -235,7 +254,9 @@ def _target(
 
 def _gpu(values: Mapping[str, str | int | None], reason: str) -> Gpu:
     """Raises InputError, naming the options, where a fact is missing."""
-    missing = [f"target.{name}" for name in GPU_FACTS if values[name] is None]
+    several = is_class(str(values["compute_capability"]))
+    needed = ("gpu", "compute_capability") if several else GPU_FACTS
+    missing = [f"target.{name}" for name in needed if values[name] is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise InputError(

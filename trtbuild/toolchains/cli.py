@@ -13,16 +13,18 @@ from typing import Any
 
 from trtbuild import stores
 from trtbuild.errors import InputError, NotInStoreError, StoreError, TrtbuildError
-from trtbuild.toolchains import bundle, kept, locking, pythons, shipped
+from trtbuild.toolchains import bundle, kept, locking, pythons, shared, shipped
 from trtbuild.toolchains.kept import Kept
 from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
 from trtbuild.toolchains.teller import Teller
-from trtstore import Store, StoreFailure, arguments, words
+from trtstore import Store, StoreFailure, arguments, opening, words
 from trtstore.environments import Environment, verify
 from trtstore.output import Output
 from trtstore.progress import Progress
 from trtstore.table import table
+from trtstore.teamargs import trusting
+from trtstore.trust import Policy
 
 INTERRUPTED = 130
 
@@ -255,6 +257,30 @@ def _export(asked: _Words) -> int:
     return 0
 
 
+def _push(asked: _Words) -> int:
+    args, store = asked.args, asked.kept.store
+    url = stores.team(args.team)
+    if url is None:
+        raise InputError("no team store was named", option="--team", hint=f"--team URL, or set {stores.TEAM}")
+    team = opening.team(url, store.layout, Policy(args.trust), args.trusted, asked.output.warn)
+    signer = opening.signer(args.key)
+    done: list[dict[str, Any]] = []
+    said: list[str] = []
+    for lock in asked.locks():
+        record = shared.publish(lock, asked.python(lock), store, asked.kept.watcher.note)
+        progress = Progress(f"pushing {lock.title}", record.bytes)
+        pushed = team.push(store, record.key, signer, progress.tell)
+        progress.close()
+        done.append(
+            {"toolchain": lock.title, "key": record.key, "new": pushed.new, "sent_bytes": pushed.bytes}
+        )
+        said.append(
+            f"{lock.title} {'pushed' if pushed.new else 'was there'}, {words.size(pushed.bytes)} sent"
+        )
+    asked.say({"pushed": done}, said)
+    return 0
+
+
 def _import(asked: _Words) -> int:
     done = []
     with asked.kept.store.scratch() as work:
@@ -295,6 +321,12 @@ def _parser() -> arguments.Parser:
     rm.add_argument("--all", action="store_true", help="all that are installed")
     export = command("export", _export, "write the wheels to one file, for a site without a network", "+")
     export.add_argument("-o", "--output", metavar="FILE", required=True)
+    push = command(
+        "push", _push, "put the wheels into the team's store, signed, for who installs them later", "+"
+    )
+    push.add_argument("--team", metavar="URL", help=f"default: ${stores.TEAM}")
+    push.add_argument("--key", metavar="NAME", help="the key that signs, where there are several")
+    trusting(push)
     command("import", _import, "install from such a file, every wheel checked", None).add_argument(
         "file", metavar="FILE"
     )

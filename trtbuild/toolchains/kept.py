@@ -15,6 +15,7 @@ from trtbuild.toolchains import shim
 from trtbuild.toolchains.install import install
 from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
+from trtbuild.toolchains.shared import Wheels, nowhere
 from trtbuild.worker import matches
 from trtstore import Holder, Store
 from trtstore.environments import Environment, Environments
@@ -39,10 +40,11 @@ def name_of(lock: Lock, python: Python) -> str:
 
 @dataclass(frozen=True)
 class Kept:
-    """The environments of one store."""
+    """The environments of one store. `wheels` may find those of a lock elsewhere than in the user's indexes."""
 
     store: Store
     watcher: Watcher
+    wheels: Wheels = nowhere
 
     @property
     def environments(self) -> Environments:
@@ -68,6 +70,7 @@ class Kept:
             return found or self._make(name, lock, python, work, links)
 
     def _make(self, name: str, lock: Lock, python: Python, work: Path, links: Path | None) -> Environment:
+        links = links or self.wheels(lock, python)
         what = f"installing the toolchain {lock.title}"
         download = lock.downloads.get((python.tag, python.machine))
         fetched = f", {size(download.bytes)} to fetch" if download and links is None else ""

@@ -42,7 +42,14 @@ def target(gpu: Gpu = ADA, **changes: Any) -> Target:
     return Target(name="the_target", kind="cuda", arch="x86_64", gpu=gpu, gpus=1, **(facts | changes))
 
 
-def recipe(compiler: str = "tensorrt_rtx", quant: str = "none", gpu: Gpu = ADA, **changes: Any) -> Recipe:
+def scheme(name: str) -> Quant:
+    """A weight-only preset."""
+    return Quant(name, name.partition("_")[0], "none", "rtn", None, None, True, "auto")
+
+
+def recipe(
+    compiler: str = "tensorrt_rtx", quant: str | Quant = "none", gpu: Gpu = ADA, **changes: Any
+) -> Recipe:
     """A recipe of a Llama; `changes` are fields of Recipe."""
     packages = {
         "tensorrt_rtx": {"tensorrt-rtx-cu13-bindings": "1.7.1.116", "tensorrt-rtx-cu13-libs": "1.7.1.116"},
@@ -51,7 +58,7 @@ def recipe(compiler: str = "tensorrt_rtx", quant: str = "none", gpu: Gpu = ADA, 
     options = {"tensorrt_rtx": RTX_OPTIONS, "tensorrt": TENSORRT_OPTIONS}[compiler]
     values: dict[str, Any] = {
         "model": Model("ab" * 32, "m", "folder", "LlamaForCausalLM", False, 1, "auto"),
-        "quant": Quant(quant, quant, "none", "rtn", None, None, True, "auto"),
+        "quant": quant if isinstance(quant, Quant) else scheme(quant),
         "target": target(gpu),
         "profile": Profile(None, None, None, None),
         "tp": 1,
@@ -76,13 +83,12 @@ def network(
     decoder = write_network(files, folder / "net", "standard", dtype)
     if scheme == "none":
         return decoder, folder / "net" / "model.onnx"
-    bits = {"int8": 8, "int4": 4}[scheme]
     out = folder / scheme
     out.mkdir()
     quantize_network(
         Network.open(folder / "net" / "model.onnx"),
-        bits,
-        group if bits == 4 else None,
+        scheme,
+        group if scheme == "int4" else None,
         out / "model.onnx",
         lambda *_: None,
     )

@@ -76,13 +76,15 @@ def test_integers_make_the_engine_smaller(tmp_path: Path) -> None:
     wide = {"hidden_size": 512, "intermediate_size": 1024, "num_attention_heads": 8, "head_dim": 64}
     network = make_network(tiny.write_model(tmp_path / "hf", **wide), tmp_path / "net")
     sizes = {}
-    for weights, group in (("none", {}), ("int8", {}), ("int4", {"quant__group_size": 64})):
+    groups = {"none": {}, "int8": {}, "fp8": {}, "int4": {"quant__group_size": 64}}
+    for weights, group in groups.items():
         made = make_engine(network, tmp_path / weights, quant__weights=weights, **group)
         assert made.code == 0, made.log
         sizes[weights] = made.result["bytes"]
     linear = 2 * (512 * 512 * 2 + 512 * 128 * 2 + 3 * 512 * 1024)  # weights of two layers
     assert sizes["none"] - sizes["int8"] > 0.8 * linear
     assert sizes["int8"] - sizes["int4"] > 0.3 * linear
+    assert abs(sizes["int8"] - sizes["fp8"]) < 0.1 * linear
 
 
 @pytest.mark.parametrize("capability", RTX_CAPABILITIES)

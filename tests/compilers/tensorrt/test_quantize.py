@@ -1,10 +1,11 @@
-"""Integer weights for TensorRT: what is stored, what it costs, and that ONNX Runtime reads the same numbers."""
+"""Small weights for TensorRT: what is stored, what it costs, and that ONNX Runtime reads the same numbers."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -20,6 +21,7 @@ from trtbuild.errors import BuildError, InputError
 from trtbuild.networks.tensors import Network
 
 SETTINGS = config("Qwen3ForCausalLM", tie_word_embeddings=True)
+GROUPS = {"int8": None, "int4": 16, "fp8": None}
 Q = "model.layers.1.mlp.up_proj.MatMul.weight"
 
 
@@ -51,7 +53,19 @@ def test_int4_is_the_nearest_of_15_steps_of_each_group(tmp_path: Path) -> None:
     assert (np.abs(integers * spread - wanted) <= spread * 0.5001).all()
 
 
-@pytest.mark.parametrize("scheme", ["int8", "int4"])
+def test_fp8_is_the_nearest_that_e4m3_has_by_column(tmp_path: Path) -> None:
+    """Three bits of mantissa: within a sixteenth of the value, or half a step of the smallest numbers (2^-9)."""
+    _, path = network(tmp_path, SETTINGS, "fp8")
+    found, wanted = stored(path), exact(tmp_path)
+    numbers, scale = found[f"{Q}.quantized"], found[f"{Q}.scale"].astype(np.float64)
+    assert numbers.dtype == ml_dtypes.float8_e4m3fn and scale.shape == (wanted.shape[1],)
+    np.testing.assert_allclose(scale, np.abs(wanted).max(0) / 448, rtol=1e-6)
+    values = numbers.astype(np.float64)
+    assert np.abs(values).max() == 448
+    assert (np.abs(values * scale - wanted) <= np.maximum(np.abs(wanted) / 16, scale * 2**-10) * 1.0001).all()
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int4", "fp8"])
 def test_the_graph_computes_with_the_stored_numbers(scheme: str, tmp_path: Path) -> None:
     """The quantized graph equals the plain one with each matrix replaced by what its integers stand for."""
     decoder, path = network(tmp_path, SETTINGS, scheme)
@@ -60,7 +74,7 @@ def test_the_graph_computes_with_the_stored_numbers(scheme: str, tmp_path: Path)
     for tensor in plain.graph.initializer:
         if (integers := found.get(f"{tensor.name}.quantized")) is not None:
             scale = found[f"{tensor.name}.scale"]
-            scale = scale if scheme == "int8" else np.repeat(scale, 16, axis=0)
+            scale = np.repeat(scale, 16, axis=0) if scheme == "int4" else scale
             tensor.CopyFrom(numpy_helper.from_array(integers.astype(np.float32) * scale, tensor.name))
     (tmp_path / "wanted").mkdir()
     onnx.save(plain, tmp_path / "wanted" / "model.onnx")
@@ -97,12 +111,12 @@ def test_slices_joined_are_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyP
     made = {}
     for size in (quantize.SLICE, 5000):
         monkeypatch.setattr(quantize, "SLICE", size)  # a number of bytes held at once
-        for bits, group in ((8, None), (4, 16)):
-            path = tmp_path / f"{size}-{bits}.onnx"
-            quantize_network(source, bits, group, path, lambda *_: None)
-            made[size, bits] = path.with_name(path.name + ".data").read_bytes()
-    for bits in (8, 4):
-        assert made[quantize.SLICE, bits] == made[32 << 20, bits]
+        for scheme, group in GROUPS.items():
+            path = tmp_path / f"{size}-{scheme}.onnx"
+            quantize_network(source, scheme, group, path, lambda *_: None)
+            made[size, scheme] = path.with_name(path.name + ".data").read_bytes()
+    for scheme in GROUPS:
+        assert made[quantize.SLICE, scheme] == made[32 << 20, scheme]
 
 
 def test_zeros_and_values_below_the_type_do_not_divide_by_zero(tmp_path: Path) -> None:
@@ -114,16 +128,16 @@ def test_zeros_and_values_below_the_type_do_not_divide_by_zero(tmp_path: Path) -
             values[:, 0], values[:, 1] = 0, 1e-40
             tensor.CopyFrom(numpy_helper.from_array(values, Q))
     onnx.save(model, tmp_path / "zeros.onnx")
-    for bits, group in ((8, None), (4, 16)):
-        out = tmp_path / f"out{bits}.onnx"
-        quantize_network(Network.open(tmp_path / "zeros.onnx"), bits, group, out, lambda *_: None)
+    for scheme, group in GROUPS.items():
+        out = tmp_path / f"out-{scheme}.onnx"
+        quantize_network(Network.open(tmp_path / "zeros.onnx"), scheme, group, out, lambda *_: None)
         found = stored(out)
         assert (found[f"{Q}.scale"] > 0).all()
-        assert not found[f"{Q}.quantized"].astype(int)[:, :2].any()
+        assert np.abs(found[f"{Q}.quantized"].astype(np.float32)[:, :2]).max() < 0.01  # of fp8, 1e-40 is some
 
 
 def test_the_result_is_valid_onnx_of_an_opset_with_int4(tmp_path: Path) -> None:
-    for scheme in ("int8", "int4"):
+    for scheme in GROUPS:
         _, path = network(tmp_path / scheme, SETTINGS, scheme)
         onnx.checker.check_model(path, full_check=True)
         assert {(each.domain, each.version) for each in onnx.load(path).opset_import} == {("", 21)}
@@ -141,5 +155,5 @@ def test_a_network_without_linear_maps_is_no_network(tmp_path: Path) -> None:
     onnx.save(onnx.helper.make_model(graph), tmp_path / "empty.onnx")
     with pytest.raises(BuildError, match="nothing to quantize"):
         quantize_network(
-            Network.open(tmp_path / "empty.onnx"), 8, None, tmp_path / "out.onnx", lambda *_: None
+            Network.open(tmp_path / "empty.onnx"), "int8", None, tmp_path / "out.onnx", lambda *_: None
         )

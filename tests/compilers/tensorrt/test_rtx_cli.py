@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.cli import Project
+from tests.support.cli import TRTBUILD, Project
 from trtbuild.compilers.tensorrt import header
 from trtstore import Store
 
@@ -18,7 +19,8 @@ TINY = ("profile.max_seq_len=128",)
 
 @pytest.mark.xdist_group("smollm2")
 @pytest.mark.parametrize(
-    "quant, megabytes", [("none", (270, 300)), ("int8", (165, 200)), ("int4", (120, 155))]
+    "quant, megabytes",
+    [("none", (270, 300)), ("int8", (165, 200)), ("int4", (120, 155)), ("fp8_weights", (165, 200))],
 )
 def test_smollm2_for_an_rtx4070_twice_the_same_bytes(
     quant: str, megabytes: tuple[int, int], smollm2: Project
@@ -58,10 +60,29 @@ def test_the_record_says_what_the_engine_is(project: Project, tiny_llama: Path) 
     assert facts["engine"]["engines"][0]["phases"][0]["tokens"] == [1, 1, 64]
 
 
-def test_running_it_here_is_refused_before_it_is_loaded(project: Project, tiny_llama: Path) -> None:
+def test_show_says_what_the_engine_is_and_that_it_was_not_executed(
+    project: Project, tiny_llama: Path
+) -> None:
+    key = project.trtbuild(f"model.source={tiny_llama}", "quant=int4", *RTX, *TINY, "output=json").json["key"]
+    command = [TRTBUILD.with_name("trtstore"), "show", key]
+    shown = subprocess.run(
+        command, env=project.environment(), capture_output=True, text=True, check=True
+    ).stdout
+    for line in (
+        "executed no: it is for compute capability 8.9, and this machine has no NVIDIA driver",
+        "engine   tensorrt_rtx 1.7.1.116, float16, weights int4 in groups of 32, for compute capability 8.9",
+        "limits   sequences 1, tokens of a prompt 64, of prompt and answer 128",
+        "         profile any: batch 1, tokens 1 to 64 (tuned for 1), past 0 to 127 (tuned for 63)",
+    ):
+        assert f"\n{line}\n" in shown
+
+
+def test_running_it_here_is_refused_before_anything_is_built(project: Project, tiny_llama: Path) -> None:
     done = project.trtbuild("run", f"model.source={tiny_llama}", *RTX, *TINY, "prompt=hello")
     assert done.code == 2
-    assert "error: target: this machine cannot run the engine: it is for compute capability 8.9" in done.err
+    told = "error: target=rtx4070: this machine cannot run an engine for compute capability 8.9: this machine has no"
+    assert told in done.err
+    assert list(Store.open(project.store).keys()) == []
 
 
 def test_one_portable_engine_for_two_targets(project: Project, tiny_llama: Path) -> None:
@@ -72,9 +93,15 @@ def test_one_portable_engine_for_two_targets(project: Project, tiny_llama: Path)
         *TINY,
         "output=json",
     )
+    named = (f"model.source={tiny_llama}", "compiler=tensorrt_rtx", "target=rtx_any", *TINY, "output=json")
     first, other = (project.trtbuild(*args, f"target={name}").json for name in ("rtx4070", "rtx5090"))
     assert (first["outcome"], other["outcome"]) == ("built", "hit-local")
     assert first["key"] == other["key"]
+    third = project.trtbuild(*named)
+    assert (third.json["outcome"], third.json["key"]) == ("hit-local", first["key"])
+    refused = project.trtbuild(f"model.source={tiny_llama}", "compiler=tensorrt", "target=rtx_any")
+    assert refused.code == 2
+    assert "is a class of GPUs, and tensorrt builds for one kind" in refused.err
 
 
 def test_three_targets_share_one_network(project: Project, tiny_llama: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.compilers.tensorrt.support import ADA, recipe, target, tools
+from tests.compilers.tensorrt.support import ADA, recipe, scheme, target, tools
 from trtbuild import plan
 from trtbuild.compilers.tensorrt.compiler import RTX, RTX_CAPABILITIES, TENSORRT
 from trtbuild.errors import InputError
@@ -105,6 +105,20 @@ def test_the_two_compilers_share_the_network() -> None:
     one, other = plan.plan(recipe()), plan.plan(recipe("tensorrt"))
     assert one.steps[0].key == other.steps[0].key
     assert one.final.key != other.final.key
+
+
+FP8 = scheme("fp8_weights")
+
+
+def test_fp8_weights_are_for_gpus_that_have_the_type() -> None:
+    assert engine(recipe(quant="none")).key != engine(recipe(quant=FP8)).key
+    for capability in ("7.5", "8.0", "8.6"):
+        old = dataclasses.replace(ADA, compute_capability=capability)
+        with pytest.raises(InputError, match=rf"fp8 needs compute capability 8\.9, and .* has {capability}"):
+            engine(recipe(quant=FP8, gpu=old))
+    plain = recipe(quant=FP8)
+    with pytest.raises(InputError, match=r"a portable engine has 8\.0"):
+        engine(dataclasses.replace(plain, tools=tools(plain, portable=True)))
 
 
 @pytest.mark.parametrize("quant", ["none", "int8", "int4"])

@@ -229,7 +229,7 @@ def together(home: Path, seed: int, work: Sequence[Callable[[Worker], None]]) ->
 
 
 def _live(home: Path, number: int, seed: int, act: Callable[[Worker], None], pipe: int) -> None:
-    dice = random.Random(seed * 1000 + number)  # noqa: S311  # dice, no secret
+    dice = random.Random(seed * 1000 + number)  # dice, no secret
     worker = Worker(home, number, dice)
     failure = ""
     try:

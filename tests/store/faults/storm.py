@@ -47,7 +47,7 @@ def key_of(number: int) -> str:
 
 def files_of(number: int) -> dict[str, bytes]:
     """The files of a key, the same in every process: some of its own, one that it shares with others."""
-    dice = random.Random(number)  # noqa: S311  # dice, no secret
+    dice = random.Random(number)  # dice, no secret
     files = {"own.bin": dice.randbytes(dice.randrange(60_000)), "shared.bin": b"%d" % (number % 5) * 9000}
     return files | ({"bin/run": dice.randbytes(3000)} if number % 3 == 0 else {"sub/empty": b""})
 
@@ -149,7 +149,7 @@ class Storm:
     def __init__(self, root: Path, seed: int) -> None:
         self._root = root
         self._store = Store.open(root, durability="fast")
-        self._dice = random.Random(seed)  # noqa: S311  # dice, no secret
+        self._dice = random.Random(seed)  # dice, no secret
         self.complete: set[int] = set()  # keys that were published, and that no collector may take
         self.collections: list[int] = []  # how much each one took
         self.findings: list[str] = []
@@ -171,7 +171,7 @@ class Storm:
         child = os.fork()
         if child == 0:
             os.close(reading)
-            dice = random.Random(seed)  # noqa: S311  # dice, no secret
+            dice = random.Random(seed)  # dice, no secret
             _work(Worker(Store.open(self._root), dice, newest, writing))
         os.close(writing)
         os.read(reading, len("ready\n"))

@@ -65,8 +65,10 @@ def _refusal(made: Mapping[str, Any]) -> str | None:
     gpu, missing = device.find()
     if gpu is None:
         return f"{_wanted(made)}, and {missing}"
-    release = str(importlib.import_module(MODULES[made["compiler"]]).__version__)
-    return loading.refusal(made, gpu, release)
+    why = loading.gpu_refusal(made, gpu)
+    if why is not None:
+        return why  # whether its library is installed or not
+    return loading.release_refusal(made, str(importlib.import_module(MODULES[made["compiler"]]).__version__))
 
 
 def _wanted(made: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from trtbuild.compilers.base import NETWORK, Compiler, Worker, network, tools
 from trtbuild.compilers.tensorrt.options import DEFAULT_SEQUENCE
@@ -16,7 +17,8 @@ WORKERS = {
     "network": NETWORK,
     "engine": Worker("trtbuild.compilers.tensorrt", 1),
 }
-SCHEMES = frozenset({"none", "int8", "int4"})
+SCHEMES = frozenset({"none", "int8", "int4", "fp8_weights"})
+FP8_FROM = (8, 9)  # compute capability; for 8.6: "the model contains HW-specific datatypes: fp8_e4m3"
 GROUPS = (16, 32, 64, 128, 256)
 DEFAULT_GROUP = (
     32  # best quality, and divides the sizes of all models that were tried; TensorRT has no padding
@@ -26,6 +28,7 @@ DTYPES = {"auto": "float16", "float16": "float16", "bfloat16": "bfloat16", "floa
 
 #: What TensorRT for RTX 1.7 builds for (`ComputeCapability` of its Python module).
 RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
+EVERY_RTX = "8.0+"
 TURING = "7.5"  # has no bfloat16 and no kernels for integer weights, and is in no portable engine (its support matrix)
 # Releases of TensorRT. Before 10 its parser knows no int4 and no float16 scales.
 _FIRST_WITH_INTEGER_WEIGHTS, _FIRST_STRONGLY_TYPED = (10, 0), (9, 1)
@@ -39,15 +42,19 @@ _ENGINE_TOOLS = {
 def rtx_steps(recipe: Recipe) -> tuple[Step, ...]:
     """`network` (standard operators) and `engine`, for a compute capability or portable. Raises InputError."""
     _check_common(recipe)
-    portable = bool(recipe.tools.options["compiler.portable"])
     capability = _capability(recipe)
-    if capability not in RTX_CAPABILITIES:
+    if capability == EVERY_RTX:  # target=rtx_any, which says the same as the option
+        options = frozen({**recipe.tools.options, "compiler.portable": True})
+        recipe = replace(recipe, tools=replace(recipe.tools, options=options))
+    portable = bool(recipe.tools.options["compiler.portable"])
+    if capability not in (*RTX_CAPABILITIES, EVERY_RTX):
         raise InputError(
             f"compiler=tensorrt_rtx builds for compute capability {', '.join(RTX_CAPABILITIES)}, and "
             f"target={recipe.target.name} has {capability}",
             option=f"target={recipe.target.name}",
             hint="compiler=tensorrt builds for it, on a machine that has it",
         )
+    _check_fp8(recipe, portable)
     if capability == TURING:
         _check_turing(recipe, portable)
     facts: dict[str, Value] = {"target.kind": recipe.target.kind, "target.arch": recipe.target.arch}
@@ -66,6 +73,7 @@ def tensorrt_steps(recipe: Recipe) -> tuple[Step, ...]:
             option=f"quant={recipe.quant.scheme}",
             hint="it takes quant=none; TensorRT 10 and later have them",
         )
+    _check_fp8(recipe, portable=recipe.tools.options["compiler.hardware_compatibility"] == "ampere_plus")
     # Strongly typed networks came with 9.1: before, the builder chooses types, and the norm must be one layer.
     weakly = _release(release) < _FIRST_STRONGLY_TYPED and _dtype(recipe) != "float32"
     operators = "standard_layer_norm" if weakly else "standard"
@@ -94,6 +102,18 @@ def _check_common(recipe: Recipe) -> None:
             "TensorRT takes no zero points",
             option="quant.symmetric=false",
             hint="leave quant.symmetric out",
+        )
+
+
+def _check_fp8(recipe: Recipe, portable: bool) -> None:
+    """Portable engines are for GPUs without it, too."""
+    capability = tuple(map(int, _capability(recipe).rstrip("+").split(".")))
+    if recipe.quant.weights == "fp8" and (portable or capability < FP8_FROM):
+        what = "a portable engine" if portable else f"target={recipe.target.name}"
+        raise InputError(
+            f"fp8 needs compute capability 8.9, and {what} has {_capability(recipe) if not portable else '8.0'}",
+            option=f"quant={recipe.quant.scheme}",
+            hint="quant=int8 takes the same room",
         )
 
 
@@ -228,6 +248,7 @@ RTX = Compiler(
         "fleet.cuda": _ANY_SKU,
     },
     ahead=True,
+    portable=True,
 )
 
 TENSORRT = Compiler(

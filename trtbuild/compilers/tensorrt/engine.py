@@ -20,14 +20,13 @@ from typing import Any
 
 from trtbuild.compilers.tensorrt import addresses, build, device, header, manifest
 from trtbuild.compilers.tensorrt.options import DEFAULT_SEQUENCE
-from trtbuild.compilers.tensorrt.quantize import quantize_network
+from trtbuild.compilers.tensorrt.quantize import SCHEMES, quantize_network
 from trtbuild.compilers.tensorrt.shapes import SHAPES, Limits, Plan, engines, inputs
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks.architectures import Decoder, parse
 from trtbuild.networks.tensors import Network
 from trtbuild.worker import Reporter, Request
 
-BITS = {"int8": 8, "int4": 4}
 CONFIG = "config.json"
 _STACK = 8 << 20  # of the builder's own threads: their sizes move what is mapped after them
 _ERROR = "[E]"  # in a line of TensorRT's log
@@ -109,7 +108,7 @@ def build_apart(spec: build.Spec, stage: Path) -> dict[str, Any]:
 
 def _stage(request: Request, network: Path, stage: Path, reporter: Reporter) -> Network:
     """The network in `stage`, quantized where that is asked for."""
-    weights = request.choice("quant.weights", ("none", *BITS))
+    weights = request.choice("quant.weights", ("none", *SCHEMES))
     target = stage / build.NETWORK
     if weights == "none":
         for suffix in ("", ".data"):
@@ -117,7 +116,7 @@ def _stage(request: Request, network: Path, stage: Path, reporter: Reporter) -> 
         return Network.open(target)
     group = request.options.get("quant.group_size")
     done = reporter.percents("quantize")
-    return quantize_network(Network.open(network), BITS[weights], group, target, done)
+    return quantize_network(Network.open(network), weights, group, target, done)
 
 
 def _spec(options: Mapping[str, Any], decoder: Decoder, plans: tuple[Plan, ...]) -> dict[str, Any]:

@@ -53,8 +53,8 @@ def _compare(path: Path, found: header.Header, manifest: Mapping[str, Any]) -> N
         )
 
 
-def refusal(manifest: Mapping[str, Any], gpu: Found, release: str) -> str | None:
-    """Why `gpu` and the library's `release` cannot load the engine; None where nothing speaks against it."""
+def gpu_refusal(manifest: Mapping[str, Any], gpu: Found) -> str | None:
+    """Why `gpu` cannot run the engine; None where nothing speaks against it."""
     capability, tuned = manifest["compute_capability"], manifest["options"]
     here = tuple(int(part) for part in gpu.capability.split("."))
     later = capability is None or tuned.get("hardware_compatibility") == "ampere_plus"
@@ -64,8 +64,13 @@ def refusal(manifest: Mapping[str, Any], gpu: Found, release: str) -> str | None
         return (
             f"the engine is for compute capability {capability}, and the {gpu.name} here has {gpu.capability}"
         )
+    return None
+
+
+def release_refusal(manifest: Mapping[str, Any], release: str) -> str | None:
+    """Why the library of `release` cannot load the engine; None where nothing speaks against it."""
     built = manifest["release"]
-    if tuned.get("version_compatible"):
+    if manifest["options"].get("version_compatible"):
         if _numbers(release) < _numbers(built):
             return f"the engine was built with release {built}, and {release} here is older"
     elif release != built:

@@ -1,12 +1,13 @@
-"""Weight-only int8 and int4 for TensorRT: each linear map's matrix becomes a DequantizeLinear of small integers.
+"""Weight-only int8, int4 and fp8 for TensorRT: each linear map's matrix becomes a DequantizeLinear of small numbers.
 
 A matrix [k, n] of a MatMul is stored as
 
     int8    values [k, n] from -127 to 127, and a scale per column, [n]
     int4    values [k, n] from -7 to 7, two a byte, the lower one first, and a scale per `group` rows, [k / group, n]
+    fp8     values [k, n] in E4M3 (no infinities, 448 at most), and a scale per column, [n]
 
-both symmetric (TensorRT takes no zero points), with the scales in the graph's own type. The embedding and the head stay
-as they are, tied or not. The graph's opset becomes 21, which has int4 and blocks.
+all symmetric (TensorRT takes no zero points), with the scales in the graph's own type. The embedding and the head stay
+as they are, tied or not. The graph's opset becomes 21, which has these types and blocks.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
@@ -24,15 +26,16 @@ from trtbuild.networks.tensors import Array, DataFile, Network, element_type, nb
 OPSET, IR_VERSION = 21, 10
 HEAD = "lm_head.MatMul.weight"  # of an untied head: NVIDIA's own recipes leave it out, too
 SLICE = 32 << 20  # bytes of float32 values held at once
-_LARGEST = {8: 127, 4: 7}
-_ELEMENTS = {8: TensorProto.INT8, 4: TensorProto.INT4}
+SCHEMES = ("int8", "int4", "fp8")
+_LARGEST = {"int8": 127, "int4": 7, "fp8": 448}
+_ELEMENTS = {"int8": TensorProto.INT8, "int4": TensorProto.INT4, "fp8": TensorProto.FLOAT8E4M3FN}
 _LAST_AXIS = numpy_helper.from_array(np.array([-1], np.int64), "last_axis")
 
 
 def quantize_network(
-    source: Network, bits: int, group: int | None, path: Path, progress: Callable[[int, int], None]
+    source: Network, scheme: str, group: int | None, path: Path, progress: Callable[[int, int], None]
 ) -> Network:
-    """Write `source`, quantized, to `path` and `path`.data. `group` is for int4: the rows that share a scale.
+    """Write `source`, quantized to one of `SCHEMES`, to `path` and `path`.data; `group` rows share a scale of int4.
 
     `progress` is told the bytes of 16- or 32-bit weights done, and their total. Raises BuildError when there is nothing
     to quantize, InputError when `group` does not divide the rows of a matrix.
@@ -55,7 +58,7 @@ def quantize_network(
             if name not in matrices:
                 model.graph.initializer.append(_kept(source, tensor, file))
                 continue
-            model.graph.initializer.extend(_quantized(source, tensor, bits, group, file))
+            model.graph.initializer.extend(_quantized(source, tensor, scheme, group, file))
             done += nbytes(tensor)
             progress(done, total)
     model.graph.initializer.append(_LAST_AXIS)
@@ -101,9 +104,9 @@ def _kept(source: Network, tensor: TensorProto, file: DataFile) -> TensorProto:
 
 
 def _quantized(
-    source: Network, tensor: TensorProto, bits: int, group: int | None, file: DataFile
+    source: Network, tensor: TensorProto, scheme: str, group: int | None, file: DataFile
 ) -> tuple[TensorProto, TensorProto]:
-    """The integers and their scales."""
+    """The small numbers and their scales."""
     k, n = tensor.dims
     if group is not None and k % group:
         raise InputError(
@@ -112,29 +115,33 @@ def _quantized(
             hint="TensorRT takes whole groups only: choose a smaller one",
         )
     scales: list[Array] = []
-    pieces = _by_column(source, tensor, scales) if group is None else _by_group(source, tensor, group, scales)
-    integers = file.add(f"{tensor.name}.quantized", _ELEMENTS[bits], [k, n], pieces)
+    pieces = (
+        _by_column(source, tensor, scheme, scales)
+        if group is None
+        else _by_group(source, tensor, group, scales)
+    )
+    numbers = file.add(f"{tensor.name}.quantized", _ELEMENTS[scheme], [k, n], pieces)
     scale = np.concatenate(scales)
     shape = [n] if group is None else [k // group, n]
-    return integers, file.add(f"{tensor.name}.scale", tensor.data_type, shape, [scale.tobytes()])
+    return numbers, file.add(f"{tensor.name}.scale", tensor.data_type, shape, [scale.tobytes()])
 
 
-def _by_column(source: Network, tensor: TensorProto, scales: list[Array]) -> Iterator[bytes]:
+def _by_column(source: Network, tensor: TensorProto, scheme: str, scales: list[Array]) -> Iterator[bytes]:
     largest = np.zeros(tensor.dims[1], np.float32)
     for rows in _rows(source, tensor, 1):
         np.maximum(largest, np.abs(rows).max(0), out=largest)
-    scale = _scale(largest, 8, tensor)
+    scale = _scale(largest, scheme, tensor)
     scales.append(scale)
     for rows in _rows(source, tensor, 1):
-        yield _integers(rows, scale, 8).tobytes()
+        yield _rounded(rows, scale, scheme).tobytes()
 
 
 def _by_group(source: Network, tensor: TensorProto, group: int, scales: list[Array]) -> Iterator[bytes]:
     for rows in _rows(source, tensor, group):
         blocks = rows.reshape(-1, group, rows.shape[1])
-        scale = _scale(np.abs(blocks).max(1), 4, tensor)
+        scale = _scale(np.abs(blocks).max(1), "int4", tensor)
         scales.append(scale.reshape(-1))
-        nibbles = _integers(blocks, scale[:, None], 4).reshape(-1).view(np.uint8) & 15
+        nibbles = _rounded(blocks, scale[:, None], "int4").reshape(-1).view(np.uint8) & 15
         yield (nibbles[0::2] | nibbles[1::2] << 4).tobytes()
 
 
@@ -146,16 +153,18 @@ def _rows(source: Network, tensor: TensorProto, group: int) -> Iterator[Array]:
         yield source.rows(tensor, start, min(k, start + step)).astype(np.float32)
 
 
-def _scale(largest: Array, bits: int, tensor: TensorProto) -> Array:
+def _scale(largest: Array, scheme: str, tensor: TensorProto) -> Array:
     """As it is stored; never 0, which a column of zeros or of very small values would give."""
     element = element_type(tensor)
     smallest = np.float32(
         2.0**-14 if element.itemsize == 2 else 2.0**-126
     )  # normal in each of the three types
-    return np.maximum(largest / np.float32(_LARGEST[bits]), smallest).astype(element)
+    return np.maximum(largest / np.float32(_LARGEST[scheme]), smallest).astype(element)
 
 
-def _integers(values: Array, scale: Array, bits: int) -> Array:
+def _rounded(values: Array, scale: Array, scheme: str) -> Array:
     """Against the scale as it is stored, so that its rounding costs nothing."""
-    bound = _LARGEST[bits]
-    return np.clip(np.rint(values / scale.astype(np.float32)), -bound, bound).astype(np.int8)
+    bound, scaled = _LARGEST[scheme], values / scale.astype(np.float32)
+    if scheme == "fp8":
+        return np.clip(scaled, -bound, bound).astype(ml_dtypes.float8_e4m3fn)
+    return np.clip(np.rint(scaled), -bound, bound).astype(np.int8)

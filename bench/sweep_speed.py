@@ -1,0 +1,119 @@
+"""How long a sweep takes beside a loop of single builds, and what a sweep of nothing but hits costs.
+
+usage: python bench/sweep_speed.py [hits|sweep] …   (all of them by default)
+
+`hits`:  1000 points whose engines are in the store (made up: the store and the keys are real, the engines are not).
+`sweep`: 3 models x 3 quantizations x 4 targets (onnxruntime, TensorRT for RTX), then again, and a loop of single builds
+         with an empty store for each. Needs the extras onnxruntime and tensorrt-rtx, and half an hour.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.support import tiny
+from trtbuild import compose
+from trtbuild.hashing import Hasher
+from trtbuild.plan import plan
+from trtbuild.points import Point
+from trtbuild.report import terminal
+from trtbuild.resolve import resolve
+from trtstore import Store
+
+TRTBUILD = Path(sys.executable).with_name("trtbuild")
+QUANTS = "quant=none,int8,int4"
+MACHINES = {
+    "v3": ("cpu_x86_64_v3", "onnxruntime"),
+    "v4": ("cpu_x86_64_v4", "onnxruntime"),
+    "rtx4070": ("rtx4070", "tensorrt_rtx"),
+    "rtx3090": ("rtx3090", "tensorrt_rtx"),
+}
+
+
+def trtbuild(store: Path, *words: str) -> tuple[float, dict[str, object]]:
+    """Seconds and document of one command."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [TRTBUILD, *words, "output=json"],
+        env={**os.environ, "TRTBUILD_STORE": str(store)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    took = time.monotonic() - began
+    if done.returncode:
+        sys.exit(f"{' '.join(words)}: exit code {done.returncode}")
+    return took, json.loads(done.stdout)
+
+
+def hits(folder: Path) -> None:
+    """1000 points that are all hits, and 36 of them."""
+    models = ",".join(str(tiny.write_model(folder / f"m{seed}", seed=seed)) for seed in range(2))
+    words = [f"model.source={models}", "quant=none,int8", "profile.max_seq_len=range(2,252)"]
+    store = Store.open(folder / "store", durability="fast")
+    compose.run(["-m", *words], lambda _: None, lambda points: _publish(points, store, folder))
+    for name, each in (
+        ("36 points", [*words[:2], "profile.max_seq_len=range(2,11)"]),
+        ("1000 points", words),
+    ):
+        for _ in range(3):
+            took, document = trtbuild(folder / "store", "-m", *each)
+            results = document["results"]
+            assert isinstance(results, list)
+            assert {result["outcome"] for result in results} == {"hit-local"}
+            print(f"{name}: {len(results)} hits in {took:.2f} s")
+
+
+def _publish(points: Sequence[Point], store: Store, folder: Path) -> list[float | None]:
+    watcher = terminal.Plain(sys.stderr, None)
+    for point in points:
+        planned = plan(resolve(point.config, Hasher(store.index, watcher)).recipe)
+        made = folder / "made"
+        made.mkdir(exist_ok=True)
+        (made / "model.onnx").write_text(planned.final.key)
+        for step in planned.steps:
+            store.publish(step.key, made, predicate_type="https://example.com/bench", predicate={}, labels={})
+    return [None] * len(points)
+
+
+def sweep(folder: Path) -> None:
+    """A real sweep, the same again, and a loop of single builds without a store that is shared."""
+    conf = folder / "conf" / "machine"
+    conf.mkdir(parents=True)
+    for name, (target, compiler) in MACHINES.items():
+        text = f"# @package _global_\ndefaults:\n  - override /target: {target}\n  - override /compiler: {compiler}\n"
+        (conf / f"{name}.yaml").write_text(text)
+    models = [str(tiny.write_model(folder / f"m{seed}", seed=seed)) for seed in range(3)]
+    flags = ["--config-dir", str(conf.parent)]
+    words = [f"model.source={','.join(models)}", QUANTS, f"+machine={','.join(MACHINES)}"]
+    took, document = trtbuild(folder / "store", "-m", *flags, *words)
+    results = document["results"]
+    forecast = document["forecast"]
+    assert isinstance(results, list)
+    assert isinstance(forecast, dict)
+    steps = [step for result in results for step in result["steps"] if step["outcome"] == "built"]
+    assert sorted(step["key"] for step in steps) == sorted(step["key"] for step in forecast["steps"])
+    work = sum(step["seconds"] for step in steps)
+    print(f"{len(results)} points, {len(steps)} steps, {work:.0f} s of workers: {took:.1f} s")
+    print(f"again: {trtbuild(folder / 'store', '-m', *flags, *words)[0]:.2f} s")
+    loop = 0.0
+    for model in models:
+        for quant in QUANTS.partition("=")[2].split(","):
+            for machine in MACHINES:
+                single = [*flags, f"model.source={model}", f"quant={quant}", f"+machine={machine}"]
+                loop += trtbuild(folder / f"alone-{loop}", *single)[0]
+    print(f"a loop of {len(results)} single builds: {loop:.1f} s, {loop / took:.1f} times as long")
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or ["hits", "sweep"]:
+        with tempfile.TemporaryDirectory() as temporary:
+            {"hits": hits, "sweep": sweep}[name](Path(temporary))

@@ -1,0 +1,229 @@
+"""A bucket as the place of a team store: obstore, its errors as ours, large objects in parts both ways."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import from_url
+
+from trtstore.errors import Corrupt, NotReadable, NotWritable, StoreFailure, Unreachable
+from trtstore.listed import Listed
+from trtstore.protocols import Readable
+
+PART = 8 << 20  # bytes: a part, up or down
+AHEAD = 6  # parts in memory at a time, a blob
+MOST_PARTS = 9000  # S3 takes 10 000
+ATTEMPTS = 5  # of one part, each of which obstore tries RETRIES times more where the server fails
+RETRIES = 4
+BUDGET = 60.0  # seconds that one part may take with all its attempts
+PATIENCE = {"backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5)}}
+#: A place that does not answer is told within this: a build goes on without it.
+CONNECT = timedelta(seconds=5)
+SILENCE = timedelta(seconds=30)  # without a byte
+
+_SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|_KEY$|SAS|CREDENTIALS", re.IGNORECASE)
+_T = TypeVar("_T")
+
+
+class Bucket:
+    """The objects below `url`; see `objects.Objects`. Credentials and endpoint are those of the environment."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+        options: dict[str, Any] = {
+            "connect_timeout": CONNECT,
+            "read_timeout": SILENCE,
+            "timeout": "5 minutes",
+        }
+        if urlsplit(endpoint).scheme == "http":
+            options["allow_http"] = True  # whoever set the endpoint chose so
+        config = {"endpoint": endpoint} if endpoint and url.startswith("s3://") else {}
+        opened: Any = from_url  # whose overloads want the scheme to be known here
+        with self._asking():
+            self._store = opened(
+                self._url,
+                config=config or None,
+                client_options=options,
+                retry_config={**PATIENCE, "max_retries": RETRIES, "retry_timeout": timedelta(seconds=30)},
+            )
+
+    def __str__(self) -> str:
+        return self._url
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        def ask() -> bytes | None:
+            try:
+                found = obstore.get(self._store, name)
+            except FileNotFoundError as error:
+                self._no_bucket(error)
+                return None
+            if found.meta["size"] > limit:
+                raise Corrupt(f"{name} of {self} has {found.meta['size']} bytes, and may have {limit}")
+            return bytes(found.bytes())
+
+        with self._asking():
+            return _again(ask)
+
+    def create(self, name: str, data: bytes) -> bool:
+        failed = 0
+
+        def ask() -> bool:
+            nonlocal failed
+            failed += 1
+            try:
+                obstore.put(self._store, name, data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                # An answer that was lost makes the second attempt find what the first one made.
+                return failed > 1 and self.read(name, len(data)) == data
+            return True
+
+        with self._asking(writing=True):
+            return _again(ask)
+
+    def replace(self, name: str, data: bytes) -> None:
+        with self._asking(writing=True):
+            _again(lambda: obstore.put(self._store, name, data, use_multipart=False))
+
+    def size(self, name: str) -> int | None:
+        with self._asking():
+            try:
+                return int(_again(lambda: obstore.head(self._store, name))["size"])
+            except FileNotFoundError:
+                return None  # a bucket that is not there answers so, too: `read` and `listed` tell
+
+    def listed(self, prefix: str) -> Iterator[Listed]:
+        with self._asking():
+            found = _again(lambda: [one for page in obstore.list(self._store, prefix) for one in page])
+        for one in found:
+            yield Listed(one["path"], one["size"], one["last_modified"].timestamp())
+
+    def delete(self, name: str) -> None:
+        with self._asking(writing=True):
+            try:
+                obstore.delete(self._store, name)
+            except FileNotFoundError:
+                return
+
+    @contextmanager
+    def open(self, name: str, size: int) -> Iterator[Readable]:
+        pool = ThreadPoolExecutor(min(AHEAD, max(1, -(-size // PART))), "trtstore-get")
+        try:
+            yield _Parts(pool, lambda start, end: self._part(name, start, end), size)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _part(self, name: str, start: int, end: int) -> memoryview:
+        def ask() -> memoryview:
+            data = memoryview(obstore.get_range(self._store, name, start=start, end=end))
+            if len(data) < end - start:
+                raise ConnectionError(f"{len(data)} of {end - start} bytes came")
+            return data
+
+        with self._asking():
+            try:
+                return _again(ask)
+            except FileNotFoundError:
+                raise Corrupt(f"{name} is not in {self}") from None
+
+    def upload(self, name: str, chunks: Iterator[bytes | memoryview], size: int) -> None:
+        # What `chunks` raises passes through obstore, which then aborts the multipart upload.
+        part = max(PART, -(-size // MOST_PARTS))
+        with self._asking(writing=True):
+            obstore.put(self._store, name, chunks, chunk_size=part, max_concurrency=AHEAD, use_multipart=True)
+
+    def _no_bucket(self, error: FileNotFoundError) -> None:
+        if "NoSuchBucket" in str(error):
+            raise Unreachable(f"there is no bucket for {self}", "make it, or check the URL") from None
+
+    @contextmanager
+    def _asking(self, *, writing: bool = False) -> Iterator[None]:
+        try:
+            yield
+        except (PermissionDeniedError, UnauthenticatedError) as error:
+            refusal: type[StoreFailure] = NotWritable if writing else NotReadable
+            raise refusal(
+                f"{self} refuses to be {'written to' if writing else 'read'}: {reason(error)}",
+                "check the credentials in the environment, and what they may do",
+            ) from None
+        except (BaseError, OSError, ValueError) as error:
+            raise Unreachable(f"{self} cannot be asked: {reason(error)}", _hint(str(error))) from None
+
+
+class _Parts:
+    """A stream of parts, of which some are always on their way; a part that fails is asked for again, alone."""
+
+    def __init__(self, pool: ThreadPoolExecutor, fetch: Callable[[int, int], memoryview], size: int) -> None:
+        self._pool, self._fetch = pool, fetch
+        self._starts = iter(range(0, size, PART))
+        self._size = size
+        self._coming: deque[Future[memoryview]] = deque()
+        self._view = memoryview(b"")
+        for _ in range(AHEAD):
+            self._next()
+
+    def _next(self) -> None:
+        start = next(self._starts, None)
+        if start is not None:
+            self._coming.append(self._pool.submit(self._fetch, start, min(start + PART, self._size)))
+
+    def read(self, size: int, /) -> memoryview:
+        """A view of a part, which lives for as long as somebody looks at it: a copy would cost a fifth of the time."""
+        if not self._view and self._coming:
+            self._view = self._coming.popleft().result()
+            self._next()
+        data, self._view = self._view[:size], self._view[size:]
+        return data
+
+
+def _again(ask: Callable[[], _T]) -> _T:
+    """What `ask` returns, asked anew where the answer broke off; waits in between, longer each time, and by chance."""
+    started, wait = time.monotonic(), 0.1
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            return ask()
+        except (PermissionDeniedError, UnauthenticatedError, FileNotFoundError):
+            raise
+        except (BaseError, OSError) as error:
+            # Where nobody listens obstore has tried for long enough already.
+            if not left or time.monotonic() - started > BUDGET or "error sending request" in str(error):
+                raise
+            time.sleep(wait * (0.5 + random.random()))  # noqa: S311  # so that many do not ask in step
+            wait *= 2
+    raise AssertionError  # the loop returns or raises
+
+
+def reason(error: Exception) -> str:
+    """What the server or the connection said, in a line: no address with its query, no secret of the environment."""
+    said = str(error).strip() or type(error).__name__
+    code = re.search(r"<Code>([^<]{1,60})</Code>(?:\s*<Message>([^<]{1,200})</Message>)?", said)
+    status = re.search(r"status code: (\d{3}[^:\n<]{0,40})", said)
+    if code is not None:
+        line = code[1] + (f", {code[2].rstrip('.')}" if code[2] else "")
+    elif status is not None:
+        line = f"it answers {status[1].strip()}"
+    else:
+        line = said.splitlines()[0].rpartition(" - ")[2][:300]
+    line = "it does not answer" if "error sending request" in line else re.sub(r"\?\S*", "", line)
+    for name, value in os.environ.items():
+        if len(value) >= 6 and _SECRET.search(name):
+            line = line.replace(value, "***")
+    return "".join(character for character in line if character.isprintable())
+
+
+def _hint(said: str) -> str | None:
+    if "redential" in said:
+        return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or those of your cloud"
+    return None

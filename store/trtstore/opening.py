@@ -1,0 +1,54 @@
+"""A team store by its URL: what that takes (a client for buckets, signatures) is loaded only when one is named."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from trtstore import trust
+from trtstore.errors import Invalid
+from trtstore.layout import Layout
+from trtstore.objects import connect
+from trtstore.remote import Remote
+from trtstore.trust import Policy
+
+if TYPE_CHECKING:
+    from trtstore.signing import Signer
+    from trtstore.team import Team
+
+
+def team(
+    url: str, layout: Layout, policy: Policy, trusted: Iterable[str], on_problem: Callable[[str], None]
+) -> Team:
+    """The team store at `url`; nothing is asked of it yet. `trusted` are lines beside those of the user's own list.
+
+    Raises Invalid: another URL, a line that is no key, a package that is not installed.
+    """
+    keys = [*map(trust.parse, trusted), *trust.listed()]
+    remote = Remote(connect(url))
+    found: Team = _module("trtstore.team", "a team store").Team(
+        remote, layout, policy, keys, on_problem=on_problem
+    )
+    return found
+
+
+def signer(name: str | None) -> Signer:
+    """As `signing.signer`."""
+    found: Signer = _module("trtstore.signing", "signing").signer(name)
+    return found
+
+
+def new_key(name: str, passphrase: str | None) -> str:
+    """As `signing.new`."""
+    made: str = _module("trtstore.signing", "signing").new(name, passphrase)
+    return made
+
+
+def _module(name: str, what: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise Invalid(
+            f"{what} needs the package {error.name}, which is not installed", "pip install 'trtbuild[team]'"
+        ) from None

@@ -1,0 +1,229 @@
+"""A store across a network: artifacts as objects, by the names that they have in a local store."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from trtstore import bundle, manifest, records
+from trtstore.access import checked_manifest, named_blobs
+from trtstore.digest import CHUNK, checked_key, hash_bytes, hex_of, is_hex
+from trtstore.errors import Corrupt, Malformed, NotWritable, Unreachable
+from trtstore.layout import VERSION
+from trtstore.listed import Listed
+from trtstore.manifest import Manifest
+from trtstore.objects import Objects
+from trtstore.protocols import OnProgress, Readable, Reader, ignore_progress
+from trtstore.records import Record
+
+SMALL = 4 << 20  # bytes: what travels in one request, created only where it is absent
+WORKERS = 8  # requests about small objects at a time
+UPLOADS = 3  # attempts at a large object, each part of which is tried more often
+PROBE = f"{VERSION}/probe"
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did: whether the record is new there, and the bytes of blobs that travelled."""
+
+    new: bool
+    bytes: int
+
+
+def record_name(key: str) -> str:
+    """The object that is the record of `key`."""
+    return f"{VERSION}/{bundle.record_name(key)}"
+
+
+def blob_name(digits: str) -> str:
+    """The object that is the blob `digits`."""
+    return f"{VERSION}/{bundle.blob_name(digits)}"
+
+
+class Remote:
+    """The artifacts in `objects`: a `Reader`. It believes nothing; whose signature counts is its user's affair."""
+
+    def __init__(self, objects: Objects) -> None:
+        self.objects = objects
+        self._probed = False
+
+    def __str__(self) -> str:
+        return str(self.objects)
+
+    def find(self, key: str) -> bytes | None:
+        """The bytes of the record of `key`, signatures included, or None. Raises Unreachable, Corrupt and the like."""
+        return self.objects.read(record_name(checked_key(key)), records.MAX_BYTES)
+
+    def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None:
+        """The record of `key`, or None; its blobs may be there or not. Raises Unreachable and the like."""
+        data = self.find(key)
+        try:
+            return None if data is None else records.parse(data, key)
+        except Malformed as trouble:
+            if on_problem is not None:
+                on_problem(f"{key} of {self} is taken as absent: {trouble}")
+            return None
+
+    def keys(self) -> Iterator[str]:
+        """The keys that have a record, sorted. Raises Unreachable and the like."""
+        return iter(sorted(key for key, _ in self.listed_records()))
+
+    def listed_records(self) -> Iterator[tuple[str, Listed]]:
+        """(key, object) of each record, in no order; other names are passed over."""
+        for one in self.objects.listed(f"{VERSION}/records/"):
+            key = one.name.rpartition("/")[2]
+            if is_hex(key) and one.name == record_name(key):
+                yield key, one
+
+    def listed_blobs(self) -> Iterator[tuple[str, Listed]]:
+        """(digits, object) of each blob, in no order; other names are passed over."""
+        for one in self.objects.listed(f"{VERSION}/blobs/"):
+            digits = one.name.rpartition("/")[2]
+            if is_hex(digits) and one.name == blob_name(digits):
+                yield digits, one
+
+    def envelope(self, key: str) -> bytes:
+        """As `find`; raises Corrupt where there is none."""
+        data = self.find(key)
+        if data is None:
+            raise Corrupt(f"{key} is not in {self}")
+        return data
+
+    def manifest(self, record: Record) -> Manifest:
+        """The list of the record's files. Raises Corrupt where it is not what the record says, and as `find`."""
+        data = self.objects.read(blob_name(hex_of(record.manifest)), manifest.MAX_BYTES)
+        if data is None:
+            raise Corrupt(f"the manifest of {record.key} is not in {self}")
+        try:
+            return checked_manifest(record, data)
+        except Malformed as trouble:
+            raise Corrupt(f"{record.key} of {self}: {trouble}") from None
+
+    @contextmanager
+    def open_blob(self, digest: str, size: int) -> Iterator[Readable]:
+        """The bytes of "sha256:<64 hex>". Raises as `find`."""
+        with self.objects.open(blob_name(hex_of(digest)), size) as file:
+            yield file
+
+    def check_writable(self) -> None:
+        """Raises NotWritable where the place refuses, or ignores that a name is taken; Unreachable and the like.
+
+        A place that lets a second writer have a name would let a slow builder overwrite what others use already.
+        """
+        if self._probed:
+            return
+        mine = secrets.token_hex(16).encode()
+        if self.objects.create(PROBE, mine) and self.objects.create(PROBE, mine[::-1]):
+            raise NotWritable(
+                f"{self} ignores `If-None-Match: *`: it let two writers create one object, so the later one of two "
+                "builds would replace what others use already",
+                "it can be read; to write, use a server that honours conditional writes (AWS S3, SeaweedFS, MinIO)",
+            )
+        self._probed = True
+
+    def push(
+        self, source: Reader, record: Record, envelope: bytes, on_progress: OnProgress = ignore_progress
+    ) -> Pushed:
+        """Copy an artifact of `source` here under `envelope`: the blobs that are missing, then the record.
+
+        Every byte is hashed on its way. A record that is there stays, whatever it is: the caller looks first. Raises
+        Corrupt where `source` has other bytes than its names say, NotWritable, Unreachable and the like; then no
+        record is there, and the blobs that are need not travel again.
+        """
+        self.check_writable()
+        sent = self.push_blobs(source, record, on_progress)
+        return Pushed(self.put_record(record.key, envelope), sent)
+
+    def push_blobs(self, source: Reader, record: Record, on_progress: OnProgress = ignore_progress) -> int:
+        """As `push`, without the record; returns the bytes that travelled."""
+        data = source.manifest(record).encode()
+        missing = self.missing(source, record)
+        sending = _Sending(self.objects, source, sum(missing.values()), on_progress)
+        small = [(digits, size) for digits, size in missing.items() if size <= SMALL]
+        with ThreadPoolExecutor(WORKERS) as pool:
+            list(pool.map(sending.small, small))
+        for digits, size in missing.items():
+            if size > SMALL:
+                sending.large(digits, size)
+        self._put_small(hex_of(record.manifest), data)
+        return sending.done
+
+    def missing(self, source: Reader, record: Record) -> dict[str, int]:
+        """Digits -> bytes of the blobs of `record`, whose manifest `source` has, that are not here in that size."""
+        wanted = named_blobs(record, source.manifest(record))
+        with ThreadPoolExecutor(WORKERS) as pool:
+            sizes = pool.map(lambda digits: self.objects.size(blob_name(digits)), wanted)
+            return {
+                digits: size
+                for (digits, size), there in zip(wanted.items(), sizes, strict=True)
+                if there != size
+            }
+
+    def put_record(self, key: str, envelope: bytes) -> bool:
+        """Whether `envelope` is the record of `key` now, and is new. Another one that is there stays."""
+        name = record_name(key)
+        if self.objects.create(name, envelope):
+            return True
+        # An answer that was lost makes the second attempt find the first: then it is ours.
+        return self.objects.read(name, records.MAX_BYTES) == envelope
+
+    def replace_record(self, key: str, envelope: bytes) -> None:
+        """Make `envelope` the record of `key`: for one that nobody should believe, or one with a signature more."""
+        self.objects.replace(record_name(key), envelope)
+
+    def _put_small(self, digits: str, data: bytes) -> None:
+        if not self.objects.create(blob_name(digits), data):
+            there = self.objects.read(blob_name(digits), max(len(data), 1))
+            if there is None or hash_bytes(there) != digits:
+                self.objects.replace(blob_name(digits), data)  # what was there is not what its name says
+
+
+class _Sending:
+    """Blobs on their way from a store to a place, with the count of what was sent."""
+
+    def __init__(self, objects: Objects, source: Reader, whole: int, on_progress: OnProgress) -> None:
+        self._objects, self._source = objects, source
+        self._whole, self._on_progress = whole, on_progress
+        self._turn = threading.Lock()
+        self.done = 0
+
+    def small(self, blob: tuple[str, int]) -> None:
+        digits, size = blob
+        data = b"".join(self._read(digits, size))
+        if not self._objects.create(blob_name(digits), data):
+            self._objects.replace(blob_name(digits), data)  # it had another size a moment ago
+
+    def large(self, digits: str, size: int) -> None:
+        for left in reversed(range(UPLOADS)):
+            before = self.done
+            try:
+                self._objects.upload(blob_name(digits), self._read(digits, size), size)
+                return
+            except Unreachable:
+                if not left:
+                    raise
+                self._objects.size(
+                    blob_name(digits)
+                )  # raises where nobody answers at all: that is not tried again
+                self.done = before
+
+    def _read(self, digits: str, size: int) -> Iterator[bytes | memoryview]:
+        """The blob's bytes; raises Corrupt at their end where they are others: no whole object comes of them."""
+        digest, count = hashlib.sha256(), 0
+        with self._source.open_blob(f"sha256:{digits}", size) as file:
+            while data := file.read(CHUNK):
+                digest.update(data)
+                count += len(data)
+                with self._turn:
+                    self.done += len(data)
+                    self._on_progress(self.done, self._whole)
+                yield data
+        if count != size or digest.hexdigest() != digits:
+            raise Corrupt(
+                f"the blob {digits} is not what its name says", "verify the store, and build it again"
+            )

@@ -1,0 +1,152 @@
+"""The verbs of `trtstore` about a store that a team shares: keys and trust, push and pull, revoke, mirror."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from trtstore import keycli, opening, pending, query, teamgc, teamwork
+from trtstore.arguments import AddVerb, a_size, a_span
+from trtstore.digest import digest_of, is_hex
+from trtstore.errors import Corrupt, Invalid, StoreFailure, translated
+from trtstore.layered import Layered
+from trtstore.objects import connect
+from trtstore.output import Output
+from trtstore.progress import Progress
+from trtstore.remote import Remote
+from trtstore.store import Store
+from trtstore.teamargs import REFUSED, TEAM, Teams, remote_keys, trusting
+from trtstore.teamviews import affected, affected_lines
+from trtstore.trust import Policy
+from trtstore.words import size
+
+
+def add(command: AddVerb, teams: Teams) -> None:
+    """Add the verbs."""
+
+    def verb(name: str, run: Callable[..., int], about: str) -> argparse.ArgumentParser:
+        added = command(name, lambda *given: run(teams, *given), about)
+        trusting(added)
+        if name != "mirror":
+            added.add_argument("--team", metavar="URL", help=f"the team store (default: ${TEAM})")
+        if name in ("push", "revoke", "policy"):
+            added.add_argument("--key", metavar="NAME", help="the key that signs, where there are several")
+        return added
+
+    keycli.add(command)
+    push = verb("push", _push, "sign artifacts and put them into the team store")
+    push.add_argument("what", nargs="*", metavar="WHAT")
+    push.add_argument("--all", action="store_true", help="the whole store")
+    push.add_argument("--pending", action="store_true", help="what could not be shared when it was built")
+    pull = verb("pull", _pull, "copy artifacts of the team store here, every byte verified")
+    pull.add_argument("what", nargs="*", metavar="WHAT")
+    pull.add_argument("--all", action="store_true", help="the whole team store")
+    revoke = verb("revoke", _revoke, "sign that an artifact must not be used any more, by anybody")
+    revoke.add_argument("digest", metavar="DIGEST", help="sha256:… of an artifact or a file, or a KEY")
+    revoke.add_argument("--reason", required=True, help="why, for people")
+    mirror = verb("mirror", _mirror, "copy one team store to another, signatures and all")
+    mirror.add_argument("source", metavar="FROM")
+    mirror.add_argument("target", metavar="TO")
+    policy = verb("policy", _policy, "show, or sign, what `gc --team` goes by")
+    policy.add_argument("--max-size", metavar="SIZE", type=a_size, help="500GB: above it the oldest go")
+    policy.add_argument("--keep", metavar="SPAN", type=a_span, help="90d: what is older goes")
+
+
+def _push(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:
+    with translated(store.root, reading=True):
+        waiting = pending.found(store.layout) if args.pending else []
+    keys = [*waiting, *(store.keys() if args.all else query.select(store, args.what))]
+    if not keys and not args.pending:
+        raise Invalid("nothing was named", "name keys or labels, or --all, or --pending")
+    team, done = teams.open(store, args, output), []
+    for key in dict.fromkeys(keys):
+        record = query.record_of(store, key)
+        progress = Progress(f"pushing {key[:12]}", record.bytes)
+        pushed = team.push(store, key, opening.signer(args.key), progress.tell)
+        progress.close()
+        pending.remove(store.layout, key)
+        said = f"pushed, {size(pushed.bytes)} sent" if pushed.new else "was there"
+        done.append({"key": key, "new": pushed.new, "sent_bytes": pushed.bytes})
+        if not output.json:
+            output.say({}, [f"{key} {said}"])
+    if output.json or not done:
+        output.say({"pushed": done}, ["nothing waits to be pushed"])
+    return 0
+
+
+def _pull(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:
+    team = teams.open(store, args, output)
+    team.sync()  # what is here already may have been revoked
+    keys = list(team.keys()) if args.all else remote_keys(team.remote, args.what)
+    if not keys and not args.all:
+        raise Invalid("nothing was named", "name keys or labels, or --all")
+    failed, done = 0, []
+    for key in keys:
+        was = store.lookup(key) is not None
+        progress = Progress(f"pulling {key[:12]}")
+        layer = Layered(store, [team], on_progress=progress.tell)
+        record = layer.lookup(key, on_problem=output.warn)
+        progress.close()
+        failed += record is None
+        state = "refused" if record is None else "was here" if was else "new"
+        done.append({"key": key, "state": state})
+    if team.down is not None:
+        raise team.down
+    output.say({"pulled": done}, [f"{one['key']} {one['state']}" for one in done])
+    return REFUSED if failed else 0
+
+
+def _revoke(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:
+    given = args.digest.removeprefix("sha256:")
+    if args.digest.startswith("sha256:"):
+        digest = args.digest
+    elif is_hex(given) and not list(store.keys(given)):
+        digest = digest_of(given)
+    else:
+        digest = query.record_of(store, query.key_of(store, given)).manifest
+    team = teams.open(store, args, output)
+    done = team.revoke(digest, args.reason, opening.signer(args.key))
+    hit = affected(store)
+    output.say(
+        {"digest": digest, "reason": done.reason, "revoked": done.when, "affected": hit},
+        [f"revoked {digest}: {done.reason}", *affected_lines(hit)],
+    )
+    return 0
+
+
+def _mirror(_teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:
+    source = opening.team(args.source, store.layout, Policy(args.trust), args.trusted, output.warn)
+    target = Remote(connect(args.target))
+    target.check_writable()
+    failed, new, seen = 0, 0, 0
+    for key in list(source.keys()):
+        try:
+            judged = source.judged(key)
+            if judged is None:
+                continue
+            seen += 1
+            progress = Progress(f"copying {key[:12]}")
+            new += teamwork.mirror(source, target, judged, progress.tell)
+            progress.close()
+        except StoreFailure as trouble:
+            if source.down is not None or not isinstance(trouble, Corrupt):
+                raise
+            failed += 1
+            output.warn(trouble.message)
+    output.say(
+        {"new": new, "there": seen - new, "refused": failed},
+        [f"{new} new in {args.target}, {seen - new} were there, {failed} refused"],
+    )
+    return REFUSED if failed else 0
+
+
+def _policy(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:
+    team = teams.open(store, args, output)
+    if args.max_size is not None or args.keep is not None:
+        keep = None if args.keep is None else max(1, round(args.keep / 86_400))
+        team.put_policy(teamgc.Policy(args.max_size, keep).statement(), opening.signer(args.key))
+    found = teamgc.read_policy(team)
+    most = "no limit" if found.max_bytes is None else f"{size(found.max_bytes)} at most"
+    kept = "for ever" if found.keep_days is None else f"for {found.keep_days} days"
+    output.say({"max_bytes": found.max_bytes, "keep_days": found.keep_days}, [f"{team}: {most}, kept {kept}"])
+    return 0

@@ -1,0 +1,145 @@
+"""What a team store is asked as a whole: its artifacts at a glance, whether they are sound, copies elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trtstore import records, usage
+from trtstore.access import named_blobs
+from trtstore.catalog import Summary
+from trtstore.digest import CHUNK, OnBytes, digest_of, hash_bytes, hex_of
+from trtstore.errors import Corrupt, Malformed, Untrusted
+from trtstore.index import Index
+from trtstore.listed import Listed
+from trtstore.query import Row
+from trtstore.records import Record
+from trtstore.remote import Remote
+
+if TYPE_CHECKING:  # it loads what signatures take
+    from trtstore.team import Judged, Team
+
+NEWEST = 2000  # records that are looked at for what is like another
+READERS = 16  # records asked for at a time
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with an artifact of a team store."""
+
+    key: str
+    words: str
+
+
+def rows(remote: Remote, labels: dict[str, str], on_read: Callable[[int], None]) -> list[Row]:
+    """The artifacts with these labels, believed or not, the newest first. Raises Unreachable and the like."""
+    found = []
+    listed = dict(remote.listed_records())
+    with ThreadPoolExecutor(READERS) as pool:
+        for number, (key, data) in enumerate(zip(listed, pool.map(remote.find, listed), strict=True), 1):
+            on_read(number)
+            summary = None if data is None else _summary(key, data, listed[key].modified)
+            if summary is not None and labels.items() <= summary.labels.items():
+                found.append(Row(summary, 0, summary.stored, summary.seconds))
+    found.sort(key=lambda row: row.summary.stored, reverse=True)
+    return found
+
+
+def _summary(key: str, data: bytes, stored: float) -> Summary | None:
+    try:
+        record = records.parse(data, key)
+    except Malformed:
+        return Summary(key, "", 0, 0, {}, None, stored, stored)
+    seconds = usage.stated_seconds(record)
+    return Summary(
+        key, hex_of(record.manifest), record.bytes, record.files, record.labels, seconds, stored, stored
+    )
+
+
+def summaries(team: Team, index: Index, on_read: Callable[[int], None]) -> list[Summary]:
+    """The newest artifacts at a glance, believed or not; what was read once is remembered in `index`.
+
+    Nothing where the team's store was not reached before. Raises Unreachable and the like.
+    """
+    if team.down is not None:
+        return []
+    listed = dict(team.remote.listed_records())
+    newest = heapq.nlargest(NEWEST, listed, key=lambda key: listed[key].modified)
+    where = hash_bytes(str(team).encode())[:16]
+    known = {key: _remembered(index.get("team", f"{where}:{key}"), key, listed[key]) for key in newest}
+    unknown = [key for key, summary in known.items() if summary is None]
+    with ThreadPoolExecutor(READERS) as pool:
+        for number, (key, data) in enumerate(
+            zip(unknown, pool.map(team.remote.find, unknown), strict=True), 1
+        ):
+            on_read(number)
+            known[key] = None if data is None else _summary(key, data, listed[key].modified)
+            if (one := known[key]) is not None:
+                row = [one.stored, one.manifest, one.bytes, one.files, dict(one.labels), one.seconds]
+                index.put("team", f"{where}:{key}", row)
+    return [summary for summary in known.values() if summary is not None]
+
+
+def _remembered(row: Any, key: str, listed: Listed) -> Summary | None:
+    """The summary in a row of the index, if it is of that very object."""
+    if not isinstance(row, list) or len(row) != 6 or row[0] != listed.modified:
+        return None
+    stored, digits, size, files, labels, seconds = row
+    return Summary(key, digits, size, files, labels, seconds, stored, stored)
+
+
+def verify(team: Team, keys: Iterable[str], *, every_byte: bool, on_bytes: OnBytes) -> Iterator[Problem]:
+    """What is wrong with the artifacts of `keys`: signatures, what is missing, and with `every_byte` what is not what
+    its name says. Raises Unreachable and the like."""
+    sizes = {digits: one.size for digits, one in team.remote.listed_blobs()}
+    sound: set[str] = set()
+    for key in keys:
+        try:
+            judged = team.judged(key)
+            if judged is None:
+                raise Corrupt("there is no such record")
+            wanted = needed(team, judged.record)
+            lost = [digits for digits, size in wanted.items() if sizes.get(digits) != size]
+            if lost:
+                raise Corrupt(f"{len(lost)} of its {len(wanted)} blobs are not there, such as {lost[0][:12]}")
+            if every_byte:
+                for digits, size in wanted.items():
+                    if digits not in sound:
+                        _read(team, digits, size, on_bytes)
+                        sound.add(digits)
+        except (Untrusted, Corrupt) as trouble:
+            yield Problem(key, trouble.message)
+
+
+def needed(team: Team, record: Record) -> dict[str, int]:
+    """Digits -> bytes of all that the record needs, its manifest left out. Raises Corrupt, Unreachable and the like."""
+    try:
+        return named_blobs(record, team.listed(record))
+    except Malformed as trouble:
+        raise Corrupt(str(trouble)) from None
+
+
+def _read(team: Team, digits: str, size: int, on_bytes: OnBytes) -> None:
+    digest, left = hashlib.sha256(), size
+    with team.open_blob(digest_of(digits), size) as file:
+        while left and (data := file.read(min(CHUNK, left))):
+            digest.update(data)
+            left -= len(data)
+            on_bytes(len(data))
+    if digest.hexdigest() != digits:
+        raise Corrupt(f"the blob {digits[:12]} is not what its name says")
+
+
+def mirror(source: Team, target: Remote, judged: Judged, on_progress: Callable[[int, int], None]) -> bool:
+    """Copy one artifact with the signatures that it has; whether its record is new there.
+
+    Raises Corrupt where bytes are not what they should be, Unreachable, NotWritable and the like.
+    """
+    if target.find(judged.record.key) == judged.envelope and not target.missing(source, judged.record):
+        return False
+    target.push_blobs(source, judged.record, on_progress)
+    return target.put_record(judged.record.key, judged.envelope)

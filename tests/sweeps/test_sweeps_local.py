@@ -1,0 +1,203 @@
+"""A sweep on one machine: nothing runs twice, one failure is one failure, and an interrupt leaves nothing behind."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support import tiny
+from tests.support.cli import Project
+from trtstore import Store
+
+#: Prints what is started, and how much was imported, to standard error.
+WITNESS = (
+    "import sys, atexit\n"
+    "sys.addaudithook(lambda e, a: print('STARTED', a[0], file=sys.stderr) if e in"
+    " ('subprocess.Popen', 'os.fork', 'os.posix_spawn', 'os.exec') else None)\n"
+)
+
+
+def model(project: Project, name: str, seed: int) -> Path:
+    return tiny.write_model(project.root / name, seed=seed)
+
+
+def ran(err: str) -> list[str]:
+    """The lines of steps that ran."""
+    return re.findall(r"^\[ *\d+/\d+\] (\w+ +built)", err, re.MULTILINE)
+
+
+def step_keys(document: Any) -> list[str]:
+    return sorted(step["key"] for step in document["forecast"]["steps"])
+
+
+def test_a_sweep_does_what_its_forecast_says(project: Project) -> None:
+    models = f"model.source={model(project, 'a', 1)},{model(project, 'b', 2)}"
+    words = ["-m", models, "quant=none,int8", "target=cpu_x86_64_v3,cpu", "output=json"]
+    planned = project.trtbuild("plan", *words)
+    assert planned.code == 0, planned.err
+    forecast = planned.json["forecast"]
+    assert forecast["points"] == 8
+    # The networks are the same for both targets.
+    assert (
+        sorted(step["name"] for step in forecast["steps"]) == ["engine"] * forecast["keys"] + ["network"] * 2
+    )
+    assert forecast["hits"] == {"local": 0, "also": {}}
+
+    done = project.trtbuild(*words)
+    assert done.code == 0, done.err
+    assert done.json["forecast"]["steps"] == forecast["steps"]
+    assert len(ran(done.err)) == len(forecast["steps"])
+    built = [step["key"] for r in done.json["results"] for step in r["steps"] if step["outcome"] == "built"]
+    assert sorted(built) == step_keys(planned.json)  # each once
+    assert {path.name for path in project.records()} == set(built)
+    assert [r["quant"] for r in done.json["results"]] == ["none", "none", "int8", "int8"] * 2
+
+    again = project.trtbuild(*words)
+    assert again.json["forecast"]["steps"] == []
+    assert again.json["forecast"]["hits"]["local"] == forecast["keys"]
+    assert {r["outcome"] for r in again.json["results"]} == {"hit-local"}
+    assert [r["path"] for r in again.json["results"]] == [r["path"] for r in done.json["results"]]
+
+
+def test_hits_start_no_process(project: Project, tiny_llama: Path) -> None:
+    words = ["-m", f"model.source={tiny_llama}", "quant=none,int8", "check.max_tokens=1,2,3"]
+    assert project.trtbuild(*words).code == 0
+    (project.root / "sitecustomize.py").write_text(WITNESS)
+    again = project.trtbuild(*words, env={"PYTHONPATH": str(project.root)})
+    assert again.code == 0
+    assert "STARTED" not in again.err
+    assert "6 points, 2 distinct keys: 2 hits here\nNothing will run." in again.err
+    assert len(again.out.splitlines()) == 6
+
+
+def test_points_with_one_key_are_built_once(project: Project, tiny_llama: Path) -> None:
+    done = project.trtbuild("-m", f"model.source={tiny_llama}", "check.max_tokens=1,2", "output=json")
+    assert [r["outcome"] for r in done.json["results"]] == ["built", "hit-local"]
+    assert len(ran(done.err)) == 2
+
+
+def test_a_dry_run_stops_after_the_forecast(project: Project, tiny_llama: Path) -> None:
+    done = project.trtbuild("-m", f"model.source={tiny_llama}", "quant=none,int8", "sweep.dry_run=true")
+    assert done.code == 0
+    assert "3 steps will run" in done.out
+    assert project.records() == []
+
+
+def test_what_is_too_dear_is_refused(project: Project, tiny_llama: Path) -> None:
+    words = ["-m", f"model.source={tiny_llama}"]
+    assert project.trtbuild(*words, "quant=none").code == 0  # now there is a basis
+    before = project.records()
+    for limit in ("sweep.max_minutes=0.001", "sweep.max_gb=0.00001"):
+        done = project.trtbuild(*words, "quant=int8,int4", limit)
+        assert done.code == 2, done.err
+        assert f"error: {limit.partition('=')[0]}" in done.err
+        assert "sweep.dry_run=true" in done.err
+    assert project.records() == before
+
+
+def test_a_failed_point_is_told_and_the_others_go_on(project: Project) -> None:
+    good, bad = model(project, "good", 1), model(project, "bad", 2)
+    weights = bad / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-64])  # found only by who reads the header
+    missing = project.root / "nowhere"
+    words = f"model.source={good},{bad},{missing}"
+    done = project.trtbuild("-m", words, "quant=none,int8", "output=json")
+    assert done.code == 2
+    results = done.json["results"]
+    assert [r.get("outcome") for r in results] == ["built", "built", None, None, None, None]
+    assert "there is nothing at" in results[4]["error"]["message"]
+    assert done.err.count("there is nothing at") == 1  # once for both points
+    assert "and 1 other point" in done.err
+    assert done.json["forecast"]["failed"] == 4
+
+
+def test_a_step_that_fails_takes_those_with_it_that_need_it(project: Project, tiny_llama: Path) -> None:
+    # Too little memory for a worker even to start: a real death, of a real process.
+    words = ["-m", f"model.source={tiny_llama}", "quant=none,int8", "executor.memory_gb=0.005"]
+    done = project.trtbuild(*words, "output=json")
+    assert done.code == 1, done.err
+    assert [r["error"]["exit_code"] for r in done.json["results"]] == [1, 1]
+    assert done.err.count("error: ") == 1
+    assert done.err.count("not run: what it needs failed") == 2
+    assert "2 points in" in done.err
+    assert "2 failed" in done.err
+    assert project.records() == []
+    assert project.leftovers() == []
+
+
+def test_options_of_the_sweep_cannot_differ_between_points(project: Project, tiny_llama: Path) -> None:
+    done = project.trtbuild("-m", f"model.source={tiny_llama}", "sweep.jobs=1,2")
+    assert done.code == 2
+    assert "sweep: a sweep runs in one way" in done.err
+    done = project.trtbuild("-m", f"model.source={tiny_llama}", "quant=none,int8", "out=engine")
+    assert done.code == 2
+    assert "out: several engines would have the link engine" in done.err
+    assert project.records() == []
+
+
+def test_each_point_may_have_a_link_of_its_own(project: Project, tiny_llama: Path) -> None:
+    words = [f"model.source={tiny_llama}", "quant=none,int8", "out='engine-${hydra:runtime.choices.quant}'"]
+    done = project.trtbuild("-m", *words)
+    assert done.code == 0, done.err
+    assert [(project.root / f"engine-{q}").resolve() for q in ("none", "int8")] == [
+        Path(line).resolve() for line in done.out.splitlines()
+    ]
+
+
+def test_refresh_builds_each_step_again_once(project: Project, tiny_llama: Path) -> None:
+    words = ["-m", f"model.source={tiny_llama}", "quant=none,int8"]
+    assert project.trtbuild(*words).code == 0
+    again = project.trtbuild(*words, "refresh=true")
+    assert again.code == 0, again.err
+    assert len(ran(again.err)) == 3
+    assert again.err.count("built again, the same bytes as in the store") == 3
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_nothing_and_the_next_run_goes_on(project: Project, sent: signal.Signals) -> None:
+    models = ",".join(str(model(project, f"m{seed}", seed)) for seed in range(3))
+    words = ["-m", f"model.source={models}", "quant=none,int8"]
+    process = project.start(*words)
+    children = wait_for_workers(process.pid)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []
+    assert project.leftovers() == []
+    kept = {path.name for path in project.records()}
+    done = project.trtbuild(*words, "output=json")
+    assert done.code == 0, done.err
+    assert set(step_keys(done.json)).isdisjoint(kept)  # finished keys are hits
+    assert len(done.json["forecast"]["steps"]) + len(kept) == 9
+
+
+def wait_for_workers(pid: int) -> list[psutil.Process]:
+    parent, until = psutil.Process(pid), time.monotonic() + 120
+    while time.monotonic() < until:
+        found = [child for child in parent.children(recursive=True) if "trtbuild.networks" in child.cmdline()]
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError("no worker was started")
+
+
+def test_another_store_s_hits_are_told_and_taken(project: Project, tiny_llama: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    words = [f"model.source={tiny_llama}", "quant=none"]
+    assert project.trtbuild(*words, f"store.root={other}").code == 0
+    assert list(Store.open(other).keys())
+    done = project.trtbuild("-m", words[0], "quant=none,int8", f"store.also=[{other}]", "output=json")
+    assert done.code == 0, done.err
+    forecast = done.json["forecast"]
+    assert forecast["hits"] == {"local": 0, "also": {str(other): 1}}
+    assert [step["name"] for step in forecast["steps"]] == ["engine"]  # its network is there too
+    assert [r["outcome"] for r in done.json["results"]] == ["hit-local", "built"]

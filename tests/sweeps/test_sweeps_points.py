@@ -1,0 +1,107 @@
+"""Configs that are put together from parts are those that Hydra composes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import Project
+from trtbuild import compose
+from trtbuild.errors import InputError
+from trtbuild.points import Point
+
+TARGETS = "target=cpu_x86_64_v3,cpu_x86_64_v4,rtx4070"
+
+
+def swept(*words: str) -> list[Point]:
+    found: list[Point] = []
+
+    def run(batch: Sequence[Point]) -> list[float | None]:
+        found.extend(batch)
+        return [None] * len(batch)
+
+    compose.run(["-m", *words], lambda _: None, run)
+    return found
+
+
+def same_as_alone(found: Sequence[Point], *flags: str) -> None:
+    """Each point has the config that its own words have without a sweep."""
+    for point in found:
+        alone: list[object] = []
+        compose.run([*flags, *point.words], alone.append)
+        assert alone == [point.config], point.words
+
+
+def test_points_are_what_their_words_mean_alone() -> None:
+    found = swept("quant=none,int8", TARGETS, "profile.max_seq_len=range(64,66)", "parallel.tp=2")
+    assert len(found) == 12
+    assert [point.index for point in found] == list(range(12))
+    assert found[-1].words == ("quant=int8", "target=rtx4070", "profile.max_seq_len=65", "parallel.tp=2")
+    same_as_alone(found[::7])
+    configs = [point.config for point in found]
+    assert not any(one == other for one, other in itertools.combinations(configs, 2))
+
+
+def test_hydra_s_own_syntax_works() -> None:
+    assert [p.config.target.name for p in swept("target=glob(rtx40*)")] == ["rtx4070", "rtx4080", "rtx4090"]
+    assert [p.config.quant.group_size for p in swept("quant.group_size=choice(32,64,128)")] == [32, 64, 128]
+    found = swept("hydra.sweeper.params={quant:'int4,int8'}", "parallel.tp=1,2")
+    assert [(p.config.quant.weights.value, p.config.parallel.tp) for p in found] == [
+        ("int4", 1),
+        ("int4", 2),
+        ("int8", 1),
+        ("int8", 2),
+    ]
+
+
+def test_a_file_of_a_team_s_that_chooses_several_is_one_part_with_them(tmp_path: Path) -> None:
+    (tmp_path / "machine").mkdir()
+    for name, target, compiler in (
+        ("desk", "rtx4070", "tensorrt_rtx"),
+        ("rack", "cpu_x86_64_v3", "onnxruntime"),
+    ):
+        (tmp_path / "machine" / f"{name}.yaml").write_text(
+            f"# @package _global_\ndefaults:\n  - override /target: {target}\n  - override /compiler: {compiler}\n"
+        )
+    flags = ["--config-dir", str(tmp_path)]
+    found = swept(*flags, "+machine=desk,rack", "compiler.version=installed,locked", "quant=int4,int8")
+    assert [
+        (p.config.target.name, p.config.compiler.name, p.config.compiler.version) for p in found[::2]
+    ] == [
+        ("rtx4070", "tensorrt_rtx", "installed"),
+        ("rtx4070", "tensorrt_rtx", "locked"),
+        ("cpu_x86_64_v3", "onnxruntime", "installed"),
+        ("cpu_x86_64_v3", "onnxruntime", "locked"),
+    ]
+    same_as_alone(found[::3], *flags)
+
+
+def test_what_is_interpolated_is_composed_whole() -> None:
+    found = swept("quant=int4,int8", "parallel.tp=1,2", "out='${hydra:runtime.choices.quant}-${parallel.tp}'")
+    assert [p.config.out for p in found] == ["int4-1", "int4-2", "int8-1", "int8-2"]
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("quant=int8,int9", "did you mean quant=int8"),
+        ("quant.group_size=32,many", "not a whole number"),
+        ("profle.max_seq_len=1,2", "did you mean profile?"),
+        ("parallel.tp=1,,2", "cannot read"),
+    ],
+)
+def test_what_does_not_compose_is_refused_before_anything_runs(word: str, says: str) -> None:
+    ran: list[Point] = []
+    with pytest.raises(InputError) as caught:
+        compose.run(["-m", word], lambda _: None, lambda found: ran.extend(found) or [])
+    assert says in " ".join(caught.value.lines())
+    assert ran == []
+
+
+def test_a_sweep_of_one_point(project: Project, tiny_llama: Path) -> None:
+    done = project.trtbuild("plan", "-m", f"model.source={tiny_llama}")
+    assert done.code == 0, done.err
+    assert "1 point, 1 distinct key: 1 to build" in done.out

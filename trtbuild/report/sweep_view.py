@@ -1,0 +1,184 @@
+"""A sweep as it goes on: plain lines, or on a terminal what runs, how far each kind of hardware is and what is left."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TextIO, TypeAlias
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from trtbuild.report import terminal
+from trtbuild.session import StepResult
+from trtbuild.sweeps.schedule import Ended
+from trtbuild.sweeps.work import Unit, seconds_of
+from trtstore.words import seconds
+
+#: is told a line; and what a unit does
+Tell: TypeAlias = Callable[[str], None]
+Does: TypeAlias = Callable[[Unit, str], None]
+
+DRAWINGS = 4  # a second
+LINES = 16  # of running steps
+
+
+class Plain:
+    """A line for each step that has ended. Threads may share it."""
+
+    def __init__(self, stream: TextIO, units: Sequence[Unit]) -> None:
+        self._stream, self._total, self._done = stream, len(units), 0
+
+    def watcher(self, unit: Unit) -> Aside:
+        """Notes are told, with whose they are; the rest is not."""
+        return Aside(unit, self.note)
+
+    def started(self, unit: Unit, worker: str) -> None:
+        """Nothing: a log wants what came of it."""
+
+    def ended(self, ended: Ended) -> None:
+        self._done += 1
+        for line in ended_lines(ended, self._done, self._total):
+            self.note(line)
+
+    def note(self, words: str) -> None:
+        self._stream.write(words + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Drawn:
+    """The same lines, and below them what is going on. Threads may share it."""
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        self._units, self._total = tuple(units), len(units)
+        self._done: set[str] = set()
+        self._running: dict[str, tuple[Unit, str, float, str]] = {}  # unit, where, since when, what it does
+        self._lock = threading.Lock()
+        self._groups = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"),
+        )
+        self._bars: dict[str, TaskID] = {}
+        for name in dict.fromkeys(unit.group for unit in units):
+            total = sum(unit.group == name for unit in units)
+            self._bars[name] = self._groups.add_task(name, total=total, left="")
+        self._live = Live(
+            get_renderable=self._drawing,
+            console=Console(stderr=True),
+            refresh_per_second=DRAWINGS,
+            transient=True,
+        )
+        if units:
+            self._live.start()
+
+    def watcher(self, unit: Unit) -> Aside:
+        """What the unit does is shown beside it, notes are told."""
+        return Aside(unit, self.note, self._does)
+
+    def started(self, unit: Unit, worker: str) -> None:
+        with self._lock:
+            self._running[unit.key] = (unit, worker, time.monotonic(), "")
+
+    def ended(self, ended: Ended) -> None:
+        with self._lock:
+            self._running.pop(ended.unit.key, None)
+            self._done.add(ended.unit.key)
+        self._groups.advance(self._bars[ended.unit.group])
+        for line in ended_lines(ended, len(self._done), self._total):
+            self.note(line)
+
+    def note(self, words: str) -> None:
+        self._live.console.print(words, highlight=False, markup=False)
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def _does(self, unit: Unit, what: str) -> None:
+        with self._lock:
+            if unit.key in self._running:
+                self._running[unit.key] = (*self._running[unit.key][:3], what)
+
+    def _drawing(self) -> Table:
+        with self._lock:
+            running = list(self._running.values())
+        lines = Table.grid(padding=(0, 2))
+        now = time.monotonic()
+        for unit, worker, since, what in running[:LINES]:
+            lines.add_row("  " + unit.label, what, seconds(now - since), worker)
+        if len(running) > LINES:
+            lines.add_row(f"  and {len(running) - LINES} more")
+        for name, bar in self._bars.items():
+            self._groups.update(
+                bar, left=self._left(name, [each for each in running if each[0].group == name])
+            )
+        whole = Table.grid()
+        whole.add_row(lines)
+        whole.add_row(self._groups)
+        return whole
+
+    def _left(self, group: str, running: Sequence[tuple[Unit, str, float, str]]) -> str:
+        """`about 2 min left`; nothing where a step has no basis."""
+        units = [unit for unit in self._units if unit.group == group and unit.key not in self._done]
+        if not running or any(unit.estimate is None for unit in units):
+            return ""
+        now = time.monotonic()
+        spent = sum(min(now - since, seconds_of(unit)) for unit, _, since, _ in running)
+        return f"about {seconds((sum(map(seconds_of, units)) - spent) / len(running))} left"
+
+
+class Aside:
+    """A watcher of one unit among others: its notes, and what it does where somebody asks."""
+
+    def __init__(self, unit: Unit | None, tell: Tell, does: Does | None = None) -> None:
+        self._unit, self._tell, self._does = unit, tell, does
+        self.phases: list[tuple[str, float]] = []
+
+    def step_started(self, name: str) -> None:
+        self.phases.append((name, time.time()))
+        if self._does is not None and self._unit is not None:
+            self._does(self._unit, terminal.DOING.get(name, name))
+
+    def step_ended(self, result: StepResult) -> None:
+        """Who started the unit tells it."""
+
+    def progress(self, what: str, done: int, total: int, unit: str) -> None:
+        """Nothing: there are too many to draw each."""
+
+    def hashing(self, done: int, total: int) -> None:
+        """Nothing: the same."""
+
+    def text(self, piece: str) -> None:
+        """Nothing: a check's text is in its record."""
+
+    def note(self, words: str) -> None:
+        self._tell(words if self._unit is None else f"{' '.join(self._unit.label.split())}: {words}")
+
+    def waiting(self, words: str) -> None:
+        self.step_started(words)
+
+
+def ended_lines(ended: Ended, done: int, total: int) -> Iterator[str]:
+    """`[ 3/12] engine   built     3.1 s  152 MB  peak 1.1 GB  llama int8 h100_sxm`; or its error."""
+    place = f"[{done:>{len(str(total))}}/{total}]"
+    if ended.error is None and ended.result is not None:
+        label = ended.unit.label.partition(" ")[2].strip()
+        yield f"{place} {terminal.step_line(ended.result)}  {label}"
+    elif ended.worker:
+        yield f"{place} {ended.unit.label}  failed"
+        yield from ended.error.lines() if ended.error is not None else ()
+    else:
+        yield f"{place} {ended.unit.label}  not run: what it needs failed"
+
+
+def view(units: Sequence[Unit]) -> Plain | Drawn:
+    """The one that fits stderr."""
+    return Drawn(units) if sys.stderr.isatty() else Plain(sys.stderr, units)

@@ -1,0 +1,205 @@
+"""The team's store as one run uses it: asked after our own, given what is built where that was wanted.
+
+Where it cannot be reached a build goes on without it, and says so; what it should have been given waits in our store
+for `trtstore push --pending`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from getpass import getuser
+from typing import TYPE_CHECKING
+
+from trtbuild import schema, stores
+from trtbuild.errors import InputError, StoreError
+from trtstore import Record, Store, StoreFailure, opening, pending
+from trtstore.errors import Corrupt, Invalid, NotReadable, Unreachable
+from trtstore.leases import Held, Leases, Outcome
+from trtstore.trust import Policy
+from trtstore.words import size
+
+if TYPE_CHECKING:
+    from trtstore.signing import Signer
+    from trtstore.team import Team
+
+#: Seconds for which a store that asked what was revoked need not ask again, before it serves what it has itself.
+FRESH = 300.0
+PENDING = "`trtstore push --pending` shares it later"
+
+
+class Sharing:
+    """What `config` says of the team's store, beside our own `store`. `note` is told what a user should know."""
+
+    def __init__(self, config: schema.StoreConf, store: Store, note: Callable[[str], None]) -> None:
+        self._config = config
+        self._store = store
+        self._note = note
+        self._learned = False
+        self._mine = _Mine()
+
+    @cached_property
+    def team(self) -> Team | None:
+        """The team's store; None where none is named. Asks nothing of it. Raises InputError, StoreError."""
+        url = stores.team(self._config.team)
+        if url is None:
+            if self._config.write:
+                raise InputError(
+                    "there is no team store to write to", option="store.write", hint="name it: store.team=URL"
+                )
+            return None
+        with _told("store.team"):
+            return opening.team(
+                url, self._store.layout, Policy(self._config.trust.value), self._config.trusted, self._note
+            )
+
+    def learn(self) -> None:
+        """Ask what was revoked, if that is not known of the last minutes: what is here may be refused by now.
+
+        A team's store that does not answer is told, and asked again after as long. Raises InputError, StoreError.
+        """
+        team = self.team
+        if team is None or self._learned:
+            return
+        self._learned = True
+        asked = self._store.index.get("asked", str(team))
+        if isinstance(asked, float) and 0 <= time.time() - asked < FRESH:
+            return
+        try:
+            team.sync()
+        except (Unreachable, Corrupt, NotReadable) as trouble:
+            team.went_down(trouble)
+        self._store.index.put("asked", str(team), time.time())
+
+    @cached_property
+    def signer(self) -> Signer:
+        """Who signs what is pushed. Raises InputError, StoreError."""
+        with _told("store.key"):
+            return opening.signer(self._config.key)
+
+    def ready(self) -> None:
+        """Before a build whose result is to be shared: may this one write, and sign? Raises InputError, StoreError.
+
+        Nothing is asked where nothing is to be written, or the team's store was not reached before.
+        """
+        team = self.team
+        if team is None or not self._config.write:
+            return
+        with _told("store.write"):
+            team.check_signer(self.signer)
+            try:
+                if team.down is None:
+                    team.remote.check_writable()
+            except Unreachable as trouble:
+                team.went_down(trouble)
+
+    def signed(self, key: str) -> str:
+        """Who signed what was fetched, as words before others."""
+        names = () if self.team is None else self.team.signers(key)
+        return f"signed by {' and '.join(names)}, " if names else ""
+
+    def refuse_doubt(self, key: str) -> None:
+        """Raises StoreError where the team may have `key` after all: it was not reached, or is not believed."""
+        team = self.team
+        trouble = None if team is None else team.refused.get(key) or team.down
+        if trouble is not None:
+            raise StoreError(trouble.message, option="store.team", hint=trouble.hint)
+
+    @contextmanager
+    def alone(
+        self,
+        key: str,
+        expected: Callable[[], float | None],
+        look: Callable[[], Record | None],
+        waiting: Callable[[str], None],
+        refresh: bool,
+    ) -> Iterator[Outcome[Record]]:
+        """Be the only machine of the team that builds `key`, or have what another one built; see `leases`.
+
+        With `refresh` nobody is waited for: it builds again what is there.
+        """
+        team = self.team
+        if team is None or team.down is not None or refresh:
+            yield Outcome(None, None)
+            return
+        leases = Leases(
+            team.remote.objects,
+            owner=f"{_user()}, process {os.getpid()}",
+            host=socket.gethostname(),
+            heartbeat=self._config.heartbeat,
+            write=self._config.write,
+            on_problem=self._note,
+        )
+        with leases.hold(
+            key, expected=expected, look=look, on_wait=lambda state: waiting(f"waiting for {state.words()}")
+        ) as outcome:
+            outer, self._mine.held = self._mine.held, outcome.held
+            try:
+                yield outcome
+            finally:
+                self._mine.held = outer
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """How far the step is that is being made, for those who wait for it."""
+        if self._mine.held is not None and total:
+            self._mine.held.tell(f"{what}, {100 * done // total} %")
+
+    def share(self, record: Record, held: Held | None, progress: Callable[[str, int, int], None]) -> None:
+        """Give the team what was built here. Raises StoreError where it refuses; what is here stays, and waits."""
+        team = self.team
+        if team is None or not self._config.write:
+            return
+        name = record.labels.get("step", record.key[:12])
+        if held is not None and held.lost:
+            self._note(f"{name}: another machine took over meanwhile; what the team has first, it keeps")
+        try:
+            if team.down is not None:
+                raise team.down
+            done = team.push(
+                self._store,
+                record.key,
+                self.signer,
+                lambda done, whole: progress(f"push {name}", done, whole),
+            )
+        except Unreachable as trouble:
+            pending.add(self._store.layout, record.key)
+            self._note(f"{name}: not shared, {trouble.message}; {PENDING}")
+        except StoreFailure as trouble:
+            pending.add(self._store.layout, record.key)
+            raise StoreError(
+                f"{name} was built and is kept here, and cannot be shared: {trouble.message}",
+                option="store.write",
+                hint="; ".join(filter(None, (trouble.hint, PENDING))),
+            ) from None
+        else:
+            pending.remove(self._store.layout, record.key)
+            said = f"{size(done.bytes)} to {team}" if done.new else f"{team} has one already, and keeps it"
+            self._note(f"{name:<8} shared    {said}")
+
+
+class _Mine(threading.local):
+    """The lease that this thread holds: those of a sweep build side by side."""
+
+    held: Held | None = None
+
+
+def _user() -> str:
+    try:
+        return getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return str(os.getuid())
+
+
+@contextmanager
+def _told(option: str) -> Iterator[None]:
+    try:
+        yield
+    except Invalid as trouble:
+        raise InputError(trouble.message, option=option, hint=trouble.hint) from None
+    except StoreFailure as trouble:
+        raise StoreError(trouble.message, option=option, hint=trouble.hint) from None

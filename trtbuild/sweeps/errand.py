@@ -1,0 +1,52 @@
+"""What a job on another machine does: run one command line of trtbuild's, and leave its answer as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+# trtbuild ends with the job, however that ends, and takes its own workers along.
+_LAUNCH = """
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit(1)
+os.execv(sys.executable, [sys.executable, "-m", "trtbuild.cli", *sys.argv[2:]])
+"""
+
+
+def run(words: list[str], answer: str | None) -> str:
+    """Run `trtbuild WORDS`; its exit code, where and when it ran, and its document, as JSON.
+
+    The same goes to the file `answer`, whole or not at all. What the command says to people goes to the job's log.
+    """
+    started = time.time()
+    command = [sys.executable, "-c", _LAUNCH, str(os.getpid()), *words]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
+    told = json.dumps(
+        {
+            "code": done.returncode,
+            "host": os.uname().nodename,
+            "started": started,
+            "ended": time.time(),
+            "document": _parsed(done.stdout),
+        }
+    )
+    if answer is not None:
+        written = Path(f"{answer}.{os.getpid()}")
+        written.write_text(told, encoding="utf-8")
+        written.rename(answer)
+    return told
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

@@ -1,0 +1,131 @@
+"""Runs units on this machine: each in a worker process of its own, a thread waiting for it."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from trtbuild import pipeline
+from trtbuild.errors import TrtbuildError
+from trtbuild.session import StepResult
+from trtbuild.sweeps.schedule import Ended, Observer
+from trtbuild.sweeps.work import CPU, Unit, refused
+from trtbuild.targets import gpu_slots
+from trtstore import StoreFailure
+
+PATIENCE = 10.0  # seconds for workers that were ended to be gone
+SPARE = 0.9  # of the memory that is free: the rest is for what nobody has measured
+
+
+class Local:
+    """The cores, the memory and the GPUs of this machine."""
+
+    def __init__(self, jobs: int | None, observer: Observer) -> None:
+        """`jobs` is how many units at a time; None is as many as there are cores."""
+        self._slots = jobs or len(os.sched_getaffinity(0))
+        self._memory = free_memory() * SPARE
+        self._observer = observer
+        self._running: dict[
+            str, tuple[Unit, str | None, int]
+        ] = {}  # with the GPU that it has to itself, and a place
+        self._ended: queue.SimpleQueue[Ended | BaseException] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def start(self, ready: Sequence[Unit]) -> Sequence[Unit]:
+        """Those that fit; one always does."""
+        started = []
+        for unit in ready:
+            if len(self._running) >= self._slots or not self._fits(unit):
+                continue
+            free = self._gpus(unit)
+            if free is not None and not free:
+                continue
+            device = free[0] if free else None
+            lane = min(set(range(1, self._slots + 1)) - {lane for _, _, lane in self._running.values()})
+            name = f"{os.uname().nodename} {lane}" + (f", GPU {device}" if device else "")
+            self._running[unit.key] = (unit, device, lane)
+            started.append(unit)
+            self._observer.started(unit, name)
+            # A daemon: what cannot be interrupted (a download) does not hold up the end of this process.
+            thread = threading.Thread(target=self._work, args=(unit, device, name), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        return started
+
+    def wait(self) -> Sequence[Ended]:
+        """Raises what is no error of a user's, as it came."""
+        ended = self._ended.get()
+        if isinstance(ended, BaseException):
+            raise ended
+        del self._running[ended.unit.key]
+        return [ended]
+
+    def stop(self) -> None:
+        """Kill the workers and wait for their threads, which clear away what was half done."""
+        for unit, _, _ in self._running.values():
+            unit.job.planned[1].ending.now()
+        until = time.monotonic() + PATIENCE
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _work(self, unit: Unit, device: str | None, name: str) -> None:
+        plan, session = unit.job.planned
+        watcher = self._observer.watcher(unit)
+        own = replace(session, devices=device, watcher=watcher, fetching=False)
+        started = time.time()
+        result: StepResult | None = None
+        error: TrtbuildError | None = None
+        try:
+            pipeline.ensure(unit.planned, plan, own)
+            result = session.results[unit.planned.name]
+        except TrtbuildError as failure:
+            error = failure
+        except StoreFailure as failure:
+            error = refused(failure)
+        except BaseException as fault:  # the thread that waits raises it  # noqa: BLE001
+            self._ended.put(fault)
+            return
+        phases = tuple(watcher.phases)
+        self._ended.put(Ended(unit, result, error, started, time.time(), name, started, phases))
+
+    def _fits(self, unit: Unit) -> bool:
+        if not self._running:
+            return True
+        used = sum(memory_of(other) for other, _, _ in self._running.values())
+        return used + memory_of(unit) <= self._memory
+
+    def _gpus(self, unit: Unit) -> list[str] | None:
+        """The free GPUs of the kind that a unit needs; None where it needs none."""
+        if unit.group == CPU:
+            return None
+        plan, _ = unit.job.planned
+        here = gpu_slots(plan.recipe.target)
+        if not here:
+            return None  # it is refused as soon as it starts, with what is here
+        taken = {device for _, device, _ in self._running.values()}
+        return [name for name in here if name not in taken]
+
+
+def memory_of(unit: Unit) -> float:
+    """Bytes that a unit's worker is likely to hold; a guess where nothing like it was measured."""
+    if unit.estimate is not None and unit.estimate.peak_memory_bytes is not None:
+        return unit.estimate.peak_memory_bytes
+    plan, _ = unit.job.planned
+    return 0.5e9 + 3 * plan.recipe.model.bytes
+
+
+def free_memory() -> float:
+    """Bytes that can be had without swapping, of the machine and of the control group that this process is in."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    free = float(lines["MemAvailable"].split()[0]) * 1024
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = float(Path("/sys/fs/cgroup/memory.current").read_text())
+    except OSError:
+        return free
+    return free if limit == "max" else min(free, float(limit) - used)

@@ -1,0 +1,110 @@
+"""A unit as a command line for another machine, and what its answer says.
+
+Words travel, and no objects: the machine composes the config itself, computes the key anew, and refuses to build
+another. Results come through the store, every byte of them by its digest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trtbuild.errors import BuildError, InputError, NotInStoreError, StoreError, TrtbuildError
+from trtbuild.session import StepResult
+from trtbuild.sweeps.schedule import Ended
+from trtbuild.sweeps.work import Unit, refused
+from trtstore import StoreFailure
+
+#: Flags of Hydra's that say where configs are, with a value.
+_PLACES = ("--config-dir", "-cd", "--config-path", "-cp")
+_NAMES = ("--config-name", "-cn")
+_KINDS = {kind.exit_code: kind for kind in (BuildError, InputError, NotInStoreError, StoreError)}
+ROOM = 1.5  # of memory: what an earlier build took, and a half more
+
+
+def flags(words: Sequence[str]) -> list[str]:
+    """Of a command line, what all its points need: where configs are, with absolute paths."""
+    found: list[str] = []
+    todo = list(words)
+    while todo:
+        word = todo.pop(0)
+        name, equals, value = word.partition("=")
+        if name in (*_PLACES, *_NAMES):
+            value = value if equals else todo.pop(0)
+            found += [name, str(Path(value).absolute()) if name in _PLACES else value]
+        elif word.startswith("hydra.searchpath="):
+            found.append(word)
+    return found
+
+
+def words_of(unit: Unit, shared: Sequence[str]) -> list[str]:
+    """The command line that makes just this unit, in the store that this machine uses."""
+    _, session = unit.job.planned
+    return [
+        *shared,
+        *unit.job.point.words,
+        f"until={unit.planned.name}",
+        f"sweep.key={unit.key}",
+        f"store.root={session.store.root}",
+        "out=null",
+        "report=null",
+        "output=json",
+    ]
+
+
+def memory_gb(units: Sequence[Unit], asked: float | None) -> float | None:
+    """What jobs for these units need; None where nothing is known."""
+    peaks = [unit.estimate.peak_memory_bytes for unit in units if unit.estimate is not None]
+    known = [peak for peak in peaks if peak is not None]
+    if asked is not None or len(known) < len(units):
+        return asked
+    return max(1.0, round(max(known) * ROOM / 1e9, 1))
+
+
+def ended(unit: Unit, answer: str, worker: str, handed: float) -> Ended:
+    """What became of a unit that was handed over then, by the answer of its job, and by the store."""
+    told = json.loads(answer)
+    result, error = _result(unit, told["document"], int(told["code"]))
+    if error is None and (error := _not_here(unit)) is None:
+        _, session = unit.job.planned
+        session.results[unit.planned.name] = result
+        session.made.add(unit.key)
+    started, until = float(told["started"]), float(told["ended"])
+    where = f"{told['host']} {worker}".strip()
+    return Ended(unit, result if error is None else None, error, started, until, where, handed)
+
+
+def _result(unit: Unit, document: Any, code: int) -> tuple[StepResult, TrtbuildError | None]:
+    nothing = StepResult(unit.planned.name, unit.key, "unneeded")
+    if not isinstance(document, dict):
+        return nothing, BuildError(f"the job ended with exit code {code} and no document")
+    if "error" in document:
+        failure = document["error"]
+        kind = _KINDS.get(failure["exit_code"], BuildError)
+        return nothing, kind(
+            failure["message"],
+            option=failure["option"],
+            hint=failure["hint"],
+            details=failure["details"],
+        )
+    for step in document["steps"]:
+        if step["key"] == unit.key:
+            return StepResult(**step), None
+    return nothing, BuildError(f"the job answered for another key: {document['key']}")
+
+
+def _not_here(unit: Unit) -> TrtbuildError | None:
+    """Why what a job built cannot be used here."""
+    _, session = unit.job.planned
+    try:
+        if session.find(unit.key).record is not None:
+            return None
+    except StoreFailure as failure:
+        return refused(failure)
+    return StoreError(
+        f"the job built {unit.key[:12]}, and {session.store.root} on this machine does not have it",
+        option="store.root",
+        hint="jobs and this machine need one store: a folder that all of them share",
+    )

@@ -1,0 +1,229 @@
+"""The points of a sweep, resolved and planned; and the distinct steps that must run for them, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trtbuild import provenance
+from trtbuild.compilers.registry import COMPILERS
+from trtbuild.errors import InputError, StoreError, TrtbuildError
+from trtbuild.executors.ending import Ending
+from trtbuild.hashing import Hasher
+from trtbuild.history import Estimate, History
+from trtbuild.lookup import Found
+from trtbuild.memory import Memory
+from trtbuild.plan import Plan, Planned
+from trtbuild.plan import plan as make_plan
+from trtbuild.points import Point
+from trtbuild.resolve import Resolved, resolve
+from trtbuild.schema import Config, StoreConf
+from trtbuild.session import Session, Watcher
+from trtbuild.sharing import Sharing
+from trtbuild.survey import differs_here, not_here
+from trtstore import Store, StoreFailure
+
+CPU = "cpu"  # the group of steps that need no GPU
+
+
+@dataclass
+class Job:
+    """A point with its plan and session, or with the error of its config. `error` may also come later."""
+
+    point: Point
+    plan: Plan | None = None
+    session: Session | None = None
+    error: TrtbuildError | None = None
+
+    @property
+    def planned(self) -> tuple[Plan, Session]:
+        """For a job without an error."""
+        assert self.plan is not None and self.session is not None  # noqa: S101  # else there is an error
+        return self.plan, self.session
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A step that must run, for the first of the points that want it; no two units have the same key."""
+
+    planned: Planned
+    job: Job
+    group: str  # the kind of hardware that it needs: "cpu", or a target's name
+    needs: tuple[str, ...]  # keys of units that come first
+    estimate: Estimate | None
+    obstacle: str | None  # why this machine cannot run it
+
+    @property
+    def key(self) -> str:
+        return self.planned.key
+
+    @property
+    def label(self) -> str:
+        """For people: the step, and what is particular to it."""
+        plan, _ = self.job.planned
+        recipe = plan.recipe
+        names = [recipe.model.label]
+        if self.planned is plan.final:
+            names += [recipe.quant.scheme, recipe.target.name]
+        return f"{self.planned.name:<8} {' '.join(names)}"
+
+
+@dataclass
+class Workplace:
+    """What all points share: stores by their folder, what was looked up, and the end that may come to all workers."""
+
+    store_root: Callable[[str | None], Path]
+    memory: Memory = field(default_factory=Memory)
+    ending: Ending = field(default_factory=Ending)
+    made: set[str] = field(default_factory=set)
+    _stores: dict[tuple[Path, str], Store] = field(default_factory=dict)
+    _histories: dict[tuple[Path, tuple[str, ...]], History] = field(default_factory=dict)
+    _sharings: list[tuple[StoreConf, Sharing]] = field(default_factory=list)
+    _found: dict[tuple[int, str], Found] = field(default_factory=dict)
+
+    def job(self, point: Point, watcher: Watcher) -> Job:
+        """The point, resolved and planned. Its error is told in it."""
+        try:
+            config = point.config
+            store = self.store(config)
+            hasher = Hasher(store.index, watcher)
+            resolved = resolve(config, hasher, self.memory)
+            return Job(
+                point,
+                make_plan(resolved.recipe, config.until),
+                self._session(resolved, store, point, watcher),
+            )
+        except TrtbuildError as error:
+            return Job(point, error=error)
+        except StoreFailure as failure:
+            return Job(point, error=refused(failure))
+
+    def store(self, config: Config) -> Store:
+        """The store that a config names, opened once. Raises StoreFailure."""
+        at = (self.store_root(config.store.root), config.store.durability.value)
+        if at not in self._stores:
+            self._stores[at] = Store.open(at[0], durability=config.store.durability.value)
+        return self._stores[at]
+
+    def _session(self, resolved: Resolved, store: Store, point: Point, watcher: Watcher) -> Session:
+        return Session(
+            point.config,
+            store,
+            lambda: resolved.source,
+            watcher,
+            ending=self.ending,
+            made=self.made,
+            shared=self._sharing(point.config, store, watcher),
+        )
+
+    def _sharing(self, config: Config, store: Store, watcher: Watcher) -> Sharing:
+        """The team's store as these options name it, asked once for all points that name it so."""
+        for options, sharing in self._sharings:
+            if options == config.store:
+                return sharing
+        self._sharings.append((config.store, Sharing(config.store, store, watcher.note)))
+        return self._sharings[-1][1]
+
+    def history(self, session: Session) -> History:
+        """Earlier builds in the session's stores, listed once."""
+        at = (session.store.root, tuple(session.config.store.also))
+        if at not in self._histories:
+            self._histories[at] = session.history
+        return self._histories[at]
+
+    def find(self, key: str, session: Session) -> Found:
+        """Where an artifact is; each key is looked for once."""
+        at = (id(session.store), key)
+        if at not in self._found:
+            self._found[at] = session.find(key)
+        return self._found[at]
+
+
+def refused(failure: StoreFailure) -> StoreError:
+    """A store's failure as an error of the command line."""
+    return StoreError(failure.message, option="store.root", hint=failure.hint)
+
+
+def units(jobs: Sequence[Job], place: Workplace) -> tuple[Unit, ...]:
+    """The steps that must run for `jobs`, upstream first, each once, with what each is likely to take."""
+    made: dict[str, Unit] = {}
+    for job in jobs:
+        if job.error is None:
+            plan, _ = job.planned
+            _add(plan.final, job, place, made)
+    return tuple(made.values())
+
+
+def _add(planned: Planned, job: Job, place: Workplace, made: dict[str, Unit]) -> bool:
+    """Whether a unit makes `planned`; it is added with all that is upstream of it and not there."""
+    plan, session = job.planned
+    if planned.key in made:
+        return True
+    if place.find(planned.key, session).record is not None and not session.config.refresh:
+        return False
+    needs = tuple(up.key for up in planned.inputs if _add(up, job, place, made))
+    labels = provenance.labels(planned, plan)
+    elsewhere = differs_here(planned, plan.recipe)
+    made[planned.key] = Unit(
+        planned,
+        job,
+        group=_group(planned, plan, session.config),
+        needs=needs,
+        estimate=place.history(session).estimate(planned, labels, plan.recipe.model.bytes),
+        obstacle=not_here(plan.recipe, elsewhere) if elsewhere else None,
+    )
+    return True
+
+
+def _group(planned: Planned, plan: Plan, config: Config) -> str:
+    """The hardware that a step needs: that of its target, unless it is built ahead of time."""
+    recipe, job = plan.recipe, config.target.job
+    if recipe.target.kind == "cpu" or not reads_hardware(planned):
+        return CPU
+    if COMPILERS[recipe.tools.name].ahead and job.gres is None and job.accelerator is None:
+        return CPU
+    return recipe.target.name
+
+
+def reads_hardware(planned: Planned) -> bool:
+    """Whether a step's key holds anything of its target."""
+    return any(name.startswith("target.") for name in planned.step.facts)
+
+
+def seconds_of(unit: Unit) -> float:
+    """What a unit is likely to take; a guess from the checkpoint's size where nothing like it was built before."""
+    if unit.estimate is not None:
+        return unit.estimate.seconds
+    plan, _ = unit.job.planned
+    return 1.0 + plan.recipe.model.bytes / 1e8
+
+
+def urgency(found: Sequence[Unit]) -> Mapping[str, float]:
+    """Seconds from the begin of each unit to the end of the longest chain that waits for it."""
+    after: dict[str, float] = {}
+    chains: dict[str, float] = {}
+    for unit in reversed(found):  # downstream first
+        chains[unit.key] = seconds_of(unit) + after.get(unit.key, 0.0)
+        for key in unit.needs:
+            after[key] = max(after.get(key, 0.0), chains[unit.key])
+    return chains
+
+
+def check_together(jobs: Sequence[Job]) -> None:
+    """Raises InputError for options that make no sense in several points of one sweep."""
+    links: dict[str, str] = {}
+    for job in jobs:
+        if job.error is not None:
+            continue
+        (plan, _), config = job.planned, job.point.config
+        if config.sweep != jobs[0].point.config.sweep:
+            raise InputError(
+                "a sweep runs in one way: these options cannot differ between its points", option="sweep"
+            )
+        if config.out is not None and links.setdefault(config.out, plan.final.key) != plan.final.key:
+            raise InputError(
+                f"several engines would have the link {config.out}",
+                option="out",
+                hint="give each a name of its own: out='engine-${hydra:runtime.choices.quant}'",
+            )
