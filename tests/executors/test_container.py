@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ SECRET = "hf_of_nobody"  # noqa: S105  # it is
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Podman:
-    return podman.start(tmp_path_factory.mktemp("podman"))
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    found = podman.start(tmp_path_factory.mktemp("podman"))
+    yield found
+    shutil.rmtree(found.state, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
