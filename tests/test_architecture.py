@@ -46,6 +46,7 @@ LAYERS = [
         "trtbuild.folders",
         "trtbuild.serving",
     },
+    {"trtbuild.workbench"},
     {"trtbuild.session"},
     {"trtbuild.survey", "trtbuild.hashing"},
     {"trtbuild.pipeline"},

@@ -85,11 +85,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Place:
-    """A store to look into, whether it is our own, and how its records are listed."""
+    """A store to look into, whether it is our own, how its records are listed, and how many of them may be read."""
 
     store: Reader
     ours: bool
     summaries: Callable[[OnParsed], Iterable[Summary]]
+    most: int = CANDIDATES
 
 
 class History:
@@ -156,8 +157,14 @@ class History:
         found = [
             item for item in self._listed if item[1].labels.get("step") == planned.name and item[1].manifest
         ]
-        found = [item for item in found if item[1].key != planned.key]
-        return heapq.nlargest(CANDIDATES, found, key=alike)
+        found = heapq.nlargest(CANDIDATES, (item for item in found if item[1].key != planned.key), key=alike)
+        left = {id(place): place.most for place in self._places}
+        chosen = []
+        for place, summary in found:
+            if left[id(place)]:
+                left[id(place)] -= 1
+                chosen.append((place, summary))
+        return chosen
 
     @cached_property
     def _listed(self) -> list[tuple[Place, Summary]]:

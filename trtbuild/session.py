@@ -4,37 +4,34 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from trtbuild import choices, folders, schema
-from trtbuild.compilers.registry import COMPILERS
-from trtbuild.errors import InputError
-from trtbuild.executors import container, process
+from trtbuild import folders, schema
+from trtbuild.executors import process
 from trtbuild.executors.ending import Ending
 from trtbuild.history import History, Place
-from trtbuild.key import IMAGE, TOOL
+from trtbuild.key import TOOL
 from trtbuild.lookup import Found, Lookup
 from trtbuild.plan import Planned
 from trtbuild.sharing import Sharing
 from trtbuild.sources import Source
-from trtbuild.toolchains import pythons
 from trtbuild.toolchains import shared as wheels
-from trtbuild.toolchains.kept import Kept, chosen, holds
+from trtbuild.toolchains.kept import Kept
 from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
-from trtbuild.worker import matches
-from trtstore import Holder, Record, Store, StoreFailure
+from trtbuild.workbench import Workbench
+from trtstore import Holder, Record, Store, StoreFailure, teamwork
 from trtstore.hints import Hints
 from trtstore.leases import Outcome
 from trtstore.upkeep import Upkeep
 
+FROM_TEAM = 24  # records of the team's store that are read to find the nearest: each comes across a network
 MANY = 2000  # records: reading more takes a second
 
 
@@ -78,15 +75,12 @@ class Session:
     devices: str | None = None  # CUDA_VISIBLE_DEVICES of its workers, where others build beside them
     ending: Ending = field(default_factory=Ending)  # of its workers, where others are waited for, too
     made: set[str] = field(default_factory=set)  # keys that were built for this command line
+    shared: Sharing | None = None  # of the points of a sweep: one connection to the team's store
 
     @cached_property
     def source(self) -> Source:
         """The checkpoint. Raises InputError."""
         return self.open_source()
-
-    @property
-    def python(self) -> str:
-        return self.config.executor.python or sys.executable
 
     @property
     def limits(self) -> process.Limits:
@@ -112,6 +106,7 @@ class Session:
     def on_event(self, event: process.Event) -> None:
         if event["event"] == "progress":
             self.watcher.progress(event["what"], event["done"], event["total"], event["unit"])
+            self.sharing.tell(event["what"], event["done"], event["total"])
         elif event["event"] == "text":
             self.watcher.text(event["text"])
 
@@ -122,28 +117,23 @@ class Session:
     def on_share(self, what: str, done: int, total: int) -> None:
         self.watcher.progress(what, done, total, "B")
 
-    @contextmanager
     def alone(
         self, planned: Planned, labels: Mapping[str, str], model_bytes: int
-    ) -> Iterator[Outcome[Record]]:
-        """Be the only machine of the team that builds this step, or have what another one built meanwhile.
-
-        With refresh=true nobody is waited for: it builds again what is there.
-        """
-        if self.config.refresh:
-            yield Outcome(None, None)
-            return
+    ) -> AbstractContextManager[Outcome[Record]]:
+        """Be the only machine of the team that builds this step, or have what another one built meanwhile."""
 
         def expected() -> float | None:
             estimate = self.history.estimate(planned, labels, model_bytes)
             return None if estimate is None else estimate.seconds
 
+        def look() -> Record | None:
+            return self.use(planned.key)
+
         def waiting(words: str) -> None:
             self.ending.check()
             self.watcher.waiting(words)
 
-        with self.sharing.alone(planned.key, expected, lambda: self.use(planned.key), waiting) as outcome:
-            yield outcome
+        return self.sharing.alone(planned.key, expected, look, waiting, self.config.refresh)
 
     def who(self, planned: Planned) -> str:
         """For those who wait for this build."""
@@ -157,7 +147,7 @@ class Session:
         options = {name: value for name, value in step.facts.items() if not name.startswith(TOOL)}
         given = {**inputs, **folders.given(self.config.compiler, step.facts)}
         task = process.Task(
-            planned.name, planned.key, step.worker, options, self.tools(planned), model, given
+            planned.name, planned.key, step.worker, options, self.workbench.tools(planned), model, given
         )
         ran = self._hinted(task, planned, out, home)
         folders.recheck(self.config.compiler, step.facts, self.store.index)
@@ -166,20 +156,23 @@ class Session:
     def _hinted(self, task: process.Task, planned: Planned, out: Path, home: Path) -> process.Ran:
         """With what earlier builds learnt of the hardware, where the step takes it; what this one learns is kept."""
         if planned.step.hint is None:
-            return self._run(task, planned, out, home)
+            return self._bench(task, planned, out, home)
         hints, learnt = Hints(self.store.layout), home / "learnt"
         taken = hints.take(planned.step.hint, home / "hints")
-        ran = self._run(replace(task, hints=tuple(taken), learnt=learnt), planned, out, home)
+        ran = self._bench(replace(task, hints=tuple(taken), learnt=learnt), planned, out, home)
         try:
             hints.leave(planned.step.hint, learnt, [path.name for path in taken])
         except StoreFailure as trouble:  # the build is done, and the next one takes longer
             self.watcher.note(f"{planned.name}: what it learnt of the hardware is not kept: {trouble}")
         return ran
 
+    def _bench(self, task: process.Task, planned: Planned, out: Path, home: Path) -> process.Ran:
+        return self.workbench.run(task, planned, out, home, self.limits, self.on_event, self.ending)
+
     @cached_property
     def sharing(self) -> Sharing:
         """The team's store, as far as the config says."""
-        return Sharing(self.config.store, self.store, self.watcher.note)
+        return self.shared or Sharing(self.config.store, self.store, self.watcher.note)
 
     @cached_property
     def stores(self) -> Lookup:
@@ -200,6 +193,9 @@ class Session:
         index = self.store.index
         places = [Place(self.store, True, Upkeep(self.store).catalog.summaries)]
         places += [Place(other, False, other.catalog(index).summaries) for other in self.stores.also]
+        team = self.sharing.team
+        if team is not None:
+            places.append(Place(team, False, partial(teamwork.summaries, team, index), FROM_TEAM))
         return History(places, self.watcher.note, self._parsed)
 
     def _parsed(self, count: int) -> None:
@@ -210,136 +206,30 @@ class Session:
         self, name: str, worker: str, options: Mapping[str, Any], planned: Planned, engine: Path, home: Path
     ) -> process.Ran:
         """Run a worker that loads the engine in the folder `engine`. Raises InputError, BuildError."""
-        inputs, tools = {"engine": engine}, self.tools(planned)
+        inputs, tools = {"engine": engine}, self.workbench.tools(planned)
         # An engine that fails its check lies beside `home`, and goes with it.
         lasting = not engine.is_relative_to(home.parent)
         task = process.Task(name, planned.key, worker, options, tools, {}, inputs, lasting)
-        return self._run(task, planned, home / "out", home)
+        return self._bench(task, planned, home / "out", home)
 
-    def _run(self, task: process.Task, planned: Planned, out: Path, home: Path) -> process.Ran:
-        out.mkdir(exist_ok=True)
-        image = planned.step.facts.get(IMAGE)
-        if image is not None:
-            inside = self.container(str(image))
-            return container.run(task, out, home, inside, self.limits, self.on_event, self.ending)
-        lock = planned.step.lock
-        if lock is None or not self.managed(lock):
-            return self._process(task, out, home, self.python)
-        with self.kept.using(lock, self.here(lock), home) as interpreter:
-            ran = self._process(task, out, home, str(interpreter))
-        return replace(ran, executor="managed")
-
-    def _process(self, task: process.Task, out: Path, home: Path, python: str) -> process.Ran:
-        passed = self.config.executor.env
-        return process.run(task, out, home, python, self.limits, self.on_event, self.ending, passed)
-
-    def container(self, digest: str) -> container.Container:
-        """What runs steps in the image with this digest. Raises InputError."""
-        image = str(getattr(self.config.compiler, "image", None))
-        if not image.endswith(digest):
-            raise InputError(
-                f"the step runs in the image {digest[:19]}…, and the config names {image}",
-                option="compiler.image",
-                hint="name that image where it is: compiler.image=NAME@sha256:…",
-            )
-        conf = self.config.executor
-        return container.Container(
-            engine=container.engine(conf.engine.value),
-            image=image,
-            gpus=conf.gpus.value,
-            network=conf.network,
-            env=tuple(conf.env),
-            engine_flags=tuple(conf.engine_flags),
-            flags=tuple(conf.flags),
-        )
-
-    @property
-    def kept(self) -> Kept:
-        """The toolchains' environments in our store."""
-        return Kept(self.store, self.watcher, self._wheels)
+    @cached_property
+    def workbench(self) -> Workbench:
+        """Where its steps run."""
+        return Workbench(self.config, Kept(self.store, self.watcher, self._wheels), self.exact)
 
     def _wheels(self, lock: Lock, python: Python) -> Path | None:
         """The wheels of a toolchain in the team's store, as a folder; None where there is none, or not these."""
         record = None if self.sharing.team is None else self.use(wheels.key_of(lock, python))
         return None if record is None else self.store.materialise(record).path
 
-    def here(self, lock: Lock) -> Python:
-        """The Python at hand, or `executor.python`, and what it holds of the toolchain. Raises InputError."""
-        return pythons.python(self.config.executor.python, lock.chosen)
-
-    def managed(self, lock: Lock) -> bool:
-        """Whether steps of this toolchain run in an environment of their own. Raises InputError."""
-        name = self.config.executor.name
-        if name in (
-            choices.Executor.auto,
-            choices.Executor.container,
-        ):  # what has a lock runs in no container
-            return not self.holds(lock)
-        return name is choices.Executor.managed
-
-    def holds(self, lock: Lock) -> bool:
-        """Whether the Python at hand has just the locked versions of all that bytes depend on. Raises InputError."""
-        return holds(self.here(lock), lock)
-
-    def tools(self, planned: Planned) -> dict[str, str]:
-        """package -> version that the step's worker insists on. Raises InputError."""
-        lock = planned.step.lock
-        if IMAGE in planned.step.facts:  # its digest says all
-            return {}
-        return planned.toolchain if lock is None else chosen(lock, self.here(lock))
-
     def preflight(self, planned: Planned) -> None:
-        """See to the tools of the steps to come, before a checkpoint is downloaded: they are here, made, or refused.
+        """Before a checkpoint is downloaded: are the tools of the steps to come there, and may the result be shared?
 
-        So is the right to share what will be built. Raises InputError, StoreError, StoreFailure.
+        Raises InputError, StoreError, StoreFailure.
         """
         self.sharing.ready()
-        wanted: dict[str, str] = {}
         missing = [up for up in planned.inputs if self.find(up.key).record is None]
-        for step in (*missing, planned):
-            lock, image = step.step.lock, step.step.facts.get(IMAGE)
-            if image is not None:
-                self.container(str(image))
-            elif lock is not None and self.managed(lock):
-                self.kept.ensure(lock, self.here(lock))
-            elif lock is None and self.config.executor.name is choices.Executor.managed:
-                versions = ", ".join(f"{name} {version}" for name, version in step.toolchain.items())
-                raise InputError(
-                    f"no lock has {versions} together",
-                    option="executor=managed",
-                    hint="make one (`trtbuild toolchain lock`) and give it: compiler.locks; or executor=process",
-                )
-            else:
-                wanted |= self.tools(step)
-        self._check_versions(wanted)
-
-    def _check_versions(self, wanted: Mapping[str, str]) -> None:
-        found = pythons.python(self.config.executor.python, wanted).versions
-        missing = [f"{name} {version}" for name, version in wanted.items() if name not in found]
-        if missing:
-            raise InputError(
-                f"{self.python} lacks what this build needs: {', '.join(missing)}",
-                option="executor.python",
-                hint=self._mend(missing),
-            )
-        for name, version in found.items():
-            if not matches(version, wanted[name]):
-                raise InputError(
-                    f"{name} {version} is installed in {self.python}, and {wanted[name]} is pinned",
-                    option="compiler.version",
-                    hint=f"pip install '{name}=={wanted[name]}'"
-                    + ("" if self.exact else ", or take what is there: compiler.version=installed"),
-                )
-
-    def _mend(self, missing: list[str]) -> str:
-        if COMPILERS[self.config.compiler.name].image:
-            return "name a Python that has them, executor.python=…, or take an image that does: executor=container"
-        return f"executor=auto installs what has a lock; or pip install 'trtbuild[{self._extras(missing)}]'"
-
-    def _extras(self, missing: list[str]) -> str:
-        compiler = COMPILERS[self.config.compiler.name]
-        genai = any(name.startswith(("torch ", "transformers ", "onnx-ir ")) for name in missing)
-        return f"{compiler.extra},genai" if genai else compiler.extra
+        self.workbench.prepare([*missing, planned])
 
 
 def bytes_of(folder: Path) -> int:

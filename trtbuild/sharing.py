@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ class Sharing:
         self._store = store
         self._note = note
         self._learned = False
+        self._mine = _Mine()
 
     @cached_property
     def team(self) -> Team | None:
@@ -115,10 +117,14 @@ class Sharing:
         expected: Callable[[], float | None],
         look: Callable[[], Record | None],
         waiting: Callable[[str], None],
+        refresh: bool,
     ) -> Iterator[Outcome[Record]]:
-        """Be the only machine of the team that builds `key`, or have what another one built; see `leases`."""
+        """Be the only machine of the team that builds `key`, or have what another one built; see `leases`.
+
+        With `refresh` nobody is waited for: it builds again what is there.
+        """
         team = self.team
-        if team is None or team.down is not None:
+        if team is None or team.down is not None or refresh:
             yield Outcome(None, None)
             return
         leases = Leases(
@@ -132,7 +138,16 @@ class Sharing:
         with leases.hold(
             key, expected=expected, look=look, on_wait=lambda state: waiting(f"waiting for {state.words()}")
         ) as outcome:
-            yield outcome
+            outer, self._mine.held = self._mine.held, outcome.held
+            try:
+                yield outcome
+            finally:
+                self._mine.held = outer
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """How far the step is that is being made, for those who wait for it."""
+        if self._mine.held is not None and total:
+            self._mine.held.tell(f"{what}, {100 * done // total} %")
 
     def share(self, record: Record, held: Held | None, progress: Callable[[str, int, int], None]) -> None:
         """Give the team what was built here. Raises StoreError where it refuses; what is here stays, and waits."""
@@ -165,6 +180,12 @@ class Sharing:
             pending.remove(self._store.layout, record.key)
             said = f"{size(done.bytes)} to {team}" if done.new else f"{team} has one already, and keeps it"
             self._note(f"{name:<8} shared    {said}")
+
+
+class _Mine(threading.local):
+    """The lease that this thread holds: those of a sweep build side by side."""
+
+    held: Held | None = None
 
 
 def _user() -> str:

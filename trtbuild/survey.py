@@ -78,11 +78,11 @@ def toolchains(outlooks: Sequence[Outlook], session: Session) -> tuple[Tools, ..
 
 
 def _tools(lock: Lock, steps: tuple[str, ...], session: Session) -> Tools:
-    if not session.managed(lock):
-        state = "at hand" if session.holds(lock) else "missing"
+    if not session.workbench.managed(lock):
+        state = "at hand" if session.workbench.holds(lock) else "missing"
         return Tools(lock.title, lock.digest, state, steps)
-    python = session.here(lock)
-    found = session.kept.find(lock, python)
+    python = session.workbench.here(lock)
+    found = session.workbench.kept.find(lock, python)
     if found is not None:
         return Tools(lock.title, lock.digest, "installed", steps, bytes=found.bytes)
     fetch = lock.downloads.get((python.tag, python.machine))

@@ -25,7 +25,7 @@ OPTIONS: Mapping[str, str] = {
     "target.job.*": _WHERE,
     "fleet.name": "a word for people",
     "executor.*": "how and where a step is run; no byte depends on it",
-    "store.*": _RESULT,
+    "store.*": "where results go, and whose are taken",
     "check.*": _USE,
     "sweep.*": _WHERE,
     "generate.*": _USE,

@@ -158,7 +158,7 @@ class Leases:
             yield outcome
         finally:
             stop.set()
-            heart.join()
+            heart.join(self._heartbeat)  # not for ever, after a Ctrl-C on a network that hangs
             with suppress(StoreFailure):  # then it is outlived
                 if not outcome.held.lost and not self._overtaken(key, outcome.held):
                     state = outcome.held.next_state(released=True)

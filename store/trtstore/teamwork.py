@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trtstore import records, usage
 from trtstore.access import named_blobs
 from trtstore.catalog import Summary
-from trtstore.digest import CHUNK, OnBytes, digest_of, hex_of
+from trtstore.digest import CHUNK, OnBytes, digest_of, hash_bytes, hex_of
 from trtstore.errors import Corrupt, Malformed, Untrusted
+from trtstore.index import Index
+from trtstore.listed import Listed
 from trtstore.query import Row
 from trtstore.records import Record
 from trtstore.remote import Remote
@@ -20,6 +23,7 @@ from trtstore.remote import Remote
 if TYPE_CHECKING:  # it loads what signatures take
     from trtstore.team import Judged, Team
 
+NEWEST = 2000  # records that are looked at for what is like another
 READERS = 16  # records asked for at a time
 
 
@@ -54,6 +58,38 @@ def _summary(key: str, data: bytes, stored: float) -> Summary | None:
     return Summary(
         key, hex_of(record.manifest), record.bytes, record.files, record.labels, seconds, stored, stored
     )
+
+
+def summaries(team: Team, index: Index, on_read: Callable[[int], None]) -> list[Summary]:
+    """The newest artifacts at a glance, believed or not; what was read once is remembered in `index`.
+
+    Nothing where the team's store was not reached before. Raises Unreachable and the like.
+    """
+    if team.down is not None:
+        return []
+    listed = dict(team.remote.listed_records())
+    newest = heapq.nlargest(NEWEST, listed, key=lambda key: listed[key].modified)
+    where = hash_bytes(str(team).encode())[:16]
+    known = {key: _remembered(index.get("team", f"{where}:{key}"), key, listed[key]) for key in newest}
+    unknown = [key for key, summary in known.items() if summary is None]
+    with ThreadPoolExecutor(READERS) as pool:
+        for number, (key, data) in enumerate(
+            zip(unknown, pool.map(team.remote.find, unknown), strict=True), 1
+        ):
+            on_read(number)
+            known[key] = None if data is None else _summary(key, data, listed[key].modified)
+            if (one := known[key]) is not None:
+                row = [one.stored, one.manifest, one.bytes, one.files, dict(one.labels), one.seconds]
+                index.put("team", f"{where}:{key}", row)
+    return [summary for summary in known.values() if summary is not None]
+
+
+def _remembered(row: Any, key: str, listed: Listed) -> Summary | None:
+    """The summary in a row of the index, if it is of that very object."""
+    if not isinstance(row, list) or len(row) != 6 or row[0] != listed.modified:
+        return None
+    stored, digits, size, files, labels, seconds = row
+    return Summary(key, digits, size, files, labels, seconds, stored, stored)
 
 
 def verify(team: Team, keys: Iterable[str], *, every_byte: bool, on_bytes: OnBytes) -> Iterator[Problem]:

@@ -8,6 +8,7 @@ Needs root and iproute2; without them the test that asks is skipped, and says so
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -21,8 +22,8 @@ def hosts(count: int) -> Iterator[tuple[str, list[str]]]:
     """(address of this machine as they see it, names of the namespaces); all is removed at the end."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("hosts of their own need root and iproute2")
-    tag = f"{os.getpid() & 0xFFFFF:x}"
-    net = f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"
+    tag = secrets.token_hex(3)  # the kernel takes a moment to let go of those before
+    net = f"10.{200 + secrets.randbelow(50)}.{secrets.randbelow(250)}"
     names = [f"trt-{tag}-{number}" for number in range(count)]
     try:
         try:

@@ -110,6 +110,7 @@ def test_three_hundred_runs_over_a_network_that_breaks(
         assert leftovers(root) == []
 
 
+@pytest.mark.xdist_group("team-killed")  # with a server of its own, which takes its time to come back
 def test_a_server_that_is_killed_in_an_upload_loses_nothing_that_was_there(
     tmp_path: Path, monkeypatch
 ) -> None:
@@ -185,4 +186,5 @@ def test_memory_does_not_grow_with_the_size_of_an_artifact(bucket: Place, tmp_pa
         check=True,
     )
     grown = int(done.stdout.splitlines()[-1]) * 1024
+    print(f"{grown >> 20} MiB more")
     assert grown < size * 0.7, f"{grown >> 20} MiB more for {size >> 20} MiB"

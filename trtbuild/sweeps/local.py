@@ -77,7 +77,6 @@ class Local:
         plan, session = unit.job.planned
         watcher = self._observer.watcher(unit)
         own = replace(session, devices=device, watcher=watcher, fetching=False)
-        own.sharing = session.sharing
         started = time.time()
         result: StepResult | None = None
         error: TrtbuildError | None = None

@@ -18,7 +18,7 @@ from trtbuild.plan import Plan, Planned
 from trtbuild.plan import plan as make_plan
 from trtbuild.points import Point
 from trtbuild.resolve import Resolved, resolve
-from trtbuild.schema import Config
+from trtbuild.schema import Config, StoreConf
 from trtbuild.session import Session, Watcher
 from trtbuild.sharing import Sharing
 from trtbuild.survey import differs_here, not_here
@@ -78,8 +78,8 @@ class Workplace:
     ending: Ending = field(default_factory=Ending)
     made: set[str] = field(default_factory=set)
     _stores: dict[tuple[Path, str], Store] = field(default_factory=dict)
-    _sharing: dict[str, Sharing] = field(default_factory=dict)  # by what configs say of stores
     _histories: dict[tuple[Path, tuple[str, ...]], History] = field(default_factory=dict)
+    _sharings: list[tuple[StoreConf, Sharing]] = field(default_factory=list)
     _found: dict[tuple[int, str], Found] = field(default_factory=dict)
 
     def job(self, point: Point, watcher: Watcher) -> Job:
@@ -107,11 +107,23 @@ class Workplace:
         return self._stores[at]
 
     def _session(self, resolved: Resolved, store: Store, point: Point, watcher: Watcher) -> Session:
-        made = Session(
-            point.config, store, lambda: resolved.source, watcher, ending=self.ending, made=self.made
+        return Session(
+            point.config,
+            store,
+            lambda: resolved.source,
+            watcher,
+            ending=self.ending,
+            made=self.made,
+            shared=self._sharing(point.config, store, watcher),
         )
-        made.sharing = self._sharing.setdefault(repr(point.config.store), made.sharing)
-        return made
+
+    def _sharing(self, config: Config, store: Store, watcher: Watcher) -> Sharing:
+        """The team's store as these options name it, asked once for all points that name it so."""
+        for options, sharing in self._sharings:
+            if options == config.store:
+                return sharing
+        self._sharings.append((config.store, Sharing(config.store, store, watcher.note)))
+        return self._sharings[-1][1]
 
     def history(self, session: Session) -> History:
         """Earlier builds in the session's stores, listed once."""
