@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import psutil
 import pytest
 
 from tests.support import tiny
-from tests.support.cli import Project
+from tests.support.cli import TRTBUILD, Project
 from trtstore import Store
 
 #: Prints what is started, and how much was imported, to standard error.
@@ -160,7 +161,9 @@ def test_refresh_builds_each_step_again_once(project: Project, tiny_llama: Path)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_nothing_and_the_next_run_goes_on(project: Project, sent: signal.Signals) -> None:
+def test_an_interrupt_leaves_nothing_and_what_is_finished_stays(
+    project: Project, sent: signal.Signals
+) -> None:
     models = ",".join(str(model(project, f"m{seed}", seed)) for seed in range(3))
     words = ["-m", f"model.source={models}", "quant=none,int8"]
     process = project.start(*words)
@@ -168,16 +171,16 @@ def test_an_interrupt_leaves_nothing_and_the_next_run_goes_on(project: Project, 
     process.send_signal(sent)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted" in err
+    assert "of 9 steps had ended: the same command goes on from there\ninterrupted" in err
     assert "Traceback" not in err
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
     assert project.leftovers() == []
     kept = {path.name for path in project.records()}
-    done = project.trtbuild(*words, "output=json")
-    assert done.code == 0, done.err
-    assert set(step_keys(done.json)).isdisjoint(kept)  # finished keys are hits
-    assert len(done.json["forecast"]["steps"]) + len(kept) == 9
+    left = project.trtbuild("plan", *words, "output=json")
+    assert left.code == 0, left.err
+    assert set(step_keys(left.json)).isdisjoint(kept)  # finished keys are hits
+    assert len(left.json["forecast"]["steps"]) + len(kept) == 9
 
 
 def wait_for_workers(pid: int) -> list[psutil.Process]:
@@ -201,3 +204,20 @@ def test_another_store_s_hits_are_told_and_taken(project: Project, tiny_llama: P
     assert forecast["hits"] == {"local": 0, "also": {str(other): 1}}
     assert [step["name"] for step in forecast["steps"]] == ["engine"]  # its network is there too
     assert [r["outcome"] for r in done.json["results"]] == ["hit-local", "built"]
+
+
+def test_on_a_terminal_it_shows_what_is_going_on(project: Project, tiny_llama: Path) -> None:
+    command = f"{TRTBUILD} -m model.source={tiny_llama} quant=none,int8"
+    done = subprocess.run(
+        ["script", "--quiet", "--return", "--command", command, "log"],
+        cwd=project.root,
+        env={**project.environment(), "TERM": "xterm", "COLUMNS": "120"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+    )
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", done.stdout.decode())
+    assert done.returncode == 0, shown
+    assert "building the network" in shown
+    assert re.search(r"cpu .*1/3", shown)
+    assert "points: 1 at work, 1 waiting" in shown or "points: 2 at work" in shown
+    assert "2 points in" in shown
