@@ -221,3 +221,42 @@ def test_on_a_terminal_it_shows_what_is_going_on(project: Project, tiny_llama: P
     assert re.search(r"cpu .*1/3", shown)
     assert "points: 1 at work, 1 waiting" in shown or "points: 2 at work" in shown
     assert "2 points in" in shown
+
+
+#: A plugin of Hydra's as others write them: it asks for points in batches, and goes on from the best.
+SMALLEST = """
+import sys
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+
+class Smallest(Sweeper):
+    def setup(self, *, hydra_context, task_function, config):
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments):
+        first = self.launcher.launch([[*arguments, f"quant={quant}"] for quant in ("none", "int8")], 0)
+        best = min(first, key=lambda job: job.return_value)
+        (second,) = self.launcher.launch([[*best.overrides, "quant.group_size=64"]], 2)
+        print("BEST", best.overrides[-1], best.return_value > second.return_value, file=sys.stderr)
+
+node = {"_target_": "hydra_plugins.smallest.Smallest"}
+ConfigStore.instance().store(group="hydra/sweeper", name="smallest", node=node)
+"""
+
+
+def test_a_sweeper_that_optimizes_asks_in_batches_and_gets_its_number(
+    project: Project, tiny_llama: Path
+) -> None:
+    plugin = project.root / "plugins" / "hydra_plugins" / "smallest"
+    plugin.mkdir(parents=True)
+    (plugin / "__init__.py").write_text(SMALLEST)
+    words = [f"model.source={tiny_llama}", "hydra/sweeper=smallest", "sweep.objective=bytes"]
+    done = project.trtbuild("-m", *words, "output=json", env={"PYTHONPATH": str(plugin.parents[1])})
+    assert done.code == 0, done.err
+    assert "BEST quant=int8 True" in done.err
+    assert [r["outcome"] for r in done.json["results"]] == ["built"] * 3
+    sizes = [r["bytes"] for r in done.json["results"]]
+    assert sizes[0] > sizes[1] > sizes[2]
