@@ -16,6 +16,8 @@ import pytest
 from tests.doctor.machines import IMAGE, MACHINES
 from tests.support import nvml
 from tests.support.cli import Project
+from trtbuild.doctor import team
+from trtbuild.schema import StoreConf
 
 pytestmark = pytest.mark.xdist_group("doctor")
 ROOT = Path(__file__).parents[2]
@@ -180,3 +182,20 @@ class TestHere:
         assert done.code == 1
         assert "cannot be written" in done.out
         assert "store.root=PATH" in done.out
+
+
+def test_a_team_store_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "team").mkdir()
+    there, missing = (tmp_path / "team").as_uri(), (tmp_path / "none").as_uri()
+    for url, write, state, required in (
+        (there, False, "ok", False),
+        (there, True, "ok", True),
+        (missing, False, "warning", False),
+        (missing, True, "missing", True),
+        ("ftp://host/store", False, "warning", False),
+    ):
+        (found,) = team.check(StoreConf(team=url, write=write))
+        assert (found.state, found.required) == (state, required), url
+    assert not list(team.check(StoreConf(team="")))
+    (unnamed,) = team.check(StoreConf(team="", write=True))
+    assert unnamed.failed

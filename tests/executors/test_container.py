@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ SECRET = "hf_of_nobody"  # noqa: S105  # it is
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Podman:
-    return podman.start(tmp_path_factory.mktemp("podman"))
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    found = podman.start(tmp_path_factory.mktemp("podman"))
+    yield found
+    shutil.rmtree(found.state, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +246,35 @@ def test_a_tool_that_is_killed_is_told_apart(
     assert "convert_checkpoint.py was killed" in done.err
     assert re.search(r"again:  \S*podman ", done.err), "and the command that runs it again"
     assert not engine.containers()
+
+
+def test_a_container_that_is_out_of_its_memory_is_told_apart(
+    project: Project, engine: Podman, tmp_path: Path, env: dict[str, str]
+) -> None:
+    hog = "b = b'x' * 400_000_000"
+    try:
+        engine(
+            "run",
+            "--rm",
+            "--network=none",
+            "--memory=150m",
+            *podman.RUN,
+            engine.image,
+            "/usr/bin/python3",
+            "-c",
+            hog,
+        )
+    except RuntimeError:
+        pass
+    else:
+        pytest.skip("containers here are held to no memory limit")
+    model = tiny.write_model(tmp_path / "hog", stand_in={"hog": 400_000_000})
+    done = build(project, engine, model, env, "executor.memory_gb=0.15")
+    assert done.code == 1
+    first = next(line for line in done.err.splitlines() if line.startswith("error:"))
+    assert "took more than the" in first
+    assert "container" in first
+    assert "executor.memory_gb" in done.err
 
 
 def test_an_image_that_is_not_there_says_so(

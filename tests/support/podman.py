@@ -13,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +33,12 @@ _LEFT_OUT = re.compile(
 @dataclass(frozen=True)
 class Podman:
     root: Path
+    state: Path  # podman refuses a path of more than 50 characters here
     image: str = ""
 
     @property
     def engine_flags(self) -> list[str]:
-        return [f"--root={self.root / 'storage'}", f"--runroot={self.root / 'run'}", *_ENGINE]
+        return [f"--root={self.root / 'storage'}", f"--runroot={self.state}", *_ENGINE]
 
     def __call__(self, *words: str, check: bool = True) -> str:
         done = subprocess.run(
@@ -72,7 +74,8 @@ def start(root: Path) -> Podman:
             pytest.skip(f"{program} is not installed")
     if os.geteuid() != 0:
         pytest.skip("a container without a registry's image is made by root alone here")
-    podman = Podman(root)
+    state = Path(tempfile.mkdtemp(prefix="trtbuild-"))
+    podman = Podman(root, state)
     tar = root / "image.tar"
     with tarfile.open(tar, "w") as archive:
         _python(archive)
@@ -83,7 +86,7 @@ def start(root: Path) -> Podman:
     podman("import", str(tar), "trtbuild/stand-in:test")
     tar.unlink()
     digest = podman("image", "inspect", "--format", "{{.Digest}}", "trtbuild/stand-in:test").strip()
-    podman = Podman(root, f"localhost/trtbuild/stand-in@{digest}")
+    podman = Podman(root, state, f"localhost/trtbuild/stand-in@{digest}")
     try:
         podman("run", "--rm", "--network=none", *RUN, podman.image, "/usr/bin/python3", "-c", "import json")
     except RuntimeError as error:

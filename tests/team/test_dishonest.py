@@ -16,6 +16,8 @@ import pytest
 from tests.store.support import KEY
 from tests.support.seaweed import free_ports
 from tests.team.support import Place, machine, make, writer
+from trtbuild.doctor import team
+from trtbuild.schema import StoreConf
 from trtstore.errors import NotWritable
 from trtstore.remote import record_name
 
@@ -71,3 +73,11 @@ def test_it_is_read_and_never_written_to(nanio: Place, tmp_path: Path) -> None:
         if path.is_file():
             nanio.put(str(path.relative_to(tmp_path / "honest")), path.read_bytes())
     assert machine(tmp_path / "dev", nanio, signer.public).pull() is not None
+
+
+def test_the_doctor_tells_who_is_to_write_to_it(nanio: Place) -> None:
+    (found,) = team.check(StoreConf(team=nanio.url, write=True))
+    assert found.failed
+    assert "ignores `If-None-Match: *`" in found.words
+    (reader,) = team.check(StoreConf(team=nanio.url))
+    assert reader.state == "ok"

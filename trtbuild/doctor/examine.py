@@ -7,7 +7,7 @@ from pathlib import Path
 from trtbuild import choices, schema, stores
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.compilers.tensorrt_llm.contract import contract
-from trtbuild.doctor import containers, gpu, host, tools
+from trtbuild.doctor import containers, gpu, host, team, tools
 from trtbuild.doctor.checks import Check, Needs
 from trtbuild.doctor.world import World
 from trtbuild.errors import InputError
@@ -28,7 +28,7 @@ def examine(config: schema.Config, world: World) -> tuple[Check, ...]:
         *gpu.check(needs, asked(config), world),
         *containers.check(needs, world),
         *tools.check(config, compiler, store),
-        # A team's store has its check here, once a config can name one.
+        *team.check(config.store),
     )
 
 

@@ -101,7 +101,8 @@ def run(
     ending = ending or Ending()
     log, request = scratch / "log.txt", scratch / "request.json"
     (scratch / "tmp").mkdir()
-    request.write_text(json.dumps(_inside(task, scratch).request(limits), indent=1), encoding="utf-8")
+    bounds = replace(limits, memory_bytes=None)  # the container's own: the worker sets itself none
+    request.write_text(json.dumps(_inside(task, scratch).request(bounds), indent=1), encoding="utf-8")
     name = f"trtbuild-{task.step}-{secrets.token_hex(6)}"
     command = words(container, task, out, scratch, limits, name)
     started = time.monotonic()
@@ -233,7 +234,7 @@ def _end(container: Container, name: str) -> None:
 
 
 def _out_of_memory(container: Container, name: str) -> bool:
-    """Whether the kernel killed it for the memory that it was allowed."""
+    """Whether the kernel killed a process of it for the memory that it was allowed."""
     try:
         told = subprocess.run(
             [*container.base, "inspect", "--format", "{{.State.OOMKilled}}", name],
@@ -262,15 +263,16 @@ def _failure(
         places = {str(out): str(Path.cwd() / "out"), str(scratch): str(kept)}
         return [_replaced(word, places) for word in command]
 
-    if ended.answer is None and not ended.timed_out:
-        if ended.status in (125, 126, 127):
-            return _not_started(task, ended, log, limits, container, again)
-        if _out_of_memory(container, name):
-            return BuildError(
-                f"step {task.step}: the container was killed, as it took more than the memory that it was allowed",
-                option="executor.memory_gb",
-                hint="raise executor.memory_gb, or leave it out",
-            )
+    if ended.answer is None and not ended.timed_out and ended.status in (125, 126, 127):
+        return _not_started(task, ended, log, limits, container, again)
+    if limits.memory_bytes is not None and _out_of_memory(container, name):
+        whole = failure(task, replace(ended, answer=None), log, limits, again)
+        return BuildError(
+            f"step {task.step}: it took more than the {limits.memory_bytes / 1e9:g} GB that its container was allowed",
+            option="executor.memory_gb",
+            hint="raise executor.memory_gb, or leave it out",
+            details=whole.details,
+        )
     if ended.status > 128:  # as a shell tells a signal
         ended = replace(ended, status=128 - ended.status)
     return failure(task, ended, log, limits, again)

@@ -50,6 +50,14 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
 def _config(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     """With the rotation as both transformers 4 and 5 call it: 4 reads `rope_theta` alone, and has a default for it."""
     rope = dict(config["rope_parameters"])
+    if (
+        rope["rope_type"] == "longrope"
+    ):  # one divisor a frequency: how a GGUF holds what Llama 3.1 and later have
+        raise InputError(
+            "the GGUF scales its rotation by rope_freqs.weight, which no config.json of a Llama can say again",
+            option="model.source",
+            hint="name the same model as safetensors",
+        )
     theta = rope.pop("rope_theta")
     scaled = rope if rope["rope_type"] != "default" else None
     return {**config, "rope_theta": theta, "rope_scaling": scaled, "dtype": dtype, "torch_dtype": dtype}

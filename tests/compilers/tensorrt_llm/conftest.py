@@ -33,7 +33,8 @@ class Bench:
     ) -> Done:
         """`trtbuild verb` for the tiny model with these options, in one process of the stand-in's Python."""
         model = () if any(word.startswith("model") for word in words) else (f"model.source={self.model}",)
-        named = ("compiler=tensorrt_llm", *model, *self.tools.words, *words)
+        key, words = (words[:1], words[1:]) if verb == "rebuild" else ((), words)
+        named = (*key, "compiler=tensorrt_llm", *model, *self.tools.words, *words)
         return self.project.trtbuild(verb, *named, env={**self.env(machine), **(env or {})})
 
     def build(self, *words: str, machine: str = "rtx4070") -> Path:

@@ -18,6 +18,7 @@ from trtbuild.trtllm_options import TensorRtLlmOptions
 
 CONF = Path(__file__).parents[3] / "conf"
 GPTQ = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+OTHERS = ("fp8_weights",)  # its FP8 has activations in FP8, too
 DATASET = f"sha256:{'da' * 32}"
 LLAMA_8B = {
     "architectures": ["LlamaForCausalLM"],
@@ -48,7 +49,7 @@ def targets() -> dict[str, Target]:
     found = {}
     for path in sorted((CONF / "target").glob("*.yaml")):
         told = yaml.safe_load(path.read_text())
-        if told.get("kind") == "cuda":
+        if "memory_gb" in told:
             gpu = Gpu(told["gpu"], told["memory_gb"], told["compute_capability"], told["sm_count"])
             found[path.stem] = Target(
                 path.stem, "cuda", told["arch"], gpu=gpu, gpus=1, driver="580.95.05", cuda="13.0"
@@ -57,8 +58,8 @@ def targets() -> dict[str, Target]:
 
 
 def presets() -> dict[str, Quant]:
-    """Each preset of conf/quant."""
-    return {name: quant(*parts) for parts, name in SCHEMES.items()}
+    """Each preset of conf/quant that is TensorRT-LLM's; `OTHERS` are not."""
+    return {name: quant(*parts) for parts, name in SCHEMES.items() if name not in OTHERS}
 
 
 def quant(weights: str, activations: str, method: str, kv_cache: str, **more: Any) -> Quant:

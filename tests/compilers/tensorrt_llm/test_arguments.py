@@ -35,6 +35,10 @@ CASES: dict[str, Recipe] = {
     },
     **{name: recipe("b200", name) for name in ("nvfp4", "nvfp4_kv")},
     "int4_gptq": recipe(preset="int4_gptq", config={**support.LLAMA_8B, **support.GPTQ}),
+    "qwen_int4_gptq": recipe(
+        preset="int4_gptq",
+        config={**support.LLAMA_8B, **support.GPTQ, "architectures": ["Qwen2ForCausalLM"]},
+    ),
     "int8_smoothquant": recipe(preset="int8_sq", smoothquant=0.5, per_channel=True, per_token=True),
     "qwen_fp8_rowwise": recipe(
         preset="fp8_rowwise", config={**support.LLAMA_8B, "architectures": ["Qwen2ForCausalLM"]}

@@ -48,6 +48,12 @@ def test_a_kill_is_told_by_the_word_killed_too() -> None:
     assert "was killed" in failure("trtllm-build", 137, []).message
 
 
+def test_a_limit_of_a_container_is_told_apart_from_a_full_machine() -> None:
+    error = failure("trtllm-build", -9, [], limited=True)
+    assert "its container took more than the memory that it is allowed" in error.message
+    assert error.option == "executor.memory_gb"
+
+
 def test_a_missing_rank_is_named_by_its_file() -> None:
     said = ["FileNotFoundError: [Errno 2] No such file or directory: '/tmp/checkpoint/rank1.safetensors'"]
     assert "rank1.safetensors is missing" in failure("trtllm-build", 1, said).message

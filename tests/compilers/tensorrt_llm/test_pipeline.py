@@ -154,6 +154,16 @@ def test_a_refit_on_other_software_says_what_differs(bench: Bench) -> None:
     assert "the plan is for compute capability 8.9, and this GPU has 8.6" in bench("build", *words).err
 
 
+def test_the_engine_holds_no_path_of_this_machine_and_is_made_again_the_same(bench: Bench) -> None:
+    done = bench("build", "output=json")
+    folder = Path(done.json["path"])
+    for path in folder.rglob("*"):
+        assert not path.is_file() or str(bench.project.root).encode() not in path.read_bytes(), path
+    config = bench("rebuild", done.json["key"], "refresh=true", "output=json")
+    assert config.code == 0, config.err
+    assert config.json["outcome"] == "same", "timing caches change nothing that is kept"
+
+
 def test_adapters_are_copied_and_known_by_content(bench: Bench, tmp_path: Path) -> None:
     adapter = tmp_path / "adapter"
     adapter.mkdir()

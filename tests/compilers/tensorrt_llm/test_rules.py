@@ -15,7 +15,7 @@ from trtbuild.compilers.registry import advice
 from trtbuild.compilers.tensorrt_llm.contract import contract
 from trtbuild.errors import InputError
 from trtbuild.plan import plan
-from trtbuild.recipe import Profile, Recipe
+from trtbuild.recipe import SCHEMES, Profile, Recipe
 
 #: preset -> what the contract calls it; written down here, apart from the code
 ALGORITHMS = {
@@ -67,6 +67,15 @@ def test_each_preset_on_each_gpu_of_the_catalogue(preset: str, target: str) -> N
 
 def test_the_table_is_of_all_presets() -> None:
     assert set(ALGORITHMS) == set(support.presets())
+
+
+@pytest.mark.parametrize("target", support.targets())
+def test_presets_of_other_compilers_are_refused_with_their_names(target: str) -> None:
+    for parts, name in SCHEMES.items():
+        if name in support.OTHERS:
+            with pytest.raises(InputError, match=f"and not to {name}") as refused:
+                plan(with_quant(recipe(target), *parts))
+            assert "compilers that have it: " in str(refused.value.hint)
 
 
 def test_what_each_gpu_takes() -> None:

@@ -81,6 +81,8 @@ def hugging_face(folder):
     config = json.loads((folder / "config.json").read_text())
     wanted = config.get("stand_in", {})  # what a test wants of whoever reads this model
     time.sleep(wanted.get("sleep", 0))
+    hog = b"x" * wanted.get("hog", 0)
+    assert len(hog) == wanted.get("hog", 0)
     if "signal" in wanted:
         os.kill(os.getpid(), wanted["signal"])
     weights = list(folder.glob("*.safetensors"))
@@ -232,7 +234,7 @@ def effective(args, config):
         say("I", f"Set {name} to {plugins[name]}.")
     build["plugin_config"] = plugins
     build["lora_config"] = {
-        "lora_dir": args.lora_dir or [],
+        "lora_dir": [f"lora/{at}" for at, _ in enumerate(args.lora_dir or [])],
         "max_lora_rank": args.max_lora_rank,
         "lora_target_modules": args.lora_target_modules or [],
     }
@@ -266,11 +268,11 @@ def build():
         say("I", f"Loaded {len(cache)} bytes of timing cache from {args.input_timing_cache}")
     else:
         say("W", "Invalid timing cache, using freshly created one")
+    network = {name: value for name, value in made.items() if not name.endswith("timing_cache")}
+    network["quantization"] = config["quantization"]
     for rank in range(mapping["world_size"]):
         weights = None if args.strip_plan else files[rank % len(files)].read_bytes()
-        write(
-            out / f"rank{rank}.engine", plan(weights, rank, made | {"quantization": config["quantization"]})
-        )
+        write(out / f"rank{rank}.engine", plan(weights, rank, network))
         say("I", f"Serializing engine to {out / f'rank{rank}.engine'}...")
     for at, adapter in enumerate(args.lora_dir or []):
         shutil.copytree(adapter, out / "lora" / str(at))

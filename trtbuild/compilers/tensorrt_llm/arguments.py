@@ -167,7 +167,7 @@ def convert(facts: Facts, places: Places, family: str) -> list[str]:
     for name in MAPPING:
         if takes(family, f"--{name}"):
             words += _valued(name, facts[f"compiler.{name}"])
-    words += list(_algorithm(facts, places))
+    words += list(_algorithm(facts, places, family))
     if facts["quant.kv_cache"] != "auto":
         words += ["--int8_kv_cache" if facts["quant.kv_cache"] == "int8" else "--fp8_kv_cache"]
     if places.dataset is not None:
@@ -178,14 +178,16 @@ def convert(facts: Facts, places: Places, family: str) -> list[str]:
     return words
 
 
-def _algorithm(facts: Facts, places: Places) -> Iterator[str]:
+def _algorithm(facts: Facts, places: Places, family: str) -> Iterator[str]:
     name = NAMES[facts["quant.weights"], facts["quant.activations"], facts["quant.method"]]
     if name in ("W8A16", "W4A16"):
         yield from ("--use_weight_only", "--weight_only_precision", facts["quant.weights"])
     elif name in ("W8A16_GPTQ", "W4A16_GPTQ"):
         yield from ("--use_weight_only", "--weight_only_precision", f"{facts['quant.weights']}_gptq")
-        yield from ("--per_group", "--group_size", str(facts["quant.group_size"]))
-        yield from ("--quant_ckpt_path", str(places.model))
+        group = ("--group_size", str(facts["quant.group_size"]))
+        # Llama's converter wants to be told of the quantized checkpoint apart; the others look where the model is.
+        for words in (("--per_group",), group, ("--quant_ckpt_path", str(places.model))):
+            yield from words if takes(family, words[0]) else ()
     elif name == "FP8_PER_CHANNEL_PER_TOKEN":
         yield "--use_fp8_rowwise"
     elif facts.get("compiler.smoothquant") is not None:

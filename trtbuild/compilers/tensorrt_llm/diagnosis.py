@@ -9,6 +9,7 @@ import re
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from trtbuild.errors import BuildError
 
@@ -125,9 +126,18 @@ HARMLESS = (
 _ERROR = re.compile(r"\[E\]|\[ERROR\]|^\w*(?:Error|Exception)\b|error:", re.ASCII)
 
 
-def failure(tool: str, status: int, lines: Sequence[str]) -> BuildError:
-    """The error of a tool that ended with `status` (minus the signal), from the lines of its log."""
+def failure(tool: str, status: int, lines: Sequence[str], *, limited: bool = False) -> BuildError:
+    """The error of a tool that ended with `status` (minus the signal), from the lines of its log.
+
+    `limited` says that the kernel killed for the memory of a control group while it ran.
+    """
     if status in (-signal.SIGKILL, 128 + signal.SIGKILL) or (lines and lines[-1].strip() == "Killed"):
+        if limited:
+            return BuildError(
+                f"{tool} was killed, as its container took more than the memory that it is allowed",
+                option="executor.memory_gb",
+                hint="raise executor.memory_gb, or leave it out; of a container that others made, raise its limit",
+            )
         return BuildError(
             f"{tool} was killed: most often the kernel's answer when the host's memory (not the GPU's) is full",
             hint="`dmesg` tells; a build needs about twice the checkpoint's size: free memory, add swap, raise "
@@ -144,3 +154,17 @@ def failure(tool: str, status: int, lines: Sequence[str]) -> BuildError:
     how = f"ended with signal {-status}" if status < 0 else f"ended with exit code {status}"
     last = f": {errors[-1][:300]}" if errors else ""
     return BuildError(f"{tool} {how}{last}")
+
+
+def limit_kills() -> int:
+    """How often the kernel killed a process of this control group (a container's) for its own limit of memory."""
+    for path in (
+        "/sys/fs/cgroup/memory.events",
+        "/sys/fs/cgroup/memory/memory.oom_control",
+    ):  # version 2, and 1
+        try:
+            told = dict(line.split(maxsplit=1) for line in Path(path).read_text().splitlines())
+            return int(told["oom_kill"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return 0

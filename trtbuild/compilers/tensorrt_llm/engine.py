@@ -18,7 +18,7 @@ from trtbuild.worker import Reporter, Request, serve
 CACHE = "model.cache"  # the timing cache that a build leaves, where nobody asked for it
 
 
-def run(request: Request, out: Path, _reporter: Reporter) -> dict[str, Any]:
+def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     """Write the engine to the folder `out`; returns facts for the record. Raises InputError, BuildError."""
     checkpoint = request.inputs["checkpoint"]
     stripped = request.inputs.get("stripped")
@@ -31,8 +31,10 @@ def run(request: Request, out: Path, _reporter: Reporter) -> dict[str, Any]:
         words = arguments.build(
             request.options, _places(request, checkpoint, out, home), _positions(checkpoint)
         )
-        peak = tools.run([tools.program("trtllm-build"), *words], home)
+        told = _Ranks(checkpoint, reporter)
+        peak = tools.run([tools.program("trtllm-build"), *words], home, told.line)
         facts = {"refitted": False}
+    folder.settle(out)
     built = folder.read(out)
     _check_release(request, built)
     shutil.copytree(checkpoint / TOKENIZER, out / TOKENIZER, dirs_exist_ok=True)
@@ -45,6 +47,21 @@ def run(request: Request, out: Path, _reporter: Reporter) -> dict[str, Any]:
         "peak_memory_bytes": peak,
         "validated": UNEXECUTED,
     }
+
+
+class _Ranks:
+    """Tells of each rank when it is written: the one thing that trtllm-build says of how far it is."""
+
+    def __init__(self, checkpoint: Path, reporter: Reporter) -> None:
+        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+        self.total = int(config.get("mapping", {}).get("world_size", 1))
+        self.done, self.reporter = 0, reporter
+        reporter.progress("ranks", 0, self.total, "ranks")
+
+    def line(self, line: str) -> None:
+        if "Serializing engine to" in line:
+            self.done = min(self.done + 1, self.total)
+            self.reporter.progress("ranks", self.done, self.total, "ranks")
 
 
 def _places(request: Request, checkpoint: Path, out: Path, home: Path) -> Places:

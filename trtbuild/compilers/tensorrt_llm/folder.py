@@ -16,6 +16,8 @@ from typing import Any
 
 from trtbuild.errors import BuildError
 
+#: As a build without timing caches has them.
+_CACHES = {"input_timing_cache": None, "output_timing_cache": "model.cache"}
 #: Of these trtllm-build keeps what it was given, or says in its log why not.
 _COMPARED = ("max_batch_size", "max_input_len", "max_seq_len", "max_num_tokens")
 
@@ -33,6 +35,21 @@ class Built:
         """Limits that came out otherwise than they were asked for: name -> [asked, made]."""
         pairs = {name: (facts.get(f"profile.{name}"), self.build_config.get(name)) for name in _COMPARED}
         return {name: [asked, made] for name, (asked, made) in pairs.items() if asked not in (None, made)}
+
+
+def settle(folder: Path) -> None:
+    """Take out of config.json where this build kept its timing caches: paths of one machine, which nothing reads.
+
+    All else stays as TensorRT-LLM wrote it. A folder without a readable config is left alone: `read` tells.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        build = config["build_config"]
+        build |= {name: default for name, default in _CACHES.items() if name in build}
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    path.write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
 
 
 def read(folder: Path) -> Built:

@@ -8,12 +8,12 @@ import shutil
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from trtbuild.compilers.tensorrt_llm import diagnosis
 from trtbuild.errors import InputError
-from trtbuild.worker import die_with_parent
+from trtbuild.worker import HELD, die_with_parent
 
 EXAMPLES = "TENSORRT_LLM_EXAMPLES"  # where the scripts lie, outside of NVIDIA's image
 _IN_IMAGE = "/app/tensorrt_llm/examples"
@@ -47,13 +47,15 @@ def script(name: str) -> list[str]:
     return [sys.executable, str(path)]
 
 
-def run(command: Sequence[str], home: Path) -> int:
+def run(command: Sequence[str], home: Path, on_line: Callable[[str], None] = lambda _line: None) -> int:
     """Run a tool in the folder `home`; returns the peak resident bytes of the largest process so far.
 
-    Raises BuildError with the cause and the mend, as far as the log tells them.
+    `on_line` is given each line of its words, as it comes. Raises BuildError with the cause and the mend, as far as the
+    log tells them.
     """
     print("$", *command, file=sys.stderr, flush=True)  # noqa: T201  # to the log
     tail: deque[str] = deque(maxlen=_KEPT)
+    kills = diagnosis.limit_kills()
     with subprocess.Popen(
         list(command),
         cwd=home,
@@ -62,14 +64,17 @@ def run(command: Sequence[str], home: Path) -> int:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        preexec_fn=die_with_parent,  # a worker has one thread
+        # In a container all die with the worker, which has a second thread there: then nothing may run after the fork.
+        preexec_fn=None if HELD in os.environ else die_with_parent,
     ) as process:
         assert process.stdout is not None  # noqa: S101  # it was opened as a pipe
         for line in process.stdout:
             sys.stderr.write(line)
             sys.stderr.flush()
+            on_line(line)
             tail.append(line.rstrip("\n"))
     if process.returncode:
         named = command[1] if command[0] == sys.executable else command[0]
-        raise diagnosis.failure(Path(named).name, process.returncode, list(tail))
+        limited = diagnosis.limit_kills() > kills
+        raise diagnosis.failure(Path(named).name, process.returncode, list(tail), limited=limited)
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024

@@ -1,0 +1,38 @@
+"""The team's store: whether it answers, and, where this machine writes to it, whether it keeps what writers rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trtbuild import schema, stores
+from trtbuild.doctor.checks import Check, judged
+from trtstore import StoreFailure
+from trtstore.objects import connect
+from trtstore.remote import Remote
+
+_NOBODYS = "0" * 64  # a key that no record has
+
+
+def check(conf: schema.StoreConf) -> Iterator[Check]:
+    """Builds go on without one that does not answer, so that is a note, unless this machine is to write to it.
+
+    With `store.write=true` it is asked as before a build: once, an object is created twice, which has to be refused.
+    """
+    url = stores.team(conf.team)
+    if url is None:
+        if conf.write:
+            yield judged(
+                "team store", False, "store.write=true, and none is named: store.team=URL", required=True
+            )
+        return
+    try:
+        remote = Remote(connect(url))
+        remote.find(_NOBODYS)
+        if conf.write:
+            remote.check_writable()
+    except StoreFailure as trouble:
+        mend = () if trouble.hint is None else (f"# {trouble.hint}",)
+        yield judged("team store", False, trouble.message, required=conf.write, mend=mend)
+        return
+    honest = ", takes writes and refuses to create what is there" if conf.write else ""
+    yield Check("team store", "ok", f"{remote} answers{honest}", required=conf.write)
