@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,9 @@ SECRET = "hf_of_nobody"  # noqa: S105  # it is
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Podman:
-    return podman.start(tmp_path_factory.mktemp("podman"))
+def engine() -> Iterator[Podman]:
+    with podman.podman() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
