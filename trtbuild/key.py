@@ -43,6 +43,7 @@ class Step:
     inputs: tuple[str, ...] = ()  # names of upstream steps
     lock: Lock | None = None  # of the toolchain that it runs in; its digest is in the key
     hint: str | None = None  # the store's hints that its worker may take: they change how long it takes
+    shared: bool = True  # with the team; not what is large, and made in no time from what is shared
 
 
 class Visitor(Protocol):

@@ -101,7 +101,8 @@ def ensure(planned: Planned, plan: Plan, session: Session) -> Record:
             inputs = {up.name: store.materialise(ensure(up, plan, session)).path for up in planned.inputs}
             model = model_files(planned, session) if planned.step.reads_model else {}
             record = _run(planned, plan, model, inputs, session, first)
-        session.sharing.share(record, lease.held, session.on_share)
+        if planned.step.shared:
+            session.sharing.share(record, lease.held, session.on_share)
         return record
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ PACKAGES = {
 }
 
 
+@cache
 def targets() -> dict[str, Target]:
     """Each GPU of the catalogue."""
     found = {}
@@ -57,6 +59,7 @@ def targets() -> dict[str, Target]:
     return found
 
 
+@cache
 def presets() -> dict[str, Quant]:
     """Each preset of conf/quant that is TensorRT-LLM's; `OTHERS` are not."""
     return {name: quant(*parts) for parts, name in SCHEMES.items() if name not in OTHERS}

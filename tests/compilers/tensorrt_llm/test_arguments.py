@@ -6,6 +6,7 @@ built, so it comes with a new step version.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -35,6 +36,8 @@ CASES: dict[str, Recipe] = {
     },
     **{name: recipe("b200", name) for name in ("nvfp4", "nvfp4_kv")},
     "int4_gptq": recipe(preset="int4_gptq", config={**support.LLAMA_8B, **support.GPTQ}),
+    "int8_kv8": dataclasses.replace(recipe(), quant=support.quant("int8", "none", "rtn", "int8")),
+    "none_kv8": dataclasses.replace(recipe(), quant=support.quant("none", "none", "rtn", "fp8")),
     "qwen_int4_gptq": recipe(
         preset="int4_gptq",
         config={**support.LLAMA_8B, **support.GPTQ, "architectures": ["Qwen2ForCausalLM"]},

@@ -302,6 +302,12 @@ class TestCheckpointsServeManyGpus:
         assert keys(recipe(profile=LONG, streamingllm=True))["checkpoint"] == keys(recipe())["checkpoint"]
 
 
+def test_the_team_gets_the_stripped_plan_and_not_what_is_refitted() -> None:
+    shared = {name: step.shared for name, step in support.steps(recipe(strip_plan=True)).items()}
+    assert shared == {"checkpoint": True, "stripped": True, "engine": False}
+    assert all(step.shared for step in support.steps(recipe()).values())
+
+
 def test_the_image_stands_for_versions() -> None:
     one, other = (recipe(image=f"sha256:{digit * 64}") for digit in "12")
     facts = support.steps(one)["engine"].facts

@@ -239,7 +239,10 @@ def _engine(recipe: Recipe, inputs: tuple[str, ...]) -> Step:
 
 
 def _refit(recipe: Recipe) -> Step:
-    """The stripped plan with the checkpoint's weights: needs the GPU too, and no time to look for kernels."""
+    """The stripped plan with the checkpoint's weights: needs the GPU too, and no time to look for kernels.
+
+    The team's store gets the plan, megabytes, and not what is refitted from it.
+    """
     lock, versions = _packages(recipe, _ENGINE_TOOLS)
     facts: dict[str, Value] = {
         "compiler.name": recipe.tools.name,
@@ -254,6 +257,7 @@ def _refit(recipe: Recipe) -> Step:
         frozen(facts),
         inputs=("checkpoint", "stripped"),
         lock=lock,
+        shared=False,
     )
 
 
