@@ -73,7 +73,7 @@ def tensorrt_steps(recipe: Recipe) -> tuple[Step, ...]:
             option=f"quant={recipe.quant.scheme}",
             hint="it takes quant=none; TensorRT 10 and later have them",
         )
-    _check_fp8(recipe, portable=recipe.tools.options["compiler.hardware_compatibility"] == "ampere_plus")
+    _check_fp8(recipe, portable=recipe.tools.options.get("compiler.hardware_compatibility") == "ampere_plus")
     # Strongly typed networks came with 9.1: before, the builder chooses types, and the norm must be one layer.
     weakly = _release(release) < _FIRST_STRONGLY_TYPED and _dtype(recipe) != "float32"
     operators = "standard_layer_norm" if weakly else "standard"
