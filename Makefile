@@ -8,6 +8,7 @@
 #   make bench           speed of our engines beside those of onnxruntime-genai's builder, in one run
 #   make bench-store     speed of the store beside openssl and the disk; BENCH_FLAGS="--gigabytes 1" for a short one
 #   make bench-team      push and pull of a team store beside obstore's own best; BENCH_FLAGS as above
+#   make bench-sweep     a sweep beside a loop of single builds, and what hits cost; BENCH_FLAGS=hits for the latter alone
 #   make bench-identity  the first and the next plan of a 140 GB model beside sha256sum; BENCH_FLAGS as above
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ REFERENCE := .venv-reference
 FUZZ_SECONDS ?= 60
 PYTEST_FLAGS ?= -n auto --dist loadgroup
 
-.PHONY: demo locks test test-reference fuzz lint bench bench-store bench-team bench-identity clean
+.PHONY: demo locks test test-reference fuzz lint bench bench-store bench-team bench-sweep bench-identity clean
 
 demo: $(CORE)/.done
 	$(CORE)/bin/trtbuild model=smollm2 quant=int8
@@ -51,6 +52,9 @@ bench-store: $(VENV)/.dev
 
 bench-team: $(VENV)/.dev
 	$(VENV)/bin/python bench/team_speed.py $(BENCH_FLAGS)
+
+bench-sweep: $(VENV)/.dev
+	$(VENV)/bin/python bench/sweep_speed.py $(BENCH_FLAGS)
 
 bench-identity: $(VENV)/.dev
 	$(VENV)/bin/python bench/identity_speed.py $(BENCH_FLAGS)

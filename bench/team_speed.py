@@ -107,11 +107,9 @@ def hit(folder: Path, rounds: int, public: str) -> None:
             pull(folder / "hit", team, public)
         shutil.rmtree(folder / "hit")
     medians = {what: statistics.median(all_) for what, all_ in took.items()}
-    print(
-        f"an engine of {record.bytes / 1e6:.0f} MB: {medians['raw download']:.2f} s raw, "
-        f"{medians['hit']:.2f} s as a hit,"
-    )
-    print(f"  {medians['hit'] / medians['raw download']:.2f} times as long")
+    raw_seconds, seconds = medians["raw download"], medians["hit"]
+    print(f"an engine of {record.bytes / 1e6:.0f} MB: {raw_seconds:.2f} s raw, {seconds:.2f} s as a hit")
+    print(f"hit:  {seconds / raw_seconds:.2f} times as long")
 
 
 def pull(root: Path, team: Team, public: str) -> None:

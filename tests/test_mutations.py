@@ -161,6 +161,7 @@ OTHER: Mapping[str, tuple[str, ...]] = {
     "sweep.jobs": ("3",),
     "sweep.max_minutes": ("5",),
     "sweep.max_gb": ("5",),
+    "sweep.objective": ("bytes",),
     "sweep.key": ("abc",),
     "sweep.slurm.partition": ("h100",),
     "sweep.slurm.account": ("me",),

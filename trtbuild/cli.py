@@ -34,7 +34,7 @@ trtbuild: an inference engine is built once, by anyone in the team, and never ag
 
 usage: trtbuild [build|plan|explain|fetch|run|doctor] [group=choice] [group.option=value] …
        trtbuild rebuild KEY [option=value] …
-       trtbuild toolchain ls|install|path|verify|lock|rm|export|import …
+       trtbuild toolchain ls|install|path|verify|lock|rm|push|export|import …
 
   build    fetch the engine, or build, check and keep it (the default verb)
   plan     steps, keys, hit or miss, what will run and take; builds nothing, needs no compiler
@@ -154,7 +154,7 @@ def _planned(verb: Callable[[_Job], None]) -> _Verb:
         plan = make_plan(resolved.recipe, asked.config.until)
         allotted.check(plan, asked.config)
         session = Session(asked.config, asked.store, lambda: resolved.source, asked.watcher)
-        verb(_Job(plan, session, asked.outcome, asked.words))
+        verb(_Job(plan, session.expect(plan), asked.outcome, asked.words))
 
     return run
 

@@ -12,13 +12,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from trtbuild import folders, schema
+from trtbuild import folders, provenance, schema
 from trtbuild.executors import process
 from trtbuild.executors.ending import Ending
 from trtbuild.history import History, Place
 from trtbuild.key import TOOL
 from trtbuild.lookup import Found, Lookup
-from trtbuild.plan import Planned
+from trtbuild.plan import Plan, Planned
 from trtbuild.sharing import Sharing
 from trtbuild.sources import Source
 from trtbuild.toolchains import shared as wheels
@@ -178,6 +178,14 @@ class Session:
     def stores(self) -> Lookup:
         """All stores of this run."""
         return Lookup(self.config.store, self.store, self.sharing, self.watcher)
+
+    def expect(self, plan: Plan) -> Session:
+        """Say what will be asked for, before anything is: a key of the team's counts for that as far as its scope goes.
+
+        Raises InputError, StoreError.
+        """
+        self.sharing.expect({step.key: provenance.labels(step, plan) for step in plan.steps})
+        return self
 
     def find(self, key: str) -> Found:
         """As `Lookup.find`."""

@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from getpass import getuser
@@ -41,40 +41,59 @@ class Sharing:
         self._store = store
         self._note = note
         self._learned = False
+        self._expected: dict[str, Mapping[str, str]] = {}
         self._mine = _Mine()
+
+    @cached_property
+    def url(self) -> str | None:
+        """Of the team's store, as far as that can be checked without loading anything; None where none is named.
+
+        Raises InputError.
+        """
+        url = stores.team(self._config.team)
+        if url is not None:
+            with _told("store.team"):
+                opening.check(url, self._config.trusted)
+        elif self._config.write:
+            raise InputError(
+                "there is no team store to write to", option="store.write", hint="name it: store.team=URL"
+            )
+        return url
 
     @cached_property
     def team(self) -> Team | None:
         """The team's store; None where none is named. Asks nothing of it. Raises InputError, StoreError."""
-        url = stores.team(self._config.team)
-        if url is None:
-            if self._config.write:
-                raise InputError(
-                    "there is no team store to write to", option="store.write", hint="name it: store.team=URL"
-                )
+        if self.url is None:
             return None
+        policy = Policy(self._config.trust.value)
         with _told("store.team"):
-            return opening.team(
-                url, self._store.layout, Policy(self._config.trust.value), self._config.trusted, self._note
-            )
+            found = opening.team(self.url, self._store.layout, policy, self._config.trusted, self._note)
+        found.expected.update(self._expected)
+        self._expected = found.expected
+        return found
+
+    def expect(self, labels: Mapping[str, Mapping[str, str]]) -> None:
+        """Labels by key of what will be asked for, which the scopes of trusted keys are held to."""
+        self._expected.update(labels)
 
     def learn(self) -> None:
         """Ask what was revoked, if that is not known of the last minutes: what is here may be refused by now.
 
         A team's store that does not answer is told, and asked again after as long. Raises InputError, StoreError.
         """
-        team = self.team
-        if team is None or self._learned:
+        if self.url is None or self._learned:
             return
         self._learned = True
-        asked = self._store.index.get("asked", str(team))
+        asked = self._store.index.get("asked", self.url)
         if isinstance(asked, float) and 0 <= time.time() - asked < FRESH:
-            return
-        try:
-            team.sync()
-        except (Unreachable, Corrupt, NotReadable) as trouble:
-            team.went_down(trouble)
-        self._store.index.put("asked", str(team), time.time())
+            return  # and a hit of our own store loads nothing of all this
+        team = self.team
+        if team is not None:
+            try:
+                team.sync()
+            except (Unreachable, Corrupt, NotReadable) as trouble:
+                team.went_down(trouble)
+            self._store.index.put("asked", self.url, time.time())
 
     @cached_property
     def signer(self) -> Signer:

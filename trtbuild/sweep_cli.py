@@ -134,10 +134,14 @@ def _make(found: _Sweep) -> None:
     running = {unit.key for unit in found.units}
     later = [job for job in found.jobs if job.error is None and job.planned[0].final.key in running]
     _use_all(found, [job for job in found.jobs if job not in later])
-    view = sweep_view.view(found.units)
+    asked = [job.planned[0].final.key for job in found.jobs if job.error is None]
+    view = sweep_view.view(found.units, asked)
     try:
         if found.units:
             found.ended = schedule.run(found.units, _workers(found, view), view)
+    except KeyboardInterrupt:
+        view.note(f"{view.done} of {len(found.units)} steps had ended: the same command goes on from there")
+        raise
     finally:
         view.close()
     for job in later:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from trtstore.errors import Invalid
 from trtstore.folder import SharedFolder
@@ -54,9 +54,27 @@ def connect(url: str) -> Objects:
 
     Raises Invalid for another URL, and where the client for buckets is not installed.
     """
+    parts = checked(url)
+    if parts.scheme == "file":
+        return SharedFolder(Path(unquote(parts.path)))
+    try:  # the client takes 16 MB and a moment: only who has a bucket pays for it
+        bucket = importlib.import_module("trtstore.bucket")
+    except ModuleNotFoundError as error:
+        raise Invalid(
+            f"{url} needs the package {error.name}, which is not installed", "pip install 'trtbuild[team]'"
+        ) from None
+    made: Objects = bucket.Bucket(url)
+    return made
+
+
+def checked(url: str) -> SplitResult:
+    """The parts of a URL that `connect` takes. Raises Invalid for another."""
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
-        raise Invalid(f"{url!r} is no team store: write s3://bucket/prefix, gs://…, az://… or file:///folder")
+        shown = "…" if "@" in url or "?" in url else url  # which may hold a secret
+        raise Invalid(
+            f"{shown!r} is no team store: write s3://bucket/prefix, gs://…, az://… or file:///folder"
+        )
     if parts.username or parts.password or parts.query or parts.fragment:
         # A secret in a URL would end in logs and reports; and what is not understood is not passed over.
         raise Invalid(
@@ -66,14 +84,6 @@ def connect(url: str) -> Objects:
     if parts.scheme == "file":
         if not url.startswith("file:///") or not parts.path.strip("/"):
             raise Invalid(f"{url!r} names no folder: write file:///folder, with three slashes")
-        return SharedFolder(Path(unquote(parts.path)))
-    if not parts.netloc:
+    elif not parts.netloc:
         raise Invalid(f"{url!r} names no bucket")
-    try:  # the client takes 16 MB and a moment: only who has a bucket pays for it
-        bucket = importlib.import_module("trtstore.bucket")
-    except ModuleNotFoundError as error:
-        raise Invalid(
-            f"{url} needs the package {error.name}, which is not installed", "pip install 'trtbuild[team]'"
-        ) from None
-    made: Objects = bucket.Bucket(url)
-    return made
+    return parts

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from trtstore import trust
 from trtstore.errors import Invalid
 from trtstore.layout import Layout
-from trtstore.objects import connect
+from trtstore.objects import checked, connect
 from trtstore.remote import Remote
 from trtstore.trust import Policy
 
@@ -31,6 +31,13 @@ def team(
         remote, layout, policy, keys, on_problem=on_problem
     )
     return found
+
+
+def check(url: str, trusted: Iterable[str]) -> None:
+    """Raises Invalid as `team`, for what can be seen without loading anything."""
+    checked(url)
+    for line in trusted:
+        trust.parse(line)
 
 
 def signer(name: str | None) -> Signer:

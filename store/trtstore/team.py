@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,7 +47,9 @@ class Team:
     """A `Reader` of `remote` under a policy; revocations that it meets are kept in the local store of `layout`.
 
     Once the remote was unreachable (`down`) it is not asked again: a build goes on without it, and does not wait each
-    time. `refused` are the records that were there and not believed, by key.
+    time. `refused` are the records that were there and not believed, by key. `expected` are the labels by key that who
+    asks would give: a scope must hold these, too. Else a key that is trusted for one model could sign for the key of
+    another, and call it by the name of its own.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Team:
         self._believed: dict[str, Judged] = {}
         self._synced = False
         self._ahead = Ahead()
+        self.expected: dict[str, Mapping[str, str]] = {}
         self.down: StoreFailure | None = None
         self.refused: dict[str, Untrusted] = {}
 
@@ -130,11 +133,13 @@ class Team:
         if not envelope.signatures:
             return [], "nobody signed it"
         signed = signing.signed_by(envelope, self.trusted)
-        inside = [one for one in signed if one.beyond(record.labels) is None]
+        expected = self.expected.get(record.key, record.labels)
+        beyond = {one.key: one.beyond(record.labels) or one.beyond(expected) for one in signed}
+        inside = [one for one in signed if beyond[one.key] is None]
         if inside:
             return inside, ""
         if signed:
-            return [], f"{signed[0]} signed it, and is not trusted for {signed[0].beyond(record.labels)}"
+            return [], f"{signed[0]} signed it, and is not trusted for {beyond[signed[0].key]}"
         return [], "no trusted key signed it" if self.trusted else "no key is trusted"
 
     def _refuse_revoked(self, key: str, digits: str) -> None:

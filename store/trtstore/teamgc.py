@@ -94,13 +94,16 @@ class _Artifact:
     trouble: str | None  # why nobody can use it
 
 
-def collect(team: Team, layout: Layout, policy: Policy, *, dry_run: bool) -> list[Gone]:
-    """Remove what `policy` does not let stay, records before blobs, and say what and why.
+def collect(
+    team: Team, layout: Layout, policy: Policy, *, dry_run: bool, now: float | None = None
+) -> list[Gone]:
+    """Remove what `policy` does not let stay at `now`, records before blobs, and say what and why.
 
     Raises NotWritable, Unreachable and the like; what went until then is gone, and the rest whole.
     """
     team.sync()
-    remote, now = team.remote, time.time()
+    remote = team.remote
+    now = time.time() if now is None else now
     listed = dict(remote.listed_records())
     blobs = dict(remote.listed_blobs())
     with ThreadPoolExecutor(READERS) as pool:

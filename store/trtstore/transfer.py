@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from trtstore import blobs, records, writeback
+from trtstore import blobs, gate, records, writeback
 from trtstore.access import checked_manifest, manifest_bytes, named_blobs
 from trtstore.blobs import Staged
 from trtstore.digest import CHUNK, OnBytes, digest_of, hash_fd, hex_of, ignore_bytes
@@ -21,6 +21,8 @@ from trtstore.errors import Corrupt, Malformed, StoreFailure, Unreachable
 from trtstore.layout import Layout
 from trtstore.protocols import OnProgress, Readable, Reader, ignore_progress
 from trtstore.records import Record
+
+LARGE = 64 << 20  # bytes of a blob that gets its name as soon as it came
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,15 @@ class Arrival:
         else:
             self._staged.append(_stage(self._layout, file, digits, size, self._stage / digits, on_bytes))
 
+    def keep(self) -> None:
+        """Put the blobs that came into the store without a record, for who tries again soon.
+
+        A collector takes them after its grace period.
+        """
+        staged, self._staged = self._staged, []
+        with gate.adding(self._layout):
+            blobs.commit(self._layout, staged)
+
     def finish(self) -> Received:
         """Put what was staged into the store."""
         return self._admit(self._key, self._envelope, self._staged, self._wanted, self._stage / "record")
@@ -112,22 +123,31 @@ class Arrivals:
         """Copy the artifact of `envelope` from `source`: only the blobs that are missing here travel.
 
         Raises Corrupt when a byte is not what it should be, Unreachable when `source` breaks off, and as a write.
+        What came whole before `source` broke off is kept, and need not travel again.
         """
         arrival = self.begin(key, envelope)
         with _asking(source):
             data = source.manifest(arrival.record).encode()
         needed = arrival.list_blobs(data)
         missing = {digits: size for digits, size in needed.items() if not arrival.has(digits, size)}
-        done, whole = 0, sum(missing.values())
+        done, whole, came = 0, sum(missing.values()), 0
 
         def tell(count: int) -> None:
             nonlocal done
             done += count
             on_progress(done, whole)
 
-        for digits, size in missing.items():
-            with _opened(source, digits, size) as file:
-                arrival.take(digits, size, file, tell)
+        try:
+            for digits, size in missing.items():
+                with _opened(source, digits, size) as file:
+                    arrival.take(digits, size, file, tell)
+                came += 1
+                if size >= LARGE:
+                    arrival.keep()  # who is killed later need not fetch it again
+        except (Unreachable, KeyboardInterrupt):
+            if came:
+                arrival.keep()
+            raise
         return arrival.finish()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -30,9 +31,10 @@ SECRET = "hf_of_nobody"  # noqa: S105  # it is
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Podman]:
-    with podman.podman() as made:
-        yield made
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    found = podman.start(tmp_path_factory.mktemp("podman"))
+    yield found
+    shutil.rmtree(found.state, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 
 from tests.fuzz.targets import KEY
-from trtstore import Attachment, Record, Store, bundle, manifest, records
+from trtstore import Attachment, Record, Store, bundle, manifest, records, revoked
+from trtstore.leases import State
 from trtstore.manifest import Entry
 
 MANIFEST = manifest.build(
@@ -63,6 +64,15 @@ SEEDS: dict[str, list[bytes]] = {
         b'{"pid":1,"who":"me","started":1.5}',
         b'{"pid":[],"who"',
         b'{"pid":"7","who":null,"started":NaN}',
+    ],
+    "revocation": [revoked.statement(f"sha256:{KEY}", "bad scales").payload],
+    "lease": [
+        State(7, "ab", 3, 15.0, "ci", "host", 1.5, 60.0, "weights, 7 %", released=False).encode(),
+        b'{"beat":1e999,"elapsed":-1,"heartbeat":0,"token":1}',
+    ],
+    "trusted_key": [
+        b"ed25519:" + base64.b64encode(bytes(range(32))) + b" name=ci model=llama*,x compiler=tensorrt",
+        b"ed25519:AAAA model",
     ],
 }
 

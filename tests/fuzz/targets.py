@@ -12,8 +12,22 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from trtstore import Index, Store, StoreFailure, bundle, index, locks, manifest, records, strictjson
-from trtstore.errors import Malformed
+from trtstore import (
+    Index,
+    Store,
+    StoreFailure,
+    bundle,
+    index,
+    leases,
+    locks,
+    manifest,
+    records,
+    revoked,
+    strictjson,
+    trust,
+)
+from trtstore.envelopes import Envelope
+from trtstore.errors import Invalid, Malformed
 from trtstore.upkeep import Upkeep
 
 KEY = "5e" * 32
@@ -172,6 +186,36 @@ def export_file(data: bytes) -> None:
         assert not any(store.keys())
 
 
+def revocation(data: bytes) -> None:
+    """A revocation is of the digest that was asked for, and its words can be shown."""
+    try:
+        found = revoked.parse(Envelope(data, ()).encode(), KEY)[1]
+    except Malformed:
+        return
+    assert found.digits == KEY
+    assert not {"\x1b", "\n", "\r"} & set(str(found))
+
+
+def lease(data: bytes) -> None:
+    """A lease is read whatever it holds, makes nobody wait for long, and its words can be shown."""
+    state = leases._parse(data, 7)
+    assert state.number == 7
+    assert 0 < state.heartbeat <= leases.MAX_HEARTBEAT
+    assert state.words().isprintable()
+    assert leases._parse(state.encode(), 7) == state
+
+
+def trusted_key(data: bytes) -> None:
+    """A line is a key that reads back, or is refused."""
+    try:
+        found = trust.parse(data.decode(errors="replace"))
+    except Invalid:
+        return
+    assert len(trust.raw(found.key)) == trust.KEY_BYTES
+    assert trust.parse(found.line()).line() == found.line()
+    assert (found.beyond({}) is None) or found.scope
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "strict_json": strict_json,
     "manifest_blob": manifest_blob,
@@ -180,4 +224,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "index_row": index_row,
     "lock_note": lock_note,
     "export_file": export_file,
+    "revocation": revocation,
+    "lease": lease,
+    "trusted_key": trusted_key,
 }

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
 from tests.support import tiny
-from tests.support.cli import Project
+from tests.support.cli import TRTBUILD, Project
 from trtstore import Store
 
 #: Prints what is started, and how much was imported, to standard error.
@@ -36,50 +36,35 @@ def step_keys(document: Any) -> list[str]:
     return sorted(step["key"] for step in document["forecast"]["steps"])
 
 
-def test_a_sweep_does_what_its_forecast_says(project: Project) -> None:
-    models = f"model.source={model(project, 'a', 1)},{model(project, 'b', 2)}"
-    words = ["-m", models, "quant=none,int8", "target=cpu_x86_64_v3,cpu", "output=json"]
+def test_a_sweep_does_what_its_forecast_says_and_hits_start_no_process(
+    project: Project, tiny_llama: Path
+) -> None:
+    # The last option is in no key: each engine is asked for twice.
+    words = ["-m", f"model.source={tiny_llama}", "quant=none,int8", "check.max_tokens=1,2", "output=json"]
     planned = project.trtbuild("plan", *words)
     assert planned.code == 0, planned.err
     forecast = planned.json["forecast"]
-    assert forecast["points"] == 8
-    # The networks are the same for both targets.
-    assert (
-        sorted(step["name"] for step in forecast["steps"]) == ["engine"] * forecast["keys"] + ["network"] * 2
-    )
+    assert [forecast[name] for name in ("points", "failed", "keys")] == [4, 0, 2]
+    assert sorted(step["name"] for step in forecast["steps"]) == ["engine", "engine", "network"]
     assert forecast["hits"] == {"local": 0, "also": {}}
 
     done = project.trtbuild(*words)
     assert done.code == 0, done.err
     assert done.json["forecast"]["steps"] == forecast["steps"]
-    assert len(ran(done.err)) == len(forecast["steps"])
+    assert len(ran(done.err)) == 3
     built = [step["key"] for r in done.json["results"] for step in r["steps"] if step["outcome"] == "built"]
     assert sorted(built) == step_keys(planned.json)  # each once
     assert {path.name for path in project.records()} == set(built)
-    assert [r["quant"] for r in done.json["results"]] == ["none", "none", "int8", "int8"] * 2
+    assert [r["quant"] for r in done.json["results"]] == ["none", "none", "int8", "int8"]
+    assert [r["outcome"] for r in done.json["results"]] == ["built", "hit-local"] * 2
 
-    again = project.trtbuild(*words)
-    assert again.json["forecast"]["steps"] == []
-    assert again.json["forecast"]["hits"]["local"] == forecast["keys"]
-    assert {r["outcome"] for r in again.json["results"]} == {"hit-local"}
-    assert [r["path"] for r in again.json["results"]] == [r["path"] for r in done.json["results"]]
-
-
-def test_hits_start_no_process(project: Project, tiny_llama: Path) -> None:
-    words = ["-m", f"model.source={tiny_llama}", "quant=none,int8", "check.max_tokens=1,2,3"]
-    assert project.trtbuild(*words).code == 0
     (project.root / "sitecustomize.py").write_text(WITNESS)
     again = project.trtbuild(*words, env={"PYTHONPATH": str(project.root)})
-    assert again.code == 0
     assert "STARTED" not in again.err
-    assert "6 points, 2 distinct keys: 2 hits here\nNothing will run." in again.err
-    assert len(again.out.splitlines()) == 6
-
-
-def test_points_with_one_key_are_built_once(project: Project, tiny_llama: Path) -> None:
-    done = project.trtbuild("-m", f"model.source={tiny_llama}", "check.max_tokens=1,2", "output=json")
-    assert [r["outcome"] for r in done.json["results"]] == ["built", "hit-local"]
-    assert len(ran(done.err)) == 2
+    assert "4 points, 2 distinct keys: 2 hits here\nNothing will run." in again.err
+    assert again.json["forecast"]["steps"] == []
+    assert {r["outcome"] for r in again.json["results"]} == {"hit-local"}
+    assert [r["path"] for r in again.json["results"]] == [r["path"] for r in done.json["results"]]
 
 
 def test_a_dry_run_stops_after_the_forecast(project: Project, tiny_llama: Path) -> None:
@@ -141,43 +126,37 @@ def test_options_of_the_sweep_cannot_differ_between_points(project: Project, tin
     assert project.records() == []
 
 
-def test_each_point_may_have_a_link_of_its_own(project: Project, tiny_llama: Path) -> None:
-    words = [f"model.source={tiny_llama}", "quant=none,int8", "out='engine-${hydra:runtime.choices.quant}'"]
-    done = project.trtbuild("-m", *words)
-    assert done.code == 0, done.err
-    assert [(project.root / f"engine-{q}").resolve() for q in ("none", "int8")] == [
-        Path(line).resolve() for line in done.out.splitlines()
-    ]
-
-
-def test_refresh_builds_each_step_again_once(project: Project, tiny_llama: Path) -> None:
+def test_refresh_builds_each_step_again_once_and_each_point_has_its_link(
+    project: Project, tiny_llama: Path
+) -> None:
     words = ["-m", f"model.source={tiny_llama}", "quant=none,int8"]
     assert project.trtbuild(*words).code == 0
-    again = project.trtbuild(*words, "refresh=true")
+    again = project.trtbuild(*words, "refresh=true", "out='engine-${hydra:runtime.choices.quant}'")
     assert again.code == 0, again.err
     assert len(ran(again.err)) == 3
     assert again.err.count("built again, the same bytes as in the store") == 3
+    links = [(project.root / f"engine-{quant}").resolve() for quant in ("none", "int8")]
+    assert links == [Path(line).resolve() for line in again.out.splitlines()]
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_nothing_and_the_next_run_goes_on(project: Project, sent: signal.Signals) -> None:
+def test_an_interrupt_leaves_nothing_and_what_is_finished_stays(project: Project) -> None:
     models = ",".join(str(model(project, f"m{seed}", seed)) for seed in range(3))
     words = ["-m", f"model.source={models}", "quant=none,int8"]
     process = project.start(*words)
     children = wait_for_workers(process.pid)
-    process.send_signal(sent)
+    process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted" in err
+    assert "of 9 steps had ended: the same command goes on from there\ninterrupted" in err
     assert "Traceback" not in err
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
     assert project.leftovers() == []
     kept = {path.name for path in project.records()}
-    done = project.trtbuild(*words, "output=json")
-    assert done.code == 0, done.err
-    assert set(step_keys(done.json)).isdisjoint(kept)  # finished keys are hits
-    assert len(done.json["forecast"]["steps"]) + len(kept) == 9
+    left = project.trtbuild("plan", *words, "output=json")
+    assert left.code == 0, left.err
+    assert set(step_keys(left.json)).isdisjoint(kept)  # finished keys are hits
+    assert len(left.json["forecast"]["steps"]) + len(kept) == 9
 
 
 def wait_for_workers(pid: int) -> list[psutil.Process]:
@@ -201,3 +180,59 @@ def test_another_store_s_hits_are_told_and_taken(project: Project, tiny_llama: P
     assert forecast["hits"] == {"local": 0, "also": {str(other): 1}}
     assert [step["name"] for step in forecast["steps"]] == ["engine"]  # its network is there too
     assert [r["outcome"] for r in done.json["results"]] == ["hit-local", "built"]
+
+
+def test_on_a_terminal_it_shows_what_is_going_on(project: Project, tiny_llama: Path) -> None:
+    command = f"{TRTBUILD} -m model.source={tiny_llama} quant=none,int8"
+    done = subprocess.run(
+        ["script", "--quiet", "--return", "--command", command, "log"],
+        cwd=project.root,
+        env={**project.environment(), "TERM": "xterm", "COLUMNS": "120"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+    )
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", done.stdout.decode())
+    assert done.returncode == 0, shown
+    assert "building the network" in shown
+    assert re.search(r"cpu .*1/3", shown)
+    assert "points: 1 at work, 1 waiting" in shown or "points: 2 at work" in shown
+    assert "2 points in" in shown
+
+
+#: A plugin of Hydra's as others write them: it asks for points in batches, and goes on from the best.
+SMALLEST = """
+import sys
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+
+class Smallest(Sweeper):
+    def setup(self, *, hydra_context, task_function, config):
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments):
+        first = self.launcher.launch([[*arguments, f"quant={quant}"] for quant in ("none", "int8")], 0)
+        best = min(first, key=lambda job: job.return_value)
+        (second,) = self.launcher.launch([[*best.overrides, "quant.group_size=64"]], 2)
+        print("BEST", best.overrides[-1], best.return_value > second.return_value, file=sys.stderr)
+
+node = {"_target_": "hydra_plugins.smallest.Smallest"}
+ConfigStore.instance().store(group="hydra/sweeper", name="smallest", node=node)
+"""
+
+
+def test_a_sweeper_that_optimizes_asks_in_batches_and_gets_its_number(
+    project: Project, tiny_llama: Path
+) -> None:
+    plugin = project.root / "plugins" / "hydra_plugins" / "smallest"
+    plugin.mkdir(parents=True)
+    (plugin / "__init__.py").write_text(SMALLEST)
+    words = [f"model.source={tiny_llama}", "hydra/sweeper=smallest", "sweep.objective=bytes"]
+    done = project.trtbuild("-m", *words, "output=json", env={"PYTHONPATH": str(plugin.parents[1])})
+    assert done.code == 0, done.err
+    assert "BEST quant=int8 True" in done.err
+    assert [r["outcome"] for r in done.json["results"]] == ["built"] * 3
+    sizes = [r["bytes"] for r in done.json["results"]]
+    assert sizes[0] > sizes[1] > sizes[2]

@@ -40,7 +40,7 @@ def test_points_are_what_their_words_mean_alone() -> None:
     assert len(found) == 12
     assert [point.index for point in found] == list(range(12))
     assert found[-1].words == ("quant=int8", "target=rtx4070", "profile.max_seq_len=65", "parallel.tp=2")
-    same_as_alone(found[::7])
+    same_as_alone(found[4::7])
     configs = [point.config for point in found]
     assert not any(one == other for one, other in itertools.combinations(configs, 2))
 
@@ -76,7 +76,7 @@ def test_a_file_of_a_team_s_that_chooses_several_is_one_part_with_them(tmp_path:
         ("cpu_x86_64_v3", "onnxruntime", "installed"),
         ("cpu_x86_64_v3", "onnxruntime", "locked"),
     ]
-    same_as_alone(found[::3], *flags)
+    same_as_alone(found[2::5], *flags)
 
 
 def test_what_is_interpolated_is_composed_whole() -> None:

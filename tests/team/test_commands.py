@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -114,10 +115,26 @@ def test_ci_builds_and_a_reader_has_it_signed(
     kept = envelopes.parse(reader.store.envelope(fetched.json["key"]), records.MAX_BYTES, "it")
     assert len(kept.signatures) == 1
 
+    # And a hit of what is here already loads nothing of what a team store takes.
+    code = f"import sys; from trtbuild import cli; cli.main({words!r}); print('obstore' in sys.modules)"
+    environment = reader.project.environment(reader.environment)
+    hit = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "hit-local" in hit.stderr
+    assert hit.stdout.splitlines()[-1] == "False"
+
+    # What is revoked is refused where it was fetched, once the team was asked again: here as if minutes had passed.
+    assert builder.trtstore("trust", "add", signer.public).code == 0
+    assert builder.trtstore("revoke", built.json["key"][:12], "--reason", "wrong scales").code == 0
+    shutil.rmtree(reader.project.store / "v1" / "index")
+    gone = reader.trtbuild("fetch", *words)
+    assert (gone.code, "wrong scales" in gone.err) == (4, True), gone.err
+    built = builder.trtbuild(*words, "quant=int4", "store.write=true", "output=json")
+    assert built.code == 0, built.err
+
     # What the team built is what is compared with, where nothing was built before.
     fresh = user(tmp_path / "fresh", bucket)
-    near = fresh.trtbuild("explain", *words, "quant=int4")
-    assert f"The nearest is {built.json['key'][:12]} (llama, int8, cpu) in {bucket.url}" in near.out, near.out
+    near = fresh.trtbuild("explain", *words)
+    assert f"The nearest is {built.json['key'][:12]} (llama, int4, cpu) in {bucket.url}" in near.out, near.out
 
     # Whose key nobody trusts builds himself, and is told why.
     alone = user(tmp_path / "alone", bucket)
@@ -128,7 +145,7 @@ def test_ci_builds_and_a_reader_has_it_signed(
 
     # A writer who may not write is told before anything is built.
     other = user(tmp_path / "other", bucket, TRTSTORE_SIGNING_KEY=pem, **seaweed.credentials("reader"))
-    early = other.trtbuild(*words, "quant=int4", "store.write=true")
+    early = other.trtbuild(*words, "quant=none", "store.write=true")
     assert early.code == 4
     assert "store.write" in early.err
     assert "refuses to be written to" in early.err

@@ -155,6 +155,8 @@ def test_a_bucket_that_is_not_there_is_named() -> None:
     "url",
     [
         "http://host/x",
+        "https://user:secret@host/x",
+        "https://host/x?token=secret",
         "team",
         "",
         "s3://",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.store.support import KEY, OTHER, read_tree
+from tests.store.support import KEY, OTHER, leftovers, read_tree
 from tests.team.support import Machine, Place, machine, make, writer
 from trtstore import pending, signing
 from trtstore.digest import hash_bytes
-from trtstore.errors import Corrupt, Invalid
+from trtstore.errors import Corrupt, Invalid, Unreachable
+from trtstore.protocols import Readable, Reader
 from trtstore.remote import Pushed, Remote, blob_name, record_name
 from trtstore.upkeep import Upkeep
 
@@ -114,6 +117,41 @@ def test_a_blob_of_another_size_there_is_replaced(ci, place, tmp_path) -> None:
         place.put(blob_name(hash_bytes(BIG[name])), b"half of it")
     push(ci)
     assert machine(tmp_path / "dev", place, *ci.trusted).pull() is not None
+
+
+class Breaking:
+    """A reader whose network breaks before the `left`-th blob; counts the bytes that came."""
+
+    def __init__(self, reader: Reader, left: int) -> None:
+        self._reader, self._left = reader, left
+        self.came = 0
+
+    def __getattr__(self, name: str):
+        return getattr(self._reader, name)
+
+    @contextmanager
+    def open_blob(self, digest: str, size: int) -> Iterator[Readable]:
+        self._left -= 1
+        if self._left < 0:
+            raise Unreachable("the network broke")
+        self.came += size
+        with self._reader.open_blob(digest, size) as file:
+            yield file
+
+
+def test_what_came_whole_before_the_network_broke_does_not_travel_again(ci, place, tmp_path) -> None:
+    files = {name: name.encode() * 1000 for name in ("a", "b", "c")}
+    make(ci.store, tmp_path / "in", files=files)
+    push(ci)
+    dev = machine(tmp_path / "dev", place, *ci.trusted)
+    team = dev.team()
+    with pytest.raises(Unreachable):
+        dev.store.receive(KEY, team.envelope(KEY), Breaking(team, 2))
+    assert dev.store.lookup(KEY) is None
+    assert leftovers(dev.store.root) == []
+    rest = Breaking(team, 9)
+    assert dev.store.receive(KEY, team.envelope(KEY), rest).new
+    assert rest.came == 1000
 
 
 def test_what_is_not_here_cannot_be_pushed(ci) -> None:

@@ -119,6 +119,20 @@ def test_a_key_counts_for_what_it_is_trusted_with(ci, shared_folder, tmp_path, s
         refused(dev, "ci signed it, and is not trusted for")
 
 
+def test_a_scope_is_held_to_what_was_asked_for_not_to_what_the_record_calls_itself(
+    ci, shared_folder, tmp_path
+) -> None:
+    """A key that is trusted for llama has signed for the key of another model, under the name of its own."""
+    dev = reader(tmp_path, shared_folder, f"{public(ci)} name=ci model=llama*")
+    team = dev.team()
+    team.expected[KEY] = {**LABELS, "model": "qwen-72b"}
+    assert team.lookup(KEY, on_problem=dev.told.append) is None
+    assert "ci signed it, and is not trusted for model=qwen-72b" in dev.told[0]
+    other = dev.team()
+    other.expected[KEY] = LABELS
+    assert other.lookup(KEY) is not None
+
+
 def test_a_blob_that_was_replaced_is_not_kept(ci, shared_folder, tmp_path) -> None:
     record = ci.store.lookup(KEY)
     digits = ci.store.manifest(record).entries[0].sha256

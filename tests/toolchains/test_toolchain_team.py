@@ -67,7 +67,7 @@ def test_who_has_no_index_installs_from_the_teams_store(tmp_path: Path, team: Pa
     found = locks.read(file, "test")
     dev = session(tmp_path / "dev", team)
     python = pythons.python(None)
-    environment = dev.kept.ensure(found, python)
+    environment = dev.workbench.kept.ensure(found, python)
     assert environment.about["packages"] == {"tiny-a": "1.0", "tiny-b": "2.0"}
     assert any("from file://" in note and "every byte verified" in note for note in dev.watcher.notes)
 
@@ -91,5 +91,5 @@ def test_wheels_that_the_lock_does_not_have_are_not_installed(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     dev = session(tmp_path / "dev", team)
     with pytest.raises(InputError, match=r"tiny.a"):
-        dev.kept.ensure(found, python)
-    assert dev.kept.find(found, python) is None
+        dev.workbench.kept.ensure(found, python)
+    assert dev.workbench.kept.find(found, python) is None

@@ -158,24 +158,7 @@ def supervise(
     `ending` has come.
     """
     ending.check()
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE if held else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=scratch,
-            env=env,
-            start_new_session=True,  # so that a whole family of processes can be ended at once
-            encoding="utf-8",
-            errors="replace",
-        )
-    except OSError as error:
-        raise InputError(
-            f"{command[0]} cannot be started: {error.strerror}",
-            option="executor.python",
-            hint="name a Python",
-        ) from None
+    process = _start(command, env, errors, scratch, held)
     timed_out = threading.Event()
 
     def end() -> None:
@@ -205,6 +188,29 @@ def supervise(
             process.stdin.close()
     process.returncode = os.waitstatus_to_exitcode(status)
     return Ended(process.returncode, usage.ru_maxrss * 1024, timed_out.is_set(), answer)
+
+
+def _start(
+    command: list[str], env: Mapping[str, str], errors: IO[str], scratch: Path, held: bool
+) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE if held else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=scratch,
+            env=env,
+            start_new_session=True,  # so that a whole family of processes can be ended at once
+            encoding="utf-8",
+            errors="replace",
+        )
+    except OSError as error:
+        raise InputError(
+            f"{command[0]} cannot be started: {error.strerror}",
+            option="executor.python",
+            hint="name a Python",
+        ) from None
 
 
 def _listen(

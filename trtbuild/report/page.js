@@ -14,7 +14,7 @@
     const config = {
       background: "transparent", font: "system-ui, sans-serif",
       axis: { labelColor: text, titleColor: text, gridColor: line, domainColor: line, tickColor: line },
-      legend: { labelColor: text, titleColor: text }, title: { color: text }, view: { stroke: line },
+      legend: { labelColor: text, titleColor: text, symbolBaseFillColor: text, symbolBaseStrokeColor: text, orient: "bottom" }, title: { color: text }, view: { stroke: line },
       text: { color: text }, range: { category: dark() ? data.palette.dark : data.palette.light },
     };
     for (const [name, spec] of Object.entries(data.plots)) {

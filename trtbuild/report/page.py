@@ -163,17 +163,24 @@ def _matrix(rows: Sequence[Row]) -> Iterator[str]:
     for model, quant in lines:
         yield f'<tr><th scope="row">{escape(model)}</th><th scope="row">{escape(quant)}</th>'
         for column in columns:
-            yield f"<td>{''.join(map(_cell, cells.get((model, quant, *column), [])))}</td>"
+            yield f"<td>{_cells(cells.get((model, quant, *column), []))}</td>"
         yield "</tr>"
     yield "</tbody></table></div></section>"
 
 
-def _cell(row: Row) -> str:
+def _cells(rows: Sequence[Row]) -> str:
+    """Each engine of a place in the matrix once; with the words of its point where there are several."""
+    distinct = {row.key: row for row in reversed(rows)}.values()  # the first of those with one key
+    return "".join(_cell(row, row.point if len(distinct) > 1 else "") for row in reversed(distinct))
+
+
+def _cell(row: Row, point: str) -> str:
     numbers = [shown(row, name) for name in ("bytes", "seconds", "tokens_per_second")]
     if numbers[2]:
         numbers[2] += " tokens/s"
     more = escape(", ".join(number for number in numbers if number) or row.error)
-    return f'<span class="{escape(row.outcome)}">{escape(row.outcome)}</span><small>{more}</small>'
+    whose = f"<small>{escape(point)}</small>" if point else ""
+    return f'<span class="{escape(row.outcome)}">{escape(row.outcome)}</span><small>{more}</small>{whose}'
 
 
 def _table(rows: Sequence[Row]) -> Iterator[str]:

@@ -31,7 +31,7 @@ class Plain:
     """A line for each step that has ended. Threads may share it."""
 
     def __init__(self, stream: TextIO, units: Sequence[Unit]) -> None:
-        self._stream, self._total, self._done = stream, len(units), 0
+        self._stream, self._total, self.done = stream, len(units), 0
 
     def watcher(self, unit: Unit) -> Aside:
         """Notes are told, with whose they are; the rest is not."""
@@ -41,8 +41,8 @@ class Plain:
         """Nothing: a log wants what came of it."""
 
     def ended(self, ended: Ended) -> None:
-        self._done += 1
-        for line in ended_lines(ended, self._done, self._total):
+        self.done += 1
+        for line in ended_lines(ended, self.done, self._total):
             self.note(line)
 
     def note(self, words: str) -> None:
@@ -56,9 +56,9 @@ class Plain:
 class Drawn:
     """The same lines, and below them what is going on. Threads may share it."""
 
-    def __init__(self, units: Sequence[Unit]) -> None:
-        self._units, self._total = tuple(units), len(units)
-        self._done: set[str] = set()
+    def __init__(self, units: Sequence[Unit], points: Sequence[str]) -> None:
+        self._units, self._total, self._points = tuple(units), len(units), tuple(points)
+        self._done: dict[str, bool] = {}  # key -> whether there is a result
         self._running: dict[str, tuple[Unit, str, float, str]] = {}  # unit, where, since when, what it does
         self._lock = threading.Lock()
         self._groups = Progress(
@@ -91,10 +91,15 @@ class Drawn:
     def ended(self, ended: Ended) -> None:
         with self._lock:
             self._running.pop(ended.unit.key, None)
-            self._done.add(ended.unit.key)
+            self._done[ended.unit.key] = ended.error is None
         self._groups.advance(self._bars[ended.unit.group])
         for line in ended_lines(ended, len(self._done), self._total):
             self.note(line)
+
+    @property
+    def done(self) -> int:
+        """How many steps have ended."""
+        return len(self._done)
 
     def note(self, words: str) -> None:
         self._live.console.print(words, highlight=False, markup=False)
@@ -123,7 +128,21 @@ class Drawn:
         whole = Table.grid()
         whole.add_row(lines)
         whole.add_row(self._groups)
+        whole.add_row(self._states({unit.key for unit, _, _, _ in running}))
         return whole
+
+    def _states(self, running: set[str]) -> str:
+        """`points: 3 there, 2 at work, 1 waiting`: a point is at work where its last step is, or one that it needs."""
+        needs = {unit.key: {unit.key, *unit.needs} for unit in self._units}
+        counts = dict.fromkeys(("there", "failed", "at work", "waiting"), 0)
+        for key in self._points:
+            if self._done.get(key, key not in needs):
+                counts["there"] += 1
+            elif key in self._done:
+                counts["failed"] += 1
+            else:
+                counts["at work" if needs[key] & running else "waiting"] += 1
+        return "points: " + ", ".join(f"{count} {state}" for state, count in counts.items() if count)
 
     def _left(self, group: str, running: Sequence[tuple[Unit, str, float, str]]) -> str:
         """`about 2 min left`; nothing where a step has no basis."""
@@ -179,6 +198,6 @@ def ended_lines(ended: Ended, done: int, total: int) -> Iterator[str]:
         yield f"{place} {ended.unit.label}  not run: what it needs failed"
 
 
-def view(units: Sequence[Unit]) -> Plain | Drawn:
-    """The one that fits stderr."""
-    return Drawn(units) if sys.stderr.isatty() else Plain(sys.stderr, units)
+def view(units: Sequence[Unit], points: Sequence[str]) -> Plain | Drawn:
+    """The one that fits stderr. `points` are the keys of what is asked for, one a point."""
+    return Drawn(units, points) if sys.stderr.isatty() else Plain(sys.stderr, units)

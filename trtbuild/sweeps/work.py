@@ -89,11 +89,8 @@ class Workplace:
             store = self.store(config)
             hasher = Hasher(store.index, watcher)
             resolved = resolve(config, hasher, self.memory)
-            return Job(
-                point,
-                make_plan(resolved.recipe, config.until),
-                self._session(resolved, store, point, watcher),
-            )
+            plan = make_plan(resolved.recipe, config.until)
+            return Job(point, plan, self._session(resolved, store, point, watcher).expect(plan))
         except TrtbuildError as error:
             return Job(point, error=error)
         except StoreFailure as failure:
