@@ -71,7 +71,7 @@ class Team:
         self._ahead = Ahead()
         self.expected: dict[str, Mapping[str, str]] = {}
         self.down: StoreFailure | None = None
-        self.refused: dict[str, Untrusted] = {}
+        self.refused: dict[str, Corrupt] = {}
 
     def __str__(self) -> str:
         return str(self.remote)
@@ -213,14 +213,16 @@ class Team:
 
     def listed(self, record: Record) -> Manifest:
         """The list of the record's files, none of which was revoked. Raises Untrusted, Corrupt, Unreachable."""
-        found = self.remote.manifest(record)
         try:
-            digits = named_blobs(record, found)
+            found = self.remote.manifest(record)
+            named = named_blobs(record, found)
+            for digits in named if self._layout.revoked.is_dir() else ():
+                self._refuse_revoked(record.key, digits)
         except Malformed as trouble:
-            raise Untrusted(f"{record.key[:12]} of {self} is refused: {trouble}") from None
-        if self._layout.revoked.is_dir():
-            for one in digits:
-                self._refuse_revoked(record.key, one)
+            raise Corrupt(f"{record.key[:12]} of {self} is refused: {trouble}") from None
+        except Corrupt as trouble:
+            self.refused[record.key] = trouble
+            raise
         return found
 
     @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -31,10 +30,9 @@ SECRET = "hf_of_nobody"  # noqa: S105  # it is
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
-    found = podman.start(tmp_path_factory.mktemp("podman"))
-    yield found
-    shutil.rmtree(found.state, ignore_errors=True)
+def engine() -> Iterator[Podman]:
+    with podman.podman() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

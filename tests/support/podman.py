@@ -15,6 +15,7 @@ import sysconfig
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,13 +33,14 @@ _LEFT_OUT = re.compile(
 
 @dataclass(frozen=True)
 class Podman:
+    """`root` is a short path: podman takes 50 characters at most for what it keeps of running containers."""
+
     root: Path
-    state: Path  # podman refuses a path of more than 50 characters here
     image: str = ""
 
     @property
     def engine_flags(self) -> list[str]:
-        return [f"--root={self.root / 'storage'}", f"--runroot={self.state}", *_ENGINE]
+        return [f"--root={self.root / 'storage'}", f"--runroot={self.root / 'run'}", *_ENGINE]
 
     def __call__(self, *words: str, check: bool = True) -> str:
         done = subprocess.run(
@@ -67,15 +69,23 @@ class Podman:
         return self("ps", "--all", "--quiet").split()
 
 
-def start(root: Path) -> Podman:
+@contextmanager
+def podman() -> Iterator[Podman]:
     """Ready to run; skips, saying why, where podman or runc is missing or no container can be made."""
+    root = Path(tempfile.mkdtemp(prefix="podman-", dir="/tmp"))  # short, and nobody else's
+    try:
+        yield _start(root)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _start(root: Path) -> Podman:
     for program in ("podman", "runc"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
     if os.geteuid() != 0:
         pytest.skip("a container without a registry's image is made by root alone here")
-    state = Path(tempfile.mkdtemp(prefix="trtbuild-"))
-    podman = Podman(root, state)
+    made = Podman(root)
     tar = root / "image.tar"
     with tarfile.open(tar, "w") as archive:
         _python(archive)
@@ -83,15 +93,15 @@ def start(root: Path) -> Podman:
         archive.add(tools.root, "app/tensorrt_llm")
         for name in tensorrt_llm_standin.PROGRAMS:
             _link(archive, f"usr/local/bin/{name}", f"/app/tensorrt_llm/bin/{name}")
-    podman("import", str(tar), "trtbuild/stand-in:test")
+    made("import", str(tar), "trtbuild/stand-in:test")
     tar.unlink()
-    digest = podman("image", "inspect", "--format", "{{.Digest}}", "trtbuild/stand-in:test").strip()
-    podman = Podman(root, state, f"localhost/trtbuild/stand-in@{digest}")
+    digest = made("image", "inspect", "--format", "{{.Digest}}", "trtbuild/stand-in:test").strip()
+    made = Podman(root, f"localhost/trtbuild/stand-in@{digest}")
     try:
-        podman("run", "--rm", "--network=none", *RUN, podman.image, "/usr/bin/python3", "-c", "import json")
+        made("run", "--rm", "--network=none", *RUN, made.image, "/usr/bin/python3", "-c", "import json")
     except RuntimeError as error:
         pytest.skip(f"no container can be made here: {error}")
-    return podman
+    return made
 
 
 def _python(archive: tarfile.TarFile) -> None:

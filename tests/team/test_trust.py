@@ -13,10 +13,11 @@ import pytest
 
 from tests.store.support import KEY, OTHER, leftovers, read_tree
 from tests.team.support import LABELS, Machine, Place, machine, make, trusted, writer
-from trtstore import Record, Store, envelopes, records, revoked, signing, strictjson, trust
+from trtstore import Attachment, Record, Store, envelopes, records, revoked, signing, strictjson, trust
 from trtstore.digest import hash_bytes, hex_of
 from trtstore.envelopes import Envelope
 from trtstore.errors import Invalid, Malformed, Untrusted
+from trtstore.layered import Layered
 from trtstore.remote import blob_name, record_name
 from trtstore.trust import Policy
 
@@ -202,6 +203,15 @@ def test_a_gigantic_manifest_is_not_read(ci, shared_folder, tmp_path) -> None:
     refused(reader(tmp_path, shared_folder, public(ci)), "no regular file of at most")
 
 
+def test_a_digest_of_two_sizes_is_refused(ci, shared_folder, tmp_path) -> None:
+    entry = {"mode": "0644", "path": "a", "sha256": hash_bytes(b"x"), "size": 1}
+    listing = strictjson.canonical({"entries": [entry], "schema": 1})
+    shared_folder.put(blob_name(hash_bytes(listing)), listing)
+    log = {"log": Attachment(f"sha256:{hash_bytes(b'x')}", 1 << 40)}
+    _push_by_hand(shared_folder, listing, size=1, attachments=log)
+    refused(reader(tmp_path, shared_folder, public(ci)), "two sizes")
+
+
 def test_a_gigantic_record_is_not_read(ci, shared_folder, tmp_path) -> None:
     place = shared_folder.folder / record_name(OTHER)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -212,12 +222,16 @@ def test_a_gigantic_record_is_not_read(ci, shared_folder, tmp_path) -> None:
     assert any("no regular file of at most" in told for told in dev.told)
 
 
-def _push_by_hand(place: Place, listing: bytes | None, *, size: int, digits: str | None = None) -> None:
+def _push_by_hand(
+    place: Place, listing: bytes | None, *, size: int, digits: str | None = None, attachments=None
+) -> None:
     """A record of KEY for a manifest that no store of ours would publish, signed by `ci`."""
     digits = digits or hash_bytes(listing or b"")
     if listing is not None:
         place.put(blob_name(digits), listing)
-    record = Record(KEY, f"sha256:{digits}", size, 1, LABELS, {}, "https://example.org/build/v1", {})
+    record = Record(
+        KEY, f"sha256:{digits}", size, 1, LABELS, attachments or {}, "https://example.org/build/v1", {}
+    )
     unsigned = envelopes.parse(records.encode(record), records.MAX_BYTES, "it")
     place.put(record_name(KEY), signing.sign(unsigned, signing.signer("ci")).encode())
 
@@ -260,7 +274,11 @@ def test_what_was_revoked_is_refused_where_it_is_fetched_and_where_it_was(
 def test_a_file_can_be_revoked_and_takes_every_artifact_with_it(ci, shared_folder, tmp_path) -> None:
     digits = ci.store.manifest(ci.store.lookup(KEY)).entries[0].sha256
     ci.team().revoke(f"sha256:{digits}", "a bad file", signing.signer("ci"))
-    refused(reader(tmp_path, shared_folder, public(ci)), "a bad file")
+    dev = reader(tmp_path, shared_folder, public(ci))
+    refused(dev, "a bad file")
+    team = dev.team()
+    Layered(dev.store, [team]).lookup(KEY, on_problem=dev.told.append)
+    assert "a bad file" in str(team.refused[KEY])  # for who must know a refusal from an absence
 
 
 def test_what_was_revoked_cannot_be_pushed_again(ci, shared_folder, tmp_path) -> None:
