@@ -50,6 +50,7 @@ def test_the_wheel_holds_configs_types_and_both_packages(wheel: Path) -> None:
         for path in base.rglob("*.py"):
             assert f"{prefix}/{path.relative_to(base).as_posix()}" in names
     assert {"trtbuild/py.typed", "trtstore/py.typed", "trtbuild/conf/__init__.py"} <= names
+    assert {"hydra_plugins/trtbuild/__init__.py", "trtbuild/report/page.css", "trtbuild/report/page.js"} <= names
     assert not [name for name in names if name.startswith(("tests", "bench", "store/"))]
 
 
