@@ -48,8 +48,10 @@ def test_the_wheel_holds_configs_types_and_both_packages(wheel: Path) -> None:
         assert f"trtbuild/conf/{path.relative_to(ROOT / 'conf').as_posix()}" in names
     for base, prefix in ((ROOT / "trtbuild", "trtbuild"), (ROOT / "store" / "trtstore", "trtstore")):
         for path in base.rglob("*.py"):
-            assert f"{prefix}/{path.relative_to(base).as_posix()}" in names
+            name = f"{prefix}/{path.relative_to(base).as_posix()}"
+            assert name.replace("trtbuild/plugin/", "hydra_plugins/trtbuild/") in names
     assert {"trtbuild/py.typed", "trtstore/py.typed", "trtbuild/conf/__init__.py"} <= names
+    assert {"trtbuild/report/page.css", "trtbuild/report/page.js"} <= names
     assert not [name for name in names if name.startswith(("tests", "bench", "store/"))]
 
 
