@@ -73,6 +73,8 @@ def sweep(verb: str, outcome: Outcome, words: Sequence[str], points: Sequence[Po
         for job in jobs:
             if job.session is not None:
                 job.session.watcher = aside
+            if verb == "run":
+                _refuse_to_load(job)
         work.check_together(jobs)
         units = work.units(jobs, place)
         found = _Sweep(jobs, place, units, forecast(jobs, units, place), outcome, words, watcher, began)
@@ -269,6 +271,15 @@ def _run(found: _Sweep) -> None:
         else:
             print(flush=True)
             session.watcher.note(f"{records.speed(answer)}; {done.path}")
+
+
+def _refuse_to_load(job: Job) -> None:
+    """A point whose engine cannot run here is not built either."""
+    if job.error is None:
+        try:
+            survey.refuse_to_load(job.planned[0])
+        except InputError as error:
+            job.error = error
 
 
 def _objective(found: _Sweep, job: Job) -> float | None:

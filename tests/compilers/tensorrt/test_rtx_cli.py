@@ -82,6 +82,10 @@ def test_running_it_here_is_refused_before_anything_is_built(project: Project, t
     assert done.code == 2
     told = "error: target=rtx4070: this machine cannot run an engine for compute capability 8.9: this machine has no"
     assert told in done.err
+    swept = project.trtbuild(
+        "run", "-m", f"model.source={tiny_llama}", *RTX, *TINY, "prompt=hello", "quant=none,int8"
+    )
+    assert (swept.code, told in swept.err) == (2, True)
     assert list(Store.open(project.store).keys()) == []
 
 
