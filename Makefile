@@ -32,7 +32,7 @@ test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "not reference"
 
 test-reference: $(REFERENCE)/.done
-	$(REFERENCE)/bin/python -m pytest -m reference
+	$(REFERENCE)/bin/python -m pytest -m reference tests/reference
 
 fuzz: $(VENV)/.dev
 	@set -e; for target in $$($(VENV)/bin/python -m tests.fuzz.names); do \
