@@ -24,7 +24,7 @@ NODE = ("--node-ip-address=127.0.0.1", "--num-cpus=2", "--num-gpus=1", "--object
 GPUS = {"l40s": "L40S", "rtx5090": "RTX5090"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment in which a command finds the cluster."""
     pytest.importorskip("ray", reason="ray is not installed: pip install 'trtbuild[ray]'")

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.xdist_group("report")
 NASTY = "<script>document.title='stolen'</script>&\"'</script>"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if found is None:
@@ -33,7 +33,7 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose folder `report` tells of a sweep of four points, one of which failed."""
     project = Project(tmp_path_factory.mktemp("report"))

@@ -20,7 +20,7 @@ RECORDED = Path(__file__).parents[1] / "targets" / "recorded"
 GPUS = ("l40s", "rtx5090")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     library = nvml.build(tmp_path_factory.mktemp("nvml"))
     # Short: a socket's path has a limit.
