@@ -43,7 +43,12 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
             option="target",
         )
     gpu = recipe.target.gpu
-    if gpu is not None and is_class(gpu.compute_capability) and not compiler.portable:
+    if (
+        recipe.target.kind == "cuda"
+        and gpu is not None
+        and is_class(gpu.compute_capability)
+        and not compiler.portable
+    ):
         can = ", ".join(sorted(name for name, other in COMPILERS.items() if other.portable))
         raise InputError(
             f"{gpu.name} ({gpu.compute_capability}) is a class of GPUs, and {compiler.name} builds for one kind",
