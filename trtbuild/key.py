@@ -16,6 +16,7 @@ import rfc8785
 
 from trtbuild.recipe import Value
 from trtbuild.toolchains.lock import Lock
+from trtstore.hints import MAX_FILES
 
 #: Of the pre-image itself. A change of the walk below is a new number, and no old key is ever hit again.
 SCHEMA = 2
@@ -43,6 +44,7 @@ class Step:
     inputs: tuple[str, ...] = ()  # names of upstream steps
     lock: Lock | None = None  # of the toolchain that it runs in; its digest is in the key
     hint: str | None = None  # the store's hints that its worker may take: they change how long it takes
+    hints: int = MAX_FILES  # how many of them it can join: what it leaves takes the place of those
     shared: bool = True  # with the team; not what is large, and made in no time from what is shared
 
 

@@ -158,7 +158,7 @@ class Session:
         if planned.step.hint is None:
             return self._bench(task, planned, out, home)
         hints, learnt = Hints(self.store.layout), home / "learnt"
-        taken = hints.take(planned.step.hint, home / "hints")
+        taken = hints.take(planned.step.hint, home / "hints", planned.step.hints)
         ran = self._bench(replace(task, hints=tuple(taken), learnt=learnt), planned, out, home)
         try:
             hints.leave(planned.step.hint, learnt, [path.name for path in taken])

@@ -28,18 +28,18 @@ class Hints:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
-    def take(self, key: str, into: Path) -> list[Path]:
+    def take(self, key: str, into: Path, most: int = MAX_FILES) -> list[Path]:
         """Copies of the hints of `key` in the folder `into`, which is made where there are any; newest first.
 
-        Each has the bytes that its name says; a damaged one is removed. They count as used. Raises Invalid for what
-        is no key, NotReadable and the like.
+        `most` is how many of them the taker can join. Each has the bytes that its name says; a damaged one is removed.
+        They count as used. Raises Invalid for what is no key, NotReadable and the like.
         """
         place = self._layout.hints / checked_key(key)
         with translated(self._layout.root, reading=True):
             found = [path for path in entries(self._layout.own(place)) if is_hex(path.name)]
             found.sort(key=_used, reverse=True)
             copies = []
-            for path in found[:MAX_FILES]:
+            for path in found[:most]:
                 data = read_bounded(path, MAX_BYTES)
                 if data is None or hash_bytes(data) != path.name:
                     with suppress(OSError):

@@ -87,6 +87,16 @@ def test_the_newest_are_given_out(hints: Hints, shop: Shop, tmp_path: Path) -> N
     assert taken(hints, tmp_path / "into") == {b"%d" % number for number in range(2, MAX_FILES + 2)}
 
 
+def test_who_can_join_but_one_takes_no_other_away(hints: Hints, shop: Shop, tmp_path: Path) -> None:
+    for number, data in enumerate((b"old", b"new")):
+        name = leave(hints, tmp_path, data)
+        os.utime(shop.store.layout.hints / KEY / name, (number, number))
+    (mine,) = hints.take(KEY, tmp_path / "mine", 1)
+    assert mine.read_bytes() == b"new"
+    leave(hints, tmp_path, b"new and more", mine.name)
+    assert taken(hints, tmp_path / "into") == {b"old", b"new and more"}
+
+
 def test_a_folder_that_leads_elsewhere_is_refused(hints: Hints, shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     shop.store.layout.hints.mkdir(parents=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -114,6 +116,13 @@ def test_a_timing_cache_is_learnt_and_used(bench: Bench) -> None:
     assert "Invalid timing cache, using freshly created one" in logs[0]
     assert "bytes of timing cache from" in logs[1]
     assert not list(bench.project.root.rglob("model.cache")), "nothing is left in a working directory"
+    caches = list((bench.project.store / "v1" / "hints").glob("*/*"))
+    assert len(caches) == 1, "the second was learnt from the first, and took its place"
+    other = caches[0].with_name(hashlib.sha256(b"of a build beside").hexdigest())
+    other.write_bytes(b"of a build beside")
+    os.utime(other, (1, 1))  # an older one, which trtllm-build is not given: it joins none
+    bench.build("profile.max_batch_size=16")
+    assert other.read_bytes() == b"of a build beside"
 
 
 def _log(bench: Bench, key: str) -> str:

@@ -235,7 +235,16 @@ def _engine(recipe: Recipe, inputs: tuple[str, ...]) -> Step:
     }
     worker = WORKERS["engine"]
     timed = hint_key({"compiler.name": recipe.tools.name, **hardware, **versions})  # a SKU, TensorRT, CUDA
-    return Step("engine", worker.version, worker.module, frozen(facts), inputs=inputs, lock=lock, hint=timed)
+    return Step(
+        "engine",
+        worker.version,
+        worker.module,
+        frozen(facts),
+        inputs=inputs,
+        lock=lock,
+        hint=timed,
+        hints=1,  # trtllm-build joins none
+    )
 
 
 def _refit(recipe: Recipe) -> Step:

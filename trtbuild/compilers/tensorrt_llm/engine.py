@@ -71,8 +71,8 @@ def _places(request: Request, checkpoint: Path, out: Path, home: Path) -> Places
     return Places(
         checkpoint,
         out,
-        # trtllm-build takes one cache: that of the latest build. The one that it leaves is named always, as its default
-        # is a file of the working directory, in which builds would meet.
+        # trtllm-build takes one cache (`Step.hints`): that of the latest build. The one it leaves is named always, as
+        # its default is a file of the working directory, in which builds would meet.
         input_cache=request.hints[0] if request.hints else None,
         output_cache=request.learnt or home / CACHE,
         lora=lora,
