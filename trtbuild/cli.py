@@ -17,7 +17,7 @@ import trtbuild
 from trtbuild import choices, compose, pipeline, rebuild, schema, stores, survey, sweep_cli
 from trtbuild.doctor.examine import examine
 from trtbuild.doctor.world import World
-from trtbuild.errors import BuildError, InputError, StoreError, TrtbuildError
+from trtbuild.errors import BuildError, InputError, TrtbuildError
 from trtbuild.hashing import Hasher
 from trtbuild.outcome import Outcome
 from trtbuild.plan import Plan
@@ -27,6 +27,7 @@ from trtbuild.resolve import resolve
 from trtbuild.session import Session, Watcher
 from trtbuild.sources import Source
 from trtbuild.sweeps import allotted
+from trtbuild.sweeps.work import refused
 from trtstore import Store, StoreFailure
 
 HELP = """\
@@ -113,7 +114,7 @@ def _point(verb: _Verb, config: schema.Config, outcome: Outcome, words: Sequence
         finally:
             watcher.close()
     except StoreFailure as failure:
-        outcome.failed(StoreError(failure.message, option="store.root", hint=failure.hint))
+        outcome.failed(refused(failure))
     except TrtbuildError as error:
         outcome.failed(error)
 
@@ -196,10 +197,7 @@ def _explain(job: _Job) -> None:
 
 
 def _run(job: _Job) -> None:
-    if job.session.config.prompt is None:
-        raise InputError("run needs a prompt", option="prompt", hint='prompt="Why is the sky blue?"')
-    if job.plan.final.name != "engine":
-        raise InputError("run needs the engine", option="until", hint="leave until away")
+    survey.check_run(job.plan, job.session.config)
     survey.refuse_to_load(job.plan)
     result = pipeline.build(job.plan, job.session)
     answer = pipeline.generate(result, job.session)

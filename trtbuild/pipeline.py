@@ -45,8 +45,9 @@ def build(plan: Plan, session: Session) -> Result:
     """Take the plan's last step from the store, or build it. Raises InputError, BuildError, StoreFailure."""
     _check_out(session.config.out)
     serving.check(session.config, plan.final.name)
-    if session.config.refresh or session.find(plan.final.key).record is None:
-        for words in advice(plan.recipe):
+    said = advice(plan.recipe)
+    if said and (session.config.refresh or session.find(plan.final.key).record is None):
+        for words in said:
             session.watcher.note(f"note: {words}")
     return _result(plan, ensure(plan.final, plan, session), session)
 

@@ -13,6 +13,7 @@ from trtbuild.history import KIND, Estimate, Near
 from trtbuild.lookup import Found
 from trtbuild.plan import Plan, Planned
 from trtbuild.recipe import Recipe
+from trtbuild.schema import Config
 from trtbuild.session import Session
 from trtbuild.toolchains.lock import Lock
 
@@ -118,6 +119,14 @@ def differs_here(planned: Planned, recipe: Recipe) -> Mapping[str, tuple[Any, An
         if len(differing) < len(nearest):
             nearest = differing
     return nearest
+
+
+def check_run(plan: Plan, config: Config) -> None:
+    """Raises InputError where `trtbuild run` has nothing to ask, or nothing to ask it of."""
+    if config.prompt is None:
+        raise InputError("run needs a prompt", option="prompt", hint='prompt="Why is the sky blue?"')
+    if plan.final.name != "engine":
+        raise InputError("run needs the engine", option="until", hint="leave until away")
 
 
 def refuse_to_load(plan: Plan) -> None:

@@ -249,10 +249,8 @@ def _explain(found: _Sweep) -> None:
 
 def _run(found: _Sweep) -> None:
     for job in found.jobs:
-        if job.error is None and job.point.config.prompt is None:
-            raise InputError("run needs a prompt", option="prompt", hint='prompt="Why is the sky blue?"')
-        if job.error is None and job.planned[0].final.name != "engine":
-            raise InputError("run needs the engine", option="until", hint="leave until away")
+        if job.error is None:
+            survey.check_run(job.planned[0], job.point.config)
     for line in sweeps.forecast_lines(found.forecast):
         found.say(line)
     refuse_too_dear(found.forecast, found.conf)

@@ -153,9 +153,9 @@ def _end_with_stdin() -> None:
     def watch() -> None:
         while os.read(0, 1024):
             pass
-        os.killpg(0, signal.SIGKILL) if os.getpid() != 1 else os._exit(
-            1
-        )  # the first process takes all others along
+        if os.getpid() == 1:
+            os._exit(1)  # the first process takes all others along
+        os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -14,6 +14,11 @@ GPU_FACTS = ("gpu", "memory_gb", "compute_capability", "sm_count")
 CUDA_OPTIONS = (*GPU_FACTS, "mig", "gpus", "driver", "cuda", "device")
 
 
+def identity(compute_capability: str | None) -> tuple[str, ...]:
+    """Those of `GPU_FACTS` that make a GPU's identity, or that of a class of GPUs."""
+    return ("gpu", "compute_capability") if is_class(compute_capability) else GPU_FACTS
+
+
 @dataclass(frozen=True)
 class Fleet:
     """The driver that a team's machines have: what is taken for a GPU that is not here."""
@@ -52,8 +57,7 @@ class Asked:
     @property
     def complete(self) -> bool:
         """All that makes a GPU's identity is asked for, so that it need not be here."""
-        needed = ("gpu", "compute_capability") if is_class(self.compute_capability) else GPU_FACTS
-        return all(getattr(self, name) is not None for name in needed)
+        return all(getattr(self, name) is not None for name in identity(self.compute_capability))
 
 
 _FORMS = {

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from trtbuild.errors import InputError
 from trtbuild.targets import cpu
-from trtbuild.targets.asked import CUDA_OPTIONS, GPU_FACTS, Asked, check
+from trtbuild.targets.asked import CUDA_OPTIONS, GPU_FACTS, Asked, check, identity
 from trtbuild.targets.cpu import DETECTED
-from trtbuild.targets.facts import Gpu, Kind, Target, driver_fact, is_class
+from trtbuild.targets.facts import Gpu, Kind, Target, driver_fact
 from trtbuild.targets.hosts import Host, Seen, look, slots
 
 NAME_ONE = "name what it is built for: target=rtx4070, target=h100_sxm, …; `trtbuild target=help` lists all"
@@ -254,8 +254,7 @@ def _target(
 
 def _gpu(values: Mapping[str, str | int | None], reason: str) -> Gpu:
     """Raises InputError, naming the options, where a fact is missing."""
-    several = is_class(str(values["compute_capability"]))
-    needed = ("gpu", "compute_capability") if several else GPU_FACTS
+    needed = identity(str(values["compute_capability"]))
     missing = [f"target.{name}" for name in needed if values[name] is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"

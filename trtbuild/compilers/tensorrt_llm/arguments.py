@@ -155,14 +155,7 @@ def refit(stripped: PurePath, checkpoint: PurePath, out: PurePath) -> list[str]:
 
 def convert(facts: Facts, places: Places, family: str) -> list[str]:
     """What follows `convert_checkpoint.py` of that family: of the mapping, the flags that it has."""
-    words = [
-        "--model_dir",
-        str(places.model),
-        "--output_dir",
-        str(places.out),
-        "--dtype",
-        facts["model.dtype"],
-    ]
+    words = _from_to(facts, places)
     words += _ranks(facts, ("tp", "pp"))
     for name in MAPPING:
         if takes(family, f"--{name}"):
@@ -198,14 +191,7 @@ def _algorithm(facts: Facts, places: Places, family: str) -> Iterator[str]:
 def quantize(facts: Facts, places: Places) -> list[str]:
     """What follows `quantize.py`."""
     name = NAMES[facts["quant.weights"], facts["quant.activations"], facts["quant.method"]]
-    words = [
-        "--model_dir",
-        str(places.model),
-        "--output_dir",
-        str(places.out),
-        "--dtype",
-        facts["model.dtype"],
-    ]
+    words = _from_to(facts, places)
     words += [
         "--qformat",
         QFORMATS[name],
@@ -223,6 +209,17 @@ def quantize(facts: Facts, places: Places) -> list[str]:
         for option, flag in CALIBRATION.items():
             words += [flag, str(facts[f"compiler.{option}"])]
     return words
+
+
+def _from_to(facts: Facts, places: Places) -> list[str]:
+    return [
+        "--model_dir",
+        str(places.model),
+        "--output_dir",
+        str(places.out),
+        "--dtype",
+        facts["model.dtype"],
+    ]
 
 
 def _ranks(facts: Facts, names: Sequence[str]) -> list[str]:
