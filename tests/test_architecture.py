@@ -36,7 +36,7 @@ LAYERS = [
     {"trtbuild.key"},
     {"trtbuild.networks"},
     {"trtbuild.compilers"},
-    {"trtbuild.plan", "trtbuild.compose", "trtbuild.points", "trtbuild.plugin"},
+    {"trtbuild.plan", "trtbuild.compose", "trtbuild.program", "trtbuild.points", "trtbuild.plugin"},
     {"trtbuild.checkpoint"},
     {"trtbuild.resolve", "trtbuild.provenance"},
     {

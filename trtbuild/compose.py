@@ -1,26 +1,21 @@
-"""Command-line words to checked Configs: with `points`, the only module that knows Hydra's ways and its errors."""
+"""Command-line words to checked Configs: with `program` and `points` all that knows Hydra."""
 
 from __future__ import annotations
 
 import difflib
 import os
 import re
-import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
 
-import hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from trtbuild import points, schema, sweep_schema
+from trtbuild import points, program, schema, sweep_schema
 from trtbuild.errors import InputError
-
-CONF = "pkg://trtbuild.conf"
 
 # These take free text: quoted here, so that a comma or a bracket in a prompt is not Hydra's grammar.
 _TEXT = ("prompt", "check.prompt")
@@ -30,6 +25,7 @@ _RELEASES = ("target.driver", "target.cuda", "target.compute_capability", "fleet
 _MAPPINGS = re.compile(r"compiler\.(packages|locks)(\.[^=]+)?")
 _PATHS = ("out", "report", "store.root", "model.source", "model.revision", "executor.python")
 
+_MANY = ("-m", "--multirun")
 _RERUN = "--experimental-rerun"  # Hydra would unpickle the file that it names
 
 
@@ -56,24 +52,30 @@ def run(args: Sequence[str], task: Callable[[schema.Config], None], sweep: point
             failures.append(error)
 
     schema.register()
-    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    # Hydra makes a folder for every run; ours is empty, elsewhere, and gone when the run ends.
-    with tempfile.TemporaryDirectory(prefix="trtbuild-hydra-") as scratch:
-        sys.argv = ["trtbuild", *words, f"hydra.run.dir={scratch}", f"hydra.sweep.dir={scratch}"]
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: their words are ours to choose
-        try:
-            with points.launching(sweep or partial(_each, task), points.Check(_checked, _checked_nodes)):
-                hydra.main(config_path=CONF, config_name="config", version_base="1.3")(on_config)()
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise _explained(error) from error
-        finally:
-            sys.argv = argv
-            if full_error is None:
-                del os.environ["HYDRA_FULL_ERROR"]
+    full_error = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: their words are ours to choose
+    try:
+        with points.launching(sweep or partial(_each, task), points.Check(_checked, _checked_nodes)):
+            if all(map(_is_option, words)):
+                program.one(words, on_config)
+            elif all(_is_option(word) or word in _MANY for word in words):
+                program.many([word for word in words if word not in _MANY], on_config)
             else:
-                os.environ["HYDRA_FULL_ERROR"] = full_error
+                program.with_flags(words, on_config)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise _explained(error) from error
+    finally:
+        if full_error is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
     if failures:
         raise failures[0]
+
+
+def _is_option(word: str) -> bool:
+    """Whether it is an option of ours, and neither a flag nor an option of Hydra's own."""
+    return not word.startswith("-") and re.match(r"[+~]*hydra\b", word) is None
 
 
 def _each(task: Callable[[schema.Config], None], found: Sequence[points.Point]) -> list[float | None]:

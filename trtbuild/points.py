@@ -1,7 +1,7 @@
 """The points of a sweep: Hydra's sweepers say which, and one function gets the configs of all of them at once.
 
-Beside `compose` the only module that knows Hydra: a launcher, to which Hydra's sweeper and those of plugins hand their
-jobs, and a sweeper as Hydra's own without its second composition of each point.
+A launcher, to which Hydra's sweeper and those of plugins hand their jobs, and a sweeper as Hydra's own without its
+second composition of each point.
 
 Composing a config costs Hydra a tenth of a second. The words of a point are about parts of the config (`quant=int8`,
 `profile.max_seq_len=4k`) that seldom touch one another, so each part is composed once, and points are put together

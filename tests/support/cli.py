@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support import forks
+
 TRTBUILD = Path(sys.executable).with_name("trtbuild")
 
 
@@ -49,10 +51,13 @@ class Project:
         return {**env, "HOME": str(home), "TRTBUILD_STORE": str(self.store), **(extra or {})}
 
     def trtbuild(self, *args: str, env: Mapping[str, str] | None = None, timeout: float = 300) -> Done:
+        environment = self.environment(env)
+        if forks.can(environment):
+            return Done(*forks.run(TRTBUILD, args, self.root, environment, timeout))
         done = subprocess.run(
             [TRTBUILD, *args],
             cwd=self.root,
-            env=self.environment(env),
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -1,0 +1,135 @@
+"""The real command, forked from a process that has imported it: half of a command's time is Python reading modules.
+
+Everything else is as in a process of its own: arguments, environment, folder, standard streams, exit. What the
+interpreter reads of its environment before `main` would differ, so where one of ITS_OWN is set a process is started.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trtbuild import cli
+
+REPOSITORY = Path(__file__).parents[2]
+#: what Python, or the loader of shared libraries, reads at its start
+ITS_OWN = re.compile(r"(LD_|PYTHON|LC_|LANG$|MALLOC_|GLIBC_)")
+
+_idle: list[_Server] = []
+_turn = threading.Lock()
+
+
+def can(env: Mapping[str, str]) -> bool:
+    """Whether a fork behaves as a process that is started with `env`."""
+    return _its_own(env) == _its_own(_environment())
+
+
+def _environment() -> dict[str, str]:
+    """What the process that forks is started with: of its own just the language."""
+    return {name: value for name, value in os.environ.items() if name == "LANG" or not ITS_OWN.match(name)}
+
+
+def _its_own(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if ITS_OWN.match(name)}
+
+
+def run(
+    command: Path, args: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float
+) -> tuple[int, str, str]:
+    """Exit code (negative: the signal that ended it), stdout and stderr. Raises subprocess.TimeoutExpired."""
+    with _turn:
+        server = _idle.pop() if _idle else _Server()
+    answer = server.run(command, args, cwd, env, timeout)
+    with _turn:
+        _idle.append(server)
+    return answer
+
+
+class _Server:
+    """The parent's end of a process that forks, one command at a time. It ends when the parent does."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            cwd=REPOSITORY,
+            env=_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(
+        self, command: Path, args: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float
+    ) -> tuple[int, str, str]:
+        with tempfile.TemporaryDirectory(prefix="forks-") as folder:
+            streams = [Path(folder, "out"), Path(folder, "err")]
+            self._say(
+                {
+                    "argv": [str(command), *args],
+                    "cwd": str(cwd),
+                    "env": {**env},
+                    "streams": [*map(str, streams)],
+                }
+            )
+            child, late = self._hear(), threading.Event()
+
+            def end() -> None:
+                late.set()
+                os.kill(child, signal.SIGKILL)
+
+            timer = threading.Timer(timeout, end)
+            timer.start()
+            code = self._hear()
+            timer.cancel()
+            out, err = (stream.read_text() for stream in streams)
+        if late.is_set():
+            raise subprocess.TimeoutExpired([str(command), *args], timeout, out, err)
+        return code, out, err
+
+    def _say(self, request: Mapping[str, object]) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+
+    def _hear(self) -> int:
+        assert self._process.stdout is not None
+        return int(self._process.stdout.readline())
+
+
+def serve() -> None:
+    """For each request a child that is the command; says its pid, and how it ended."""
+    gc.freeze()
+    with os.fdopen(os.dup(1), "w") as answers:
+        for line in sys.stdin:
+            if (child := os.fork()) == 0:
+                _become(json.loads(line))
+                sys.exit(cli.main())
+            print(child, file=answers, flush=True)
+            _, status = os.waitpid(child, 0)
+            print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
+
+
+def _become(request: Mapping[str, Any]) -> None:
+    for number, path in enumerate((os.devnull, *request["streams"])):
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        os.dup2(file, number)
+        os.close(file)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    sys.argv[:] = request["argv"]
+    sys.path[0] = str(Path(sys.argv[0]).parent)
+
+
+if __name__ == "__main__":
+    serve()
