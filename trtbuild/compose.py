@@ -107,8 +107,8 @@ def _quoted(arg: str, sweeping: bool) -> str:
 
 def _checked(cfg: DictConfig) -> schema.Config:
     """The composed node as plain dataclasses, refusing keys that `+name=…` added."""
-    _refuse_unknown(cfg, "")
     try:
+        _refuse_unknown(cfg, "")
         config = OmegaConf.to_object(cfg)
     except OmegaConfBaseException as error:
         raise _explained(error) from error
@@ -121,8 +121,8 @@ def _checked_nodes(cfg: DictConfig) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in map(str, cfg):
         node = cfg._get_node(name)
-        _refuse_unknown(node, f"{name}.")
         try:
+            _refuse_unknown(node, f"{name}.")
             found[name] = OmegaConf.to_object(node) if isinstance(node, DictConfig) else cfg[name]
         except OmegaConfBaseException as error:
             raise _explained(error) from error
