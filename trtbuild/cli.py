@@ -13,7 +13,6 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-import trtbuild
 from trtbuild import choices, compose, pipeline, rebuild, schema, stores, survey, sweep_cli
 from trtbuild.doctor.examine import examine
 from trtbuild.doctor.world import World
@@ -30,49 +29,13 @@ from trtbuild.sweeps import allotted
 from trtbuild.sweeps.work import refused
 from trtstore import Store, StoreFailure
 
-HELP = """\
-trtbuild: an inference engine is built once, by anyone in the team, and never again.
-
-usage: trtbuild [build|plan|explain|fetch|run|doctor] [group=choice] [group.option=value] …
-       trtbuild rebuild KEY [option=value] …
-       trtbuild toolchain ls|install|path|verify|lock|rm|push|export|import …
-
-  build    fetch the engine, or build, check and keep it (the default verb)
-  plan     steps, keys, hit or miss, what will run and take; builds nothing, needs no compiler
-  explain  why this is a miss, field by field against the nearest engine, or why it is a hit
-  fetch    never builds: a hit, or exit code 3
-  run      build or fetch, then answer prompt="…"
-  doctor   what is missing on this machine for this config, and the command that mends it
-  rebuild  make an artifact again from its own record, and compare byte by byte
-  toolchain  what steps run in: installed from locks on first use; `trtbuild toolchain --help`
-
-groups:  model quant target fleet profile compiler executor store check sweep
-options: output=text|json  out=PATH  store.root=PATH  refresh=true  until=STEP
-
-  trtbuild model=smollm2 quant=int8
-  trtbuild run model=smollm2 quant=int4 prompt="Why is the sky blue?"
-  trtbuild model.source=/path/to/checkpoint quant=int8 out=engine
-  trtbuild plan quant=int4 model.source=hf://org/name@revision
-  trtbuild -m model=smollm2 quant=none,int8,int4
-
-Hydra's flags work too: -m (sweep), --cfg job (the whole config), --config-dir DIR (a team's own configs),
--sc install=bash (completion). The engine's path goes to stdout, all else to stderr.
-Exit codes: 0, 1 a build or check failed, 2 bad input, 3 not in the store (fetch), 4 the store refused, 130 interrupted.
-"""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; returns its exit code."""
+    """Run one command line that has words; returns its exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
     args = list(sys.argv[1:] if argv is None else argv)
     outcome = Outcome(json="output=json" in args)
     try:
-        if not args or args[0] in ("--help", "-h", "help"):  # who types no word wants to know, not to build
-            print(HELP, end="")
-            return 0
-        if args[:1] == ["--version"]:
-            print(f"trtbuild {trtbuild.__version__}")
-            return 0
         if args[0] == DOCTOR:
             compose.run(args[1:], lambda config: _doctor(config, outcome))
         else:

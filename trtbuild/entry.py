@@ -1,14 +1,56 @@
-"""The command `trtbuild`; `trtbuild toolchain` has a command line of its own, which needs no config and so no Hydra."""
+"""The command `trtbuild`, which says by itself what needs no config: Hydra takes longer to import than this to run."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
+import trtbuild
+
+HELP = """\
+trtbuild: an inference engine is built once, by anyone in the team, and never again.
+
+usage: trtbuild [build|plan|explain|fetch|run|doctor] [group=choice] [group.option=value] …
+       trtbuild rebuild KEY [option=value] …
+       trtbuild toolchain ls|install|path|verify|lock|rm|push|export|import …
+
+  build    fetch the engine, or build, check and keep it (the default verb)
+  plan     steps, keys, hit or miss, what will run and take; builds nothing, needs no compiler
+  explain  why this is a miss, field by field against the nearest engine, or why it is a hit
+  fetch    never builds: a hit, or exit code 3
+  run      build or fetch, then answer prompt="…"
+  doctor   what is missing on this machine for this config, and the command that mends it
+  rebuild  make an artifact again from its own record, and compare byte by byte
+  toolchain  what steps run in: installed from locks on first use; `trtbuild toolchain --help`
+
+groups:  model quant target fleet profile compiler executor store check sweep
+options: output=text|json  out=PATH  store.root=PATH  refresh=true  until=STEP
+
+  trtbuild model=smollm2 quant=int8
+  trtbuild run model=smollm2 quant=int4 prompt="Why is the sky blue?"
+  trtbuild model.source=/path/to/checkpoint quant=int8 out=engine
+  trtbuild plan quant=int4 model.source=hf://org/name@revision
+  trtbuild -m model=smollm2 quant=none,int8,int4
+
+Hydra's flags work too: -m (sweep), --cfg job (the whole config), --config-dir DIR (a team's own configs),
+-sc install=bash (completion). The engine's path goes to stdout, all else to stderr.
+Exit codes: 0, 1 a build or check failed, 2 bad input, 3 not in the store (fetch), 4 the store refused, 130 interrupted.
+"""
+
 
 def main() -> int:
     """Run the command line that `sys.argv` holds; returns its exit code."""
-    apart = sys.argv[1:2] == ["toolchain"]
-    # By name: what the other one needs takes longer to import than this one to run.
-    code: int = importlib.import_module("trtbuild.toolchains.cli" if apart else "trtbuild.cli").main()
+    first = sys.argv[1] if len(sys.argv) > 1 else "--help"  # who types no word wants to know, not to build
+    if first in ("--help", "-h", "help"):
+        print(HELP, end="")
+        return 0
+    if first == "--version":
+        print(f"trtbuild {trtbuild.__version__}")
+        return 0
+    code: int = importlib.import_module(module(first)).main()
     return code
+
+
+def module(first: str) -> str:
+    """Where the command line is that begins with this word, by name: each takes long to import. It has a `main`."""
+    return "trtbuild.toolchains.cli" if first == "toolchain" else "trtbuild.cli"

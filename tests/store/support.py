@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-
-import pytest
 
 from trtstore import Record, Store
 
 KEY = "5e" * 32
 OTHER = "0f" * 32
 FILES = {"engine.bin": b"engine" * 1000, "sub/config.json": b"{}"}
-MEGABYTES = {"ext4": 64, "xfs": 320, "btrfs": 128}  # little more than the least that mkfs makes
 PREDICATE_TYPE = "https://example.org/build/v1"
 
 
@@ -58,28 +52,3 @@ def leftovers(root: Path) -> list[str]:
         for path in (base / folder).iterdir()
     ]
     return [name for name in names if name not in ("store", "tmp", "turn")]
-
-
-@contextmanager
-def mounted(where: Path, *options: str) -> Iterator[None]:
-    """A mount at `where`, or a skip that says why there is none."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
-    done = subprocess.run(["mount", *options, str(where)], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"cannot mount here: {done.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(where)], check=True)
-
-
-def make_image(kind: str, image: Path) -> Path:
-    """A small file system of its own in the file `image`, or a skip that says why there is none."""
-    mkfs = shutil.which(f"mkfs.{kind}", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    if mkfs is None:
-        pytest.skip(f"mkfs.{kind} is not installed")
-    with image.open("wb") as file:
-        file.truncate(MEGABYTES[kind] << 20)
-    subprocess.run([mkfs, "-q", image], check=True, capture_output=True)
-    return image

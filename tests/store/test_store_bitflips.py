@@ -14,7 +14,7 @@ from tests.store.support import FILES, KEY, publish, read_tree, write_files
 from trtstore import Index, Record, Store
 from trtstore.layout import STAMP
 
-PLACES = 300  # of the index's database, which is a few pages of SQLite
+PLACES = 120  # of the index's database, which is a few pages of SQLite
 VALUES = {f"key-{number}": "5e" * 32 for number in range(20)}
 
 

@@ -19,7 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.store.support import FILES, KEY, OTHER, leftovers, mounted, publish, python, read_tree, write_files
+from tests.store.disks import mounted
+from tests.store.support import FILES, KEY, OTHER, leftovers, publish, python, read_tree, write_files
 from trtstore import Corrupt, Invalid, NoSpace, Store, StoreFailure, bundle, manifest, records, tarblocks
 from trtstore.errors import Malformed
 from trtstore.layout import STAMP

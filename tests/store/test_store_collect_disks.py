@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.store.disks import make_image, mounted
 from tests.store.shop import Shop, key_of
-from tests.store.support import make_image, mounted, python, write_files
+from tests.store.support import python, write_files
 from trtstore.upkeep import Upkeep
 
 COLLECT_AS_NOBODY = """

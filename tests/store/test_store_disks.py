@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.support import FILES, KEY, OTHER, leftovers, mounted, publish, read_tree, write_files
+from tests.store.disks import mounted
+from tests.store.support import FILES, KEY, OTHER, leftovers, publish, read_tree, write_files
 from trtstore import NoSpace, NotReadable, NotWritable, Store, TooManyOpenFiles
 
 

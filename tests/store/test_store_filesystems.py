@@ -11,17 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.support import (
-    FILES,
-    KEY,
-    OTHER,
-    leftovers,
-    make_image,
-    mounted,
-    publish,
-    read_tree,
-    write_files,
-)
+from tests.store.disks import make_image, mounted
+from tests.store.support import FILES, KEY, OTHER, leftovers, publish, read_tree, write_files
 from trtstore import NoSpace, NotWritable, Store
 
 SCRIPT = b"#!/bin/sh\necho alive\n"

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.store.support import mounted, python, write_files
+from tests.store.disks import mounted
+from tests.store.support import python, write_files
 from trtstore import Corrupt, Index, Invalid, StoreFailure, hash_files
 from trtstore.index import _sum, _text
 from trtstore.schema import _expected, connect

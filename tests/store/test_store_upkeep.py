@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.support import FILES, KEY, OTHER, mounted, publish, read_tree, write_files
+from tests.store.disks import mounted
+from tests.store.support import FILES, KEY, OTHER, publish, read_tree, write_files
 from trtstore import NotWritable, Record, Store
 from trtstore.digest import hash_bytes, hex_of
 from trtstore.layout import STAMP

@@ -7,6 +7,7 @@ interpreter reads of its environment before `main` would differ, so where one of
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trtbuild import cli
+from trtbuild import entry
 
 REPOSITORY = Path(__file__).parents[2]
 #: what Python, or the loader of shared libraries, reads at its start
@@ -108,12 +109,14 @@ class _Server:
 
 def serve() -> None:
     """For each request a child that is the command; says its pid, and how it ended."""
+    for word in ("toolchain", "plan"):
+        importlib.import_module(entry.module(word))
     gc.freeze()
     with os.fdopen(os.dup(1), "w") as answers:
         for line in sys.stdin:
             if (child := os.fork()) == 0:
                 _become(json.loads(line))
-                sys.exit(cli.main())
+                sys.exit(entry.main())
             print(child, file=answers, flush=True)
             _, status = os.waitpid(child, 0)
             print(os.waitstatus_to_exitcode(status), file=answers, flush=True)

@@ -63,10 +63,11 @@ class Shop:
 
     def environment(self, **more: str) -> dict[str, str]:
         """What makes the installer look into `wheels` and nowhere else."""
+        return self.project.environment(self._settings(**more))
+
+    def _settings(self, **more: str) -> dict[str, str]:
         prefix = self.installer.upper()
-        return self.project.environment(
-            {f"{prefix}_NO_INDEX": "1", f"{prefix}_FIND_LINKS": str(self.wheels), **more}
-        )
+        return {f"{prefix}_NO_INDEX": "1", f"{prefix}_FIND_LINKS": str(self.wheels), **more}
 
     def start(self, *words: str, **more: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -81,9 +82,7 @@ class Shop:
 
     def run(self, *words: str | Path, **more: str) -> Done:
         """`trtbuild toolchain` with these words."""
-        running = self.start(*map(str, words), **more)
-        out, err = running.communicate(timeout=120)
-        return Done(running.returncode, out, err)
+        return self.project.trtbuild("toolchain", *map(str, words), env=self._settings(**more), timeout=120)
 
     def say(self, *words: str | Path, **more: str) -> Any:
         """As `run`, the JSON document of what succeeds."""

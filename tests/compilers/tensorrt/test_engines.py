@@ -117,12 +117,18 @@ def test_other_types_of_activations(dtype: str, tmp_path: Path) -> None:
     assert {each["dtype"] for each in outputs} == {dtype}
 
 
-@pytest.mark.parametrize("shapes", ["dynamic", "phases", "static"])
+@pytest.mark.parametrize(
+    "shapes, weights", [("dynamic", "none"), ("phases", "int8"), ("static", "none"), ("dynamic", "fp8")]
+)
 def test_the_same_bytes_whatever_the_paths_and_the_environment(
-    shapes: str, networks: dict[str, Path], tmp_path: Path
+    shapes: str, weights: str, networks: dict[str, Path], tmp_path: Path
 ) -> None:
     """Two networks in folders of other lengths, another environment, one CPU: the plans are equal to the byte."""
-    options = {"compiler__shapes": shapes, "target__compute_capability": "8.6"}
+    options = {
+        "compiler__shapes": shapes,
+        "quant__weights": weights,
+        "target__compute_capability": "8.9" if weights == "fp8" else "8.6",
+    }
     one = make_engine(networks["qwen3"], tmp_path / "one", **options)
     assert one.code == 0, one.log
     assert one.result["addresses_randomised"] is False

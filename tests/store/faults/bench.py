@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.store.faults.checks import (
@@ -19,6 +21,17 @@ from tests.store.faults.failpoint import Fault, Kind
 from tests.store.faults.operations import Operation, World, create
 from tests.store.faults.zygote import Outcome, Zygote
 from trtstore import Store
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One in `every` calls, from a start that the seed and a case's words give."""
+
+    every: int
+    seed: int
+
+    def start(self, words: str) -> int:
+        return random.Random(f"{self.seed} {words}").randrange(self.every)  # dice, no secret
 
 
 class Bench:
@@ -42,11 +55,20 @@ class Bench:
         assert self._findings(outcome, Fault()) == []
         self.calls = [call.split()[0] for call in outcome.calls]
 
-    def each(self, fault: Callable[[int], Fault]) -> Iterator[tuple[str, Outcome, list[str]]]:
-        """(words for the boundary, outcome, what is wrong with the store) of each call that the fault is about."""
+    def each(
+        self, fault: Callable[[int], Fault], sample: Sample | None = None
+    ) -> Iterator[tuple[str, Outcome, list[str]]]:
+        """(words for the boundary, outcome, what is wrong with the store) of each call that the fault is about.
+
+        Of each call in the sample, where one is given.
+        """
         total = sum(call in fault(0).names for call in self.calls)
+        every = self._operation.every
         # Another start for each kind: what one passes over, another may meet.
-        for at in range(1 + fault(0).kind % self._operation.every, total + 1, self._operation.every):
+        first = fault(0).kind % every
+        if sample is not None:
+            first, every = sample.start(f"{self._operation} {fault(0)}"), every * sample.every
+        for at in range(1 + first, total + 1, every):
             outcome = self._run(fault(at))
             boundary = outcome.calls[at - 1] if len(outcome.calls) >= at else "no call"
             words = f"{fault(at).kind.name} {at} of {total}, {boundary}"
