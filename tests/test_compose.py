@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from trtbuild import choices, compose, schema
@@ -58,9 +60,15 @@ def test_no_file_is_unpickled(flag: str) -> None:
         ["quant=int8", "target=rtx4070", "compiler=tensorrt_rtx"],
         ["quant.group_size=32", "++profile.max_batch=4", "check=none"],
         ["prompt=${5}", "model.dtype=${hydra:runtime.choices.quant}"],
+        ["--config-dir", "TEAM", "quant=ours"],
+        ["--config-dir=TEAM", "quant=ours", "quant.group_size=64"],
+        ["--config-dir", "NOWHERE"],
     ],
 )
-def test_composed_once_it_is_what_hydra_s_own_main_composes(words: list[str]) -> None:
+def test_composed_once_it_is_what_hydra_s_own_main_composes(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "quant").mkdir()
+    (tmp_path / "quant" / "ours.yaml").write_text("defaults: [int4, _self_]\ngroup_size: 16\n")
+    words = [word.replace("TEAM", str(tmp_path)) for word in words]
     try:
         expected = composed("--run", *words)
     except InputError as error:

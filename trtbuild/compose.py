@@ -25,7 +25,6 @@ _RELEASES = ("target.driver", "target.cuda", "target.compute_capability", "fleet
 _MAPPINGS = re.compile(r"compiler\.(packages|locks)(\.[^=]+)?")
 _PATHS = ("out", "report", "store.root", "model.source", "model.revision", "executor.python")
 
-_MANY = ("-m", "--multirun")
 _RERUN = "--experimental-rerun"  # Hydra would unpickle the file that it names
 
 
@@ -56,12 +55,7 @@ def run(args: Sequence[str], task: Callable[[schema.Config], None], sweep: point
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: their words are ours to choose
     try:
         with points.launching(sweep or partial(_each, task), points.Check(_checked, _checked_nodes)):
-            if all(map(_is_option, words)):
-                program.one(words, on_config)
-            elif all(_is_option(word) or word in _MANY for word in words):
-                program.many([word for word in words if word not in _MANY], on_config)
-            else:
-                program.with_flags(words, on_config)
+            program.run(words, on_config)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise _explained(error) from error
     finally:
@@ -71,11 +65,6 @@ def run(args: Sequence[str], task: Callable[[schema.Config], None], sweep: point
             os.environ["HYDRA_FULL_ERROR"] = full_error
     if failures:
         raise failures[0]
-
-
-def _is_option(word: str) -> bool:
-    """Whether it is an option of ours, and neither a flag nor an option of Hydra's own."""
-    return not word.startswith("-") and re.match(r"[+~]*hydra\b", word) is None
 
 
 def _each(task: Callable[[schema.Config], None], found: Sequence[points.Point]) -> list[float | None]:

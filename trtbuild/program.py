@@ -1,19 +1,23 @@
-"""Hydra's program around a config: composed once where there is nothing to it but options, and by Hydra's own main."""
+"""Hydra's program around a config: composed once where there is little but options, and else by Hydra's own main."""
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import hydra
 from hydra import version
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode, TaskFunction
+from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
 CONF = "pkg://trtbuild.conf"
@@ -21,39 +25,72 @@ _VERSION = "1.3"  # whose ways Hydra keeps to
 _ROOT = "config"  # the file that everything starts from
 
 
-def one(words: Sequence[str], task: Callable[[DictConfig], None]) -> None:
-    """Compose these overrides once, and give them to `task`. Raises what Hydra raises."""
-    with _program() as program:
-        composed = program.compose_config(_ROOT, list(words), RunMode.RUN)
-        HydraConfig.instance().set_config(composed)  # for ${hydra:…}; it takes a copy
-        with open_dict(composed):
-            del composed["hydra"]
-        task(composed)
+def run(words: Sequence[str], task: Callable[[DictConfig], None]) -> None:
+    """Give `task` the config that `words` ask for; of a sweep the launcher gets the points. Raises what Hydra raises.
+
+    Hydra's main composes each config twice, first to see whether it asks for a sweep itself, and makes a folder.
+    """
+    asked = _asked(words)
+    if asked is None:
+        _by_hydra(words, task)
+        return
+    with _program(asked.folder) as program:
+        if asked.several:
+            program.multirun(_ROOT, task, [*asked.options, "hydra.mode=MULTIRUN"])
+            return
+        composed = program.compose_config(_ROOT, asked.options, RunMode.RUN)
+    if composed.hydra.mode is RunMode.MULTIRUN:
+        _by_hydra(words, task)
+        return
+    HydraConfig.instance().set_config(composed)  # for ${hydra:…}; it takes a copy
+    with open_dict(composed):
+        del composed["hydra"]
+    task(composed)
 
 
-def many(words: Sequence[str], task: TaskFunction) -> None:
-    """Sweep over these overrides. Raises what Hydra raises."""
-    with _program() as program:
-        program.multirun(_ROOT, task, [*words, "hydra.mode=MULTIRUN"])
+@dataclass
+class _Asked:
+    """A command line of options, with the flags that most command lines have."""
+
+    options: list[str]
+    several: bool = False  # -m
+    folder: Path | None = None  # --config-dir
+
+
+def _asked(words: Sequence[str]) -> _Asked | None:
+    """None where there are other flags, or options of Hydra's own."""
+    found, rest = _Asked([]), iter(words)
+    for word in rest:
+        name, _, value = word.partition("=")
+        if word in ("-m", "--multirun"):
+            found.several = True
+        elif name in ("--config-dir", "-cd") and found.folder is None:
+            found.folder = Path(value or next(rest, "")).absolute()
+        elif word.startswith("-") or re.match(r"[+~]*hydra\b", word):
+            return None
+        else:
+            found.options.append(word)
+    return None if found.folder and not found.folder.is_dir() else found
 
 
 @contextmanager
-def _program() -> Iterator[Hydra]:
-    """What `hydra.main` makes, without its second composition of each config and its folder for each run."""
+def _program(folder: Path | None) -> Iterator[Hydra]:
     version.setbase(_VERSION)
+    path = create_config_search_path(CONF)
+    if folder is not None:
+        path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
     try:
-        yield Hydra.create_main_hydra2("trtbuild", create_config_search_path(CONF))
+        yield Hydra.create_main_hydra2("trtbuild", path)
     finally:
         GlobalHydra.instance().clear()
 
 
-def with_flags(words: Sequence[str], on_config: Callable[[DictConfig], None]) -> None:
-    """As any program of Hydra's: it reads the flags, and composes twice, first to see whether a sweep is asked for."""
+def _by_hydra(words: Sequence[str], task: Callable[[DictConfig], None]) -> None:
     argv = sys.argv
     # Hydra makes a folder for every run; ours is empty, elsewhere, and gone when the run ends.
     with tempfile.TemporaryDirectory(prefix="trtbuild-hydra-") as scratch:
         sys.argv = ["trtbuild", *words, f"hydra.run.dir={scratch}", f"hydra.sweep.dir={scratch}"]
         try:
-            hydra.main(config_path=CONF, config_name=_ROOT, version_base=_VERSION)(on_config)()
+            hydra.main(config_path=CONF, config_name=_ROOT, version_base=_VERSION)(task)()
         finally:
             sys.argv = argv
