@@ -150,8 +150,10 @@ class _Composer:
         if chosen.config is None or not values:
             return chosen.config
         names = {value.key_or_group.partition(".")[0] for value in values}
-        if not names <= {str(name) for name in chosen.own}:
-            return self.whole(words)  # which says what is wrong with it
+        if not all(isinstance(chosen.own._get_node(name), DictConfig) for name in names):
+            return self.whole(
+                words
+            )  # one value of the root's own, or nothing that is there: it says what is wrong
         nodes = OmegaConf.masked_copy(chosen.own, sorted(names))
         OmegaConf.set_struct(nodes, True)
         ConfigLoaderImpl._apply_overrides_to_config(values, nodes)

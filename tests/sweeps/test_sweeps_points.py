@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 from tests.support.cli import Project
-from trtbuild import compose
+from trtbuild import compose, points
 from trtbuild.errors import InputError
 from trtbuild.points import Point
 
@@ -43,6 +45,27 @@ def test_points_are_what_their_words_mean_alone() -> None:
     same_as_alone(found[4::7])
     configs = [point.config for point in found]
     assert not any(one == other for one, other in itertools.combinations(configs, 2))
+
+
+@pytest.mark.parametrize(
+    "word", ["output=json", "refresh=true", "until=network", "serve=triton", "parallel.tp=2"]
+)
+def test_a_part_is_composed_once(word: str) -> None:
+    """However many points have it: composing a thousand whole takes a minute."""
+    whole = 0
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        nonlocal whole
+        whole += event == "call" and frame.f_code is points._Composer.whole.__code__
+
+    sys.setprofile(count)
+    try:
+        found = swept("quant=none,int8", "profile.max_seq_len=range(64,72)", word)
+    finally:
+        sys.setprofile(None)
+    assert len(found) == 16
+    assert 1 <= whole <= 2, "to be compared with, and where a word is one of the root's own"
+    same_as_alone(found[::9])
 
 
 def test_hydra_s_own_syntax_works() -> None:
