@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,14 +68,18 @@ class Tools:
 
 def toolchains(outlooks: Sequence[Outlook], session: Session) -> tuple[Tools, ...]:
     """The locked toolchains of the steps that would run, each once. Installs nothing. Raises InputError."""
-    steps: dict[str, tuple[str, ...]] = {}
-    locks: dict[str, Lock] = {}
-    for one in outlooks:
-        lock = one.planned.step.lock
-        if one.runs and lock is not None:
-            locks[lock.digest] = lock
-            steps[lock.digest] = (*steps.get(lock.digest, ()), one.planned.name)
-    return tuple(_tools(lock, steps[digest], session) for digest, lock in locks.items())
+    return toolchains_of((one.planned, session) for one in outlooks if one.runs)
+
+
+def toolchains_of(running: Iterable[tuple[Planned, Session]]) -> tuple[Tools, ...]:
+    """The same of steps that run in sessions of one machine and one store."""
+    steps: dict[str, dict[str, None]] = {}  # by the digest of a lock, names once
+    locks: dict[str, tuple[Lock, Session]] = {}
+    for planned, session in running:
+        if (lock := planned.step.lock) is not None:
+            locks[lock.digest] = lock, session
+            steps.setdefault(lock.digest, {})[planned.name] = None
+    return tuple(_tools(lock, (*steps[digest],), session) for digest, (lock, session) in locks.items())
 
 
 def _tools(lock: Lock, steps: tuple[str, ...], session: Session) -> Tools:

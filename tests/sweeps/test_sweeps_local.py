@@ -74,6 +74,19 @@ def test_a_dry_run_stops_after_the_forecast(project: Project, tiny_llama: Path) 
     assert project.records() == []
 
 
+def test_a_forecast_names_the_toolchains_that_will_be_fetched(project: Project, tiny_llama: Path) -> None:
+    words = ["-m", f"model.source={tiny_llama}", "quant=int8,int4", "executor=managed"]
+    planned = project.trtbuild("plan", *words)
+    assert planned.code == 0, planned.err
+    for title, step in (("network", "network"), ("onnxruntime", "engine")):
+        assert planned.out.count(f"The toolchain {title} of {step} is missing: about ") == 1
+    found = project.trtbuild("plan", *words, "output=json").json["forecast"]["toolchains"]
+    assert [(each["title"], each["state"], each["steps"]) for each in found] == [
+        ("network", "missing", ["network"]),
+        ("onnxruntime", "missing", ["engine"]),
+    ]
+
+
 def test_what_is_too_dear_is_refused(project: Project, tiny_llama: Path) -> None:
     words = ["-m", f"model.source={tiny_llama}"]
     assert project.trtbuild(*words, "quant=none").code == 0  # now there is a basis

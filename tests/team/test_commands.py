@@ -87,6 +87,31 @@ def dev(shared_folder: Place, tmp_path: Path, signer: Signer, ci: User) -> User:
     return made
 
 
+def test_a_sweep_shares_what_it_builds_and_the_next_machine_s_builds_the_rest_alone(
+    bucket: Place, seaweed: Seaweed, tmp_path: Path, tiny_llama: Path, signer: Signer
+) -> None:
+    pem = (trust.folder() / "keys" / "ci.pem").read_text()
+    trusted = f"store.trusted=['{signer.public} name=ci']"
+    words = ["-m", f"model.source={tiny_llama}", "check=none", trusted, "output=json"]
+    builder = user(tmp_path / "ci", bucket, TRTSTORE_SIGNING_KEY=pem)
+    built = builder.trtbuild(*words, "quant=none,int8", "store.write=true")
+    assert built.code == 0, built.err
+    assert [each["outcome"] for each in built.json["results"]] == ["built", "built"]
+
+    reader = user(tmp_path / "dev", bucket, **seaweed.credentials("reader"))
+    more = [*words, "quant=none,int8,int4"]
+    forecast = reader.trtbuild("plan", *more).json["forecast"]
+    assert forecast["hits"] == {"local": 0, "also": {bucket.url: 2}}
+    assert [step["name"] for step in forecast["steps"]] == ["engine"]
+    done = reader.trtbuild(*more)
+    assert done.code == 0, done.err
+    assert [each["outcome"] for each in done.json["results"]] == ["hit-team", "hit-team", "built"]
+    digests = [each["digest"] for each in done.json["results"]]
+    assert digests[:2] == [each["digest"] for each in built.json["results"]]
+    again = reader.trtbuild("fetch", *more)
+    assert [each["outcome"] for each in again.json["results"]] == ["hit-local"] * 3
+
+
 def test_ci_builds_and_a_reader_has_it_signed(
     bucket: Place, seaweed: Seaweed, tmp_path: Path, tiny_llama: Path, signer: Signer
 ) -> None:

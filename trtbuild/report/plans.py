@@ -35,11 +35,16 @@ def lines(plan: Plan, outlooks: Sequence[Outlook], tools: Sequence[Tools]) -> It
     yield from table(["step", "key", "store", "will", "takes"], rows)
     yield ""
     yield from _summary(outlooks)
+    yield from missing_tools(tools)
+    for words in registry.advice(plan.recipe):
+        yield f"note: {words}"
+
+
+def missing_tools(tools: Sequence[Tools]) -> Iterator[str]:
+    """Which toolchains will be fetched before a step runs."""
     for each in tools:
         if each.state == "missing":
             yield f"The toolchain {each.title} of {' and '.join(each.steps)} is missing{_fetched(each)}."
-    for words in registry.advice(plan.recipe):
-        yield f"note: {words}"
 
 
 def _fetched(found: Tools) -> str:

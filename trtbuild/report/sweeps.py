@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from trtbuild import provenance
 from trtbuild.pipeline import Result
 from trtbuild.report.document import SCHEMA
+from trtbuild.report.plans import missing_tools
 from trtbuild.sweeps.forecast import Forecast, Group
 from trtbuild.sweeps.work import Job, Unit, Workplace
 from trtstore.table import table
@@ -41,7 +43,8 @@ def forecast_lines(found: Forecast) -> Iterator[str]:
         shown = ", ".join(" ".join(name.split()) for name in names[:SHOWN])
         yield f"No basis for {shown}{more}: nothing like it is in these stores"
     obstacles = dict.fromkeys(unit.obstacle for unit in found.units if unit.obstacle is not None)
-    yield from (f"{obstacle}" for obstacle in obstacles)
+    yield from obstacles
+    yield from missing_tools(found.tools)
 
 
 def _keys(found: Forecast) -> str:
@@ -83,6 +86,7 @@ def forecast_document(found: Forecast) -> dict[str, Any]:
         "seconds": found.seconds,
         "bytes": found.bytes,
         "unknown": len(found.unknown),
+        "toolchains": [asdict(each) for each in found.tools],
         "groups": [
             {
                 "name": group.name,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from trtbuild.errors import InputError
 from trtbuild.history import Estimate
+from trtbuild.survey import Tools, toolchains_of
 from trtbuild.sweep_schema import SweepConf
 from trtbuild.sweeps.work import Job, Unit, Workplace, urgency
 from trtstore.words import seconds, size
@@ -48,6 +49,7 @@ class Forecast:
     units: tuple[Unit, ...]
     groups: tuple[Group, ...]
     refresh: bool  # hits are built again
+    tools: tuple[Tools, ...] = ()  # the locked toolchains of the steps
 
     @property
     def seconds(self) -> float:
@@ -94,6 +96,7 @@ def forecast(jobs: Sequence[Job], found: Sequence[Unit], place: Workplace) -> Fo
         units=tuple(found),
         groups=tuple(Group(name, tuple(unit for unit in found if unit.group == name)) for name in names),
         refresh=any(job.point.config.refresh for job in jobs),
+        tools=toolchains_of((unit.planned, unit.job.planned[1]) for unit in found),
     )
 
 
