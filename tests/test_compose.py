@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cli import Project
 from trtbuild import choices, compose, schema
 from trtbuild.errors import InputError
 
@@ -77,6 +78,13 @@ def test_composed_once_it_is_what_hydra_s_own_main_composes(words: list[str], tm
         assert str(refused.value) == str(error)
     else:
         assert composed(*words) == expected
+
+
+def test_flags_may_stand_between_options(project: Project) -> None:
+    words = ("quant=int8", "--cfg", "job", "check=none", "--package", "quant", "parallel.tp=2")
+    done = project.trtbuild(*words)
+    assert done.code == 0, done.err
+    assert "weights: int8" in done.out
 
 
 def test_defaults_are_those_of_the_demo() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import hydra
@@ -23,6 +25,18 @@ from omegaconf import DictConfig, open_dict
 CONF = "pkg://trtbuild.conf"
 _VERSION = "1.3"  # whose ways Hydra keeps to
 _ROOT = "config"  # the file that everything starts from
+_TAKE_A_WORD = (
+    "--config-dir",
+    "-cd",
+    "--config-path",
+    "-cp",
+    "--config-name",
+    "-cn",
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+)
 
 
 def run(words: Sequence[str], task: Callable[[DictConfig], None]) -> None:
@@ -73,6 +87,16 @@ def _asked(words: Sequence[str]) -> _Asked | None:
     return None if found.folder and not found.folder.is_dir() else found
 
 
+def _options_first(words: Sequence[str]) -> list[str]:
+    """Hydra's parser wants all options in one place, and no flag between them."""
+    options: list[str] = []
+    flags: list[str] = []
+    for before, word in pairwise(("", *words)):
+        is_option = not word.startswith("-") and ("=" in word or word.startswith("~"))
+        (options if is_option and before not in _TAKE_A_WORD else flags).append(word)
+    return [*options, *flags]
+
+
 @contextmanager
 def _program(folder: Path | None) -> Iterator[Hydra]:
     version.setbase(_VERSION)
@@ -87,9 +111,13 @@ def _program(folder: Path | None) -> Iterator[Hydra]:
 
 def _by_hydra(words: Sequence[str], task: Callable[[DictConfig], None]) -> None:
     argv = sys.argv
+    logging.raiseExceptions = (
+        False  # Hydra's words go through a logger: a reader that has gone is no news to tell
+    )
     # Hydra makes a folder for every run; ours is empty, elsewhere, and gone when the run ends.
     with tempfile.TemporaryDirectory(prefix="trtbuild-hydra-") as scratch:
-        sys.argv = ["trtbuild", *words, f"hydra.run.dir={scratch}", f"hydra.sweep.dir={scratch}"]
+        folders = (f"hydra.run.dir={scratch}", f"hydra.sweep.dir={scratch}")
+        sys.argv = ["trtbuild", *_options_first([*words, *folders])]
         try:
             hydra.main(config_path=CONF, config_name=_ROOT, version_base=_VERSION)(task)()
         finally:
