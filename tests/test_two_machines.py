@@ -275,24 +275,13 @@ def test_whatever_the_python(
     version: str, sources: Path, tmp_path: Path, copy: Path, here: dict[str, Any]
 ) -> None:
     """With the core alone, as on a laptop: no compiler is installed there."""
-    python = interpreter(version)
     venv = tmp_path / "venv"
-    subprocess.run([python, "-m", "venv", "--without-pip", venv], check=True)
-    installed = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "--python",
-            venv / "bin" / "python",
-            "install",
-            "-q",
-            "--no-compile",
-            sources,
-        ],
-        capture_output=True,
-        text=True,
-    )
+    subprocess.run([interpreter(version), "-m", "venv", "--without-pip", venv], check=True)
+    python = venv / "bin" / "python"
+    uv = shutil.which("uv")
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-compile"]
+    installer = [uv, "pip", "install", "--python", python] if uv else pip
+    installed = subprocess.run([*installer, "-q", sources], capture_output=True, text=True)
     if installed.returncode:
         pytest.skip(f"the core cannot be installed for Python {version}: {installed.stderr[-300:]}")
     assert Machine(tmp_path, command=[venv / "bin" / "trtbuild"]).plan(copy) == here

@@ -37,7 +37,7 @@ def is_sound(database: Path, busy: float) -> bool:
         if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) != sqlite3.SQLITE_ERROR:
             raise
         return False
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, UnicodeDecodeError):  # the latter where text is cut within a character
         return False
     return _are_diskcaches(settings)
 

@@ -247,6 +247,20 @@ def test_an_index_with_any_bit_flipped_takes_new_rows(tmp_path: Path, database: 
     assert deaf == []
 
 
+def test_an_index_whose_words_are_no_text_takes_new_rows(tmp_path: Path, database: Path) -> None:
+    """What sqlite3 raises differs: by the place, as text or as a value."""
+    data = database.read_bytes()
+    start = data.index(b"CREATE INDEX Cache_expire_time")
+    for place in range(start, start + 60):
+        assert takes_rows(planted(tmp_path, flipped(data, place, 7)))
+
+
+def test_an_index_whose_columns_have_other_names_takes_new_rows(tmp_path: Path, database: Path) -> None:
+    data = database.read_bytes().replace(b"access_count INTEGER", b"accexs_count INTEGER")
+    assert data != database.read_bytes()
+    assert takes_rows(planted(tmp_path, data))
+
+
 def test_an_index_of_any_shorter_length_is_read_right_or_as_empty(tmp_path: Path, database: Path) -> None:
     data = database.read_bytes()
     for number in range(PLACES // 3):

@@ -22,12 +22,13 @@ pytestmark = pytest.mark.slow
 #: Of these, which are much like others, one call in so many; another run begins elsewhere. EVERY asks for all of them.
 #: A process that is killed after a call leaves what one leaves that is killed before the next.
 SAMPLED: dict[int | Kind, int] = {
-    Kind.KILL_AFTER: 4,
-    errno.EIO: 5,
-    errno.EACCES: 4,
-    errno.EROFS: 3,
-    errno.EDQUOT: 3,
-    errno.EMFILE: 3,
+    Kind.KILL_AFTER: 5,
+    errno.ENOSPC: 2,
+    errno.EIO: 8,
+    errno.EACCES: 6,
+    errno.EROFS: 5,
+    errno.EDQUOT: 5,
+    errno.EMFILE: 5,
 }
 EVERY = "TRTSTORE_EVERY_FAULT"
 SEED = "TRTSTORE_FAULT_SEED"

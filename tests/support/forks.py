@@ -1,7 +1,7 @@
 """The real command, forked from a process that has imported it: half of a command's time is Python reading modules.
 
-Everything else is as in a process of its own: arguments, environment, folder, standard streams, exit. What the
-interpreter reads of its environment before `main` would differ, so where one of ITS_OWN is set a process is started.
+Everything else is as in a process of its own: arguments, environment, folder, standard streams, exit. What Python
+and the loader read of their environment before `main` is set where the process that forks is started, one for each.
 """
 
 from __future__ import annotations
@@ -26,44 +26,33 @@ REPOSITORY = Path(__file__).parents[2]
 #: what Python, or the loader of shared libraries, reads at its start
 ITS_OWN = re.compile(r"(LD_|PYTHON|LC_|LANG$|MALLOC_|GLIBC_)")
 
-_idle: list[_Server] = []
+_idle: dict[tuple[tuple[str, str], ...], list[_Server]] = {}
 _turn = threading.Lock()
-
-
-def can(env: Mapping[str, str]) -> bool:
-    """Whether a fork behaves as a process that is started with `env`."""
-    return _its_own(env) == _its_own(_environment())
-
-
-def _environment() -> dict[str, str]:
-    """What the process that forks is started with: of its own just the language."""
-    return {name: value for name, value in os.environ.items() if name == "LANG" or not ITS_OWN.match(name)}
-
-
-def _its_own(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if ITS_OWN.match(name)}
 
 
 def run(
     command: Path, args: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float
 ) -> tuple[int, str, str]:
     """Exit code (negative: the signal that ended it), stdout and stderr. Raises subprocess.TimeoutExpired."""
+    own = tuple(sorted((name, value) for name, value in env.items() if ITS_OWN.match(name)))
     with _turn:
-        server = _idle.pop() if _idle else _Server()
+        idle = _idle.setdefault(own, [])
+        server = idle.pop() if idle else _Server(dict(own))
     answer = server.run(command, args, cwd, env, timeout)
     with _turn:
-        _idle.append(server)
+        idle.append(server)
     return answer
 
 
 class _Server:
     """The parent's end of a process that forks, one command at a time. It ends when the parent does."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: Mapping[str, str]) -> None:
+        env = {name: value for name, value in os.environ.items() if not ITS_OWN.match(name)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__],
             cwd=REPOSITORY,
-            env=_environment(),
+            env={**env, **own},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
