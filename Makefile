@@ -16,7 +16,8 @@ VENV := .venv
 CORE := .venv-core
 REFERENCE := .venv-reference
 FUZZ_SECONDS ?= 60
-PYTEST_FLAGS ?= -n auto --dist loadgroup
+# One process more than there are cores: some tests wait for a cluster or a server.
+PYTEST_FLAGS ?= -n $(shell expr 1 + $$(nproc 2>/dev/null || echo 1)) --dist loadgroup
 
 .PHONY: demo locks test test-reference fuzz lint bench bench-store bench-team bench-sweep bench-identity clean
 
@@ -80,7 +81,7 @@ $(VENV)/.dev: pyproject.toml
 	@touch $@
 
 $(REFERENCE)/.done: pyproject.toml
-	@$(call environment,$(REFERENCE),onnxruntime$(comma)genai$(comma)dev)
+	@$(call environment,$(REFERENCE),onnxruntime$(comma)genai$(comma)pytest)
 	@touch $@
 
 comma := ,
