@@ -112,9 +112,10 @@ def sweep(folder: Path) -> None:
     bound = max(chain, sum(seconds.values()) / cores)
     print(
         f"{len(results)} points, {len(steps)} steps, {sum(seconds.values()):.0f} s of workers on {cores} cores, "
-        f"the longest chain {chain:.0f} s: {took:.1f} s, {took / bound:.2f} times what is least"
+        f"the longest chain {chain:.0f} s: {took:.1f} s, {took / bound:.2f} times what is least",
+        flush=True,
     )
-    print(f"again: {trtbuild(folder / 'store', '-m', *flags, *words)[0]:.2f} s")
+    print(f"again: {trtbuild(folder / 'store', '-m', *flags, *words)[0]:.2f} s", flush=True)
     loop = 0.0
     for model in models:
         for quant in QUANTS.partition("=")[2].split(","):

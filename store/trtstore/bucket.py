@@ -18,6 +18,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import from_url
 
+from trtstore.digest import CHUNK
 from trtstore.errors import Corrupt, NotReadable, NotWritable, StoreFailure, Unreachable
 from trtstore.listed import Listed
 from trtstore.protocols import Readable
@@ -125,12 +126,15 @@ class Bucket:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _part(self, name: str, start: int, end: int) -> memoryview:
-        def ask() -> memoryview:
-            data = memoryview(obstore.get_range(self._store, name, start=start, end=end))
-            if len(data) < end - start:
-                raise ConnectionError(f"{len(data)} of {end - start} bytes came")
-            return data
+    def _part(self, name: str, start: int, end: int) -> list[memoryview]:
+        def ask() -> list[memoryview]:
+            answer = obstore.get(self._store, name, options={"range": (start, end)})
+            chunks = [
+                memoryview(chunk) for chunk in answer.stream(CHUNK)
+            ]  # a whole part is slower to come by
+            if (came := sum(map(len, chunks))) != end - start:
+                raise ConnectionError(f"{came} of {end - start} bytes came")
+            return chunks
 
         with self._asking():
             try:
@@ -165,11 +169,14 @@ class Bucket:
 class _Parts:
     """A stream of parts, of which some are always on their way; a part that fails is asked for again, alone."""
 
-    def __init__(self, pool: ThreadPoolExecutor, fetch: Callable[[int, int], memoryview], size: int) -> None:
+    def __init__(
+        self, pool: ThreadPoolExecutor, fetch: Callable[[int, int], list[memoryview]], size: int
+    ) -> None:
         self._pool, self._fetch = pool, fetch
         self._starts = iter(range(0, size, PART))
         self._size = size
-        self._coming: deque[Future[memoryview]] = deque()
+        self._coming: deque[Future[list[memoryview]]] = deque()
+        self._here: deque[memoryview] = deque()
         self._view = memoryview(b"")
         for _ in range(AHEAD):
             self._next()
@@ -180,10 +187,12 @@ class _Parts:
             self._coming.append(self._pool.submit(self._fetch, start, min(start + PART, self._size)))
 
     def read(self, size: int, /) -> memoryview:
-        """A view of a part, which lives for as long as somebody looks at it: a copy would cost a fifth of the time."""
-        if not self._view and self._coming:
-            self._view = self._coming.popleft().result()
+        """A view of a chunk, which lives for as long as somebody looks at it: a copy would cost a fifth of the time."""
+        if not self._view and not self._here and self._coming:
+            self._here.extend(self._coming.popleft().result())
             self._next()
+        if not self._view and self._here:
+            self._view = self._here.popleft()
         data, self._view = self._view[:size], self._view[size:]
         return data
 
