@@ -316,7 +316,7 @@ def test_a_model_changed_during_the_build_is_not_published(project: Project) -> 
     copy = tiny.write_model(project.root / "model", **large)
     running = project.start(f"model.source={copy}")
     deadline = time.monotonic() + 60
-    while not list((project.store / "v1" / "tmp").glob("**/worker/request.json")):
+    while not project.working():
         assert time.monotonic() < deadline
         time.sleep(0.002)
     generation = copy / "config.json"

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,12 @@ class Project:
 
     def records(self) -> list[Path]:
         return sorted(p for p in (self.store / "v1" / "records").rglob("*") if p.is_file())
+
+    def working(self) -> list[Path]:
+        """The requests of workers that run just now."""
+        with suppress(FileNotFoundError):  # a folder may go while it is looked through
+            return list((self.store / "v1" / "tmp").glob("**/worker/request.json"))
+        return []
 
     def leftovers(self) -> list[Path]:
         """What a failure must not leave: anything in the store's tmp/."""
