@@ -44,7 +44,11 @@ class Podman:
 
     def __call__(self, *words: str, check: bool = True) -> str:
         done = subprocess.run(
-            ["podman", *self.engine_flags, *words], capture_output=True, text=True, timeout=120
+            ["podman", *self.engine_flags, *words],
+            cwd=self.root,  # a container that is out of memory leaves a file there
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         if check and done.returncode:
             raise RuntimeError(f"podman {words}: {done.stderr}")
