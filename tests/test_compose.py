@@ -64,6 +64,7 @@ def test_no_file_is_unpickled(flag: str) -> None:
         ["--config-dir", "TEAM", "quant=ours"],
         ["--config-dir=TEAM", "quant=ours", "quant.group_size=64"],
         ["--config-dir", "NOWHERE"],
+        ["--config-dir="],
     ],
 )
 def test_composed_once_it_is_what_hydra_s_own_main_composes(words: list[str], tmp_path: Path) -> None:

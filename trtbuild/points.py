@@ -151,9 +151,8 @@ class _Composer:
             return chosen.config
         names = {value.key_or_group.partition(".")[0] for value in values}
         if not all(isinstance(chosen.own._get_node(name), DictConfig) for name in names):
-            return self.whole(
-                words
-            )  # one value of the root's own, or nothing that is there: it says what is wrong
+            # A value of the root's own, or nothing that is there: the whole says what is wrong with that.
+            return self.whole(words)
         nodes = OmegaConf.masked_copy(chosen.own, sorted(names))
         OmegaConf.set_struct(nodes, True)
         ConfigLoaderImpl._apply_overrides_to_config(values, nodes)

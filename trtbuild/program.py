@@ -79,22 +79,25 @@ def _asked(words: Sequence[str]) -> _Asked | None:
         if word in ("-m", "--multirun"):
             found.several = True
         elif name in ("--config-dir", "-cd") and found.folder is None:
-            found.folder = Path(value or next(rest, "")).absolute()
+            folder = value or next(rest, "")
+            if not folder or not Path(folder).is_dir():
+                return None  # Hydra says what is wrong with it
+            found.folder = Path(folder).absolute()
         elif word.startswith("-") or re.match(r"[+~]*hydra\b", word):
             return None
         else:
             found.options.append(word)
-    return None if found.folder and not found.folder.is_dir() else found
+    return found
 
 
-def _options_first(words: Sequence[str]) -> list[str]:
-    """Hydra's parser wants all options in one place, and no flag between them."""
+def _apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Options, and flags with their words: Hydra's parser wants all options in one place, and no flag between them."""
     options: list[str] = []
     flags: list[str] = []
     for before, word in pairwise(("", *words)):
         is_option = not word.startswith("-") and ("=" in word or word.startswith("~"))
         (options if is_option and before not in _TAKE_A_WORD else flags).append(word)
-    return [*options, *flags]
+    return options, flags
 
 
 @contextmanager
@@ -110,14 +113,13 @@ def _program(folder: Path | None) -> Iterator[Hydra]:
 
 
 def _by_hydra(words: Sequence[str], task: Callable[[DictConfig], None]) -> None:
-    argv = sys.argv
-    logging.raiseExceptions = (
-        False  # Hydra's words go through a logger: a reader that has gone is no news to tell
-    )
+    argv, (options, flags) = sys.argv, _apart(words)
+    # Hydra's words go through a logger: a reader that has gone is no news to tell.
+    logging.raiseExceptions = False
     # Hydra makes a folder for every run; ours is empty, elsewhere, and gone when the run ends.
     with tempfile.TemporaryDirectory(prefix="trtbuild-hydra-") as scratch:
         folders = (f"hydra.run.dir={scratch}", f"hydra.sweep.dir={scratch}")
-        sys.argv = ["trtbuild", *_options_first([*words, *folders])]
+        sys.argv = ["trtbuild", *options, *folders, *flags]
         try:
             hydra.main(config_path=CONF, config_name=_ROOT, version_base=_VERSION)(task)()
         finally:

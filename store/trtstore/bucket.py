@@ -129,9 +129,8 @@ class Bucket:
     def _part(self, name: str, start: int, end: int) -> list[memoryview]:
         def ask() -> list[memoryview]:
             answer = obstore.get(self._store, name, options={"range": (start, end)})
-            chunks = [
-                memoryview(chunk) for chunk in answer.stream(CHUNK)
-            ]  # a whole part is slower to come by
+            # As it comes: to put a part together would take time.
+            chunks = [memoryview(chunk) for chunk in answer.stream(CHUNK)]
             if (came := sum(map(len, chunks))) != end - start:
                 raise ConnectionError(f"{came} of {end - start} bytes came")
             return chunks
@@ -177,7 +176,6 @@ class _Parts:
         self._size = size
         self._coming: deque[Future[list[memoryview]]] = deque()
         self._here: deque[memoryview] = deque()
-        self._view = memoryview(b"")
         for _ in range(AHEAD):
             self._next()
 
@@ -188,13 +186,15 @@ class _Parts:
 
     def read(self, size: int, /) -> memoryview:
         """A view of a chunk, which lives for as long as somebody looks at it: a copy would cost a fifth of the time."""
-        if not self._view and not self._here and self._coming:
+        if not self._here and self._coming:
             self._here.extend(self._coming.popleft().result())
             self._next()
-        if not self._view and self._here:
-            self._view = self._here.popleft()
-        data, self._view = self._view[:size], self._view[size:]
-        return data
+        if not self._here:
+            return memoryview(b"")
+        view = self._here.popleft()
+        if len(view) > size:
+            self._here.appendleft(view[size:])
+        return view[:size]
 
 
 def _again(ask: Callable[[], _T]) -> _T:

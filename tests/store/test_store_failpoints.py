@@ -21,8 +21,8 @@ pytestmark = pytest.mark.slow
 
 #: Of these, which are much like others, one call in so many; another run begins elsewhere. EVERY asks for all of them.
 #: A process that is killed after a call leaves what one leaves that is killed before the next.
-SAMPLED: dict[int | Kind, int] = {
-    Kind.KILL_AFTER: 5,
+AFTER = 5
+SAMPLED = {
     errno.ENOSPC: 2,
     errno.EIO: 8,
     errno.EACCES: 6,
@@ -76,15 +76,15 @@ def bench_of(zygote: Zygote, quick_folder: Path) -> Callable[[Operation], Bench]
 
 
 @pytest.fixture(scope="module")
-def sample_of() -> Callable[[int | Kind], Sample | None]:
-    """The sample of a case, where there is one."""
+def sample_of() -> SampleOf:
+    """The sample of one call in so many; None of each."""
     seed = int(os.environ.get(SEED) or random.randrange(10**6))  # dice, no secret
 
-    def get(case: int | Kind) -> Sample | None:
-        if case not in SAMPLED or EVERY in os.environ:
+    def get(every: int) -> Sample | None:
+        if every == 1 or EVERY in os.environ:
             return None
-        print(f"one call in {SAMPLED[case]}: the same again with {SEED}={seed}, all with {EVERY}=1")
-        return Sample(SAMPLED[case], seed)
+        print(f"one call in {every}: the same again with {SEED}={seed}, all with {EVERY}=1")
+        return Sample(every, seed)
 
     return get
 
@@ -96,7 +96,7 @@ operations = pytest.mark.parametrize(
     ids=str,
 )
 BenchOf = Callable[[Operation], Bench]
-SampleOf = Callable[[int | Kind], Sample | None]
+SampleOf = Callable[[int], Sample | None]
 
 
 @operations
@@ -106,7 +106,8 @@ def test_killed_at_any_call_it_leaves_whole_artifacts_and_nothing_to_repair(
 ) -> None:
     bench = bench_of(operation)
     found = []
-    for boundary, outcome, findings in bench.each(lambda at: Fault(kind, at, CHANGING), sample_of(kind)):
+    sample = sample_of(AFTER if kind is Kind.KILL_AFTER else 1)
+    for boundary, outcome, findings in bench.each(lambda at: Fault(kind, at, CHANGING), sample):
         if outcome.signal != signal.SIGKILL:
             found.append(f"{boundary}: it was not killed but {outcome}")
         found += findings
@@ -122,7 +123,7 @@ def test_refused_at_any_call_it_is_one_error_that_names_a_path_or_does_its_work(
     bench = bench_of(operation)
     found = []
     for boundary, outcome, findings in bench.each(
-        lambda at: Fault(kind, at, REFUSED_BY[refusal], refusal), sample_of(refusal)
+        lambda at: Fault(kind, at, REFUSED_BY[refusal], refusal), sample_of(SAMPLED.get(refusal, 1))
     ):
         found += [f"{boundary}: {trouble}" for trouble in wrong_end(bench, outcome, refusal)] + findings
     assert not found, "\n".join(found)

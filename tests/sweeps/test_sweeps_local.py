@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,16 @@ def test_a_forecast_names_the_toolchains_that_will_be_fetched(project: Project, 
         ("network", "missing", ["network"]),
         ("onnxruntime", "missing", ["engine"]),
     ]
+
+
+def test_a_python_that_is_not_there_is_one_point_s_error(project: Project, tiny_llama: Path) -> None:
+    pythons = f"executor.python=/nowhere/python,{sys.executable}"
+    words = ["-m", f"model.source={tiny_llama}", "executor=process", "check=none", pythons, "quant=int8,int4"]
+    planned = project.trtbuild("plan", *words)
+    assert planned.code == 0, planned.err
+    done = project.trtbuild(*words)
+    assert done.code == 2
+    assert "executor.python: /nowhere/python does not answer" in done.err
 
 
 def test_what_is_too_dear_is_refused(project: Project, tiny_llama: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from trtbuild.errors import InputError
@@ -49,7 +50,7 @@ class Forecast:
     units: tuple[Unit, ...]
     groups: tuple[Group, ...]
     refresh: bool  # hits are built again
-    tools: tuple[Tools, ...] = ()  # the locked toolchains of the steps
+    tools: tuple[Tools, ...]  # the locked toolchains of the steps
 
     @property
     def seconds(self) -> float:
@@ -96,8 +97,16 @@ def forecast(jobs: Sequence[Job], found: Sequence[Unit], place: Workplace) -> Fo
         units=tuple(found),
         groups=tuple(Group(name, tuple(unit for unit in found if unit.group == name)) for name in names),
         refresh=any(job.point.config.refresh for job in jobs),
-        tools=toolchains_of((unit.planned, unit.job.planned[1]) for unit in found),
+        tools=_tools(found),
     )
+
+
+def _tools(found: Sequence[Unit]) -> tuple[Tools, ...]:
+    with suppress(
+        InputError
+    ):  # a Python that is not there is told by the steps that want it, and the others go on
+        return toolchains_of((unit.planned, unit.job.planned[1]) for unit in found)
+    return ()
 
 
 def refuse_too_dear(found: Forecast, conf: SweepConf) -> None:

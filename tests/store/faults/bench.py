@@ -25,13 +25,13 @@ from trtstore import Store
 
 @dataclass(frozen=True)
 class Sample:
-    """One in `every` calls, from a start that the seed and a case's words give."""
+    """One in `every` of the calls that are tried, from one that the seed and a case's words choose."""
 
     every: int
     seed: int
 
-    def start(self, words: str) -> int:
-        return random.Random(f"{self.seed} {words}").randrange(self.every)  # dice, no secret
+    def first(self, words: str, most: int) -> int:
+        return random.Random(f"{self.seed} {words}").randrange(most)  # dice, no secret
 
 
 class Bench:
@@ -67,7 +67,10 @@ class Bench:
         # Another start for each kind: what one passes over, another may meet.
         first = fault(0).kind % every
         if sample is not None:
-            first, every = sample.start(f"{self._operation} {fault(0)}"), every * sample.every
+            every *= sample.every
+            first = sample.first(
+                f"{self._operation} {fault(0)}", max(1, min(every, total))
+            )  # none has no case
         for at in range(1 + first, total + 1, every):
             outcome = self._run(fault(at))
             boundary = outcome.calls[at - 1] if len(outcome.calls) >= at else "no call"
