@@ -17,9 +17,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +77,19 @@ def run(folder: Path, size: int, rounds: int, server: Seaweed) -> None:
         with timed(took, "up, trtstore"):
             team.push(store, KEY, signing.signer("bench"))
         obstore.delete(raw, "raw")
-        # All fetch one object: of two, the server would have one in its memory and not the other.
-        for what, get in (("stream", by_stream), ("ranges", by_ranges)):
-            with timed(took, f"down, obstore by {what}"):
-                get(raw, blob, size, folder / "down")
-            (folder / "down").unlink()
-        with timed(took, "down, trtstore"):
-            pull(folder / "pulled", team, public)
-        shutil.rmtree(folder / "pulled")
+        # All fetch one object: of two, the server would have one in its memory and not the other. Each begins with
+        # nothing left to be written, and each is first in turn: who comes second finds less free memory.
+        gets: list[tuple[str, Callable[[], None]]] = [
+            ("obstore by stream", partial(by_stream, raw, blob, size, folder / "down")),
+            ("trtstore", partial(pull, folder / "pulled", team, public)),
+            ("obstore by ranges", partial(by_ranges, raw, blob, size, folder / "down")),
+        ]
+        for what, get in gets[number % 3 :] + gets[: number % 3]:
+            os.sync()
+            with timed(took, f"down, {what}"):
+                get()
+            (folder / "down").unlink(missing_ok=True)
+            shutil.rmtree(folder / "pulled", ignore_errors=True)
         for one in list(obstore.list(raw).collect()):
             obstore.delete(raw, one["path"])
     show(took, size, server)

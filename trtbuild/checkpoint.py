@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from trtbuild import schema
 from trtbuild.errors import InputError
 from trtbuild.networks import architectures
+from trtbuild.networks.gguf_config import config_from_gguf
 from trtbuild.recipe import Model
 from trtbuild.sources import Digester, Source, WheelSpec, identity, open_source
 
@@ -62,7 +63,7 @@ def _model(conf: schema.ModelConf, source: Source, config: Described) -> Model:
 def _pins(conf: schema.ModelConf) -> dict[str, str | int | float | bool | None] | None:
     if conf.wheel is None or not conf.source.startswith("wheel:"):
         return None
-    return {f.name: getattr(conf.wheel, f.name) for f in fields(conf.wheel)}
+    return {f.name: getattr(conf.wheel, f.name) for f in fields(conf.wheel) if f.name != "config"}
 
 
 def _label(conf: schema.ModelConf, source: Source) -> str:
@@ -89,6 +90,17 @@ def frontend(asked: str, model: Model) -> str:
             "torch and more, gigabytes, may have to be installed",
         )
     return "genai"
+
+
+def decoder(conf: schema.ModelConf, source: Source, described: Described) -> architectures.Decoder | None:
+    """What the model is made of; None where nothing says it before the download. Raises InputError."""
+    if described is None:
+        header = source.gguf_header()
+        if header is not None:
+            described = config_from_gguf(header.metadata, header.tensors)
+        elif conf.wheel is not None and conf.source.startswith("wheel:") and conf.wheel.config is not None:
+            described = conf.wheel.config
+    return None if described is None else architectures.parse(described)
 
 
 def check_decoder(config: Described) -> None:

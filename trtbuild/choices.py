@@ -20,6 +20,11 @@ class Weights(Enum):
     nvfp4 = "nvfp4"
 
 
+class WeightsPlace(Enum):
+    separate = "separate"
+    embedded = "embedded"
+
+
 class Activations(Enum):
     none = "none"
     int8 = "int8"

@@ -46,6 +46,8 @@ class Step:
     hint: str | None = None  # the store's hints that its worker may take: they change how long it takes
     hints: int = MAX_FILES  # how many of them it can join: what it leaves takes the place of those
     shared: bool = True  # with the team; not what is large, and made in no time from what is shared
+    loads: bool = False  # it makes what can be loaded, and speaks: that is checked, run and served
+    label: str | None = None  # for people, in place of the model's, where it serves any of some kind
 
 
 class Visitor(Protocol):

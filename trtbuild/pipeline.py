@@ -44,7 +44,7 @@ class Result:
 def build(plan: Plan, session: Session) -> Result:
     """Take the plan's last step from the store, or build it. Raises InputError, BuildError, StoreFailure."""
     _check_out(session.config.out)
-    serving.check(session.config, plan.final.name)
+    serving.check(session.config, plan.final.step)
     said = advice(plan.recipe)
     if said and (session.config.refresh or session.find(plan.final.key).record is None):
         for words in said:
@@ -55,7 +55,7 @@ def build(plan: Plan, session: Session) -> Result:
 def fetch(plan: Plan, session: Session) -> Result:
     """As build, but a miss is NotInStoreError."""
     _check_out(session.config.out)
-    serving.check(session.config, plan.final.name)
+    serving.check(session.config, plan.final.step)
     record = session.use(plan.final.key)
     if record is None:
         session.sharing.refuse_doubt(plan.final.key)
@@ -159,7 +159,7 @@ def _locks(planned: Planned, scratch: Path) -> dict[str, Path]:
 def _check(planned: Planned, plan: Plan, out: Path, home: Path, session: Session) -> Mapping[str, Any] | None:
     """Load a new engine and let it speak, before anyone else can have it."""
     conf = session.config.check
-    if planned.name != "engine" or not conf.enabled:
+    if not planned.step.loads or not conf.enabled:
         return None
     session.watcher.step_started("check")
     home.mkdir()

@@ -25,7 +25,7 @@ def labels(planned: Planned, plan: Plan) -> dict[str, str]:
     recipe = plan.recipe
     return {
         "step": planned.name,
-        "model": recipe.model.label,
+        "model": planned.step.label or recipe.model.label,
         "quant": recipe.quant.scheme,
         "target": recipe.target.name,
         "compiler": recipe.tools.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -54,6 +54,11 @@ def resolve(config: schema.Config, digester: Digester, memory: Memory | None = N
         frontend = checkpoint.frontend(config.network.frontend.value, model)
         if frontend == "native":
             checkpoint.check_decoder(described)
+        if compiler.structured and frontend == "native":
+            made_of = once(
+                "decoder", config.model, lambda: checkpoint.decoder(config.model, source, described)
+            )
+            model = replace(model, decoder=made_of)
     elif model.gguf and model.architecture not in (None, *architectures.GGUF_SUPPORTED):
         raise checkpoint.unsupported(model, "name the same model as safetensors")
     recipe = Recipe(

@@ -34,6 +34,7 @@ from trtbuild.choices import (
     Trust,
     Verify,
     Weights,
+    WeightsPlace,
 )
 from trtbuild.sweep_schema import JobConf, SweepConf
 from trtbuild.trtllm_options import TensorRtLlmOptions
@@ -45,6 +46,7 @@ class WheelConf:
     member: str = MISSING
     member_sha256: str = MISSING
     member_size: int = MISSING
+    config: dict[str, Any] | None = None
 
 
 @dataclass
@@ -150,6 +152,12 @@ class TensorRtConf(CompilerConf):
 
 
 @dataclass
+class AotInductorConf(CompilerConf):
+    weights: WeightsPlace = WeightsPlace.separate
+    max_autotune: bool = False
+
+
+@dataclass
 class TensorRtLlmConf(TensorRtLlmOptions, CompilerConf):
     """A group like the others; its options are in `trtllm_options`."""
 
@@ -246,6 +254,7 @@ COMPILERS: dict[str, type[CompilerConf]] = {
     "tensorrt_rtx": TensorRtRtxConf,
     "tensorrt": TensorRtConf,
     "tensorrt_llm": TensorRtLlmConf,
+    "aot_inductor": AotInductorConf,
 }
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from trtbuild import schema
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import InputError
+from trtbuild.key import Step
 
 
-def check(config: schema.Config, final: str) -> None:
+def check(config: schema.Config, final: Step) -> None:
     """Raises InputError where nothing can be written for what is asked, before anything is built."""
     kind, compiler = config.serve.value, COMPILERS[config.compiler.name]
     if kind == "none":
@@ -21,7 +22,7 @@ def check(config: schema.Config, final: str) -> None:
             option=f"serve={kind}",
             hint=f"compilers that have: {', '.join(there)}",
         )
-    if config.out is None or final != "engine":
+    if config.out is None or not final.loads:
         raise InputError(
             "it is written beside the link to an engine",
             option=f"serve={kind}",

@@ -17,7 +17,7 @@ from trtbuild.schema import Config
 from trtbuild.session import Session
 from trtbuild.toolchains.lock import Lock
 
-_OF_MACHINE_CODE = ("target.kind", "target.arch", "target.compute_capability")
+_OF_MACHINE_CODE = ("target.kind", "target.arch", "target.level", "target.compute_capability")
 _OF_A_SKU = ("target.memory_gb", "target.compute_capability", "target.sm_count")
 
 
@@ -105,9 +105,13 @@ def differs_here(planned: Planned, recipe: Recipe) -> Mapping[str, tuple[Any, An
     Empty where the step can be built here. One rule for all compilers: a step may run where its own facts, taken from
     the hardware at hand, are those of its key.
     """
-    wanted = {name: value for name, value in planned.step.facts.items() if name.startswith("target.")}
-    compiler = COMPILERS[recipe.tools.name]
-    if compiler.ahead or not wanted:
+    compiler, facts = COMPILERS[recipe.tools.name], planned.step.facts
+    wanted = {
+        name: value
+        for name, value in facts.items()
+        if name.startswith("target.") and name not in compiler.elsewhere
+    }
+    if not wanted:
         return {}
     nearest: dict[str, tuple[Any, Any]] = {name: (None, value) for name, value in wanted.items()}
     for here in targets.kinds_here(recipe.target.kind):
@@ -129,7 +133,7 @@ def check_run(plan: Plan, config: Config) -> None:
     """Raises InputError where `trtbuild run` has nothing to ask, or nothing to ask it of."""
     if config.prompt is None:
         raise InputError("run needs a prompt", option="prompt", hint='prompt="Why is the sky blue?"')
-    if plan.final.name != "engine":
+    if not plan.final.step.loads:
         raise InputError("run needs the engine", option="until", hint="leave until away")
 
 
@@ -138,12 +142,12 @@ def refuse_to_load(plan: Plan) -> None:
 
     Only what binds machine code is looked at: an engine that was tuned for another SKU or driver may still run.
     """
-    target, fields = plan.recipe.target, plan.final.fields
+    target, fields = plan.recipe.target, hardware(plan.final)
     wanted = {name: fields[name] for name in _OF_MACHINE_CODE if name in fields}
     here = [_machine_code(each) for each in targets.kinds_here(target.kind)]
-    if any(all(facts[name] == value for name, value in wanted.items()) for facts in here):
+    if any(all(_runs(facts[name], name, value) for name, value in wanted.items()) for facts in here):
         return
-    differing = [name for name, value in wanted.items() if here and here[0][name] != value]
+    differing = [name for name, value in wanted.items() if here and not _runs(here[0][name], name, value)]
     found = ", ".join(f"{name} is {here[0][name]}" for name in differing)
     raise InputError(
         f"this machine cannot run an engine for {_words(wanted)}: "
@@ -153,6 +157,21 @@ def refuse_to_load(plan: Plan) -> None:
     )
 
 
+def hardware(planned: Planned) -> dict[str, Any]:
+    """The facts of the hardware that a step or one upstream of it reads."""
+    steps = provenance.chain(planned)
+    return {
+        name: value for each in steps for name, value in each.fields.items() if name.startswith("target.")
+    }
+
+
+def _runs(here: Any, name: str, wanted: Any) -> bool:
+    """Whether machine code for `wanted` runs on what is here: later levels of CPUs run what is for earlier ones."""
+    if name != "target.level":
+        return bool(here == wanted)
+    return targets.level_runs(str(here), str(wanted))
+
+
 def _words(machine_code: Mapping[str, Any]) -> str:
     capability = machine_code.get("target.compute_capability")
     return f"compute capability {capability}" if capability else ", ".join(map(str, machine_code.values()))
@@ -160,7 +179,7 @@ def _words(machine_code: Mapping[str, Any]) -> str:
 
 def _machine_code(target: targets.Target) -> dict[str, Any]:
     gpu = target.gpu
-    facts = (target.kind, target.arch, None if gpu is None else gpu.compute_capability)
+    facts = (target.kind, target.arch, target.level, None if gpu is None else gpu.compute_capability)
     return dict(zip(_OF_MACHINE_CODE, facts, strict=True))
 
 

@@ -177,6 +177,12 @@ def _as_error(failure: BaseException, limit: int | None) -> TrtbuildError:
             option="executor.memory_gb",
             hint="raise executor.memory_gb, or take a smaller model or profile",
         )
+    if isinstance(failure, ModuleNotFoundError) and failure.name:
+        return BuildError(
+            f"{failure.name} is not installed in {sys.executable}, and this step needs it",
+            option="executor.python",
+            hint="executor=auto installs what a locked toolchain has; else install it there",
+        )
     if isinstance(failure, OSError) and failure.strerror:
         return BuildError(f"{failure.strerror}: {failure.filename or 'in the worker'}")
     return BuildError(f"{type(failure).__name__}: {text.splitlines()[0] if text else 'no message'}")

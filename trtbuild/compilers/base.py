@@ -53,7 +53,9 @@ class Compiler:
         str, str
     ]  # option -> why this compiler's keys leave it out; `trtbuild.unkeyed` has the others
     toolchains: tuple[str, ...] = ()  # of conf/toolchain, that its steps run in
-    ahead: bool = False  # of time: builds for hardware that need not be there
+    #: facts of the hardware that need not be those of the machine that builds
+    elsewhere: frozenset[str] = frozenset()
+    structured: bool = False  # its keys read what a model is made of, and not only its content
     portable: bool = False  # has engines for a class of GPUs, such as target=rtx_any
     networks: bool = True  # its engines start from trtbuild's own graphs, or the builder's
     image: bool = False  # its steps may run in a container: then `compiler.image` is their lock
@@ -63,8 +65,13 @@ class Compiler:
     #: what a user should know of a recipe that is accepted: sentences, told before it is built
     advise: Callable[[Recipe], Sequence[str]] = no_advice
 
+    @property
+    def ahead(self) -> bool:
+        """Whether it builds ahead of time: for hardware of which nothing need be there."""
+        return "target.kind" in self.elsewhere
 
-_NETWORK_TOOLS = ("gguf", "numpy", "onnx", "safetensors")  # as its lock chooses them
+
+NETWORK_TOOLS = ("gguf", "numpy", "onnx", "safetensors")  # as its lock chooses them
 
 
 def network(
@@ -73,7 +80,7 @@ def network(
     dtype: str,
     *,
     toolchain: str = "network",
-    names: tuple[str, ...] = _NETWORK_TOOLS,
+    names: tuple[str, ...] = NETWORK_TOOLS,
 ) -> Step:
     """The step `network`: `operators` of `networks.emit.OPERATORS`, `names` what its toolchain's bytes depend on."""
     lock, versions = tools(recipe.tools, toolchain, names)
@@ -95,7 +102,7 @@ def network(
 
 def unpack(recipe: Recipe, dtype: str) -> Step:
     """The step `unpack`: a GGUF becomes a folder of Hugging Face's, with its weights in `dtype`."""
-    lock, versions = tools(recipe.tools, "network", _NETWORK_TOOLS)
+    lock, versions = tools(recipe.tools, "network", NETWORK_TOOLS)
     facts: dict[str, Value] = {"model.dtype": dtype, **versions}
     return Step("unpack", UNPACK.version, UNPACK.module, frozen(facts), reads_model=True, lock=lock)
 

@@ -5,6 +5,7 @@ Adding one is a package here, a YAML in `conf/compiler/`, a lock in `conf/toolch
 
 from __future__ import annotations
 
+from trtbuild.compilers.aot_inductor import compiler as aot_inductor
 from trtbuild.compilers.base import NETWORK, UNPACK, Compiler, Worker
 from trtbuild.compilers.onnxruntime import compiler as onnxruntime
 from trtbuild.compilers.tensorrt import compiler as tensorrt
@@ -16,7 +17,13 @@ from trtbuild.targets.facts import is_class
 
 COMPILERS: dict[str, Compiler] = {
     compiler.name: compiler
-    for compiler in (onnxruntime.COMPILER, tensorrt.RTX, tensorrt.TENSORRT, tensorrt_llm.COMPILER)
+    for compiler in (
+        onnxruntime.COMPILER,
+        tensorrt.RTX,
+        tensorrt.TENSORRT,
+        tensorrt_llm.COMPILER,
+        aot_inductor.COMPILER,
+    )
 }
 
 _CALIBRATED = ("int4_awq", "int8_sq", "w4a8_awq", "fp8", "fp8_kv", "fp8_rowwise", "nvfp4", "nvfp4_kv")

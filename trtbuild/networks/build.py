@@ -44,7 +44,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     checkpoint = Checkpoint.open(request.model)
     decoder = parse(checkpoint.config)
     shapes = check(checkpoint, decoder, operators)
-    _write_config(checkpoint, out)
+    write_config(checkpoint, out)
     tokenizer.write(checkpoint, out)
     if operators == "fused":
         genai_config.write(decoder, checkpoint, out)
@@ -60,7 +60,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     }
 
 
-def _write_config(checkpoint: Checkpoint, out: Path) -> None:
+def write_config(checkpoint: Checkpoint, out: Path) -> None:
     """config.json and generation_config.json: as given, byte for byte, or made from GGUF metadata."""
     _copy_or_make(checkpoint, "config.json", dict(checkpoint.config), out)
     if checkpoint.metadata is not None:

@@ -11,8 +11,9 @@ from typing import Any
 
 from trtbuild.errors import InputError
 from trtbuild.networks import gguf_file, safetensors_file
+from trtbuild.networks.arrays import Array
 from trtbuild.networks.gguf_config import config_from_gguf
-from trtbuild.networks.stored import Array, Stored, broken
+from trtbuild.networks.stored import Stored, broken
 
 _GGUF_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _GGUF_LAYER = {

@@ -19,7 +19,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from trtbuild.errors import InputError
-from trtbuild.networks.stored import Array
+from trtbuild.networks.arrays import Array
 
 ALIGNMENT = 4096
 _PIECE = 16 << 20  # bytes converted and written at once

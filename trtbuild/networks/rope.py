@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
+from trtbuild.networks.arrays import Array
 from trtbuild.networks.rope_config import Rope
-from trtbuild.networks.stored import Array
 
 _ROWS = 4096  # positions per piece: bounds the float64 values alive at once
 # pi / 2 in three parts; the first two have 33 bits, so that a product with up to 2^20 turns is exact.

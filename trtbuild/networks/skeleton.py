@@ -13,9 +13,9 @@ import numpy as np
 
 from trtbuild.networks import rope
 from trtbuild.networks.architectures import Decoder
+from trtbuild.networks.arrays import Array
 from trtbuild.networks.checkpoint import Checkpoint
 from trtbuild.networks.onnx_writer import Graph, Weight
-from trtbuild.networks.stored import Array
 
 
 class Weights:

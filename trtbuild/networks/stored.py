@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 
 from trtbuild.errors import InputError
-
-Array = npt.NDArray[Any]
+from trtbuild.networks.arrays import Array
 
 
 def broken(file: str, why: str) -> InputError:

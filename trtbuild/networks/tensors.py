@@ -17,8 +17,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper, load_model
 
 from trtbuild.errors import BuildError
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from trtbuild.networks.arrays import Array
 
 ALIGNMENT = 4096
 PIECE = 16 << 20  # bytes held at once while copying

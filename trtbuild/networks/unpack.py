@@ -6,32 +6,25 @@ Weights in `model.dtype` ("float32", "float16" or "bfloat16"), one tensor in mem
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from trtbuild.errors import InputError
-from trtbuild.networks import tokenizer
+from trtbuild.networks import safetensors_writer, tokenizer
 from trtbuild.networks.checkpoint import Checkpoint
 from trtbuild.networks.gguf_config import token_ids
 from trtbuild.worker import Reporter, Request, serve
 
 WEIGHTS = "model.safetensors"
-# ml_dtypes, which onnx brings, is how numpy knows bfloat16. The second is safetensors' name.
-_DTYPES: Mapping[str, tuple[np.dtype[Any], str]] = {
-    "float32": (np.dtype("<f4"), "F32"),
-    "float16": (np.dtype("<f2"), "F16"),
-    "bfloat16": (np.dtype(ml_dtypes.bfloat16), "BF16"),
-}
+_DTYPES = ("float32", "float16", "bfloat16")
 
 
 def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     """Write the folder `out`; returns facts for the record. Raises InputError for what cannot be unpacked."""
-    name = request.choice("model.dtype", tuple(_DTYPES))
+    name = request.choice("model.dtype", _DTYPES)
     checkpoint = Checkpoint.open(request.model)
     if checkpoint.metadata is None:
         raise InputError("the checkpoint is no GGUF", option="model.source")
@@ -64,26 +57,10 @@ def _config(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
 
 
 def _weights(checkpoint: Checkpoint, dtype: str, path: Path, reporter: Reporter) -> int:
-    """A file of the safetensors format: the length of a JSON header, the header, the tensors in its order."""
-    kind, code = _DTYPES[dtype]
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    at = 0
-    for name in checkpoint.names():
-        shape = checkpoint.shape(name)
-        size = math.prod(shape) * kind.itemsize
-        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [at, at + size]}
-        at += size
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    done, report = 0, reporter.percents("weights")
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in checkpoint.names():
-            values = np.ascontiguousarray(checkpoint.read(name).astype(kind))
-            file.write(values.tobytes())
-            done += values.nbytes
-            report(done, at)
-    return at
+    names, kind = checkpoint.names(), safetensors_writer.DTYPES[dtype]
+    tensors = {name: (dtype, checkpoint.shape(name)) for name in names}
+    pieces = (np.ascontiguousarray(checkpoint.read(name).astype(kind)).tobytes() for name in names)
+    return safetensors_writer.write(path, tensors, pieces, reporter.percents("weights"))
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

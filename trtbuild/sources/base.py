@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias
 import rfc8785
 
 from trtbuild.errors import InputError
+from trtbuild.sources.gguf_header import Header
 
 Json: TypeAlias = Any  # a value that json.loads can return
 #: called with what is being fetched, bytes done, bytes in all
@@ -79,6 +80,13 @@ class Source(Protocol):
 
     def gguf_architecture(self) -> str | None:
         """`general.architecture` of a GGUF; None for safetensors, and where it is not known before `fetch`.
+
+        Raises InputError.
+        """
+        ...
+
+    def gguf_header(self) -> Header | None:
+        """What a GGUF says of itself; None where `gguf_architecture` is None.
 
         Raises InputError.
         """

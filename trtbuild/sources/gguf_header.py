@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
 
 from trtbuild.errors import InputError
 
@@ -20,7 +22,29 @@ _KEY_LIMIT = 65535  # bytes, as the specification says
 _VERSIONS = (2, 3)
 # value type -> bytes: u8 i8 u16 i16 u32 i32 f32 bool u64 i64 f64
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+_CODES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+_FEW = 1024  # values of an array that are read: one a layer is what matters
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Header:
+    """Metadata by key, and the names of the tensors. Long arrays and those of strings have their length alone."""
+
+    metadata: Mapping[str, Any]
+    tensors: tuple[str, ...]
+
+
+#: `read_architecture` and `read_header`.
+Reader: TypeAlias = Callable[[Callable[[int], bytes], int, str, str], _T]
+
+
+def joined(parts: Sequence[Header]) -> Header | None:
+    """The header of a model in several files, the first of which says what it is; None where there are none."""
+    if not parts:
+        return None
+    return Header(parts[0].metadata, tuple(name for part in parts for name in part.tensors))
 
 
 class _Short(Exception):
@@ -36,10 +60,21 @@ def read_architecture(read: Callable[[int], bytes], size: int, file: str, option
 
     `read(n)` gives its first n bytes (all, if it has fewer). Reads 16 MiB at most. Raises InputError.
     """
+    return _read(_architecture, read, size, file, option)
+
+
+def read_header(read: Callable[[int], bytes], size: int, file: str, option: str) -> Header:
+    """The header of a GGUF, as `read_architecture` reads it."""
+    return _read(_header, read, size, file, option)
+
+
+def _read(
+    parse: Callable[[_Cursor], _T], read: Callable[[int], bytes], size: int, file: str, option: str
+) -> _T:
     for window in _WINDOWS:
         head = read(window)
         try:
-            return _architecture(_Cursor(head))
+            return parse(_Cursor(head))
         except _Malformed as malformed:
             raise _broken(file, option, str(malformed)) from None
         except _Short:
@@ -47,7 +82,7 @@ def read_architecture(read: Callable[[int], bytes], size: int, file: str, option
                 raise _broken(file, option, f"truncated: its header goes on behind byte {size}") from None
             if len(head) < window:
                 raise _broken(file, option, f"only {len(head)} of its {size} bytes could be read") from None
-    raise _broken(file, option, f"{_KEY} is not in its first {_WINDOWS[-1] >> 20} MiB")
+    raise _broken(file, option, f"what it says of itself is not in its first {_WINDOWS[-1] >> 20} MiB")
 
 
 def check_start(head: bytes, file: str, option: str) -> None:
@@ -68,24 +103,26 @@ def _broken(file: str, option: str, why: str) -> InputError:
 
 class _Cursor:
     def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
+        self._data, self.at = data, 0
 
     def take(self, size: int) -> bytes:
-        end = self._at + size
+        end = self.at + size
         if end > len(self._data):
             raise _Short
-        taken = self._data[self._at : end]
-        self._at = end
+        taken = self._data[self.at : end]
+        self.at = end
         return taken
 
     def skip(self, size: int) -> None:
-        self._at += size
-        if self._at > len(self._data):
+        self.at += size
+        if self.at > len(self._data):
             raise _Short
 
     def number(self, code: str) -> int:
-        value: int = struct.unpack("<" + code, self.take(struct.calcsize(code)))[0]
-        return value
+        return int(self.scalar(code))
+
+    def scalar(self, code: str) -> Any:
+        return struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))[0]
 
 
 def _start(cursor: _Cursor) -> None:
@@ -110,6 +147,42 @@ def _architecture(cursor: _Cursor) -> str:
             return _name(cursor, kind)
         _skip_value(cursor, kind)
     raise _Malformed(f"its metadata lacks {_KEY}")
+
+
+def _header(cursor: _Cursor) -> Header:
+    _start(cursor)
+    tensors, pairs = cursor.number("Q"), cursor.number("Q")
+    metadata = {_string(cursor): _value(cursor, cursor.number("I")) for _ in range(pairs)}
+    names = []
+    for _ in range(tensors):
+        names.append(_string(cursor))
+        cursor.skip(8 * cursor.number("I") + 12)  # shape, type and place
+    return Header(metadata, tuple(names))
+
+
+def _string(cursor: _Cursor) -> str:
+    length = cursor.number("Q")
+    if length > _KEY_LIMIT:
+        raise _Malformed(f"a name has {length} bytes")
+    return cursor.take(length).decode("utf-8", "replace")
+
+
+def _value(cursor: _Cursor, kind: int) -> Any:
+    """A value; of an array that is long or of strings, something of its length."""
+    if kind in _CODES:
+        return cursor.scalar(_CODES[kind])
+    if kind == _STRING:
+        return cursor.take(cursor.number("Q")).decode("utf-8", "replace")
+    at = cursor.at
+    _skip_value(cursor, kind)
+    if kind == _ARRAY:
+        after, cursor.at = cursor.at, at
+        item, count = cursor.number("I"), cursor.number("Q")
+        if item in _CODES and count <= _FEW:
+            return [cursor.scalar(_CODES[item]) for _ in range(count)]
+        cursor.at = after
+        return range(count)
+    return None
 
 
 def _name(cursor: _Cursor, kind: int) -> str:

@@ -27,6 +27,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from trtbuild.errors import InputError
 from trtbuild.sources import gguf_header, hub_location, select
 from trtbuild.sources.base import Json, Progress, Request, SourceFile, parse_config
+from trtbuild.sources.gguf_header import Header, Reader
 from trtbuild.sources.hub_commit import Commit, HubFile, checked, latest, recall, remember
 from trtbuild.sources.hub_errors import FAILURES, explain
 from trtbuild.sources.hub_location import Location
@@ -66,13 +67,16 @@ class HubSource:
 
     def gguf_architecture(self) -> str | None:
         first = next(iter(self._chosen))
-        if not first.endswith(".gguf"):
-            return None
-        file = self._commit.file(self._chosen[first])
+        return self._gguf(gguf_header.read_architecture, first) if first.endswith(".gguf") else None
+
+    def gguf_header(self) -> Header | None:
+        parts = [name for name in self._chosen if name.endswith(".gguf")]
+        return gguf_header.joined([self._gguf(gguf_header.read_header, name) for name in parts])
+
+    def _gguf(self, reader: Reader[_T], name: str) -> _T:
+        file = self._commit.file(self._chosen[name])
         where = f"{self._location.repo}/{file.name}"
-        return gguf_header.read_architecture(
-            lambda count: self._head(file, count), file.size, where, self._option
-        )
+        return reader(lambda count: self._head(file, count), file.size, where, self._option)
 
     def fetch(self, keep: Path, progress: Progress) -> Mapping[str, Path]:  # noqa: ARG002  # the Hub's cache keeps them
         self.recheck()  # what was here for the plan already

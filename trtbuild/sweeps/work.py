@@ -184,8 +184,9 @@ def _group(planned: Planned, plan: Plan, config: Config) -> str:
 
 
 def reads_hardware(planned: Planned) -> bool:
-    """Whether a step's key holds anything of its target."""
-    return any(name.startswith("target.") for name in planned.step.facts)
+    """Whether a step's key holds anything of its target, or what it makes is loaded there."""
+    own = any(name.startswith("target.") for name in planned.step.facts)
+    return own or (planned.step.loads and any(map(reads_hardware, planned.inputs)))
 
 
 def seconds_of(unit: Unit) -> float:

@@ -1,6 +1,7 @@
 """The hardware that an engine is built for: detected, or named from the catalogue in `conf/target`."""
 
 from trtbuild.targets.asked import Asked, Fleet
+from trtbuild.targets.cpu import level_runs
 from trtbuild.targets.facts import (
     CUDA_FACTS,
     Arch,
@@ -29,6 +30,7 @@ __all__ = [
     "gpu_slots",
     "gpus_here",
     "kinds_here",
+    "level_runs",
     "resolve",
     "sku_name",
 ]

@@ -66,6 +66,12 @@ def named(name: str, level: str, asked: Arch | None) -> Target:
     )
 
 
+def level_runs(here: str, level: str) -> bool:
+    """Whether a CPU of the level `here` runs what is built for `level`; archspec's names."""
+    found, wanted = archspec.cpu.TARGETS.get(here), archspec.cpu.TARGETS.get(level)
+    return found is not None and wanted is not None and bool(found >= wanted)
+
+
 def _levels() -> str:
     known = archspec.cpu.TARGETS.items()
     return ", ".join(

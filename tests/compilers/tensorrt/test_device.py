@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trtbuild.compilers.tensorrt import device
+from trtbuild.compilers import cuda as device
 
 FOUND, WHY = device.find()
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.compilers.tensorrt import workers
+from trtbuild.compilers.cuda import Found
 from trtbuild.compilers.tensorrt import addresses, header, loading
-from trtbuild.compilers.tensorrt.device import Found
 
 
 def start(release: bytes = b"\x01\x07\x01\x74", bits: int = 8, size: int = 5000) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import tiny
-from trtbuild.compilers.tensorrt.text import Text
+from trtbuild.compilers.text import Text
 from trtbuild.errors import BuildError, InputError
 
 TEMPLATE = (

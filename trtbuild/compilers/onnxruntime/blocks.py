@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnxruntime.capi import _pybind_state as native  # where onnxruntime.quantization takes the same two from
 
-from trtbuild.networks.tensors import Array
+from trtbuild.networks.arrays import Array
 
 SLICE = 64 << 20  # bytes of float values quantized at once
 

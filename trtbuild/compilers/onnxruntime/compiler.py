@@ -76,7 +76,9 @@ def _engine(recipe: Recipe) -> Step:
             ),
         }
     worker = WORKERS["engine"]
-    return Step("engine", worker.version, worker.module, frozen(facts), inputs=("network",), lock=lock)
+    return Step(
+        "engine", worker.version, worker.module, frozen(facts), inputs=("network",), lock=lock, loads=True
+    )
 
 
 def _limit(recipe: Recipe) -> int | None:

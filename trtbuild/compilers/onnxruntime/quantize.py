@@ -16,7 +16,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from trtbuild.compilers.onnxruntime.blocks import Scheme, blocks_of, quantize_slices
 from trtbuild.errors import BuildError
-from trtbuild.networks.tensors import INLINE, Array, DataFile, Network, nbytes
+from trtbuild.networks.arrays import Array
+from trtbuild.networks.tensors import INLINE, DataFile, Network, nbytes
 
 _MICROSOFT = "com.microsoft"
 

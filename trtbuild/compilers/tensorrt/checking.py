@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trtbuild.compilers.tensorrt import device, loading, manifest
+from trtbuild.compilers import cuda as device
+from trtbuild.compilers.answering import refuse_repeating
+from trtbuild.compilers.tensorrt import loading, manifest
 from trtbuild.compilers.tensorrt.build import MODULES
 from trtbuild.errors import BuildError, InputError
 from trtbuild.worker import Reporter, Request
@@ -32,9 +34,7 @@ def check(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:  #
     spoken: dict[str, Any] = importlib.import_module(SPEAKING).speak(
         folder, made, request.options, lambda _: None
     )
-    ids = spoken["token_ids"]
-    if len(ids) >= 8 and len(set(ids)) == 1:
-        raise BuildError(f"the engine repeats one token, {ids[0]}, {len(ids)} times: {spoken['text'][:80]!r}")
+    refuse_repeating(spoken)
     return {**spoken, "verified": held}
 
 

@@ -168,6 +168,7 @@ def _engine(recipe: Recipe, hardware: Mapping[str, Value]) -> Step:
         frozen(facts),
         inputs=("network",),
         lock=lock,
+        loads=True,
         hint=hint_key(tuned) if name == "tensorrt" else None,  # the other times no kernels
     )
 
@@ -247,7 +248,7 @@ RTX = Compiler(
         "fleet.driver": _ANY_SKU,
         "fleet.cuda": _ANY_SKU,
     },
-    ahead=True,
+    elsewhere=frozenset({"target.kind", "target.arch", "target.compute_capability"}),
     portable=True,
 )
 

@@ -18,7 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trtbuild.compilers.tensorrt import addresses, build, device, header, manifest
+from trtbuild.compilers import cuda as device
+from trtbuild.compilers.tensorrt import addresses, build, header, manifest
 from trtbuild.compilers.tensorrt.options import DEFAULT_SEQUENCE
 from trtbuild.compilers.tensorrt.quantize import SCHEMES, quantize_network
 from trtbuild.compilers.tensorrt.shapes import SHAPES, Limits, Plan, engines, inputs

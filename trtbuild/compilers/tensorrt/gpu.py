@@ -9,11 +9,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from trtbuild.compilers.cuda import Device
 from trtbuild.compilers.tensorrt import inspection
-from trtbuild.compilers.tensorrt.device import Device
 from trtbuild.compilers.tensorrt.speech import Call, Layout, Shape
 from trtbuild.errors import BuildError
-from trtbuild.networks.tensors import Array
+from trtbuild.networks.arrays import Array
 
 _DTYPES = {"float16": np.float16, "float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trtbuild.compilers.cuda import Found
 from trtbuild.compilers.tensorrt import header
-from trtbuild.compilers.tensorrt.device import Found
 from trtbuild.errors import BuildError
 
 _PORTABLE_FROM = (8, 0)

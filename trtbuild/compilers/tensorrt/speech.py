@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from trtbuild.errors import InputError
-from trtbuild.networks.tensors import Array
+from trtbuild.networks.arrays import Array
 
 
 @dataclass(frozen=True)

