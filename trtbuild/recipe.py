@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
-from trtbuild.networks.architectures import Decoder
 from trtbuild.targets import DriverPolicy, Target
 from trtbuild.toolchains.lock import Lock
 
@@ -56,9 +55,8 @@ class Model:
     files: tuple[tuple[str, int, str], ...] = ()  # (path, bytes, sha256), which `identity` is made of
     pins: Mapping[str, Scalar] | None = None  # of a wheel: what `origin` alone does not say
     config: Mapping[str, Any] | None = None  # the parsed config.json, read-only; None for GGUF
-    decoder: Decoder | None = (
-        None  # what it is made of, where the compiler asks and it is known before the download
-    )
+    #: `config`, or what says the same of a GGUF, where the compiler asks and it is known before the download
+    described: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -55,10 +55,10 @@ def resolve(config: schema.Config, digester: Digester, memory: Memory | None = N
         if frontend == "native":
             checkpoint.check_decoder(described)
         if compiler.structured and frontend == "native":
-            made_of = once(
-                "decoder", config.model, lambda: checkpoint.decoder(config.model, source, described)
+            told = once(
+                "described", config.model, lambda: checkpoint.describe(config.model, source, described)
             )
-            model = replace(model, decoder=made_of)
+            model = replace(model, described=told)
     elif model.gguf and model.architecture not in (None, *architectures.GGUF_SUPPORTED):
         raise checkpoint.unsupported(model, "name the same model as safetensors")
     recipe = Recipe(

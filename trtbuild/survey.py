@@ -16,6 +16,8 @@ from trtbuild.recipe import Recipe
 from trtbuild.schema import Config
 from trtbuild.session import Session
 from trtbuild.toolchains.lock import Lock
+from trtstore.decide import needs
+from trtstore.upkeep import Upkeep
 
 _OF_MACHINE_CODE = ("target.kind", "target.arch", "target.level", "target.compute_capability")
 _OF_A_SKU = ("target.memory_gb", "target.compute_capability", "target.sm_count")
@@ -33,6 +35,9 @@ class Outlook:
     runs: bool
     estimate: Estimate | None = None
     obstacle: str | None = None
+    sharers: tuple[
+        str, ...
+    ] = ()  # the models whose results in our store need it, where it serves any of some kind
 
 
 def survey(plan: Plan, session: Session) -> tuple[Outlook, ...]:
@@ -45,13 +50,21 @@ def survey(plan: Plan, session: Session) -> tuple[Outlook, ...]:
     outlooks = []
     for step in plan.steps:
         if step.name not in needed or found[step.name].record is not None:
-            outlooks.append(Outlook(step, found[step.name], runs=False))
+            outlooks.append(Outlook(step, found[step.name], runs=False, sharers=sharers(step, session)))
             continue
         estimate = session.history.estimate(step, provenance.labels(step, plan), plan.recipe.model.bytes)
         elsewhere = differs_here(step, plan.recipe)
         obstacle = not_here(plan.recipe, elsewhere) if elsewhere else None
         outlooks.append(Outlook(step, found[step.name], True, estimate, obstacle))
     return tuple(outlooks)
+
+
+def sharers(planned: Planned, session: Session) -> tuple[str, ...]:
+    """The models in our store that share the result of a step which serves any of some kind, by name."""
+    if planned.step.label is None:
+        return ()
+    found = Upkeep(session.store).catalog.summaries()
+    return tuple(sorted({each.labels.get("model", "") for each in found if planned.key in needs(each)}))
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ FACTS: Mapping[str, str] = {
     "model.files": "the identity is their digest",
     "model.pins": _SOURCE,
     "model.config": "is in the bytes of the identity",
-    "model.decoder": "is in the bytes of the identity; a step that reads them not has each field as network.*",
+    "model.described": "is in the bytes of the identity; a step that does not read them has each field as network.*",
     "quant.scheme": "the name of a preset: what it sets is in the key",
     "target.name": OPTIONS["target.name"],
     "target.origins": "words for people",

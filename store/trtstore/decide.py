@@ -29,6 +29,9 @@ HINT_AGE = 90 * 86_400.0  # seconds that a hint stays which no builder takes
 
 Kind = Literal["record", "blob", "tree", "root", "quarantine", "toolchain", "hint"]
 
+#: A label: the keys of records, joined by commas, that this one needs for as long as it is kept.
+NEEDS = "needs"
+
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -281,17 +284,37 @@ class Planner:
                 bytes=self._ledger.share(numbers),
             )
             found.append((summary, numbers, worth))
-        return sorted(found, key=lambda item: (item[2].density, item[0].used, item[0].key))
+        least: dict[str, float] = {}  # what others need is worth no less than they are, and goes after them
+        for summary, _, worth in found:
+            for key in needs(summary):
+                least[key] = max(least.get(key, 0.0), worth.density)
+
+        def order(item: tuple[Summary, array[int], Worth]) -> tuple[float, bool, float, str]:
+            summary, _, worth = item
+            return (
+                max(worth.density, least.get(summary.key, 0.0)),
+                summary.key in least,
+                summary.used,
+                summary.key,
+            )
+
+        return sorted(found, key=order)
 
     def _free(self, usable: list[tuple[Summary, array[int]]]) -> Iterator[tuple[Summary, array[int]]]:
         """What nothing keeps; decides upon the others."""
-        for summary, numbers in usable:
+        left = []
+        for summary, numbers in sorted(
+            usable, key=lambda item: not needs(item[0])
+        ):  # those that need others first
             reason = self._must_stay(summary)
             if reason is None:
-                yield summary, numbers
+                left.append((summary, numbers))
                 continue
+            for key in needs(summary):
+                self._keep.keys.setdefault(key, f"{summary.key[:12]} needs it")
             self._record(summary, False, reason, summary.bytes)
             self._ledger.hold(numbers)
+        yield from left
 
     def _must_stay(self, summary: Summary) -> str | None:
         reason = self._keep.keys.get(summary.key) or self._keep.trees.get(summary.manifest)
@@ -300,6 +323,11 @@ class Planner:
         if summary.used >= self._keep.horizon:
             return self._keep.since
         return self._in_use(self._layout.tree(summary.manifest)) if summary.manifest in self._made else None
+
+
+def needs(summary: Summary) -> list[str]:
+    """The keys of the records that this one needs."""
+    return [key for key in summary.labels.get(NEEDS, "").split(",") if key]
 
 
 def _held(path: Path) -> bool:

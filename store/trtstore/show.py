@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from trtstore import access, words
+from trtstore.decide import NEEDS, needs
 from trtstore.errors import translated
 from trtstore.output import Output
 from trtstore.pins import Pin
@@ -48,7 +49,7 @@ def _listing(found: Sequence[Row], *, full: bool) -> Iterator[str]:
     kinds = {id(row.summary.labels): row.summary.labels for row in found}  # equal labels are one object
     if not kinds:
         return
-    counted = Counter(name for labels in kinds.values() for name in labels)
+    counted = Counter(name for labels in kinds.values() for name in labels if name != NEEDS)
     names = sorted(counted, key=lambda name: (-counted[name], name))
     heads, *rest = table(
         names, [[labels.get(name, "") for name in names] for labels in kinds.values()], pad=True
@@ -125,6 +126,10 @@ def record(output: Output, store: Store, it: Record) -> None:
 def _keepers(store: Store, it: Record) -> list[str]:
     upkeep, digits = Upkeep(store), it.manifest.partition(":")[2]
     found = [f"by a root: {root.link}" for root in upkeep.roots() if root.tree == digits]
+    for summary in upkeep.catalog.summaries():
+        if it.key in needs(summary):
+            said = ", ".join(value for name, value in sorted(summary.labels.items()) if name != NEEDS)
+            found.append(f"for {summary.key[:SHORT]}, which needs it: {said}")
     pin = upkeep.pins().get(it.key)
     return found if pin is None else [*found, _pin(pin)]
 

@@ -78,6 +78,7 @@ def _outlook(one: Outlook) -> dict[str, Any]:
         "seconds": provenance.stats(record).get("seconds") if record else None,
         "estimate": None if one.estimate is None else _estimate(one.estimate),
         "obstacle": one.obstacle,
+        "shared_with": list(one.sharers),
     }
 
 

@@ -14,13 +14,16 @@ from trtbuild.lookup import Found
 from trtbuild.plan import Plan
 from trtbuild.rebuild import Rebuilt
 from trtbuild.report import plans
+from trtbuild.survey import Outlook
 from trtstore.digest import is_hex
 from trtstore.manifest import Entry
 from trtstore.table import table
 from trtstore.words import seconds, size
 
 
-def lines(plan: Plan, found: Found, near: Near | None, overrides: Sequence[str]) -> Iterator[str]:
+def lines(
+    plan: Plan, found: Found, near: Near | None, overrides: Sequence[str], outlooks: Sequence[Outlook] = ()
+) -> Iterator[str]:
     """What `trtbuild explain` prints. `overrides` are the user's own words, `name=value`."""
     step = plan.final
     if found.record is not None:
@@ -42,6 +45,7 @@ def lines(plan: Plan, found: Found, near: Near | None, overrides: Sequence[str])
         yield f"{count} field{'s' if count != 1 else ''} of the key differ{'' if count != 1 else 's'}, there and here:"
         yield ""
         yield from _differences(plan, near)
+    yield from plans.shared(outlooks)
     yield from _unkeyed(plan, overrides)
 
 

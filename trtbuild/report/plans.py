@@ -34,10 +34,20 @@ def lines(plan: Plan, outlooks: Sequence[Outlook], tools: Sequence[Tools]) -> It
     ]
     yield from table(["step", "key", "store", "will", "takes"], rows)
     yield ""
+    yield from shared(outlooks)
     yield from _summary(outlooks)
     yield from missing_tools(tools)
     for words in registry.advice(plan.recipe):
         yield f"note: {words}"
+
+
+def shared(outlooks: Sequence[Outlook]) -> Iterator[str]:
+    """What serves other models, too."""
+    for one in outlooks:
+        if one.sharers:
+            count = len(one.sharers)
+            named = ", ".join(one.sharers[:5]) + (f" and {count - 5} more" if count > 5 else "")
+            yield f"{one.planned.name} {one.planned.key[:12]} is shared with {count} model{'s' * (count > 1)}: {named}"
 
 
 def missing_tools(tools: Sequence[Tools]) -> Iterator[str]:

