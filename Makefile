@@ -2,13 +2,14 @@
 #   make demo            build SmolLM2 at int8 and let it answer a prompt, from the core alone and an empty toolchain folder
 #   make locks           resolve conf/toolchain/*.in anew; UPGRADE=--upgrade takes the newest of what the pins leave open
 #   make test            all tests that need no torch
-#   make test-reference  logits against transformers, and onnxruntime-genai's own builder (needs torch: large)
+#   make test-reference  what needs torch (large): aot_inductor's engines, logits against transformers, onnxruntime-genai's builder
 #   make fuzz            each parser of the store against made-up bytes, FUZZ_SECONDS (60) a parser
 #   make lint            ruff, ruff format --check, mypy --strict, import directions
 #   make bench           speed of our engines beside those of onnxruntime-genai's builder, in one run
 #   make bench-store     speed of the store beside openssl and the disk; BENCH_FLAGS="--gigabytes 1" for a short one
 #   make bench-team      push and pull of a team store beside obstore's own best; BENCH_FLAGS as above
 #   make bench-sweep     a sweep beside a loop of single builds, and what hits cost; BENCH_FLAGS=hits for the latter alone
+#   make bench-aot       an engine of compiler=aot_inductor beside eager PyTorch and torch.compile: ENGINE=folder
 #   make bench-identity  the first and the next plan of a 140 GB model beside sha256sum; BENCH_FLAGS as above
 
 PYTHON ?= python3
@@ -19,7 +20,7 @@ FUZZ_SECONDS ?= 60
 # One process more than there are cores: some tests wait for a cluster or a server.
 PYTEST_FLAGS ?= -n $(shell expr 1 + $$(nproc 2>/dev/null || echo 1)) --dist loadgroup
 
-.PHONY: demo locks test test-reference fuzz lint bench bench-store bench-team bench-sweep bench-identity clean
+.PHONY: demo locks test test-reference fuzz lint bench bench-store bench-team bench-sweep bench-aot bench-identity clean
 
 demo: $(CORE)/.done
 	$(CORE)/bin/trtbuild model=smollm2 quant=int8
@@ -33,7 +34,7 @@ test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "not reference"
 
 test-reference: $(REFERENCE)/.done
-	$(REFERENCE)/bin/python -m pytest -m reference tests/reference
+	$(REFERENCE)/bin/python -m pytest $(PYTEST_FLAGS) -m reference tests/reference
 
 fuzz: $(VENV)/.dev
 	@set -e; for target in $$($(VENV)/bin/python -m tests.fuzz.names); do \
@@ -56,6 +57,9 @@ bench-team: $(VENV)/.dev
 
 bench-sweep: $(VENV)/.dev
 	$(VENV)/bin/python bench/sweep_speed.py $(BENCH_FLAGS)
+
+bench-aot: $(REFERENCE)/.done
+	$(REFERENCE)/bin/python bench/aot_speed.py $(ENGINE) $(BENCH_FLAGS)
 
 bench-identity: $(VENV)/.dev
 	$(VENV)/bin/python bench/identity_speed.py $(BENCH_FLAGS)
@@ -81,7 +85,7 @@ $(VENV)/.dev: pyproject.toml
 	@touch $@
 
 $(REFERENCE)/.done: pyproject.toml
-	@$(call environment,$(REFERENCE),onnxruntime$(comma)genai$(comma)pytest)
+	@$(call environment,$(REFERENCE),onnxruntime$(comma)genai$(comma)aot-inductor$(comma)pytest)
 	@touch $@
 
 comma := ,

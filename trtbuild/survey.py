@@ -212,7 +212,13 @@ def not_here(recipe: Recipe, elsewhere: Mapping[str, tuple[Any, Any]]) -> str:
 
 
 def refuse_elsewhere(planned: Planned, plan: Plan, session: Session) -> None:
-    """Raises InputError where the step is for other hardware, with what is here and where such an engine is."""
+    """Raises InputError where the step is for other hardware, with what is here and where such an engine is.
+
+    So it does for a step before it that is in no store: nothing is to be installed or downloaded in vain.
+    """
+    for up in planned.inputs:
+        if session.find(up.key).record is None:
+            refuse_elsewhere(up, plan, session)
     elsewhere = differs_here(planned, plan.recipe)
     if not elsewhere:
         return

@@ -1,0 +1,268 @@
+"""compiler=aot_inductor for real: compiled, run, beside transformers, the module itself and ONNX Runtime."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.networks import tiny_models
+from tests.support import tiny
+from tests.support.cli import Done, Project
+from trtbuild.compilers.aot_inductor import loading, manifest, weights
+from trtbuild.compilers.aot_inductor.structure import Scheme, Structure
+from trtbuild.networks import unpack
+from trtbuild.networks.architectures import parse
+from trtbuild.worker import Reporter, Request
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+module = pytest.importorskip("trtbuild.compilers.aot_inductor.module")
+
+pytestmark = [
+    pytest.mark.reference,
+    pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler (Debian's g++)"),
+]
+
+AOT = ("compiler=aot_inductor", "executor=process")
+PROMPT = "prompt=Why is the sky blue?"
+TOLERANCE = 2e-4
+TOKENS = np.random.default_rng(5).integers(0, 96, 100)
+HAS_AVX512 = loading.level_refusal("x86_64_v4") is None
+
+
+def ok(done: Done) -> Done:
+    assert done.code == 0, done.err
+    return done
+
+
+# The module, which is what is compiled, beside transformers.
+
+CASES = {
+    "llama3": tiny_models.config(rope_parameters=tiny_models.LLAMA3),
+    "llama-yarn": tiny_models.config(rope_parameters=tiny_models.YARN),
+    "llama-biases": tiny_models.config(attention_bias=True, mlp_bias=True, tie_word_embeddings=True),
+    "mistral": tiny_models.config("MistralForCausalLM"),
+    "mistral-window": tiny_models.config("MistralForCausalLM", sliding_window=7),
+    "qwen2": tiny_models.config("Qwen2ForCausalLM"),
+    "qwen3": tiny_models.config("Qwen3ForCausalLM"),
+}
+
+
+def loaded(folder: Path, out: Path, settings: dict[str, Any]) -> Any:
+    """The module with the weights of the folder's checkpoint, by the weights' step."""
+    structure, scheme = Structure.of(parse(settings)), Scheme("none", None, False, "float32")
+    options = {**structure.facts(), "model.dtype": "float32", "quant.weights": "none"}
+    files = {path.name: path for path in folder.iterdir()}
+    out.mkdir()
+    weights.run(Request("weights", options, files, {}, {}, None), out, Reporter(io.StringIO()))
+    decoder = module.Decoder(structure, scheme, "cpu")
+    decoder.load_state_dict(loading.read(out / manifest.WEIGHTS, "cpu"))
+    return decoder
+
+
+def caches(decoder: Any, slots: int) -> list[Any]:
+    s = decoder.structure
+    return [torch.zeros(s.layers, s.kv_heads, slots, s.head_dim) for _ in range(2)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_are_those_of_transformers(case: str, tmp_path: Path) -> None:
+    """A prompt, then tokens one by one, with a cache that has room to spare."""
+    settings = CASES[case]
+    tiny_models.save(tmp_path / "model", settings, tiny_models.weights(settings))
+    tiny.write_tokenizer(tmp_path / "model")
+    decoder = loaded(tmp_path / "model", tmp_path / "out", settings)
+    reference = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "model", dtype=torch.float32, attn_implementation="eager"
+    )
+    keys, values = caches(decoder, 128)
+    ids = torch.tensor(TOKENS)
+    with torch.no_grad():
+        expected = reference(ids[None]).logits[0]
+        found = decoder(ids[:88], torch.arange(88), keys, values)
+        assert (found - expected[87]).abs().max() < TOLERANCE
+        for at in range(88, 100):
+            found = decoder(ids[at : at + 1], torch.tensor([at]), keys, values)
+            assert (found - expected[at]).abs().max() < TOLERANCE, at
+
+
+# Tiny engines, by the command line.
+
+
+@pytest.fixture(scope="module")
+def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("aot"))
+    tiny.write_model(project.root / "model")
+    return project
+
+
+WORDS = (*AOT, "target=cpu_x86_64_v3", "profile.max_seq_len=96")
+
+
+@pytest.mark.parametrize("quant", ["none", "int4"])
+def test_a_package_repeats_to_the_byte_in_another_place(
+    tiny_project: Project, tmp_path: Path, quant: str
+) -> None:
+    words = (*WORDS, f"quant={quant}", f"model.source={tiny_project.root / 'model'}", "output=json")
+    one = ok(tiny_project.trtbuild(*words)).json
+    other = Project(tmp_path / "another" / "place" / "with-a-longer-name")
+    other.root.mkdir(parents=True)
+    again = ok(other.trtbuild(*words)).json
+    assert [step["outcome"] for step in again["steps"]] == ["built"] * 3
+    assert again["digest"] == one["digest"]
+    package = Path(again["path"]) / manifest.PACKAGE
+    assert str(other.root).encode() not in package.read_bytes()
+    assert str(Path(sys.prefix)).encode() not in package.read_bytes()
+
+
+def test_embedded_weights_say_the_same(tiny_project: Project) -> None:
+    words = (*WORDS, f"model.source={tiny_project.root / 'model'}", "prompt=hello", "generate.max_tokens=12")
+    apart = ok(tiny_project.trtbuild("run", *words, "output=json")).json
+    whole = ok(tiny_project.trtbuild("run", *words, "compiler.weights=embedded", "output=json")).json
+    assert whole["run"]["token_ids"] == apart["run"]["token_ids"]
+    assert not (Path(whole["path"]) / manifest.WEIGHTS).exists()
+
+
+def test_an_engine_of_another_torch_is_not_opened(tiny_project: Project) -> None:
+    words = (*WORDS, f"model.source={tiny_project.root / 'model'}")
+    folder = ok(tiny_project.trtbuild(*words)).path
+    copy = tiny_project.root / "copy"
+    shutil.copytree(folder, copy)
+    about = json.loads((copy / manifest.FILE).read_text())
+    assert loading.refusal(about) is None
+    assert "compiled with torch 2.99.0" in str(loading.refusal({**about, "torch": "2.99.0"}))
+
+
+# SmolLM2: none and int8, for AVX2 and AVX-512.
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    project = Project(tmp_path_factory.mktemp("aot-smollm2"))
+    words = (
+        "-m",
+        "model=smollm2",
+        "quant=none,int8",
+        "target=cpu_x86_64_v3,cpu_x86_64_v4",
+        *AOT,
+        "output=json",
+    )
+    document = ok(project.trtbuild(*words, timeout=1500)).json
+    (project.root / "sweep.json").write_text(json.dumps(document))
+    yield project
+    shutil.rmtree(project.store, ignore_errors=True)  # gigabytes
+
+
+def results(project: Project) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((project.root / "sweep.json").read_text())["results"]
+    return found
+
+
+def greedy(folder: Path, prompt: list[int], count: int) -> list[int]:
+    """By the module itself, uncompiled."""
+    made = manifest.read(folder)
+    scheme = Scheme(**made["scheme"], dtype=made["dtype"])
+    decoder = module.Decoder(Structure(**made["structure"]), scheme, "cpu")
+    decoder.load_state_dict(loading.read(folder / manifest.WEIGHTS, "cpu"))
+    keys, values = caches(decoder, 128)
+    given: list[int] = []
+    ids, at = torch.tensor(prompt), torch.arange(len(prompt))
+    with torch.no_grad():
+        while len(given) < count:
+            given.append(int(decoder(ids, at, keys, values).argmax()))
+            ids, at = torch.tensor(given[-1:]), at[-1:] + 1
+    return given
+
+
+def test_its_engines_are_small_and_its_weights_shared(smollm2: Project) -> None:
+    found = results(smollm2)
+    assert [result["outcome"] for result in found] == ["built"] * 4
+    for result in found:
+        assert (Path(result["path"]) / manifest.PACKAGE).stat().st_size < 10e6
+        executed = result["check"].get("executed", True)
+        assert executed == (result["target"]["level"] == "x86_64_v3" or HAS_AVX512)
+    keys = [{step["name"]: step["key"] for step in result["steps"]} for result in found]
+    assert keys[0]["weights"] == keys[1]["weights"] != keys[2]["weights"]
+    assert len({each["engine"] for each in keys}) == 4
+
+
+@pytest.mark.parametrize("quant", ["none", "int8"])
+def test_it_says_what_the_module_says(smollm2: Project, quant: str) -> None:
+    words = ("model=smollm2", f"quant={quant}", "target=cpu_x86_64_v3", *AOT)
+    hit = ok(smollm2.trtbuild("fetch", *words, "output=json")).json
+    assert hit["outcome"] == "hit-local"
+    spoken = ok(smollm2.trtbuild("run", *words, PROMPT, "generate.max_tokens=20", "output=json")).json["run"]
+    folder = Path(hit["path"])
+    text = pytest.importorskip("trtbuild.compilers.text").Text(folder)
+    prompt = text.encode(PROMPT.partition("=")[2], raw=False)
+    assert spoken["token_ids"] == greedy(folder, prompt, 20)
+    assert "sky" in spoken["text"].lower()
+
+
+def test_unquantized_it_says_what_onnx_runtime_says(smollm2: Project) -> None:
+    words = ("run", "model=smollm2", PROMPT, "generate.max_tokens=20", "executor=process", "output=json")
+    mine = ok(smollm2.trtbuild(*words, "compiler=aot_inductor", "target=cpu_x86_64_v3")).json["run"]
+    theirs = ok(smollm2.trtbuild(*words, "compiler=onnxruntime", timeout=600)).json["run"]
+    assert mine["text"] == theirs["text"]
+
+
+@pytest.mark.skipif(
+    HAS_AVX512, reason="this CPU has AVX-512; tests/compilers/aot_inductor emulates one without"
+)
+def test_an_engine_for_avx512_is_refused_on_this_cpu(smollm2: Project) -> None:
+    done = smollm2.trtbuild("run", "model=smollm2", "target=cpu_x86_64_v4", *AOT, PROMPT)
+    assert done.code == 2
+    assert "cannot run an engine for" in done.err
+    assert "x86_64_v4" in done.err
+
+
+def test_a_fine_tune_takes_the_engine_and_says_something_else(smollm2: Project) -> None:
+    folder = fine_tune(smollm2)
+    words = (f"model.source={folder}", "target=cpu_x86_64_v3", *AOT, "output=json")
+    planned = ok(smollm2.trtbuild("plan", *words)).json
+    assert planned["steps"][0]["local"] == "hit"
+    assert planned["steps"][0]["shared_with"] == ["SmolLM2-135M-Instruct.Q4_1"]
+    done = ok(smollm2.trtbuild("run", *words, PROMPT, "generate.max_tokens=20")).json
+    assert [step["outcome"] for step in done["steps"]] == ["hit-local", "built", "built"]
+    plain = ok(
+        smollm2.trtbuild(
+            "run",
+            "model=smollm2",
+            "target=cpu_x86_64_v3",
+            *AOT,
+            PROMPT,
+            "generate.max_tokens=20",
+            "output=json",
+        )
+    ).json
+    assert done["run"]["token_ids"] != plain["run"]["token_ids"]
+    planned = ok(smollm2.trtbuild("plan", *words)).json
+    assert len(planned["steps"][0]["shared_with"]) == 2
+
+
+def fine_tune(project: Project) -> Path:
+    """SmolLM2 as a folder of Hugging Face's, each weight a little off."""
+    folder = project.root / "fine-tune"
+    folder.mkdir()
+    digest = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+    gguf = project.store / "v1" / "blobs" / "sha256" / digest[:2] / digest
+    link = project.root / "model.gguf"
+    link.symlink_to(gguf)
+    request = Request("unpack", {"model.dtype": "float16"}, {"model.gguf": link}, {}, {}, None)
+    unpack.run(request, folder, Reporter(io.StringIO()))
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    start = 8 + int.from_bytes(data[:8], "little")
+    values = np.frombuffer(data, np.float16, offset=start)
+    noise = np.random.default_rng(0).normal(0, 0.05, 1 << 20).astype(np.float16)
+    values *= 1 + np.resize(noise, values.size)
+    path.write_bytes(data)
+    return folder
