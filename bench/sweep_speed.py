@@ -99,7 +99,7 @@ def sweep(folder: Path) -> None:
         (conf.parent / "model" / f"{name}.yaml").write_text(f"defaults: [schema]\nsource: {source}\n")
     flags = ["--config-dir", str(conf.parent)]
     words = [f"model={','.join(models)}", QUANTS, f"+machine={','.join(MACHINES)}"]
-    took, document = trtbuild(folder / "store", "-m", *flags, *words)
+    took, document = trtbuild(folder / "store", "-m", *flags, *words, f"report={folder / 'report'}")
     results = document["results"]
     forecast = document["forecast"]
     assert isinstance(results, list)
@@ -109,12 +109,17 @@ def sweep(folder: Path) -> None:
     seconds = {step["key"]: step["seconds"] for step in steps}
     cores = len(os.sched_getaffinity(0))
     chain = max(sum(seconds[step["key"]] for step in result["steps"]) for result in results)
-    bound = max(chain, sum(seconds.values()) / cores)
+    bars = json.loads((folder / "report" / "report.json").read_text())["timeline"]
+    spans = {
+        "steps alone": sum(seconds.values()),
+        "with downloads, checks and publishing": sum(bar["end"] - bar["begin"] for bar in bars),
+    }
     print(
-        f"{len(results)} points, {len(steps)} steps, {sum(seconds.values()):.0f} s of workers on {cores} cores, "
-        f"the longest chain {chain:.0f} s: {took:.1f} s, {took / bound:.2f} times what is least",
-        flush=True,
+        f"{len(results)} points, {len(steps)} steps, {cores} cores, the longest chain {chain:.0f} s: {took:.1f} s"
     )
+    for what, work in spans.items():
+        least = max(chain, work / cores)
+        print(f"  work, {what}: {work:.0f} s, so {took / least:.2f} times what is least", flush=True)
     print(f"again: {trtbuild(folder / 'store', '-m', *flags, *words)[0]:.2f} s", flush=True)
     loop = 0.0
     for model in models:

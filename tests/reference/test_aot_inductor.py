@@ -31,10 +31,12 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler (Debian's g++)"),
 ]
 
-AOT = ("compiler=aot_inductor", "executor=process")
+#: One thread: several tests run at a time, and more would wait for each other.
+AOT = ("compiler=aot_inductor", "executor=process", "executor.threads=1")
 PROMPT = "prompt=Why is the sky blue?"
 TOLERANCE = 2e-4
 TOKENS = np.random.default_rng(5).integers(0, 96, 100)
+torch.set_num_threads(1)
 HAS_AVX512 = loading.level_refusal("x86_64_v4") is None
 
 
@@ -96,6 +98,8 @@ def test_logits_are_those_of_transformers(case: str, tmp_path: Path) -> None:
 
 # Tiny engines, by the command line.
 
+one_tiny_project = pytest.mark.xdist_group("aot-tiny")
+
 
 @pytest.fixture(scope="module")
 def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
@@ -104,14 +108,12 @@ def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-WORDS = (*AOT, "target=cpu_x86_64_v3", "profile.max_seq_len=96")
+WORDS = (*AOT, "quant=int4", "target=cpu_x86_64_v3", "profile.max_seq_len=96")
 
 
-@pytest.mark.parametrize("quant", ["none", "int4"])
-def test_a_package_repeats_to_the_byte_in_another_place(
-    tiny_project: Project, tmp_path: Path, quant: str
-) -> None:
-    words = (*WORDS, f"quant={quant}", f"model.source={tiny_project.root / 'model'}", "output=json")
+@one_tiny_project
+def test_a_package_repeats_to_the_byte_in_another_place(tiny_project: Project, tmp_path: Path) -> None:
+    words = (*WORDS, f"model.source={tiny_project.root / 'model'}", "output=json")
     one = ok(tiny_project.trtbuild(*words)).json
     other = Project(tmp_path / "another" / "place" / "with-a-longer-name")
     other.root.mkdir(parents=True)
@@ -123,6 +125,7 @@ def test_a_package_repeats_to_the_byte_in_another_place(
     assert str(Path(sys.prefix)).encode() not in package.read_bytes()
 
 
+@one_tiny_project
 def test_embedded_weights_say_the_same(tiny_project: Project) -> None:
     words = (*WORDS, f"model.source={tiny_project.root / 'model'}", "prompt=hello", "generate.max_tokens=12")
     apart = ok(tiny_project.trtbuild("run", *words, "output=json")).json
@@ -131,6 +134,7 @@ def test_embedded_weights_say_the_same(tiny_project: Project) -> None:
     assert not (Path(whole["path"]) / manifest.WEIGHTS).exists()
 
 
+@one_tiny_project
 def test_an_engine_of_another_torch_is_not_opened(tiny_project: Project) -> None:
     words = (*WORDS, f"model.source={tiny_project.root / 'model'}")
     folder = ok(tiny_project.trtbuild(*words)).path
@@ -142,6 +146,8 @@ def test_an_engine_of_another_torch_is_not_opened(tiny_project: Project) -> None
 
 
 # SmolLM2: none and int8, for AVX2 and AVX-512.
+
+one_smollm2 = pytest.mark.xdist_group("aot-smollm2")
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +188,7 @@ def greedy(folder: Path, prompt: list[int], count: int) -> list[int]:
     return given
 
 
+@one_smollm2
 def test_its_engines_are_small_and_its_weights_shared(smollm2: Project) -> None:
     found = results(smollm2)
     assert [result["outcome"] for result in found] == ["built"] * 4
@@ -194,6 +201,7 @@ def test_its_engines_are_small_and_its_weights_shared(smollm2: Project) -> None:
     assert len({each["engine"] for each in keys}) == 4
 
 
+@one_smollm2
 @pytest.mark.parametrize("quant", ["none", "int8"])
 def test_it_says_what_the_module_says(smollm2: Project, quant: str) -> None:
     words = ("model=smollm2", f"quant={quant}", "target=cpu_x86_64_v3", *AOT)
@@ -207,6 +215,7 @@ def test_it_says_what_the_module_says(smollm2: Project, quant: str) -> None:
     assert "sky" in spoken["text"].lower()
 
 
+@one_smollm2
 def test_unquantized_it_says_what_onnx_runtime_says(smollm2: Project) -> None:
     words = ("run", "model=smollm2", PROMPT, "generate.max_tokens=20", "executor=process", "output=json")
     mine = ok(smollm2.trtbuild(*words, "compiler=aot_inductor", "target=cpu_x86_64_v3")).json["run"]
@@ -224,6 +233,7 @@ def test_an_engine_for_avx512_is_refused_on_this_cpu(smollm2: Project) -> None:
     assert "x86_64_v4" in done.err
 
 
+@one_smollm2
 def test_a_fine_tune_takes_the_engine_and_says_something_else(smollm2: Project) -> None:
     folder = fine_tune(smollm2)
     words = (f"model.source={folder}", "target=cpu_x86_64_v3", *AOT, "output=json")

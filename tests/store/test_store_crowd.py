@@ -26,7 +26,7 @@ from trtstore.upkeep import Upkeep
 pytestmark = pytest.mark.slow
 
 PROCESSES = 32
-SECONDS = 25.0
+SECONDS = 18.0
 LONGER = "TRTSTORE_CROWD_SECONDS"
 SEED = "TRTSTORE_CROWD_SEED"
 

@@ -21,14 +21,14 @@ pytestmark = pytest.mark.slow
 
 #: Of these, which are much like others, one call in so many; another run begins elsewhere. EVERY asks for all of them.
 #: A process that is killed after a call leaves what one leaves that is killed before the next.
-AFTER = 5
+AFTER = 10
 SAMPLED = {
-    errno.ENOSPC: 2,
-    errno.EIO: 8,
-    errno.EACCES: 6,
-    errno.EROFS: 5,
-    errno.EDQUOT: 5,
-    errno.EMFILE: 5,
+    errno.ENOSPC: 4,
+    errno.EIO: 16,
+    errno.EACCES: 12,
+    errno.EROFS: 10,
+    errno.EDQUOT: 10,
+    errno.EMFILE: 10,
 }
 EVERY = "TRTSTORE_EVERY_FAULT"
 SEED = "TRTSTORE_FAULT_SEED"
