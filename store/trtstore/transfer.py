@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import stat
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -24,8 +23,6 @@ from trtstore.protocols import OnProgress, Readable, Reader, ignore_progress
 from trtstore.records import Record
 
 LARGE = 64 << 20  # bytes of a blob that gets its name as soon as it came
-WRITERS = 4  # of one large blob
-IN_FLIGHT = 16  # chunks of it that wait to be hashed or written
 
 
 @dataclass(frozen=True)
@@ -193,8 +190,6 @@ def _copy(file: Readable, target: int | None, size: int, on_bytes: OnBytes) -> t
 
     Of a large one, another thread hashes a chunk while this one writes it and waits for the next.
     """
-    if target is not None and size >= LARGE:
-        return _copy_large(file, target, size, on_bytes)
     digest, done = hashlib.sha256(), 0
     hashed: Future[None] | None = None
     with ThreadPoolExecutor(1) as hasher:  # starts no thread before the first `submit`
@@ -213,43 +208,6 @@ def _copy(file: Readable, target: int | None, size: int, on_bytes: OnBytes) -> t
             if earlier is not None:
                 earlier.result()  # so that no more than two chunks wait
     return digest.hexdigest(), done
-
-
-def _copy_large(file: Readable, target: int, size: int, on_bytes: OnBytes) -> tuple[str, int]:
-    """As `_copy`, by several writers: where many bytes wait for the disk, the kernel holds each up by itself."""
-    digest, done = hashlib.sha256(), 0
-    waiting: deque[tuple[Future[None], Future[None], int]] = deque()
-
-    def settle_one() -> None:
-        hashed, written, count = waiting.popleft()
-        hashed.result()
-        written.result()
-        on_bytes(count)
-
-    with ThreadPoolExecutor(1) as hasher, ThreadPoolExecutor(WRITERS) as writers:
-        try:
-            while data := _read(file, min(CHUNK, size - done + 1)):
-                if done + len(data) > size:
-                    done += len(data)
-                    break
-                written = writers.submit(_write_at, target, data, done)
-                waiting.append((hasher.submit(digest.update, data), written, len(data)))
-                done += len(data)
-                if len(waiting) > IN_FLIGHT:
-                    settle_one()
-            while waiting:
-                settle_one()
-        finally:
-            for pool in (hasher, writers):
-                pool.shutdown(wait=True, cancel_futures=True)
-    return digest.hexdigest(), done
-
-
-def _write_at(target: int, data: bytes | memoryview, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(target, view, offset)
-        view, offset = view[count:], offset + count
 
 
 def _read(file: Readable, count: int) -> bytes | memoryview:
