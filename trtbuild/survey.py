@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from trtbuild.errors import InputError
 from trtbuild.history import KIND, Estimate, Near
 from trtbuild.lookup import Found
 from trtbuild.plan import Plan, Planned
+from trtbuild.plan import plan as make_plan
 from trtbuild.recipe import Recipe
 from trtbuild.schema import Config
 from trtbuild.session import Session
@@ -166,8 +168,18 @@ def refuse_to_load(plan: Plan) -> None:
         f"this machine cannot run an engine for {_words(wanted)}: "
         + (f"{found} here" if found else (target.here or "").removeprefix("not here: ")),
         option=f"target={target.name}",
-        hint="`trtbuild build` makes it without running it, and `out=PATH` gives its folder to copy",
+        hint=_fitting(plan)
+        + "`trtbuild build` makes it without running it, and `out=PATH` gives its folder to copy",
     )
+
+
+def _fitting(plan: Plan) -> str:
+    """In words, the key of the engine that this machine can run, where the compiler has one for it."""
+    for here in targets.kinds_here(plan.recipe.target.kind):
+        with suppress(InputError):
+            final = make_plan(replace(plan.recipe, target=here)).final
+            return f"the one that fits this machine is {final.name} {final.key[:12]}, target=auto; "
+    return ""
 
 
 def hardware(planned: Planned) -> dict[str, Any]:

@@ -157,6 +157,12 @@ def test_gated_models_want_a_token(doctor: Doctor) -> None:
     assert "hf auth login" in hub["mend"][0]
 
 
+def test_what_compiles_wants_a_compiler(doctor: Doctor) -> None:
+    found = named(doctor("healthy", "compiler=aot_inductor"), "compiler")
+    assert found["state"] == "missing"
+    assert found["mend"] == ["sudo apt-get install -y g++"]
+
+
 class TestHere:
     """On the machine that runs the tests, from the command line."""
 

@@ -126,12 +126,27 @@ def test_a_package_repeats_to_the_byte_in_another_place(tiny_project: Project, t
 
 
 @one_tiny_project
-def test_embedded_weights_say_the_same(tiny_project: Project) -> None:
-    words = (*WORDS, f"model.source={tiny_project.root / 'model'}", "prompt=hello", "generate.max_tokens=12")
-    apart = ok(tiny_project.trtbuild("run", *words, "output=json")).json
-    whole = ok(tiny_project.trtbuild("run", *words, "compiler.weights=embedded", "output=json")).json
-    assert whole["run"]["token_ids"] == apart["run"]["token_ids"]
-    assert not (Path(whole["path"]) / manifest.WEIGHTS).exists()
+def test_a_compiled_qwen3_with_its_weights_inside_is_that_of_transformers(tiny_project: Project) -> None:
+    source = tiny.write_model(tiny_project.root / "qwen3", architecture="Qwen3ForCausalLM")
+    words = (*WORDS, "quant=none", "compiler.weights=embedded", f"model.source={source}")
+    folder = ok(tiny_project.trtbuild(*words)).path
+    made = manifest.read(folder)
+    assert made["weights"] is None
+    assert not (folder / manifest.WEIGHTS).exists()
+    reference = transformers.AutoModelForCausalLM.from_pretrained(
+        source, dtype=torch.float32, attn_implementation="eager"
+    )
+    package = loading.open_package(folder / manifest.PACKAGE)
+    ids = torch.tensor(TOKENS[:90])
+    s = made["structure"]
+    keys, values = (torch.zeros(s["layers"], s["kv_heads"], 96, s["head_dim"]) for _ in range(2))
+    with torch.no_grad():
+        expected = reference(ids[None]).logits[0]
+    (found,) = package.boxed_run([ids[:80], torch.arange(80), keys, values])
+    assert (found - expected[79]).abs().max() < TOLERANCE
+    for at in range(80, 90):
+        (found,) = package.boxed_run([ids[at : at + 1], torch.tensor([at]), keys, values])
+        assert (found - expected[at]).abs().max() < TOLERANCE, at
 
 
 @one_tiny_project
@@ -147,6 +162,7 @@ def test_an_engine_of_another_torch_is_not_opened(tiny_project: Project) -> None
 
 # SmolLM2: none and int8, for AVX2 and AVX-512.
 
+needs_avx512 = pytest.mark.skipif(not HAS_AVX512, reason="this CPU has no AVX-512")
 one_smollm2 = pytest.mark.xdist_group("aot-smollm2")
 
 
@@ -202,9 +218,10 @@ def test_its_engines_are_small_and_its_weights_shared(smollm2: Project) -> None:
 
 
 @one_smollm2
+@pytest.mark.parametrize("level", ["x86_64_v3", pytest.param("x86_64_v4", marks=needs_avx512)])
 @pytest.mark.parametrize("quant", ["none", "int8"])
-def test_it_says_what_the_module_says(smollm2: Project, quant: str) -> None:
-    words = ("model=smollm2", f"quant={quant}", "target=cpu_x86_64_v3", *AOT)
+def test_it_says_what_the_module_says(smollm2: Project, quant: str, level: str) -> None:
+    words = ("model=smollm2", f"quant={quant}", f"target=cpu_{level}", *AOT)
     hit = ok(smollm2.trtbuild("fetch", *words, "output=json")).json
     assert hit["outcome"] == "hit-local"
     spoken = ok(smollm2.trtbuild("run", *words, PROMPT, "generate.max_tokens=20", "output=json")).json["run"]
@@ -232,6 +249,8 @@ def test_an_engine_for_avx512_is_refused_on_this_cpu(smollm2: Project) -> None:
     assert done.code == 2
     assert "cannot run an engine for" in done.err
     assert "x86_64_v4" in done.err
+    fits = ok(smollm2.trtbuild("plan", "model=smollm2", *AOT, "output=json")).json["key"]
+    assert f"the one that fits this machine is link {fits[:12]}" in done.err
 
 
 @one_smollm2

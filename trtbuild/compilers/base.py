@@ -55,6 +55,7 @@ class Compiler:
     toolchains: tuple[str, ...] = ()  # of conf/toolchain, that its steps run in
     #: facts of the hardware that need not be those of the machine that builds
     elsewhere: frozenset[str] = frozenset()
+    cxx: bool = False  # its steps start a C++ compiler
     structured: bool = False  # its keys read what a model is made of, and not only its content
     portable: bool = False  # has engines for a class of GPUs, such as target=rtx_any
     networks: bool = True  # its engines start from trtbuild's own graphs, or the builder's

@@ -40,6 +40,7 @@ class Needs:
     engine_flags: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     cuda: str | None = None
+    cxx: bool = False  # a step starts a C++ compiler
     hub: bool = False  # the checkpoint is on the Hugging Face Hub
     model_bytes: int | None = None
 

@@ -52,6 +52,7 @@ def _needs(config: schema.Config) -> Needs:
         engine_flags=tuple(conf.engine_flags),
         flags=tuple(conf.flags),
         cuda=contract()["dependencies"]["cuda"] if compiler.image else None,
+        cxx=compiler.cxx,
         hub=config.model.source.startswith("hf:"),
         model_bytes=_bytes(config.model),
     )

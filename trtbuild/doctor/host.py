@@ -26,6 +26,8 @@ def check(needs: Needs, store: Path, world: World) -> Iterator[Check]:
     yield _disk(needs, store)
     if needs.gpu:
         yield from _memory(needs, world)
+    if needs.cxx:
+        yield _cxx(world)
     if needs.hub:
         yield _hub(world)
 
@@ -65,6 +67,12 @@ def _memory(needs: Needs, world: World) -> Iterator[Check]:
     yield judged(
         "memory", free >= wanted, words, required=False, mend=("sudo fallocate -l 64G /swapfile    # swap",)
     )
+
+
+def _cxx(world: World) -> Check:
+    said = world.run(world.env.get("CXX", "g++"), "--version")
+    words = said.out.partition("\n")[0] if said.ok else f"a step compiles C++, and {said.why}"
+    return judged("compiler", said.ok, words, required=True, mend=chosen(mends.CXX, world.family))
 
 
 def _hub(world: World) -> Check:

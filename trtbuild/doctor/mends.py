@@ -57,4 +57,9 @@ RUNTIME: Mends = {
     "": ("sudo nvidia-ctk runtime configure --runtime=docker", "sudo systemctl restart docker"),
 }
 CDI: Mends = {"": ("sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml",)}
+CXX: Mends = {
+    "debian": ("sudo apt-get install -y g++",),
+    "rhel": ("sudo dnf install -y gcc-c++",),
+    "": ("# install g++, or name another with CXX and executor.env=[CXX]",),
+}
 HUB: Mends = {"": ("hf auth login    # or export HF_TOKEN=…; the model's page says whether it is gated",)}

@@ -223,5 +223,6 @@ COMPILER = Compiler(
         "fleet.cuda": _CUBIN,
     },
     elsewhere=frozenset({"target.level"}),
+    cxx=True,
     structured=True,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import stat
 import zipfile
 from pathlib import Path
@@ -46,8 +47,9 @@ def wrapped(compiler: str, stage: Path, torch: Path, level: str | None) -> Path:
     folder = stage / "bin"
     folder.mkdir()
     path = folder / Path(compiler).name  # PyTorch tells compilers apart by their names
-    maps = " ".join(f"'-ffile-prefix-map={place}={name}'" for place, name in ((stage, "."), (torch, "torch")))
-    march = "" if level is None else f"-march={level.replace('_', '-')}"
-    path.write_text(f"#!/bin/sh\nexec '{compiler}' \"$@\" {march} {maps}\n", encoding="utf-8")
+    flags = [f"-ffile-prefix-map={place}={name}" for place, name in ((stage, "."), (torch, "torch"))]
+    if level is not None:
+        flags.append(f"-march={level.replace('_', '-')}")
+    path.write_text(f'#!/bin/sh\nexec {shlex.quote(compiler)} "$@" {shlex.join(flags)}\n', encoding="utf-8")
     path.chmod(0o700)
     return path
