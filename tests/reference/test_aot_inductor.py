@@ -229,7 +229,7 @@ def test_it_says_what_the_module_says(smollm2: Project, quant: str, level: str) 
     text = pytest.importorskip("trtbuild.compilers.text").Text(folder)
     prompt = text.encode(PROMPT.partition("=")[2], raw=False)
     assert spoken["token_ids"] == greedy(folder, prompt, 20)
-    assert "sky" in spoken["text"].lower()
+    assert any(word in spoken["text"].lower() for word in ("sky", "light", "scatter", "atmospher"))
 
 
 @one_smollm2
