@@ -157,6 +157,7 @@ EXTRAS = {
     "network": ["onnxruntime"],
     "onnxruntime": ["onnxruntime"],
     "genai": ["onnxruntime", "genai"],
+    "aot_inductor": ["aot-inductor"],
     "tensorrt_rtx": ["tensorrt-rtx"],
 }
 
@@ -211,6 +212,15 @@ WORKERS = {
     ("trtbuild.compilers.tensorrt.build", "trtbuild.compilers.tensorrt.build"): ("tensorrt_rtx",),
     ("trtbuild.compilers.tensorrt.speaking", "trtbuild.compilers.tensorrt.speaking"): ("tensorrt_rtx",),
     ("trtbuild.networks.unpack",) * 2: ("network",),
+    ("trtbuild.compilers.aot_inductor.__main__", "trtbuild.compilers.aot_inductor.engine"): ("aot_inductor",),
+    ("trtbuild.compilers.aot_inductor.give_weights", "trtbuild.compilers.aot_inductor.weights"): ("network",),
+    ("trtbuild.compilers.aot_inductor.link",) * 2: (),
+    ("trtbuild.compilers.aot_inductor.check", "trtbuild.compilers.aot_inductor.checking"): ("aot_inductor",),
+    ("trtbuild.compilers.aot_inductor.generate", "trtbuild.compilers.aot_inductor.checking"): (
+        "aot_inductor",
+    ),
+    ("trtbuild.compilers.aot_inductor.compiling",) * 2: ("aot_inductor",),
+    ("trtbuild.compilers.aot_inductor.speaking",) * 2: ("aot_inductor",),
     # In NVIDIA's image, or a Python that has TensorRT-LLM: what they start is there, and they import nothing of it.
     **{
         (f"trtbuild.compilers.tensorrt_llm.{name}",) * 2: ()
@@ -219,6 +229,8 @@ WORKERS = {
 }
 #: What a worker starts or imports by name.
 STARTED_OTHERWISE = {
+    ("trtbuild.compilers.aot_inductor.compiling",) * 2,
+    ("trtbuild.compilers.aot_inductor.speaking",) * 2,
     ("trtbuild.compilers.tensorrt.build",) * 2,
     ("trtbuild.compilers.tensorrt.speaking",) * 2,
 }

@@ -73,12 +73,14 @@ class Decoder(nn.Module):
         s = self.structure
         both = self._linear(value, f"{prefix}.self_attn.qkv_proj", s.attention_bias)
         apart = both.view(-1, s.heads + 2 * s.kv_heads, s.head_dim).transpose(0, 1)
-        query, key, content = apart.split((s.heads, s.kv_heads, s.kv_heads))
+        turning, content = apart.split((s.heads + s.kv_heads, s.kv_heads))
         if s.qk_norm:
+            query, key = turning.split((s.heads, s.kv_heads))
             query = self._norm(query, f"{prefix}.self_attn.q_norm")
-            key = self._norm(key, f"{prefix}.self_attn.k_norm")
+            turning = torch.cat((query, self._norm(key, f"{prefix}.self_attn.k_norm")))
         wide = cache_dtype(self.scheme.dtype, self.device)
-        return _turned(query, cosine, sine).to(wide), _turned(key, cosine, sine).to(wide), content.to(wide)
+        query, key = _turned(turning, cosine, sine).to(wide).split((s.heads, s.kv_heads))
+        return query, key, content.to(wide)
 
     def _norm(self, value: Tensor, name: str) -> Tensor:
         wide = value.float()
