@@ -156,8 +156,8 @@ def _explain(job: _Job) -> None:
     if job.outcome.json:
         job.outcome.documents.append(document.explanation(job.plan, found, near))
     else:
-        outlooks = survey.survey(job.plan, job.session)
-        print("\n".join(explanations.lines(job.plan, found, near, job.words, outlooks)))
+        shared = [(each, survey.sharers(each, job.session)) for each in job.plan.steps]
+        print("\n".join(explanations.lines(job.plan, found, near, job.words, shared)))
 
 
 def _run(job: _Job) -> None:

@@ -14,7 +14,6 @@ from trtbuild.lookup import Found
 from trtbuild.plan import Plan
 from trtbuild.rebuild import Rebuilt
 from trtbuild.report import plans
-from trtbuild.survey import Outlook
 from trtstore.digest import is_hex
 from trtstore.manifest import Entry
 from trtstore.table import table
@@ -22,7 +21,11 @@ from trtstore.words import seconds, size
 
 
 def lines(
-    plan: Plan, found: Found, near: Near | None, overrides: Sequence[str], outlooks: Sequence[Outlook] = ()
+    plan: Plan,
+    found: Found,
+    near: Near | None,
+    overrides: Sequence[str],
+    sharers: Sequence[plans.Sharers] = (),
 ) -> Iterator[str]:
     """What `trtbuild explain` prints. `overrides` are the user's own words, `name=value`."""
     step = plan.final
@@ -45,7 +48,7 @@ def lines(
         yield f"{count} field{'s' if count != 1 else ''} of the key differ{'' if count != 1 else 's'}, there and here:"
         yield ""
         yield from _differences(plan, near)
-    yield from plans.shared(outlooks)
+    yield from plans.shared(sharers)
     yield from _unkeyed(plan, overrides)
 
 

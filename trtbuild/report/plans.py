@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
+from typing import TypeAlias
 
 from trtbuild import provenance
 from trtbuild.compilers import registry
 from trtbuild.history import Estimate, Near
-from trtbuild.plan import Plan
+from trtbuild.plan import Plan, Planned
 from trtbuild.survey import Outlook, Tools
 from trtbuild.targets import Target
 from trtstore.table import table
 from trtstore.words import seconds, size
+
+Sharers: TypeAlias = tuple[Planned, tuple[str, ...]]  # a step, and the models that share its result
 
 
 def lines(plan: Plan, outlooks: Sequence[Outlook], tools: Sequence[Tools]) -> Iterator[str]:
@@ -34,20 +37,20 @@ def lines(plan: Plan, outlooks: Sequence[Outlook], tools: Sequence[Tools]) -> It
     ]
     yield from table(["step", "key", "store", "will", "takes"], rows)
     yield ""
-    yield from shared(outlooks)
+    yield from shared([(one.planned, one.sharers) for one in outlooks])
     yield from _summary(outlooks)
     yield from missing_tools(tools)
     for words in registry.advice(plan.recipe):
         yield f"note: {words}"
 
 
-def shared(outlooks: Sequence[Outlook]) -> Iterator[str]:
+def shared(found: Sequence[Sharers]) -> Iterator[str]:
     """What serves other models, too."""
-    for one in outlooks:
-        if one.sharers:
-            count = len(one.sharers)
-            named = ", ".join(one.sharers[:5]) + (f" and {count - 5} more" if count > 5 else "")
-            yield f"{one.planned.name} {one.planned.key[:12]} is shared with {count} model{'s' * (count > 1)}: {named}"
+    for step, models in found:
+        if models:
+            count = len(models)
+            named = ", ".join(models[:5]) + (f" and {count - 5} more" if count > 5 else "")
+            yield f"{step.name} {step.key[:12]} is shared with {count} model{'s' * (count > 1)}: {named}"
 
 
 def missing_tools(tools: Sequence[Tools]) -> Iterator[str]:

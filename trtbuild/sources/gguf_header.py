@@ -20,9 +20,9 @@ _WINDOWS = (1 << 16, 1 << 20, 1 << 24)
 _KEY = "general.architecture"
 _KEY_LIMIT = 65535  # bytes, as the specification says
 _VERSIONS = (2, 3)
-# value type -> bytes: u8 i8 u16 i16 u32 i32 f32 bool u64 i64 f64
-_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+# value type -> struct's code: u8 i8 u16 i16 u32 i32 f32 bool u64 i64 f64
 _CODES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_SIZES = {kind: struct.calcsize(f"<{code}") for kind, code in _CODES.items()}
 _STRING, _ARRAY = 8, 9
 _FEW = 1024  # values of an array that are read: one a layer is what matters
 _T = TypeVar("_T")
