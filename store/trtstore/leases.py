@@ -210,12 +210,18 @@ class Leases:
             number, token, 0, self._heartbeat, self._owner, self._host, 0.0, expected, "", released=False
         )
         name, data = _name(key, number), state.encode()
-        if self._objects.create(name, data) or self._objects.read(name, MAX_BYTES) == data:
-            if after:
-                with suppress(StoreFailure):  # what is left of the one before is of no use
-                    self._objects.delete(_name(key, after))
-            return Held(state)
-        return None
+        if not self._objects.create(name, data) and self._objects.read(name, MAX_BYTES) != data:
+            return None
+        held = Held(state)
+        if self._overtaken(key, held):
+            # This one was so slow that the number was taken, let go and cleared away meanwhile: it is no longer free.
+            with suppress(StoreFailure):
+                self._objects.delete(name)
+            return None
+        if after:
+            with suppress(StoreFailure):  # what is left of the one before is of no use
+                self._objects.delete(_name(key, after))
+        return held
 
     def _beat(self, key: str, held: Held, stop: threading.Event) -> None:
         while not stop.wait(self._heartbeat / 2):

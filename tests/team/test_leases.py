@@ -137,6 +137,40 @@ def test_of_many_who_outlive_one_takes_over(place: Place) -> None:
     assert together == [1, 1, 1, 1]
 
 
+class Late:
+    """Objects of which one `create` takes so long that something happens before it."""
+
+    def __init__(self, objects: Objects, meanwhile: Callable[[], None]) -> None:
+        self._objects = objects
+        self._meanwhile: list[Callable[[], None]] = [meanwhile]
+
+    def create(self, name: str, data: bytes) -> bool:
+        if self._meanwhile:
+            self._meanwhile.pop()()
+        return self._objects.create(name, data)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._objects, name)
+
+
+def test_a_number_that_was_cleared_away_meanwhile_is_not_taken_again(place: Place) -> None:
+    """Two others had the lease, one after the other, while this one was about to create the first one's number."""
+    abandoned(place)
+    objects = connect(place.url)
+    theirs = State(3, "other", 0, BEAT, "ci", "other", 0.0, None, "", released=False)
+
+    def meanwhile() -> None:
+        assert objects.create(f"v1/leases/{KEY}/00000003", theirs.encode())
+        objects.delete(f"v1/leases/{KEY}/00000001")
+
+    seen: list[State] = []
+    with hold(leases(place, "late", objects=Late(objects, meanwhile)), on_wait=seen.append) as outcome:
+        assert outcome.held is not None
+        assert outcome.held.number == 4
+    assert 3 in [state.number for state in seen]  # it waited for them
+    assert [one.name.rpartition("/")[2] for one in objects.listed(f"v1/leases/{KEY}/")] == ["00000004"]
+
+
 def test_a_holder_that_slept_through_its_takeover_knows_it(place: Place) -> None:
     with hold(leases(place, "sleeper")) as outcome:
         assert outcome.held is not None
