@@ -31,6 +31,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from trtbuild import schema
+from trtbuild.config_files import Remembered
 
 MANY = 3  # points: fewer are composed as quickly by Hydra
 NAME = "trtbuild"  # of the launcher and of the sweeper: hydra/launcher=trtbuild
@@ -127,6 +128,8 @@ class _Composer:
 
     def __init__(self, loader: Any, config: DictConfig, check: Check) -> None:
         self._loader, self._config, self._check = loader, config, check
+        if not isinstance(loader.repository, Remembered):
+            loader.repository = Remembered(loader.repository)
         self._parser = OverridesParser.create(config_loader=loader)
         self._chosen: dict[tuple[str, ...], _Chosen] = {}
         self._default: dict[str, str] = {}  # group -> what is chosen where no word chooses

@@ -1,0 +1,46 @@
+"""Hydra's config files, each read once in a process: every composition of a sweep reads some forty of them again."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
+from hydra.plugins.config_source import ConfigResult
+
+
+class Remembered(CachingConfigRepository):
+    """A repository that keeps what it has read, and gives copies of it away, which a composition may change."""
+
+    def __init__(self, delegate: IConfigRepository) -> None:
+        super().__init__(delegate)
+        self._there: dict[tuple[str, str], Any] = {}
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Remembered:
+        return self  # a composition copies the repository, to read each file once
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """Hydra's."""
+        found = super().load_config(config_path)
+        if found is None:
+            return None
+        return replace(
+            found,
+            config=copy.deepcopy(found.config),
+            header=dict(found.header),
+            defaults_list=copy.deepcopy(found.defaults_list),
+        )
+
+    def group_exists(self, config_path: str) -> bool:
+        """Hydra's."""
+        return bool(self._ask("group", config_path, super().group_exists))
+
+    def config_exists(self, config_path: str) -> bool:
+        """Hydra's."""
+        return bool(self._ask("config", config_path, super().config_exists))
+
+    def _ask(self, what: str, name: str, find: Any) -> Any:
+        if (what, name) not in self._there:
+            self._there[what, name] = find(name)
+        return self._there[what, name]
