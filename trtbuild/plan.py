@@ -25,6 +25,12 @@ class Planned:
         return self.step.name
 
     @property
+    def loader(self) -> Planned:
+        """The step in whose toolchain what it makes is loaded: to be checked, and to be run."""
+        named = self.step.loaded_in
+        return next((up for up in self.inputs if up.name == named), self)
+
+    @property
     def toolchain(self) -> dict[str, str]:
         """package -> version of every tool that its bytes depend on."""
         if self.step.lock is not None:

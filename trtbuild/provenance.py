@@ -169,6 +169,15 @@ def stats(record: Record) -> Mapping[str, Any]:
     return _object(record.predicate.get("trtbuild_stats"))
 
 
+def loss(record: Record) -> Mapping[str, float] | None:
+    """{"original", "quantized", "tokens"}: mean losses on a text, in nats a token; None where none were taken."""
+    found = _object(_object(record.predicate.get("trtbuild_facts")).get("loss"))
+    names = ("original", "quantized", "tokens")
+    if not all(isinstance(found.get(name), int | float) for name in names):
+        return None
+    return {name: found[name] for name in names}
+
+
 def _object(found: Any) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 

@@ -180,7 +180,7 @@ def _options(conf: schema.CompilerConf, compiler: Compiler, digester: Digester) 
         option, value = f"compiler.{item.name}", getattr(conf, item.name)
         if option in compiler.folders and value:
             paths = value if isinstance(value, list) else [value]
-            found = tuple(content(path, option, digester) for path in paths)
+            found = tuple(content(path, option, digester, file=option in compiler.texts) for path in paths)
             options[option] = found if isinstance(value, list) else found[0]
         else:
             options[option] = tuple(value) if isinstance(value, list) else getattr(value, "value", value)

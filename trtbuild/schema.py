@@ -158,6 +158,15 @@ class AotInductorConf(CompilerConf):
 
 
 @dataclass
+class ModelOptConf(CompilerConf):
+    calib_dataset: str | None = None
+    calib_size: int | None = None
+    calib_batch_size: int = 1
+    calib_max_length: int = 512
+    threads: int = 1
+
+
+@dataclass
 class TensorRtLlmConf(TensorRtLlmOptions, CompilerConf):
     """A group like the others; its options are in `trtllm_options`."""
 
@@ -255,6 +264,7 @@ COMPILERS: dict[str, type[CompilerConf]] = {
     "tensorrt": TensorRtConf,
     "tensorrt_llm": TensorRtLlmConf,
     "aot_inductor": AotInductorConf,
+    "modelopt": ModelOptConf,
 }
 
 

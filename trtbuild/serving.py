@@ -22,6 +22,7 @@ def check(config: schema.Config, final: Step) -> None:
             option=f"serve={kind}",
             hint=f"compilers that have: {', '.join(there)}",
         )
+    compiler.served(kind, final)
     if config.out is None or not final.loads:
         raise InputError(
             "it is written beside the link to an engine",

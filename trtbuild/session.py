@@ -214,11 +214,11 @@ class Session:
         self, name: str, worker: str, options: Mapping[str, Any], planned: Planned, engine: Path, home: Path
     ) -> process.Ran:
         """Run a worker that loads the engine in the folder `engine`. Raises InputError, BuildError."""
-        inputs, tools = {"engine": engine}, self.workbench.tools(planned)
+        inputs, tools = {"engine": engine}, self.workbench.tools(planned.loader)
         # An engine that fails its check lies beside `home`, and goes with it.
         lasting = not engine.is_relative_to(home.parent)
         task = process.Task(name, planned.key, worker, options, tools, {}, inputs, lasting)
-        return self._bench(task, planned, home / "out", home)
+        return self._bench(task, planned.loader, home / "out", home)
 
     @cached_property
     def workbench(self) -> Workbench:
@@ -237,7 +237,7 @@ class Session:
         """
         self.sharing.ready()
         missing = [up for up in planned.inputs if self.find(up.key).record is None]
-        self.workbench.prepare([*missing, planned])
+        self.workbench.prepare([*missing, planned, *([planned.loader] if planned.step.loads else [])])
 
 
 def bytes_of(folder: Path) -> int:

@@ -91,9 +91,10 @@ def toolchains_of(running: Iterable[tuple[Planned, Session]]) -> tuple[Tools, ..
     steps: dict[str, dict[str, None]] = {}  # by the digest of a lock, names once
     locks: dict[str, tuple[Lock, Session]] = {}
     for planned, session in running:
-        if (lock := planned.step.lock) is not None:
-            locks[lock.digest] = lock, session
-            steps.setdefault(lock.digest, {})[planned.name] = None
+        for step in (planned, planned.loader):
+            if (lock := step.step.lock) is not None:
+                locks[lock.digest] = lock, session
+                steps.setdefault(lock.digest, {})[planned.name] = None
     return tuple(_tools(lock, (*steps[digest],), session) for digest, (lock, session) in locks.items())
 
 

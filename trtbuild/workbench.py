@@ -113,7 +113,7 @@ class Workbench:
                 self.container(str(image))
             elif lock is not None and self.managed(lock):
                 self.kept.ensure(lock, self.here(lock))
-            elif lock is None and self.config.executor.name is choices.Executor.managed:
+            elif lock is None and step.toolchain and self.config.executor.name is choices.Executor.managed:
                 versions = ", ".join(f"{name} {version}" for name, version in step.toolchain.items())
                 raise InputError(
                     f"no lock has {versions} together",

@@ -273,7 +273,15 @@ def test_ls_says_what_ships_and_what_is_installed(pip_shop: Shop) -> None:
     shop = pip_shop
     assert shop.run("install", two(shop)).code == 0
     listed = {each["toolchain"]: each for each in shop.say("ls")["toolchains"]}
-    assert set(listed) == {"aot_inductor", "genai", "network", "onnxruntime", "tensorrt_rtx", "two"}
+    assert set(listed) == {
+        "aot_inductor",
+        "genai",
+        "modelopt",
+        "network",
+        "onnxruntime",
+        "tensorrt_rtx",
+        "two",
+    }
     assert not listed["network"]["installed"]
     assert listed["network"]["fetch_bytes"] > 10**7
     assert listed["two"]["installed"]

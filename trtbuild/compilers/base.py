@@ -32,6 +32,10 @@ def no_advice(_recipe: Recipe) -> Sequence[str]:
     return ()
 
 
+def served_always(_server: str, _step: Step) -> None:
+    """Of a compiler whose servers load all that it makes."""
+
+
 @dataclass(frozen=True)
 class Compiler:
     """One compiler, as its module declares it.
@@ -61,8 +65,11 @@ class Compiler:
     networks: bool = True  # its engines start from trtbuild's own graphs, or the builder's
     image: bool = False  # its steps may run in a container: then `compiler.image` is their lock
     folders: tuple[str, ...] = ()  # options that name folders which steps read: their content is in the key
+    texts: tuple[str, ...] = ()  # of `folders`, those that may name one file
     #: what `serve` may ask for -> the files that a server needs, from an engine's folder
     serve: Mapping[str, Callable[[Path], Mapping[str, str]]] = field(default_factory=dict)
+    #: raises InputError where that server loads nothing that the step makes
+    served: Callable[[str, Step], None] = served_always
     #: what a user should know of a recipe that is accepted: sentences, told before it is built
     advise: Callable[[Recipe], Sequence[str]] = no_advice
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from trtbuild.compilers.aot_inductor import compiler as aot_inductor
 from trtbuild.compilers.base import NETWORK, UNPACK, Compiler, Worker
+from trtbuild.compilers.modelopt import compiler as modelopt
 from trtbuild.compilers.onnxruntime import compiler as onnxruntime
 from trtbuild.compilers.tensorrt import compiler as tensorrt
 from trtbuild.compilers.tensorrt_llm import compiler as tensorrt_llm
@@ -23,15 +24,8 @@ COMPILERS: dict[str, Compiler] = {
         tensorrt.TENSORRT,
         tensorrt_llm.COMPILER,
         aot_inductor.COMPILER,
+        modelopt.COMPILER,
     )
-}
-
-_CALIBRATED = ("int4_awq", "int8_sq", "w4a8_awq", "fp8", "fp8_kv", "fp8_rowwise", "nvfp4", "nvfp4_kv")
-
-#: What the next compilers do, for the words of a refusal: the quantization formats of NVIDIA ModelOpt (its
-#: documentation, 2026). They are not part of this release.
-UPCOMING: dict[str, frozenset[str]] = {
-    "modelopt": frozenset({"none", "int8", *_CALIBRATED}),
 }
 
 
@@ -81,14 +75,7 @@ def worker(step: str, compiler: str | None) -> Worker | None:
 def _no_such_quantization(recipe: Recipe, compiler: Compiler) -> InputError:
     scheme = recipe.quant.scheme
     here = sorted(name for name, other in COMPILERS.items() if scheme in other.schemes)
-    later = sorted(name for name, schemes in UPCOMING.items() if scheme in schemes)
-    if here:
-        hint = f"compilers that have it: {', '.join(here)}"
-    elif later:
-        have = "has" if len(later) == 1 else "have"
-        hint = f"{' and '.join(later)} {have} it; this release of trtbuild does not drive them yet"
-    else:
-        hint = "no compiler that trtbuild knows has it"
+    hint = f"compilers that have it: {', '.join(here)}" if here else "no compiler that trtbuild knows has it"
     return InputError(
         f"compiler={compiler.name} quantizes to {', '.join(_presets(compiler))}, and not to {scheme}",
         option=f"quant={scheme}",

@@ -42,6 +42,7 @@ def result(done: Result) -> dict[str, Any]:
         "target": target(recipe.target),
         "toolchain": done.plan.toolchain,
         "check": None if done.check is None else dict(done.check),
+        "loss": provenance.loss(done.record),
     }
 
 

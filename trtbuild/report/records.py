@@ -5,9 +5,11 @@ Records may be of other releases, or of other programs: what is not there, or is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from trtbuild import provenance
 from trtstore import Record
 from trtstore.words import seconds, size
 
@@ -31,6 +33,9 @@ def _told(record: Record) -> Iterator[tuple[str, str]]:
         yield "built", f"in {seconds(took['seconds'])}" + (f", {size(peak)} of memory" if peak else "") + when
     if check is not None:
         yield "executed", f"no: {check['why']}" if check.get("executed") is False else f"yes: {speed(check)}"
+    losses = provenance.loss(record)
+    if losses is not None:
+        yield "loss", loss(losses)
     engine = said.get("trtbuild_facts", {}).get("engine")
     if isinstance(engine, Mapping):
         loaded = {each["file"]: each for each in (check or {}).get("engines", ())}
@@ -78,6 +83,15 @@ def _range(extent: list[int]) -> str:
 def _tensor(tensor: Json) -> str:
     dims = " x ".join("any" if each == -1 else str(each) for each in tensor["shape"])
     return f"{tensor['name']} {tensor['dtype']} [{dims}]"
+
+
+def loss(found: Mapping[str, float]) -> str:
+    """The mean losses on a text, and how much more perplexed one is than the other."""
+    more = math.expm1(found["quantized"] - found["original"])
+    return (
+        f"{found['quantized']:.3f} nats a token, the original {found['original']:.3f} ({more:+.1%} perplexity), on "
+        f"{found['tokens']:.0f} tokens"
+    )
 
 
 def speed(spoken: Mapping[str, Any]) -> str:

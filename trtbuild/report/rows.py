@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -115,8 +116,16 @@ def measured(row: Row, record: Record) -> Row:
         peak_memory_bytes=None if peak is None else int(peak),
         load_seconds=_number(check.get("load_seconds")),
         tokens_per_second=_number(check.get("tokens_per_second")),
-        quality=_number(check.get("quality")),
+        quality=_quality(record, check),
     )
+
+
+def _quality(record: Record, check: Mapping[str, Any]) -> float | None:
+    """What the check measured; else the original's perplexity over this one's: 1 is as good, less is worse."""
+    losses = provenance.loss(record)
+    if losses is None:
+        return _number(check.get("quality"))
+    return round(math.exp(losses["original"] - losses["quantized"]), 4)
 
 
 def _number(found: Any) -> float | None:

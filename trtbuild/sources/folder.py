@@ -10,17 +10,21 @@ from trtbuild.sources.base import Digester, SourceFile, identity, local_path
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-def content(named: str, option: str, digester: Digester) -> str:
+def content(named: str, option: str, digester: Digester, *, file: bool = False) -> str:
     """`sha256:…` of the files below the folder `named`, which may be such a digest already: of one that is elsewhere.
 
-    Names that begin with a dot are left out: downloads leave their notes there. Raises InputError.
+    With `file` it may be one file: a folder with it alone, whatever it is called but for its ending. Names that begin
+    with a dot are left out: downloads leave their notes there. Raises InputError.
     """
     if _DIGEST.fullmatch(named):
         return named
     folder = local_path(named)
+    if file and folder.is_file():
+        (digest,) = digester.file_digests([folder])
+        return f"sha256:{identity([SourceFile('file' + folder.suffix, folder.stat().st_size, digest)])}"
     if not folder.is_dir():
         raise InputError(
-            f"{named} is no folder here",
+            f"{named} is no folder{' and no file' if file else ''} here",
             option=option,
             hint="name a folder; one that is on another machine by its digest, sha256:…, as `trtbuild plan "
             "output=json` shows it there",

@@ -169,3 +169,10 @@ def test_without_a_compiler_for_c_plus_plus_it_says_which_package_has_one(
     )
     assert done.code in (1, 2)
     assert "apt-get install g++" in done.err or "torch" in done.err
+
+
+def test_what_is_joined_is_loaded_where_the_engine_is(project: Project, tmp_path: Path) -> None:
+    """The step `link` needs no tools, but its check and `run` do: torch, and not the Python at hand."""
+    words = (*AOT, model(tmp_path / "one"), "executor=managed")
+    toolchains = {each["title"]: each["steps"] for each in plan(project, *words)["toolchains"]}
+    assert toolchains == {"aot_inductor": ["engine", "link"], "network": ["weights"]}

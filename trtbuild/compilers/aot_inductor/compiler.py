@@ -31,7 +31,15 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
     if recipe.tools.options["compiler.weights"] == "embedded":
         return weights, _engine(recipe, decoder, ("weights",))
     worker = WORKERS["link"]
-    link = Step("link", worker.version, worker.module, {}, inputs=("engine", "weights"), loads=True)
+    link = Step(
+        "link",
+        worker.version,
+        worker.module,
+        {},
+        inputs=("engine", "weights"),
+        loads=True,
+        loaded_in="engine",
+    )
     return _engine(recipe, decoder, ()), weights, link
 
 

@@ -1,0 +1,37 @@
+"""The worker of the check: a checkpoint's folder is whole, by its headers. Its step proved what is in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from trtbuild.compilers.modelopt.reading import Exported
+from trtbuild.errors import BuildError
+from trtbuild.worker import Reporter, Request, serve
+
+_NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+def run(request: Request, _out: Path, _reporter: Reporter) -> dict[str, Any]:
+    """Facts of a folder that is whole. Raises BuildError for one that is not."""
+    folder = request.inputs["engine"]
+    missing = [name for name in _NEEDED if not (folder / name).is_file()]
+    if missing:
+        raise BuildError(f"the checkpoint lacks {', '.join(missing)}")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    said = config.get("quantization_config") or {}
+    algorithm, group = said.get("quant_algo"), None
+    if (folder / "hf_quant_config.json").is_file():
+        quantized = json.loads((folder / "hf_quant_config.json").read_text(encoding="utf-8"))
+        group = quantized["quantization"].get("group_size")
+    exported = Exported(folder, algorithm, group)
+    return {
+        "executed": False,
+        "why": "a server loads it (serve=trtllm, vllm, sglang); its step compared each number with the model's",
+        "tensors": len(exported.entries),
+    }
+
+
+if __name__ == "__main__":
+    serve("trtbuild.compilers.modelopt.check:run")

@@ -1,0 +1,231 @@
+"""NVIDIA ModelOpt as the command line knows it: which recipes it can make, the step, and what that reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from trtbuild.compilers.base import UNPACK, Compiler, Worker, tools, unpack
+from trtbuild.compilers.modelopt import serving
+from trtbuild.compilers.modelopt.options import DTYPES, LEVELS
+from trtbuild.compilers.modelopt.schemes import (
+    DEFAULT_GROUP,
+    KV_CACHES,
+    SCHEMES,
+    Scheme,
+    check_columns,
+    names,
+)
+from trtbuild.compilers.modelopt.texts import packaged_digest, packaged_samples
+from trtbuild.errors import InputError
+from trtbuild.key import Step
+from trtbuild.networks.architectures import SUPPORTED
+from trtbuild.recipe import SCHEMES as PRESETS
+from trtbuild.recipe import Recipe, Value, frozen
+from trtstore.words import size
+
+WORKERS = {"unpack": UNPACK, "checkpoint": Worker("trtbuild.compilers.modelopt.quantize", 1)}
+_TOOLS = ("gguf", "numpy", "nvidia-modelopt", "safetensors", "torch", "transformers")  # as its lock has them
+_WIDTHS: Mapping[str, int] = {"bfloat16": 2, "float16": 2, "float32": 4}  # bytes
+
+
+def steps(recipe: Recipe) -> tuple[Step, ...]:
+    """`unpack` (of a GGUF) and `checkpoint`. Raises InputError."""
+    scheme = _scheme(recipe)
+    _check(recipe, scheme)
+    dtype = _dtype(recipe)
+    first = (unpack(recipe, dtype),) if recipe.model.gguf else ()
+    lock, versions = tools(recipe.tools, "modelopt", _TOOLS)
+    facts: dict[str, Value] = {
+        "compiler.name": recipe.tools.name,
+        "model.dtype": dtype,
+        "quant.weights": recipe.quant.weights,
+        "quant.activations": recipe.quant.activations,
+        "quant.method": recipe.quant.method,
+        "quant.kv_cache": recipe.quant.kv_cache,
+        **({"quant.group_size": _group(recipe)} if scheme.grouped else {}),
+        **_calibration(recipe, scheme),
+        **versions,
+    }
+    worker = WORKERS["checkpoint"]
+    step = Step(
+        "checkpoint",
+        worker.version,
+        worker.module,
+        frozen(facts),
+        reads_model=not first,
+        inputs=("unpack",) if first else (),
+        lock=lock,
+        loads=True,
+    )
+    return (*first, step)
+
+
+def _scheme(recipe: Recipe) -> Scheme:
+    quant = recipe.quant
+    return SCHEMES[quant.weights, quant.activations, quant.method]
+
+
+def _calibrated(recipe: Recipe, scheme: Scheme) -> bool:
+    return scheme.calibrated or KV_CACHES[recipe.quant.kv_cache] is not None
+
+
+def _check(recipe: Recipe, scheme: Scheme) -> None:
+    if recipe.tp != 1 or recipe.pp != 1:
+        raise InputError(
+            "a unified checkpoint is one for any number of GPUs: the server that loads it splits it",
+            option="parallel.tp" if recipe.tp != 1 else "parallel.pp",
+            hint="leave parallel.tp and parallel.pp at 1, and tell the server",
+        )
+    if recipe.frontend != "native":
+        raise InputError(
+            f"compiler=modelopt proves what it made with its own reader, which knows {', '.join(SUPPORTED)}, and this "
+            f"model is a {recipe.model.architecture}",
+            option="network.frontend",
+            hint="compiler=onnxruntime takes more, by onnxruntime-genai's builder",
+        )
+    if recipe.quant.symmetric is False:
+        raise InputError(
+            "ModelOpt's formats have no zero points here",
+            option="quant.symmetric=false",
+            hint="leave quant.symmetric out",
+        )
+    if recipe.quant.group_size and not scheme.grouped:
+        raise InputError(
+            f"quant={recipe.quant.scheme} has no groups",
+            option=f"quant.group_size={recipe.quant.group_size}",
+            hint="leave it out, or take quant=int4_awq, which has groups",
+        )
+    check_columns(recipe.model.config or recipe.model.described or {}, scheme, recipe.quant.group_size)
+    options = recipe.tools.options
+    for name in ("calib_size", "calib_batch_size", "calib_max_length", "threads"):
+        value = options[f"compiler.{name}"]
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise InputError(f"{value} is not above 0", option=f"compiler.{name}={value}")
+    if options["compiler.calib_max_length"] == 1:
+        raise InputError("a sample wants two tokens at least", option="compiler.calib_max_length=1")
+    if recipe.target.kind == "cpu" and _calibrated(recipe, scheme) and recipe.target.arch == "x86_64":
+        _check_level(recipe)
+
+
+def _check_level(recipe: Recipe) -> None:
+    if recipe.target.level not in LEVELS:
+        raise InputError(
+            f"compiler=modelopt calibrates on CPUs of {', '.join(LEVELS)}, and target={recipe.target.name} is "
+            f"{recipe.target.level}",
+            option=f"target={recipe.target.name}",
+        )
+
+
+def _group(recipe: Recipe) -> int:
+    return recipe.quant.group_size or DEFAULT_GROUP
+
+
+def _dtype(recipe: Recipe) -> str:
+    """bfloat16, as models are published. It is the dtype that the model is loaded and run in, too."""
+    dtype = recipe.model.dtype
+    if dtype == "auto":
+        return "bfloat16"
+    if dtype not in DTYPES:
+        raise InputError(f"it is not one of {', '.join(DTYPES)}", option=f"model.dtype={dtype}")
+    return dtype
+
+
+def _calibration(recipe: Recipe, scheme: Scheme) -> dict[str, Value]:
+    """What the scales depend on that are measured: the text, how it is shown, and what computes. Else nothing.
+
+    Threads change the order of sums, and instruction sets what is rounded when: other bytes for each (measured).
+    """
+    if not _calibrated(recipe, scheme):
+        return {}
+    options, target = recipe.tools.options, recipe.target
+    dataset = options["compiler.calib_dataset"]
+    facts: dict[str, Value] = {
+        f"compiler.{name}": options[f"compiler.{name}"] for name in ("calib_batch_size", "calib_max_length")
+    }
+    facts["compiler.calib_size"] = _samples(recipe, scheme)
+    if dataset is None:
+        facts["compiler.calib_packaged"] = packaged_digest()
+    else:
+        facts["compiler.calib_dataset"] = dataset
+    facts["target.kind"] = target.kind
+    if target.gpu is not None and target.kind == "cuda":
+        return facts | {
+            "target.gpu": target.gpu.name,
+            "target.compute_capability": target.gpu.compute_capability,
+        }
+    return facts | {
+        "target.arch": target.arch,
+        "target.level": target.level,
+        "compiler.threads": options["compiler.threads"],
+    }
+
+
+def _samples(recipe: Recipe, scheme: Scheme) -> int:
+    asked = recipe.tools.options["compiler.calib_size"]
+    return asked if isinstance(asked, int) else scheme.basis or 512
+
+
+def advise(recipe: Recipe) -> Sequence[str]:
+    """What its scales rest on, and what memory it wants."""
+    scheme, said = _scheme(recipe), []
+    if _calibrated(recipe, scheme):
+        count, dataset = _samples(recipe, scheme), recipe.tools.options["compiler.calib_dataset"]
+        if dataset is None:
+            said.append(
+                f"scales are measured on {min(count, packaged_samples())} short samples that come with trtbuild, for "
+                f"a first look; quant={recipe.quant.scheme} wants {scheme.basis or 512}: name text like your own, "
+                "compiler.calib_dataset=FILE"
+            )
+        elif count < scheme.basis:
+            said.append(
+                f"quant={recipe.quant.scheme} wants {scheme.basis} samples, and compiler.calib_size={count} gives fewer"
+            )
+    if recipe.model.bytes > 4 << 30:
+        said.append(
+            f"ModelOpt holds the whole model: about {size(recipe.model.bytes)} of memory, a GPU's first, and a fifth "
+            "more while it writes"
+        )
+    return said
+
+
+_ONE_VALUE = "the compiler refuses all but one value"
+_SERVER = "the server that loads the checkpoint has its own limits"
+_DRIVER = "no scale depends on the driver"
+
+COMPILER = Compiler(
+    name="modelopt",
+    package="nvidia-modelopt",
+    extra="modelopt",
+    schemes=names(PRESETS),
+    kinds=frozenset({"cpu", "cuda"}),
+    steps=steps,
+    check="trtbuild.compilers.modelopt.check",
+    generate="trtbuild.compilers.modelopt.generate",
+    workers=WORKERS,
+    toolchains=("network", "modelopt"),
+    unread={
+        "network.frontend": _ONE_VALUE,
+        "parallel.tp": _ONE_VALUE,
+        "parallel.pp": _ONE_VALUE,
+        "quant.symmetric": _ONE_VALUE,
+        "quant.embedding": "ModelOpt leaves the embedding and the head as they are",
+        "profile.max_batch_size": _SERVER,
+        "profile.max_input_len": _SERVER,
+        "profile.max_seq_len": _SERVER,
+        "profile.max_num_tokens": _SERVER,
+        "key.driver": _DRIVER,
+        "target.driver": _DRIVER,
+        "target.cuda": _DRIVER,
+        "fleet.driver": _DRIVER,
+        "fleet.cuda": _DRIVER,
+        "target.memory_gb": "how much memory a GPU has is in no scale",
+        "target.sm_count": "kernels are chosen by the SKU, which is in the key",
+        "target.mig": "kernels are chosen by the SKU, which is in the key",
+    },
+    structured=True,
+    folders=("compiler.calib_dataset",),
+    texts=("compiler.calib_dataset",),
+    serve={"trtllm": serving.trtllm, "vllm": serving.vllm, "sglang": serving.sglang},
+    served=serving.served,
+    advise=advise,
+)

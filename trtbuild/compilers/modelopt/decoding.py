@@ -1,0 +1,211 @@
+"""A decoder in numpy, a layer at a time: the mean loss of a text, of a checkpoint and of what was made from it.
+
+It needs no torch and none of ModelOpt's code, holds one linear map's weight at a time in float32, and rounds
+activations where the format says so: what is measured is what a kernel that follows the format computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from trtbuild.compilers.modelopt.reading import E2M1_MAX, E4M3_MAX, Linear
+from trtbuild.compilers.modelopt.schemes import BLOCK
+from trtbuild.networks import rope
+from trtbuild.networks.architectures import Decoder
+from trtbuild.networks.arrays import Array
+
+WINDOW = 512  # tokens that see one another
+_CHUNK = 256  # rows of logits that are alive at once
+
+
+class Weights(Protocol):
+    """Where the numbers of a decoder come from."""
+
+    def plain(self, name: str) -> Array:
+        """A tensor, float32."""
+
+    def linear(self, module: str) -> Linear:
+        """A linear map, without its bias."""
+
+    def has(self, name: str) -> bool: ...
+
+
+Rounding = Callable[[Array, float], Array]
+
+
+def mean_loss(
+    decoder: Decoder, weights: Weights, tokens: Sequence[int], algorithm: str | None, cache: str | None
+) -> float:
+    """Nats a token: the mean negative log likelihood of each token after the first of its window of `WINDOW`.
+
+    `algorithm` and `cache` are those of hf_quant_config.json, which say how activations, keys and values are rounded.
+    """
+    pieces = [np.array(tokens[at : at + WINDOW]) for at in range(0, len(tokens), WINDOW)]
+    pieces = [piece for piece in pieces if len(piece) > 1]
+    embedding = weights.plain("model.embed_tokens.weight")
+    states = [embedding[piece] for piece in pieces]
+    del embedding
+    most = max(map(len, pieces))
+    cosine, sine = rope.tables(decoder.rope, decoder.head_dim, most, np.dtype(np.float32))
+    maps = _Maps(weights, _ROUNDINGS.get(algorithm or ""))
+    for layer in range(decoder.layers):
+        states = _layer(decoder, maps, f"model.layers.{layer}", states, (cosine, sine), cache)
+    norm = weights.plain("model.norm.weight")
+    head = weights.plain("model.embed_tokens.weight" if decoder.tied else "lm_head.weight")
+    total = sum(
+        _nats(_rms(state, norm, decoder.norm_eps), head, piece)
+        for state, piece in zip(states, pieces, strict=True)
+    )
+    return total / sum(len(piece) - 1 for piece in pieces)
+
+
+class _Maps:
+    """Linear maps of the checkpoint, each read once for all pieces."""
+
+    def __init__(self, weights: Weights, rounding: Rounding | None) -> None:
+        self.weights = weights
+        self._round = rounding
+
+    def apply(self, module: str, states: list[Array]) -> list[Array]:
+        found = self.weights.linear(module)
+        bias = f"{module}.bias"
+        offset = self.weights.plain(bias) if self.weights.has(bias) else None
+        made = []
+        for state in states:
+            given = state if found.smooth is None else state * found.smooth
+            if self._round is not None:
+                given = self._round(given, found.input_scale or 1.0)
+            result = given @ found.weight.T
+            made.append(result if offset is None else result + offset)
+        return made
+
+
+def _layer(
+    d: Decoder, maps: _Maps, prefix: str, states: list[Array], tables: tuple[Array, Array], cache: str | None
+) -> list[Array]:
+    weights = maps.weights
+    norm = weights.plain(f"{prefix}.input_layernorm.weight")
+    given = [_rms(state, norm, d.norm_eps) for state in states]
+    q, k, v = (maps.apply(f"{prefix}.self_attn.{name}_proj", given) for name in "qkv")
+    norms = None
+    if d.qk_norm:
+        names = (f"{prefix}.self_attn.{name}_norm.weight" for name in "qk")
+        norms = (weights.plain(next(names)), weights.plain(next(names)))
+    scales = None
+    if cache is not None:
+        names = (f"{prefix}.self_attn.{name}_proj.{name}_scale" for name in "kv")
+        scales = (float(weights.plain(next(names))), float(weights.plain(next(names))))
+    mixed = [_attend(d, *each, tables, norms, scales) for each in zip(q, k, v, strict=True)]
+    del q, k, v
+    added = maps.apply(f"{prefix}.self_attn.o_proj", mixed)
+    states = [state + more for state, more in zip(states, added, strict=True)]
+    norm = weights.plain(f"{prefix}.post_attention_layernorm.weight")
+    given = [_rms(state, norm, d.norm_eps) for state in states]
+    gate, up = (maps.apply(f"{prefix}.mlp.{name}_proj", given) for name in ("gate", "up"))
+    inner = [_silu(one) * other for one, other in zip(gate, up, strict=True)]
+    del gate, up
+    added = maps.apply(f"{prefix}.mlp.down_proj", inner)
+    return [state + more for state, more in zip(states, added, strict=True)]
+
+
+def _attend(
+    d: Decoder,
+    q: Array,
+    k: Array,
+    v: Array,
+    tables: tuple[Array, Array],
+    norms: tuple[Array, Array] | None,
+    scales: tuple[float, float] | None,
+) -> Array:
+    """Causal attention of one piece [tokens, …]; out comes [tokens, heads * head_dim]."""
+    count = len(q)
+    q = q.reshape(count, d.heads, d.head_dim)
+    k, v = (each.reshape(count, d.kv_heads, d.head_dim) for each in (k, v))
+    if norms is not None:
+        q, k = _rms(q, norms[0], d.norm_eps), _rms(k, norms[1], d.norm_eps)
+    q, k = (_turn(each, tables, count) for each in (q, k))
+    if scales is not None:
+        k, v = to_e4m3(k, scales[0]), to_e4m3(v, scales[1])
+    distance = np.arange(count)[:, None] - np.arange(count)[None]
+    hidden = (distance < 0) | (distance >= (d.sliding_window or count + 1))
+    mixed = np.empty((count, d.heads, d.head_dim), np.float32)
+    for head in range(d.heads):
+        at = head * d.kv_heads // d.heads
+        scores = q[:, head] @ k[:, at].T * np.float32(d.head_dim**-0.5)
+        scores[hidden] = -np.inf
+        shares = np.exp(scores - scores.max(-1, keepdims=True))
+        mixed[:, head] = shares / shares.sum(-1, keepdims=True) @ v[:, at]
+    return mixed.reshape(count, -1)
+
+
+def _turn(x: Array, tables: tuple[Array, Array], count: int) -> Array:
+    """Rotary positions, of the halves (i, i + head_dim / 2)."""
+    cosine, sine = (table[:count, None] for table in tables)
+    first, second = np.split(x, 2, -1)
+    return np.concatenate([first * cosine - second * sine, second * cosine + first * sine], -1)
+
+
+def _rms(x: Array, weight: Array, eps: float) -> Array:
+    made: Array = x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(eps)) * weight
+    return made
+
+
+def _silu(x: Array) -> Array:
+    with np.errstate(over="ignore"):
+        made: Array = x / (1 + np.exp(-x))
+    return made
+
+
+def _nats(states: Array, head: Array, piece: Array) -> float:
+    total = 0.0
+    for at in range(0, len(piece) - 1, _CHUNK):
+        stop = min(at + _CHUNK, len(piece) - 1)
+        logits = states[at:stop] @ head.T
+        top = logits.max(-1, keepdims=True)
+        sums = np.log(np.exp(logits - top).sum(-1)) + top[:, 0]
+        total += float((sums - logits[np.arange(stop - at), piece[at + 1 : stop + 1]]).sum())
+    return total
+
+
+def to_e4m3(x: Array, scale: float | Array) -> Array:
+    """The nearest that E4M3 can hold at `scale`, the even one of two, and the largest beyond it."""
+    magnitude = np.minimum(np.abs(x) / scale, E4M3_MAX)
+    exponent = np.maximum(np.frexp(magnitude)[1] - 1, -6)  # of subnormal numbers, too
+    step = np.ldexp(np.float32(1), exponent - 3)
+    made: Array = np.copysign(np.rint(magnitude / step) * step, x) * np.asarray(scale, np.float32)
+    return made
+
+
+def _int8(x: Array, scale: float) -> Array:
+    made: Array = np.clip(np.rint(x / scale), -128, 127) * np.float32(scale)
+    return made
+
+
+def _e4m3_rows(x: Array, _scale: float) -> Array:
+    """A scale of its own for each token."""
+    most = np.abs(x).max(-1, keepdims=True) / E4M3_MAX
+    return to_e4m3(x, np.maximum(most, np.finfo(np.float32).tiny))
+
+
+def _e2m1(x: Array, scale: float) -> Array:
+    """Blocks of 16 share a scale in E4M3, itself a multiple of the tensor's."""
+    blocks = x.reshape(*x.shape[:-1], -1, BLOCK)
+    shared = to_e4m3(np.abs(blocks).max(-1, keepdims=True) / (E2M1_MAX * scale), 1.0) * np.float32(scale)
+    shared = np.where(shared == 0, 1, shared)
+    magnitude = np.minimum(np.abs(blocks) / shared, E2M1_MAX)
+    step = np.where(magnitude < 2, 0.5, np.where(magnitude < 4, 1.0, 2.0))
+    made: Array = (np.copysign(np.rint(magnitude / step) * step, blocks) * shared).astype(np.float32)
+    return made.reshape(x.shape)
+
+
+#: How each algorithm rounds what goes into a linear map; the others leave it as it is.
+_ROUNDINGS: dict[str, Rounding] = {
+    "W8A8_SQ_PER_CHANNEL": _int8,
+    "FP8": to_e4m3,
+    "FP8_PER_CHANNEL_PER_TOKEN": _e4m3_rows,
+    "W4A8_AWQ": to_e4m3,
+    "NVFP4": _e2m1,
+}

@@ -1,0 +1,22 @@
+"""The worker of `trtbuild run`, which this compiler has none for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trtbuild.errors import InputError
+from trtbuild.worker import Reporter, Request, serve
+
+
+def run(_request: Request, _out: Path, _reporter: Reporter) -> dict[str, Any]:
+    """Raises InputError."""
+    raise InputError(
+        "trtbuild does not run checkpoints: TensorRT-LLM, vLLM and SGLang do",
+        option="compiler=modelopt",
+        hint="`trtbuild … serve=vllm out=checkpoint` writes the command that serves it",
+    )
+
+
+if __name__ == "__main__":
+    serve("trtbuild.compilers.modelopt.generate:run")

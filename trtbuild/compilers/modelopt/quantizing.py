@@ -1,0 +1,179 @@
+"""What ModelOpt does: load a model, measure its activations on text, quantize, and write a unified checkpoint.
+
+config.json              with quantization_config, as transformers has it
+hf_quant_config.json     the same, as TensorRT-LLM reads it
+model*.safetensors       the weights
+tokenizer.json, …        the tokenizer and its chat template, which ModelOpt leaves out
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import modelopt.torch.quantization as mtq
+import torch
+from modelopt.torch.export import export_hf_checkpoint
+from modelopt.torch.quantization import utils as quantization
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from trtbuild.compilers.modelopt import proving, texts
+from trtbuild.compilers.modelopt.schemes import KV_CACHES, SCHEMES, Scheme, check_columns
+from trtbuild.errors import BuildError, InputError
+from trtbuild.networks.checkpoint import Checkpoint
+from trtbuild.networks.tokenizer import FILES
+from trtbuild.worker import Reporter, Request
+
+_ALSO = ("generation_config.json",)
+
+
+def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
+    """Write the checkpoint to `out` and prove it; returns facts for the manifest. Raises InputError, BuildError."""
+    facts = request.options
+    parts = tuple(str(facts[f"quant.{name}"]) for name in ("weights", "activations", "method"))
+    scheme = SCHEMES[(parts[0], parts[1], parts[2])]
+    cache = KV_CACHES[str(facts["quant.kv_cache"])]
+    source = _folder(request)
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    check_columns(config, scheme, facts.get("quant.group_size"))
+    device = "cuda" if facts.get("target.kind") == "cuda" else "cpu"
+    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+
+    def tokens(text: str) -> list[int]:
+        return [int(token) for token in tokenizer(text)["input_ids"]]
+
+    torch.manual_seed(0)
+    threads = facts.get("compiler.threads")
+    if threads is not None:
+        torch.set_num_threads(int(threads))
+    model = _load(source, str(facts["model.dtype"]), device)
+    used: list[list[int]] = []
+    if scheme.calibrated or cache is not None:
+        used = texts.samples(
+            request.inputs.get("calib_dataset"),
+            tokens,
+            int(facts["compiler.calib_size"]),
+            int(facts["compiler.calib_max_length"]),
+        )
+    if scheme.recipe is not None:
+        batch = int(facts.get("compiler.calib_batch_size") or 1)
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+        model = _quantize(model, _config(scheme, cache, facts), _feed(used, batch, pad, device, reporter))
+    with torch.inference_mode():
+        export_hf_checkpoint(model, dtype=getattr(torch, str(facts["model.dtype"])), export_dir=str(out))
+    del model
+    _complete(source, out)
+    torch.set_num_threads(os.cpu_count() or 1)
+    checkpoint = Checkpoint.open({path.name: path for path in source.iterdir() if path.is_file()})
+    proof = proving.prove(checkpoint, out, scheme, facts, tokens(texts.judged()))
+    return {
+        "algorithm": scheme.algorithm or "none",
+        "kv_cache": cache[1] if cache else None,
+        "device": device,
+        "calibration": {"samples": len(used), "tokens": sum(map(len, used))} if used else None,
+        **proof,
+    }
+
+
+def _folder(request: Request) -> Path:
+    """The model as one folder: that of `unpack`, or links to the checkpoint's files wherever they lie."""
+    unpacked = request.inputs.get("unpack")
+    if unpacked is not None:
+        return unpacked
+    folder = Path(os.environ["TMPDIR"]) / "model"
+    for name, path in request.model.items():
+        link = folder / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    if not (folder / "config.json").is_file():
+        raise InputError("the checkpoint has no config.json", option="model.source")
+    return folder
+
+
+def _load(folder: Path, dtype: str, device: str) -> Any:
+    """On the GPUs where it is calibrated on one, spread over them and the host's memory; else on the CPU."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BuildError(
+            "torch finds no GPU here, and the config says that this is calibrated on one",
+            option="target",
+            hint="target=cpu calibrates on the CPU; `trtbuild doctor` says what is wrong with the GPU",
+        )
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=getattr(torch, dtype),
+        local_files_only=True,
+        use_safetensors=True,
+        device_map="auto" if device == "cuda" else None,
+    ).eval()
+
+
+def _config(scheme: Scheme, cache: tuple[str, str] | None, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """ModelOpt's config of the scheme, with the group size and the KV cache that are asked for."""
+    config: dict[str, Any] = copy.deepcopy(getattr(mtq, str(scheme.recipe)))
+    if scheme.grouped:
+        for blocks in _block_sizes(config):
+            if blocks.get(-1) and blocks.get("type") != "dynamic":
+                blocks[-1] = int(facts["quant.group_size"])
+    if cache is not None:
+        more = copy.deepcopy(getattr(mtq, cache[0]))["quant_cfg"]
+        config = quantization.update_quant_cfg_with_kv_cache_quant(config, more)
+    return config
+
+
+def _block_sizes(node: Any) -> Iterator[dict[Any, Any]]:
+    """Every `block_sizes` below `node`."""
+    if isinstance(node, dict):
+        if isinstance(node.get("block_sizes"), dict):
+            yield node["block_sizes"]
+        for each in node.values():
+            yield from _block_sizes(each)
+    elif isinstance(node, list | tuple):
+        for each in node:
+            yield from _block_sizes(each)
+
+
+def _quantize(model: Any, config: dict[str, Any], feed: Callable[[Any], None] | None) -> Any:
+    try:
+        return mtq.quantize(model, config, feed)
+    except (AssertionError, ValueError) as error:
+        said = next(iter(str(error).splitlines()), "it does not say why")
+        raise BuildError(f"ModelOpt cannot quantize this model so: {said}") from error
+
+
+def _feed(
+    samples: Sequence[Sequence[int]], batch: int, pad: int, device: str, reporter: Reporter
+) -> Callable[[Any], None] | None:
+    """What shows a model the samples, in batches that are padded at the end; None where there are none."""
+    if not samples:
+        return None
+
+    def feed(model: Any) -> None:
+        with torch.no_grad():
+            for at in range(0, len(samples), batch):
+                some = samples[at : at + batch]
+                longest = max(map(len, some))
+                ids = torch.tensor([[*one, *[pad] * (longest - len(one))] for one in some], device=device)
+                mask = torch.tensor(
+                    [[1] * len(one) + [0] * (longest - len(one)) for one in some], device=device
+                )
+                model(input_ids=ids, attention_mask=mask)
+                reporter.progress("samples", min(at + batch, len(samples)), len(samples), "samples")
+
+    return feed
+
+
+def _complete(source: Path, out: Path) -> None:
+    """The files that a server wants beside the weights, and the configs as they are the same on every machine."""
+    for name in (*FILES, *_ALSO):
+        if (source / name).is_file() and not (out / name).is_file():
+            shutil.copyfile(source / name, out / name)
+    for name in ("config.json", "hf_quant_config.json"):
+        path = out / name
+        if path.is_file():
+            config = json.loads(path.read_text(encoding="utf-8"))
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,250 @@
+"""Reads a unified checkpoint without ModelOpt: names, types and shapes by rule, and each weight as plain numbers.
+
+Written from the formats, not from ModelOpt's code: E4M3 and E2M1 by the OCP specifications for 8-bit floating point
+(revision 1.0) and microscaling formats (1.0); packing and scales by what TensorRT-LLM, vLLM and SGLang load.
+
+    scheme       X.weight                     X.weight_scale           further
+    W8A16        I8 [out, in]                 F32 [out]
+    W8A8_SQ…     I8 [out, in]                 F32 [out]                input_scale F32 [], pre_quant_scale [in]
+    FP8          F8_E4M3 [out, in]            F32 []                   input_scale F32 []
+    FP8_PER_C…   F8_E4M3 [out, in]            F32 [out]
+    W4A16_AWQ    U8 [out / 2, in]: rows 2i     F32 [out, in / group]    pre_quant_scale [in], where no norm or linear
+    W4A8_AWQ     low, 2i + 1 high nibbles     F32 [out, in / group]    map before it took it; W4A8: weight_scale_2 F32
+                                                                       [], input_scale F32 []
+    NVFP4        U8 [out, in / 2]: columns    F8_E4M3 [out, in / 16]   weight_scale_2 F32 [], input_scale F32 []
+                 2i low, 2i + 1 high nibbles
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trtbuild.compilers.modelopt.schemes import BLOCK
+from trtbuild.errors import BuildError
+from trtbuild.networks.arrays import Array
+
+_WIDTHS = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "I8": 1, "U8": 1}
+_PLAIN = ("F32", "F16", "BF16")
+_HEADER_LIMIT = 100_000_000  # bytes: the library's own limit
+INDEX, SOLE = "model.safetensors.index.json", "model.safetensors"
+E4M3_MAX, E2M1_MAX = 448.0, 6.0
+_E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+#: What a linear map of each algorithm has beside its weight: (must, may)
+_PARTS: Mapping[str | None, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    None: ((), ()),
+    "W8A16": (("weight_scale",), ()),
+    "W8A8_SQ_PER_CHANNEL": (("weight_scale", "input_scale", "pre_quant_scale"), ()),
+    "FP8": (("weight_scale", "input_scale"), ()),
+    "FP8_PER_CHANNEL_PER_TOKEN": (("weight_scale",), ()),
+    "W4A16_AWQ": (("weight_scale",), ("pre_quant_scale",)),
+    "W4A8_AWQ": (("weight_scale", "weight_scale_2", "input_scale"), ("pre_quant_scale",)),
+    "NVFP4": (("weight_scale", "weight_scale_2", "input_scale"), ()),
+}
+
+
+def _e4m3() -> Array:
+    """The values of the 256 codes: a sign, four bits of exponent (bias 7), three of mantissa; 0x7f is not a number."""
+    codes = np.arange(256)
+    exponent, mantissa = (codes >> 3) & 15, codes & 7
+    small, large = mantissa * 2.0**-9, (1 + mantissa / 8) * 2.0 ** (exponent - 7.0)
+    values = np.where(exponent == 0, small, large) * np.where(codes >> 7, -1.0, 1.0)
+    values[(codes & 127) == 127] = np.nan
+    return values.astype(np.float32)
+
+
+E4M3 = _e4m3()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor of a file: `kind` as its header has it, `start` in bytes from the file's beginning."""
+
+    path: Path
+    kind: str
+    shape: tuple[int, ...]
+    start: int
+
+    def codes(self) -> Array:
+        """Its bytes, as they are stored: float32, uint16 (16-bit floats), int8 or uint8 (8-bit floats, too)."""
+        kinds = {"F32": "<f4", "F16": "<u2", "BF16": "<u2", "I8": "<i1"}
+        found = np.fromfile(
+            self.path, np.dtype(kinds.get(self.kind, "u1")), math.prod(self.shape), offset=self.start
+        )
+        return found.reshape(self.shape)
+
+    def values(self) -> Array:
+        """Its numbers, of a float type, as float32."""
+        codes = self.codes()
+        if self.kind == "F8_E4M3":
+            return E4M3[codes]
+        if self.kind == "BF16":
+            return (codes.astype("<u4") << 16).view("<f4")
+        return codes.view("<f2").astype(np.float32) if self.kind == "F16" else codes.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear map y = (x * smooth) @ weight.T of a checkpoint, its weight as plain numbers [out, in].
+
+    `step` is what each weight may be off by rounding, as the format has it: an array that broadcasts to [out, in].
+    `input_scale` is how much an activation's code of one stands for; None where activations are not quantized ahead.
+    """
+
+    weight: Array
+    step: Array
+    smooth: Array | None
+    input_scale: float | None
+
+
+class Exported:
+    """The checkpoint in a folder. Raises BuildError where a file is not whole, or a tensor not as the table says."""
+
+    def __init__(self, folder: Path, algorithm: str | None, group: int | None) -> None:
+        self.algorithm = algorithm
+        self._group = group
+        self.entries = _entries(folder)
+
+    def names(self) -> list[str]:
+        """Those that are tensors of the model, without what belongs to a quantized weight; sorted."""
+        return sorted(name for name in self.entries if name.rpartition(".")[2] in ("weight", "bias"))
+
+    def plain(self, name: str) -> Array:
+        """A tensor that is not quantized, as float32. Raises BuildError."""
+        entry = self._find(name)
+        if entry.kind not in _PLAIN:
+            raise BuildError(f"{name} is {entry.kind}, and is not to be quantized")
+        return entry.values()
+
+    def quantized(self, module: str) -> bool:
+        return f"{module}.weight_scale" in self.entries
+
+    def linear(self, module: str) -> Linear:
+        """The linear map `module`, as "model.layers.0.mlp.up_proj". Raises BuildError for parts that do not fit."""
+        must, may = _PARTS[self.algorithm]
+        found = {
+            name.rpartition(".")[2]
+            for name in self.entries
+            if name.rpartition(".")[0] == module and name.endswith(("scale", "scale_2"))
+        } - {"k_scale", "v_scale"}
+        if not set(must) <= found <= set(must) | set(may):
+            said = ", ".join(sorted(found)) or "no scales"
+            raise BuildError(f"{module} has {said}, and {self.algorithm} wants {', '.join(must) or 'none'}")
+        weight, step = self._weight(module)
+        smooth = (
+            self._scale(f"{module}.pre_quant_scale", (weight.shape[1],))
+            if "pre_quant_scale" in found
+            else None
+        )
+        scale = float(self._scale(f"{module}.input_scale", ())) if "input_scale" in found else None
+        return Linear(weight, step, smooth, scale)
+
+    def caches(self) -> dict[str, float]:
+        """The scales of keys and values by their names, where the cache is quantized. Raises BuildError."""
+        names = [name for name in self.entries if name.endswith((".k_scale", ".v_scale"))]
+        return {name: float(self._scale(name, ())) for name in names}
+
+    def _weight(self, module: str) -> tuple[Array, Array]:
+        """(numbers, what each may be off) of a weight."""
+        entry, algorithm = self._find(f"{module}.weight"), self.algorithm
+        if algorithm is None:
+            values = self.plain(f"{module}.weight")
+            return values, np.zeros((1, 1), np.float32)
+        kind = {"W8A16": "I8", "W8A8_SQ_PER_CHANNEL": "I8", "FP8": "F8_E4M3"}.get(algorithm)
+        kind = kind or ("F8_E4M3" if algorithm.startswith("FP8") else "U8")
+        if entry.kind != kind or len(entry.shape) != 2:
+            raise BuildError(
+                f"{module}.weight is {entry.kind} {list(entry.shape)}, and {algorithm} stores {kind}"
+            )
+        if kind == "U8":
+            return self._four_bits(module, entry)
+        rows = entry.shape[0]
+        scale = self._scale(f"{module}.weight_scale", () if algorithm == "FP8" else (rows,)).reshape(-1, 1)
+        if kind == "I8":
+            return entry.codes().astype(np.float32) * scale, 0.5 * scale
+        # Three bits of mantissa: half a step is a sixteenth of the value, and below 2^-6 half of 2^-9.
+        values = entry.values()
+        return values * scale, np.maximum(np.abs(values) / 16, 2.0**-10) * scale
+
+    def _four_bits(self, module: str, entry: Entry) -> tuple[Array, Array]:
+        codes, name = entry.codes(), f"{module}.weight_scale"
+        low, high = codes & 15, codes >> 4
+        if self.algorithm == "NVFP4":
+            rows, columns = codes.shape[0], codes.shape[1] * 2
+            numbers = _E2M1[np.stack([low, high], -1).reshape(rows, columns)]
+            scale = self._scale(name, (rows, columns // BLOCK), "F8_E4M3")
+            scale = scale * self._scale(f"{name}_2", ())
+            wide = np.repeat(scale, BLOCK, 1)
+            # Between 4 and 6 half a step is one; a block's largest may lie beyond 6 by what its scale is rounded.
+            return numbers * wide, wide * 1.0
+        rows, columns = codes.shape[0] * 2, codes.shape[1]
+        signed = ((np.stack([low, high], 1).astype(np.int8) ^ 8) - 8).reshape(rows, columns)
+        group = self._group or columns
+        if columns % group:
+            raise BuildError(f"{module} has {columns} columns, which groups of {group} do not divide")
+        scale = self._scale(name, (rows, columns // group))
+        if (
+            self.algorithm == "W4A8_AWQ"
+        ):  # by which a kernel divides, to compute in FP8: no part of the number
+            self._scale(f"{name}_2", ())
+        wide = np.repeat(scale, group, 1)
+        return signed * wide, wide * 0.5
+
+    def _scale(self, name: str, shape: tuple[int, ...], kind: str | None = None) -> Array:
+        """Scales: finite and above zero, but for a block of NVFP4, which is zero where all its weights are."""
+        entry = self._find(name)
+        kinds = _PLAIN if kind is None else (kind,)
+        if entry.kind not in kinds or entry.shape != shape:
+            raise BuildError(
+                f"{name} is {entry.kind} {list(entry.shape)}, and should be {kinds[0]} {list(shape)}"
+            )
+        values = entry.values()
+        if not np.isfinite(values).all() or (values < 0).any() or (kind is None and (values == 0).any()):
+            raise BuildError(f"{name} has a scale that is zero, below zero or not finite")
+        return values
+
+    def _find(self, name: str) -> Entry:
+        if name not in self.entries:
+            raise BuildError(f"the checkpoint lacks {name}")
+        return self.entries[name]
+
+
+def _entries(folder: Path) -> dict[str, Entry]:
+    """Every tensor of the folder by its name, as the index and the headers say."""
+    try:
+        if (folder / INDEX).is_file():
+            placed: dict[str, str] = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        else:
+            placed = dict.fromkeys(_header(folder / SOLE), SOLE)
+        found = {file: _header(folder / Path(file).name) for file in sorted(set(placed.values()))}
+        return {name: found[file][name] for name, file in placed.items()}
+    except (OSError, struct.error, ValueError, KeyError, TypeError) as error:
+        raise BuildError(f"the checkpoint's weights cannot be read: {error}") from None
+
+
+def _header(path: Path) -> dict[str, Entry]:
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        if length > min(_HEADER_LIMIT, size):
+            raise ValueError(f"{path.name}: its header would have {length} bytes")
+        header: dict[str, Any] = json.loads(stream.read(length))
+    header.pop("__metadata__", None)
+    entries, ends = {}, 8 + length
+    for name, each in header.items():
+        kind, shape = str(each["dtype"]), tuple(int(extent) for extent in each["shape"])
+        begin, end = (8 + length + int(offset) for offset in each["data_offsets"])
+        if kind not in _WIDTHS or end - begin != math.prod(shape) * _WIDTHS[kind]:
+            raise ValueError(f"{path.name}: {name} is {kind} {list(shape)}, in {end - begin} bytes")
+        entries[name] = Entry(path, kind, shape, begin)
+        ends = max(ends, end)
+    if size != ends:
+        raise ValueError(f"{path.name} has {size} bytes, and its header says {ends}")
+    return entries

@@ -1,0 +1,88 @@
+"""How weights, activations and KV cache are quantized: the schemes of conf/quant as ModelOpt's.
+
+Standard library only: the command line makes keys of it, and the workers call ModelOpt by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trtbuild.errors import InputError
+
+#: What `calib_size` is elsewhere: of ModelOpt's own example (examples/llm_ptq/hf_ptq.py), which takes fewer for AWQ,
+#: whose search runs the model many times over.
+_BASIS, _BASIS_AWQ = 512, 32
+DEFAULT_GROUP = 128
+BLOCK = 16  # values that share a scale in NVFP4
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One way to quantize.
+
+    `recipe` is the name of ModelOpt's config in `modelopt.torch.quantization`, and `algorithm` what it is called in
+    hf_quant_config.json; both None where nothing is quantized. `margin` bounds how much worse the mean loss on a text
+    may be than the original's, in nats a token: beyond it something is broken, and not merely coarse.
+    """
+
+    recipe: str | None
+    algorithm: str | None
+    basis: int  # samples it wants for its calibration; 0 = it has none
+    margin: float
+    grouped: bool = False
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether scales are measured on text."""
+        return self.basis > 0
+
+
+_Parts = tuple[str, str, str]
+#: (weights, activations, method) -> the scheme
+SCHEMES: Mapping[_Parts, Scheme] = {
+    ("none", "none", "rtn"): Scheme(None, None, 0, 0.02),
+    ("int8", "none", "rtn"): Scheme("INT8_WEIGHT_ONLY_CFG", "W8A16", 0, 0.1),
+    ("int8", "int8", "smoothquant"): Scheme("INT8_SMOOTHQUANT_CFG", "W8A8_SQ_PER_CHANNEL", _BASIS, 2.0),
+    ("int4", "none", "awq"): Scheme("INT4_AWQ_CFG", "W4A16_AWQ", _BASIS_AWQ, 1.0, grouped=True),
+    ("int4", "fp8", "awq"): Scheme("W4A8_AWQ_BETA_CFG", "W4A8_AWQ", _BASIS_AWQ, 1.0, grouped=True),
+    ("fp8", "fp8", "minmax"): Scheme("FP8_DEFAULT_CFG", "FP8", _BASIS, 0.4),
+    ("fp8", "fp8", "rowwise"): Scheme("FP8_PER_CHANNEL_PER_TOKEN_CFG", "FP8_PER_CHANNEL_PER_TOKEN", 0, 0.4),
+    ("nvfp4", "nvfp4", "minmax"): Scheme("NVFP4_DEFAULT_CFG", "NVFP4", _BASIS, 1.0),
+}
+#: quant.kv_cache -> ModelOpt's config, and its name in hf_quant_config.json
+KV_CACHES: Mapping[str, tuple[str, str] | None] = {"auto": None, "fp8": ("FP8_KV_CFG", "FP8")}
+
+
+def names(presets: Mapping[tuple[str, str, str, str], str]) -> frozenset[str]:
+    """Every scheme by its name: that of its preset, else its four parts with "/" between them."""
+    return frozenset(
+        presets.get((*parts, cache), "/".join((*parts, cache)))
+        for parts, scheme in SCHEMES.items()
+        for cache in KV_CACHES
+        if cache == "auto" or scheme.recipe is not None
+    )
+
+
+def check_columns(config: Mapping[str, Any], scheme: Scheme, group: int | None) -> None:
+    """Raises InputError where weights that share a scale do not divide the model's sizes, as far as these are known."""
+    step = (group or DEFAULT_GROUP) if scheme.grouped else BLOCK if scheme.algorithm == "NVFP4" else 1
+    sizes = {name: config.get(name) for name in ("hidden_size", "intermediate_size")}
+    known = {name: size for name, size in sizes.items() if isinstance(size, int)}
+    for name, size in known.items():
+        if size % step and scheme.grouped:
+            fits = next(
+                each for each in (128, 64, 32, 16, 8, 4, 2, 1) if not any(n % each for n in known.values())
+            )
+            raise InputError(
+                f"groups of {step} weights do not divide this model's {name}, {size}",
+                option="quant.group_size",
+                hint=f"choose one that does: quant.group_size={fits}",
+            )
+        if size % step:
+            raise InputError(
+                f"blocks of {step} weights do not divide this model's {name}, {size}",
+                option="quant=nvfp4",
+                hint="choose another quant, such as fp8",
+            )

@@ -1,0 +1,110 @@
+"""The texts that a checkpoint is made and proved with: those that come with trtbuild, and the user's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Protocol
+
+from trtbuild.errors import InputError
+
+OPTION = "compiler.calib_dataset"
+_DATA = resources.files("trtbuild.compilers.modelopt") / "data"
+_COLUMNS = ("text", "article")  # of a JSON line, the first that it has
+
+
+class Tokenizer(Protocol):
+    """Text to tokens, as the model's tokenizer does it."""
+
+    def __call__(self, text: str) -> list[int]: ...
+
+
+def packaged() -> str:
+    """Samples to calibrate on, a JSON object with `text` a line; data/README.md has source and licence."""
+    return (_DATA / "alice.jsonl").read_text(encoding="utf-8")
+
+
+def packaged_samples() -> int:
+    """How many samples `packaged` has."""
+    return len(packaged().splitlines())
+
+
+def packaged_digest() -> str:
+    """sha256:… of `packaged`, which is in the keys of what is calibrated on it."""
+    return f"sha256:{hashlib.sha256(packaged().encode()).hexdigest()}"
+
+
+def judged() -> str:
+    """The text whose mean loss is taken, which no calibration sees unless it is given."""
+    return (_DATA / "constitution.txt").read_text(encoding="utf-8")
+
+
+def samples(source: Path | None, tokenizer: Tokenizer, count: int, length: int) -> list[list[int]]:
+    """Up to `count` samples of at most `length` tokens: of `source`, a file or a folder; None: of the packaged text.
+
+    A line of a .jsonl is a sample; a .txt is cut into samples of `length` tokens. Files are taken in the order of their
+    names. Raises InputError where nothing can be read.
+    """
+    found: list[list[int]] = []
+    for text, whole in _texts(source):
+        tokens = tokenizer(text)
+        pieces = (
+            [tokens[:length]] if whole else [tokens[at : at + length] for at in range(0, len(tokens), length)]
+        )
+        found.extend(piece for piece in pieces if len(piece) > 1)
+        if len(found) >= count:
+            break
+    if not found:
+        raise InputError("there is no text in it", option=OPTION, hint=_hint())
+    return found[:count]
+
+
+def _texts(source: Path | None) -> Iterator[tuple[str, bool]]:
+    """(text, whether it is one sample)."""
+    if source is None:
+        yield from ((text, True) for text in _lines(packaged(), "the packaged text"))
+        return
+    paths = [source] if source.is_file() else _files(source)
+    if not paths:
+        raise InputError(f"{source} has no .jsonl or .txt file", option=OPTION, hint=_hint())
+    for path in paths:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            raise InputError(f"{path.name} is no text in UTF-8", option=OPTION, hint=_hint()) from None
+        if path.suffix == ".txt":
+            yield text, False
+        else:
+            yield from ((line, True) for line in _lines(text, path.name))
+
+
+def _files(folder: Path) -> Sequence[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix in (".jsonl", ".txt")
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def _lines(text: str, name: str) -> Iterator[str]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            yield str(next(row[column] for column in _COLUMNS if column in row))
+        except (ValueError, TypeError, StopIteration):
+            raise InputError(
+                f"line {number} of {name} is no JSON object with {' or '.join(_COLUMNS)}",
+                option=OPTION,
+                hint=_hint(),
+            ) from None
+
+
+def _hint() -> str:
+    return 'name a .jsonl file with {"text": "…"} a line, a .txt file, or a folder of such'
