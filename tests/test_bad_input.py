@@ -378,3 +378,13 @@ def test_a_read_only_store_still_hits(project: Project, tiny_llama: Path) -> Non
         assert_one_error(miss, 4, ["store.root", "read-only"])
     finally:
         subprocess.run(["umount", str(frozen)], check=True)
+
+
+def test_a_reader_that_has_gone_is_no_fault(project: Project, tiny_llama: Path) -> None:
+    """`trtbuild … output=json | head -c 1`"""
+    process = project.start("plan", f"model.source={tiny_llama}", "output=json")
+    process.stdout.close()
+    process.stdout = None
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 141
+    assert said == ""

@@ -48,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of our stdout has gone
-        return 141
+        return _unread()
     except Exception as error:  # the edge: a fault of ours is one line too, unless it is looked into
         if os.environ.get("TRTBUILD_TRACEBACK"):
             raise
@@ -58,8 +57,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         outcome.failed(TrtbuildError(what, hint=hint))
     if outcome.json and outcome.documents:
         several = document.sweep(outcome.documents, outcome.forecast)
-        print(json.dumps(several if compose.is_sweep(args) else outcome.documents[0], indent=2))
+        try:
+            print(
+                json.dumps(several if compose.is_sweep(args) else outcome.documents[0], indent=2), flush=True
+            )
+        except BrokenPipeError:
+            return _unread()
     return outcome.exit_code
+
+
+def _unread() -> int:
+    """The exit code of a command the reader of whose stdout has gone: that of SIGPIPE."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 141
 
 
 def _point(verb: _Verb, config: schema.Config, outcome: Outcome, words: Sequence[str]) -> None:
