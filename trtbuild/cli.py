@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -74,6 +75,7 @@ def _unread() -> int:
 
 def _point(verb: _Verb, config: schema.Config, outcome: Outcome, words: Sequence[str]) -> None:
     """One config, start to end."""
+    gc.enable()  # which `entry` left off
     outcome.json = config.output is choices.Output.json
     if config.report is not None:
         raise InputError(

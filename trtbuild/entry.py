@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 
@@ -47,7 +48,12 @@ def main() -> int:
     if first == "--version":
         print(f"trtbuild {trtbuild.__version__}")
         return 0
-    code: int = importlib.import_module(module(first)).main()
+    # Until the config is composed: importing and composing leave few cycles, and each pass visits a million objects.
+    gc.disable()
+    command = importlib.import_module(module(first))
+    if first == "toolchain":
+        gc.enable()
+    code: int = command.main()
     return code
 
 

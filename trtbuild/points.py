@@ -11,6 +11,7 @@ from parts. Where parts are not independent, points are composed whole.
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -107,6 +108,7 @@ class AllAtOnce(Launcher):
         configs = _configs(job_overrides, _Composer(self._loader, self._config, task.check))
         jobs = enumerate(zip(job_overrides, configs, strict=True), initial_job_idx)
         found = [Point(index, tuple(words), config) for index, (words, config) in jobs]
+        gc.enable()  # which `entry` left off
         values = task.run(found)
         return [
             JobReturn(overrides=words, status=JobStatus.COMPLETED, _return_value=value)
