@@ -196,6 +196,15 @@ OTHER: Mapping[str, tuple[str, ...]] = {
     "until": ("engine",),
 }
 
+_AN_H200 = (
+    "target.level=null",
+    "target.gpu=H200",
+    "target.memory_gb=141",
+    "target.compute_capability='9.0'",
+    "target.sm_count=132",
+    "target.driver='580.1'",
+    "target.cuda='13.0'",
+)
 #: What goes with another value.
 WITH: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("onnxruntime", "target.arch"): ("target.level=aarch64",),
@@ -206,24 +215,8 @@ WITH: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("tensorrt_llm", "target.driver"): ("target.cuda='13.0'",),
     ("tensorrt_llm", "fleet.driver"): ("fleet.cuda='13.0'",),
     ("aot_inductor", "target.driver"): ("target.cuda='13.0'",),
-    ("aot_inductor", "target.kind"): (
-        "target.level=null",
-        "target.gpu=H200",
-        "target.memory_gb=141",
-        "target.compute_capability='9.0'",
-        "target.sm_count=132",
-        "target.driver='580.1'",
-        "target.cuda='13.0'",
-    ),
-    ("modelopt", "target.kind"): (
-        "target.level=null",
-        "target.gpu=H200",
-        "target.memory_gb=141",
-        "target.compute_capability='9.0'",
-        "target.sm_count=132",
-        "target.driver='580.1'",
-        "target.cuda='13.0'",
-    ),
+    ("aot_inductor", "target.kind"): _AN_H200,
+    ("modelopt", "target.kind"): _AN_H200,
     ("modelopt", "target.arch"): ("target.level=aarch64",),
 }
 

@@ -69,6 +69,23 @@ class Request:
             learnt=Path(raw["learnt"]) if raw.get("learnt") else None,
         )
 
+    def folder(self, home: Path) -> Path:
+        """The checkpoint as one folder: that of `unpack`, or `home`/model, links to its files wherever they lie.
+
+        Raises InputError where it has no config.json.
+        """
+        unpacked = self.inputs.get("unpack")
+        if unpacked is not None:
+            return unpacked
+        folder = home / "model"
+        for name, path in self.model.items():
+            link = folder / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+        if not (folder / "config.json").is_file():
+            raise InputError("the checkpoint has no config.json", option="model.source")
+        return folder
+
     def choice(self, option: str, allowed: Sequence[T]) -> T:
         """The value of the dotted `option`. Raises InputError when it is not one of `allowed`."""
         value = self.options.get(option)

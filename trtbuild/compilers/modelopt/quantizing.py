@@ -12,6 +12,7 @@ import copy
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trtbuild.compilers.modelopt import proving, texts
 from trtbuild.compilers.modelopt.schemes import KV_CACHES, SCHEMES, Scheme, check_columns
-from trtbuild.errors import BuildError, InputError
+from trtbuild.errors import BuildError
 from trtbuild.networks.checkpoint import Checkpoint
 from trtbuild.networks.tokenizer import FILES
 from trtbuild.worker import Reporter, Request
@@ -38,7 +39,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     parts = tuple(str(facts[f"quant.{name}"]) for name in ("weights", "activations", "method"))
     scheme = SCHEMES[(parts[0], parts[1], parts[2])]
     cache = KV_CACHES[str(facts["quant.kv_cache"])]
-    source = _folder(request)
+    source = request.folder(Path(tempfile.gettempdir()))
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     check_columns(config, scheme, facts.get("quant.group_size"))
     device = "cuda" if facts.get("target.kind") == "cuda" else "cpu"
@@ -78,21 +79,6 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
         "calibration": {"samples": len(used), "tokens": sum(map(len, used))} if used else None,
         **proof,
     }
-
-
-def _folder(request: Request) -> Path:
-    """The model as one folder: that of `unpack`, or links to the checkpoint's files wherever they lie."""
-    unpacked = request.inputs.get("unpack")
-    if unpacked is not None:
-        return unpacked
-    folder = Path(os.environ["TMPDIR"]) / "model"
-    for name, path in request.model.items():
-        link = folder / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(path)
-    if not (folder / "config.json").is_file():
-        raise InputError("the checkpoint has no config.json", option="model.source")
-    return folder
 
 
 def _load(folder: Path, dtype: str, device: str) -> Any:

@@ -18,7 +18,7 @@ from trtbuild.compilers.tensorrt_llm import arguments, rules, tools
 from trtbuild.compilers.tensorrt_llm.algorithms import Scheme
 from trtbuild.compilers.tensorrt_llm.arguments import Places
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED
-from trtbuild.errors import BuildError, InputError
+from trtbuild.errors import BuildError
 from trtbuild.worker import Reporter, Request, serve
 
 TOKENIZER = "tokenizer"
@@ -41,7 +41,7 @@ def run(request: Request, out: Path, _reporter: Reporter) -> dict[str, Any]:
     """Write the checkpoint to the folder `out`; returns facts for the record. Raises InputError, BuildError."""
     facts = request.options
     home = Path(os.environ["TMPDIR"])
-    model = _folder(request, home)
+    model = request.folder(home)
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     architecture = str((config.get("architectures") or ["?"])[0])
     scheme = _check(config, architecture, facts)
@@ -84,21 +84,6 @@ def check_files(folder: Path, ranks: int) -> dict[str, Any]:
             hint="tp x pp files belong to it; the log may tell which rank failed",
         )
     return config
-
-
-def _folder(request: Request, home: Path) -> Path:
-    """The model as one folder: that of `unpack`, or links to the checkpoint's files wherever they lie."""
-    unpacked = request.inputs.get("unpack")
-    if unpacked is not None:
-        return unpacked
-    folder = home / "model"
-    for name, path in request.model.items():
-        link = folder / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(path)
-    if not (folder / "config.json").is_file():
-        raise InputError("the checkpoint has no config.json", option="model.source")
-    return folder
 
 
 def _check(config: Mapping[str, Any], architecture: str, facts: Mapping[str, Any]) -> Scheme:
