@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trtbuild.errors import InputError
 from trtbuild.key import TOOL, Step
 from trtbuild.networks import NETWORK_VERSION
 from trtbuild.recipe import Recipe, Tools, Value, frozen
@@ -77,6 +78,12 @@ class Compiler:
     def ahead(self) -> bool:
         """Whether it builds ahead of time: for hardware of which nothing need be there."""
         return "target.kind" in self.elsewhere
+
+
+def check_parallel(recipe: Recipe, why: str, *, hint: str = "leave parallel.tp and parallel.pp at 1") -> None:
+    """Of a compiler whose results are of one rank. Raises InputError, with `why`, where more are asked for."""
+    if recipe.tp != 1 or recipe.pp != 1:
+        raise InputError(why, option="parallel.tp" if recipe.tp != 1 else "parallel.pp", hint=hint)
 
 
 NETWORK_TOOLS = ("gguf", "numpy", "onnx", "safetensors")  # as its lock chooses them

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from trtbuild.compilers.aot_inductor.options import DEFAULT_GROUP, DEFAULT_SEQUENCE, GROUPS, LEVELS
 from trtbuild.compilers.aot_inductor.structure import Structure, linears
-from trtbuild.compilers.base import NETWORK_TOOLS, Compiler, Worker, tools
+from trtbuild.compilers.base import NETWORK_TOOLS, Compiler, Worker, check_parallel, tools
 from trtbuild.errors import InputError
 from trtbuild.key import Step
 from trtbuild.networks.architectures import GGUF_SUPPORTED, SUPPORTED, Decoder, parse
@@ -54,12 +54,10 @@ def _decoder(recipe: Recipe) -> Decoder:
 
 
 def _check(recipe: Recipe, structure: Structure) -> None:
-    if recipe.tp != 1 or recipe.pp != 1:
-        raise InputError(
-            f"compiler=aot_inductor builds for one device, and this config asks for {recipe.tp} x {recipe.pp}",
-            option="parallel.tp" if recipe.tp != 1 else "parallel.pp",
-            hint="leave parallel.tp and parallel.pp at 1",
-        )
+    check_parallel(
+        recipe,
+        f"compiler=aot_inductor builds for one device, and this config asks for {recipe.tp} x {recipe.pp}",
+    )
     if recipe.frontend != "native":
         raise InputError(
             f"compiler=aot_inductor builds {', '.join(SUPPORTED)} (of GGUF: {', '.join(GGUF_SUPPORTED)}), and this "

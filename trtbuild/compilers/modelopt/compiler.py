@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from trtbuild.compilers.base import UNPACK, Compiler, Worker, tools, unpack
+from trtbuild.compilers.base import UNPACK, Compiler, Worker, check_parallel, tools, unpack
 from trtbuild.compilers.modelopt import serving
 from trtbuild.compilers.modelopt.options import DTYPES, LEVELS
 from trtbuild.compilers.modelopt.schemes import (
@@ -25,7 +25,6 @@ from trtstore.words import size
 
 WORKERS = {"unpack": UNPACK, "checkpoint": Worker("trtbuild.compilers.modelopt.quantize", 1)}
 _TOOLS = ("gguf", "numpy", "nvidia-modelopt", "safetensors", "torch", "transformers")  # as its lock has them
-_WIDTHS: Mapping[str, int] = {"bfloat16": 2, "float16": 2, "float32": 4}  # bytes
 
 
 def steps(recipe: Recipe) -> tuple[Step, ...]:
@@ -70,12 +69,11 @@ def _calibrated(recipe: Recipe, scheme: Scheme) -> bool:
 
 
 def _check(recipe: Recipe, scheme: Scheme) -> None:
-    if recipe.tp != 1 or recipe.pp != 1:
-        raise InputError(
-            "a unified checkpoint is one for any number of GPUs: the server that loads it splits it",
-            option="parallel.tp" if recipe.tp != 1 else "parallel.pp",
-            hint="leave parallel.tp and parallel.pp at 1, and tell the server",
-        )
+    check_parallel(
+        recipe,
+        "a unified checkpoint is one for any number of GPUs: the server that loads it splits it",
+        hint="leave parallel.tp and parallel.pp at 1, and tell the server",
+    )
     if recipe.frontend != "native":
         raise InputError(
             f"compiler=modelopt proves what it made with its own reader, which knows {', '.join(SUPPORTED)}, and this "
@@ -162,7 +160,7 @@ def _calibration(recipe: Recipe, scheme: Scheme) -> dict[str, Value]:
 
 def _samples(recipe: Recipe, scheme: Scheme) -> int:
     asked = recipe.tools.options["compiler.calib_size"]
-    return asked if isinstance(asked, int) else scheme.basis or 512
+    return asked if isinstance(asked, int) else scheme.samples
 
 
 def advise(recipe: Recipe) -> Sequence[str]:
@@ -173,7 +171,7 @@ def advise(recipe: Recipe) -> Sequence[str]:
         if dataset is None:
             said.append(
                 f"scales are measured on {min(count, packaged_samples())} short samples that come with trtbuild, for "
-                f"a first look; quant={recipe.quant.scheme} wants {scheme.basis or 512}: name text like your own, "
+                f"a first look; quant={recipe.quant.scheme} wants {scheme.samples}: name text like your own, "
                 "compiler.calib_dataset=FILE"
             )
         elif count < scheme.basis:

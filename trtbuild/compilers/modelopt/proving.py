@@ -33,6 +33,10 @@ _NORMS = {
     **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "input_layernorm"),
     **dict.fromkeys(("gate_proj", "up_proj"), "post_attention_layernorm"),
 }
+_MAPS = {
+    "self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "mlp": ("gate_proj", "up_proj", "down_proj"),
+}
 _FUSED = ("W4A16_AWQ", "W4A8_AWQ")
 _LARGE = 1_000_000_000  # weights: beyond them the text is shorter
 _TOKENS, _TOKENS_LARGE = 1024, 512
@@ -80,7 +84,7 @@ def prove(
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     decoder = _same_model(parse(source.config), config)
-    _check_words(folder, scheme, facts)
+    _check_words(folder, config.get("quantization_config") or {}, scheme, facts)
     algorithm, cache = scheme.algorithm, facts["quant.kv_cache"]
     exported = Exported(folder, algorithm, facts.get("quant.group_size"))
     original = Original(source, str(facts["model.dtype"]))
@@ -134,12 +138,11 @@ def _same_model(decoder: Decoder, config: Mapping[str, Any]) -> Decoder:
     return decoder
 
 
-def _check_words(folder: Path, scheme: Scheme, facts: Mapping[str, Any]) -> None:
-    """What servers read of the quantization, in both of its places. Raises BuildError."""
+def _check_words(folder: Path, config: Mapping[str, Any], scheme: Scheme, facts: Mapping[str, Any]) -> None:
+    """What servers read of the quantization, in both of its places; `config` is config.json's. Raises BuildError."""
     path = folder / "hf_quant_config.json"
     if scheme.algorithm is None:
         return
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config") or {}
     said = json.loads(path.read_text(encoding="utf-8")).get("quantization") or {} if path.is_file() else {}
     cache = "FP8" if facts["quant.kv_cache"] == "fp8" else None
     group = facts.get("quant.group_size")
@@ -215,13 +218,11 @@ def _factors(found: Linear, norm: str | None, original: Original, exported: Expo
 def _linears(decoder: Decoder) -> Iterator[tuple[str, str | None]]:
     """(module, the norm before it) of each linear map that is quantized."""
     for at in range(decoder.layers):
-        prefix = f"model.layers.{at}"
-        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            norm = _NORMS.get(name)
-            yield f"{prefix}.self_attn.{name}", f"{prefix}.{norm}.weight" if norm else None
-        for name in ("gate_proj", "up_proj", "down_proj"):
-            norm = _NORMS.get(name)
-            yield f"{prefix}.mlp.{name}", f"{prefix}.{norm}.weight" if norm else None
+        for part, names in _MAPS.items():
+            for name in names:
+                norm = _NORMS.get(name)
+                module = f"model.layers.{at}.{part}.{name}"
+                yield module, f"model.layers.{at}.{norm}.weight" if norm else None
 
 
 def _needed(decoder: Decoder, original: Original) -> Iterator[str]:

@@ -24,7 +24,7 @@ from modelopt.torch.quantization import utils as quantization
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trtbuild.compilers.modelopt import proving, texts
-from trtbuild.compilers.modelopt.schemes import KV_CACHES, SCHEMES, Scheme, check_columns
+from trtbuild.compilers.modelopt.schemes import KV_CACHES, Scheme, check_columns, scheme_of
 from trtbuild.errors import BuildError
 from trtbuild.networks.checkpoint import Checkpoint
 from trtbuild.networks.tokenizer import FILES
@@ -36,8 +36,7 @@ _ALSO = ("generation_config.json",)
 def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     """Write the checkpoint to `out` and prove it; returns facts for the manifest. Raises InputError, BuildError."""
     facts = request.options
-    parts = tuple(str(facts[f"quant.{name}"]) for name in ("weights", "activations", "method"))
-    scheme = SCHEMES[(parts[0], parts[1], parts[2])]
+    scheme = scheme_of(facts)
     cache = KV_CACHES[str(facts["quant.kv_cache"])]
     source = request.folder(Path(tempfile.gettempdir()))
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))

@@ -38,6 +38,11 @@ class Scheme:
         """Whether scales are measured on text."""
         return self.basis > 0
 
+    @property
+    def samples(self) -> int:
+        """What its calibration wants, or that of a KV cache beside it."""
+        return self.basis or _BASIS
+
 
 _Parts = tuple[str, str, str]
 #: (weights, activations, method) -> the scheme
@@ -53,6 +58,14 @@ SCHEMES: Mapping[_Parts, Scheme] = {
 }
 #: quant.kv_cache -> ModelOpt's config, and its name in hf_quant_config.json
 KV_CACHES: Mapping[str, tuple[str, str] | None] = {"auto": None, "fp8": ("FP8_KV_CFG", "FP8")}
+
+
+def scheme_of(facts: Mapping[str, Any]) -> Scheme:
+    """The scheme of a step with these facts."""
+    weights, activations, method = (
+        str(facts[f"quant.{name}"]) for name in ("weights", "activations", "method")
+    )
+    return SCHEMES[weights, activations, method]
 
 
 def names(presets: Mapping[tuple[str, str, str, str], str]) -> frozenset[str]:

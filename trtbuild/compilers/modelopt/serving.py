@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from trtbuild.compilers.modelopt.schemes import SCHEMES
+from trtbuild.compilers.modelopt.schemes import scheme_of
 from trtbuild.errors import InputError
 from trtbuild.key import Step
 
@@ -27,8 +27,7 @@ _ANYWHERE = ["--host", "0.0.0.0", "--port", "8000"]  # noqa: S104  # of a server
 
 def served(server: str, step: Step) -> None:
     """Raises InputError where `server` does not load what `step` makes."""
-    parts = tuple(str(step.facts[f"quant.{name}"]) for name in ("weights", "activations", "method"))
-    algorithm = SCHEMES[parts[0], parts[1], parts[2]].algorithm
+    algorithm = scheme_of(step.facts).algorithm
     if algorithm in LOADED[server]:
         return
     others = sorted(name for name, loaded in LOADED.items() if algorithm in loaded)

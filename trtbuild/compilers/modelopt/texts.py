@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +23,7 @@ class Tokenizer(Protocol):
     def __call__(self, text: str) -> list[int]: ...
 
 
+@cache
 def packaged() -> str:
     """Samples to calibrate on, a JSON object with `text` a line; data/README.md has source and licence."""
     return (_DATA / "alice.jsonl").read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from trtbuild.compilers.base import NETWORK, Compiler, Worker, network, tools
+from trtbuild.compilers.base import NETWORK, Compiler, Worker, check_parallel, network, tools
 from trtbuild.compilers.tensorrt.options import DEFAULT_SEQUENCE
 from trtbuild.errors import InputError
 from trtbuild.key import Step, hint_key
@@ -84,12 +84,9 @@ def tensorrt_steps(recipe: Recipe) -> tuple[Step, ...]:
 
 def _check_common(recipe: Recipe) -> None:
     name = recipe.tools.name
-    if recipe.tp != 1 or recipe.pp != 1:
-        raise InputError(
-            f"compiler={name} builds for one GPU, and this config asks for {recipe.tp} x {recipe.pp}",
-            option="parallel.tp" if recipe.tp != 1 else "parallel.pp",
-            hint="leave parallel.tp and parallel.pp at 1",
-        )
+    check_parallel(
+        recipe, f"compiler={name} builds for one GPU, and this config asks for {recipe.tp} x {recipe.pp}"
+    )
     if recipe.frontend != "native":
         raise InputError(
             f"compiler={name} reads trtbuild's own networks, of {', '.join(SUPPORTED)}, and this one would come from "
