@@ -17,6 +17,8 @@ VENV := .venv
 CORE := .venv-core
 REFERENCE := .venv-reference
 MODELOPT := .venv-modelopt
+MODELOPT_TRTLLM := .venv-modelopt-trtllm
+OF_MODELOPT := tests/reference/test_modelopt.py tests/reference/test_trtllm_checkpoints.py
 FUZZ_SECONDS ?= 60
 # One process more than there are cores: some tests wait for a cluster or a server.
 PYTEST_FLAGS ?= -n $(shell expr 1 + $$(nproc 2>/dev/null || echo 1)) --dist loadgroup
@@ -34,9 +36,9 @@ locks: $(VENV)/.dev
 test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "not reference"
 
-test-reference: $(REFERENCE)/.done $(MODELOPT)/.done
-	$(REFERENCE)/bin/python -m pytest $(PYTEST_FLAGS) -m reference tests/reference --ignore=tests/reference/test_modelopt.py
-	$(MODELOPT)/bin/python -m pytest $(PYTEST_FLAGS) -m reference tests/reference/test_modelopt.py
+test-reference: $(REFERENCE)/.done $(MODELOPT)/.done $(MODELOPT_TRTLLM)/.done
+	$(REFERENCE)/bin/python -m pytest $(PYTEST_FLAGS) -m reference tests/reference $(addprefix --ignore=,$(OF_MODELOPT))
+	$(MODELOPT)/bin/python -m pytest $(PYTEST_FLAGS) -m reference $(OF_MODELOPT)
 
 fuzz: $(VENV)/.dev
 	@set -e; for target in $$($(VENV)/bin/python -m tests.fuzz.names); do \
@@ -95,7 +97,18 @@ $(MODELOPT)/.done: pyproject.toml
 	@$(call environment,$(MODELOPT),onnxruntime$(comma)modelopt$(comma)pytest)
 	@touch $@
 
+# Just what the toolchain's lock says: its transformers wants an older huggingface_hub than trtbuild itself.
+$(MODELOPT_TRTLLM)/.done: conf/toolchain/modelopt_trtllm.txt
+	@if command -v uv >/dev/null 2>&1; then \
+	  test -x $(MODELOPT_TRTLLM)/bin/python || uv venv --quiet --python $(PYTHON) $(MODELOPT_TRTLLM); \
+	  VIRTUAL_ENV=$(CURDIR)/$(MODELOPT_TRTLLM) uv pip install --quiet --require-hashes -r $<; \
+	else \
+	  test -x $(MODELOPT_TRTLLM)/bin/python || $(PYTHON) -m venv $(MODELOPT_TRTLLM); \
+	  $(MODELOPT_TRTLLM)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<; \
+	fi
+	@touch $@
+
 comma := ,
 
 clean:
-	rm -rf $(VENV) $(CORE) $(REFERENCE) $(MODELOPT) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CORE) $(REFERENCE) $(MODELOPT) $(MODELOPT_TRTLLM) build dist .mypy_cache .pytest_cache .ruff_cache

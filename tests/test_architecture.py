@@ -160,6 +160,7 @@ EXTRAS = {
     "genai": ["onnxruntime", "genai"],
     "aot_inductor": ["aot-inductor"],
     "modelopt": ["modelopt"],
+    "modelopt_trtllm": [],  # its transformers wants an older huggingface_hub than trtbuild does: managed alone
     "tensorrt_rtx": ["tensorrt-rtx"],
 }
 
@@ -169,6 +170,8 @@ def test_the_extras_pin_what_the_locks_choose() -> None:
     assert set(EXTRAS) == set(shipped.names())
     chosen: set[str] = set()
     for toolchain, names in EXTRAS.items():
+        if not names:
+            continue
         requirements = [r.partition(";")[0].strip() for name in names for r in extras[name]]
         pins = dict(r.split("==") for r in requirements if "==" in r)
         lock = shipped.shipped(toolchain)
@@ -227,6 +230,8 @@ WORKERS = {
     ("trtbuild.compilers.modelopt.quantizing",) * 2: ("modelopt",),
     ("trtbuild.compilers.modelopt.check",) * 2: ("modelopt",),
     ("trtbuild.compilers.modelopt.generate",) * 2: ("modelopt",),
+    ("trtbuild.compilers.tensorrt_llm.quantize",) * 2: ("modelopt_trtllm",),
+    ("trtbuild.compilers.tensorrt_llm.quantizing",) * 2: ("modelopt_trtllm",),
     # In NVIDIA's image, or a Python that has TensorRT-LLM: what they start is there, and they import nothing of it.
     **{
         (f"trtbuild.compilers.tensorrt_llm.{name}",) * 2: ()
@@ -238,6 +243,7 @@ STARTED_OTHERWISE = {
     ("trtbuild.compilers.aot_inductor.compiling",) * 2,
     ("trtbuild.compilers.aot_inductor.speaking",) * 2,
     ("trtbuild.compilers.modelopt.quantizing",) * 2,
+    ("trtbuild.compilers.tensorrt_llm.quantizing",) * 2,
     ("trtbuild.compilers.tensorrt.build",) * 2,
     ("trtbuild.compilers.tensorrt.speaking",) * 2,
 }

@@ -42,6 +42,7 @@ BASE: Mapping[str, tuple[str, ...]] = {
         "quant=int4_awq",
         "quant.group_size=32",
         f"compiler.calib_dataset=sha256:{'da' * 32}",
+        "compiler.checkpoint_by=scripts",
         "target=h100_sxm",
     ),
     "aot_inductor": ("quant=int4", "target=cpu_x86_64_v3"),
@@ -52,6 +53,7 @@ _SMOOTHQUANT = ("quant=int8_sq", "compiler.smoothquant=0.5")
 _LORA = ("compiler.lora_plugin=auto", "compiler.lora_target_modules=[attn_q]")
 _DRAFT = ("compiler.speculative_decoding_mode=draft_tokens_external", "compiler.max_draft_len=3")
 _TIMED = ("target=h100_sxm", "compiler.max_autotune=true")
+_MODELOPT = ("compiler.checkpoint_by=modelopt",)
 _IN_IMAGE = ("executor=container", f"compiler.image=sha256:{'aa' * 32}")
 #: Words without which an option means nothing, or is refused: before its change and after it.
 UNDER: Mapping[tuple[str, str], tuple[str, ...]] = {
@@ -68,6 +70,9 @@ UNDER: Mapping[tuple[str, str], tuple[str, ...]] = {
     **{
         ("tensorrt_llm", f"compiler.{name}"): ("quant=int8",)
         for name in ("moe_tp_size", "moe_ep_size", "use_parallel_embedding", "embedding_sharding_dim")
+    },
+    **{
+        ("tensorrt_llm", f"compiler.{name}"): _MODELOPT for name in ("calib_device", "calib_level", "threads")
     },
     ("modelopt", "quant.weights"): ("quant=int8", "quant.group_size=null"),
     ("modelopt", "quant.method"): ("quant=fp8", "quant.group_size=null"),
@@ -414,7 +419,7 @@ RECIPES: Mapping[str, Recipe] = {
         quant=Quant("int4_awq", "int4", "none", "awq", None, None, True, "auto"),
         tools=dataclasses.replace(
             on_gpu("tensorrt_llm", trtllm.PACKAGES, NETWORK).tools,
-            options=trtllm.options(calib_dataset=trtllm.DATASET),
+            options=trtllm.options(calib_dataset=trtllm.DATASET, checkpoint_by="scripts"),
         ),
     ),
     "modelopt": dataclasses.replace(
@@ -446,6 +451,14 @@ RECIPES: Mapping[str, Recipe] = {
 ALSO: Mapping[str, tuple[Recipe, ...]] = {
     "aot_inductor": (dataclasses.replace(RECIPES["aot_inductor"], target=CPU.target),),
     "modelopt": (dataclasses.replace(RECIPES["modelopt"], target=CPU.target),),
+    "tensorrt_llm": (
+        dataclasses.replace(
+            RECIPES["tensorrt_llm"],
+            tools=dataclasses.replace(
+                RECIPES["tensorrt_llm"].tools, options=trtllm.options(calib_dataset=trtllm.DATASET)
+            ),
+        ),
+    ),
 }
 
 

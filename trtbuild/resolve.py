@@ -155,7 +155,7 @@ def _tools(config: schema.Config, digester: Digester) -> Tools:
         locks = {
             name: each
             for name, each in locks.items()
-            if each.versions == {**each.versions, **_of(asked, each)}
+            if name in compiler.apart or each.versions == {**each.versions, **_of(asked, each)}
         }
         packages = {**locked, **asked}
     image = _image(config, compiler)

@@ -72,6 +72,33 @@ class Speculative(Enum):
     eagle = "eagle"
 
 
+class CheckpointBy(Enum):
+    auto = "auto"
+    modelopt = "modelopt"
+    scripts = "scripts"
+
+
+class CalibrationDevice(Enum):
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class CalibrationLevel(Enum):
+    x86_64_v3 = "x86_64_v3"
+    x86_64_v4 = "x86_64_v4"
+    aarch64 = "aarch64"
+
+
+@dataclass
+class ModelOptOptions:
+    """Ours: who makes the checkpoint, and what measures its scales where ModelOpt does."""
+
+    checkpoint_by: CheckpointBy = CheckpointBy.auto
+    calib_device: CalibrationDevice = CalibrationDevice.cpu
+    calib_level: CalibrationLevel = CalibrationLevel.x86_64_v3
+    threads: int = 1
+
+
 @dataclass
 class CheckpointOptions:
     """Of convert_checkpoint.py and quantize.py."""
@@ -154,7 +181,7 @@ class BuildOptions:
 
 
 @dataclass
-class TensorRtLlmOptions(PluginOptions, BuildOptions, CheckpointOptions):
+class TensorRtLlmOptions(PluginOptions, BuildOptions, CheckpointOptions, ModelOptOptions):
     """All of them, and the image whose tools run where executor=container."""
 
     image: str | None = None

@@ -277,6 +277,7 @@ def test_ls_says_what_ships_and_what_is_installed(pip_shop: Shop) -> None:
         "aot_inductor",
         "genai",
         "modelopt",
+        "modelopt_trtllm",
         "network",
         "onnxruntime",
         "tensorrt_rtx",

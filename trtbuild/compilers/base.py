@@ -58,6 +58,7 @@ class Compiler:
         str, str
     ]  # option -> why this compiler's keys leave it out; `trtbuild.unkeyed` has the others
     toolchains: tuple[str, ...] = ()  # of conf/toolchain, that its steps run in
+    apart: tuple[str, ...] = ()  # of these, those that `compiler.packages` does not speak of
     #: facts of the hardware that need not be those of the machine that builds
     elsewhere: frozenset[str] = frozenset()
     cxx: bool = False  # its steps start a C++ compiler

@@ -14,7 +14,7 @@ from tests.compilers.modelopt.exporter import Case, fp8
 from tests.networks import numpy_decoder
 from tests.support import tiny
 from trtbuild.compilers.modelopt import decoding, proving
-from trtbuild.compilers.modelopt.reading import E4M3, Exported
+from trtbuild.compilers.modelopt.reading import E4M3, Exported, entries
 from trtbuild.compilers.modelopt.schemes import SCHEMES
 from trtbuild.errors import BuildError
 from trtbuild.networks.architectures import parse
@@ -190,7 +190,7 @@ def test_activations_that_would_be_cut_off_are_found(tmp_path: Path) -> None:
             case.tensors[name] = ("F32", np.float32(1e9).reshape(()))  # everything rounds to zero
     case.weights["model.embed_tokens.weight"] *= 40  # a model that has something to lose
     case.tensors["model.embed_tokens.weight"] = ("F32", case.weights["model.embed_tokens.weight"])
-    exported = proving.Made(Exported(case.write(), "FP8", None))
+    exported = proving.Made(Exported(entries(case.write()), "FP8", None))
     bad = decoding.mean_loss(parse(case.config), exported, TOKENS, "FP8", None)
     assert bad > good["quantized"] + 0.4
 
@@ -201,7 +201,7 @@ def test_a_file_that_is_cut_off_is_no_checkpoint(kept: int, tmp_path: Path) -> N
     data = (made / "model.safetensors").read_bytes()
     (made / "model.safetensors").write_bytes(data[:kept])
     with pytest.raises(BuildError, match="cannot be read"):
-        Exported(made, "W8A16", None)
+        Exported(entries(made), "W8A16", None)
 
 
 def test_bfloat16_rounds_to_the_nearest() -> None:

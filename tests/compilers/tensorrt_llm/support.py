@@ -109,6 +109,7 @@ def recipe(
         config=config,
     )
     given.setdefault("calib_dataset", DATASET)
+    given.setdefault("checkpoint_by", "scripts")
     tools = Tools("tensorrt_llm", frozen({} if image else PACKAGES), options(**given), {}, image)
     limits = profile or Profile(None, None, None, None)
     return Recipe(model, presets()[preset], targets()[target], limits, tp, pp, "native", tools)

@@ -64,7 +64,8 @@ def test_a_gguf_is_unpacked_first(bench: Bench, tiny_gguf: Path) -> None:
 
 def test_plans_explanations_and_hits_need_no_gpu_and_no_tools(bench: Bench) -> None:
     """Elsewhere: no driver, no NVIDIA's tools, a Python that lacks them; the same key, and the same engine."""
-    words = ["compiler=tensorrt_llm", "target=rtx4070", f"model.source={bench.model}", "output=json"]
+    scripts = "compiler.checkpoint_by=scripts"
+    words = ["compiler=tensorrt_llm", "target=rtx4070", f"model.source={bench.model}", scripts, "output=json"]
     here = bench("plan", "target=rtx4070", "fleet.driver=550.40.07", "fleet.cuda=12.4", "output=json").json
     fleet = ["fleet.driver=550.40.07", "fleet.cuda='12.4'"]
     there = bench.project.trtbuild("plan", *words, *fleet)
@@ -72,7 +73,7 @@ def test_plans_explanations_and_hits_need_no_gpu_and_no_tools(bench: Bench) -> N
     assert there.json["key"] == here["key"]
     assert "this machine has no NVIDIA GPU" in there.json["steps"][1]["obstacle"]
     assert bench.project.trtbuild("fetch", *words, *fleet).code == 3
-    refused = bench.project.trtbuild("build", *words[:3], *fleet)
+    refused = bench.project.trtbuild("build", *words[:4], *fleet)
     assert refused.code == 2
     assert "cannot be built on this machine" in refused.err
     bench.build("target=rtx4070", "fleet.driver=550.40.07")

@@ -51,6 +51,7 @@ class StandIn:
             f"executor.python={self.python}",
             "executor.env=[TENSORRT_LLM_EXAMPLES]",
             "executor.name=process",
+            "compiler.checkpoint_by=scripts",
         ]
 
     @property

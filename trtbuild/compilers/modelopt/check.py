@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trtbuild.compilers.modelopt.reading import Exported
+from trtbuild.compilers.modelopt.reading import Exported, entries
 from trtbuild.errors import BuildError
 from trtbuild.worker import Reporter, Request, serve
 
@@ -25,7 +25,7 @@ def run(request: Request, _out: Path, _reporter: Reporter) -> dict[str, Any]:
     if (folder / "hf_quant_config.json").is_file():
         quantized = json.loads((folder / "hf_quant_config.json").read_text(encoding="utf-8"))
         group = quantized["quantization"].get("group_size")
-    exported = Exported(folder, algorithm, group)
+    exported = Exported(entries(folder), algorithm, group)
     return {
         "executed": False,
         "why": "a server loads it (serve=trtllm, vllm, sglang); its step compared each number with the model's",

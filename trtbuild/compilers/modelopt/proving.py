@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from trtbuild.compilers.modelopt.decoding import mean_loss
-from trtbuild.compilers.modelopt.reading import Exported, Linear
+from trtbuild.compilers.modelopt.reading import Exported, Linear, entries
 from trtbuild.compilers.modelopt.schemes import Scheme
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks.architectures import Decoder, parse
@@ -63,16 +63,16 @@ class Made:
     """The exported one, as `decoding` wants it."""
 
     def __init__(self, exported: Exported) -> None:
-        self._exported = exported
+        self.exported = exported
 
     def has(self, name: str) -> bool:
-        return name in self._exported.entries
+        return name in self.exported.entries
 
     def plain(self, name: str) -> Array:
-        return self._exported.plain(name)
+        return self.exported.plain(name)
 
     def linear(self, module: str) -> Linear:
-        return self._exported.linear(module)
+        return self.exported.linear(module)
 
 
 def prove(
@@ -83,19 +83,33 @@ def prove(
     `facts` are the step's: `model.dtype`, `quant.group_size`, `quant.kv_cache`.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    decoder = _same_model(parse(source.config), config)
+    decoder = parse(source.config)
+    check_same_model(decoder, config)
     _check_words(folder, config.get("quantization_config") or {}, scheme, facts)
-    algorithm, cache = scheme.algorithm, facts["quant.kv_cache"]
-    exported = Exported(folder, algorithm, facts.get("quant.group_size"))
-    original = Original(source, str(facts["model.dtype"]))
-    worst = _compare(decoder, original, exported)
-    scales = exported.caches()
-    wanted = 2 * decoder.layers if cache == "fp8" else 0
+    exported = Exported(entries(folder), scheme.algorithm, facts.get("quant.group_size"))
+    cache = "fp8" if facts["quant.kv_cache"] == "fp8" else None
+    return prove_numbers(decoder, source, Made(exported), scheme, str(facts["model.dtype"]), cache, tokens)
+
+
+def prove_numbers(
+    decoder: Decoder,
+    source: Checkpoint,
+    made: Made,
+    scheme: Scheme,
+    dtype: str,
+    cache: str | None,
+    tokens: Sequence[int],
+) -> dict[str, Any]:
+    """The part that is the same for every layout of files: numbers beside numbers, loss beside loss. As `prove`."""
+    original = Original(source, dtype)
+    worst = _compare(decoder, original, made.exported)
+    scales = made.exported.caches()
+    wanted = 2 * decoder.layers if cache is not None else 0
     if len(scales) != wanted:
         raise BuildError(f"the checkpoint has {len(scales)} scales of keys and values, and not {wanted}")
     tokens = tokens[: _TOKENS_LARGE if _weights(decoder) > _LARGE else _TOKENS]
     before = mean_loss(decoder, original, tokens, None, None)
-    after = mean_loss(decoder, Made(exported), tokens, algorithm, cache if cache == "fp8" else None)
+    after = mean_loss(decoder, made, tokens, scheme.algorithm, cache)
     if not after - before <= scheme.margin:  # not a number: refused, too
         raise BuildError(
             f"the checkpoint is broken: its mean loss on a text is {after:.3f}, and the original's {before:.3f}",
@@ -121,8 +135,8 @@ def rounded(values: Array, dtype: str) -> Array:
     return bits.view(np.float32)
 
 
-def _same_model(decoder: Decoder, config: Mapping[str, Any]) -> Decoder:
-    """The decoder, where the exported config says the same of it. Raises BuildError."""
+def check_same_model(decoder: Decoder, config: Mapping[str, Any]) -> None:
+    """The exported config beside what the model is. Raises BuildError."""
     try:
         made = parse({name: value for name, value in config.items() if name != "quantization_config"})
     except InputError as error:
@@ -135,7 +149,6 @@ def _same_model(decoder: Decoder, config: Mapping[str, Any]) -> Decoder:
             raise BuildError(
                 f"the checkpoint's config.json says {name} = {after[name]}, and the model has {value}"
             )
-    return decoder
 
 
 def _check_words(folder: Path, config: Mapping[str, Any], scheme: Scheme, facts: Mapping[str, Any]) -> None:

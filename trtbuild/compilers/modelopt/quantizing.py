@@ -13,14 +13,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import modelopt.torch.quantization as mtq
 import torch
 from modelopt.torch.export import export_hf_checkpoint
-from modelopt.torch.quantization import utils as quantization
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trtbuild.compilers.modelopt import proving, texts
@@ -42,28 +42,17 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     check_columns(config, scheme, facts.get("quant.group_size"))
     device = "cuda" if facts.get("target.kind") == "cuda" else "cpu"
-    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
-
-    def tokens(text: str) -> list[int]:
-        return [int(token) for token in tokenizer(text)["input_ids"]]
-
-    torch.manual_seed(0)
-    threads = facts.get("compiler.threads")
-    if threads is not None:
-        torch.set_num_threads(int(threads))
-    model = _load(source, str(facts["model.dtype"]), device)
-    used: list[list[int]] = []
-    if scheme.calibrated or cache is not None:
-        used = texts.samples(
-            request.inputs.get("calib_dataset"),
-            tokens,
-            int(facts["compiler.calib_size"]),
-            int(facts["compiler.calib_max_length"]),
-        )
-    if scheme.recipe is not None:
-        batch = int(facts.get("compiler.calib_batch_size") or 1)
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
-        model = _quantize(model, _config(scheme, cache, facts), _feed(used, batch, pad, device, reporter))
+    calibration = Calibration(
+        device,
+        threads=facts.get("compiler.threads"),
+        samples=int(facts.get("compiler.calib_size") or 0),
+        length=int(facts.get("compiler.calib_max_length") or 0),
+        batch=int(facts.get("compiler.calib_batch_size") or 1),
+        dataset=request.inputs.get("calib_dataset"),
+    )
+    model, used, tokens = quantized(
+        source, str(facts["model.dtype"]), scheme, cache, facts.get("quant.group_size"), calibration, reporter
+    )
     with torch.inference_mode():
         export_hf_checkpoint(model, dtype=getattr(torch, str(facts["model.dtype"])), export_dir=str(out))
     del model
@@ -75,12 +64,60 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
         "algorithm": scheme.algorithm or "none",
         "kv_cache": cache[1] if cache else None,
         "device": device,
-        "calibration": {"samples": len(used), "tokens": sum(map(len, used))} if used else None,
+        "calibration": used,
         **proof,
     }
 
 
-def _load(folder: Path, dtype: str, device: str) -> Any:
+@dataclass(frozen=True)
+class Calibration:
+    """Where scales are measured, and on what: up to `samples` of `length` tokens, `batch` at once.
+
+    `dataset` is a file or a folder (`texts.samples`), None the packaged text; `threads` None leaves torch its own.
+    """
+
+    device: str  # cpu or cuda
+    threads: int | None
+    samples: int
+    length: int
+    batch: int
+    dataset: Path | None
+
+
+def quantized(
+    source: Path,
+    dtype: str,
+    scheme: Scheme,
+    cache: tuple[str, str] | None,
+    group: int | None,
+    calibration: Calibration,
+    reporter: Reporter,
+    config: Any = None,
+) -> tuple[Any, dict[str, int] | None, texts.Tokenizer]:
+    """(the model in torch, quantized; samples and tokens that its scales rest on; its tokenizer).
+
+    `config` is transformers' own of the model, where config.json's is not to be read. Raises InputError, BuildError.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+
+    def tokens(text: str) -> list[int]:
+        return [int(token) for token in tokenizer(text)["input_ids"]]
+
+    torch.manual_seed(0)
+    if calibration.threads is not None:
+        torch.set_num_threads(calibration.threads)
+    model = _load(source, dtype, calibration.device, config)
+    used: list[list[int]] = []
+    if scheme.calibrated or cache is not None:
+        used = texts.samples(calibration.dataset, tokens, calibration.samples, calibration.length)
+    if scheme.recipe is not None:
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+        feed = _feed(used, calibration.batch, pad, calibration.device, reporter)
+        model = _quantize(model, _config(scheme, cache, group), feed)
+    return model, {"samples": len(used), "tokens": sum(map(len, used))} if used else None, tokens
+
+
+def _load(folder: Path, dtype: str, device: str, config: Any) -> Any:
     """On the GPUs where it is calibrated on one, spread over them and the host's memory; else on the CPU."""
     if device == "cuda" and not torch.cuda.is_available():
         raise BuildError(
@@ -90,6 +127,7 @@ def _load(folder: Path, dtype: str, device: str) -> Any:
         )
     return AutoModelForCausalLM.from_pretrained(
         folder,
+        config=config,
         dtype=getattr(torch, dtype),
         local_files_only=True,
         use_safetensors=True,
@@ -97,16 +135,18 @@ def _load(folder: Path, dtype: str, device: str) -> Any:
     ).eval()
 
 
-def _config(scheme: Scheme, cache: tuple[str, str] | None, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _config(scheme: Scheme, cache: tuple[str, str] | None, group: int | None) -> dict[str, Any]:
     """ModelOpt's config of the scheme, with the group size and the KV cache that are asked for."""
     config: dict[str, Any] = copy.deepcopy(getattr(mtq, str(scheme.recipe)))
     if scheme.grouped:
         for blocks in _block_sizes(config):
             if blocks.get(-1) and blocks.get("type") != "dynamic":
-                blocks[-1] = int(facts["quant.group_size"])
+                blocks[-1] = group
     if cache is not None:
-        more = copy.deepcopy(getattr(mtq, cache[0]))["quant_cfg"]
-        config = quantization.update_quant_cfg_with_kv_cache_quant(config, more)
+        rules, more = config["quant_cfg"], copy.deepcopy(getattr(mtq, cache[0]))["quant_cfg"]
+        config["quant_cfg"] = (
+            [*rules, *more] if isinstance(rules, list) else rules | more
+        )  # 0.37 has a mapping
     return config
 
 

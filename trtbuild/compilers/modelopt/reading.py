@@ -23,7 +23,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -63,6 +63,29 @@ def _e4m3() -> Array:
 E4M3 = _e4m3()
 
 
+class Stored(Protocol):
+    """A tensor as it is stored: `kind` by the name that safetensors gives it."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def codes(self) -> Array:
+        """Its bytes, as they are stored: float32, uint16 (16-bit floats), int8 or uint8 (8-bit floats, too)."""
+
+
+def values(stored: Stored) -> Array:
+    """The numbers of a tensor of a float type, as float32."""
+    codes = stored.codes()
+    if stored.kind == "F8_E4M3":
+        return E4M3[codes]
+    if stored.kind == "BF16":
+        return (codes.astype("<u4") << 16).view("<f4")
+    return codes.view("<f2").astype(np.float32) if stored.kind == "F16" else codes.astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Entry:
     """A tensor of a file: `kind` as its header has it, `start` in bytes from the file's beginning."""
@@ -73,21 +96,11 @@ class Entry:
     start: int
 
     def codes(self) -> Array:
-        """Its bytes, as they are stored: float32, uint16 (16-bit floats), int8 or uint8 (8-bit floats, too)."""
         kinds = {"F32": "<f4", "F16": "<u2", "BF16": "<u2", "I8": "<i1"}
         found = np.fromfile(
             self.path, np.dtype(kinds.get(self.kind, "u1")), math.prod(self.shape), offset=self.start
         )
         return found.reshape(self.shape)
-
-    def values(self) -> Array:
-        """Its numbers, of a float type, as float32."""
-        codes = self.codes()
-        if self.kind == "F8_E4M3":
-            return E4M3[codes]
-        if self.kind == "BF16":
-            return (codes.astype("<u4") << 16).view("<f4")
-        return codes.view("<f2").astype(np.float32) if self.kind == "F16" else codes.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -105,12 +118,12 @@ class Linear:
 
 
 class Exported:
-    """The checkpoint in a folder. Raises BuildError where a file is not whole, or a tensor not as the table says."""
+    """The tensors of a checkpoint by their names. Raises BuildError where one is not as the table says."""
 
-    def __init__(self, folder: Path, algorithm: str | None, group: int | None) -> None:
+    def __init__(self, entries: Mapping[str, Stored], algorithm: str | None, group: int | None) -> None:
         self.algorithm = algorithm
         self._group = group
-        self.entries = _entries(folder)
+        self.entries = entries
 
     def names(self) -> list[str]:
         """Those that are tensors of the model, without what belongs to a quantized weight; sorted."""
@@ -121,7 +134,7 @@ class Exported:
         entry = self._find(name)
         if entry.kind not in _PLAIN:
             raise BuildError(f"{name} is {entry.kind}, and is not to be quantized")
-        return entry.values()
+        return values(entry)
 
     def quantized(self, module: str) -> bool:
         return f"{module}.weight_scale" in self.entries
@@ -155,8 +168,7 @@ class Exported:
         """(numbers, what each may be off) of a weight."""
         entry, algorithm = self._find(f"{module}.weight"), self.algorithm
         if algorithm is None:
-            values = self.plain(f"{module}.weight")
-            return values, np.zeros((1, 1), np.float32)
+            return self.plain(f"{module}.weight"), np.zeros((1, 1), np.float32)
         kind = {"W8A16": "I8", "W8A8_SQ_PER_CHANNEL": "I8", "FP8": "F8_E4M3"}.get(algorithm)
         kind = kind or ("F8_E4M3" if algorithm.startswith("FP8") else "U8")
         if entry.kind != kind or len(entry.shape) != 2:
@@ -170,10 +182,10 @@ class Exported:
         if kind == "I8":
             return entry.codes().astype(np.float32) * scale, 0.5 * scale
         # Three bits of mantissa: half a step is a sixteenth of the value, and below 2^-6 half of 2^-9.
-        values = entry.values()
-        return values * scale, np.maximum(np.abs(values) / 16, 2.0**-10) * scale
+        numbers = values(entry)
+        return numbers * scale, np.maximum(np.abs(numbers) / 16, 2.0**-10) * scale
 
-    def _four_bits(self, module: str, entry: Entry) -> tuple[Array, Array]:
+    def _four_bits(self, module: str, entry: Stored) -> tuple[Array, Array]:
         codes, name = entry.codes(), f"{module}.weight_scale"
         low, high = codes & 15, codes >> 4
         if self.algorithm == "NVFP4":
@@ -205,46 +217,50 @@ class Exported:
             raise BuildError(
                 f"{name} is {entry.kind} {list(entry.shape)}, and should be {kinds[0]} {list(shape)}"
             )
-        values = entry.values()
-        if not np.isfinite(values).all() or (values < 0).any() or (kind is None and (values == 0).any()):
+        found = values(entry)
+        if not np.isfinite(found).all() or (found < 0).any() or (kind is None and (found == 0).any()):
             raise BuildError(f"{name} has a scale that is zero, below zero or not finite")
-        return values
+        return found
 
-    def _find(self, name: str) -> Entry:
+    def _find(self, name: str) -> Stored:
         if name not in self.entries:
             raise BuildError(f"the checkpoint lacks {name}")
         return self.entries[name]
 
 
-def _entries(folder: Path) -> dict[str, Entry]:
-    """Every tensor of the folder by its name, as the index and the headers say."""
+def entries(folder: Path) -> dict[str, Entry]:
+    """Every tensor of a unified checkpoint by its name, as the index and the headers say. Raises BuildError."""
     try:
         if (folder / INDEX).is_file():
             placed: dict[str, str] = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
         else:
-            placed = dict.fromkeys(_header(folder / SOLE), SOLE)
-        found = {file: _header(folder / Path(file).name) for file in sorted(set(placed.values()))}
+            placed = dict.fromkeys(header(folder / SOLE), SOLE)
+        found = {file: header(folder / Path(file).name) for file in sorted(set(placed.values()))}
         return {name: found[file][name] for name, file in placed.items()}
     except (OSError, struct.error, ValueError, KeyError, TypeError) as error:
         raise BuildError(f"the checkpoint's weights cannot be read: {error}") from None
 
 
-def _header(path: Path) -> dict[str, Entry]:
+def header(path: Path) -> dict[str, Entry]:
+    """Every tensor of one file.
+
+    Raises OSError, ValueError, KeyError, TypeError or struct.error for one that is not whole.
+    """
     size = path.stat().st_size
     with path.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         if length > min(_HEADER_LIMIT, size):
             raise ValueError(f"{path.name}: its header would have {length} bytes")
-        header: dict[str, Any] = json.loads(stream.read(length))
-    header.pop("__metadata__", None)
-    entries, ends = {}, 8 + length
-    for name, each in header.items():
+        told: dict[str, Any] = json.loads(stream.read(length))
+    told.pop("__metadata__", None)
+    found, ends = {}, 8 + length
+    for name, each in told.items():
         kind, shape = str(each["dtype"]), tuple(int(extent) for extent in each["shape"])
         begin, end = (8 + length + int(offset) for offset in each["data_offsets"])
         if kind not in _WIDTHS or end - begin != math.prod(shape) * _WIDTHS[kind]:
             raise ValueError(f"{path.name}: {name} is {kind} {list(shape)}, in {end - begin} bytes")
-        entries[name] = Entry(path, kind, shape, begin)
+        found[name] = Entry(path, kind, shape, begin)
         ends = max(ends, end)
     if size != ends:
         raise ValueError(f"{path.name} has {size} bytes, and its header says {ends}")
-    return entries
+    return found

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild.compilers.tensorrt_llm import folder
-from trtbuild.compilers.tensorrt_llm.checkpoint import TOKENIZER
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED
+from trtbuild.compilers.tensorrt_llm.folder import TOKENIZER
 from trtbuild.errors import BuildError
 from trtbuild.worker import Reporter, Request, serve
 

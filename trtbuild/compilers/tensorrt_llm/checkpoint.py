@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,23 +17,9 @@ from trtbuild.compilers.tensorrt_llm import arguments, rules, tools
 from trtbuild.compilers.tensorrt_llm.algorithms import Scheme
 from trtbuild.compilers.tensorrt_llm.arguments import Places
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED
-from trtbuild.errors import BuildError
+from trtbuild.compilers.tensorrt_llm.folder import copy_tokenizer
+from trtbuild.errors import BuildError, InputError
 from trtbuild.worker import Reporter, Request, serve
-
-TOKENIZER = "tokenizer"
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    "config.json",  # transformers asks it for the tokenizer's class
-)
 
 
 def run(request: Request, out: Path, _reporter: Reporter) -> dict[str, Any]:
@@ -45,7 +30,14 @@ def run(request: Request, out: Path, _reporter: Reporter) -> dict[str, Any]:
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     architecture = str((config.get("architectures") or ["?"])[0])
     scheme = _check(config, architecture, facts)
-    places = Places(model, out, dataset=request.inputs.get("calib_dataset") if scheme.calibrated else None)
+    dataset = request.inputs.get("calib_dataset") if scheme.calibrated else None
+    if dataset is not None and not dataset.is_dir():
+        raise InputError(
+            "NVIDIA's scripts read a folder, and this is a file",
+            option="compiler.calib_dataset",
+            hint="name a folder that datasets.load_dataset reads, with a split `train` and a column `text`",
+        )
+    places = Places(model, out, dataset=dataset)
     if scheme.tool == "convert":
         family = rules.family(architecture)
         name = f"models/{family}/convert_checkpoint.py"
@@ -55,10 +47,7 @@ def run(request: Request, out: Path, _reporter: Reporter) -> dict[str, Any]:
         words = arguments.quantize(facts, places)
     peak = tools.run([*tools.script(name), *words], home)
     made = check_files(out, int(facts["parallel.tp"]) * int(facts["parallel.pp"]))
-    (out / TOKENIZER).mkdir()
-    for file in _TOKENIZER_FILES:
-        if (model / file).is_file():
-            shutil.copyfile(model / file, out / TOKENIZER / file)
+    copy_tokenizer(model, out)
     return {
         "algorithm": scheme.algorithm,
         "kv_cache": scheme.kv_cache,
@@ -93,7 +82,7 @@ def _check(config: Mapping[str, Any], architecture: str, facts: Mapping[str, Any
     rules.check_mapping(facts, scheme, rules.family(architecture))
     rules.check_gptq(config, scheme)
     ranks = rules.Ranks(facts["parallel.tp"], facts["parallel.pp"], facts["compiler.cp_size"])
-    rules.check_shapes(config, ranks, scheme, facts.get("quant.group_size"))
+    rules.check_shapes(config, ranks, scheme.grouped, facts.get("quant.group_size"))
     return scheme
 
 

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from trtbuild.compilers.base import UNPACK, Compiler, Worker, tools, unpack
-from trtbuild.compilers.tensorrt_llm import rules, serving, sizes
-from trtbuild.compilers.tensorrt_llm.algorithms import DEFAULT_GROUP, Scheme, schemes
-from trtbuild.compilers.tensorrt_llm.arguments import BUILD, CALIBRATION, MAPPING, SMOOTH
+from trtbuild.compilers.base import UNPACK, Compiler, Worker, unpack
+from trtbuild.compilers.tensorrt_llm import checkpoints, rules, serving, sizes
+from trtbuild.compilers.tensorrt_llm.algorithms import Scheme, schemes
+from trtbuild.compilers.tensorrt_llm.arguments import BUILD
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED, VERSION, contract
 from trtbuild.errors import InputError
-from trtbuild.key import IMAGE, Step, hint_key
-from trtbuild.networks.architectures import GGUF_ARCHITECTURES
+from trtbuild.key import Step, hint_key
 from trtbuild.recipe import SCHEMES, Profile, Recipe, Value, frozen
-from trtbuild.targets import Gpu, gpu_facts
-from trtbuild.toolchains.lock import Lock
+from trtbuild.targets import gpu_facts
 from trtstore.words import size
 
 WORKERS = {
     "unpack": UNPACK,
-    "checkpoint": Worker("trtbuild.compilers.tensorrt_llm.checkpoint", 1),
+    "checkpoint": checkpoints.SCRIPTS,
+    "checkpoint (modelopt)": checkpoints.MODELOPT,
     "stripped": Worker("trtbuild.compilers.tensorrt_llm.engine", 1),
     "engine": Worker("trtbuild.compilers.tensorrt_llm.engine", 1),
 }
-_CHECKPOINT_TOOLS = ("tensorrt_llm", "torch", "transformers")
 _ENGINE_TOOLS = ("tensorrt_llm", "tensorrt")
-_MODELOPT = "nvidia-modelopt"
 _GIB = 1 << 30
 _OURS = ("target.gpus=", "detected")  # origins of a count of GPUs that somebody or something says
 
@@ -34,9 +31,8 @@ _OURS = ("target.gpus=", "detected")  # origins of a count of GPUs that somebody
 def steps(recipe: Recipe) -> tuple[Step, ...]:
     """`unpack` (of a GGUF), `checkpoint`, `stripped` (of compiler.strip_plan) and `engine`. Raises InputError."""
     found = _check(recipe)
-    dtype = _dtype(recipe)
-    first = (unpack(recipe, dtype),) if recipe.model.gguf else ()
-    checkpoint = _checkpoint(recipe, found, dtype)
+    first = (unpack(recipe, checkpoints.dtype(recipe)),) if recipe.model.gguf else ()
+    checkpoint = checkpoints.step(recipe, found)
     engine = _engine(recipe, ("checkpoint",))
     if not recipe.tools.options["compiler.strip_plan"]:
         return (*first, checkpoint, engine)
@@ -46,21 +42,21 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
 def _check(recipe: Recipe) -> Scheme:
     options, quant = recipe.tools.options, recipe.quant
     _check_release(recipe)
-    architecture = _architecture(recipe)
+    architecture = checkpoints.architecture(recipe)
     found = rules.scheme(
         (quant.weights, quant.activations, quant.method, quant.kv_cache), architecture, options
     )
-    gpu = _gpu(recipe)
+    gpu = checkpoints.gpu(recipe)
     rules.check_hardware(found, gpu.compute_capability, quant.scheme, recipe.target.name)
     rules.check_plugins(options, gpu.compute_capability, recipe.target.name)
     rules.check_options(options)
     rules.check_mapping(options, found, rules.family(architecture))
     config = recipe.model.config or {}
     rules.check_gptq(config, found)
-    rules.check_shapes(config, _ranks(recipe), found, quant.group_size)
+    rules.check_shapes(config, _ranks(recipe), found.grouped, quant.group_size)
     _check_quant(recipe, found)
     _check_ranks(recipe)
-    _check_dataset(recipe, found)
+    checkpoints.check(recipe, found)
     _limits(recipe)
     need = _need(recipe, found)
     if need is not None and need.sequences(gpu.memory_gb * _GIB, 1) < 1:
@@ -76,21 +72,6 @@ def _check_release(recipe: Recipe) -> None:
             option="compiler.version",
             hint="from 1.3 on TensorRT-LLM builds no engines; of 1.2 the last is 1.2.1",
         )
-
-
-def _architecture(recipe: Recipe) -> str:
-    """As in config.json. Of a GGUF that is not here yet, Llama's: its worker finds out, and asks the rules again."""
-    named = recipe.model.architecture
-    if recipe.model.gguf:
-        return GGUF_ARCHITECTURES.get(named or "llama", "LlamaForCausalLM")
-    return named or "LlamaForCausalLM"
-
-
-def _gpu(recipe: Recipe) -> Gpu:
-    gpu = recipe.target.gpu
-    if gpu is None:
-        raise ValueError(f"the target {recipe.target.name} has no GPU")
-    return gpu
 
 
 def _ranks(recipe: Recipe) -> rules.Ranks:
@@ -126,16 +107,6 @@ def _check_ranks(recipe: Recipe) -> None:
         )
 
 
-def _check_dataset(recipe: Recipe, found: Scheme) -> None:
-    if found.calibrated and recipe.tools.options["compiler.calib_dataset"] is None:
-        what = found.algorithm if found.algorithm != "NO_QUANT" else f"the {found.kv_cache} KV cache"
-        raise InputError(
-            f"{what} is calibrated on text, which is part of what the engine is",
-            option="compiler.calib_dataset",
-            hint="name a folder that datasets.load_dataset reads, with a split `train` and a column `text`",
-        )
-
-
 def _limits(recipe: Recipe) -> dict[str, Value]:
     """The profile with numbers in place of what is left open. Raises InputError."""
     profile: Profile = recipe.profile
@@ -164,67 +135,8 @@ def _limits(recipe: Recipe) -> dict[str, Value]:
     }
 
 
-def _dtype(recipe: Recipe) -> str:
-    """Of what is not quantized. `auto` is the checkpoint's own, and float16 for float32 and for what says none."""
-    if recipe.model.dtype != "auto":
-        return recipe.model.dtype
-    config = recipe.model.config or {}
-    return "bfloat16" if config.get("torch_dtype", config.get("dtype")) == "bfloat16" else "float16"
-
-
-def _packages(recipe: Recipe, names: Sequence[str]) -> tuple[Lock | None, Mapping[str, Value]]:
-    """What a step reads of its tools: the image that holds them, or their versions."""
-    if recipe.tools.image is not None:
-        return None, {IMAGE: recipe.tools.image}
-    return tools(recipe.tools, "tensorrt_llm", tuple(names))
-
-
-def _checkpoint(recipe: Recipe, found: Scheme, dtype: str) -> Step:
-    quant, options = recipe.quant, recipe.tools.options
-    names = _CHECKPOINT_TOOLS if _converts(found) else (*_CHECKPOINT_TOOLS, _MODELOPT)
-    lock, versions = _packages(recipe, names)
-    facts: dict[str, Value] = {
-        "compiler.name": recipe.tools.name,
-        "model.dtype": dtype,
-        "quant.weights": quant.weights,
-        "quant.activations": quant.activations,
-        "quant.method": quant.method,
-        "quant.kv_cache": quant.kv_cache,
-        "parallel.tp": recipe.tp,
-        "parallel.pp": recipe.pp,
-        **{
-            f"compiler.{name}": options[f"compiler.{name}"]
-            for name in (*MAPPING, *SMOOTH, "quantize_lm_head")
-        },
-        **versions,
-    }
-    if found.grouped:
-        facts["quant.group_size"] = quant.group_size or DEFAULT_GROUP
-    if found.calibrated:
-        facts |= {f"compiler.{name}": options[f"compiler.{name}"] for name in ("calib_dataset", *CALIBRATION)}
-    if found.algorithm in contract()["checkpoint_depends_on_gpu_arch"]["at_conversion"]:
-        # Its weights are laid out for the GPU that converts; all others serve every GPU.
-        facts["target.compute_capability"] = _gpu(recipe).compute_capability
-    worker = WORKERS["checkpoint"]
-    gguf = recipe.model.gguf
-    return Step(
-        "checkpoint",
-        worker.version,
-        worker.module,
-        frozen(facts),
-        reads_model=not gguf,
-        inputs=("unpack",) if gguf else (),
-        lock=lock,
-    )
-
-
-def _converts(found: Scheme) -> bool:
-    """Whether a converter makes it for every architecture, and ModelOpt has no part in it."""
-    return found.tool == "convert" and found.algorithm != "FP8_PER_CHANNEL_PER_TOKEN"
-
-
 def _engine(recipe: Recipe, inputs: tuple[str, ...]) -> Step:
-    lock, versions = _packages(recipe, _ENGINE_TOOLS)
+    lock, versions = checkpoints.packages(recipe, _ENGINE_TOOLS)
     hardware = gpu_facts(recipe.target, recipe.driver_policy)
     facts: dict[str, Value] = {
         "compiler.name": recipe.tools.name,
@@ -253,7 +165,7 @@ def _refit(recipe: Recipe) -> Step:
 
     The team's store gets the plan, megabytes, and not what is refitted from it.
     """
-    lock, versions = _packages(recipe, _ENGINE_TOOLS)
+    lock, versions = checkpoints.packages(recipe, _ENGINE_TOOLS)
     facts: dict[str, Value] = {
         "compiler.name": recipe.tools.name,
         **gpu_facts(recipe.target, recipe.driver_policy),
@@ -288,8 +200,8 @@ def _whole(value: Value) -> int:
 def _too_large(recipe: Recipe, need: sizes.Need) -> InputError:
     return InputError(
         f"the engine does not fit {recipe.target.name}: weights take {size(need.weights)}, activations "
-        f"{size(need.activations)} and CUDA about {size(sizes.RESERVED)}, and it has {_gpu(recipe).memory_gb} GB "
-        "(an estimate: docs/tensorrt-llm.md)",
+        f"{size(need.activations)} and CUDA about {size(sizes.RESERVED)}, and it has "
+        f"{checkpoints.gpu(recipe).memory_gb} GB (an estimate: docs/tensorrt-llm.md)",
         option="quant" if recipe.quant.weights == "none" else "parallel.tp",
         hint="smaller: quant=int4_awq or quant=int8; over several GPUs: parallel.tp=2; or fewer activations: "
         "profile.max_num_tokens=2048 profile.max_batch_size=32",
@@ -298,11 +210,11 @@ def _too_large(recipe: Recipe, need: sizes.Need) -> InputError:
 
 def advise(recipe: Recipe) -> Sequence[str]:
     """That no engine of this compiler was executed, and what will be short of memory."""
-    said = [UNEXECUTED]
     found = _check(recipe)
+    said = [UNEXECUTED, *checkpoints.advise(recipe)]
     need, sequence = _need(recipe, found), _limits(recipe)["profile.max_seq_len"]
     if need is not None and isinstance(sequence, int):
-        fit = need.sequences(_gpu(recipe).memory_gb * _GIB, sequence)
+        fit = need.sequences(checkpoints.gpu(recipe).memory_gb * _GIB, sequence)
         whole = f"{size(need.token * sequence)} of KV cache for {sequence} tokens"
         if fit < 1:
             said.append(
@@ -335,11 +247,14 @@ COMPILER = Compiler(
     check="trtbuild.compilers.tensorrt_llm.check",
     generate="trtbuild.compilers.tensorrt_llm.generate",
     workers=WORKERS,
-    toolchains=("network",),  # of `unpack`; its own packages come with NVIDIA's image, or from NVIDIA's index
+    # Of `unpack` and `checkpoint`; TensorRT-LLM itself comes with NVIDIA's image, or from NVIDIA's index.
+    toolchains=("network", "modelopt_trtllm"),
+    apart=("modelopt_trtllm",),  # `compiler.packages` is of the Python that has TensorRT-LLM
     unread=_UNREAD,
     networks=False,
     image=True,
     folders=("compiler.calib_dataset", "compiler.lora_dir"),
+    texts=("compiler.calib_dataset",),
     serve={"trtllm": serving.trtllm, "triton": serving.triton},
     advise=advise,
 )

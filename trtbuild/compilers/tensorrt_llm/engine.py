@@ -10,8 +10,8 @@ from typing import Any
 
 from trtbuild.compilers.tensorrt_llm import arguments, folder, rules, tools
 from trtbuild.compilers.tensorrt_llm.arguments import Places
-from trtbuild.compilers.tensorrt_llm.checkpoint import TOKENIZER
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED
+from trtbuild.compilers.tensorrt_llm.folder import TOKENIZER
 from trtbuild.errors import BuildError
 from trtbuild.worker import Reporter, Request, serve
 

@@ -9,6 +9,7 @@ tokenizer/            ours: as the model has it
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,20 @@ from typing import Any
 
 from trtbuild.errors import BuildError
 
+TOKENIZER = "tokenizer"
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "config.json",  # transformers asks it for the tokenizer's class
+)
 #: As a build without timing caches has them.
 _CACHES = {"input_timing_cache": None, "output_timing_cache": "model.cache"}
 #: Of these trtllm-build keeps what it was given, or says in its log why not.
@@ -35,6 +50,14 @@ class Built:
         """Limits that came out otherwise than they were asked for: name -> [asked, made]."""
         pairs = {name: (facts.get(f"profile.{name}"), self.build_config.get(name)) for name in _COMPARED}
         return {name: [asked, made] for name, (asked, made) in pairs.items() if asked not in (None, made)}
+
+
+def copy_tokenizer(model: Path, out: Path) -> None:
+    """Those files of the folder `model` that a server wants beside the weights, to `out`/tokenizer."""
+    (out / TOKENIZER).mkdir()
+    for file in _TOKENIZER_FILES:
+        if (model / file).is_file():
+            shutil.copyfile(model / file, out / TOKENIZER / file)
 
 
 def settle(folder: Path) -> None:

@@ -218,8 +218,8 @@ def check_mapping(options: Options, found: Scheme, where: str) -> None:
         )
 
 
-def check_shapes(config: Config, ranks: Ranks, found: Scheme, group: int | None) -> None:
-    """The model's sizes against ranks and groups, as far as `config` says them. Raises InputError."""
+def check_shapes(config: Config, ranks: Ranks, grouped: bool, group: int | None) -> None:
+    """The model's sizes against ranks and groups of weights, as far as `config` says them. Raises InputError."""
     heads, layers = config.get("num_attention_heads"), config.get("num_hidden_layers")
     if isinstance(heads, int) and heads % (ranks.tp * ranks.cp):
         fits = [n for n in range(1, ranks.tp) if heads % (n * ranks.cp) == 0]
@@ -237,7 +237,7 @@ def check_shapes(config: Config, ranks: Ranks, found: Scheme, group: int | None)
         )
     if isinstance(layers, int) and ranks.pp > layers:
         raise InputError(f"the model has {layers} layers", option=f"parallel.pp={ranks.pp}")
-    if found.grouped:
+    if grouped:
         size = group or DEFAULT_GROUP
         inner = config.get("intermediate_size")
         hidden = config.get("hidden_size")

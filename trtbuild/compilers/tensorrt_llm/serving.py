@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trtbuild.compilers.tensorrt_llm import folder
-from trtbuild.compilers.tensorrt_llm.checkpoint import TOKENIZER
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED, contract
-from trtbuild.compilers.tensorrt_llm.folder import Built
+from trtbuild.compilers.tensorrt_llm.folder import TOKENIZER, Built
 
 _HEAD = f"#!/bin/sh\n# Written by trtbuild; {UNEXECUTED}.\nset -eu\n"
 _INSTANCES = ("preprocessing_instance_count", "postprocessing_instance_count", "bls_instance_count")

@@ -1,0 +1,80 @@
+"""What ModelOpt 0.37 makes of a checkpoint for TensorRT-LLM 1.2, without TensorRT-LLM: schemes and models.
+
+Standard library only: the command line asks before anything is planned, and the worker once more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from trtbuild.compilers.modelopt.schemes import SCHEMES as UNIFIED
+from trtbuild.compilers.modelopt.schemes import Scheme
+from trtbuild.errors import InputError
+
+_Parts = tuple[str, str, str]
+_NONE, _FP8 = ("none", "none", "rtn"), ("fp8", "fp8", "minmax")
+#: (weights, activations, method) -> the scheme. The loader quantizes W8A16 and W4A16 for the GPU that it runs on: what
+#: is stored is as it was, so that how much coarser it becomes tells of the format, and of nothing that could be off.
+SCHEMES: Mapping[_Parts, Scheme] = {
+    _NONE: UNIFIED[_NONE],
+    ("int8", "none", "rtn"): Scheme(None, "W8A16", 0, math.inf),
+    ("int4", "none", "rtn"): Scheme(None, "W4A16", 0, math.inf),
+    **{
+        parts: UNIFIED[parts]
+        for parts in (("int8", "int8", "smoothquant"), ("int4", "none", "awq"), ("int4", "fp8", "awq"), _FP8)
+    },
+}
+#: Those whose config.json ModelOpt makes itself; for others it asks tensorrt_llm.
+ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
+_SCRIPTS = "compiler.checkpoint_by=scripts asks NVIDIA's own, in their image"
+
+
+def scheme_of(facts: Mapping[str, Any]) -> Scheme:
+    """The scheme of a step with these facts."""
+    weights, activations, method = (
+        str(facts[f"quant.{name}"]) for name in ("weights", "activations", "method")
+    )
+    return SCHEMES[weights, activations, method]
+
+
+def lacks(parts: _Parts, cache: str, architecture: str, config: Mapping[str, Any]) -> str | None:
+    """Why ModelOpt alone does not make that; None where it does."""
+    if architecture not in ARCHITECTURES:
+        return f"ModelOpt writes {' and '.join(ARCHITECTURES)} by itself, and this model is a {architecture}"
+    for name in ("attention_bias", "mlp_bias"):
+        if config.get(name):
+            return f"ModelOpt does not say in config.json that the model has {name}"
+    if parts == ("nvfp4", "nvfp4", "minmax"):
+        return "ModelOpt 0.37 packs NVFP4 on a GPU alone"
+    if parts not in SCHEMES:
+        return f"ModelOpt's export has no {'/'.join(parts)} here"
+    if cache == "fp8" and SCHEMES[parts].recipe is None:
+        return "ModelOpt writes an FP8 KV cache with calibrated weights alone"
+    return None if cache in ("auto", "fp8") else f"ModelOpt's {cache} KV cache is not offered"
+
+
+def check_model(config: Mapping[str, Any]) -> None:
+    """Of a model that had to be downloaded, nothing was known when the build was planned. Raises InputError."""
+    named = str((config.get("architectures") or ["?"])[0])
+    why = lacks(_NONE, "auto", named, config)
+    if why is not None:
+        raise InputError(why, option="compiler.checkpoint_by=modelopt", hint=_SCRIPTS)
+
+
+def check_ranks(config: Mapping[str, Any], scheme: Scheme, tp: int, pp: int) -> None:
+    """What ModelOpt wants of ranks beside what TensorRT-LLM does, as far as `config` says it. Raises InputError."""
+    layers, kv = config.get("num_hidden_layers"), config.get("num_key_value_heads")
+    if isinstance(layers, int) and layers % pp:
+        raise InputError(
+            f"{layers} layers do not divide by {pp}, as ModelOpt wants",
+            option=f"parallel.pp={pp}",
+            hint=_SCRIPTS,
+        )
+    if scheme.algorithm == "W8A8_SQ_PER_CHANNEL" and isinstance(kv, int) and kv < tp:
+        raise InputError(
+            f"ModelOpt shares {kv} KV heads out to {kv} ranks at most in W8A8_SQ_PER_CHANNEL",
+            option=f"parallel.tp={tp}",
+            hint=f"parallel.tp={kv}, or another quantization: quant=fp8",
+        )

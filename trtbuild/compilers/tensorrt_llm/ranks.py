@@ -1,0 +1,242 @@
+"""Reads a checkpoint of TensorRT-LLM 1.2: the files of its ranks as one model, by Hugging Face's names.
+
+What a rank's file holds, as the loader of release 1.2 wants it (`preprocess_weights` in tensorrt_llm/models/
+modeling_utils.py, and the layers in tensorrt_llm/quantization/layers.py). Layers are numbered within their pipeline
+stage, and rank = stage * tp + part:
+
+    tensor                              ranks of a stage
+    transformer.vocab_embedding.weight  rows (first stage)
+    transformer.ln_f.weight             the same (last stage)
+    lm_head.weight                      rows (last stage)
+    transformer.layers.N.
+      input_layernorm.weight            the same
+      post_layernorm.weight             the same
+      attention.qkv                     rows, of each rank those of q, of k and of v
+      attention.dense                   columns
+      mlp.fc (gate_proj)                rows
+      mlp.gate (up_proj)                rows
+      mlp.proj (down_proj)              columns
+      attention.kv_cache_scaling_factor F32 [1], the same
+
+    of a linear map           W8A8_SQ…     FP8              W4A16_AWQ, W4A8_AWQ
+    weight                    I8 [o, i]    F8_E4M3 [o, i]   I8 [o / 2, i]: two rows a byte, the even one low
+    weights_scaling_factor    F32 [o]      F32 [1]          F32 [o, i / group]
+    activation_scaling_factor F32 [1]      F32 [1]          W4A8: F32 [1]
+    prequant_scaling_factor   F16 [i]                       F16 [i]
+    weights_scaling_factor_2                                W4A8: F32 [1]
+
+W8A16 and W4A16 are stored as they were: the loader quantizes them, for the GPU that it runs on.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trtbuild.compilers.modelopt.reading import Entry, Stored, header
+from trtbuild.errors import BuildError
+from trtbuild.networks.architectures import Decoder
+from trtbuild.networks.arrays import Array
+
+#: Of a linear map, what Hugging Face's layout calls it.
+_PARTS = {
+    "weight": "weight",
+    "weights_scaling_factor": "weight_scale",
+    "weights_scaling_factor_2": "weight_scale_2",
+    "activation_scaling_factor": "input_scale",
+    "prequant_scaling_factor": "pre_quant_scale",
+}
+_FOUR_BITS = ("W4A16_AWQ", "W4A8_AWQ")
+
+
+@dataclass(frozen=True)
+class Joined:
+    """One tensor of several ranks: the named rows of each, joined along `axis`."""
+
+    kind: str
+    shape: tuple[int, ...]
+    pieces: tuple[tuple[Entry, slice], ...]
+    axis: int = 0
+
+    def codes(self) -> Array:
+        found = [entry.codes()[rows] if entry.shape else entry.codes() for entry, rows in self.pieces]
+        whole = np.concatenate(found, self.axis) if len(found) > 1 else found[0]
+        if self.axis == 0 and whole.ndim and self.shape and len(whole) > self.shape[0]:
+            whole = whole[: self.shape[0]]  # rows that a vocabulary was padded by
+        return whole.view(np.uint8 if self.kind == "U8" else whole.dtype).reshape(self.shape)
+
+
+def entries(folder: Path, decoder: Decoder, tp: int, pp: int, algorithm: str | None) -> dict[str, Stored]:
+    """Every tensor of the model by Hugging Face's name.
+
+    Raises BuildError where one is missing or one too many, ranks that should agree do not, or sizes do not add up.
+    """
+    try:
+        files = [header(folder / f"rank{rank}.safetensors") for rank in range(tp * pp)]
+    except (OSError, struct.error, ValueError, KeyError, TypeError) as error:
+        raise BuildError(f"the checkpoint's weights cannot be read: {error}") from None
+    found: dict[str, Stored] = {}
+    per_stage = decoder.layers // pp
+    for stage in range(pp):
+        ranks = _Stage(files[stage * tp : (stage + 1) * tp], decoder, algorithm)
+        if stage == 0:
+            found["model.embed_tokens.weight"] = ranks.vocabulary("transformer.vocab_embedding.weight")
+        for layer in range(per_stage):
+            found |= ranks.layer(f"transformer.layers.{layer}.", f"model.layers.{stage * per_stage + layer}.")
+        if stage == pp - 1:
+            found["model.norm.weight"] = ranks.same("transformer.ln_f.weight")
+            found["lm_head.weight"] = ranks.vocabulary("lm_head.weight")
+        ranks.finish()
+    if decoder.tied:
+        head = found.pop("lm_head.weight")
+        if not np.array_equal(head.codes(), found["model.embed_tokens.weight"].codes()):
+            raise BuildError("lm_head.weight is not the embedding, which the model has for its head")
+    return found
+
+
+class _Stage:
+    """The files of one stage of the pipeline, a dictionary each; what was read is ticked off."""
+
+    def __init__(self, files: Sequence[dict[str, Entry]], decoder: Decoder, algorithm: str | None) -> None:
+        self._files = files
+        self._left = [set(file) for file in files]
+        self._decoder = decoder
+        self._packed = 2 if algorithm in _FOUR_BITS else 1
+        self._kind = {"I8": "U8"} if algorithm in _FOUR_BITS else {}
+
+    def layer(self, prefix: str, name: str) -> dict[str, Stored]:
+        """The tensors of the layer `prefix`, below `name` as Hugging Face has it."""
+        found: dict[str, Stored] = {}
+        for ours, theirs in (("input", "input"), ("post_attention", "post")):
+            found[f"{name}{ours}_layernorm.weight"] = self.same(f"{prefix}{theirs}_layernorm.weight")
+        found |= self._qkv(f"{prefix}attention.qkv.", f"{name}self_attn.")
+        found |= self._columns(f"{prefix}attention.dense.", f"{name}self_attn.o_proj.")
+        found |= self._rows(f"{prefix}mlp.fc.", f"{name}mlp.gate_proj.")
+        found |= self._rows(f"{prefix}mlp.gate.", f"{name}mlp.up_proj.")
+        found |= self._columns(f"{prefix}mlp.proj.", f"{name}mlp.down_proj.")
+        return found | self._cache(f"{prefix}attention.", f"{name}self_attn.")
+
+    def same(self, name: str) -> Joined:
+        """A tensor that all ranks have alike."""
+        found = self._take(name)
+        if any(not np.array_equal(found[0].codes(), other.codes()) for other in found[1:]):
+            raise BuildError(f"{name} is not the same in all ranks")
+        one = found[0]
+        return Joined(one.kind, () if one.shape == (1,) else one.shape, ((one, slice(None)),))
+
+    def vocabulary(self, name: str) -> Joined:
+        """Rows by rank, padded at the end of the last."""
+        found = self._take(name)
+        rows, columns = sum(each.shape[0] for each in found), found[0].shape[1]
+        vocab = self._decoder.vocab
+        if columns != self._decoder.hidden or rows < vocab:
+            raise BuildError(
+                f"{name} is [{rows}, {columns}] in all, and the model's [{vocab}, {self._decoder.hidden}]"
+            )
+        return Joined(found[0].kind, (vocab, columns), tuple((each, slice(None)) for each in found))
+
+    def finish(self) -> None:
+        """Raises BuildError for a tensor that the table above has not."""
+        more = sorted(set().union(*self._left))
+        if more:
+            raise BuildError(f"the checkpoint has {more[0]}, which TensorRT-LLM's loader does not know")
+
+    def _take(self, name: str) -> list[Entry]:
+        found = []
+        for rank, (file, left) in enumerate(zip(self._files, self._left, strict=True)):
+            if name not in file:
+                raise BuildError(f"rank {rank} of the checkpoint lacks {name}")
+            left.discard(name)
+            found.append(file[name])
+        if len({(each.kind, each.shape) for each in found}) > 1:
+            raise BuildError(f"{name} has other sizes in other ranks")
+        return found
+
+    def _has(self, name: str) -> bool:
+        return name in self._files[0]
+
+    def _parts(self, prefix: str) -> dict[str, str]:
+        return {theirs: ours for theirs, ours in _PARTS.items() if self._has(prefix + theirs)}
+
+    def _rows(self, prefix: str, name: str) -> dict[str, Stored]:
+        """A linear map whose outputs are shared out."""
+        found: dict[str, Stored] = {}
+        for theirs, ours in self._parts(prefix).items():
+            if self._of_each_output(prefix, theirs):
+                found[name + ours] = self._join([(e, slice(None)) for e in self._take(prefix + theirs)], 0)
+            else:
+                found[name + ours] = self.same(prefix + theirs)
+        return found
+
+    def _columns(self, prefix: str, name: str) -> dict[str, Stored]:
+        """A linear map whose inputs are shared out."""
+        found: dict[str, Stored] = {}
+        for theirs, ours in self._parts(prefix).items():
+            shape = self._files[0][prefix + theirs].shape
+            if theirs == "prequant_scaling_factor" or len(shape) == 2:
+                entries = self._take(prefix + theirs)
+                found[name + ours] = self._join([(e, slice(None)) for e in entries], len(shape) - 1)
+            else:
+                found[name + ours] = self.same(prefix + theirs)
+        return found
+
+    def _of_each_output(self, prefix: str, part: str) -> bool:
+        shape = self._files[0][prefix + part].shape
+        return part == "weight" or (part == "weights_scaling_factor" and shape != (1,))
+
+    def _qkv(self, prefix: str, name: str) -> dict[str, Stored]:
+        """Each rank has its heads of q, then of k, then of v; a head of k and v several, where ranks outnumber them."""
+        d, tp = self._decoder, len(self._files)
+        q, kv = d.heads // tp * d.head_dim, max(d.kv_heads // tp, 1) * d.head_dim
+        found: dict[str, Stored] = {}
+        for theirs, ours in self._parts(prefix).items():
+            if not self._of_each_output(prefix, theirs):
+                shared = self.same(prefix + theirs)
+                found |= {f"{name}{one}_proj.{ours}": shared for one in "qkv"}
+                continue
+            ranks = self._take(prefix + theirs)
+            packed = self._packed if theirs == "weight" else 1
+            if ranks[0].shape[0] * packed != q + 2 * kv:
+                raise BuildError(
+                    f"{prefix}{theirs} has {ranks[0].shape[0] * packed} rows in each of {tp} ranks, and {d.heads} "
+                    f"heads of queries and {d.kv_heads} of keys and values make {q + 2 * kv}"
+                )
+            bounds = [bound // packed for bound in (0, q, q + kv, q + 2 * kv)]
+            for at, one in enumerate("qkv"):
+                rows = slice(bounds[at], bounds[at + 1])
+                of = ranks if one == "q" else self._distinct(ranks, rows, f"{prefix}{theirs}")
+                found[f"{name}{one}_proj.{ours}"] = self._join([(each, rows) for each in of], 0)
+        return found
+
+    def _distinct(self, ranks: list[Entry], rows: slice, name: str) -> list[Entry]:
+        """Those ranks that have other heads of keys and values than the one before."""
+        times = max(len(ranks) // self._decoder.kv_heads, 1)
+        for at, each in enumerate(ranks):
+            first = ranks[at // times * times]
+            if each is not first and not np.array_equal(each.codes()[rows], first.codes()[rows]):
+                raise BuildError(f"{name}: ranks that share a head of keys and values have not the same")
+        return ranks[::times]
+
+    def _join(self, pieces: list[tuple[Entry, slice]], axis: int) -> Joined:
+        entry, rows = pieces[0]
+        shape = list(entry.shape)
+        shape[0] = len(range(*rows.indices(shape[0])))
+        shape[axis] *= len(pieces)
+        kind = self._kind.get(entry.kind, entry.kind)
+        return Joined(kind, tuple(shape), tuple(pieces), axis)
+
+    def _cache(self, prefix: str, name: str) -> dict[str, Stored]:
+        """TensorRT-LLM reads one scale for keys and values; those of each are what it was made from."""
+        if not self._has(f"{prefix}kv_cache_scaling_factor"):
+            return {}
+        one = self.same(f"{prefix}kv_cache_scaling_factor")
+        apart = [self.same(f"{prefix}{each}_cache_scaling_factor").codes() for each in "kv"]
+        if float(one.codes()) != max(map(float, apart)):
+            raise BuildError(
+                f"{prefix}kv_cache_scaling_factor is not the larger of those of keys and of values"
+            )
+        return {f"{name}{each}_proj.{each}_scale": one for each in "kv"}
