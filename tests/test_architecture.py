@@ -37,6 +37,7 @@ LAYERS = [
     {"trtbuild.networks"},
     {"trtbuild.compilers"},
     {"trtbuild.config_files"},
+    {"trtbuild.composer"},
     {"trtbuild.plan", "trtbuild.compose", "trtbuild.program", "trtbuild.points", "trtbuild.plugin"},
     {"trtbuild.checkpoint"},
     {"trtbuild.resolve", "trtbuild.provenance"},

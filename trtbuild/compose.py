@@ -14,7 +14,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from trtbuild import points, program, schema, sweep_schema
+from trtbuild import composer, points, program, schema, sweep_schema
 from trtbuild.errors import InputError
 
 # These take free text: quoted here, so that a comma or a bracket in a prompt is not Hydra's grammar.
@@ -54,7 +54,7 @@ def run(args: Sequence[str], task: Callable[[schema.Config], None], sweep: point
     full_error = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: their words are ours to choose
     try:
-        with points.launching(sweep or partial(_each, task), points.Check(_checked, _checked_nodes)):
+        with points.launching(sweep or partial(_each, task), composer.Check(_checked, _checked_nodes)):
             program.run(words, on_config)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise _explained(error) from error

@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
+from hydra.core.default_element import GroupDefault, InputDefault, ResultDefault
 from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig, open_dict
 
 
 class Remembered(CachingConfigRepository):
@@ -44,3 +46,37 @@ class Remembered(CachingConfigRepository):
         if (what, name) not in self._there:
             self._there[what, name] = find(name)
         return self._there[what, name]
+
+
+def remember(loader: Any) -> None:
+    """Let one of Hydra's config loaders read each file once. Idempotent."""
+    if not isinstance(loader.repository, Remembered):
+        loader.repository = Remembered(loader.repository)
+
+
+class WithoutHydra(CachingConfigRepository):
+    """The files of one composition, without what they say of Hydra itself."""
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """Hydra's."""
+        found = super().load_config(config_path)
+        if found is None:
+            return None
+        if found.defaults_list:
+            found.defaults_list[:] = [each for each in found.defaults_list if not _of_hydra(each)]
+        if isinstance(found.config, DictConfig) and "hydra" in found.config:
+            with open_dict(found.config):
+                del found.config["hydra"]
+        return found
+
+    def nodes(self, file: ResultDefault) -> frozenset[str]:
+        """The nodes of the config's root that a file is about."""
+        if file.package:
+            return frozenset({file.package.partition(".")[0]})
+        found = self.load_config(str(file.config_path))
+        assert found is not None  # noqa: S101  # it was listed, so it is there
+        return frozenset(map(str, found.config)) - {"defaults"}
+
+
+def _of_hydra(chosen: InputDefault) -> bool:
+    return isinstance(chosen, GroupDefault) and (chosen.group or "").lstrip("/").startswith("hydra/")

@@ -10,41 +10,29 @@ from parts. Where parts are not independent, points are composed whole.
 
 from __future__ import annotations
 
-import copy
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins import basic_sweeper
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 
 from trtbuild import schema
-from trtbuild.config_files import Remembered
+from trtbuild.composer import ROOTS, Check, Composer
 
 MANY = 3  # points: fewer are composed as quickly by Hydra
 NAME = "trtbuild"  # of the launcher and of the sweeper: hydra/launcher=trtbuild
 _PLUGINS = "hydra_plugins.trtbuild"  # Hydra takes plugins from modules of such a name alone
-
-
-@dataclass(frozen=True)
-class Check:
-    """What makes plain values of what Hydra composed: of a whole config, or of some nodes of one."""
-
-    whole: Callable[[DictConfig], schema.Config]
-    nodes: Callable[[DictConfig], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -105,7 +93,7 @@ class AllAtOnce(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Raises what composing raises; the errors of points are theirs."""
         task = _task.get()
-        configs = _configs(job_overrides, _Composer(self._loader, self._config, task.check))
+        configs = _configs(job_overrides, Composer(self._loader, self._config, task.check))
         jobs = enumerate(zip(job_overrides, configs, strict=True), initial_job_idx)
         found = [Point(index, tuple(words), config) for index, (words, config) in jobs]
         gc.enable()  # which `entry` left off
@@ -114,83 +102,6 @@ class AllAtOnce(Launcher):
             JobReturn(overrides=words, status=JobStatus.COMPLETED, _return_value=value)
             for words, value in zip(job_overrides, values, strict=True)
         ]
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    """What Hydra composed of some files; `own` is without Hydra's node, `config` None where a value is interpolated."""
-
-    composed: DictConfig
-    own: DictConfig
-    config: schema.Config | None
-
-
-class _Composer:
-    """Composes as Hydra does for a job of a sweep, and once for all jobs that choose the same files."""
-
-    def __init__(self, loader: Any, config: DictConfig, check: Check) -> None:
-        self._loader, self._config, self._check = loader, config, check
-        if not isinstance(loader.repository, Remembered):
-            loader.repository = Remembered(loader.repository)
-        self._parser = OverridesParser.create(config_loader=loader)
-        self._chosen: dict[tuple[str, ...], _Chosen] = {}
-        self._default: dict[str, str] = {}  # group -> what is chosen where no word chooses
-
-    def whole(self, words: Sequence[str]) -> schema.Config:
-        """The config of these words. Raises what Hydra raises."""
-        choices, values = self._parse(words)
-        chosen = self._choose(choices)
-        composed = copy.deepcopy(chosen.own)
-        ConfigLoaderImpl._apply_overrides_to_config(values, composed)  # after all files, as Hydra has it
-        if _has_references(composed):
-            HydraConfig.instance().set_config(
-                chosen.composed
-            )  # ${hydra:runtime.choices.quant} reads it there
-        return self._check.whole(composed)
-
-    def part(self, words: Sequence[str]) -> schema.Config | None:
-        """The same, but None where anything is interpolated; looks at no node that the words are not about."""
-        choices, values = self._parse(words)
-        chosen = self._choose(choices)
-        if chosen.config is None or not values:
-            return chosen.config
-        names = {value.key_or_group.partition(".")[0] for value in values}
-        if not all(isinstance(chosen.own._get_node(name), DictConfig) for name in names):
-            # A value of the root's own, or nothing that is there: the whole says what is wrong with that.
-            return self.whole(words)
-        nodes = OmegaConf.masked_copy(chosen.own, sorted(names))
-        OmegaConf.set_struct(nodes, True)
-        ConfigLoaderImpl._apply_overrides_to_config(values, nodes)
-        return replace(chosen.config, **self._check.nodes(nodes))
-
-    def _parse(self, words: Sequence[str]) -> tuple[tuple[str, ...], list[Override]]:
-        """The words that choose files, other than those that are chosen anyway; and the overrides of values."""
-        self._choose(())
-        choices: list[str] = []
-        values: list[Override] = []
-        for word, override in zip(words, self._parser.parse_overrides(list(words)), strict=True):
-            if not self._is_choice(override):
-                values.append(override)
-            elif self._default.get(override.key_or_group) != override.value():
-                choices.append(word)
-        return tuple(choices), values
-
-    def _choose(self, choices: tuple[str, ...]) -> _Chosen:
-        if choices not in self._chosen:
-            composed: DictConfig = self._loader.load_sweep_config(self._config, list(choices))
-            if not choices:
-                self._default = dict(composed.hydra.runtime.choices)
-            own = copy.copy(composed)
-            with open_dict(own):
-                del own["hydra"]
-            config = None if _has_references(own) else self._check.whole(own)
-            self._chosen[choices] = _Chosen(composed, own, config)
-        return self._chosen[choices]
-
-    def _is_choice(self, override: Override) -> bool:
-        """As Hydra decides it: a choice of a file comes before any value."""
-        is_group = self._loader.repository.group_exists(override.key_or_group)
-        return bool(is_group) and not isinstance(override.value(), dict)
 
 
 class Products(Sweeper):
@@ -221,7 +132,7 @@ class Products(Sweeper):
             first += len(batch)
 
 
-def _configs(jobs: Sequence[Sequence[str]], composer: _Composer) -> list[schema.Config]:
+def _configs(jobs: Sequence[Sequence[str]], composer: Composer) -> list[schema.Config]:
     """The config of each job. Raises what Hydra raises."""
     parts = _Parts(composer.part)
     if len(jobs) < MANY or not parts.take(jobs):
@@ -246,7 +157,7 @@ class _Parts:
         self._made: dict[tuple[str, ...], schema.Config | None] = {}
         self._changed: dict[tuple[str, ...], frozenset[str]] = {}
         self._of: dict[str, str] = {
-            name: name for name in _ROOTS
+            name: name for name in ROOTS
         }  # node or group -> the part that it belongs to
 
     def take(self, jobs: Sequence[Sequence[str]]) -> bool:
@@ -292,7 +203,7 @@ class _Parts:
             self._changed[part] = (
                 _UNKNOWN
                 if base is None or made is None
-                else frozenset(name for name in _ROOTS if getattr(base, name) != getattr(made, name))
+                else frozenset(name for name in ROOTS if getattr(base, name) != getattr(made, name))
             )
         return self._changed[part]
 
@@ -316,7 +227,6 @@ class _Parts:
         return self._made[part]
 
 
-_ROOTS = tuple(field.name for field in fields(schema.Config))
 _UNKNOWN: frozenset[str] = frozenset({"?"})
 
 
@@ -324,22 +234,3 @@ def _root(word: str) -> str | None:
     """The node or the group of the config's root that a word is about; None where that is not plain to see."""
     name = word.lstrip("+").partition("=")[0].partition(".")[0]
     return name if name.isidentifier() and name != "hydra" and "${" not in word else None
-
-
-def _has_references(config: DictConfig) -> bool:
-    """Whether any value is interpolated, those of Hydra's own node aside."""
-    names = [str(name) for name in config if name != "hydra"]
-    if any(OmegaConf.is_interpolation(config, name) for name in names):
-        return True
-    nodes = [config._get_node(name) for name in names]
-    return any(
-        _refers(OmegaConf.to_container(node, resolve=False)) for node in nodes if isinstance(node, DictConfig)
-    )
-
-
-def _refers(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(_refers(each) for each in value.values())
-    if isinstance(value, list):
-        return any(_refers(each) for each in value)
-    return isinstance(value, str) and "${" in value

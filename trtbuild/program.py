@@ -22,6 +22,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
+from trtbuild.config_files import remember
+
 CONF = "pkg://trtbuild.conf"
 _VERSION = "1.3"  # whose ways Hydra keeps to
 _ROOT = "config"  # the file that everything starts from
@@ -107,7 +109,9 @@ def _program(folder: Path | None) -> Iterator[Hydra]:
     if folder is not None:
         path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
     try:
-        yield Hydra.create_main_hydra2("trtbuild", path)
+        program = Hydra.create_main_hydra2("trtbuild", path)
+        remember(program.config_loader)
+        yield program
     finally:
         GlobalHydra.instance().clear()
 

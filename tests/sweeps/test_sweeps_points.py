@@ -11,7 +11,8 @@ from types import FrameType
 import pytest
 
 from tests.support.cli import Project
-from trtbuild import compose, points
+from trtbuild import compose, schema
+from trtbuild.composer import Composer
 from trtbuild.errors import InputError
 from trtbuild.points import Point
 
@@ -56,7 +57,7 @@ def test_a_part_is_composed_once(word: str) -> None:
 
     def count(frame: FrameType, event: str, _: object) -> None:
         nonlocal whole
-        whole += event == "call" and frame.f_code is points._Composer.whole.__code__
+        whole += event == "call" and frame.f_code is Composer.whole.__code__
 
     sys.setprofile(count)
     try:
@@ -100,6 +101,49 @@ def test_a_file_of_a_team_s_that_chooses_several_is_one_part_with_them(tmp_path:
         ("cpu_x86_64_v3", "onnxruntime", "locked"),
     ]
     same_as_alone(found[2::5], *flags)
+
+
+@pytest.mark.parametrize("group", sorted(set(schema.GROUPS) - {"store", "sweep"}))
+def test_every_choice_of_every_group_is_what_hydra_makes_of_it(group: str) -> None:
+    """Of another choice just the nodes that its files are about are composed."""
+    files = sorted(path.stem for path in (Path(compose.__file__).parents[1] / "conf" / group).glob("*.yaml"))
+    choices = [name for name in files if not name.endswith("schema")]
+    found = swept(f"{group}={','.join(choices)}", "profile.max_seq_len=512,1024,2048")
+    assert len(found) == 3 * len(choices)
+    same_as_alone(found[:: 3 if len(found) < 20 else 7])
+
+
+def test_files_of_a_team_s_may_set_anything_and_say_things_to_hydra(tmp_path: Path) -> None:
+    """Values of other nodes, nodes of the root's own, choices of Hydra's, in an order that matters."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "one.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /quant: int4\n  - override /hydra/job_logging: default\n"
+        "  - _self_\nquant:\n  group_size: 32\nrefresh: true\nhydra:\n  job:\n    name: ours\n"
+    )
+    (tmp_path / "site" / "two.yaml").write_text(
+        "# @package _global_\nparallel:\n  tp: 2\nprofile:\n  max_seq_len: 777\n"
+    )
+    flags = ["--config-dir", str(tmp_path)]
+    found = swept(*flags, "+site=one,two", "parallel.pp=1,2")
+    assert len(found) == 4
+    assert [p.config.quant.group_size for p in found] == [32, 32, None, None]
+    assert [p.config.refresh for p in found] == [True, True, False, False]
+    assert [p.config.profile.max_seq_len for p in found][2:] == [777, 777]
+    same_as_alone(found, *flags)
+    same_as_alone(swept(*flags, "+site=one", "quant=int8,int4", "quant.group_size=64,128"), *flags)
+
+
+def test_files_are_looked_for_where_hydra_was_told_to(tmp_path: Path) -> None:
+    (tmp_path / "quant").mkdir()
+    (tmp_path / "quant" / "ours.yaml").write_text(
+        "defaults:\n  - schema\n  - _self_\nweights: int4\ngroup_size: 64\n"
+    )
+    search = f"hydra.searchpath=[file://{tmp_path}]"
+    found = swept(search, "quant=int8,ours", "parallel.tp=1,2")
+    assert [(p.config.quant.weights.value, p.config.quant.group_size) for p in found][1:3] == [
+        ("int8", None),
+        ("int4", 64),
+    ]
 
 
 def test_what_is_interpolated_is_composed_whole() -> None:
