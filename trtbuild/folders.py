@@ -10,7 +10,7 @@ from trtbuild import schema
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import BuildError, InputError
 from trtbuild.recipe import Value
-from trtbuild.sources.folder import content, is_digest
+from trtbuild.sources.folder import content, is_digest, located
 from trtstore import Index, hash_files
 
 
@@ -24,7 +24,7 @@ class _Quiet:
         return hash_files(paths, self.index)
 
 
-def given(conf: schema.CompilerConf, facts: Mapping[str, Value]) -> dict[str, Path]:
+def given(conf: schema.CompilerConf, facts: Mapping[str, Value], index: Index) -> dict[str, Path]:
     """The folders of a step with these facts, by the names that its worker knows: "calib_dataset", "lora_dir.0".
 
     Raises InputError for one that the config names by its digest alone.
@@ -37,7 +37,7 @@ def given(conf: schema.CompilerConf, facts: Mapping[str, Value]) -> dict[str, Pa
                 option=option,
                 hint=f"name it where it lies: {option}=/path",
             )
-        found[name] = Path(path).expanduser().absolute()
+        found[name] = located(path, option, _Quiet(index)).absolute()
     return found
 
 

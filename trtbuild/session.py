@@ -145,7 +145,7 @@ class Session:
         """Run a step's worker into the empty folder `out`. Raises InputError, BuildError."""
         step = planned.step
         options = {name: value for name, value in step.facts.items() if not name.startswith(TOOL)}
-        given = {**inputs, **folders.given(self.config.compiler, step.facts)}
+        given = {**inputs, **folders.given(self.config.compiler, step.facts, self.store.index)}
         task = process.Task(
             planned.name, planned.key, step.worker, options, self.workbench.tools(planned), model, given
         )

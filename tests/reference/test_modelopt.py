@@ -16,7 +16,8 @@ import pytest
 from tests.networks import tiny_models
 from tests.support import tiny
 from tests.support.cli import Done, Project
-from trtbuild.compilers.modelopt import check
+from trtbuild.compilers.modelopt import check, texts
+from trtbuild.errors import InputError
 from trtbuild.recipe import SCHEMES
 from trtbuild.worker import Reporter, Request
 
@@ -186,6 +187,26 @@ def test_every_scheme_of_a_model_without_groups_of_heads(quant: str, tmp_path: P
         source, tmp_path / "out", quant, dataset=text, calib_size=16, calib_batch_size=4, group_size=group
     )
     assert facts["calibration"] is None or facts["calibration"]["samples"] == 16
+
+
+def test_rows_of_a_parquet_are_samples(tmp_path: Path) -> None:
+    """As a dataset of the Hub has them: just the samples that the same lines of JSON are."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    said = [f"a line of text, {at} of many" for at in range(150)]
+    lines, rows = tmp_path / "text.jsonl", tmp_path / "text.parquet"
+    lines.write_text("".join(json.dumps({"text": each}) + "\n" for each in said))
+    parquet.write_table(pyarrow.table({"id": list(range(150)), "text": said}), rows)
+
+    def tokens(text: str) -> list[int]:
+        return list(text.encode())
+
+    assert texts.samples(rows, tokens, 120, 20) == texts.samples(lines, tokens, 120, 20)
+    parquet.write_table(pyarrow.table({"words": said}), rows)
+    with pytest.raises(InputError, match="no parquet file with a column text or article"):
+        texts.samples(rows, tokens, 1, 20)
+    rows.write_bytes(b"PAR1, and no more")
+    with pytest.raises(InputError, match="no parquet file"):
+        texts.samples(rows, tokens, 1, 20)
 
 
 def test_what_cannot_be_read_is_said_once(tmp_path: Path) -> None:

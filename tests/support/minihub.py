@@ -2,6 +2,7 @@
 
     with MiniHub() as hub:
         hub.add("org/name", {"config.json": b"{}", "model.safetensors": weights})
+        hub.add("datasets/org/name", {"train.jsonl": lines})
         ... HF_ENDPOINT=hub.url ...
 
 A repository has commits, and branches that point to them. Files of `lfs_from` bytes or more are served as
@@ -20,8 +21,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
-_REVISION = re.compile(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?")
-_RESOLVE = re.compile(r"(?P<cdn>/cdn)?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+_REVISION = re.compile(r"/api/(?:models/|(?=datasets/))((?:datasets/)?[^/]+/[^/]+)(?:/revision/(.+))?")
+_RESOLVE = re.compile(r"(?P<cdn>/cdn)?/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.facts(name, files[name]) if blobs else {"rfilename": name} for name in sorted(files)
         ]
         # Public even when gated, as on the Hub: the files are not.
-        return self._json({"id": repo, "modelId": repo, "sha": sha, "private": False, "siblings": listed})
+        name = repo.removeprefix("datasets/")
+        return self._json({"id": name, "modelId": name, "sha": sha, "private": False, "siblings": listed})
 
     def _file(self, repo: str, revision: str, name: str, *, from_cdn: bool) -> None:
         commit = self.hub.commit(repo, revision)

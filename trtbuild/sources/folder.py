@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+from pathlib import Path
 
 from trtbuild.errors import InputError
 from trtbuild.sources.base import Digester, SourceFile, identity, local_path
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_HUB = "hf://"
+# The Hub's client takes longer to import than the rest of a cold start: hence a name, and no import here.
+_DATASET = "trtbuild.sources.hub_dataset"
 
 
 def content(named: str, option: str, digester: Digester, *, file: bool = False) -> str:
     """`sha256:…` of the files below the folder `named`, which may be such a digest already: of one that is elsewhere.
 
-    With `file` it may be one file: a folder with it alone, whatever it is called but for its ending. Names that begin
-    with a dot are left out: downloads leave their notes there. Raises InputError.
+    With `file` it may be one file, here or of the Hub: a folder with it alone, whatever it is called but for its
+    ending. Names that begin with a dot are left out: downloads leave their notes there. Raises InputError.
     """
     if _DIGEST.fullmatch(named):
         return named
-    folder = local_path(named)
+    folder = located(named, option, digester) if file else local_path(named)
     if file and folder.is_file():
         (digest,) = digester.file_digests([folder])
         return f"sha256:{identity([SourceFile('file' + folder.suffix, folder.stat().st_size, digest)])}"
@@ -42,6 +47,14 @@ def content(named: str, option: str, digester: Digester, *, file: bool = False) 
         for path, digest in zip(paths, digests, strict=True)
     ]
     return f"sha256:{identity(files)}"
+
+
+def located(named: str, option: str, digester: Digester) -> Path:
+    """Where it lies on this machine; a file of a dataset on the Hub is downloaded. Raises InputError."""
+    if not named.startswith(_HUB):
+        return local_path(named)
+    path: Path = importlib.import_module(_DATASET).fetch(named, option, digester)
+    return path
 
 
 def is_digest(named: str) -> bool:

@@ -88,7 +88,8 @@ class HubSource:
 
     @property
     def _memory(self) -> Path:
-        return Path(constants.HF_HOME) / "trtbuild"
+        kept = Path(constants.HF_HOME) / "trtbuild"
+        return kept if self._location.kind == "model" else kept / f"{self._location.kind}s"
 
     @cached_property
     def _commit(self) -> Commit:
@@ -103,9 +104,8 @@ class HubSource:
     def _look_up(self) -> Commit:
         location = self._location
         try:
-            info = HfApi().model_info(
-                location.repo, revision=location.revision, files_metadata=True, timeout=_TIMEOUT
-            )
+            look = HfApi().model_info if location.kind == "model" else HfApi().dataset_info
+            info = look(location.repo, revision=location.revision, files_metadata=True, timeout=_TIMEOUT)
             if location.commit not in (None, info.sha):
                 raise ValueError("another commit in the answer")
             return checked(location.repo, info.sha or "", map(_row, info.siblings or ()))
@@ -202,7 +202,13 @@ class HubSource:
     def _download(self, file: HubFile, progress: Progress) -> Path:
         def call() -> str:
             bar = bar_class(file.name, file.size, progress)
-            return hf_hub_download(self._location.repo, file.name, revision=self._commit.sha, tqdm_class=bar)
+            return hf_hub_download(
+                self._location.repo,
+                file.name,
+                repo_type=self._location.kind,
+                revision=self._commit.sha,
+                tqdm_class=bar,
+            )
 
         path = Path(self._try(call))
         progress(file.name, file.size, file.size)

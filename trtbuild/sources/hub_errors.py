@@ -21,6 +21,10 @@ from trtbuild.sources.hub_location import Location
 # The base of the client's own network errors is httpx's in its 1.x and httpx2's in its 2.x.
 _NetworkError: type[Exception] = HfHubHTTPError.__bases__[0]
 
+#: By a repository's kind: the option that names it, what chooses its revision, and what a copy of it is.
+_NAMED = {"model": "model.source", "dataset": "compiler.calib_dataset"}
+_REVISED = {"model": "model.revision", "dataset": "what follows the @"}
+_COPY = {"model": "checkpoint", "dataset": "text"}
 #: what a call of the client may raise; ValueError when an answer is no JSON, or a file needs hf_xet
 FAILURES: tuple[type[Exception], ...] = (_NetworkError, OSError, EntryNotFoundError, ValueError)
 
@@ -43,7 +47,8 @@ def explain(error: Exception, location: Location, option: str, known: str | None
 
 def _answered(error: HfHubHTTPError, location: Location) -> tuple[str, str]:
     """What the Hub said, by the client's class or else by the status."""
-    repo, page = location.repo, f"{constants.ENDPOINT}/{location.repo}"
+    repo = location.repo
+    page = f"{constants.ENDPOINT}/{'datasets/' if location.kind == 'dataset' else ''}{repo}"
     if isinstance(error, GatedRepoError):
         return f"{repo} is gated, and its licence was not accepted", (
             f"accept the licence at {page}, then set HF_TOKEN to a token of that account"
@@ -54,7 +59,7 @@ def _answered(error: HfHubHTTPError, location: Location) -> tuple[str, str]:
         )
     if isinstance(error, RevisionNotFoundError):
         return f"{repo} has no revision {location.revision}", (
-            f"model.revision takes a branch, a tag or a commit of 40 hex digits: {page}/commits/main"
+            f"{_REVISED[location.kind]} takes a branch, a tag or a commit of 40 hex digits: {page}/commits/main"
         )
     if isinstance(error, DisabledRepoError):
         return f"{repo} was disabled on the Hub", "take another copy of the model"
@@ -100,5 +105,5 @@ def _unanswered(error: Exception, location: Location, known: str | None) -> tupl
 
 def _offline(location: Location, known: str | None) -> str:
     if known is not None and location.commit is None:
-        return f"without a network this one is known: model.source={location.at(known)}"
-    return "or name a copy on this machine: model.source=/path/to/checkpoint"
+        return f"without a network this one is known: {_NAMED[location.kind]}={location.at(known)}"
+    return f"or name a copy on this machine: {_NAMED[location.kind]}=/path/to/{_COPY[location.kind]}"

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from trtbuild.errors import InputError
 from trtbuild.sources.base import FORMS, Request
 
-_PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
-_FORM = re.compile(rf"hf://(?P<repo>{_PART}/{_PART})(?:/(?P<file>[^@]+))?(?:@(?P<revision>.+))?")
+PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
+_FORM = re.compile(rf"hf://(?P<repo>{PART}/{PART})(?:/(?P<file>[^@]+))?(?:@(?P<revision>.+))?")
 
 
 @dataclass(frozen=True)
 class Location:
-    """A model repository, one .gguf file of it or None, and a branch, tag or commit or None (the default branch)."""
+    """A repository, one file of it or None, and a branch, tag or commit or None (the default branch)."""
 
     repo: str
     file: str | None
     revision: str | None
+    kind: str = "model"  # or dataset: of the Hub's repositories
 
     @property
     def commit(self) -> str | None:
@@ -28,7 +29,8 @@ class Location:
 
     def at(self, commit: str) -> str:
         """The source that always gives these bytes."""
-        return f"hf://{self.repo}{f'/{self.file}' if self.file else ''}@{commit}"
+        kind = "datasets/" if self.kind == "dataset" else ""
+        return f"hf://{kind}{self.repo}{f'/{self.file}' if self.file else ''}@{commit}"
 
 
 def parse(request: Request) -> Location:

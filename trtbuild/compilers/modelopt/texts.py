@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -47,8 +48,8 @@ def judged() -> str:
 def samples(source: Path | None, tokenizer: Tokenizer, count: int, length: int) -> list[list[int]]:
     """Up to `count` samples of at most `length` tokens: of `source`, a file or a folder; None: of the packaged text.
 
-    A line of a .jsonl is a sample; a .txt is cut into samples of `length` tokens. Files are taken in the order of their
-    names. Raises InputError where nothing can be read.
+    A line of a .jsonl and a row of a .parquet is a sample; a .txt is cut into samples of `length` tokens. Files are
+    taken in the order of their names. Raises InputError where nothing can be read.
     """
     found: list[list[int]] = []
     for text, whole in _texts(source):
@@ -71,8 +72,11 @@ def _texts(source: Path | None) -> Iterator[tuple[str, bool]]:
         return
     paths = [source] if source.is_file() else _files(source)
     if not paths:
-        raise InputError(f"{source} has no .jsonl or .txt file", option=OPTION, hint=_hint())
+        raise InputError(f"{source} has no .jsonl, .txt or .parquet file", option=OPTION, hint=_hint())
     for path in paths:
+        if path.suffix == ".parquet":
+            yield from ((row, True) for row in _rows(path))
+            continue
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, ValueError):
@@ -87,10 +91,26 @@ def _files(folder: Path) -> Sequence[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix in (".jsonl", ".txt")
+        if path.suffix in (".jsonl", ".txt", ".parquet")
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+
+
+def _rows(path: Path) -> Iterator[str]:
+    """Of a .parquet, by pyarrow, which the toolchain has."""
+    parquet = importlib.import_module("pyarrow.parquet")
+    try:
+        file = parquet.ParquetFile(path)
+        column = next(name for name in _COLUMNS if name in file.schema_arrow.names)
+        for batch in file.iter_batches(batch_size=64, columns=[column]):
+            yield from (str(value) for value in batch.column(0).to_pylist() if value is not None)
+    except (OSError, ValueError, StopIteration):  # pyarrow's own errors are of these kinds
+        raise InputError(
+            f"{path.name} is no parquet file with a column {' or '.join(_COLUMNS)}",
+            option=OPTION,
+            hint=_hint(),
+        ) from None
 
 
 def _lines(text: str, name: str) -> Iterator[str]:
@@ -109,4 +129,7 @@ def _lines(text: str, name: str) -> Iterator[str]:
 
 
 def _hint() -> str:
-    return 'name a .jsonl file with {"text": "…"} a line, a .txt file, or a folder of such'
+    return (
+        'name a .jsonl file with {"text": "…"} a line, a .parquet file with a column `text`, a .txt file, a folder '
+        "of such, or such a file of a dataset on the Hub, hf://datasets/org/name/file@revision"
+    )
