@@ -23,7 +23,7 @@ FUZZ_SECONDS ?= 60
 # One process more than there are cores: some tests wait for a cluster or a server.
 PYTEST_FLAGS ?= -n $(shell expr 1 + $$(nproc 2>/dev/null || echo 1)) --dist loadgroup
 
-.PHONY: demo locks test test-reference reference-torch reference-modelopt fuzz lint bench bench-store bench-team bench-sweep bench-aot bench-identity clean
+.PHONY: demo locks test test-reference fuzz lint bench bench-store bench-team bench-sweep bench-aot bench-identity clean
 
 demo: $(CORE)/.done
 	$(CORE)/bin/trtbuild model=smollm2 quant=int8
@@ -36,15 +36,9 @@ locks: $(VENV)/.dev
 test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "not reference"
 
-# Side by side: one waits for its longest chain of compilers while the other computes.
 test-reference: $(REFERENCE)/.done $(MODELOPT)/.done $(MODELOPT_TRTLLM)/.done
-	@$(MAKE) --no-print-directory -j 2 --output-sync=target reference-torch reference-modelopt
-
-reference-torch:
-	$(REFERENCE)/bin/python -m pytest -n 2 --dist loadgroup -m reference tests/reference $(addprefix --ignore=,$(OF_MODELOPT))
-
-reference-modelopt:
-	$(MODELOPT)/bin/python -m pytest -n 2 --dist loadgroup -m reference $(OF_MODELOPT)
+	$(REFERENCE)/bin/python -m pytest $(PYTEST_FLAGS) -m reference tests/reference $(addprefix --ignore=,$(OF_MODELOPT))
+	$(MODELOPT)/bin/python -m pytest $(PYTEST_FLAGS) -m reference $(OF_MODELOPT)
 
 fuzz: $(VENV)/.dev
 	@set -e; for target in $$($(VENV)/bin/python -m tests.fuzz.names); do \

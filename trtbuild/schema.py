@@ -152,18 +152,25 @@ class TensorRtConf(CompilerConf):
 
 
 @dataclass
-class AotInductorConf(CompilerConf):
-    weights: WeightsPlace = WeightsPlace.separate
-    max_autotune: bool = False
+class CalibrationConf(CompilerConf):
+    """Of those in which ModelOpt measures scales."""
 
-
-@dataclass
-class ModelOptConf(CompilerConf):
     calib_dataset: str | None = None
     calib_size: int | None = None
     calib_batch_size: int = 1
     calib_max_length: int = 512
     threads: int = 1
+
+
+@dataclass
+class AotInductorConf(CalibrationConf):
+    weights: WeightsPlace = WeightsPlace.separate
+    max_autotune: bool = False
+
+
+@dataclass
+class ModelOptConf(CalibrationConf):
+    """All of them."""
 
 
 @dataclass

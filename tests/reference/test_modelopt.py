@@ -16,13 +16,19 @@ import pytest
 from tests.networks import tiny_models
 from tests.support import tiny
 from tests.support.cli import Done, Project
-from trtbuild.compilers.modelopt import check, texts
+from trtbuild.compilers.aot_inductor import loading, weights
+from trtbuild.compilers.aot_inductor import structure as structures
+from trtbuild.compilers.modelopt import check, decoding, proving, reading, texts
 from trtbuild.errors import InputError
+from trtbuild.networks.architectures import parse
 from trtbuild.recipe import SCHEMES
 from trtbuild.worker import Reporter, Request
 
 pytest.importorskip("modelopt")
 quantizing = pytest.importorskip("trtbuild.compilers.modelopt.quantizing")
+
+torch = pytest.importorskip("torch")
+aot = pytest.importorskip("trtbuild.compilers.aot_inductor.module")
 
 pytestmark = pytest.mark.reference
 
@@ -187,6 +193,35 @@ def test_every_scheme_of_a_model_without_groups_of_heads(quant: str, tmp_path: P
         source, tmp_path / "out", quant, dataset=text, calib_size=16, calib_batch_size=4, group_size=group
     )
     assert facts["calibration"] is None or facts["calibration"]["samples"] == 16
+
+
+def test_an_engine_of_pytorch_s_computes_with_the_checkpoint_s_numbers(tmp_path: Path) -> None:
+    """compiler=aot_inductor quant=fp8: its module, in float32, beside the decoder in numpy that rounds as FP8."""
+    source = tiny_model(tmp_path / "model", num_hidden_layers=3)
+    made(source, tmp_path / "fp8", "fp8", dtype="float32")
+    config = json.loads((source / "config.json").read_text())
+    decoder = parse(config)
+    structure, scheme = structures.Structure.of(decoder), structures.Scheme("fp8", None, False, "float32")
+    facts = {**structure.facts(), "quant.weights": "fp8", "model.dtype": "float32"}
+    model = {path.name: path for path in source.iterdir()}
+    (tmp_path / "weights").mkdir()
+    request = Request("weights", facts, model, {"checkpoint": tmp_path / "fp8"}, {}, None)
+    weights.run(request, tmp_path / "weights", Reporter(io.StringIO()))
+    module = aot.Decoder(structure, scheme, "cpu").eval()
+    module.load_state_dict(loading.read(tmp_path / "weights" / "model.safetensors", "cpu"))
+    tokens = list(range(3, 43))
+    caches = [torch.zeros(3, decoder.kv_heads, 64, decoder.head_dim) for _ in range(2)]
+    total = 0.0
+    with torch.no_grad():
+        for at in range(len(tokens) - 1):
+            logits = module(torch.tensor(tokens[at : at + 1]), torch.tensor([at]), *caches)
+            total -= float(torch.log_softmax(logits, -1)[tokens[at + 1]])
+    exported = reading.Exported(reading.entries(tmp_path / "fp8"), "FP8", None)
+    expected = decoding.mean_loss(decoder, proving.Made(exported), tokens, "FP8", None)
+    assert abs(total / (len(tokens) - 1) - expected) < 2e-3
+    table = module.get_buffer(structures.SCALES)
+    assert table.shape == (12, 2)
+    assert (table > 0).all()
 
 
 def test_rows_of_a_parquet_are_samples(tmp_path: Path) -> None:

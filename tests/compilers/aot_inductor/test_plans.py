@@ -121,7 +121,11 @@ REFUSED = {
     "quant=int4 quant.group_size=64": "columns by 64",
     "quant=int8 model.dtype=float32": "compute in bfloat16",
     "target=cpu_arm64": "x86_64_v3 and x86_64_v4",
-    "quant=fp8": "compilers that have it",
+    "quant=fp8": "compute capability 8.9 or more, and target=cpu_x86_64_v3 is a CPU",
+    "quant=fp8 target=a100_80gb": "compute capability 8.9 or more, and target=a100_80gb has 8.0",
+    "quant=fp8_kv target=h100_sxm": "compilers that have it",
+    "quant=fp8 target=h100_sxm compiler.calib_size=0": "0 is not above 0",
+    "quant=nvfp4": "compilers that have it",
 }
 
 
@@ -176,3 +180,38 @@ def test_what_is_joined_is_loaded_where_the_engine_is(project: Project, tmp_path
     words = (*AOT, model(tmp_path / "one"), "executor=managed")
     toolchains = {each["title"]: each["steps"] for each in plan(project, *words)["toolchains"]}
     assert toolchains == {"aot_inductor": ["engine", "link"], "network": ["weights"]}
+
+
+FP8 = ("compiler=aot_inductor", "target=h100_sxm", "quant=fp8")
+
+
+def test_fp8_computes_with_the_checkpoint_that_modelopt_makes_alone(project: Project, tmp_path: Path) -> None:
+    """One checkpoint for both; another text changes it and the weights, and never the engine."""
+    one = model(tmp_path / "one")
+    found = keys(project, *FP8, one)
+    assert list(found) == ["checkpoint", "engine", "weights", "link"]
+    alone = keys(project, "compiler=modelopt", *FP8[1:], one)
+    assert alone == {"checkpoint": found["checkpoint"]}
+    text = tmp_path / "text.txt"
+    text.write_text("other words")
+    other = keys(project, *FP8, one, f"compiler.calib_dataset={text}")
+    assert other["engine"] == found["engine"]
+    assert all(other[name] != found[name] for name in ("checkpoint", "weights", "link"))
+    tune = keys(project, *FP8, model(tmp_path / "tune", seed=1))
+    assert tune["engine"] == found["engine"]
+    assert keys(project, *FP8[:2], "quant=int8", one)["engine"] != found["engine"]
+    notes = plan(project, *FP8, one)["notes"]
+    assert any("46 short samples that come with trtbuild" in said for said in notes)
+
+
+def test_fp8_of_a_gguf_is_unpacked_first(project: Project, tiny_gguf: Path) -> None:
+    found = keys(project, *FP8, f"model.source={tiny_gguf}")
+    assert list(found) == ["unpack", "checkpoint", "engine", "weights", "link"]
+
+
+def test_fp8_wants_sizes_that_its_kernels_have(project: Project, tmp_path: Path) -> None:
+    done = project.trtbuild("plan", *FP8, model(tmp_path / "odd", intermediate_size=100))
+    assert done.code == 2
+    assert (
+        "mlp.gate_up_proj of this model is 200 x 64, and PyTorch multiplies FP8 in blocks of 16" in done.err
+    )

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from trtbuild.compilers.aot_inductor.options import DEFAULT_GROUP, DEFAULT_SEQUENCE, GROUPS, LEVELS
+from trtbuild.compilers.aot_inductor.options import DEFAULT_GROUP, DEFAULT_SEQUENCE, FP8_FROM, GROUPS, LEVELS
 from trtbuild.compilers.aot_inductor.structure import Structure, linears
-from trtbuild.compilers.base import NETWORK_TOOLS, Compiler, Worker, check_parallel, tools
+from trtbuild.compilers.base import NETWORK_TOOLS, UNPACK, Compiler, Worker, check_parallel, tools
+from trtbuild.compilers.modelopt import compiler as modelopt
 from trtbuild.errors import InputError
 from trtbuild.key import Step
 from trtbuild.networks.architectures import GGUF_SUPPORTED, SUPPORTED, Decoder, parse
 from trtbuild.recipe import Recipe, Value, frozen
 
 WORKERS = {
+    "unpack": UNPACK,
+    "checkpoint": modelopt.WORKERS["checkpoint"],  # of quant=fp8
     "weights": Worker("trtbuild.compilers.aot_inductor.give_weights", 1),
     "engine": Worker("trtbuild.compilers.aot_inductor", 1),
     "link": Worker("trtbuild.compilers.aot_inductor.link", 1),
 }
 _ENGINE_TOOLS = ("torch",)  # as its lock has them, each with the Triton that it pins
 #: What a GPU's engine is bound to, beside its machine code: how many multiprocessors its kernels were chosen for.
+_BLOCK = 16  # rows and columns of cuBLAS's FP8 kernels
 _GPU_FACTS = ("compute_capability", "sm_count", "mig")
 
 
@@ -27,9 +32,10 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
     decoder = _decoder(recipe)
     structure = Structure.of(decoder)
     _check(recipe, structure)
+    first = _quantized(recipe)
     weights = _weights(recipe, structure)
     if recipe.tools.options["compiler.weights"] == "embedded":
-        return weights, _engine(recipe, decoder, ("weights",))
+        return *first, weights, _engine(recipe, decoder, ("weights",))
     worker = WORKERS["link"]
     link = Step(
         "link",
@@ -40,7 +46,40 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
         loads=True,
         loaded_in="engine",
     )
-    return _engine(recipe, decoder, ()), weights, link
+    return *first, _engine(recipe, decoder, ()), weights, link
+
+
+def _quantized(recipe: Recipe) -> tuple[Step, ...]:
+    """The steps that make ModelOpt's checkpoint, where the engine computes with its numbers."""
+    if recipe.quant.weights != "fp8":
+        return ()
+    *first, checkpoint = modelopt.made(recipe, _dtype(recipe))
+    return *first, replace(checkpoint, loads=False)
+
+
+def _check_fp8(recipe: Recipe, structure: Structure) -> None:
+    target, gpu = recipe.target, recipe.target.gpu
+    capability = None if gpu is None or target.kind == "cpu" else gpu.compute_capability
+    if capability is None or tuple(map(int, capability.split("."))) < FP8_FROM:
+        raise InputError(
+            f"FP8 is computed by GPUs of compute capability {FP8_FROM[0]}.{FP8_FROM[1]} or more, and "
+            f"target={target.name} {'is a CPU' if capability is None else f'has {capability}'}",
+            option=f"quant={recipe.quant.scheme}",
+            hint="quant=int8 runs on every target",
+        )
+    if recipe.quant.kv_cache != "auto":
+        raise InputError(
+            "keys and values are kept in bfloat16 here",
+            option=f"quant.kv_cache={recipe.quant.kv_cache}",
+            hint="leave quant.kv_cache=auto",
+        )
+    for name, rows, columns, _ in linears(structure):
+        if rows % _BLOCK or columns % _BLOCK:
+            raise InputError(
+                f"{name} of this model is {rows} x {columns}, and PyTorch multiplies FP8 in blocks of {_BLOCK}",
+                option=f"quant={recipe.quant.scheme}",
+                hint="choose quant=int8",
+            )
 
 
 def _decoder(recipe: Recipe) -> Decoder:
@@ -87,6 +126,8 @@ def _check(recipe: Recipe, structure: Structure) -> None:
         )
     if recipe.quant.weights == "int4":
         _check_groups(recipe, structure)
+    if recipe.quant.weights == "fp8":
+        _check_fp8(recipe, structure)
 
 
 def _check_groups(recipe: Recipe, structure: Structure) -> None:
@@ -111,7 +152,10 @@ def _weights(recipe: Recipe, structure: Structure) -> Step:
     lock, versions = tools(recipe.tools, "network", NETWORK_TOOLS)
     facts: dict[str, Value] = {**structure.facts(), **_scheme(recipe), **versions}
     worker = WORKERS["weights"]
-    return Step("weights", worker.version, worker.module, frozen(facts), reads_model=True, lock=lock)
+    inputs = ("checkpoint",) if recipe.quant.weights == "fp8" else ()
+    return Step(
+        "weights", worker.version, worker.module, frozen(facts), reads_model=True, inputs=inputs, lock=lock
+    )
 
 
 def _engine(recipe: Recipe, decoder: Decoder, inputs: tuple[str, ...]) -> Step:
@@ -142,7 +186,7 @@ def _engine(recipe: Recipe, decoder: Decoder, inputs: tuple[str, ...]) -> Step:
 def _scheme(recipe: Recipe) -> dict[str, Value]:
     quant = recipe.quant
     facts: dict[str, Value] = {"model.dtype": _dtype(recipe), "quant.weights": quant.weights}
-    if quant.weights != "none":
+    if quant.weights in ("int8", "int4"):
         facts["quant.embedding"] = quant.embedding
     if quant.weights == "int4":
         facts["quant.group_size"] = quant.group_size or DEFAULT_GROUP
@@ -198,6 +242,11 @@ def _hardware(recipe: Recipe) -> dict[str, Value]:
     return {**facts, **{f"target.{name}": values[name] for name in (*_GPU_FACTS, *timed)}}
 
 
+def advise(recipe: Recipe) -> Sequence[str]:
+    """What the scales of FP8 rest on."""
+    return modelopt.advise(recipe) if recipe.quant.weights == "fp8" else ()
+
+
 _ONE_VALUE = "the compiler refuses all but one value"
 _CUBIN = "kernels are machine code for a compute capability, which any driver of its CUDA's loads"
 
@@ -205,13 +254,13 @@ COMPILER = Compiler(
     name="aot_inductor",
     package="torch",
     extra="aot-inductor",
-    schemes=frozenset({"none", "int8", "int4"}),
+    schemes=frozenset({"none", "int8", "int4", "fp8"}),
     kinds=frozenset({"cpu", "cuda"}),
     steps=steps,
     check="trtbuild.compilers.aot_inductor.check",
     generate="trtbuild.compilers.aot_inductor.generate",
     workers=WORKERS,
-    toolchains=("network", "aot_inductor"),
+    toolchains=("network", "modelopt", "aot_inductor"),
     unread={
         "network.frontend": _ONE_VALUE,
         "profile.max_batch_size": _ONE_VALUE,
@@ -222,6 +271,7 @@ COMPILER = Compiler(
         "quant.symmetric": _ONE_VALUE,
         "parallel.tp": _ONE_VALUE,
         "parallel.pp": _ONE_VALUE,
+        "compiler.threads": "a GPU measures the scales of quant=fp8, and its threads are its own",
         "key.driver": _CUBIN,
         "target.driver": _CUBIN,
         "target.cuda": _CUBIN,
@@ -231,4 +281,7 @@ COMPILER = Compiler(
     elsewhere=frozenset({"target.level"}),
     cxx=True,
     structured=True,
+    folders=("compiler.calib_dataset",),
+    texts=("compiler.calib_dataset",),
+    advise=advise,
 )

@@ -16,7 +16,7 @@ from torch._inductor import aoti_compile_and_package, config, cpu_vec_isa
 from trtbuild.compilers.aot_inductor import loading, manifest, package
 from trtbuild.compilers.aot_inductor.module import Decoder, cache_dtype
 from trtbuild.compilers.aot_inductor.options import LEVELS
-from trtbuild.compilers.aot_inductor.structure import Scheme, Structure
+from trtbuild.compilers.aot_inductor.structure import SCALES, Scheme, Structure
 from trtbuild.errors import BuildError
 from trtbuild.worker import Reporter
 
@@ -154,6 +154,13 @@ def _made_up(module: Decoder) -> dict[str, torch.Tensor]:
         if name == "rotary.table":
             values.normal_(1.0, 0.1, generator=random)
             values[0] = torch.logspace(0, -4, values.shape[1])
+        elif name.endswith(".shares"):
+            values.uniform_(0.5, 1.0, generator=random)
+        elif name == SCALES:
+            values.normal_(1.0, 0.1, generator=random).mul_(torch.tensor([1e-2, 1e-3], device=values.device))
+        elif empty.dtype == torch.float8_e4m3fn:
+            wide = torch.empty(empty.shape, device=empty.device).normal_(0.0, 30.0, generator=random)
+            values = wide.to(empty.dtype)
         elif empty.dtype == torch.int8:
             values.random_(-127, 128, generator=random)
         elif empty.dtype.is_floating_point:

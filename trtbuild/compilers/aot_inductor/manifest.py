@@ -8,7 +8,7 @@
     compute_capability         of the GPU that it is for ("9.0"); null on a CPU
     compiler                   the C++ compiler that was used, for people
     dtype, cache_dtype         of activations, and of keys and values
-    scheme                     how weights are stored: weights (none, int8, int4), group_size, embedding
+    scheme                     how weights are stored: weights (none, int8, int4, fp8), group_size, embedding
     structure                  sizes and switches of the decoder
     limits                     max_input_len, tokens of a call; max_seq_len, slots of the cache
     constants                  name, dtype and shape of each tensor of the file; `packed` those that the code wants

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trtbuild.compilers.aot_inductor.packing import constants
-from trtbuild.compilers.aot_inductor.structure import Scheme, Structure
+from trtbuild.compilers.aot_inductor.structure import JOINED, SCALES, Scheme, Structure, place
+
+_E4M3_MAX = 448.0
 
 
 class Decoder(nn.Module):
@@ -88,8 +90,8 @@ class Decoder(nn.Module):
         return unit.to(value.dtype) * self.get_buffer(f"{name}.weight")
 
     def _linear(self, value: Tensor, name: str, bias: bool) -> Tensor:
-        linear = self._by_groups if self.scheme.weights == "int4" else self._by_rows
-        made = linear(value, name)
+        kinds = {"int4": self._by_groups, "fp8": self._by_codes}
+        made = kinds.get(self.scheme.weights, self._by_rows)(value, name)
         return made + self.get_buffer(f"{name}.bias") if bias else made
 
     def _by_rows(self, value: Tensor, name: str) -> Tensor:
@@ -111,6 +113,18 @@ class Decoder(nn.Module):
         else:
             made = torch.ops.aten._weight_int4pack_mm(value, weight, size, groups)
         return made
+
+    def _by_codes(self, value: Tensor, name: str) -> Tensor:
+        """FP8 times FP8, the input rounded as the checkpoint's own scale has it."""
+        _, _, layer, linear = name.split(".", 3)
+        at = place(int(layer), linear)
+        given, stored = self.get_buffer(SCALES)[at].split(1)
+        codes = (value.float() / given).clamp(-_E4M3_MAX, _E4M3_MAX).to(torch.float8_e4m3fn)
+        weight = self.get_buffer(f"{name}.weight").t()
+        joined = len(JOINED[linear]) > 1
+        wide = torch.float32 if joined else value.dtype
+        made: Tensor = torch._scaled_mm(codes, weight, scale_a=given, scale_b=stored, out_dtype=wide)
+        return (made * self.get_buffer(f"{name}.shares")).to(value.dtype) if joined else made
 
 
 def cache_dtype(dtype: str, device: str) -> torch.dtype:

@@ -9,7 +9,14 @@ from typing import Any
 
 from trtbuild.errors import BuildError
 
-_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "I8": "int8", "U8": "uint8"}
+_NAMES = {
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I8": "int8",
+    "U8": "uint8",
+    "F8_E4M3": "float8_e4m3fn",
+}
 _LIMIT = 100_000_000  # bytes of a header: the library's own
 
 

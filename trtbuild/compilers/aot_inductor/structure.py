@@ -13,8 +13,11 @@ from trtbuild.networks.architectures import Decoder
 
 #: The prefix of its fields among a step's facts.
 PREFIX = "network."
-#: How linear maps may be stored: as the activations, 8 bits a row with a scale, or 4 bits a group with scale and zero.
-SCHEMES = ("none", "int8", "int4")
+#: How linear maps may be stored: as the activations, 8 bits a row with a scale, 4 bits a group with scale and zero, or
+#: as ModelOpt's FP8, in E4M3 with a scale of the matrix and one of what goes into it.
+SCHEMES = ("none", "int8", "int4", "fp8")
+SCALES = "scales.table"
+_WITH_EMBEDDING = ("int8", "int4")
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,11 @@ class Scheme:
     embedding: bool
     dtype: str  # float32, float16 or bfloat16
 
+    @property
+    def small(self) -> bool:
+        """Whether the embedding and the head are 8 bits a row."""
+        return self.embedding and self.weights in _WITH_EMBEDDING
+
     @classmethod
     def read(cls, facts: Mapping[str, Any]) -> Scheme:
         """From a step's facts."""
@@ -91,7 +99,7 @@ def tensors(structure: Structure, scheme: Scheme) -> dict[str, Tensor]:
     """
     s, dtype = structure, scheme.dtype
     found: dict[str, Tensor] = {}
-    small = scheme.embedding and scheme.weights != "none"
+    small = scheme.small
     found |= _rows("model.embed_tokens", s.vocab, s.hidden, dtype, small)
     for layer in range(s.layers):
         prefix = f"model.layers.{layer}"
@@ -107,9 +115,17 @@ def tensors(structure: Structure, scheme: Scheme) -> dict[str, Tensor]:
     found["model.norm.weight"] = Tensor(dtype, (s.hidden,))
     if not s.tied:
         found |= _rows("lm_head", s.vocab, s.hidden, dtype, small)
+    if scheme.weights == "fp8":
+        # Of each linear map that of its input and the largest of its weights; one matrix for the same reason as below.
+        found[SCALES] = Tensor("float32", (len(JOINED) * s.layers, 2))
     # Frequencies and the factor of each, as one matrix: the compiler would put a vector of eight values into the code.
     found["rotary.table"] = Tensor("float32", (2, s.head_dim // 2))
     return found
+
+
+def place(layer: int, name: str) -> int:
+    """The row of `SCALES` of a linear map of that layer."""
+    return len(JOINED) * layer + list(JOINED).index(name)
 
 
 def linears(structure: Structure) -> Iterator[tuple[str, int, int, bool]]:
@@ -141,6 +157,13 @@ def _rows(name: str, rows: int, columns: int, dtype: str, small: bool) -> dict[s
 
 
 def _linear(name: str, rows: int, columns: int, scheme: Scheme) -> dict[str, Tensor]:
+    if scheme.weights == "fp8":
+        found = {f"{name}.weight": Tensor("float8_e4m3fn", (rows, columns))}
+        if (
+            len(JOINED[name.split(".", 3)[3]]) > 1
+        ):  # each has a scale of its own: a share of the largest, by row
+            found[f"{name}.shares"] = Tensor("float32", (rows,))
+        return found
     if scheme.weights != "int4":
         return _rows(name, rows, columns, scheme.dtype, scheme.weights == "int8")
     groups = columns // (scheme.group_size or columns)

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from trtbuild.compilers.aot_inductor.structure import JOINED, PREFIX, Scheme, Structure, linears, tensors
-from trtbuild.errors import InputError
+from trtbuild.compilers.modelopt.reading import Exported, entries
+from trtbuild.errors import BuildError, InputError
 from trtbuild.networks import build, rope, safetensors_writer, tokenizer
 from trtbuild.networks.architectures import Decoder, parse
 from trtbuild.networks.arrays import Array
@@ -46,7 +47,10 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     wanted = {name: (each.dtype, each.shape) for name, each in tensors(structure, scheme).items()}
     build.write_config(checkpoint, out)
     tokenizer.write(checkpoint, out)
-    pieces = _pieces(checkpoint, decoder, scheme)
+    quantized = None
+    if scheme.weights == "fp8":
+        quantized = Exported(entries(request.inputs["checkpoint"]), "FP8", None)
+    pieces = _pieces(checkpoint, decoder, scheme, quantized)
     size = safetensors_writer.write(out / FILE, wanted, pieces, reporter.percents("weights"))
     return {"architecture": decoder.architecture, "tensors": len(wanted), "bytes": size}
 
@@ -64,31 +68,64 @@ def _compare(found: Structure, facts: Mapping[str, Any]) -> None:
         )
 
 
-def _pieces(checkpoint: Checkpoint, decoder: Decoder, scheme: Scheme) -> Iterator[bytes]:
-    """The bytes of all tensors, in the order of `structure.tensors`."""
+def _pieces(
+    checkpoint: Checkpoint, decoder: Decoder, scheme: Scheme, quantized: Exported | None
+) -> Iterator[bytes]:
+    """The bytes of all tensors, in the order of `structure.tensors`; linear maps of FP8 are ModelOpt's, `quantized`."""
     structure, write = Structure.of(decoder), _Writer(checkpoint, scheme)
-    table = "int8" if scheme.embedding and scheme.weights != "none" else "none"
+    table = "int8" if scheme.small else "none"
     yield from write.matrix(["model.embed_tokens"], table)
     for layer in range(structure.layers):
-        yield from _layer(write, structure, f"model.layers.{layer}")
+        yield from _layer(write, structure, f"model.layers.{layer}", quantized)
     yield write.plain("model.norm.weight")
     if not structure.tied:
         yield from write.matrix(["lm_head"], table)
+    if quantized is not None:
+        yield b"".join(_scales(quantized, structure))
     frequencies, factor = rope.frequencies(decoder.rope, decoder.head_dim)
     yield np.array([frequencies, [factor] * len(frequencies)], "<f4").tobytes()
 
 
-def _layer(write: _Writer, structure: Structure, prefix: str) -> Iterator[bytes]:
+def _layer(write: _Writer, structure: Structure, prefix: str, quantized: Exported | None) -> Iterator[bytes]:
     yield write.plain(f"{prefix}.input_layernorm.weight")
     yield write.plain(f"{prefix}.post_attention_layernorm.weight")
     for name, _, _, bias in linears(structure):
         parts = [f"{prefix}.{part}" for part in JOINED[name]]
-        yield from write.matrix(parts, write.scheme.weights)
+        if quantized is not None:
+            yield from _coded(quantized, parts)
+        else:
+            yield from write.matrix(parts, write.scheme.weights)
         if bias:
             yield from (write.plain(f"{part}.bias") for part in parts)
     if structure.qk_norm:
         yield write.plain(f"{prefix}.self_attn.q_norm.weight")
         yield write.plain(f"{prefix}.self_attn.k_norm.weight")
+
+
+def _coded(quantized: Exported, parts: list[str]) -> Iterator[bytes]:
+    """FP8 maps below each other; where there are several, each row's share of the largest of their scales, too."""
+    scales = []
+    for part in parts:
+        found = quantized.linear(part)  # looks at types and shapes
+        yield quantized.entries[f"{part}.weight"].codes().tobytes()
+        scales.append(np.full(len(found.weight), quantized.plain(f"{part}.weight_scale"), np.float32))
+    if len(parts) > 1:
+        rows = np.concatenate(scales)
+        yield (rows / rows.max()).astype("<f4").tobytes()
+
+
+def _scales(quantized: Exported, structure: Structure) -> Iterator[bytes]:
+    """Of each linear map the scale of its input, which joined ones have in common, and the largest of its weights."""
+    for layer in range(structure.layers):
+        for name, _, _, _ in linears(structure):
+            parts = [f"model.layers.{layer}.{part}" for part in JOINED[name]]
+            given = {float(quantized.plain(f"{part}.input_scale")) for part in parts}
+            if len(given) > 1:
+                raise BuildError(
+                    f"the checkpoint has other scales for the input of each of {', '.join(parts)}"
+                )
+            stored = max(float(quantized.plain(f"{part}.weight_scale")) for part in parts)
+            yield np.array([given.pop(), stored], "<f4").tobytes()
 
 
 @dataclass(frozen=True)

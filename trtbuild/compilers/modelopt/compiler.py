@@ -24,18 +24,23 @@ from trtbuild.recipe import Recipe, Value, frozen
 from trtstore.words import size
 
 WORKERS = {"unpack": UNPACK, "checkpoint": Worker("trtbuild.compilers.modelopt.quantize", 1)}
+NAME = "modelopt"
 _TOOLS = ("gguf", "numpy", "nvidia-modelopt", "safetensors", "torch", "transformers")  # as its lock has them
 
 
 def steps(recipe: Recipe) -> tuple[Step, ...]:
     """`unpack` (of a GGUF) and `checkpoint`. Raises InputError."""
+    return made(recipe, _dtype(recipe))
+
+
+def made(recipe: Recipe, dtype: str) -> tuple[Step, ...]:
+    """The same steps for another compiler, which starts from the checkpoint. Raises InputError."""
     scheme = _scheme(recipe)
     _check(recipe, scheme)
-    dtype = _dtype(recipe)
     first = (unpack(recipe, dtype),) if recipe.model.gguf else ()
     lock, versions = tools(recipe.tools, "modelopt", _TOOLS)
     facts: dict[str, Value] = {
-        "compiler.name": recipe.tools.name,
+        "compiler.name": NAME,
         "model.dtype": dtype,
         "quant.weights": recipe.quant.weights,
         "quant.activations": recipe.quant.activations,
@@ -191,7 +196,7 @@ _SERVER = "the server that loads the checkpoint has its own limits"
 _DRIVER = "no scale depends on the driver"
 
 COMPILER = Compiler(
-    name="modelopt",
+    name=NAME,
     package="nvidia-modelopt",
     extra="modelopt",
     schemes=names(PRESETS),
