@@ -16,7 +16,7 @@ from torch._inductor import aoti_compile_and_package, config, cpu_vec_isa
 from trtbuild.compilers.aot_inductor import loading, manifest, package
 from trtbuild.compilers.aot_inductor.module import Decoder, cache_dtype
 from trtbuild.compilers.aot_inductor.options import LEVELS
-from trtbuild.compilers.aot_inductor.structure import SCALES, Scheme, Structure
+from trtbuild.compilers.aot_inductor.structure import SCALE, SCALES, Scheme, Structure
 from trtbuild.errors import BuildError
 from trtbuild.worker import Reporter
 
@@ -25,6 +25,9 @@ _MADE = re.compile(r"constant\d+")  # how the compiler calls its own
 _PROMPT, _SLOTS = 5, 64  # tokens and slots of the example
 #: How far logits may be off, as a share of their largest: bfloat16 has eight bits of each number, float16 eleven.
 _TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+#: FP8 has four bits: where the code sums in another order, an input becomes the next code, layer after layer (0.11 was
+#: seen, of 30 layers with made-up weights). Logits of other code are off by about all of the largest.
+_TOLERANCE_FP8 = 0.3
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,9 @@ def _made_up(module: Decoder) -> dict[str, torch.Tensor]:
         elif name.endswith(".shares"):
             values.uniform_(0.5, 1.0, generator=random)
         elif name == SCALES:
-            values.normal_(1.0, 0.1, generator=random).mul_(torch.tensor([1e-2, 1e-3], device=values.device))
+            values.normal_(1.0, 0.1, generator=random)
+            values[:, :SCALE] *= 1e-2
+            values[:, SCALE:] *= 1e-3
         elif empty.dtype == torch.float8_e4m3fn:
             wide = torch.empty(empty.shape, device=empty.device).normal_(0.0, 30.0, generator=random)
             values = wide.to(empty.dtype)
@@ -201,6 +206,7 @@ def _compare(
             token = expected.argmax()[None]
             place = torch.tensor([at], device=module.device)
             mine, theirs = (token, place, *mine[2:]), (token, place, *theirs[2:])
-    if worst > _TOLERANCE[module.scheme.dtype]:
+    most = _TOLERANCE_FP8 if module.scheme.weights == "fp8" else _TOLERANCE[module.scheme.dtype]
+    if worst > most:
         raise BuildError(f"the package's logits are off by {worst:.2g} of the largest, beside the module's")
     return float(f"{worst:.2g}")

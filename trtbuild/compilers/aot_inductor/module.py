@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trtbuild.compilers.aot_inductor.packing import constants
-from trtbuild.compilers.aot_inductor.structure import JOINED, SCALES, Scheme, Structure, place
+from trtbuild.compilers.aot_inductor.structure import JOINED, SCALE, SCALES, Scheme, Structure, place
 
 _E4M3_MAX = 448.0
 
@@ -118,7 +118,8 @@ class Decoder(nn.Module):
         """FP8 times FP8, the input rounded as the checkpoint's own scale has it."""
         _, _, layer, linear = name.split(".", 3)
         at = place(int(layer), linear)
-        given, stored = self.get_buffer(SCALES)[at].split(1)
+        scales = self.get_buffer(SCALES)[at]
+        given, stored = scales[:1], scales[SCALE : SCALE + 1]
         codes = (value.float() / given).clamp(-_E4M3_MAX, _E4M3_MAX).to(torch.float8_e4m3fn)
         weight = self.get_buffer(f"{name}.weight").t()
         joined = len(JOINED[linear]) > 1

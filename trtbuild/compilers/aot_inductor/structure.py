@@ -16,7 +16,7 @@ PREFIX = "network."
 #: How linear maps may be stored: as the activations, 8 bits a row with a scale, 4 bits a group with scale and zero, or
 #: as ModelOpt's FP8, in E4M3 with a scale of the matrix and one of what goes into it.
 SCHEMES = ("none", "int8", "int4", "fp8")
-SCALES = "scales.table"
+SCALES, SCALE = "scales.table", 4
 _WITH_EMBEDDING = ("int8", "int4")
 
 
@@ -116,8 +116,9 @@ def tensors(structure: Structure, scheme: Scheme) -> dict[str, Tensor]:
     if not s.tied:
         found |= _rows("lm_head", s.vocab, s.hidden, dtype, small)
     if scheme.weights == "fp8":
-        # Of each linear map that of its input and the largest of its weights; one matrix for the same reason as below.
-        found[SCALES] = Tensor("float32", (len(JOINED) * s.layers, 2))
+        # Of each linear map that of its input and the largest of its weights; one matrix for the same reason as below,
+        # and each four times, as cuBLAS wants the place of a scale in multiples of 16 bytes.
+        found[SCALES] = Tensor("float32", (len(JOINED) * s.layers, 2 * SCALE))
     # Frequencies and the factor of each, as one matrix: the compiler would put a vector of eight values into the code.
     found["rotary.table"] = Tensor("float32", (2, s.head_dim // 2))
     return found

@@ -19,7 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from trtbuild.compilers.aot_inductor.structure import JOINED, PREFIX, Scheme, Structure, linears, tensors
+from trtbuild.compilers.aot_inductor.structure import (
+    JOINED,
+    PREFIX,
+    SCALE,
+    Scheme,
+    Structure,
+    linears,
+    tensors,
+)
 from trtbuild.compilers.modelopt.reading import Exported, entries
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks import build, rope, safetensors_writer, tokenizer
@@ -125,7 +133,7 @@ def _scales(quantized: Exported, structure: Structure) -> Iterator[bytes]:
                     f"the checkpoint has other scales for the input of each of {', '.join(parts)}"
                 )
             stored = max(float(quantized.plain(f"{part}.weight_scale")) for part in parts)
-            yield np.array([given.pop(), stored], "<f4").tobytes()
+            yield np.array([[given.pop()] * SCALE, [stored] * SCALE], "<f4").tobytes()
 
 
 @dataclass(frozen=True)
