@@ -105,14 +105,18 @@ class Workbench:
         return planned.toolchain if lock is None else chosen(lock, self.here(lock))
 
     def prepare(self, steps: Sequence[Planned]) -> None:
-        """See to the tools of the steps to come: they are here, made, or refused. Raises InputError, StoreFailure."""
+        """See to the tools of the steps to come: they are here, made, or refused. Raises InputError, StoreFailure.
+
+        What is refused is refused before gigabytes are installed for another step.
+        """
         wanted: dict[str, str] = {}
+        missing: list[Lock] = []
         for step in steps:
             lock, image = step.step.lock, step.step.facts.get(IMAGE)
             if image is not None:
                 self.container(str(image))
             elif lock is not None and self.managed(lock):
-                self.kept.ensure(lock, self.here(lock))
+                missing.append(lock)
             elif lock is None and step.toolchain and self.config.executor.name is choices.Executor.managed:
                 versions = ", ".join(f"{name} {version}" for name, version in step.toolchain.items())
                 raise InputError(
@@ -123,6 +127,8 @@ class Workbench:
             else:
                 wanted |= self.tools(step)
         self._check_versions(wanted)
+        for lock in missing:
+            self.kept.ensure(lock, self.here(lock))
 
     def _check_versions(self, wanted: Mapping[str, str]) -> None:
         found = pythons.python(self.config.executor.python, wanted).versions

@@ -47,7 +47,14 @@ def env(library: Path) -> dict[str, str]:
 
 
 def words(engine: Podman, model: Path, *more: str) -> list[str]:
-    return ["build", "compiler=tensorrt_llm", f"model.source={model}", *engine.words, *more]
+    return [
+        "build",
+        "compiler=tensorrt_llm",
+        "compiler.checkpoint_by=scripts",
+        f"model.source={model}",
+        *engine.words,
+        *more,
+    ]
 
 
 def build(project: Project, engine: Podman, model: Path, env: dict[str, str], *more: str) -> Done:
