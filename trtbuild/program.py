@@ -52,6 +52,7 @@ def run(words: Sequence[str], task: Callable[[DictConfig], None]) -> None:
         return
     with _program(asked.folder) as program:
         if asked.several:
+            remember(program.config_loader)
             program.multirun(_ROOT, task, [*asked.options, "hydra.mode=MULTIRUN"])
             return
         composed = program.compose_config(_ROOT, asked.options, RunMode.RUN)
@@ -109,9 +110,7 @@ def _program(folder: Path | None) -> Iterator[Hydra]:
     if folder is not None:
         path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
     try:
-        program = Hydra.create_main_hydra2("trtbuild", path)
-        remember(program.config_loader)
-        yield program
+        yield Hydra.create_main_hydra2("trtbuild", path)
     finally:
         GlobalHydra.instance().clear()
 

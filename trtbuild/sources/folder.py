@@ -13,6 +13,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _HUB = "hf://"
 # The Hub's client takes longer to import than the rest of a cold start: hence a name, and no import here.
 _DATASET = "trtbuild.sources.hub_dataset"
+_fetched: dict[str, Path] = {}  # a branch may move: a process that planned with a file builds with it
 
 
 def content(named: str, option: str, digester: Digester, *, file: bool = False) -> str:
@@ -53,8 +54,9 @@ def located(named: str, option: str, digester: Digester) -> Path:
     """Where it lies on this machine; a file of a dataset on the Hub is downloaded. Raises InputError."""
     if not named.startswith(_HUB):
         return local_path(named)
-    path: Path = importlib.import_module(_DATASET).fetch(named, option, digester)
-    return path
+    if named not in _fetched:
+        _fetched[named] = importlib.import_module(_DATASET).fetch(named, option, digester)
+    return _fetched[named]
 
 
 def is_digest(named: str) -> bool:

@@ -22,8 +22,8 @@ WORKERS = {
     "link": Worker("trtbuild.compilers.aot_inductor.link", 1),
 }
 _ENGINE_TOOLS = ("torch",)  # as its lock has them, each with the Triton that it pins
-#: What a GPU's engine is bound to, beside its machine code: how many multiprocessors its kernels were chosen for.
 _BLOCK = 16  # rows and columns of cuBLAS's FP8 kernels
+#: What a GPU's engine is bound to, beside its machine code: how many multiprocessors its kernels were chosen for.
 _GPU_FACTS = ("compute_capability", "sm_count", "mig")
 
 

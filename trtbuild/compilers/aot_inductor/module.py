@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from trtbuild.compilers.aot_inductor.packing import constants
 from trtbuild.compilers.aot_inductor.structure import JOINED, SCALE, SCALES, Scheme, Structure, place
 
-_E4M3_MAX = 448.0
+_E4M3_MAX = torch.finfo(torch.float8_e4m3fn).max
 
 
 class Decoder(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trtbuild.compilers.base import UNPACK, Compiler, Worker, check_parallel, tools, unpack
-from trtbuild.compilers.modelopt import serving
+from trtbuild.compilers.modelopt import serving, texts
 from trtbuild.compilers.modelopt.options import DTYPES, LEVELS
 from trtbuild.compilers.modelopt.schemes import (
     DEFAULT_GROUP,
@@ -15,7 +15,6 @@ from trtbuild.compilers.modelopt.schemes import (
     check_columns,
     names,
 )
-from trtbuild.compilers.modelopt.texts import packaged_digest, packaged_samples
 from trtbuild.errors import InputError
 from trtbuild.key import Step
 from trtbuild.networks.architectures import SUPPORTED
@@ -141,15 +140,11 @@ def _calibration(recipe: Recipe, scheme: Scheme) -> dict[str, Value]:
     if not _calibrated(recipe, scheme):
         return {}
     options, target = recipe.tools.options, recipe.target
-    dataset = options["compiler.calib_dataset"]
     facts: dict[str, Value] = {
         f"compiler.{name}": options[f"compiler.{name}"] for name in ("calib_batch_size", "calib_max_length")
     }
     facts["compiler.calib_size"] = _samples(recipe, scheme)
-    if dataset is None:
-        facts["compiler.calib_packaged"] = packaged_digest()
-    else:
-        facts["compiler.calib_dataset"] = dataset
+    facts |= texts.fact(options[texts.OPTION])
     facts["target.kind"] = target.kind
     if target.gpu is not None and target.kind == "cuda":
         return facts | {
@@ -170,19 +165,11 @@ def _samples(recipe: Recipe, scheme: Scheme) -> int:
 
 def advise(recipe: Recipe) -> Sequence[str]:
     """What its scales rest on, and what memory it wants."""
-    scheme, said = _scheme(recipe), []
+    scheme = _scheme(recipe)
+    said: list[str] = []
     if _calibrated(recipe, scheme):
-        count, dataset = _samples(recipe, scheme), recipe.tools.options["compiler.calib_dataset"]
-        if dataset is None:
-            said.append(
-                f"scales are measured on {min(count, packaged_samples())} short samples that come with trtbuild, for "
-                f"a first look; quant={recipe.quant.scheme} wants {scheme.samples}: name text like your own, "
-                "compiler.calib_dataset=FILE"
-            )
-        elif count < scheme.basis:
-            said.append(
-                f"quant={recipe.quant.scheme} wants {scheme.basis} samples, and compiler.calib_size={count} gives fewer"
-            )
+        dataset = recipe.tools.options[texts.OPTION]
+        said += texts.advice(scheme, recipe.quant.scheme, _samples(recipe, scheme), dataset)
     if recipe.model.bytes > 4 << 30:
         said.append(
             f"ModelOpt holds the whole model: about {size(recipe.model.bytes)} of memory, a GPU's first, and a fifth "

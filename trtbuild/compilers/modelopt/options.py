@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -21,3 +22,12 @@ def instruction_sets(level: str | None) -> dict[str, str]:
         return {}
     aten, dnn, mkl = _INSTRUCTION_SETS[level]
     return {"ATEN_CPU_CAPABILITY": aten, "ONEDNN_MAX_CPU_ISA": dnn, "MKL_ENABLE_INSTRUCTIONS": mkl}
+
+
+def settle(level: str | None) -> None:
+    """Bind this process to `level`, and to what lies on this machine, before torch and transformers are imported.
+
+    torch, oneDNN and MKL read it when they are loaded: a calibration for one instruction set uses just that.
+    """
+    os.environ.update(instruction_sets(level))
+    os.environ.update({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"})

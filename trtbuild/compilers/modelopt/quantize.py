@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import os
 from pathlib import Path
 from typing import Any
 
-from trtbuild.compilers.modelopt.options import instruction_sets
+from trtbuild.compilers.modelopt.options import settle
 from trtbuild.worker import Reporter, Request, serve
 
 
 def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     """Write the checkpoint to `out`; see `quantizing.run`, which is imported once the CPU's part is settled."""
-    # Read by torch, oneDNN and MKL when they are loaded: a calibration for one instruction set uses just that.
-    os.environ.update(instruction_sets(request.options.get("target.level")))
-    os.environ.update({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"})
+    settle(request.options.get("target.level"))
     made: dict[str, Any] = importlib.import_module("trtbuild.compilers.modelopt.quantizing").run(
         request, out, reporter
     )

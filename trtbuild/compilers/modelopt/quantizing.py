@@ -42,14 +42,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     check_columns(config, scheme, facts.get("quant.group_size"))
     device = "cuda" if facts.get("target.kind") == "cuda" else "cpu"
-    calibration = Calibration(
-        device,
-        threads=facts.get("compiler.threads"),
-        samples=int(facts.get("compiler.calib_size") or 0),
-        length=int(facts.get("compiler.calib_max_length") or 0),
-        batch=int(facts.get("compiler.calib_batch_size") or 1),
-        dataset=request.inputs.get("calib_dataset"),
-    )
+    calibration = Calibration.read(request, device, "calib_max_length")
     model, used, tokens = quantized(
         source, str(facts["model.dtype"]), scheme, cache, facts.get("quant.group_size"), calibration, reporter
     )
@@ -57,9 +50,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
         export_hf_checkpoint(model, dtype=getattr(torch, str(facts["model.dtype"])), export_dir=str(out))
     del model
     _complete(source, out)
-    torch.set_num_threads(os.cpu_count() or 1)
-    checkpoint = Checkpoint.open({path.name: path for path in source.iterdir() if path.is_file()})
-    proof = proving.prove(checkpoint, out, scheme, facts, tokens(texts.judged()))
+    proof = proving.prove(original(source), out, scheme, facts, tokens(texts.judged()))
     return {
         "algorithm": scheme.algorithm or "none",
         "kv_cache": cache[1] if cache else None,
@@ -82,6 +73,25 @@ class Calibration:
     length: int
     batch: int
     dataset: Path | None
+
+    @classmethod
+    def read(cls, request: Request, device: str, length: str) -> Calibration:
+        """From a step's facts, where `length` is the option that says the tokens of a sample."""
+        facts = request.options
+        return cls(
+            device,
+            threads=facts.get("compiler.threads"),
+            samples=int(facts.get("compiler.calib_size") or 0),
+            length=int(facts.get(f"compiler.{length}") or 0),
+            batch=int(facts.get("compiler.calib_batch_size") or 1),
+            dataset=request.inputs.get("calib_dataset"),
+        )
+
+
+def original(source: Path) -> Checkpoint:
+    """The model in `source`, to be compared with what was made of it: by all threads, as no byte depends on them."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    return Checkpoint.open({path.name: path for path in source.iterdir() if path.is_file()})
 
 
 def quantized(

@@ -60,12 +60,12 @@ SCHEMES: Mapping[_Parts, Scheme] = {
 KV_CACHES: Mapping[str, tuple[str, str] | None] = {"auto": None, "fp8": ("FP8_KV_CFG", "FP8")}
 
 
-def scheme_of(facts: Mapping[str, Any]) -> Scheme:
+def scheme_of(facts: Mapping[str, Any], schemes: Mapping[_Parts, Scheme] = SCHEMES) -> Scheme:
     """The scheme of a step with these facts."""
     weights, activations, method = (
         str(facts[f"quant.{name}"]) for name in ("weights", "activations", "method")
     )
-    return SCHEMES[weights, activations, method]
+    return schemes[weights, activations, method]
 
 
 def names(presets: Mapping[tuple[str, str, str, str], str]) -> frozenset[str]:

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from trtbuild.compilers.modelopt.schemes import Scheme
 from trtbuild.errors import InputError
 
 OPTION = "compiler.calib_dataset"
@@ -38,6 +39,24 @@ def packaged_samples() -> int:
 def packaged_digest() -> str:
     """sha256:… of `packaged`, which is in the keys of what is calibrated on it."""
     return f"sha256:{hashlib.sha256(packaged().encode()).hexdigest()}"
+
+
+def fact(dataset: Any) -> dict[str, Any]:
+    """What a key reads of the text that scales are measured on: `dataset` by content, None: the packaged one."""
+    if dataset is None:
+        return {"compiler.calib_packaged": packaged_digest()}
+    return {OPTION: dataset}
+
+
+def advice(scheme: Scheme, preset: str, count: int, dataset: Any) -> Iterator[str]:
+    """Whether `count` samples of `dataset` are what a calibration of quant=`preset` wants, in words."""
+    if dataset is None:
+        yield (
+            f"scales are measured on {min(count, packaged_samples())} short samples that come with trtbuild, for "
+            f"a first look; quant={preset} wants {scheme.samples}: name text like your own, {OPTION}=FILE"
+        )
+    elif count < scheme.basis:
+        yield f"quant={preset} wants {scheme.basis} samples, and compiler.calib_size={count} gives fewer"
 
 
 def judged() -> str:

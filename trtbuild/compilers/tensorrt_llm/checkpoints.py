@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trtbuild.compilers.base import Worker, tools
+from trtbuild.compilers.modelopt import texts
 from trtbuild.compilers.modelopt.schemes import Scheme as Unified
-from trtbuild.compilers.modelopt.texts import packaged_digest, packaged_samples
 from trtbuild.compilers.tensorrt_llm import modelopt_schemes
 from trtbuild.compilers.tensorrt_llm.algorithms import DEFAULT_GROUP, Scheme
 from trtbuild.compilers.tensorrt_llm.arguments import CALIBRATION, MAPPING, SMOOTH
@@ -169,11 +169,7 @@ def _of_modelopt(recipe: Recipe) -> tuple[Lock | None, dict[str, Value]]:
     if not _measures(recipe):
         return lock, facts
     facts |= {f"compiler.{name}": options[f"compiler.{name}"] for name in ("calib_device", *_SHOWN)}
-    dataset = options["compiler.calib_dataset"]
-    if dataset is None:
-        facts["compiler.calib_packaged"] = packaged_digest()
-    else:
-        facts["compiler.calib_dataset"] = dataset
+    facts |= texts.fact(options[texts.OPTION])
     if options["compiler.calib_device"] == "cuda":
         where = gpu(recipe)
         return lock, facts | {
@@ -198,13 +194,5 @@ def advise(recipe: Recipe) -> Iterator[str]:
     """What its scales rest on."""
     if not _by_modelopt(recipe) or not _measures(recipe):
         return
-    quant, options = recipe.quant, recipe.tools.options
-    scheme, count = _scheme(recipe), options["compiler.calib_size"]
-    if options["compiler.calib_dataset"] is None:
-        yield (
-            f"scales are measured on {min(int(str(count)), packaged_samples())} short samples that come with trtbuild, "
-            f"for a first look; quant={quant.scheme} wants {scheme.samples}: name text like your own, "
-            "compiler.calib_dataset=FILE"
-        )
-    elif isinstance(count, int) and count < scheme.basis:
-        yield f"quant={quant.scheme} wants {scheme.basis} samples, and compiler.calib_size={count} gives fewer"
+    count, dataset = (recipe.tools.options[name] for name in ("compiler.calib_size", texts.OPTION))
+    yield from texts.advice(_scheme(recipe), recipe.quant.scheme, int(str(count)), dataset)

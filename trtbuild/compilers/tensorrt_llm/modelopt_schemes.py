@@ -31,14 +31,6 @@ ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
 _SCRIPTS = "compiler.checkpoint_by=scripts asks NVIDIA's own, in their image"
 
 
-def scheme_of(facts: Mapping[str, Any]) -> Scheme:
-    """The scheme of a step with these facts."""
-    weights, activations, method = (
-        str(facts[f"quant.{name}"]) for name in ("weights", "activations", "method")
-    )
-    return SCHEMES[weights, activations, method]
-
-
 def lacks(parts: _Parts, cache: str, architecture: str, config: Mapping[str, Any]) -> str | None:
     """Why ModelOpt alone does not make that; None where it does."""
     if architecture not in ARCHITECTURES:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from trtbuild.compilers.modelopt.options import instruction_sets
+from trtbuild.compilers.modelopt.options import settle
+from trtbuild.compilers.modelopt.schemes import scheme_of
 from trtbuild.compilers.tensorrt_llm import modelopt_schemes, rules
 from trtbuild.worker import Reporter, Request, serve
 
@@ -22,14 +22,12 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     facts = request.options
     source = request.folder(Path(tempfile.gettempdir()))
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    scheme = modelopt_schemes.scheme_of(facts)
+    scheme = scheme_of(facts, modelopt_schemes.SCHEMES)
     modelopt_schemes.check_model(config)
     tp, pp = int(facts["parallel.tp"]), int(facts["parallel.pp"])
     rules.check_shapes(config, rules.Ranks(tp, pp, 1), scheme.grouped, facts.get("quant.group_size"))
     modelopt_schemes.check_ranks(config, scheme, tp, pp)
-    # Read by torch, oneDNN and MKL when they are loaded: a calibration for one instruction set uses just that.
-    os.environ.update(instruction_sets(facts.get("compiler.calib_level")))
-    os.environ.update({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"})
+    settle(facts.get("compiler.calib_level"))
     made: dict[str, Any] = importlib.import_module("trtbuild.compilers.tensorrt_llm.quantizing").run(
         request, source, config, out, reporter
     )

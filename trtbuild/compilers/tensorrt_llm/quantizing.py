@@ -8,7 +8,6 @@ tokenizer/            as the model has it, for who serves the engine
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,13 +18,12 @@ from modelopt.torch.export import export_tensorrt_llm_checkpoint
 from transformers import AutoConfig
 
 from trtbuild.compilers.modelopt import texts
-from trtbuild.compilers.modelopt.quantizing import Calibration, quantized
-from trtbuild.compilers.modelopt.schemes import KV_CACHES
+from trtbuild.compilers.modelopt.quantizing import Calibration, original, quantized
+from trtbuild.compilers.modelopt.schemes import KV_CACHES, scheme_of
 from trtbuild.compilers.tensorrt_llm import checkpoint, modelopt_schemes, proving
 from trtbuild.compilers.tensorrt_llm.folder import copy_tokenizer
 from trtbuild.errors import BuildError
 from trtbuild.networks.architectures import Decoder, parse
-from trtbuild.networks.checkpoint import Checkpoint
 from trtbuild.worker import Reporter, Request
 
 _CAPABILITIES = {"x86_64_v3": "AVX2", "x86_64_v4": "AVX512"}  # by the names that torch has
@@ -39,26 +37,18 @@ def run(
     Returns facts for the manifest. Raises InputError, BuildError.
     """
     facts = request.options
-    scheme = modelopt_schemes.scheme_of(facts)
+    scheme = scheme_of(facts, modelopt_schemes.SCHEMES)
     cache = KV_CACHES[str(facts["quant.kv_cache"])]
     decoder = parse(told)
     tp, pp = int(facts["parallel.tp"]), int(facts["parallel.pp"])
     device = str(facts.get("compiler.calib_device", "cpu"))
     if device == "cpu" and "compiler.calib_level" in facts:
         _check_cpu(str(facts["compiler.calib_level"]))
-    calibration = Calibration(
-        device,
-        threads=facts.get("compiler.threads"),
-        samples=int(facts.get("compiler.calib_size") or 0),
-        length=int(facts.get("compiler.calib_max_seq_length") or 0),
-        batch=int(facts.get("compiler.calib_batch_size") or 1),
-        dataset=request.inputs.get("calib_dataset"),
-    )
+    calibration = Calibration.read(request, device, "calib_max_seq_length")
     dtype, group = str(facts["model.dtype"]), facts.get("quant.group_size")
     measures = scheme.calibrated or cache is not None
-    loaded = (
-        "float32" if measures and device == "cpu" else dtype
-    )  # in which a CPU is quicker; the export rounds it
+    # On a CPU scales are measured in float32; the export rounds what is not quantized.
+    loaded = "float32" if measures and device == "cpu" else dtype
     config = _config(source, told, decoder)
     model, used, tokens = quantized(source, loaded, scheme, cache, group, calibration, reporter, config)
     _export(model, dtype, out, tp, pp)
@@ -66,9 +56,7 @@ def run(
     _complete(out, scheme.algorithm)
     copy_tokenizer(source, out)
     checkpoint.check_files(out, tp * pp)
-    torch.set_num_threads(os.cpu_count() or 1)
-    original = Checkpoint.open({path.name: path for path in source.iterdir() if path.is_file()})
-    proof = proving.prove(original, out, scheme, facts, tokens(texts.judged()))
+    proof = proving.prove(original(source), out, scheme, facts, tokens(texts.judged()))
     return {
         "algorithm": scheme.algorithm or "NO_QUANT",
         "kv_cache": cache[1] if cache else None,
