@@ -43,6 +43,7 @@ def write(config: schema.Config) -> Path | None:
         place.mkdir(exist_ok=True)
         for name, text in files.items():
             path = place / name
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
             if name.endswith(".sh"):
                 path.chmod(0o755)

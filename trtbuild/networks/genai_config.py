@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trtbuild.errors import InputError
 from trtbuild.networks.architectures import Decoder
 from trtbuild.networks.checkpoint import Checkpoint, read_json
+from trtbuild.networks.special_tokens import ends_of_answers, named_ends, special_of, vocabulary_of
 
 Json = dict[str, Any]
 
@@ -31,51 +31,24 @@ def write(decoder: Decoder, checkpoint: Checkpoint, out: Path) -> None:
     if "generation_config.json" in checkpoint.files:
         generation = read_json(checkpoint.files, "generation_config.json")
     files = {name: out / name for name in ("tokenizer.json", "tokenizer_config.json")}
-    vocabulary = _vocabulary(read_json(files, "tokenizer.json"))
-    special = _special(read_json(files, "tokenizer_config.json"), vocabulary)
+    vocabulary = vocabulary_of(read_json(files, "tokenizer.json"))
+    special = special_of(read_json(files, "tokenizer_config.json"), vocabulary)
     model = _model(decoder, generation, special) | _markers(vocabulary)
     config = {"model": model, "search": _search(decoder, generation)}
     (out / "genai_config.json").write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
 
 
-def _vocabulary(tokenizer: Mapping[str, Any]) -> dict[str, int]:
-    """Token -> id, added tokens included; of a Unigram model, whose vocabulary is a list, only those."""
-    vocabulary = tokenizer.get("model", {}).get("vocab", {})
-    tokens = dict(vocabulary) if isinstance(vocabulary, dict) else {}
-    return tokens | {token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}
-
-
-def _special(tokenizer: Mapping[str, Any], vocabulary: Mapping[str, int]) -> dict[str, int | None]:
-    """The ids of the tokenizer's own BOS, EOS and padding, None where it names none."""
-    special = {}
-    for name in ("bos", "eos", "pad"):
-        token = tokenizer.get(f"{name}_token")
-        special[name] = vocabulary.get(str(token["content"] if isinstance(token, dict) else token))
-    return special
-
-
 def _model(decoder: Decoder, generation: Mapping[str, Any], special: Mapping[str, int | None]) -> Json:
-    """Ids come from generation_config.json, config.json or the tokenizer, in this order.
-
-    An answer also ends with the tokenizer's EOS, with which chat models end a turn, while config.json often
-    names <|endoftext|> alone.
-    """
-    eos = _first(generation.get("eos_token_id"), list(decoder.eos_token_ids) or None, special["eos"])
-    if eos is None:
-        raise InputError(
-            "the checkpoint names no end-of-text token (eos_token_id), so an answer would never end",
-            option="model.source",
-            hint="add eos_token_id to its config.json or generation_config.json",
-        )
-    given = eos if isinstance(eos, list) else [eos]
-    ends = given if special["eos"] is None or special["eos"] in given else [special["eos"], *given]
+    """Ids come from generation_config.json, config.json or the tokenizer, in this order."""
+    named = named_ends(generation, decoder.eos_token_ids, special["eos"])
+    ends = ends_of_answers(named, special["eos"])
     return {
         "bos_token_id": _first(generation.get("bos_token_id"), decoder.bos_token_id, special["bos"], 1),
         "context_length": decoder.max_positions,
         "decoder": _decoder(decoder),
         "eos_token_id": ends[0] if len(ends) == 1 else ends,
         "pad_token_id": _first(
-            generation.get("pad_token_id"), decoder.pad_token_id, special["pad"], given[0]
+            generation.get("pad_token_id"), decoder.pad_token_id, special["pad"], named[0]
         ),
         "type": decoder.model_type,
         "vocab_size": decoder.vocab,

@@ -1,11 +1,8 @@
-"""What serves an engine, written beside it: the exact `trtllm-serve` command, or what makes a Triton model repository.
-
-The template of a repository, `inflight_batcher_llm`, differs from release to release of NVIDIA's image. So what is
-written is a script that takes the image's own and fills it in by NVIDIA's `fill_template.py`, with the engine's values.
-"""
+"""What serves an engine, written beside it: the exact `trtllm-serve` command, or a Triton model repository."""
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +10,11 @@ from pathlib import Path
 from trtbuild.compilers.tensorrt_llm import folder
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED, contract
 from trtbuild.compilers.tensorrt_llm.folder import TOKENIZER, Built
+from trtbuild.compilers.tensorrt_llm.triton import repository
+from trtbuild.errors import InputError
+from trtbuild.networks.special_tokens import ends_of_answers, named_ends, special_of, vocabulary_of
 
 _HEAD = f"#!/bin/sh\n# Written by trtbuild; {UNEXECUTED}.\nset -eu\n"
-_INSTANCES = ("preprocessing_instance_count", "postprocessing_instance_count", "bls_instance_count")
 
 
 def trtllm(engine: Path) -> Mapping[str, str]:
@@ -41,78 +40,37 @@ def serve_words(engine: Path, built: Built) -> list[str]:
 
 
 def triton(engine: Path) -> Mapping[str, str]:
-    """{file name: text} of `serve=triton` for the engine in the folder `engine`. Raises BuildError."""
+    """{file name: text} of `serve=triton` for the engine in the folder `engine`. Raises BuildError, InputError."""
     built = folder.read(engine)
-    fills = "\n".join(
-        f'python3 "$tools/fill_template.py" -i "$repository/{model}/config.pbtxt" '
-        + shlex.quote(",".join(f"{name}:{value}" for name, value in values.items()))
-        for model, values in fill_values(engine, built).items()
-    )
+    ends, pad = _tokens(engine / TOKENIZER)
+    made = repository(engine, built, ends, pad)
     images = ", ".join(contract()["images"]["triton_name"].replace("{yy.mm}", each) for each in _images())
-    make = (
+    launch = (
         f"{_HEAD}# In NVIDIA's image that has TensorRT-LLM 1.2: {images}.\n"
         'repository=${1:-$(dirname "$0")/repository}\n'
-        "models=${MODELS:-/app/all_models/inflight_batcher_llm}\n"
-        "tools=${TOOLS:-/app/tools}\n"
-        'mkdir -p "$repository"\ncp -R "$models/." "$repository/"\n'
-        f"{fills}\n"
-    )
-    launch = (
-        f'{_HEAD}repository=${{1:-$(dirname "$0")/repository}}\n'
         "scripts=${SCRIPTS:-/app/scripts}\n"
         f'exec python3 "$scripts/launch_triton_server.py" --world_size={built.ranks} --model_repo="$repository"\n'
     )
-    return {"make-repository.sh": make, "serve.sh": launch}
+    return {"serve.sh": launch, **{f"repository/{name}": text for name, text in made.items()}}
 
 
-def fill_values(engine: Path, built: Built) -> Mapping[str, Mapping[str, str]]:
-    """Each model of the repository -> the values of its template."""
-    limits = built.build_config
-    batch, tokenizer = str(limits.get("max_batch_size", 1)), str(engine / TOKENIZER)
-    common = {"triton_max_batch_size": batch, "logits_datatype": "TYPE_FP32"}
-    instances = dict.fromkeys(_INSTANCES, "1")
-    plugins = limits.get("plugin_config", {})
-    paged = bool(plugins.get("use_paged_context_fmha")) and limits.get("kv_cache_type") in (
-        None,
-        "paged",
-        "PAGED",
-    )
-    return {
-        "preprocessing": {
-            **common,
-            "tokenizer_dir": tokenizer,
-            "preprocessing_instance_count": instances["preprocessing_instance_count"],
-        },
-        "postprocessing": {
-            **common,
-            "tokenizer_dir": tokenizer,
-            "postprocessing_instance_count": instances["postprocessing_instance_count"],
-        },
-        "ensemble": common,
-        "tensorrt_llm_bls": {
-            **common,
-            "decoupled_mode": "True",
-            "bls_instance_count": instances["bls_instance_count"],
-            "accumulate_tokens": "False",
-            "prompt_embedding_table_data_type": "TYPE_FP16",
-        },
-        "tensorrt_llm": {
-            **common,
-            "triton_backend": "tensorrtllm",
-            "engine_dir": str(engine),  # which the template gives to gpt_model_path
-            "decoupled_mode": "True",
-            "batching_strategy": "inflight_fused_batching",
-            "max_beam_width": str(limits.get("max_beam_width", 1)),
-            "max_queue_delay_microseconds": "0",
-            "max_queue_size": "0",
-            "enable_kv_cache_reuse": str(paged),
-            "enable_chunked_context": str(paged),
-            "kv_cache_free_gpu_mem_fraction": "0.9",
-            "exclude_input_in_output": "True",
-            "encoder_input_features_data_type": "TYPE_FP16",
-            "prompt_embedding_table_data_type": "TYPE_FP16",
-        },
-    }
+def _tokens(tokenizer: Path) -> tuple[list[int], int]:
+    """(what ends an answer, what pads a prompt). Raises InputError where the folder does not say it."""
+    said = {}
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json", "generation_config.json"):
+        path = tokenizer / name
+        said[name] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not said["tokenizer.json"]:
+        raise InputError(
+            "the models in Python of a Triton repository read tokenizer.json, and this model has none",
+            option="serve=triton",
+            hint="save it with the tokenizer: AutoTokenizer.from_pretrained(model).save_pretrained(model)",
+        )
+    special = special_of(said["tokenizer_config.json"], vocabulary_of(said["tokenizer.json"]))
+    own = said["config.json"].get("eos_token_id")
+    owns = own if isinstance(own, list) else [] if own is None else [own]
+    ends = ends_of_answers(named_ends(said["generation_config.json"], owns, special["eos"]), special["eos"])
+    return ends, ends[0] if special["pad"] is None else special["pad"]
 
 
 def _images() -> list[str]:
