@@ -63,6 +63,7 @@ def test_no_file_is_unpickled(flag: str) -> None:
         ["prompt=${5}", "model.dtype=${hydra:runtime.choices.quant}"],
         ["--config-dir", "TEAM", "quant=ours"],
         ["--config-dir=TEAM", "quant=ours", "quant.group_size=64"],
+        ["--config-dir", "TEAM", "quant=talks", "prompt='${hydra:job.name}'"],
         ["--config-dir", "NOWHERE"],
         ["--config-dir="],
     ],
@@ -70,6 +71,7 @@ def test_no_file_is_unpickled(flag: str) -> None:
 def test_composed_once_it_is_what_hydra_s_own_main_composes(words: list[str], tmp_path: Path) -> None:
     (tmp_path / "quant").mkdir()
     (tmp_path / "quant" / "ours.yaml").write_text("defaults: [int4, _self_]\ngroup_size: 16\n")
+    (tmp_path / "quant" / "talks.yaml").write_text("# @package _global_\nhydra:\n  job:\n    name: named\n")
     words = [word.replace("TEAM", str(tmp_path)) for word in words]
     try:
         expected = composed("--run", *words)

@@ -25,6 +25,8 @@ _RELEASES = ("target.driver", "target.cuda", "target.compute_capability", "fleet
 _MAPPINGS = re.compile(r"compiler\.(packages|locks)(\.[^=]+)?")
 _PATHS = ("out", "report", "store.root", "model.source", "model.revision", "executor.python")
 
+_DEFAULT = "onnxruntime"  # the compiler, by conf/config.yaml
+
 _RERUN = "--experimental-rerun"  # Hydra would unpickle the file that it names
 
 
@@ -50,7 +52,7 @@ def run(args: Sequence[str], task: Callable[[schema.Config], None], sweep: point
         except Exception as error:  # noqa: BLE001  # raised below: Hydra would print words of its own first
             failures.append(error)
 
-    schema.register()
+    schema.register(_within_reach(words))
     full_error = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: their words are ours to choose
     try:
@@ -71,6 +73,14 @@ def _each(task: Callable[[schema.Config], None], found: Sequence[points.Point]) 
     for point in found:
         task(point.config)
     return [None] * len(found)
+
+
+def _within_reach(words: Sequence[str]) -> Sequence[str]:
+    """The compilers that these words may choose: each takes its time to be made known. With flags, all."""
+    if any(word.startswith("-") for word in words):
+        return tuple(schema.COMPILERS)
+    said = " ".join(words)
+    return [name for name in schema.COMPILERS if name == _DEFAULT or name in said]
 
 
 def is_sweep(args: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Composes configs as Hydra does for the jobs of a sweep, and what many of them have in common once.
+"""Composes configs as Hydra does: one without Hydra's own node, and many with what they have in common made once.
 
 Hydra takes a quarter of a second for each: it reads its own files as well, which are half of all, and merges every
 node anew. Here files are read once, Hydra's own are left out, and of another choice of files just those nodes are
@@ -18,6 +18,7 @@ from hydra.core.default_element import ResultDefault
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from trtbuild import schema
@@ -160,6 +161,25 @@ class Composer:
         """As Hydra decides it: a choice of a file comes before any value."""
         is_group = self._loader.repository.group_exists(override.key_or_group)
         return bool(is_group) and not isinstance(override.value(), dict)
+
+
+def once(loader: Any, name: str, words: Sequence[str]) -> DictConfig | None:
+    """The config of these words, from the root file `name`, without Hydra's node: half of what Hydra reads is for that.
+
+    None where the node matters: a file of the user's says something of Hydra, or a value may refer to it. Raises what
+    Hydra raises.
+    """
+    loader.ensure_main_config_source_available()
+    parsed = OverridesParser.create().parse_overrides(list(words))
+    loader.validate_sweep_overrides_legal(overrides=parsed, run_mode=RunMode.RUN, from_shell=True)
+    own = WithoutHydra(loader.repository)
+    listed = create_defaults_list(
+        repo=own, config_name=name, overrides_list=parsed, prepend_hydra=False, skip_missing=False
+    )
+    made: DictConfig = loader._compose_config_from_defaults_list(defaults=listed.defaults, repo=own)
+    OmegaConf.set_struct(made, True)
+    ConfigLoaderImpl._apply_overrides_to_config(listed.config_overrides, made)
+    return None if own.users_say or has_references(made) else made
 
 
 def has_references(config: DictConfig) -> bool:

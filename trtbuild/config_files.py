@@ -11,6 +11,8 @@ from hydra.core.default_element import GroupDefault, InputDefault, ResultDefault
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, open_dict
 
+_OURS = "main"  # how Hydra calls the files that come with a program
+
 
 class Remembered(CachingConfigRepository):
     """A repository that keeps what it has read, and gives copies of it away, which a composition may change."""
@@ -55,18 +57,26 @@ def remember(loader: Any) -> None:
 
 
 class WithoutHydra(CachingConfigRepository):
-    """The files of one composition, without what they say of Hydra itself."""
+    """The files of one composition, without what they say of Hydra itself; `users_say` is whether any but ours did."""
+
+    def __init__(self, delegate: IConfigRepository) -> None:
+        self.delegate, self.cache = delegate, {}  # no copy of it, as Hydra makes one: nothing here changes it
+        self.users_say = False
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         """Hydra's."""
         found = super().load_config(config_path)
         if found is None:
             return None
+        count = len(found.defaults_list or ())
         if found.defaults_list:
             found.defaults_list[:] = [each for each in found.defaults_list if not _of_hydra(each)]
+        said = len(found.defaults_list or ()) < count
         if isinstance(found.config, DictConfig) and "hydra" in found.config:
+            said = True
             with open_dict(found.config):
                 del found.config["hydra"]
+        self.users_say |= said and found.provider != _OURS
         return found
 
     def nodes(self, file: ResultDefault) -> frozenset[str]:

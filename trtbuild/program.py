@@ -22,6 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
+from trtbuild import composer
 from trtbuild.config_files import remember
 
 CONF = "pkg://trtbuild.conf"
@@ -55,7 +56,11 @@ def run(words: Sequence[str], task: Callable[[DictConfig], None]) -> None:
             remember(program.config_loader)
             program.multirun(_ROOT, task, [*asked.options, "hydra.mode=MULTIRUN"])
             return
-        composed = program.compose_config(_ROOT, asked.options, RunMode.RUN)
+        alone = composer.once(program.config_loader, _ROOT, asked.options)
+        composed = alone or program.compose_config(_ROOT, asked.options, RunMode.RUN)
+    if composed is alone:
+        task(composed)
+        return
     if composed.hydra.mode is RunMode.MULTIRUN:
         _by_hydra(words, task)
         return

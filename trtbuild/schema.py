@@ -7,6 +7,7 @@ an error there. They are not frozen (OmegaConf would make them read-only): `reso
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -275,11 +276,11 @@ COMPILERS: dict[str, type[CompilerConf]] = {
 }
 
 
-def register() -> None:
-    """Make the schema known to Hydra. Idempotent."""
+def register(compilers: Iterable[str] = COMPILERS) -> None:
+    """Make the schema known to Hydra, with the options of these compilers. Idempotent."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     for group, conf in GROUPS.items():
         store.store(group=group, name="schema", node=conf)
-    for name, compiler in COMPILERS.items():
-        store.store(group="compiler", name=f"{name}_schema", node=compiler)
+    for name in compilers:
+        store.store(group="compiler", name=f"{name}_schema", node=COMPILERS[name])
