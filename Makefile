@@ -23,6 +23,10 @@ FUZZ_SECONDS ?= 60
 # One process more than there are cores: some tests wait for a cluster or a server.
 PYTEST_FLAGS ?= -n $(shell expr 1 + $$(nproc 2>/dev/null || echo 1)) --dist loadgroup
 
+# Tests write and sync many small files: in memory where 12 GB of it are free, and on the disk elsewhere.
+FREE_GB := $(shell df --output=avail -BG /dev/shm 2>/dev/null | tail -1 | tr -dc 0-9)
+IN_MEMORY := $(shell test "$(FREE_GB)" -ge 12 2>/dev/null && awk '/MemAvailable/ { exit $$2 < 12e6 }' /proc/meminfo && echo PYTEST_DEBUG_TEMPROOT=/dev/shm)
+
 .PHONY: demo locks test test-reference fuzz lint bench bench-store bench-team bench-sweep bench-aot bench-identity clean
 
 demo: $(CORE)/.done
@@ -34,7 +38,7 @@ locks: $(VENV)/.dev
 	$(VENV)/bin/trtbuild toolchain lock $(notdir $(basename $(wildcard conf/toolchain/*.in))) $(UPGRADE)
 
 test: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "not reference"
+	$(IN_MEMORY) $(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "not reference"
 
 test-reference: $(REFERENCE)/.done $(MODELOPT)/.done $(MODELOPT_TRTLLM)/.done
 	$(REFERENCE)/bin/python -m pytest $(PYTEST_FLAGS) -m reference tests/reference $(addprefix --ignore=,$(OF_MODELOPT))
