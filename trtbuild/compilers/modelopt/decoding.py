@@ -19,6 +19,7 @@ from trtbuild.networks.arrays import Array
 
 WINDOW = 512  # tokens that see one another
 _CHUNK = 256  # rows of logits that are alive at once
+_ROWS = 128  # queries that are multiplied with the keys before them at once
 
 
 class Weights(Protocol):
@@ -129,15 +130,21 @@ def _attend(
     q, k = (_turn(each, tables, count) for each in (q, k))
     if scales is not None:
         k, v = to_e4m3(k, scales[0]), to_e4m3(v, scales[1])
-    distance = np.arange(count)[:, None] - np.arange(count)[None]
-    hidden = (distance < 0) | (distance >= (d.sliding_window or count + 1))
+    q = q * np.float32(d.head_dim**-0.5)
+    window = d.sliding_window or count
     mixed = np.empty((count, d.heads, d.head_dim), np.float32)
-    for head in range(d.heads):
-        at = head * d.kv_heads // d.heads
-        scores = q[:, head] @ k[:, at].T * np.float32(d.head_dim**-0.5)
-        scores[hidden] = -np.inf
-        shares = np.exp(scores - scores.max(-1, keepdims=True))
-        mixed[:, head] = shares / shares.sum(-1, keepdims=True) @ v[:, at]
+    for start in range(0, count, _ROWS):
+        seen, stop = max(0, start - window + 1), min(start + _ROWS, count)
+        distance = np.arange(start, stop)[:, None] - np.arange(seen, stop)
+        hidden = np.where((distance < 0) | (distance >= window), np.float32(-np.inf), np.float32(0))
+        for head in range(d.heads):
+            at = head * d.kv_heads // d.heads
+            shares = q[start:stop, head] @ k[seen:stop, at].T
+            shares += hidden
+            shares -= shares.max(-1, keepdims=True)
+            np.exp(shares, out=shares)
+            sums = shares.sum(-1, keepdims=True)
+            mixed[start:stop, head] = shares @ v[seen:stop, at] / sums
     return mixed.reshape(count, -1)
 
 
@@ -154,9 +161,11 @@ def _rms(x: Array, weight: Array, eps: float) -> Array:
 
 
 def _silu(x: Array) -> Array:
+    made = np.negative(x)
     with np.errstate(over="ignore"):
-        made: Array = x / (1 + np.exp(-x))
-    return made
+        np.exp(made, out=made)
+    made += 1
+    return np.divide(x, made, out=made)
 
 
 def _nats(states: Array, head: Array, piece: Array) -> float:
@@ -164,18 +173,23 @@ def _nats(states: Array, head: Array, piece: Array) -> float:
     for at in range(0, len(piece) - 1, _CHUNK):
         stop = min(at + _CHUNK, len(piece) - 1)
         logits = states[at:stop] @ head.T
-        top = logits.max(-1, keepdims=True)
-        sums = np.log(np.exp(logits - top).sum(-1)) + top[:, 0]
-        total += float((sums - logits[np.arange(stop - at), piece[at + 1 : stop + 1]]).sum())
+        logits -= logits.max(-1, keepdims=True)
+        said = logits[np.arange(stop - at), piece[at + 1 : stop + 1]]
+        total += float((np.log(np.exp(logits, out=logits).sum(-1)) - said).sum())
     return total
 
 
 def to_e4m3(x: Array, scale: float | Array) -> Array:
     """The nearest that E4M3 can hold at `scale`, the even one of two, and the largest beyond it."""
-    magnitude = np.minimum(np.abs(x) / scale, E4M3_MAX)
-    exponent = np.maximum(np.frexp(magnitude)[1] - 1, -6)  # of subnormal numbers, too
-    step = np.ldexp(np.float32(1), exponent - 3)
-    made: Array = np.copysign(np.rint(magnitude / step) * step, x) * np.asarray(scale, np.float32)
+    made: Array = np.minimum(np.abs(x) / scale, E4M3_MAX).astype(np.float32, copy=False)
+    step = (made.view(np.uint32) & 0x7F800000).view(np.float32)  # the power of two that is not larger
+    np.maximum(step, 2.0**-6, out=step)  # of subnormal numbers, too
+    step /= 8
+    made /= step
+    np.rint(made, out=made)
+    made *= step
+    np.copysign(made, x, out=made)
+    made *= np.asarray(scale, np.float32)
     return made
 
 

@@ -53,7 +53,10 @@ class Original:
         return name in self._checkpoint.stored
 
     def plain(self, name: str) -> Array:
-        return rounded(self._checkpoint.read(name), self._dtype)
+        values = self._checkpoint.read(name)
+        if self._checkpoint.stored[name].kind == "BF16" and self._dtype == "bfloat16":
+            return values  # which hold nothing to be rounded
+        return rounded(values, self._dtype)
 
     def linear(self, module: str) -> Linear:
         return Linear(self.plain(f"{module}.weight"), np.zeros((1, 1), np.float32), None, None)
@@ -126,13 +129,17 @@ def prove_numbers(
 def rounded(values: Array, dtype: str) -> Array:
     """float32 numbers that `dtype` can hold: the nearest, the even one of two."""
     if dtype == "float16":
-        return values.astype(np.float16).astype(np.float32)
+        return values.astype(np.float16, copy=False).astype(np.float32)
     wide = values.astype(np.float32)
     if dtype == "float32":
         return wide
     bits = wide.view(np.uint32)
-    bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
-    return bits.view(np.float32)
+    half = bits >> 16
+    half &= 1
+    half += 0x7FFF
+    bits += half
+    bits &= 0xFFFF0000
+    return wide
 
 
 def check_same_model(decoder: Decoder, config: Mapping[str, Any]) -> None:
