@@ -25,6 +25,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 pytestmark = pytest.mark.reference
+one_phi3 = pytest.mark.xdist_group("genai-phi3")
+Built = tuple[Path, dict[str, object]]  # a network and its facts
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,13 @@ def build(folder: Path, out: Path) -> dict[str, object]:
     return genai_builder.run(request({}, files), out, Reporter(io.StringIO()))
 
 
+@pytest.fixture(scope="module")
+def network(phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """What the builder made of it, and the facts. Tests only read it: the builder takes a quarter of a minute."""
+    folder = tmp_path_factory.mktemp("network") / "network"
+    return folder, build(phi3, folder)
+
+
 def logits(folder: Path, ids: list[int]) -> np.ndarray:
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     feed = {"input_ids": np.array([ids]), "attention_mask": np.ones((1, len(ids)), np.int64)}
@@ -65,12 +74,13 @@ def logits(folder: Path, ids: list[int]) -> np.ndarray:
     return np.asarray(session.run(["logits"], feed)[0])
 
 
+@one_phi3
 @pytest.mark.parametrize("weights", ["none", "int8", "int4"])
-def test_a_phi_3_builds_and_speaks(weights: str, phi3: Path, tmp_path: Path) -> None:
-    facts = build(phi3, tmp_path / "network")
+def test_a_phi_3_builds_and_speaks(weights: str, network: Built, tmp_path: Path) -> None:
+    folder, facts = network
     assert facts["architecture"] == "Phi3ForCausalLM"
-    made = make_engine(tmp_path / "network", tmp_path / "engine", quant__weights=weights)
-    graph = onnx.load(tmp_path / "network" / "model.onnx", load_external_data=False).graph
+    made = make_engine(folder, tmp_path / "engine", quant__weights=weights)
+    graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
     products = sum(node.op_type == "MatMul" for node in graph.node)
     assert made["operators"].get("MatMulNBits", 0) == (0 if weights == "none" else products)
     engine = Engine.load(tmp_path / "engine")
@@ -78,25 +88,27 @@ def test_a_phi_3_builds_and_speaks(weights: str, phi3: Path, tmp_path: Path) -> 
     assert 1 <= len(spoken.tokens) <= 8
 
 
-def test_its_logits_are_those_of_transformers(phi3: Path, tmp_path: Path) -> None:
-    build(phi3, tmp_path / "network")
-    make_engine(tmp_path / "network", tmp_path / "engine")
+@one_phi3
+def test_its_logits_are_those_of_transformers(phi3: Path, network: Built, tmp_path: Path) -> None:
+    make_engine(network[0], tmp_path / "engine")
     ids = [1, 50, 7, 99, 200]
     with torch.no_grad():
         wanted = transformers.AutoModelForCausalLM.from_pretrained(phi3)(torch.tensor([ids])).logits.numpy()
     assert np.abs(logits(tmp_path / "engine", ids) - wanted).max() < 2e-4
 
 
-def test_the_same_bytes_every_time(phi3: Path, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        build(phi3, tmp_path / name / "deep")
-    for path in sorted((tmp_path / "a" / "deep").iterdir()):
-        assert path.read_bytes() == (tmp_path / "b" / "deep" / path.name).read_bytes(), path.name
+@one_phi3
+def test_the_same_bytes_every_time(phi3: Path, network: Built, tmp_path: Path) -> None:
+    again = tmp_path / "another" / "deep"
+    build(phi3, again)
+    assert {path.name for path in again.iterdir()} == {path.name for path in network[0].iterdir()}
+    for path in sorted(network[0].iterdir()):
+        assert path.read_bytes() == (again / path.name).read_bytes(), path.name
 
 
-def test_nothing_but_the_network_is_left(phi3: Path, tmp_path: Path) -> None:
-    build(phi3, tmp_path / "network")
-    assert [path.name for path in tmp_path.iterdir()] == ["network"]
+@one_phi3
+def test_nothing_but_the_network_is_left(network: Built) -> None:
+    assert [path.name for path in network[0].parent.iterdir()] == ["network"]
 
 
 @pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "Qwen3ForCausalLM", "MistralForCausalLM"])
