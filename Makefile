@@ -40,6 +40,8 @@ locks: $(VENV)/.dev
 test: $(VENV)/.dev
 	$(IN_MEMORY) $(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "not reference"
 
+# A thread each: several tests run at a time, and threads of one would wait, busily, for those of another.
+test-reference: export OMP_NUM_THREADS := 1
 test-reference: $(REFERENCE)/.done $(MODELOPT)/.done $(MODELOPT_TRTLLM)/.done
 	$(REFERENCE)/bin/python -m pytest $(PYTEST_FLAGS) -m reference tests/reference $(addprefix --ignore=,$(OF_MODELOPT))
 	$(MODELOPT)/bin/python -m pytest $(PYTEST_FLAGS) -m reference $(OF_MODELOPT)

@@ -32,7 +32,8 @@ aot = pytest.importorskip("trtbuild.compilers.aot_inductor.module")
 
 pytestmark = pytest.mark.reference
 
-MODELOPT = ("compiler=modelopt", "executor=process", "target=cpu")
+#: One thread: several tests run at a time, and more would wait for each other.
+MODELOPT = ("compiler=modelopt", "executor=process", "executor.threads=1", "target=cpu")
 #: Few and short: sixteen-bit floats are slow on a CPU.
 SHORT = ("compiler.calib_size=3", "compiler.calib_max_length=48")
 LAYER = "model.layers.0."

@@ -32,7 +32,14 @@ pytestmark = [
     ),
     pytest.mark.xdist_group("trtllm-checkpoints"),
 ]
-H100 = ("compiler=tensorrt_llm", "target=h100_sxm", "until=checkpoint", f"executor.python={PYTHON}")
+#: One thread: several tests run at a time, and more would wait for each other.
+H100 = (
+    "compiler=tensorrt_llm",
+    "target=h100_sxm",
+    "until=checkpoint",
+    "executor.threads=1",
+    f"executor.python={PYTHON}",
+)
 SHORT = ("compiler.calib_size=2", "compiler.calib_max_seq_length=24")
 Shapes = dict[str, tuple[str, list[int]]]
 
