@@ -25,10 +25,9 @@ from typing import Any, TypeVar
 import diskcache
 from diskcache.core import DBNAME, DEFAULT_SETTINGS, MODE_RAW
 
-from trtstore import locks
+from trtstore import locks, schema
 from trtstore.digest import HASHERS, OnBytes, hash_fd, ignore_bytes, in_threads, is_hex
 from trtstore.errors import Corrupt, Invalid, StoreFailure, translated
-from trtstore.schema import connect, is_sound
 from trtstore.strictjson import Json
 
 BUSY = 5.0  # seconds to wait for another process's transaction
@@ -130,7 +129,7 @@ class Index:
         prefix = _name(table, "")
 
         def read(_cache: Any) -> list[tuple[str, str]]:
-            with closing(connect(self._folder / DBNAME, "ro", BUSY)) as opened:
+            with closing(schema.connect(self._folder / DBNAME, "ro", BUSY)) as opened:
                 return opened.execute(
                     "SELECT key, value FROM Cache WHERE key >= ? AND key < ? AND raw = 1 AND mode = ? AND"
                     " filename IS NULL AND typeof(key) = 'text' AND typeof(value) = 'text' AND length(value) <= ?",
@@ -259,9 +258,13 @@ def _open_cache(folder: Path, *, rebuild: bool) -> Any:
     folder.chmod(0o700)
     # Alone: another process's half-made database must not be taken for a broken one.
     with locks.exclusive(folder / "lock", keep=True, patience=BUSY):
-        if rebuild or not is_sound(folder / DBNAME, BUSY):
+        found = None if rebuild else schema.settings_of(folder / DBNAME, BUSY)
+        if found is None:
             for path in folder.glob(f"{DBNAME}*"):
                 path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
+            found = schema.make(folder / DBNAME, _SETTINGS)
+        if schema.says(found, _SETTINGS):
+            return schema.Made(folder, BUSY, _TextDisk, found)
         return diskcache.Cache(str(folder), timeout=BUSY, disk=_TextDisk, **_SETTINGS)
 
 

@@ -130,6 +130,22 @@ def test_the_schema_that_is_expected_is_the_one_that_diskcache_makes(folder: Pat
     assert (folder / "cache.db").stat().st_ino == inode
 
 
+def test_a_get_writes_nothing_and_another_version_s_settings_are_put_right(folder: Path) -> None:
+    """diskcache itself writes each setting at each opening, and waits for the disk."""
+    Index(folder).put("t", "k", 1)
+    database = folder / "cache.db"
+    before = database.stat().st_mtime_ns
+    assert Index(folder).get("t", "k") == 1
+    assert database.stat().st_mtime_ns == before
+    plant(folder, "UPDATE Settings SET value = 7 WHERE key = 'sqlite_cache_size'")
+    plant(folder, "DELETE FROM Settings WHERE key = 'cull_limit'")
+    for _ in range(2):
+        assert Index(folder).get("t", "k") == 1
+        with closing(connect(database, "ro", 1.0)) as opened:
+            found = dict(opened.execute("SELECT key, value FROM Settings"))
+        assert (found["sqlite_cache_size"], found["cull_limit"]) == (2**13, 0)
+
+
 def test_a_hundred_thousand_rows_are_read_at_once(folder: Path) -> None:
     index = Index(folder)
 
