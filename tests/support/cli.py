@@ -77,6 +77,10 @@ class Project:
             text=True,
         )
 
+    def fork(self, *args: str, env: Mapping[str, str] | None = None) -> forks.Running:
+        """As `start`, already past the reading of its modules: for what is done to many commands."""
+        return forks.start(TRTBUILD, args, self.root, self.environment(env))
+
     def records(self) -> list[Path]:
         return sorted(p for p in (self.store / "v1" / "records").rglob("*") if p.is_file())
 

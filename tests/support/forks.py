@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,53 @@ def run(
     command: Path, args: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float
 ) -> tuple[int, str, str]:
     """Exit code (negative: the signal that ended it), stdout and stderr. Raises subprocess.TimeoutExpired."""
+    return start(command, args, cwd, env).communicate(timeout)
+
+
+def start(command: Path, args: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Running:
+    """The command at work; somebody must `communicate` with it."""
     own = tuple(sorted((name, value) for name, value in env.items() if ITS_OWN.match(name)))
     with _turn:
         idle = _idle.setdefault(own, [])
         server = idle.pop() if idle else _Server(dict(own))
-    answer = server.run(command, args, cwd, env, timeout)
-    with _turn:
-        idle.append(server)
-    return answer
+    return Running(server, [str(command), *args], cwd, env, lambda: idle.append(server))
+
+
+class Running:
+    """A command in the process `pid`, a zombie once it has ended, until `communicate` asks how."""
+
+    def __init__(
+        self,
+        server: _Server,
+        argv: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str],
+        on_end: Callable[[], object],
+    ) -> None:
+        self._server, self._argv, self._on_end = server, argv, on_end
+        self._folder = tempfile.TemporaryDirectory(prefix="forks-")
+        self._streams = [Path(self._folder.name, name) for name in ("out", "err")]
+        self.pid = server.start(argv, cwd, env, self._streams)
+
+    def communicate(self, timeout: float) -> tuple[int, str, str]:
+        """As `run`, once it has ended."""
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            os.kill(self.pid, signal.SIGKILL)
+
+        timer = threading.Timer(timeout, end)
+        timer.start()
+        code = self._server.end()
+        timer.cancel()
+        with self._folder:
+            out, err = (stream.read_text() for stream in self._streams)
+        with _turn:
+            self._on_end()
+        if late.is_set():
+            raise subprocess.TimeoutExpired(list(self._argv), timeout, out, err)
+        return code, out, err
 
 
 class _Server:
@@ -58,33 +97,15 @@ class _Server:
             text=True,
         )
 
-    def run(
-        self, command: Path, args: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float
-    ) -> tuple[int, str, str]:
-        with tempfile.TemporaryDirectory(prefix="forks-") as folder:
-            streams = [Path(folder, "out"), Path(folder, "err")]
-            self._say(
-                {
-                    "argv": [str(command), *args],
-                    "cwd": str(cwd),
-                    "env": {**env},
-                    "streams": [*map(str, streams)],
-                }
-            )
-            child, late = self._hear(), threading.Event()
+    def start(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], streams: Sequence[Path]) -> int:
+        """The pid of a child that becomes the command."""
+        self._say({"argv": [*argv], "cwd": str(cwd), "env": {**env}, "streams": [*map(str, streams)]})
+        return self._hear()
 
-            def end() -> None:
-                late.set()
-                os.kill(child, signal.SIGKILL)
-
-            timer = threading.Timer(timeout, end)
-            timer.start()
-            code = self._hear()
-            timer.cancel()
-            out, err = (stream.read_text() for stream in streams)
-        if late.is_set():
-            raise subprocess.TimeoutExpired([str(command), *args], timeout, out, err)
-        return code, out, err
+    def end(self) -> int:
+        """How it ended, once it has; until this is asked, its pid is no other process's."""
+        self._say({})
+        return self._hear()
 
     def _say(self, request: Mapping[str, object]) -> None:
         assert self._process.stdin is not None
@@ -97,7 +118,7 @@ class _Server:
 
 
 def serve() -> None:
-    """For each request a child that is the command; says its pid, and how it ended."""
+    """For each request a child that is the command; says its pid and, when it is asked, how it ended."""
     for word in ("toolchain", "plan"):
         importlib.import_module(entry.module(word))
     gc.freeze()
@@ -107,6 +128,7 @@ def serve() -> None:
                 _become(json.loads(line))
                 sys.exit(entry.main())
             print(child, file=answers, flush=True)
+            sys.stdin.readline()
             _, status = os.waitpid(child, 0)
             print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
 

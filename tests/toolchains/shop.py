@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support import forks
 from tests.support.cli import TRTBUILD, Done, Project
 from trtstore import Store
 from trtstore.environments import Environment, Environments
@@ -79,6 +80,10 @@ class Shop:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def fork(self, *words: str, **more: str) -> forks.Running:
+        """As `start`, already past the reading of its modules."""
+        return self.project.fork("toolchain", *words, env=self._settings(**more))
 
     def run(self, *words: str | Path, **more: str) -> Done:
         """`trtbuild toolchain` with these words."""
