@@ -73,7 +73,8 @@ UNDER: Mapping[tuple[str, str], tuple[str, ...]] = {
         for name in ("moe_tp_size", "moe_ep_size", "use_parallel_embedding", "embedding_sharding_dim")
     },
     **{
-        ("tensorrt_llm", f"compiler.{name}"): _MODELOPT for name in ("calib_device", "calib_level", "threads")
+        ("tensorrt_llm", f"compiler.{name}"): _MODELOPT
+        for name in ("calib_device", "calib_level", "threads", "exclude_modules")
     },
     ("modelopt", "quant.weights"): ("quant=int8", "quant.group_size=null"),
     ("modelopt", "quant.method"): ("quant=fp8", "quant.group_size=null"),
@@ -158,6 +159,7 @@ OTHER: Mapping[str, tuple[str, ...]] = {
     "compiler.logits_dtype": ("float32",),
     "compiler.lora_dir": (f"[sha256:{'10' * 32}]",),
     "compiler.lora_target_modules": ("[attn_k]",),
+    "compiler.exclude_modules": ("['*.down_proj']",),
     "compiler.image": (f"sha256:{'bb' * 32}",),
     "executor.env": ("[HOME]",),
     "executor.engine_flags": ("[--log-level=error]",),
@@ -382,6 +384,7 @@ ANOTHER: Mapping[str, Any] = {
     "compiler.accuracy_level": 1,
     "compiler.optimization": "basic",
     "compiler.weights": "embedded",
+    "compiler.exclude_modules": ("*.down_proj",),
     "key.driver": "exact",
     "lock.pins": (),
     "lock.chosen": ("numpy",),

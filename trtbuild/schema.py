@@ -171,7 +171,7 @@ class AotInductorConf(CalibrationConf):
 
 @dataclass
 class ModelOptConf(CalibrationConf):
-    """All of them."""
+    exclude_modules: list[str] = field(default_factory=list)
 
 
 @dataclass

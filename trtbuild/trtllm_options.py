@@ -91,9 +91,10 @@ class CalibrationLevel(Enum):
 
 @dataclass
 class ModelOptOptions:
-    """Ours: who makes the checkpoint, and what measures its scales where ModelOpt does."""
+    """Ours: who makes the checkpoint, and of what ModelOpt makes, what it leaves and what measures its scales."""
 
     checkpoint_by: CheckpointBy = CheckpointBy.auto
+    exclude_modules: list[str] = field(default_factory=list)
     calib_device: CalibrationDevice = CalibrationDevice.cpu
     calib_level: CalibrationLevel = CalibrationLevel.x86_64_v3
     threads: int = 1

@@ -196,6 +196,19 @@ def test_every_scheme_of_a_model_without_groups_of_heads(quant: str, tmp_path: P
     assert facts["calibration"] is None or facts["calibration"]["samples"] == 16
 
 
+@pytest.mark.parametrize("quant", ["int8", "int8_sq", "fp8_kv", "int4_awq", "nvfp4"])
+def test_maps_are_left_as_they_are(quant: str, tmp_path: Path) -> None:
+    """Proved number by number, and named for servers in both configs."""
+    source = tiny_model(tmp_path / "model", num_hidden_layers=3)
+    patterns = ["model.layers.0.*", "*.down_proj"]
+    out, group = tmp_path / "out", 16 if quant == "int4_awq" else None
+    made(source, out, quant, group_size=group, exclude_modules=patterns)
+    kinds = {name: kind for name, (kind, _) in header(out).items() if name.endswith("_proj.weight")}
+    left = {name for name in kinds if ".layers.0." in name or ".down_proj." in name}
+    assert {kinds[name] for name in left} == {"BF16"}
+    assert "BF16" not in {kinds[name] for name in kinds.keys() - left}
+
+
 def test_an_engine_of_pytorch_s_computes_with_the_checkpoint_s_numbers(tmp_path: Path) -> None:
     """compiler=aot_inductor quant=fp8: its module, in float32, beside the decoder in numpy that rounds as FP8."""
     source = tiny_model(tmp_path / "model", num_hidden_layers=3)

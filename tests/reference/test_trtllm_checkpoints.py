@@ -254,6 +254,10 @@ def test_every_scheme_in_ranks_and_stages(tmp_path: Path) -> None:
     # The same again, in a place with another name.
     cases += [case(f"again/{quant}", quant, 2, 2, **group) for quant, group in
               (("int8_sq", {}), ("int4_awq", {"group_size": 8}), ("fp8_kv", {}), ("int8", {}))]  # fmt: skip
+    # Maps that are left as they are, and named so in config.json, whose order is no set's.
+    left = {"exclude_modules": ["model.layers.1.*", "*.down_proj"]}
+    cases += [case(f"left/{quant}", quant, 2, **left, **group) for quant, group in
+              (("fp8_kv", {}), ("int4_awq", {"group_size": 8}), ("int8_sq", {}))]  # fmt: skip
     # What is refused, for want of knowing the model when the build was planned.
     qwen = tiny_model(tmp_path / "qwen", "Qwen2ForCausalLM")
     odd = tiny_model(tmp_path / "odd", num_attention_heads=6, num_key_value_heads=3)
@@ -278,6 +282,10 @@ def test_every_scheme_in_ranks_and_stages(tmp_path: Path) -> None:
         assert str(tmp_path) not in (place / "config.json").read_text()
     config = json.loads((tmp_path / "out" / "scaled" / "config.json").read_text())
     assert (config["rotary_base"], config["rotary_scaling"]["factor"]) == (2000.0, 4.0)
+    names = ["transformer.layers.0.mlp.proj", "transformer.layers.1*"]
+    for quant in ("fp8_kv", "int4_awq", "int8_sq"):
+        config = json.loads((tmp_path / "out" / "left" / quant / "config.json").read_text())
+        assert config["quantization"]["exclude_modules"] == ["lm_head", *names]
     # Of weights that the loader quantizes, the numbers are the model's own, and config.json says how.
     stored = header(tmp_path / "out" / "int8-1-1" / "rank0.safetensors")
     assert {kind for kind, _ in stored.values()} == {"F16"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,13 @@ class Case:
     """A tiny model, and a checkpoint of it in one scheme: `tensors` and `config` may be changed before `write`."""
 
     def __init__(
-        self, folder: Path, parts: tuple[str, str, str], *, kv: bool = False, **changes: Any
+        self,
+        folder: Path,
+        parts: tuple[str, str, str],
+        *,
+        kv: bool = False,
+        excluded: tuple[str, ...] = (),
+        **changes: Any,
     ) -> None:
         self.folder, self.scheme = folder, SCHEMES[parts]
         self.changes, self.config = changes, tiny.config(**changes)
@@ -121,18 +128,31 @@ class Case:
             self.words["group_size"] = GROUP
         if kv:
             self.words["kv_cache_quant_algo"] = "FP8"
-        self.facts = {
+        left = [name for name in self.weights if any(fnmatch(name, f"{each}.weight") for each in excluded)]
+        for name in left:
+            self.leave(name.removesuffix(".weight"))
+        self.words["exclude_modules"] = ["lm_head", *(name.removesuffix(".weight") for name in left)]
+        self.facts: dict[str, Any] = {
             "model.dtype": "float32",
             "quant.kv_cache": "fp8" if kv else "auto",
             "quant.group_size": GROUP if self.scheme.grouped else None,
+            **({"compiler.exclude_modules": list(excluded)} if excluded else {}),
         }
+
+    def leave(self, module: str) -> None:
+        """The linear map as the model has it."""
+        for name in [name for name in self.tensors if name.startswith(f"{module}.")]:
+            if not name.endswith((".k_scale", ".v_scale")):
+                del self.tensors[name]
+        self.tensors[f"{module}.weight"] = ("F32", self.weights[f"{module}.weight"])
 
     def write(self) -> Path:
         """The folder of the checkpoint."""
         made = self.folder / "made"
         made.mkdir(exist_ok=True)
         write(made / "model.safetensors", self.tensors)
-        said = {"quant_method": "modelopt", **self.words} if self.scheme.algorithm else None
+        named = {"ignore" if name == "exclude_modules" else name: said for name, said in self.words.items()}
+        said = {"quant_method": "modelopt", **named} if self.scheme.algorithm else None
         (made / "config.json").write_text(json.dumps(self.config | {"quantization_config": said}))
         if said:
             (made / "hf_quant_config.json").write_text(json.dumps({"quantization": self.words}))

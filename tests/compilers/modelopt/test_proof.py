@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.compilers.modelopt.exporter import Case, fp8
+from tests.compilers.modelopt.exporter import Case, export, fp8
 from tests.networks import numpy_decoder
 from tests.support import tiny
 from trtbuild.compilers.modelopt import decoding, proving
@@ -128,10 +128,7 @@ def transpose(case: Case) -> None:
 
 
 def leave_one_as_it_is(case: Case) -> None:
-    module = f"{LAYER}.self_attn.k_proj"
-    for name in [name for name in case.tensors if name.startswith(f"{module}.")]:
-        del case.tensors[name]
-    case.tensors[f"{module}.weight"] = ("F32", case.weights[f"{module}.weight"])
+    case.leave(f"{LAYER}.self_attn.k_proj")
 
 
 def say_another_algorithm(case: Case) -> None:
@@ -177,6 +174,58 @@ def test_what_is_off_is_not_kept(
     checkpoint = source(case)
     fault(case)
     with pytest.raises(BuildError, match=said.replace("(", r"\(")):
+        proving.prove(checkpoint, case.write(), case.scheme, case.facts, TOKENS)
+
+
+@pytest.mark.parametrize("parts", [INT8, FP8, AWQ, NVFP4, ("fp8", "fp8", "rowwise")], ids="/".join)
+def test_maps_that_are_left_are_the_models_own(parts: tuple[str, str, str], tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    every = prove(Case(tmp_path / "all", parts, kv=parts == FP8))
+    (tmp_path / "some").mkdir()
+    some = prove(
+        Case(tmp_path / "some", parts, kv=parts == FP8, excluded=("model.layers.0.*", "*.down_proj"))
+    )
+    assert some["weights"]["compared"] == every["weights"]["compared"]
+    assert some["loss"]["original"] == every["loss"]["original"]
+    assert abs(some["loss"]["quantized"] - some["loss"]["original"]) < 0.1
+
+
+def quantize_one_that_was_to_be_left(case: Case) -> None:
+    case.tensors |= export(case.weights, case.scheme, False)
+
+
+def name_one_that_is_quantized(case: Case) -> None:
+    case.words["exclude_modules"].append("model.layers.1.mlp.u*")
+
+
+def name_none(case: Case) -> None:
+    case.words["exclude_modules"] = ["lm_head"]
+
+
+def change_one_that_was_left(case: Case) -> None:
+    name = "model.layers.0.mlp.down_proj.weight"
+    changed = case.tensors[name][1].copy()
+    changed[0, 0] *= np.float32(1.001)
+    case.tensors[name] = ("F32", changed)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (
+            quantize_one_that_was_to_be_left,
+            "down_proj has input_scale, weight_scale, and is to be left as it is",
+        ),
+        (name_one_that_is_quantized, "names model.layers.1.mlp.up_proj, which was quantized"),
+        (name_none, "does not name model.layers.0.mlp.down_proj, which is to be left as it is"),
+        (change_one_that_was_left, "down_proj are further from the model's than a copy explains"),
+    ],
+)
+def test_what_is_off_of_maps_that_are_left(fault: Callable[[Case], None], said: str, tmp_path: Path) -> None:
+    case = Case(tmp_path, FP8, excluded=("*.down_proj",))
+    checkpoint = source(case)
+    fault(case)
+    with pytest.raises(BuildError, match=said):
         proving.prove(checkpoint, case.write(), case.scheme, case.facts, TOKENS)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trtbuild.compilers.base import UNPACK, Compiler, Worker, check_parallel, tools, unpack
-from trtbuild.compilers.modelopt import serving, texts
+from trtbuild.compilers.modelopt import excluding, serving, texts
 from trtbuild.compilers.modelopt.options import DTYPES, LEVELS
 from trtbuild.compilers.modelopt.schemes import (
     DEFAULT_GROUP,
@@ -46,6 +46,7 @@ def made(recipe: Recipe, dtype: str) -> tuple[Step, ...]:
         "quant.method": recipe.quant.method,
         "quant.kv_cache": recipe.quant.kv_cache,
         **({"quant.group_size": _group(recipe)} if scheme.grouped else {}),
+        **excluding.fact(_excluded(recipe)),
         **_calibration(recipe, scheme),
         **versions,
     }
@@ -66,6 +67,11 @@ def made(recipe: Recipe, dtype: str) -> tuple[Step, ...]:
 def _scheme(recipe: Recipe) -> Scheme:
     quant = recipe.quant
     return SCHEMES[quant.weights, quant.activations, quant.method]
+
+
+def _excluded(recipe: Recipe) -> Sequence[str]:
+    found = recipe.tools.options.get(excluding.OPTION, ())  # compiler=aot_inductor has none
+    return [str(each) for each in found] if isinstance(found, tuple) else []
 
 
 def _calibrated(recipe: Recipe, scheme: Scheme) -> bool:
@@ -97,7 +103,9 @@ def _check(recipe: Recipe, scheme: Scheme) -> None:
             option=f"quant.group_size={recipe.quant.group_size}",
             hint="leave it out, or take quant=int4_awq, which has groups",
         )
-    check_columns(recipe.model.config or recipe.model.described or {}, scheme, recipe.quant.group_size)
+    known = recipe.model.config or recipe.model.described or {}
+    check_columns(known, scheme, recipe.quant.group_size)
+    excluding.check(_excluded(recipe), known, scheme.algorithm, recipe.quant.scheme)
     options = recipe.tools.options
     for name in ("calib_size", "calib_batch_size", "calib_max_length", "threads"):
         value = options[f"compiler.{name}"]

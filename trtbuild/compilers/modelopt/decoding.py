@@ -77,7 +77,7 @@ class _Maps:
         made = []
         for state in states:
             given = state if found.smooth is None else state * found.smooth
-            if self._round is not None:
+            if self._round is not None and not found.left:
                 given = self._round(given, found.input_scale or 1.0)
             result = given @ found.weight.T
             made.append(result if offset is None else result + offset)

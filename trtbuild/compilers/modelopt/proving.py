@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from trtbuild.compilers.modelopt import excluding
 from trtbuild.compilers.modelopt.decoding import mean_loss
 from trtbuild.compilers.modelopt.reading import Exported, Linear, entries
 from trtbuild.compilers.modelopt.schemes import Scheme
@@ -32,10 +34,6 @@ _ROUNDING = 2.0**-7
 _NORMS = {
     **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "input_layernorm"),
     **dict.fromkeys(("gate_proj", "up_proj"), "post_attention_layernorm"),
-}
-_MAPS = {
-    "self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"),
-    "mlp": ("gate_proj", "up_proj", "down_proj"),
 }
 _FUSED = ("W4A16_AWQ", "W4A8_AWQ")
 _LARGE = 1_000_000_000  # weights: beyond them the text is shorter
@@ -83,13 +81,16 @@ def prove(
 ) -> dict[str, Any]:
     """Facts for the manifest: how far weights are off at most, and the mean losses. Raises BuildError.
 
-    `facts` are the step's: `model.dtype`, `quant.group_size`, `quant.kv_cache`.
+    `facts` are the step's: `model.dtype`, `quant.group_size`, `quant.kv_cache`, `compiler.exclude_modules`.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     decoder = parse(source.config)
     check_same_model(decoder, config)
-    _check_words(folder, config.get("quantization_config") or {}, scheme, facts)
-    exported = Exported(entries(folder), scheme.algorithm, facts.get("quant.group_size"))
+    left = excluding.modules(excluding.read(facts), decoder.layers)
+    _check_words(
+        folder, config.get("quantization_config") or {}, scheme, facts, excluding.names(decoder.layers), left
+    )
+    exported = Exported(entries(folder), scheme.algorithm, facts.get("quant.group_size"), left)
     cache = "fp8" if facts["quant.kv_cache"] == "fp8" else None
     return prove_numbers(decoder, source, Made(exported), scheme, str(facts["model.dtype"]), cache, tokens)
 
@@ -158,7 +159,14 @@ def check_same_model(decoder: Decoder, config: Mapping[str, Any]) -> None:
             )
 
 
-def _check_words(folder: Path, config: Mapping[str, Any], scheme: Scheme, facts: Mapping[str, Any]) -> None:
+def _check_words(
+    folder: Path,
+    config: Mapping[str, Any],
+    scheme: Scheme,
+    facts: Mapping[str, Any],
+    maps: Sequence[str],
+    left: frozenset[str],
+) -> None:
     """What servers read of the quantization, in both of its places; `config` is config.json's. Raises BuildError."""
     path = folder / "hf_quant_config.json"
     if scheme.algorithm is None:
@@ -176,14 +184,27 @@ def _check_words(folder: Path, config: Mapping[str, Any], scheme: Scheme, facts:
     for file, name, found, expected in wanted:
         if found != expected:
             raise BuildError(f"the checkpoint's {file} says {name} = {found}, and {expected} was asked for")
+    check_left("config.json", config.get("ignore"), maps, left)
+    check_left("hf_quant_config.json", said.get("exclude_modules"), maps, left)
+
+
+def check_left(file: str, said: Sequence[str] | None, maps: Sequence[str], left: frozenset[str]) -> None:
+    """The patterns of a file's list are of those maps that were left, and of no others. Raises BuildError."""
+    for name in maps:
+        listed = any(fnmatchcase(name, pattern) for pattern in said or ())
+        if listed != (name in left):
+            how = "is to be left as it is" if name in left else "was quantized"
+            raise BuildError(
+                f"the checkpoint's {file} {'names' if listed else 'does not name'} {name}, which {how}"
+            )
 
 
 def _compare(decoder: Decoder, original: Original, exported: Exported) -> tuple[float, int]:
     """(the worst rounding, in steps that are allowed; how many tensors). Raises BuildError."""
     worst, names = 0.0, set(exported.names())
     linears = dict(_linears(decoder))
-    fused = exported.algorithm in _FUSED
-    norms = {f"model.layers.{at}.{norm}.weight" for at in range(decoder.layers) for norm in _NORMS.values()}
+    moved = {norm for module, norm in linears.items() if module not in exported.left}  # AWQ has scales there
+    moved = moved if exported.algorithm in _FUSED else set()
     for name in sorted(names):
         module = name.rpartition(".")[0]
         if not original.has(name):
@@ -191,12 +212,12 @@ def _compare(decoder: Decoder, original: Original, exported: Exported) -> tuple[
         if (
             name.endswith(".weight")
             and module in linears
-            and (exported.quantized(module) or not exported.algorithm)
+            and (exported.quantized(module) or not exported.algorithm or module in exported.left)
         ):
             worst = max(worst, _compare_linear(module, linears[module], original, exported))
         elif name.endswith(".weight") and module in linears:
             raise BuildError(f"{name} was left as it is, and was to be quantized")
-        elif not (fused and name in norms) and not np.array_equal(exported.plain(name), original.plain(name)):
+        elif name not in moved and not np.array_equal(exported.plain(name), original.plain(name)):
             raise BuildError(f"{name} is not what the model has")
     for name in _needed(decoder, original):
         if name not in names:
@@ -213,7 +234,7 @@ def _compare_linear(module: str, norm: str | None, original: Original, exported:
     if weight.shape != wanted.shape:
         raise BuildError(f"{module}.weight is {list(weight.shape)}, and the model's {list(wanted.shape)}")
     slack = _SLACK.get(exported.algorithm or "", _SLACK_ELSE)
-    rounding = 0.0 if exported.algorithm is None else _ROUNDING
+    rounding = 0.0 if exported.algorithm is None or found.left else _ROUNDING
     bound = allowed * slack + np.abs(wanted) * rounding + 1e-12
     off = np.abs(weight - wanted) / bound
     worst = float(off.max())
@@ -221,7 +242,7 @@ def _compare_linear(module: str, norm: str | None, original: Original, exported:
         count = int((~(off <= 1)).sum())
         raise BuildError(
             f"the checkpoint is broken: {count} of {off.size} weights of {module} are further from the model's than "
-            f"{exported.algorithm or 'a copy'} explains, the worst {worst:.1f} times as far"
+            f"{(not found.left and exported.algorithm) or 'a copy'} explains, the worst {worst:.1f} times as far"
         )
     return worst
 
@@ -230,7 +251,7 @@ def _factors(found: Linear, norm: str | None, original: Original, exported: Expo
     """What inputs are multiplied by on their way to the weight [in]: its own scale, and what a norm took."""
     if found.smooth is not None:
         yield found.smooth
-    if norm is not None and exported.algorithm in _FUSED:
+    if norm is not None and exported.algorithm in _FUSED and not found.left:
         before, after = original.plain(norm), exported.plain(norm)
         yield np.divide(after, before, out=np.ones_like(after), where=before != 0)
 
@@ -238,7 +259,7 @@ def _factors(found: Linear, norm: str | None, original: Original, exported: Expo
 def _linears(decoder: Decoder) -> Iterator[tuple[str, str | None]]:
     """(module, the norm before it) of each linear map that is quantized."""
     for at in range(decoder.layers):
-        for part, names in _MAPS.items():
+        for part, names in excluding.MAPS.items():
             for name in names:
                 norm = _NORMS.get(name)
                 module = f"model.layers.{at}.{part}.{name}"

@@ -23,7 +23,7 @@ import torch
 from modelopt.torch.export import export_hf_checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trtbuild.compilers.modelopt import proving, texts
+from trtbuild.compilers.modelopt import excluding, proving, texts
 from trtbuild.compilers.modelopt.schemes import KV_CACHES, Scheme, check_columns, scheme_of
 from trtbuild.errors import BuildError
 from trtbuild.networks.checkpoint import Checkpoint
@@ -41,10 +41,18 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     source = request.folder(Path(tempfile.gettempdir()))
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     check_columns(config, scheme, facts.get("quant.group_size"))
+    excluding.check(excluding.read(facts), config, scheme.algorithm, "none")
     device = "cuda" if facts.get("target.kind") == "cuda" else "cpu"
     calibration = Calibration.read(request, device, "calib_max_length")
     model, used, tokens = quantized(
-        source, str(facts["model.dtype"]), scheme, cache, facts.get("quant.group_size"), calibration, reporter
+        source,
+        str(facts["model.dtype"]),
+        scheme,
+        cache,
+        facts.get("quant.group_size"),
+        calibration,
+        reporter,
+        excluding.read(facts),
     )
     with torch.inference_mode():
         export_hf_checkpoint(model, dtype=getattr(torch, str(facts["model.dtype"])), export_dir=str(out))
@@ -102,11 +110,13 @@ def quantized(
     group: int | None,
     calibration: Calibration,
     reporter: Reporter,
+    excluded: Sequence[str] = (),
     config: Any = None,
 ) -> tuple[Any, dict[str, int] | None, texts.Tokenizer]:
     """(the model in torch, quantized; samples and tokens that its scales rest on; its tokenizer).
 
-    `config` is transformers' own of the model, where config.json's is not to be read. Raises InputError, BuildError.
+    `excluded` are patterns of the maps that stay as they are. `config` is transformers' own of the model, where
+    config.json's is not to be read. Raises InputError, BuildError.
     """
     tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
 
@@ -123,7 +133,8 @@ def quantized(
     if scheme.recipe is not None:
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
         feed = _feed(used, calibration.batch, pad, calibration.device, reporter)
-        model = _quantize(model, _config(scheme, cache, group), feed)
+        left = excluding.modules(excluded, model.config.num_hidden_layers)
+        model = _quantize(model, _config(scheme, cache, group, left), feed)
     return model, {"samples": len(used), "tokens": sum(map(len, used))} if used else None, tokens
 
 
@@ -145,8 +156,10 @@ def _load(folder: Path, dtype: str, device: str, config: Any) -> Any:
     ).eval()
 
 
-def _config(scheme: Scheme, cache: tuple[str, str] | None, group: int | None) -> dict[str, Any]:
-    """ModelOpt's config of the scheme, with the group size and the KV cache that are asked for."""
+def _config(
+    scheme: Scheme, cache: tuple[str, str] | None, group: int | None, left: frozenset[str]
+) -> dict[str, Any]:
+    """ModelOpt's config of the scheme, with the group size and the KV cache that are asked for, and without `left`."""
     config: dict[str, Any] = copy.deepcopy(getattr(mtq, str(scheme.recipe)))
     if scheme.grouped:
         for blocks in _block_sizes(config):
@@ -157,6 +170,12 @@ def _config(scheme: Scheme, cache: tuple[str, str] | None, group: int | None) ->
         config["quant_cfg"] = (
             [*rules, *more] if isinstance(rules, list) else rules | more
         )  # 0.37 has a mapping
+    off: dict[str, Any] = {"enable": False}
+    rules, names = config["quant_cfg"], [f"{module}.*" for module in sorted(left)]
+    if isinstance(rules, list):
+        rules += [{"quantizer_name": name, **off} for name in names]
+    else:
+        rules |= dict.fromkeys(names, off)
     return config
 
 

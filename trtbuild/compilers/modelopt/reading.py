@@ -109,21 +109,33 @@ class Linear:
 
     `step` is what each weight may be off by rounding, as the format has it: an array that broadcasts to [out, in].
     `input_scale` is how much an activation's code of one stands for; None where activations are not quantized ahead.
+    Of a map that is `left` as it was, neither weights nor activations are rounded.
     """
 
     weight: Array
     step: Array
     smooth: Array | None
     input_scale: float | None
+    left: bool = False
 
 
 class Exported:
-    """The tensors of a checkpoint by their names. Raises BuildError where one is not as the table says."""
+    """The tensors of a checkpoint by their names. Raises BuildError where one is not as the table says.
 
-    def __init__(self, entries: Mapping[str, Stored], algorithm: str | None, group: int | None) -> None:
+    The maps in `left` are not quantized, as "model.layers.0.mlp.up_proj".
+    """
+
+    def __init__(
+        self,
+        entries: Mapping[str, Stored],
+        algorithm: str | None,
+        group: int | None,
+        left: frozenset[str] = frozenset(),
+    ) -> None:
         self.algorithm = algorithm
         self._group = group
         self.entries = entries
+        self.left = left
 
     def names(self) -> list[str]:
         """Those that are tensors of the model, without what belongs to a quantized weight; sorted."""
@@ -141,7 +153,8 @@ class Exported:
 
     def linear(self, module: str) -> Linear:
         """The linear map `module`, as "model.layers.0.mlp.up_proj". Raises BuildError for parts that do not fit."""
-        must, may = _PARTS[self.algorithm]
+        algorithm = None if module in self.left else self.algorithm
+        must, may = _PARTS[algorithm]
         found = {
             name.rpartition(".")[2]
             for name in self.entries
@@ -149,8 +162,14 @@ class Exported:
         } - {"k_scale", "v_scale"}
         if not set(must) <= found <= set(must) | set(may):
             said = ", ".join(sorted(found)) or "no scales"
-            raise BuildError(f"{module} has {said}, and {self.algorithm} wants {', '.join(must) or 'none'}")
-        weight, step = self._weight(module)
+            wants = (
+                f"{algorithm} wants {', '.join(must) or 'none'}" if algorithm else "is to be left as it is"
+            )
+            raise BuildError(f"{module} has {said}, and {wants}")
+        if algorithm is None:
+            plain = self.plain(f"{module}.weight")
+            return Linear(plain, np.zeros((1, 1), np.float32), None, None, left=self.algorithm is not None)
+        weight, step = self._weight(module, algorithm)
         smooth = (
             self._scale(f"{module}.pre_quant_scale", (weight.shape[1],))
             if "pre_quant_scale" in found
@@ -164,11 +183,9 @@ class Exported:
         names = [name for name in self.entries if name.endswith((".k_scale", ".v_scale"))]
         return {name: float(self._scale(name, ())) for name in names}
 
-    def _weight(self, module: str) -> tuple[Array, Array]:
+    def _weight(self, module: str, algorithm: str) -> tuple[Array, Array]:
         """(numbers, what each may be off) of a weight."""
-        entry, algorithm = self._find(f"{module}.weight"), self.algorithm
-        if algorithm is None:
-            return self.plain(f"{module}.weight"), np.zeros((1, 1), np.float32)
+        entry = self._find(f"{module}.weight")
         kind = {"W8A16": "I8", "W8A8_SQ_PER_CHANNEL": "I8", "FP8": "F8_E4M3"}.get(algorithm)
         kind = kind or ("F8_E4M3" if algorithm.startswith("FP8") else "U8")
         if entry.kind != kind or len(entry.shape) != 2:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trtbuild.compilers.base import Worker, tools
-from trtbuild.compilers.modelopt import texts
+from trtbuild.compilers.modelopt import excluding, texts
 from trtbuild.compilers.modelopt.schemes import Scheme as Unified
 from trtbuild.compilers.tensorrt_llm import modelopt_schemes
 from trtbuild.compilers.tensorrt_llm.algorithms import DEFAULT_GROUP, Scheme
@@ -64,9 +64,17 @@ def check(recipe: Recipe, found: Scheme) -> None:
     if by == "modelopt" and why is not None:
         raise InputError(why, option="compiler.checkpoint_by=modelopt", hint="leave it at auto")
     if not _by_modelopt(recipe):
+        if _excluded(recipe):
+            raise InputError(
+                f"NVIDIA's scripts leave no layers out, and {why or 'compiler.checkpoint_by=scripts asks for them'}",
+                option=excluding.OPTION,
+                hint="leave it out, or quantize by ModelOpt: compiler.checkpoint_by=modelopt says what keeps it",
+            )
         _check_dataset(recipe, found)
         return
-    modelopt_schemes.check_ranks(recipe.model.config or {}, _scheme(recipe), recipe.tp, recipe.pp)
+    known = recipe.model.config or {}
+    modelopt_schemes.check_ranks(known, _scheme(recipe), recipe.tp, recipe.pp)
+    modelopt_schemes.check_excluded(_excluded(recipe), known, _scheme(recipe), recipe.quant.scheme, recipe.pp)
     for name in (*_SHOWN, "threads"):
         value = recipe.tools.options[f"compiler.{name}"]
         least = 2 if name == "calib_max_seq_length" else 1
@@ -95,6 +103,11 @@ def _lacks(recipe: Recipe) -> str | None:
         return "ModelOpt writes what is not quantized as float16 or bfloat16"
     parts = (quant.weights, quant.activations, quant.method)
     return modelopt_schemes.lacks(parts, quant.kv_cache, architecture(recipe), recipe.model.config or {})
+
+
+def _excluded(recipe: Recipe) -> list[str]:
+    found = recipe.tools.options[excluding.OPTION]
+    return [str(each) for each in found] if isinstance(found, tuple) else []
 
 
 def _by_modelopt(recipe: Recipe) -> bool:
@@ -165,7 +178,7 @@ def _of_modelopt(recipe: Recipe) -> tuple[Lock | None, dict[str, Value]]:
     """
     options = recipe.tools.options
     lock, versions = tools(recipe.tools, "modelopt_trtllm", _MODELOPT_TOOLS)
-    facts: dict[str, Value] = dict(versions)
+    facts: dict[str, Value] = {**versions, **excluding.fact(_excluded(recipe))}
     if not _measures(recipe):
         return lock, facts
     facts |= {f"compiler.{name}": options[f"compiler.{name}"] for name in ("calib_device", *_SHOWN)}

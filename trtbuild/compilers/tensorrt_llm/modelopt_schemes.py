@@ -6,9 +6,10 @@ Standard library only: the command line asks before anything is planned, and the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trtbuild.compilers.modelopt import excluding
 from trtbuild.compilers.modelopt.schemes import SCHEMES as UNIFIED
 from trtbuild.compilers.modelopt.schemes import Scheme
 from trtbuild.errors import InputError
@@ -69,4 +70,23 @@ def check_ranks(config: Mapping[str, Any], scheme: Scheme, tp: int, pp: int) -> 
             f"ModelOpt shares {kv} KV heads out to {kv} ranks at most in W8A8_SQ_PER_CHANNEL",
             option=f"parallel.tp={tp}",
             hint=f"parallel.tp={kv}, or another quantization: quant=fp8",
+        )
+
+
+def check_excluded(
+    patterns: Sequence[str], config: Mapping[str, Any], scheme: Scheme, quant: str, pp: int
+) -> None:
+    """Whether these maps can be left as they are, as far as `config` says it. Raises InputError."""
+    excluding.check(patterns, config, scheme.algorithm, quant)
+    if patterns and scheme.recipe is None:
+        raise InputError(
+            f"TensorRT-LLM's loader quantizes the weights of {scheme.algorithm} itself, all of them",
+            option=excluding.OPTION,
+            hint="a calibrated scheme leaves out what you name: quant=fp8, int4_awq",
+        )
+    if patterns and pp > 1:
+        raise InputError(
+            "the checkpoint numbers layers by stage, and could not name those of one stage alone",
+            option=excluding.OPTION,
+            hint=f"parallel.tp={pp} in place of parallel.pp={pp}",
         )

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from trtbuild.compilers.modelopt import proving
+from trtbuild.compilers.modelopt import excluding, proving
 from trtbuild.compilers.modelopt.reading import Exported, Linear
 from trtbuild.compilers.modelopt.schemes import Scheme
 from trtbuild.compilers.tensorrt_llm import ranks
@@ -36,6 +36,14 @@ _SAME = {
     "rope_theta": "rotary_base",
     "rope_scaling": "rotary_scaling",
 }
+#: a linear map of Hugging Face's -> that of TensorRT-LLM
+_LOADED = {
+    **{f"self_attn.{one}_proj": "attention.qkv" for one in "qkv"},
+    "self_attn.o_proj": "attention.dense",
+    "mlp.gate_proj": "mlp.fc",
+    "mlp.up_proj": "mlp.gate",
+    "mlp.down_proj": "mlp.proj",
+}
 #: Bits of the weights that TensorRT-LLM's loader quantizes itself.
 LATER = {"W8A16": 8, "W4A16": 4}
 _PADDED = 64  # rows of a vocabulary come in such numbers where AWQ is
@@ -46,17 +54,19 @@ def prove(
 ) -> dict[str, Any]:
     """As `modelopt.proving.prove`, of a folder with config.json and a file for each rank. Raises BuildError.
 
-    `facts` are the step's: `model.dtype`, `quant.group_size`, `quant.kv_cache`, `parallel.tp` and `parallel.pp`.
+    `facts` are the step's: `model.dtype`, `quant.group_size`, `quant.kv_cache`, `parallel.tp`, `parallel.pp` and
+    `compiler.exclude_modules`.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     decoder = parse(source.config)
     tp, pp = int(facts["parallel.tp"]), int(facts["parallel.pp"])
     _check_config(config, source.config, decoder, facts)
-    _check_words(config.get("quantization") or {}, scheme, facts)
+    left = excluding.modules(excluding.read(facts), decoder.layers)
+    _check_words(config.get("quantization") or {}, scheme, facts, decoder.layers // pp, left)
     later = LATER.get(scheme.algorithm or "")
     algorithm = None if later else scheme.algorithm
     entries = ranks.entries(folder, decoder, tp, pp, algorithm)
-    exported = Exported(entries, algorithm, facts.get("quant.group_size"))
+    exported = Exported(entries, algorithm, facts.get("quant.group_size"), left)
     made = proving.Made(exported) if later is None else _Later(exported, later)
     cache = "fp8" if facts["quant.kv_cache"] == "fp8" else None
     return proving.prove_numbers(decoder, source, made, scheme, str(facts["model.dtype"]), cache, tokens)
@@ -87,8 +97,10 @@ def _check_config(
             raise BuildError(f"the checkpoint's config.json says {name} = {config.get(name)}, not {expected}")
 
 
-def _check_words(said: Mapping[str, Any], scheme: Scheme, facts: Mapping[str, Any]) -> None:
-    """What the builder reads of the quantization. Raises BuildError."""
+def _check_words(
+    said: Mapping[str, Any], scheme: Scheme, facts: Mapping[str, Any], layers: int, left: frozenset[str]
+) -> None:
+    """What the builder reads of the quantization, of the `layers` of a stage. Raises BuildError."""
     cache = "FP8" if facts["quant.kv_cache"] == "fp8" else None
     wanted: dict[str, Any] = {"quant_algo": scheme.algorithm, "kv_cache_quant_algo": cache}
     if scheme.grouped:
@@ -99,8 +111,18 @@ def _check_words(said: Mapping[str, Any], scheme: Scheme, facts: Mapping[str, An
                 f"the checkpoint's config.json says quantization.{name} = {said.get(name)}, and {expected} was asked "
                 "for"
             )
-    if scheme.recipe and "lm_head" not in (said.get("exclude_modules") or ()):
+    excluded = said.get("exclude_modules") or ()
+    if scheme.recipe and "lm_head" not in excluded:
         raise BuildError("the checkpoint's config.json does not say that lm_head is left as it is")
+    if scheme.recipe:
+        maps = list(dict.fromkeys(map(_loaded, excluding.names(layers))))
+        proving.check_left("config.json", excluded, maps, frozenset(map(_loaded, left)))
+
+
+def _loaded(module: str) -> str:
+    """The loader's name of a linear map of Hugging Face's layout."""
+    _, _, layer, part = module.split(".", 3)
+    return f"transformer.layers.{layer}.{_LOADED[part]}"
 
 
 class _Later(proving.Made):

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from trtbuild.compilers.modelopt import excluding
 from trtbuild.compilers.modelopt.options import settle
 from trtbuild.compilers.modelopt.schemes import scheme_of
 from trtbuild.compilers.tensorrt_llm import modelopt_schemes, rules
@@ -27,6 +28,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     tp, pp = int(facts["parallel.tp"]), int(facts["parallel.pp"])
     rules.check_shapes(config, rules.Ranks(tp, pp, 1), scheme.grouped, facts.get("quant.group_size"))
     modelopt_schemes.check_ranks(config, scheme, tp, pp)
+    modelopt_schemes.check_excluded(excluding.read(facts), config, scheme, "none", pp)
     settle(facts.get("compiler.calib_level"))
     made: dict[str, Any] = importlib.import_module("trtbuild.compilers.tensorrt_llm.quantizing").run(
         request, source, config, out, reporter

@@ -17,7 +17,7 @@ import torch
 from modelopt.torch.export import export_tensorrt_llm_checkpoint
 from transformers import AutoConfig
 
-from trtbuild.compilers.modelopt import texts
+from trtbuild.compilers.modelopt import excluding, texts
 from trtbuild.compilers.modelopt.quantizing import Calibration, original, quantized
 from trtbuild.compilers.modelopt.schemes import KV_CACHES, scheme_of
 from trtbuild.compilers.tensorrt_llm import checkpoint, modelopt_schemes, proving
@@ -50,7 +50,8 @@ def run(
     # On a CPU scales are measured in float32; the export rounds what is not quantized.
     loaded = "float32" if measures and device == "cpu" else dtype
     config = _config(source, told, decoder)
-    model, used, tokens = quantized(source, loaded, scheme, cache, group, calibration, reporter, config)
+    left = excluding.read(facts)
+    model, used, tokens = quantized(source, loaded, scheme, cache, group, calibration, reporter, left, config)
     _export(model, dtype, out, tp, pp)
     del model
     _complete(out, scheme.algorithm)
@@ -120,5 +121,7 @@ def _complete(out: Path, algorithm: str | None) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     if algorithm in proving.LATER:
         config["quantization"]["quant_algo"] = algorithm  # as quantize.py does
+    if "exclude_modules" in config["quantization"]:  # of a set, in any order
+        config["quantization"]["exclude_modules"].sort()
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     (out / "quant_cfg.json").unlink(missing_ok=True)  # of mixed precision, and empty

@@ -199,7 +199,8 @@ class _Stage:
                 found |= {f"{name}{one}_proj.{ours}": shared for one in "qkv"}
                 continue
             ranks = self._take(prefix + theirs)
-            packed = self._packed if theirs == "weight" else 1
+            quantized = self._has(f"{prefix}weights_scaling_factor")  # as others are left
+            packed = self._packed if theirs == "weight" and quantized else 1
             if ranks[0].shape[0] * packed != q + 2 * kv:
                 raise BuildError(
                     f"{prefix}{theirs} has {ranks[0].shape[0] * packed} rows in each of {tp} ranks, and {d.heads} "
