@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -97,8 +96,7 @@ class Calibration:
 
 
 def original(source: Path) -> Checkpoint:
-    """The model in `source`, to be compared with what was made of it: by all threads, as no byte depends on them."""
-    torch.set_num_threads(os.cpu_count() or 1)
+    """The model in `source`, to be compared with what was made of it."""
     return Checkpoint.open({path.name: path for path in source.iterdir() if path.is_file()})
 
 
