@@ -107,6 +107,8 @@ def in_threads(
     The OnBytes that `work` is given serialises the calls of `on_bytes`, and ends the threads within a chunk
     once one has failed or the caller was interrupted: nobody waits for the hash of a 100 GB file after Ctrl-C.
     """
+    if len(items) < 2:
+        return [work(item, on_bytes) for item in items]
     stop, turn = threading.Event(), threading.Lock()
 
     def tell(count: int) -> None:

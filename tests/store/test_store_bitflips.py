@@ -6,16 +6,25 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.store.faults import memory
 from tests.store.support import FILES, KEY, publish, read_tree, write_files
 from trtstore import Index, Record, Store
 from trtstore.layout import STAMP
 
 PLACES = 120  # of the index's database, which is a few pages of SQLite
 VALUES = {f"key-{number}": "5e" * 32 for number in range(20)}
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """In memory: what is spoilt here is what programs read, and no disk needs to hear of thousands of writes."""
+    with memory.folder() as folder:
+        yield folder
 
 
 class Shelf:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -66,6 +67,7 @@ class Zygote:
 def serve(operations: dict[str, Operation]) -> None:
     """Answer requests until there are no more; one core, so that threads meet their calls in one order."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    gc.freeze()  # else each child's first collection copies all pages
     for line in sys.stdin:
         request = json.loads(line)
         facts = request["fault"]
