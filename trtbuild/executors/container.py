@@ -117,7 +117,7 @@ def run(
                 limits,
                 on_event,
                 ending,
-                stop=lambda: _end(container, name),
+                stop=lambda: _stop(container, name),
                 held=True,
             )
         ending.check()
@@ -222,15 +222,23 @@ def _environment(limits: Limits) -> dict[str, str]:
     return env
 
 
+def _stop(container: Container, name: str) -> None:
+    """Kill the container at once, and remove it."""
+    if (
+        container.kind == "podman"
+    ):  # whose `rm` asks first, and gives it ten seconds: a first process hears nothing
+        _quietly([*container.base, "kill", "--signal", "KILL", name])
+    _end(container, name)
+
+
 def _end(container: Container, name: str) -> None:
     """Kill the container, if it still runs, and remove it."""
+    _quietly([*container.base, "rm", "--force", "--volumes", name])
+
+
+def _quietly(command: list[str]) -> None:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        subprocess.run(
-            [*container.base, "rm", "--force", "--volumes", name],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=60,
-        )
+        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
 
 
 def _out_of_memory(container: Container, name: str) -> bool:
