@@ -27,7 +27,7 @@ from tests.support import tensorrt_llm_standin
 _ENGINE = ("--runtime=runc", "--cgroup-manager=cgroupfs", "--storage-driver=vfs")
 RUN = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
 _LEFT_OUT = re.compile(
-    r"(^|/)(test|tests|idlelib|lib2to3|tkinter|turtledemo|ensurepip|site-packages|__pycache__)(/|$)"
+    r"(^|/)(test|tests|idlelib|lib2to3|tkinter|turtledemo|ensurepip|site-packages|config-[^/]+|__pycache__)(/|$)"
 )
 
 
