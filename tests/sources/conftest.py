@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import forks
 from tests.support.minihub import MiniHub
 
 ROOT = Path(__file__).parents[2]
@@ -33,24 +32,18 @@ class Client:
 
     def look(self, source: str, *args: str, **env: str) -> dict[str, Any]:
         kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.sources.probe", source, *args],
-            cwd=ROOT,
-            env={
-                **kept,
-                "PYTHONPATH": f"{ROOT}:{ROOT / 'store'}",
-                "HOME": str(self.home),
-                "HF_HOME": str(self.home / "hf"),
-                "HF_ENDPOINT": self.url,
-                **env,
-            },
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        answer: dict[str, Any] = json.loads(done.stdout)
-        assert "hf_" not in done.stdout + done.stderr, "a token was printed"
+        environment = {
+            **kept,
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'store'}",
+            "HOME": str(self.home),
+            "HF_HOME": str(self.home / "hf"),
+            "HF_ENDPOINT": self.url,
+            **env,
+        }
+        _, out, err = forks.run(Path("probe"), [source, *args], ROOT, environment, 120)
+        assert "Traceback" not in err, err
+        answer: dict[str, Any] = json.loads(out)
+        assert "hf_" not in out + err, "a token was printed"
         return answer
 
     def fetch(self, source: str, **env: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The real command, forked from a process that has imported it: half of a command's time is Python reading modules.
+"""Real commands, each forked from a process that has imported it: half of a command's time is Python reading modules.
 
 Everything else is as in a process of its own: arguments, environment, folder, standard streams, exit. What Python
 and the loader read of their environment before `main` is set where the process that forks is started, one for each.
@@ -22,11 +22,18 @@ from typing import Any
 
 from trtbuild import entry
 
+#: program -> the module whose `main` it is, and more that is read before there is a command
+PROGRAMS = {
+    "trtbuild": ("trtbuild.entry", entry.module("toolchain"), entry.module("plan")),
+    "trtstore": ("trtbuild.store_command", "trtstore.teamcli"),
+    # What the Hub's client imports. It itself reads its environment when it is imported: that is the child's.
+    "probe": ("tests.sources.probe", "httpx2", "yaml", "tqdm.auto", "fsspec"),
+}
 REPOSITORY = Path(__file__).parents[2]
 #: what Python, or the loader of shared libraries, reads at its start
 ITS_OWN = re.compile(r"(LD_|PYTHON|LC_|LANG$|MALLOC_|GLIBC_)")
 
-_idle: dict[tuple[tuple[str, str], ...], list[_Server]] = {}
+_idle: dict[tuple[str, tuple[tuple[str, str], ...]], list[_Server]] = {}
 _turn = threading.Lock()
 
 
@@ -41,8 +48,8 @@ def start(command: Path, args: Sequence[str], cwd: Path, env: Mapping[str, str])
     """The command at work; somebody must `communicate` with it."""
     own = tuple(sorted((name, value) for name, value in env.items() if ITS_OWN.match(name)))
     with _turn:
-        idle = _idle.setdefault(own, [])
-        server = idle.pop() if idle else _Server(dict(own))
+        idle = _idle.setdefault((command.name, own), [])
+        server = idle.pop() if idle else _Server(command.name, dict(own))
     return Running(server, [str(command), *args], cwd, env, lambda: idle.append(server))
 
 
@@ -86,10 +93,10 @@ class Running:
 class _Server:
     """The parent's end of a process that forks, one command at a time. It ends when the parent does."""
 
-    def __init__(self, own: Mapping[str, str]) -> None:
+    def __init__(self, program: str, own: Mapping[str, str]) -> None:
         env = {name: value for name, value in os.environ.items() if not ITS_OWN.match(name)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-m", __name__, program],
             cwd=REPOSITORY,
             env={**env, **own},
             stdin=subprocess.PIPE,
@@ -117,16 +124,15 @@ class _Server:
         return int(self._process.stdout.readline())
 
 
-def serve() -> None:
+def serve(program: str) -> None:
     """For each request a child that is the command; says its pid and, when it is asked, how it ended."""
-    for word in ("toolchain", "plan"):
-        importlib.import_module(entry.module(word))
+    main, *_ = [importlib.import_module(name) for name in PROGRAMS[program]]
     gc.freeze()
     with os.fdopen(os.dup(1), "w") as answers:
         for line in sys.stdin:
             if (child := os.fork()) == 0:
                 _become(json.loads(line))
-                sys.exit(entry.main())
+                sys.exit(main.main())
             print(child, file=answers, flush=True)
             sys.stdin.readline()
             _, status = os.waitpid(child, 0)
@@ -146,4 +152,4 @@ def _become(request: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1])

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.store.support import KEY, OTHER
+from tests.support import forks
 from tests.support.cli import Done, Project
 from tests.support.seaweed import Seaweed
 from tests.team.support import Place, make, writer
@@ -36,16 +37,8 @@ class User:
         return self.project.trtbuild(*words, env={**self.environment, **more})
 
     def trtstore(self, *words: str, **more: str) -> Done:
-        done = subprocess.run(
-            [TRTSTORE, *words],
-            env=self.project.environment({**self.environment, **more}),
-            cwd=self.project.root,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
+        environment = self.project.environment({**self.environment, **more})
+        return Done(*forks.run(TRTSTORE, words, self.project.root, environment, 120))
 
     @property
     def store(self) -> Store:
