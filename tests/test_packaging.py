@@ -143,49 +143,52 @@ def test_the_core_alone_builds_and_speaks(core: Core, tmp_path: Path) -> None:
     assert "toolchain" in core("plan", *MODEL, "output=json").stdout
 
 
-def own_lock(core: Core) -> Path:
+@pytest.fixture(scope="module")
+def ours(core: Core) -> Path:
     """A lock of another numpy than the one that ships."""
     pins = core.root / "ours.in"
     text = (ROOT / "conf" / "toolchain" / "onnxruntime.in").read_text()
     pins.write_text(re.sub("numpy==.*", "numpy==2.3.5", text))
-    ours = core.root / "ours.txt"
-    ours.write_text(locking.make(pins, None, upgrade=False).text)
-    return ours
+    made = core.root / "ours.txt"
+    made.write_text(locking.make(pins, None, upgrade=False).text)
+    return made
 
 
-def test_a_sweep_over_toolchains_that_contradict_each_other(core: Core) -> None:
+def test_a_sweep_over_toolchains_that_contradict_each_other(core: Core, ours: Path, tiny_llama: Path) -> None:
     """Another numpy than the one that ships, each in its own environment; and both at once."""
-    ours = own_lock(core)
+    words = (f"model.source={tiny_llama}", "quant=int8")
     shipped = ROOT / "conf" / "toolchain" / "onnxruntime.txt"
-    sweep = core("-m", *MODEL, f"compiler.locks.onnxruntime={shipped},{ours}", "output=json")
+    sweep = core("-m", *words, f"compiler.locks.onnxruntime={shipped},{ours}", "output=json")
     first, second = json.loads(sweep.stdout)["results"]
     assert (first["toolchain"]["numpy"], second["toolchain"]["numpy"]) == ("2.4.6", "2.3.5")
     assert first["key"] != second["key"]
     assert first["steps"][0]["key"] == second["steps"][0]["key"], "the network is shared"
-    explained = core("explain", *MODEL, f"compiler.locks.onnxruntime={ours}", "quant.group_size=64").stdout
+    explained = core("explain", *words, f"compiler.locks.onnxruntime={ours}", "quant.group_size=64").stdout
     assert "quant.group_size  32 → 64" in explained
-    explained = json.loads(core("explain", *MODEL, "quant.group_size=64", "output=json").stdout)
+    explained = json.loads(core("explain", *words, "quant.group_size=64", "output=json").stdout)
     assert [each["field"] for each in explained["nearest"]["differences"]] == ["quant.group_size"]
     shutil.rmtree(next(core.store.glob(f"v1/records/{second['key'][:2]}")))
-    missed = core("explain", *MODEL, f"compiler.locks.onnxruntime={ours}")
+    missed = core("explain", *words, f"compiler.locks.onnxruntime={ours}")
     # Whatever else the index has anew since the shipped lock was made is told beside it.
     assert re.search(r"^  toolchain\.numpy +2\.4\.6 → 2\.3\.5$", missed.stdout, re.MULTILINE)
     with ThreadPoolExecutor() as pool:
         built = list(
             pool.map(
-                lambda lock: core(*MODEL, "quant.group_size=128", f"compiler.locks.onnxruntime={lock}"),
+                lambda lock: core(*words, "quant.group_size=16", f"compiler.locks.onnxruntime={lock}"),
                 (shipped, ours),
             )
         )
     assert ["engine   built" in done.stderr for done in built] == [True, True]
-    rebuilt = core("rebuild", json.loads(core("explain", *MODEL, "output=json").stdout)["key"][:12])
+    rebuilt = core("rebuild", json.loads(core("explain", *words, "output=json").stdout)["key"][:12])
     assert "the same bytes" in rebuilt.stdout
 
 
-def test_an_engine_is_rebuilt_in_the_toolchain_of_its_own_record(core: Core) -> None:
+def test_an_engine_is_rebuilt_in_the_toolchain_of_its_own_record(
+    core: Core, ours: Path, tiny_llama: Path
+) -> None:
     """Of a lock that does not ship, and that is not given again."""
-    ours = own_lock(core)
-    key = json.loads(core(*MODEL, f"compiler.locks.onnxruntime={ours}", "output=json").stdout)["key"]
+    words = (f"model.source={tiny_llama}", "quant=int8")
+    key = json.loads(core(*words, f"compiler.locks.onnxruntime={ours}", "output=json").stdout)["key"]
     ours.unlink()
     core("toolchain", "rm", "--all")
     uv = shutil.which("uv")  # quicker, where it is there
