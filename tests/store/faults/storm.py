@@ -157,13 +157,23 @@ class Storm:
         self.cut_short = 0  # kills that found a writer at work
 
     def rage(self, kills: int) -> None:
-        while self.kills < kills:
+        """Kill so many; where the machine is too busy for workers to get anywhere, up to four times as many."""
+        while self.kills < kills or (self.kills < 4 * kills and not self._met(kills)):
             # A window that moves slowly: each key is met half published, published, and by the next worker.
             newest = WINDOW + self.kills // 6
             for child, pipe in [self._start(newest) for _ in range(TOGETHER)]:
                 time.sleep(self._dice.uniform(0, LONGEST))
                 self._kill(child, pipe)
                 self._look(newest)
+
+    def _met(self, kills: int) -> bool:
+        """Whether the kills have met work enough to prove anything: what the test asks for."""
+        return (
+            self.cut_short > kills / 10
+            and len(self.complete) > kills / 20
+            and len(self.collections) > kills / 20
+            and sum(self.collections) > 0
+        )
 
     def _start(self, newest: int) -> tuple[int, int]:
         seed = self._dice.random()
