@@ -27,6 +27,9 @@ PYTEST_FLAGS ?= -n $(shell expr 1 + $$(nproc 2>/dev/null || echo 1)) --dist load
 FREE_GB := $(shell df --output=avail -BG /dev/shm 2>/dev/null | tail -1 | tr -dc 0-9)
 IN_MEMORY := $(shell test "$(FREE_GB)" -ge 12 2>/dev/null && awk '/MemAvailable/ { exit $$2 < 12e6 }' /proc/meminfo && echo PYTEST_DEBUG_TEMPROOT=/dev/shm)
 
+# Python keeps what it compiled of modules, which is most of an import, whatever the caller has set.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo locks test test-reference fuzz lint bench bench-store bench-team bench-sweep bench-aot bench-identity clean
 
 demo: $(CORE)/.done
@@ -42,8 +45,6 @@ test: $(VENV)/.dev
 
 # A thread each: several tests run at a time, and threads of one would wait, busily, for those of another.
 test-reference: export OMP_NUM_THREADS := 1
-# Python keeps what it compiled of torch and transformers, which takes most of an import, whatever the caller has set.
-test-reference: export PYTHONDONTWRITEBYTECODE :=
 test-reference: $(REFERENCE)/.done $(MODELOPT)/.done $(MODELOPT_TRTLLM)/.done
 	$(REFERENCE)/bin/python -m pytest $(PYTEST_FLAGS) -m reference tests/reference $(addprefix --ignore=,$(OF_MODELOPT))
 	$(MODELOPT)/bin/python -m pytest $(PYTEST_FLAGS) -m reference $(OF_MODELOPT)
