@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import cycle
@@ -20,6 +21,7 @@ HASHERS = (
     16  # what reads alone: a core without SHA instructions hashes half a gigabyte a second, disks give ten
 )
 
+_WAITING = 8  # chunks that one thread hashes behind another
 _HEX = re.compile(r"[0-9a-f]{64}")
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -97,6 +99,38 @@ def _write_all(target: int, data: memoryview) -> None:
 
 class _Stopped(Exception):
     """Unwinds a thread whose siblings have failed already."""
+
+
+class Aside:
+    """SHA-256 of what has `size` bytes, hashed in another thread while the caller makes the next chunk.
+
+    Chunks must not change meanwhile; no more than `_WAITING` of them wait. One chunk alone is worth no thread.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._digest = hashlib.sha256()
+        self._alone = size <= CHUNK
+        self._pool = ThreadPoolExecutor(1)  # starts no thread before the first `submit`
+        self._waiting: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Aside:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def update(self, data: bytes | memoryview) -> None:
+        if self._alone:
+            self._digest.update(data)
+            return
+        self._waiting.append(self._pool.submit(self._digest.update, data))
+        if len(self._waiting) > _WAITING:
+            self._waiting.popleft().result()
+
+    def hexdigest(self) -> str:
+        while self._waiting:
+            self._waiting.popleft().result()
+        return self._digest.hexdigest()
 
 
 def in_threads(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 
 from trtstore import bundle, manifest, records
 from trtstore.access import checked_manifest, named_blobs
-from trtstore.digest import CHUNK, checked_key, hash_bytes, hex_of, is_hex
+from trtstore.digest import CHUNK, Aside, checked_key, hash_bytes, hex_of, is_hex
 from trtstore.errors import Corrupt, Malformed, NotWritable, Unreachable
 from trtstore.layout import VERSION
 from trtstore.listed import Listed
@@ -214,8 +213,8 @@ class _Sending:
 
     def _read(self, digits: str, size: int) -> Iterator[bytes | memoryview]:
         """The blob's bytes; raises Corrupt at their end where they are others: no whole object comes of them."""
-        digest, count = hashlib.sha256(), 0
-        with self._source.open_blob(f"sha256:{digits}", size) as file:
+        count = 0
+        with self._source.open_blob(f"sha256:{digits}", size) as file, Aside(size) as digest:
             while data := file.read(CHUNK):
                 digest.update(data)
                 count += len(data)
@@ -223,7 +222,7 @@ class _Sending:
                     self.done += len(data)
                     self._on_progress(self.done, self._whole)
                 yield data
-        if count != size or digest.hexdigest() != digits:
-            raise Corrupt(
-                f"the blob {digits} is not what its name says", "verify the store, and build it again"
-            )
+            if count != size or digest.hexdigest() != digits:
+                raise Corrupt(
+                    f"the blob {digits} is not what its name says", "verify the store, and build it again"
+                )

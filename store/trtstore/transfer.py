@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Protocol
 from trtstore import blobs, gate, records, writeback
 from trtstore.access import checked_manifest, manifest_bytes, named_blobs
 from trtstore.blobs import Staged
-from trtstore.digest import CHUNK, OnBytes, digest_of, hash_fd, hex_of, ignore_bytes
+from trtstore.digest import CHUNK, Aside, OnBytes, digest_of, hash_fd, hex_of, ignore_bytes
 from trtstore.errors import Corrupt, Malformed, StoreFailure, Unreachable
 from trtstore.layout import Layout
 from trtstore.protocols import OnProgress, Readable, Reader, ignore_progress
@@ -186,28 +184,18 @@ def _clone(file: Readable, size: int, target: int) -> bool:
 
 
 def _copy(file: Readable, target: int | None, size: int, on_bytes: OnBytes) -> tuple[str, int]:
-    """(hex SHA-256, bytes) of `file`, copied to `target`; ends, unwritten, with the first byte beyond `size`.
-
-    Of a large one, another thread hashes a chunk while this one writes it and waits for the next.
-    """
-    digest, done = hashlib.sha256(), 0
-    hashed: Future[None] | None = None
-    with ThreadPoolExecutor(1) as hasher:  # starts no thread before the first `submit`
+    """(hex SHA-256, bytes) of `file`, copied to `target`; ends, unwritten, with the first byte beyond `size`."""
+    done = 0
+    with Aside(size) as digest:
         while data := _read(file, min(CHUNK, size - done + 1)):
             done += len(data)
             if done > size:
                 break
-            earlier = hashed
-            if size > CHUNK:
-                hashed = hasher.submit(digest.update, data)
-            else:
-                digest.update(data)  # a thread would cost more than it saves
+            digest.update(data)
             if target is not None:
                 _write_all(target, data)
             on_bytes(len(data))
-            if earlier is not None:
-                earlier.result()  # so that no more than two chunks wait
-    return digest.hexdigest(), done
+        return digest.hexdigest(), done
 
 
 def _read(file: Readable, count: int) -> bytes | memoryview:

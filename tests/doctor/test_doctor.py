@@ -140,7 +140,8 @@ def test_a_target_that_is_not_here_is_said(doctor: Doctor) -> None:
 
 
 def test_an_image_by_its_tag_alone_is_not_pinned(doctor: Doctor) -> None:
-    found = failed(doctor("healthy", "compiler=tensorrt_llm", "executor=container"))
+    tag = "compiler.image=nvcr.io/nvidia/tensorrt-llm/release:1.2.1"
+    found = failed(doctor("healthy", "compiler=tensorrt_llm", "executor=container", tag))
     assert set(found) == {"image"}
     assert "imagetools inspect nvcr.io/nvidia/tensorrt-llm/release:1.2.1" in found["image"]["mend"][0]
 

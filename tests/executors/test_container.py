@@ -293,7 +293,9 @@ def test_an_image_that_is_not_there_says_so(
 
 def test_bad_input_is_told_before_any_work(project: Project, tiny_llama: Path) -> None:
     base = ["plan", f"model.source={tiny_llama}", "target=rtx4070", "executor=container"]
-    tag = project.trtbuild(*base, "compiler=tensorrt_llm")
+    pinned = project.trtbuild(*base, "compiler=tensorrt_llm", "output=json")
+    assert pinned.code == 0, pinned.err
+    tag = project.trtbuild(*base, "compiler=tensorrt_llm", "compiler.image=nvcr.io/nvidia/release:1.2.1")
     assert tag.code == 2
     assert "release:1.2.1 says no digest" in tag.err
     assert "imagetools inspect" in tag.err
