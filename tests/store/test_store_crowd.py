@@ -59,7 +59,8 @@ def test_a_crowd_with_collectors_in_it_sees_no_error_and_builds_nothing_twice(se
     with memory.folder() as home:
         (home / "links").mkdir()
         crowd.pack(home)
-        work = [partial(crowd.mingle, seconds=seconds)] * PROCESSES
+        each = {name: least // PROCESSES for name, least in LEAST.items() if least % PROCESSES == 0}
+        work = [partial(crowd.mingle, seconds=seconds, least=each)] * PROCESSES
         outcome = crowd.ended(crowd.together(home, seed, work), Outcome())
         print(dict(outcome.counts))
         assert not outcome.failures, f"{len(outcome.failures)} failures, {SEED}={seed}\n{outcome.failures[0]}"

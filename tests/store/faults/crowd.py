@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -184,11 +184,14 @@ ACTIONS: tuple[Callable[[Worker], None], ...] = (
 )
 
 
-def mingle(worker: Worker, seconds: float) -> None:
-    until = time.monotonic() + seconds
+def mingle(worker: Worker, seconds: float, least: Mapping[str, int]) -> None:
+    """For so long; where the machine is too busy for `least` of each, up to four times as long."""
+    began = time.monotonic()
     for action in worker.dice.sample(ACTIONS, len(ACTIONS)):
         action(worker)
-    while time.monotonic() < until:
+    while (passed := time.monotonic() - began) < seconds or (
+        passed < 4 * seconds and any(worker.counts[name] < count for name, count in least.items())
+    ):
         worker.dice.choice(ACTIONS)(worker)
 
 
