@@ -57,9 +57,10 @@ def run(words: Sequence[str], task: Callable[[DictConfig], None]) -> None:
             program.multirun(_ROOT, task, [*asked.options, "hydra.mode=MULTIRUN"])
             return
         alone = composer.once(program.config_loader, _ROOT, asked.options)
-        composed = alone or program.compose_config(_ROOT, asked.options, RunMode.RUN)
-    if composed is alone:
-        task(composed)
+        if alone is None:
+            composed = program.compose_config(_ROOT, asked.options, RunMode.RUN)
+    if alone is not None:
+        task(alone)
         return
     if composed.hydra.mode is RunMode.MULTIRUN:
         _by_hydra(words, task)

@@ -224,9 +224,7 @@ def _environment(limits: Limits) -> dict[str, str]:
 
 def _stop(container: Container, name: str) -> None:
     """Kill the container at once, and remove it."""
-    if (
-        container.kind == "podman"
-    ):  # whose `rm` asks first, and gives it ten seconds: a first process hears nothing
+    if container.kind == "podman":  # its `rm` asks first, for ten seconds: a first process hears nothing
         _quietly([*container.base, "kill", "--signal", "KILL", name])
     _end(container, name)
 

@@ -183,7 +183,7 @@ def parse(config: Config) -> Decoder:
         qk_norm=family.model_type == "qwen3",
         sliding_window=_window(config, family, layers),
         bos_token_id=_token_id(config, "bos_token_id", family.defaults.get("bos")),
-        eos_token_ids=_token_ids(config, "eos_token_id", family.defaults.get("eos")),
+        eos_token_ids=token_ids(config, "eos_token_id", family.defaults.get("eos")),
         pad_token_id=_token_id(config, "pad_token_id"),
     )
 
@@ -213,7 +213,8 @@ def _head_dim(config: Config, family: _Family, hidden: int, heads: int) -> int:
     return head_dim
 
 
-def _token_ids(config: Config, field: str, default: int | None) -> tuple[int, ...]:
+def token_ids(config: Config, field: str, default: int | None = None) -> tuple[int, ...]:
+    """One token's number or several, as config.json may have either. Raises InputError for anything else."""
     value = config.get(field, default)
     ids = value if isinstance(value, list) else [] if value is None else [value]
     if not all(isinstance(each, int) for each in ids):
@@ -222,7 +223,7 @@ def _token_ids(config: Config, field: str, default: int | None) -> tuple[int, ..
 
 
 def _token_id(config: Config, field: str, default: int | None = None) -> int | None:
-    ids = _token_ids(config, field, default)
+    ids = token_ids(config, field, default)
     return ids[0] if ids else None
 
 

@@ -152,6 +152,15 @@ def test_speculative_decoding_is_said_as_the_backend_reads_it(bench: Bench) -> N
     assert any(each["name"] == "draft_input_ids" for each in config["input"])
 
 
+def test_a_broken_file_of_the_model_is_named(bench: Bench, tmp_path: Path) -> None:
+    model = shutil.copytree(bench.model, tmp_path / "broken")
+    (model / "generation_config.json").write_text("{")
+    done = bench("build", f"model.source={model}", "out=engine", "serve=triton")
+    assert done.code == 2
+    assert "serve=triton: the model's generation_config.json is not valid JSON" in done.err
+    assert "Traceback" not in done.err
+
+
 def test_a_model_without_tokenizer_json_is_told_of(bench: Bench, tmp_path: Path) -> None:
     model = shutil.copytree(bench.model, tmp_path / "old")
     (model / "tokenizer.json").rename(model / "tokenizer.model")

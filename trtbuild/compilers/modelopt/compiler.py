@@ -46,7 +46,7 @@ def made(recipe: Recipe, dtype: str) -> tuple[Step, ...]:
         "quant.method": recipe.quant.method,
         "quant.kv_cache": recipe.quant.kv_cache,
         **({"quant.group_size": _group(recipe)} if scheme.grouped else {}),
-        **excluding.fact(_excluded(recipe)),
+        **excluding.fact(excluding.read(recipe.tools.options)),
         **_calibration(recipe, scheme),
         **versions,
     }
@@ -67,11 +67,6 @@ def made(recipe: Recipe, dtype: str) -> tuple[Step, ...]:
 def _scheme(recipe: Recipe) -> Scheme:
     quant = recipe.quant
     return SCHEMES[quant.weights, quant.activations, quant.method]
-
-
-def _excluded(recipe: Recipe) -> Sequence[str]:
-    found = recipe.tools.options.get(excluding.OPTION, ())  # compiler=aot_inductor has none
-    return [str(each) for each in found] if isinstance(found, tuple) else []
 
 
 def _calibrated(recipe: Recipe, scheme: Scheme) -> bool:
@@ -105,7 +100,7 @@ def _check(recipe: Recipe, scheme: Scheme) -> None:
         )
     known = recipe.model.config or recipe.model.described or {}
     check_columns(known, scheme, recipe.quant.group_size)
-    excluding.check(_excluded(recipe), known, scheme.algorithm, recipe.quant.scheme)
+    excluding.check(excluding.read(recipe.tools.options), known, scheme.algorithm, recipe.quant.scheme)
     options = recipe.tools.options
     for name in ("calib_size", "calib_batch_size", "calib_max_length", "threads"):
         value = options[f"compiler.{name}"]

@@ -26,7 +26,7 @@ def fact(patterns: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def read(facts: Mapping[str, Any]) -> list[str]:
-    """The patterns of a step with these facts."""
+    """The patterns in the facts of a step, or in the options of a compiler, which may have none."""
     return [str(each) for each in facts.get(OPTION) or ()]
 
 

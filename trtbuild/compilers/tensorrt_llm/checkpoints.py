@@ -61,10 +61,11 @@ def packages(recipe: Recipe, names: Sequence[str]) -> tuple[Lock | None, Mapping
 def check(recipe: Recipe, found: Scheme) -> None:
     """Who makes it, and on which text. Raises InputError."""
     by, why = recipe.tools.options["compiler.checkpoint_by"], _lacks(recipe)
+    left = excluding.read(recipe.tools.options)
     if by == "modelopt" and why is not None:
         raise InputError(why, option="compiler.checkpoint_by=modelopt", hint="leave it at auto")
     if not _by_modelopt(recipe):
-        if _excluded(recipe):
+        if left:
             raise InputError(
                 f"NVIDIA's scripts leave no layers out, and {why or 'compiler.checkpoint_by=scripts asks for them'}",
                 option=excluding.OPTION,
@@ -74,7 +75,7 @@ def check(recipe: Recipe, found: Scheme) -> None:
         return
     known = recipe.model.config or {}
     modelopt_schemes.check_ranks(known, _scheme(recipe), recipe.tp, recipe.pp)
-    modelopt_schemes.check_excluded(_excluded(recipe), known, _scheme(recipe), recipe.quant.scheme, recipe.pp)
+    modelopt_schemes.check_excluded(left, known, _scheme(recipe), recipe.quant.scheme, recipe.pp)
     for name in (*_SHOWN, "threads"):
         value = recipe.tools.options[f"compiler.{name}"]
         least = 2 if name == "calib_max_seq_length" else 1
@@ -103,11 +104,6 @@ def _lacks(recipe: Recipe) -> str | None:
         return "ModelOpt writes what is not quantized as float16 or bfloat16"
     parts = (quant.weights, quant.activations, quant.method)
     return modelopt_schemes.lacks(parts, quant.kv_cache, architecture(recipe), recipe.model.config or {})
-
-
-def _excluded(recipe: Recipe) -> list[str]:
-    found = recipe.tools.options[excluding.OPTION]
-    return [str(each) for each in found] if isinstance(found, tuple) else []
 
 
 def _by_modelopt(recipe: Recipe) -> bool:
@@ -178,7 +174,7 @@ def _of_modelopt(recipe: Recipe) -> tuple[Lock | None, dict[str, Value]]:
     """
     options = recipe.tools.options
     lock, versions = tools(recipe.tools, "modelopt_trtllm", _MODELOPT_TOOLS)
-    facts: dict[str, Value] = {**versions, **excluding.fact(_excluded(recipe))}
+    facts: dict[str, Value] = {**versions, **excluding.fact(excluding.read(options))}
     if not _measures(recipe):
         return lock, facts
     facts |= {f"compiler.{name}": options[f"compiler.{name}"] for name in ("calib_device", *_SHOWN)}

@@ -12,6 +12,7 @@ from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED, contract
 from trtbuild.compilers.tensorrt_llm.folder import TOKENIZER, Built
 from trtbuild.compilers.tensorrt_llm.triton import repository
 from trtbuild.errors import InputError
+from trtbuild.networks.architectures import token_ids
 from trtbuild.networks.special_tokens import ends_of_answers, named_ends, special_of, vocabulary_of
 
 _HEAD = f"#!/bin/sh\n# Written by trtbuild; {UNEXECUTED}.\nset -eu\n"
@@ -59,7 +60,10 @@ def _tokens(tokenizer: Path) -> tuple[list[int], int]:
     said = {}
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json", "generation_config.json"):
         path = tokenizer / name
-        said[name] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        try:
+            said[name] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except ValueError:
+            raise InputError(f"the model's {name} is not valid JSON", option="serve=triton") from None
     if not said["tokenizer.json"]:
         raise InputError(
             "the models in Python of a Triton repository read tokenizer.json, and this model has none",
@@ -67,9 +71,8 @@ def _tokens(tokenizer: Path) -> tuple[list[int], int]:
             hint="save it with the tokenizer: AutoTokenizer.from_pretrained(model).save_pretrained(model)",
         )
     special = special_of(said["tokenizer_config.json"], vocabulary_of(said["tokenizer.json"]))
-    own = said["config.json"].get("eos_token_id")
-    owns = own if isinstance(own, list) else [] if own is None else [own]
-    ends = ends_of_answers(named_ends(said["generation_config.json"], owns, special["eos"]), special["eos"])
+    own = token_ids(said["config.json"], "eos_token_id")
+    ends = ends_of_answers(named_ends(said["generation_config.json"], own, special["eos"]), special["eos"])
     return ends, ends[0] if special["pad"] is None else special["pad"]
 
 

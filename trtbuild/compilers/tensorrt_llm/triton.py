@@ -21,7 +21,7 @@ from typing import Any
 from trtbuild.compilers.tensorrt_llm.folder import TOKENIZER, Built
 
 #: A version's folder has to be there, though the backend reads nothing in it.
-_VERSION, _EMPTY = "1", "1/.keep"
+_VERSION = "1"
 _PYTHON = "trtbuild.compilers.tensorrt_llm.triton_models"
 
 
@@ -77,7 +77,7 @@ def repository(engine: Path, built: Built, ends: Sequence[int], pad: int) -> Map
     models = resources.files(_PYTHON)
     for name in ("preprocessing", "postprocessing"):
         files[f"{name}/{_VERSION}/model.py"] = models.joinpath(f"{name}.py").read_text(encoding="utf-8")
-    return files | {f"{name}/{_EMPTY}": "" for name in ("tensorrt_llm", "ensemble")}
+    return files | {f"{name}/{_VERSION}/.keep": "" for name in ("tensorrt_llm", "ensemble")}
 
 
 def text(message: Mapping[str, Any], indent: str = "") -> str:
