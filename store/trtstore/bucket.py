@@ -172,23 +172,26 @@ class _Parts:
         self, pool: ThreadPoolExecutor, fetch: Callable[[int, int], list[memoryview]], size: int
     ) -> None:
         self._pool, self._fetch = pool, fetch
-        self._starts = iter(range(0, size, PART))
-        self._size = size
+        self._next, self._size = 0, size
         self._coming: deque[Future[list[memoryview]]] = deque()
         self._here: deque[memoryview] = deque()
-        for _ in range(AHEAD):
-            self._next()
 
-    def _next(self) -> None:
-        start = next(self._starts, None)
-        if start is not None:
-            self._coming.append(self._pool.submit(self._fetch, start, min(start + PART, self._size)))
+    def skip(self, count: int, /) -> None:
+        self._next = count
+
+    def _ask(self) -> None:
+        """For as many parts as may be on their way."""
+        while self._next < self._size and len(self._coming) < AHEAD:
+            start, self._next = self._next, min(self._next + PART, self._size)
+            self._coming.append(self._pool.submit(self._fetch, start, self._next))
 
     def read(self, size: int, /) -> memoryview:
         """A view of a chunk, which lives for as long as somebody looks at it: a copy would cost a fifth of the time."""
-        if not self._here and self._coming:
-            self._here.extend(self._coming.popleft().result())
-            self._next()
+        if not self._here:
+            self._ask()
+            if self._coming:
+                self._here.extend(self._coming.popleft().result())
+                self._ask()
         if not self._here:
             return memoryview(b"")
         view = self._here.popleft()

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from trtstore import gate, scratch, usage
+from trtstore import gate, partial, scratch, usage
 from trtstore.catalog import Catalog, OnParsed
 from trtstore.decide import Plan, Planner
 from trtstore.errors import NoSpace, translated
@@ -49,6 +49,7 @@ def collect(
             return Plan(limit)
         layout.check()
     scratch.sweep(layout)
+    partial.sweep(layout, grace)
     with translated(layout.root, reading=True):
         for _ in Catalog(layout, index).named(on_parsed):
             pass  # the slow part, while nobody has to wait for it

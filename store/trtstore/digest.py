@@ -17,6 +17,9 @@ from trtstore.errors import Invalid, Malformed
 ALGORITHM = "sha256"
 CHUNK = 1 << 20  # bytes a read: beyond 1 MiB the hash, not the system call, is what takes the time
 THREADS = 4  # what copies as it hashes: a disk rarely takes more than that at a time
+#: Large blobs on their way from or to elsewhere at a time: a core hashes a gigabyte a second, networks bring more, and
+#: each blob takes a core for its hash and others for what brings it.
+SIDE_BY_SIDE = max(2, min(4, len(os.sched_getaffinity(0)) // 4))
 HASHERS = (
     16  # what reads alone: a core without SHA instructions hashes half a gigabyte a second, disks give ten
 )

@@ -87,6 +87,10 @@ class Layout:
         return self.base / "tmp"
 
     @cached_property
+    def partial(self) -> Path:
+        return self.base / "partial"
+
+    @cached_property
     def index(self) -> Path:
         return self.base / "index"
 
@@ -131,7 +135,7 @@ class Layout:
         """Raises Invalid where any folder is a link: who removes must see all that is kept. Raises OSError too."""
         for folder in (self.trees, self.roots, self.pins, self.pending, self.quarantine, self.toolchains):
             self.own(folder)
-        for folder in (self.locks, self.tmp, self.index):
+        for folder in (self.locks, self.tmp, self.partial, self.index):
             self.own(folder)
         for inner in entries(self.own(self.hints)):
             self.own(inner)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from trtstore.manifest import Manifest
 from trtstore.records import Record
@@ -21,6 +21,14 @@ class Readable(Protocol):
     """A binary stream, read once from its beginning to its end."""
 
     def read(self, size: int, /) -> bytes | memoryview: ...
+
+
+@runtime_checkable
+class Skipping(Readable, Protocol):
+    """A stream whose beginning need not be read."""
+
+    def skip(self, count: int, /) -> None:
+        """Go on behind the first `count` bytes; only before anything was read."""
 
 
 class Writable(Protocol):

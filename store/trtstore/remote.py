@@ -11,7 +11,17 @@ from dataclasses import dataclass
 
 from trtstore import bundle, manifest, records
 from trtstore.access import checked_manifest, named_blobs
-from trtstore.digest import CHUNK, Aside, checked_key, hash_bytes, hex_of, is_hex
+from trtstore.digest import (
+    CHUNK,
+    SIDE_BY_SIDE,
+    Aside,
+    OnBytes,
+    checked_key,
+    hash_bytes,
+    hex_of,
+    in_threads,
+    is_hex,
+)
 from trtstore.errors import Corrupt, Malformed, NotWritable, Unreachable
 from trtstore.layout import VERSION
 from trtstore.listed import Listed
@@ -146,9 +156,9 @@ class Remote:
         small = [(digits, size) for digits, size in missing.items() if size <= SMALL]
         with ThreadPoolExecutor(WORKERS) as pool:
             list(pool.map(sending.small, small))
-        for digits, size in missing.items():
-            if size > SMALL:
-                sending.large(digits, size)
+        in_threads(
+            sending.large, [blob for blob in missing.items() if blob[1] > SMALL], sending.tell, SIDE_BY_SIDE
+        )
         self._put_small(hex_of(record.manifest), data)
         return sending.done
 
@@ -191,17 +201,31 @@ class _Sending:
         self._turn = threading.Lock()
         self.done = 0
 
+    def tell(self, count: int) -> None:
+        """Of `count` bytes that were sent, or, below 0, that must be sent again."""
+        with self._turn:
+            self.done += count
+            if count > 0:
+                self._on_progress(self.done, self._whole)
+
     def small(self, blob: tuple[str, int]) -> None:
         digits, size = blob
-        data = b"".join(self._read(digits, size))
+        data = b"".join(self._read(digits, size, self.tell))
         if not self._objects.create(blob_name(digits), data):
             self._objects.replace(blob_name(digits), data)  # it had another size a moment ago
 
-    def large(self, digits: str, size: int) -> None:
+    def large(self, blob: tuple[str, int], on_bytes: OnBytes) -> None:
+        digits, size = blob
+        sent = 0
+
+        def tell(count: int) -> None:
+            nonlocal sent
+            sent += count
+            on_bytes(count)
+
         for left in reversed(range(UPLOADS)):
-            before = self.done
             try:
-                self._objects.upload(blob_name(digits), self._read(digits, size), size)
+                self._objects.upload(blob_name(digits), self._read(digits, size, tell), size)
                 return
             except Unreachable:
                 if not left:
@@ -209,18 +233,16 @@ class _Sending:
                 self._objects.size(
                     blob_name(digits)
                 )  # raises where nobody answers at all: that is not tried again
-                self.done = before
+                tell(-sent)
 
-    def _read(self, digits: str, size: int) -> Iterator[bytes | memoryview]:
+    def _read(self, digits: str, size: int, on_bytes: OnBytes) -> Iterator[bytes | memoryview]:
         """The blob's bytes; raises Corrupt at their end where they are others: no whole object comes of them."""
         count = 0
         with self._source.open_blob(f"sha256:{digits}", size) as file, Aside(size) as digest:
             while data := file.read(CHUNK):
                 digest.update(data)
                 count += len(data)
-                with self._turn:
-                    self.done += len(data)
-                    self._on_progress(self.done, self._whole)
+                on_bytes(len(data))
                 yield data
             if count != size or digest.hexdigest() != digits:
                 raise Corrupt(

@@ -17,6 +17,7 @@ from trtstore import (
     blobs,
     gate,
     locks,
+    partial,
     records,
     roots,
     scratch,
@@ -251,6 +252,7 @@ class Store:
         if not self._swept:
             self._swept = True
             scratch.sweep(self._layout)
+            partial.sweep(self._layout)
         with scratch.folder(self._layout) as work:
             yield work
 

@@ -1,26 +1,44 @@
-"""Artifacts from elsewhere: every byte is hashed as it arrives in tmp/; blobs get names first, the record last."""
+"""Artifacts from elsewhere: every byte is hashed as it arrives; blobs get names first, the record last."""
 
 from __future__ import annotations
 
 import io
 import os
 import stat
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from trtstore import blobs, gate, records, writeback
+from trtstore import blobs, gate, partial, records, writeback
 from trtstore.access import checked_manifest, manifest_bytes, named_blobs
 from trtstore.blobs import Staged
-from trtstore.digest import CHUNK, Aside, OnBytes, digest_of, hash_fd, hex_of, ignore_bytes
+from trtstore.digest import (
+    CHUNK,
+    SIDE_BY_SIDE,
+    Aside,
+    OnBytes,
+    digest_of,
+    hash_fd,
+    hex_of,
+    ignore_bytes,
+    in_threads,
+)
 from trtstore.errors import Corrupt, Malformed, StoreFailure, Unreachable
 from trtstore.layout import Layout
-from trtstore.protocols import OnProgress, Readable, Reader, ignore_progress
+from trtstore.protocols import OnProgress, Readable, Reader, Skipping, ignore_progress
 from trtstore.records import Record
 
-LARGE = 64 << 20  # bytes of a blob that gets its name as soon as it came
+#: Bytes of a blob that gets its name as soon as it came, and that goes on where it was cut off.
+LARGE = (
+    16 << 20
+)  # bytes of a blob that gets its name as soon as it came, and that goes on where it was cut off
+
+
+class Damaged(Corrupt):
+    """What an earlier transfer left of a blob was not its beginning, and is gone now: ask for the blob once more."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +68,7 @@ class Arrival:
         self._layout, self._stage, self._admit = layout, stage, admit
         self._key, self._envelope = key, envelope
         self._staged: list[Staged] = []
+        self._turn = threading.Lock()
         self._wanted: dict[str, int] = {}
         with _strictly():
             self.record = records.parse(envelope, key)
@@ -79,25 +98,33 @@ class Arrival:
         target = self._stage / digits
         try:
             if not target.exists() and blobs.link(self._layout.blob(digits), target):
-                self._staged.append(Staged(target, digits, size))
+                self._add(Staged(target, digits, size))
         except FileNotFoundError:
             return False  # collected in between
         return True
 
     def take(self, digits: str, size: int, file: Readable, on_bytes: OnBytes = ignore_bytes) -> None:
-        """Stage a blob. One that is in the store is compared, and not written again."""
+        """Stage a blob. One that is in the store is compared, and not written again.
+
+        A large one of which an earlier transfer left a part goes on from there, where `file` can. Raises Damaged, too.
+        """
         if self.has(digits, size):
             _check(digits, size, *_copy(file, None, size, on_bytes))
         else:
-            self._staged.append(_stage(self._layout, file, digits, size, self._stage / digits, on_bytes))
+            self._add(_stage(self._layout, file, digits, size, self._stage / digits, on_bytes))
+
+    def _add(self, staged: Staged) -> None:
+        with self._turn:  # or `keep`, in another thread, would leave it in a list that nobody looks at again
+            self._staged.append(staged)
 
     def keep(self) -> None:
         """Put the blobs that came into the store without a record, for who tries again soon.
 
         A collector takes them after its grace period.
         """
-        staged, self._staged = self._staged, []
         with gate.adding(self._layout):
+            with self._turn:
+                staged, self._staged = self._staged, []
             blobs.commit(self._layout, staged)
 
     def finish(self) -> Received:
@@ -121,7 +148,8 @@ class Arrivals:
         """Copy the artifact of `envelope` from `source`: only the blobs that are missing here travel.
 
         Raises Corrupt when a byte is not what it should be, Unreachable when `source` breaks off, and as a write.
-        What came whole before `source` broke off is kept, and need not travel again.
+        What came before `source` broke off is kept, and need not travel again. Large blobs come side by side where
+        there are cores for it.
         """
         arrival = self.begin(key, envelope)
         with _asking(source):
@@ -132,16 +160,21 @@ class Arrivals:
 
         def tell(count: int) -> None:
             nonlocal done
-            done += count
+            done = min(done + count, whole)
             on_progress(done, whole)
 
+        def fetch(blob: tuple[str, int], on_bytes: OnBytes) -> None:
+            nonlocal came
+            _fetch(arrival, source, *blob, on_bytes)
+            came += 1
+            if blob[1] >= LARGE:
+                arrival.keep()  # who is killed later need not fetch it again
+
         try:
-            for digits, size in missing.items():
-                with _opened(source, digits, size) as file:
-                    arrival.take(digits, size, file, tell)
-                came += 1
-                if size >= LARGE:
-                    arrival.keep()  # who is killed later need not fetch it again
+            for blob in missing.items():
+                if blob[1] < LARGE:
+                    fetch(blob, tell)
+            in_threads(fetch, [blob for blob in missing.items() if blob[1] >= LARGE], tell, SIDE_BY_SIDE)
         except (Unreachable, KeyboardInterrupt):
             if came:
                 arrival.keep()
@@ -161,18 +194,52 @@ def settle(layout: Layout, staged: Sequence[Staged], wanted: Mapping[str, int]) 
             raise Corrupt(trouble, "try again: it was there a moment ago")
 
 
+def _fetch(arrival: Arrival, source: Reader, digits: str, size: int, on_bytes: OnBytes) -> None:
+    for _ in range(2):
+        with _opened(source, digits, size) as file:
+            try:
+                arrival.take(digits, size, file, on_bytes)
+            except Damaged:
+                continue
+            return
+
+
 def _stage(layout: Layout, file: Readable, digits: str, size: int, target: Path, on_bytes: OnBytes) -> Staged:
-    fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        cloned = _clone(file, size, fd)
-        tell = writeback.early(fd, on_bytes) if layout.durable else on_bytes
-        found = hash_fd(fd, size, on_bytes=on_bytes) if cloned else _copy(file, fd, size, tell)
-        _check(digits, size, *found)
-    finally:
-        os.close(fd)
+    if not (
+        size >= LARGE and isinstance(file, Skipping) and _go_on(layout, file, digits, size, target, on_bytes)
+    ):
+        fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            cloned = _clone(file, size, fd)
+            tell = writeback.early(fd, on_bytes) if layout.durable else on_bytes
+            found = hash_fd(fd, size, on_bytes=on_bytes) if cloned else _copy(file, fd, size, tell)
+            _check(digits, size, *found)
+        finally:
+            os.close(fd)
     blobs.seal(target)
     layout.sync(target)
     return Staged(target, digits, size)
+
+
+def _go_on(layout: Layout, file: Skipping, digits: str, size: int, target: Path, on_bytes: OnBytes) -> bool:
+    """Fill partial/<digits> up and rename it to `target`; False where another process fills it just now."""
+    with partial.opened(layout, digits) as part:
+        if part is None:
+            return False
+        fd, path = part
+        here = os.fstat(fd).st_size
+        if here > size:
+            here = 0
+            os.ftruncate(fd, 0)
+        tell = writeback.early(fd, on_bytes) if layout.durable else on_bytes
+        found = _copy(file, fd, size, tell, here)
+        if found != (digits, size):
+            path.unlink()
+            if here:
+                raise Damaged(f"what was here of the blob {digits} was not its beginning", "try again")
+        _check(digits, size, *found)
+        path.rename(target)
+        return True
 
 
 def _clone(file: Readable, size: int, target: int) -> bool:
@@ -183,10 +250,19 @@ def _clone(file: Readable, size: int, target: int) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_size == size and blobs.clone(file.fileno(), target)
 
 
-def _copy(file: Readable, target: int | None, size: int, on_bytes: OnBytes) -> tuple[str, int]:
-    """(hex SHA-256, bytes) of `file`, copied to `target`; ends, unwritten, with the first byte beyond `size`."""
+def _copy(file: Readable, target: int | None, size: int, on_bytes: OnBytes, here: int = 0) -> tuple[str, int]:
+    """(hex SHA-256, bytes) of `file`, copied to `target`; ends, unwritten, with the first byte beyond `size`.
+
+    `target` has the first `here` bytes already: they are hashed there, and `file` goes on behind them.
+    """
     done = 0
     with Aside(size) as digest:
+        if here and target is not None and isinstance(file, Skipping):
+            while done < here and (left := os.read(target, min(CHUNK, here - done))):
+                digest.update(left)
+                done += len(left)
+                on_bytes(len(left))
+            file.skip(done)
         while data := _read(file, min(CHUNK, size - done + 1)):
             done += len(data)
             if done > size:
