@@ -115,7 +115,7 @@ def _engine(engine: Path, made: dict[str, Any]) -> tuple[Callable[..., Any], dic
     weights = loading.read(engine / made["weights"], made["device"])
     loading.give(package, {**weights, **loading.scalars(made["scalars"], made["device"])})
     given = time.perf_counter()
-    return lambda *inputs: package.boxed_run(list(inputs))[0], {
+    return lambda ids, at, keys, values: package.boxed_run([ids, at, *keys, *values])[0], {
         "open_s": opened - started,
         "weights_s": given - opened,
     }
@@ -147,12 +147,14 @@ def _generate(
     import torch  # noqa: PLC0415
 
     s, device = made["structure"], made["device"]
-    shape = (s["layers"], s["kv_heads"], 256, s["head_dim"])
-    caches = [torch.zeros(shape, dtype=getattr(torch, made["cache_dtype"]), device=device) for _ in range(2)]
+    shape, dtype = (s["kv_heads"], 256, s["head_dim"]), getattr(torch, made["cache_dtype"])
+    keys, values = (
+        [torch.zeros(shape, dtype=dtype, device=device) for _ in range(s["layers"])] for _ in range(2)
+    )
     ids, at = torch.tensor(prompt, device=device), torch.arange(len(prompt), device=device)
     given = []
     for _ in range(count):
-        given.append(int(call(ids, at, *caches).argmax()))
+        given.append(int(call(ids, at, keys, values).argmax()))
         ids, at = torch.tensor([given[-1]], device=device), at[-1:] + 1
     return given, int(at)
 

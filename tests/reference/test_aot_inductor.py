@@ -70,9 +70,9 @@ def loaded(folder: Path, out: Path, settings: dict[str, Any]) -> Any:
     return decoder
 
 
-def caches(decoder: Any, slots: int) -> list[Any]:
+def caches(decoder: Any, slots: int) -> list[list[Any]]:
     s = decoder.structure
-    return [torch.zeros(s.layers, s.kv_heads, slots, s.head_dim) for _ in range(2)]
+    return [[torch.zeros(s.kv_heads, slots, s.head_dim) for _ in range(s.layers)] for _ in range(2)]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -139,13 +139,13 @@ def test_a_compiled_qwen3_with_its_weights_inside_is_that_of_transformers(tiny_p
     package = loading.open_package(folder / manifest.PACKAGE)
     ids = torch.tensor(TOKENS[:90])
     s = made["structure"]
-    keys, values = (torch.zeros(s["layers"], s["kv_heads"], 96, s["head_dim"]) for _ in range(2))
+    caches = [torch.zeros(s["kv_heads"], 96, s["head_dim"]) for _ in range(2 * s["layers"])]
     with torch.no_grad():
         expected = reference(ids[None]).logits[0]
-    (found,) = package.boxed_run([ids[:80], torch.arange(80), keys, values])
+    (found,) = package.boxed_run([ids[:80], torch.arange(80), *caches])
     assert (found - expected[79]).abs().max() < TOLERANCE
     for at in range(80, 90):
-        (found,) = package.boxed_run([ids[at : at + 1], torch.tensor([at]), keys, values])
+        (found,) = package.boxed_run([ids[at : at + 1], torch.tensor([at]), *caches])
         assert (found - expected[at]).abs().max() < TOLERANCE, at
 
 

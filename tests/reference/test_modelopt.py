@@ -224,7 +224,7 @@ def test_an_engine_of_pytorch_s_computes_with_the_checkpoint_s_numbers(tmp_path:
     module = aot.Decoder(structure, scheme, "cpu").eval()
     module.load_state_dict(loading.read(tmp_path / "weights" / "model.safetensors", "cpu"))
     tokens = list(range(3, 43))
-    caches = [torch.zeros(3, decoder.kv_heads, 64, decoder.head_dim) for _ in range(2)]
+    caches = [[torch.zeros(decoder.kv_heads, 64, decoder.head_dim) for _ in range(3)] for _ in range(2)]
     total = 0.0
     with torch.no_grad():
         for at in range(len(tokens) - 1):

@@ -18,7 +18,7 @@ WORKERS = {
     "unpack": UNPACK,
     "checkpoint": modelopt.WORKERS["checkpoint"],  # of quant=fp8
     "weights": Worker("trtbuild.compilers.aot_inductor.give_weights", 1),
-    "engine": Worker("trtbuild.compilers.aot_inductor", 1),
+    "engine": Worker("trtbuild.compilers.aot_inductor", 2),
     "link": Worker("trtbuild.compilers.aot_inductor.link", 1),
 }
 _ENGINE_TOOLS = ("torch",)  # as its lock has them, each with the Triton that it pins

@@ -15,8 +15,8 @@
                                packed for its device (torch's _convert_weight_to_int4pack and …_for_cpu)
     scalars                    further constants that the code wants, of the compiler: name, and the number in it
 
-A call: ids, positions [tokens] int64; keys, values [layers, kv_heads, slots, head_dim], which are changed in place. Out
-comes logits [vocab] float32, of the last token.
+A call: ids, positions [tokens] int64; the keys of each layer, then the values of each, [kv_heads, slots, head_dim],
+which are changed in place. Out comes logits [vocab] float32, of the last token.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from trtbuild.errors import BuildError
 FILE = "engine.json"
 PACKAGE = "model.pt2"
 WEIGHTS = "model.safetensors"
-SCHEMA = 1
+SCHEMA = 2
 
 Json = dict[str, Any]
 

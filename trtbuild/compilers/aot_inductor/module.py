@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,10 +17,11 @@ _E4M3_MAX = torch.finfo(torch.float8_e4m3fn).max
 class Decoder(nn.Module):
     """One sequence at a time, with its cache among the inputs, where it is changed in place.
 
-    `forward(ids, positions, keys, values)`: ids and positions [tokens] int64; keys and values
-    [layers, kv_heads, slots, head_dim] of `cache_dtype`, whose slots at `positions` take the new ones. Returns the
-    logits of the last token, [vocab] float32. A token sees the slots up to its own position, within the sliding window
-    if there is one.
+    `forward(ids, positions, keys, values)`: ids and positions [tokens] int64; keys and values a tensor for each layer,
+    [kv_heads, slots, head_dim] of `cache_dtype`, whose slots at `positions` take the new ones. (One tensor of all
+    layers would be copied for each: a compiled graph writes to inputs, and not to parts of them.) Returns the logits of
+    the last token, [vocab] float32. A token sees the slots up to its own position, within the sliding window if there
+    is one.
     """
 
     def __init__(self, structure: Structure, scheme: Scheme, device: str) -> None:
@@ -30,13 +33,15 @@ class Decoder(nn.Module):
             empty = torch.empty(wanted.shape, dtype=getattr(torch, wanted.dtype), device=device)
             _at(self, path).register_buffer(leaf, empty)
 
-    def forward(self, ids: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def forward(
+        self, ids: Tensor, positions: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]
+    ) -> Tensor:
         s = self.structure
         hidden = self._embed(ids)
         frequencies, factor = self.get_buffer("rotary.table")
         angles = positions.to(torch.float32)[:, None] * frequencies
         cosine, sine = angles.cos() * factor, angles.sin() * factor
-        slots = torch.arange(keys.shape[2], device=ids.device)
+        slots = torch.arange(keys[0].shape[1], device=ids.device)
         seen = slots[None] <= positions[:, None]
         if s.sliding_window is not None:
             seen = seen & (slots[None] > positions[:, None] - s.sliding_window)

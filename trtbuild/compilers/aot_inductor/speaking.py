@@ -70,8 +70,8 @@ def _tokens(
     """The answer, without end; the cache has room for `most` tokens of it."""
     device, s = made["device"], made["structure"]
     slots = min(made["limits"]["max_seq_len"], -(-(len(prompt) + most) // _STRIDE) * _STRIDE)
-    shape, dtype = (s["layers"], s["kv_heads"], slots, s["head_dim"]), getattr(torch, made["cache_dtype"])
-    caches = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(2)]
+    shape, dtype = (s["kv_heads"], slots, s["head_dim"]), getattr(torch, made["cache_dtype"])
+    caches = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(2 * s["layers"])]
     ids, at = torch.tensor(prompt, device=device), torch.arange(len(prompt), device=device)
     while True:
         try:
