@@ -179,9 +179,10 @@ class Team:
         return data
 
     def signers(self, key: str) -> tuple[str, ...]:
-        """The names of the trusted keys that signed the record of `key`, as far as it was looked up."""
+        """The names of the trusted keys that signed the record of `key`, as far as it was looked up. A key may be
+        trusted by several lines."""
         found = self._believed.get(key)
-        return () if found is None else tuple(map(str, found.signers))
+        return () if found is None else tuple(dict.fromkeys(map(str, found.signers)))
 
     def signed(self, envelope: Envelope) -> bool:
         """Whether a trusted key, for whatever it is trusted, signed it."""
