@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,9 +14,10 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
+from trtstore import clouds
 from trtstore.digest import CHUNK
 from trtstore.errors import Corrupt, NotReadable, NotWritable, StoreFailure, Unreachable
 from trtstore.listed import Listed
@@ -25,7 +25,7 @@ from trtstore.protocols import Readable
 
 PART = 8 << 20  # bytes: a part, up or down
 AHEAD = 6  # parts in memory at a time, a blob
-MOST_PARTS = 9000  # S3 takes 10 000
+MOST_PARTS = 9000  # S3 and Google take 10 000, Azure 50 000
 ATTEMPTS = 5  # of one part, each of which obstore tries RETRIES times more where the server fails
 RETRIES = 4
 BUDGET = 60.0  # seconds that one part may take with all its attempts
@@ -34,7 +34,6 @@ PATIENCE = {"backoff": {"init_backoff": timedelta(milliseconds=200), "max_backof
 CONNECT = timedelta(seconds=5)
 SILENCE = timedelta(seconds=30)  # without a byte
 
-_SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|_KEY$|SAS|CREDENTIALS", re.IGNORECASE)
 _T = TypeVar("_T")
 
 
@@ -43,7 +42,8 @@ class Bucket:
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+        self._cloud = clouds.of(url)
+        endpoint = self._cloud.another(os.environ)
         options: dict[str, Any] = {
             "connect_timeout": CONNECT,
             "read_timeout": SILENCE,
@@ -51,7 +51,8 @@ class Bucket:
         }
         if urlsplit(endpoint).scheme == "http":
             options["allow_http"] = True  # whoever set the endpoint chose so
-        config = {"endpoint": endpoint} if endpoint and url.startswith("s3://") else {}
+        # obstore itself looks at one of the two variables of S3, and at all of the others.
+        config = {"endpoint": endpoint} if endpoint and self._cloud is clouds.CLOUDS["s3"] else {}
         opened: Any = from_url  # whose overloads want the scheme to be known here
         with self._asking():
             self._store = opened(
@@ -69,7 +70,8 @@ class Bucket:
             try:
                 found = obstore.get(self._store, name)
             except FileNotFoundError as error:
-                self._no_bucket(error)
+                if clouds.is_missing(error):
+                    raise
                 return None
             if found.meta["size"] > limit:
                 raise Corrupt(f"{name} of {self} has {found.meta['size']} bytes, and may have {limit}")
@@ -147,22 +149,30 @@ class Bucket:
         with self._asking(writing=True):
             obstore.put(self._store, name, chunks, chunk_size=part, max_concurrency=AHEAD, use_multipart=True)
 
-    def _no_bucket(self, error: FileNotFoundError) -> None:
-        if "NoSuchBucket" in str(error):
-            raise Unreachable(f"there is no bucket for {self}", "make it, or check the URL") from None
-
     @contextmanager
     def _asking(self, *, writing: bool = False) -> Iterator[None]:
         try:
             yield
-        except (PermissionDeniedError, UnauthenticatedError) as error:
-            refusal: type[StoreFailure] = NotWritable if writing else NotReadable
-            raise refusal(
-                f"{self} refuses to be {'written to' if writing else 'read'}: {reason(error)}",
-                "check the credentials in the environment, and what they may do",
-            ) from None
         except (BaseError, OSError, ValueError) as error:
-            raise Unreachable(f"{self} cannot be asked: {reason(error)}", _hint(str(error))) from None
+            raise self._failure(error, writing) from None
+
+    def _failure(self, error: Exception, writing: bool) -> StoreFailure:
+        cloud, said = self._cloud, clouds.reason(error)
+        if clouds.is_missing(error):
+            return Unreachable(f"there is no {cloud.bucket} for {self}", "make it, or check the URL")
+        if clouds.has_no_credentials(error):
+            return Unreachable(
+                f"{self} cannot be asked: the environment has no credentials, nor has this machine",
+                cloud.credentials,
+            )
+        if clouds.is_refused(error):
+            refusal: type[StoreFailure] = NotWritable if writing else NotReadable
+            return refusal(
+                f"{self} refuses to be {'written to' if writing else 'read'}: {said}",
+                "check the credentials in the environment, and what they may do",
+            )
+        hint = cloud.credentials if clouds.are_unusable(error) else None
+        return Unreachable(f"{self} cannot be asked: {said}", hint)
 
 
 class _Parts:
@@ -206,36 +216,14 @@ def _again(ask: Callable[[], _T]) -> _T:
     for left in reversed(range(ATTEMPTS)):
         try:
             return ask()
-        except (PermissionDeniedError, UnauthenticatedError, FileNotFoundError):
+        except FileNotFoundError:
             raise
         except (BaseError, OSError) as error:
+            if clouds.is_refused(error) or clouds.has_no_credentials(error) or clouds.is_missing(error):
+                raise
             # Where nobody listens obstore has tried for long enough already.
             if not left or time.monotonic() - started > BUDGET or "error sending request" in str(error):
                 raise
             time.sleep(wait * (0.5 + random.random()))  # noqa: S311  # so that many do not ask in step
             wait *= 2
     raise AssertionError  # the loop returns or raises
-
-
-def reason(error: Exception) -> str:
-    """What the server or the connection said, in a line: no address with its query, no secret of the environment."""
-    said = str(error).strip() or type(error).__name__
-    code = re.search(r"<Code>([^<]{1,60})</Code>(?:\s*<Message>([^<]{1,200})</Message>)?", said)
-    status = re.search(r"status code: (\d{3}[^:\n<]{0,40})", said)
-    if code is not None:
-        line = code[1] + (f", {code[2].rstrip('.')}" if code[2] else "")
-    elif status is not None:
-        line = f"it answers {status[1].strip()}"
-    else:
-        line = said.splitlines()[0].rpartition(" - ")[2][:300]
-    line = "it does not answer" if "error sending request" in line else re.sub(r"\?\S*", "", line)
-    for name, value in os.environ.items():
-        if len(value) >= 6 and _SECRET.search(name):
-            line = line.replace(value, "***")
-    return "".join(character for character in line if character.isprintable())
-
-
-def _hint(said: str) -> str | None:
-    if "redential" in said:
-        return "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or those of your cloud"
-    return None

@@ -79,7 +79,7 @@ def checked(url: str) -> SplitResult:
         # A secret in a URL would end in logs and reports; and what is not understood is not passed over.
         raise Invalid(
             f"a team store's URL is {parts.scheme}://… and a path, with no user, query or fragment",
-            "credentials come from the environment: AWS_ACCESS_KEY_ID and the like",
+            "credentials come from the environment: AWS_…, GOOGLE_… or AZURE_…",
         )
     if parts.scheme == "file":
         if not url.startswith("file:///") or not parts.path.strip("/"):

@@ -129,9 +129,10 @@ class Remote:
         mine = secrets.token_hex(16).encode()
         if self.objects.create(PROBE, mine) and self.objects.create(PROBE, mine[::-1]):
             raise NotWritable(
-                f"{self} ignores `If-None-Match: *`: it let two writers create one object, so the later one of two "
+                f"{self} ignores conditional writes: it let two writers create one object, so the later one of two "
                 "builds would replace what others use already",
-                "it can be read; to write, use a server that honours conditional writes (AWS S3, SeaweedFS, MinIO)",
+                "it can be read; to write, use a server that honours them (AWS S3, Google Cloud Storage, Azure, "
+                "SeaweedFS, MinIO)",
             )
         self._probed = True
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.seaweed import WEED, Seaweed
-from tests.team.support import Place
+from tests.team.support import CLOUDS, Place
 from trtstore import keyring, trust
 
 BUCKET = "team"
@@ -34,7 +35,8 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
 @pytest.fixture(autouse=True)
 def _own_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nobody's own keys, list, team or credentials."""
-    for name in (keyring.PASSPHRASE, keyring.PRIVATE, "TRTSTORE_TEAM", "TRTBUILD_TEAM"):
+    of_clouds = [name for name in os.environ if name.startswith(CLOUDS)]
+    for name in (keyring.PASSPHRASE, keyring.PRIVATE, "TRTSTORE_TEAM", "TRTBUILD_TEAM", *of_clouds):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(trust.FOLDER, str(tmp_path / "config"))
 

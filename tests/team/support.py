@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import urllib.error
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from tests.store.support import FILES, KEY, publish, write_files
-from tests.support.seaweed import Seaweed
-from trtstore import Record, Store, opening, signing
+from tests.support import forks
+from tests.support.cli import Done, Project
+from trtstore import Record, Store, opening, signing, trust
 from trtstore.layered import Layered
 from trtstore.signing import Signer
 from trtstore.team import Team
 from trtstore.trust import Policy, Trusted, parse
 
+TRTSTORE = Path(sys.executable).with_name("trtstore")
+CLOUDS = ("AWS_", "AZURE_", "GOOGLE_")  # how the variables begin that say who somebody is, and where
 LABELS = {"model": "llama-7b", "target": "h100", "compiler": "tensorrt"}
+
+
+class Server(Protocol):
+    """A server whose objects can be had past the client under test."""
+
+    def file(self, path: str, data: bytes | None = None, *, method: str = "GET") -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -22,7 +35,7 @@ class Place:
     """Where a team store is, and its objects as somebody has them who goes past the client."""
 
     url: str
-    server: Seaweed | None = None
+    server: Server | None = None
     path: str = ""
     folder: Path | None = None
 
@@ -55,6 +68,34 @@ class Place:
         except (FileNotFoundError, urllib.error.HTTPError):
             return False
         return True
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody with a machine of his own, the team's URL in his environment, and perhaps a key."""
+
+    project: Project
+    environment: Mapping[str, str]
+
+    def trtbuild(self, *words: str, **more: str) -> Done:
+        return self.project.trtbuild(*words, env={**self.environment, **more})
+
+    def trtstore(self, *words: str, **more: str) -> Done:
+        environment = self.project.environment({**self.environment, **more})
+        return Done(*forks.run(TRTSTORE, words, self.project.root, environment, 120))
+
+    @property
+    def store(self) -> Store:
+        return Store.open(self.project.store, durability="fast")
+
+
+def user(folder: Path, place: Place, **more: str) -> User:
+    """He has the credentials of this process, unless `more` has others."""
+    folder.mkdir()
+    found = {name: value for name, value in os.environ.items() if name.startswith(CLOUDS)}
+    return User(
+        Project(folder), {**found, "TRTBUILD_TEAM": place.url, trust.FOLDER: str(folder / "config"), **more}
+    )
 
 
 @dataclass

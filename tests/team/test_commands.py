@@ -3,54 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.store.support import KEY, OTHER
-from tests.support import forks
-from tests.support.cli import Done, Project
 from tests.support.seaweed import Seaweed
-from tests.team.support import Place, make, writer
-from trtstore import Store, envelopes, records, teamgc, trust
+from tests.team.support import Place, User, make, user, writer
+from trtstore import envelopes, records, teamgc, trust
 from trtstore.remote import record_name
 from trtstore.signing import Signer
-
-TRTSTORE = Path(sys.executable).with_name("trtstore")
-AWS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-
-
-@dataclass(frozen=True)
-class User:
-    """Somebody with a machine of his own, the team's URL in his environment, and perhaps a key."""
-
-    project: Project
-    environment: Mapping[str, str]
-
-    def trtbuild(self, *words: str, **more: str) -> Done:
-        return self.project.trtbuild(*words, env={**self.environment, **more})
-
-    def trtstore(self, *words: str, **more: str) -> Done:
-        environment = self.project.environment({**self.environment, **more})
-        return Done(*forks.run(TRTSTORE, words, self.project.root, environment, 120))
-
-    @property
-    def store(self) -> Store:
-        return Store.open(self.project.store, durability="fast")
-
-
-def user(folder: Path, place: Place, **more: str) -> User:
-    folder.mkdir()
-    found = {name: os.environ[name] for name in AWS if name in os.environ}
-    return User(
-        Project(folder), {**found, "TRTBUILD_TEAM": place.url, trust.FOLDER: str(folder / "config"), **more}
-    )
 
 
 @pytest.fixture

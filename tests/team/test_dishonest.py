@@ -60,7 +60,7 @@ def test_it_is_read_and_never_written_to(nanio: Place, tmp_path: Path) -> None:
     signer = writer()
     ci = machine(tmp_path / "ci", nanio, signer.public)
     make(ci.store, tmp_path / "in")
-    with pytest.raises(NotWritable, match="ignores `If-None-Match: \\*`") as caught:
+    with pytest.raises(NotWritable, match="ignores conditional writes") as caught:
         ci.team().push(ci.store, KEY, signer)
     assert "can be read" in (caught.value.hint or "")
     assert not nanio.has(record_name(KEY))
@@ -78,6 +78,6 @@ def test_it_is_read_and_never_written_to(nanio: Place, tmp_path: Path) -> None:
 def test_the_doctor_tells_who_is_to_write_to_it(nanio: Place) -> None:
     (found,) = team.check(StoreConf(team=nanio.url, write=True))
     assert found.failed
-    assert "ignores `If-None-Match: *`" in found.words
+    assert "ignores conditional writes" in found.words
     (reader,) = team.check(StoreConf(team=nanio.url))
     assert reader.state == "ok"

@@ -12,7 +12,8 @@ import pytest
 
 from tests.support.seaweed import Seaweed
 from tests.team.support import Place
-from trtstore.bucket import PART, reason
+from trtstore.bucket import PART
+from trtstore.clouds import reason
 from trtstore.errors import Corrupt, Invalid, NotReadable, NotWritable, Unreachable
 from trtstore.objects import Objects, connect
 from trtstore.remote import Remote
@@ -118,6 +119,7 @@ def test_a_reader_reads_and_may_not_write(bucket: Place, seaweed: Seaweed, monke
         lambda: reader.create("v1/b", b""),
         lambda: reader.replace("v1/a", b""),
         lambda: reader.upload("v1/b", chunks(LARGE), len(LARGE)),
+        lambda: reader.delete("v1/a"),
     ):
         with pytest.raises(NotWritable, match="AccessDenied") as caught:
             refused()
