@@ -19,6 +19,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -27,6 +28,7 @@ HERE = Path(__file__).parent / "azurite"
 ACCOUNT = "acme"
 KEY = base64.b64encode(hashlib.sha512(b"the writer's").digest()).decode()
 VERSION = "2021-08-06"  # of the protocol
+PATIENCE = 60.0  # seconds
 
 
 class NotInstalled(Exception):
@@ -52,7 +54,10 @@ def install() -> Path:
         raise NotInstalled("npm took too long to bring Azurite") from None
     if done.returncode:
         raise NotInstalled(f"npm does not bring Azurite: {done.stderr[-500:]}")
-    making.rename(there)
+    try:
+        making.rename(there)
+    except OSError:  # another run was first
+        shutil.rmtree(making)
     return there
 
 
@@ -79,21 +84,28 @@ class Azurite:
                 start_new_session=True,  # PyPI's node is a program that starts another
             )
         assert self._process.stdout is not None
-        said = ""
+        said, patience = "", threading.Timer(PATIENCE, self._end)
+        patience.start()
         for line in self._process.stdout:  # which is all that it says
             said += line
             if found := re.search(r"listens on (http://127\.0\.0\.1:\d+)", line):
                 self.url = f"{found[1]}/{ACCOUNT}"
+                patience.cancel()
                 return self
+        patience.cancel()
         said += (self.folder / "log").read_text()[-2000:]
         self.__exit__()
         raise RuntimeError(said)
 
     def __exit__(self, *_: object) -> None:
+        self._end()
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.communicate()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _end(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def credentials(self, user: str) -> dict[str, str]:
         """The environment of who is `user` here: the owner has the account's key, others a signature for "team"."""
