@@ -30,7 +30,7 @@ IN_MEMORY := $(shell test "$(FREE_GB)" -ge 12 2>/dev/null && awk '/MemAvailable/
 # Python keeps what it compiled of modules, which is most of an import, whatever the caller has set.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo locks test test-reference fuzz lint bench bench-store bench-team bench-sweep bench-aot bench-identity clean
+.PHONY: demo environments locks test test-reference fuzz lint bench bench-store bench-team bench-sweep bench-aot bench-identity clean
 
 demo: $(CORE)/.done
 	$(CORE)/bin/trtbuild model=smollm2 quant=int8
@@ -43,11 +43,16 @@ locks: $(VENV)/.dev
 test: $(VENV)/.dev
 	$(IN_MEMORY) $(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "not reference"
 
-# A thread each: several tests run at a time, and threads of one would wait, busily, for those of another.
+# Both suites at once: each waits for one long chain of its own at its end. A thread each: several tests run at a time,
+# and threads of one would wait, busily, for those of another.
 test-reference: export OMP_NUM_THREADS := 1
-test-reference: $(REFERENCE)/.done $(MODELOPT)/.done $(MODELOPT_TRTLLM)/.done
-	$(REFERENCE)/bin/python -m pytest $(PYTEST_FLAGS) -m reference tests/reference $(addprefix --ignore=,$(OF_MODELOPT))
-	$(MODELOPT)/bin/python -m pytest $(PYTEST_FLAGS) -m reference $(OF_MODELOPT)
+test-reference: environments
+	@mkdir -p build; $(MODELOPT)/bin/python -m pytest -n 2 --dist loadgroup -m reference $(OF_MODELOPT) >build/modelopt.log 2>&1 & \
+	$(REFERENCE)/bin/python -m pytest -n 2 --dist loadgroup -m reference tests/reference $(addprefix --ignore=,$(OF_MODELOPT)); \
+	torch=$$?; wait $$!; modelopt=$$?; cat build/modelopt.log; test $$torch -eq 0 -a $$modelopt -eq 0
+
+# What `make -j environments` installs at once is mostly waiting for.
+environments: $(VENV)/.dev $(REFERENCE)/.done $(MODELOPT)/.done $(MODELOPT_TRTLLM)/.done
 
 fuzz: $(VENV)/.dev
 	@set -e; for target in $$($(VENV)/bin/python -m tests.fuzz.names); do \
