@@ -43,13 +43,11 @@ locks: $(VENV)/.dev
 test: $(VENV)/.dev
 	$(IN_MEMORY) $(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "not reference"
 
-# Both suites at once: each waits for one long chain of its own at its end. A thread each: several tests run at a time,
-# and threads of one would wait, busily, for those of another.
+# A thread each: several tests run at a time, and threads of one would wait, busily, for those of another.
 test-reference: export OMP_NUM_THREADS := 1
 test-reference: environments
-	@mkdir -p build; $(MODELOPT)/bin/python -m pytest -n 2 --dist loadgroup -m reference $(OF_MODELOPT) >build/modelopt.log 2>&1 & \
-	$(REFERENCE)/bin/python -m pytest -n 2 --dist loadgroup -m reference tests/reference $(addprefix --ignore=,$(OF_MODELOPT)); \
-	torch=$$?; wait $$!; modelopt=$$?; cat build/modelopt.log; test $$torch -eq 0 -a $$modelopt -eq 0
+	$(REFERENCE)/bin/python -m pytest $(PYTEST_FLAGS) -m reference tests/reference $(addprefix --ignore=,$(OF_MODELOPT))
+	$(MODELOPT)/bin/python -m pytest $(PYTEST_FLAGS) -m reference $(OF_MODELOPT)
 
 # What `make -j environments` installs at once is mostly waiting for.
 environments: $(VENV)/.dev $(REFERENCE)/.done $(MODELOPT)/.done $(MODELOPT_TRTLLM)/.done
