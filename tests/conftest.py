@@ -19,8 +19,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What one process must do in a row begins first, so that at the end of all none waits for another's row."""
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    """What one process must do in a row begins first, then what is slow: at the end of all none waits for another."""
+    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("xdist_group", "slow")])
 
 
 @pytest.fixture

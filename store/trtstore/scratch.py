@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from trtstore import locks
+from trtstore import locks, partial
 from trtstore.errors import Busy, StoreFailure, translated
 from trtstore.layout import Layout
 
@@ -66,7 +66,9 @@ def _lock(path: Path) -> int:
 
 
 def sweep(layout: Layout) -> None:
-    """Remove what killed processes left in tmp/; what cannot be removed is left for the next time."""
+    """Remove what killed processes left in tmp/, and old beginnings of blobs; what cannot be removed is left for the
+    next time."""
+    partial.sweep(layout)
     try:
         if not layout.own(layout.tmp).is_dir():
             return  # nothing is there

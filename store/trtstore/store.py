@@ -17,7 +17,6 @@ from trtstore import (
     blobs,
     gate,
     locks,
-    partial,
     records,
     roots,
     scratch,
@@ -252,7 +251,6 @@ class Store:
         if not self._swept:
             self._swept = True
             scratch.sweep(self._layout)
-            partial.sweep(self._layout)
         with scratch.folder(self._layout) as work:
             yield work
 
