@@ -30,7 +30,7 @@ IN_MEMORY := $(shell test "$(FREE_GB)" -ge 12 2>/dev/null && awk '/MemAvailable/
 # Python keeps what it compiled of modules, which is most of an import, whatever the caller has set.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo environments locks test test-reference fuzz lint bench bench-store bench-team bench-sweep bench-aot bench-identity clean
+.PHONY: demo locks test test-reference fuzz lint bench bench-store bench-team bench-sweep bench-aot bench-identity clean
 
 demo: $(CORE)/.done
 	$(CORE)/bin/trtbuild model=smollm2 quant=int8
@@ -45,12 +45,9 @@ test: $(VENV)/.dev
 
 # A thread each: several tests run at a time, and threads of one would wait, busily, for those of another.
 test-reference: export OMP_NUM_THREADS := 1
-test-reference: environments
+test-reference: $(REFERENCE)/.done $(MODELOPT)/.done $(MODELOPT_TRTLLM)/.done
 	$(REFERENCE)/bin/python -m pytest $(PYTEST_FLAGS) -m reference tests/reference $(addprefix --ignore=,$(OF_MODELOPT))
 	$(MODELOPT)/bin/python -m pytest $(PYTEST_FLAGS) -m reference $(OF_MODELOPT)
-
-# What `make -j environments` installs at once is mostly waiting for.
-environments: $(VENV)/.dev $(REFERENCE)/.done $(MODELOPT)/.done $(MODELOPT_TRTLLM)/.done
 
 fuzz: $(VENV)/.dev
 	@set -e; for target in $$($(VENV)/bin/python -m tests.fuzz.names); do \
