@@ -31,7 +31,7 @@ import obstore
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.support.hosts import hosts, inside
+from tests.support.hosts import ends, hosts, inside
 from tests.support.seaweed import Seaweed
 from trtstore import Store, opening, signing, trust
 from trtstore.layered import Layered
@@ -76,10 +76,10 @@ def main() -> None:
 def network(mbit: int) -> Iterator[tuple[str, str]]:
     """(this machine's address as the host sees it, the host), with a network of that speed in between."""
     with hosts(1) as (gateway, (name,)):
-        tag = name.split("-")[1]
+        outer, inner = ends(name)
         limit = f"root tbf rate {mbit}mbit burst 4mb latency 50ms".split()
-        here = ["tc", "qdisc", "add", "dev", f"tv{tag}0", *limit]
-        there = inside(name, "tc", "qdisc", "add", "dev", f"tw{tag}0", *limit)
+        here = ["tc", "qdisc", "add", "dev", outer, *limit]
+        there = inside(name, "tc", "qdisc", "add", "dev", inner, *limit)
         for words in (here, there):
             subprocess.run(words, check=True)
         yield gateway, name

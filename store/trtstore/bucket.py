@@ -199,11 +199,10 @@ class _Parts:
         """A view of a chunk, which lives for as long as somebody looks at it: a copy would cost a fifth of the time."""
         if not self._here:
             self._ask()
-            if self._coming:
-                self._here.extend(self._coming.popleft().result())
-                self._ask()
-        if not self._here:
-            return memoryview(b"")
+            if not self._coming:
+                return memoryview(b"")
+            self._here.extend(self._coming.popleft().result())
+            self._ask()
         view = self._here.popleft()
         if len(view) > size:
             self._here.appendleft(view[size:])

@@ -17,9 +17,6 @@ from trtstore.errors import Invalid, Malformed
 ALGORITHM = "sha256"
 CHUNK = 1 << 20  # bytes a read: beyond 1 MiB the hash, not the system call, is what takes the time
 THREADS = 4  # what copies as it hashes: a disk rarely takes more than that at a time
-#: Large blobs on their way from or to elsewhere at a time: a core hashes a gigabyte a second, networks bring more, and
-#: each blob takes a core for its hash and others for what brings it.
-SIDE_BY_SIDE = max(2, min(4, len(os.sched_getaffinity(0)) // 4))
 HASHERS = (
     16  # what reads alone: a core without SHA instructions hashes half a gigabyte a second, disks give ten
 )
@@ -181,6 +178,12 @@ def _results(waits: Iterable[Callable[[], _Out]]) -> list[_Out]:
     if stopped:
         raise RuntimeError("a thread stopped without a reason")
     return results
+
+
+def side_by_side() -> int:
+    """How many large blobs come from, or go to, elsewhere at a time: a core hashes a gigabyte a second, networks bring
+    more, and each blob takes a core for its hash and others for what brings it."""
+    return max(2, min(4, _cores() // 4))
 
 
 def _cores() -> int:

@@ -49,5 +49,7 @@ def _remove(path: Path) -> None:
     with suppress(StoreFailure, OSError):
         fd = locks.try_exclusive(path)
         if fd is not None:
-            path.unlink()
-            os.close(fd)
+            try:
+                path.unlink()
+            finally:
+                os.close(fd)

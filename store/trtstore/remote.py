@@ -13,7 +13,6 @@ from trtstore import bundle, manifest, records
 from trtstore.access import checked_manifest, named_blobs
 from trtstore.digest import (
     CHUNK,
-    SIDE_BY_SIDE,
     Aside,
     OnBytes,
     checked_key,
@@ -21,6 +20,7 @@ from trtstore.digest import (
     hex_of,
     in_threads,
     is_hex,
+    side_by_side,
 )
 from trtstore.errors import Corrupt, Malformed, NotWritable, Unreachable
 from trtstore.layout import VERSION
@@ -158,7 +158,7 @@ class Remote:
         with ThreadPoolExecutor(WORKERS) as pool:
             list(pool.map(sending.small, small))
         in_threads(
-            sending.large, [blob for blob in missing.items() if blob[1] > SMALL], sending.tell, SIDE_BY_SIDE
+            sending.large, [blob for blob in missing.items() if blob[1] > SMALL], sending.tell, side_by_side()
         )
         self._put_small(hex_of(record.manifest), data)
         return sending.done

@@ -17,7 +17,6 @@ from trtstore.access import checked_manifest, manifest_bytes, named_blobs
 from trtstore.blobs import Staged
 from trtstore.digest import (
     CHUNK,
-    SIDE_BY_SIDE,
     Aside,
     OnBytes,
     digest_of,
@@ -25,6 +24,7 @@ from trtstore.digest import (
     hex_of,
     ignore_bytes,
     in_threads,
+    side_by_side,
 )
 from trtstore.errors import Corrupt, Malformed, StoreFailure, Unreachable
 from trtstore.layout import Layout
@@ -32,9 +32,7 @@ from trtstore.protocols import OnProgress, Readable, Reader, Skipping, ignore_pr
 from trtstore.records import Record
 
 #: Bytes of a blob that gets its name as soon as it came, and that goes on where it was cut off.
-LARGE = (
-    16 << 20
-)  # bytes of a blob that gets its name as soon as it came, and that goes on where it was cut off
+LARGE = 16 << 20
 
 
 class Damaged(Corrupt):
@@ -174,7 +172,7 @@ class Arrivals:
             for blob in missing.items():
                 if blob[1] < LARGE:
                     fetch(blob, tell)
-            in_threads(fetch, [blob for blob in missing.items() if blob[1] >= LARGE], tell, SIDE_BY_SIDE)
+            in_threads(fetch, [blob for blob in missing.items() if blob[1] >= LARGE], tell, side_by_side())
         except (Unreachable, KeyboardInterrupt):
             if came:
                 arrival.keep()
@@ -232,7 +230,12 @@ def _go_on(layout: Layout, file: Skipping, digits: str, size: int, target: Path,
             here = 0
             os.ftruncate(fd, 0)
         tell = writeback.early(fd, on_bytes) if layout.durable else on_bytes
-        found = _copy(file, fd, size, tell, here)
+        with Aside(size) as digest:
+            while data := os.read(fd, CHUNK):
+                digest.update(data)
+                tell(len(data))
+            file.skip(here)
+            found = _pour(file, fd, size, tell, digest, here)
         if found != (digits, size):
             path.unlink()
             if here:
@@ -250,28 +253,25 @@ def _clone(file: Readable, size: int, target: int) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_size == size and blobs.clone(file.fileno(), target)
 
 
-def _copy(file: Readable, target: int | None, size: int, on_bytes: OnBytes, here: int = 0) -> tuple[str, int]:
-    """(hex SHA-256, bytes) of `file`, copied to `target`; ends, unwritten, with the first byte beyond `size`.
-
-    `target` has the first `here` bytes already: they are hashed there, and `file` goes on behind them.
-    """
-    done = 0
+def _copy(file: Readable, target: int | None, size: int, on_bytes: OnBytes) -> tuple[str, int]:
+    """(hex SHA-256, bytes) of `file`, copied to `target`; ends, unwritten, with the first byte beyond `size`."""
     with Aside(size) as digest:
-        if here and target is not None and isinstance(file, Skipping):
-            while done < here and (left := os.read(target, min(CHUNK, here - done))):
-                digest.update(left)
-                done += len(left)
-                on_bytes(len(left))
-            file.skip(done)
-        while data := _read(file, min(CHUNK, size - done + 1)):
-            done += len(data)
-            if done > size:
-                break
-            digest.update(data)
-            if target is not None:
-                _write_all(target, data)
-            on_bytes(len(data))
-        return digest.hexdigest(), done
+        return _pour(file, target, size, on_bytes, digest, 0)
+
+
+def _pour(
+    file: Readable, target: int | None, size: int, on_bytes: OnBytes, digest: Aside, done: int
+) -> tuple[str, int]:
+    """As `_copy`, behind the first `done` bytes, which `digest` and `target` have."""
+    while data := _read(file, min(CHUNK, size - done + 1)):
+        done += len(data)
+        if done > size:
+            break
+        digest.update(data)
+        if target is not None:
+            _write_all(target, data)
+        on_bytes(len(data))
+    return digest.hexdigest(), done
 
 
 def _read(file: Readable, count: int) -> bytes | memoryview:

@@ -31,7 +31,7 @@ def hosts(count: int) -> Iterator[tuple[str, list[str]]]:
             _ip("addr", "add", f"{net}.1/24", "dev", f"tb{tag}")
             _ip("link", "set", f"tb{tag}", "up")
             for number, name in enumerate(names):
-                outer, inner = f"tv{tag}{number}", f"tw{tag}{number}"
+                outer, inner = ends(name)
                 _ip("netns", "add", name)
                 _ip("link", "add", outer, "type", "veth", "peer", "name", inner)
                 _ip("link", "set", inner, "netns", name)
@@ -48,6 +48,12 @@ def hosts(count: int) -> Iterator[tuple[str, list[str]]]:
                 _ip("netns", "del", name)
         with suppress(subprocess.CalledProcessError):
             _ip("link", "del", f"tb{tag}")
+
+
+def ends(name: str) -> tuple[str, str]:
+    """The interfaces of the cable to the host `name`: this machine's end, and its own."""
+    _, tag, number = name.split("-")
+    return f"tv{tag}{number}", f"tw{tag}{number}"
 
 
 def inside(name: str, *words: object) -> list[str]:

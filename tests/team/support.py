@@ -98,6 +98,18 @@ def user(folder: Path, place: Place, **more: str) -> User:
     )
 
 
+def believer(folder: Path, place: Place, signer: Signer, **more: str) -> User:
+    """As `user`, and trusts the key of CI."""
+    made = user(folder, place, **more)
+    assert made.trtstore("trust", "add", signer.public, "name=ci").code == 0
+    return made
+
+
+def as_ci() -> dict[str, str]:
+    """The variable that has the private key of `writer("ci")`, as CI has it."""
+    return {"TRTSTORE_SIGNING_KEY": (trust.folder() / "keys" / "ci.pem").read_text()}
+
+
 @dataclass
 class Machine:
     """A store of its own and what it believes; `told` is what its user was told."""

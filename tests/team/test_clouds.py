@@ -15,7 +15,7 @@ import pytest
 from tests.store.support import KEY, OTHER
 from tests.support.azurite import Azurite, NotInstalled
 from tests.support.gcs import Gcs
-from tests.team.support import Place, User, make, user, writer
+from tests.team.support import Place, User, as_ci, believer, make, user, writer
 
 # The same words about other places: they ask for `place`, which is another one here.
 from tests.team.test_leases import test_of_many_at_once_one_builds_and_the_others_have_what_it_made  # noqa: F401
@@ -30,7 +30,7 @@ from tests.team.test_objects import (  # noqa: F401
     test_what_is_longer_than_it_may_be_is_not_read,
     test_what_is_not_there_is_told_when_it_is_opened,
 )
-from trtstore import clouds, trust
+from trtstore import clouds
 from trtstore.bucket import PART
 from trtstore.digest import hash_bytes
 from trtstore.errors import NotReadable, NotWritable, Unreachable
@@ -132,10 +132,7 @@ def signer() -> Signer:
 
 @pytest.fixture
 def ci(place: Place, tmp_path: Path, signer: Signer) -> User:
-    pem = (trust.folder() / "keys" / "ci.pem").read_text()
-    made = user(tmp_path / "ci", place, TRTSTORE_SIGNING_KEY=pem)
-    assert made.trtstore("trust", "add", signer.public, "name=ci").code == 0
-    return made
+    return believer(tmp_path / "ci", place, signer, **as_ci())
 
 
 def reader(folder: Path, cloud: Cloud, place: Place, signer: Signer) -> User:
@@ -289,10 +286,8 @@ def test_a_server_that_ignores_conditions_is_read_and_never_written_to(tmp_path,
         dishonest = google(server)
         become(dishonest.credentials("writer"))
         there = dishonest.place("x")
-        pem = (trust.folder() / "keys" / "ci.pem").read_text()
-        made = user(tmp_path / "ci", there, TRTSTORE_SIGNING_KEY=pem)
+        made = believer(tmp_path / "ci", there, signer, **as_ci())
         make(made.store, tmp_path / "in")
-        assert made.trtstore("trust", "add", signer.public, "name=ci").code == 0
         done = made.trtstore("push", KEY)
         assert (done.code, "ignores conditional writes" in done.err) == (4, True), done.err
         assert made.trtstore("ls", "--team").code == 0

@@ -12,8 +12,8 @@ import pytest
 
 from tests.store.support import KEY, OTHER
 from tests.support.seaweed import Seaweed
-from tests.team.support import Place, User, make, user, writer
-from trtstore import envelopes, records, teamgc, trust
+from tests.team.support import Place, User, as_ci, believer, make, user, writer
+from trtstore import envelopes, records, teamgc
 from trtstore.remote import record_name
 from trtstore.signing import Signer
 
@@ -26,9 +26,7 @@ def signer() -> Signer:
 @pytest.fixture
 def ci(shared_folder: Place, tmp_path: Path, signer: Signer) -> User:
     """Has the private key in its environment, as CI has, and has pushed one artifact of two."""
-    pem = (trust.folder() / "keys" / "ci.pem").read_text()
-    made = user(tmp_path / "ci", shared_folder, TRTSTORE_SIGNING_KEY=pem)
-    assert made.trtstore("trust", "add", signer.public, "name=ci").code == 0
+    made = believer(tmp_path / "ci", shared_folder, signer, **as_ci())
     make(made.store, tmp_path / "in")
     make(made.store, tmp_path / "in2", OTHER, {"other.bin": b"other"}, labels={"model": "other"})
     pushed = made.trtstore("push", KEY[:8])
@@ -39,8 +37,7 @@ def ci(shared_folder: Place, tmp_path: Path, signer: Signer) -> User:
 
 @pytest.fixture
 def dev(shared_folder: Place, tmp_path: Path, signer: Signer, ci: User) -> User:
-    made = user(tmp_path / "dev", shared_folder)
-    assert made.trtstore("trust", "add", signer.public, "name=ci").code == 0
+    made = believer(tmp_path / "dev", shared_folder, signer)
     assert ci.project != made.project
     return made
 
@@ -48,10 +45,9 @@ def dev(shared_folder: Place, tmp_path: Path, signer: Signer, ci: User) -> User:
 def test_a_sweep_shares_what_it_builds_and_the_next_machine_s_builds_the_rest_alone(
     bucket: Place, seaweed: Seaweed, tmp_path: Path, tiny_llama: Path, signer: Signer
 ) -> None:
-    pem = (trust.folder() / "keys" / "ci.pem").read_text()
     trusted = f"store.trusted=['{signer.public} name=ci']"
     words = ["-m", f"model.source={tiny_llama}", "check=none", trusted, "output=json"]
-    builder = user(tmp_path / "ci", bucket, TRTSTORE_SIGNING_KEY=pem)
+    builder = user(tmp_path / "ci", bucket, **as_ci())
     built = builder.trtbuild(*words, "quant=none,int8", "store.write=true")
     assert built.code == 0, built.err
     assert [each["outcome"] for each in built.json["results"]] == ["built", "built"]
@@ -73,14 +69,13 @@ def test_a_sweep_shares_what_it_builds_and_the_next_machine_s_builds_the_rest_al
 def test_ci_builds_and_a_reader_has_it_signed(
     bucket: Place, seaweed: Seaweed, tmp_path: Path, tiny_llama: Path, signer: Signer
 ) -> None:
-    pem = (trust.folder() / "keys" / "ci.pem").read_text()
     words = [
         f"model.source={tiny_llama}",
         "quant=int8",
         "check=none",
         f"store.trusted=['{signer.public} name=ci']",
     ]
-    builder = user(tmp_path / "ci", bucket, TRTSTORE_SIGNING_KEY=pem)
+    builder = user(tmp_path / "ci", bucket, **as_ci())
     built = builder.trtbuild(*words, "store.write=true", "output=json")
     assert built.code == 0, built.err
     assert "engine   shared" in built.err
@@ -127,7 +122,7 @@ def test_ci_builds_and_a_reader_has_it_signed(
     assert "trtstore trust add" in missed.err
 
     # A writer who may not write is told before anything is built.
-    other = user(tmp_path / "other", bucket, TRTSTORE_SIGNING_KEY=pem, **seaweed.credentials("reader"))
+    other = user(tmp_path / "other", bucket, **as_ci(), **seaweed.credentials("reader"))
     early = other.trtbuild(*words, "quant=none", "store.write=true")
     assert early.code == 4
     assert "store.write" in early.err
@@ -138,14 +133,13 @@ def test_ci_builds_and_a_reader_has_it_signed(
 def test_without_a_network_it_is_built_here_and_shared_later(
     bucket: Place, tmp_path: Path, tiny_llama: Path, signer: Signer
 ) -> None:
-    pem = (trust.folder() / "keys" / "ci.pem").read_text()
     words = [
         f"model.source={tiny_llama}",
         "check=none",
         "until=network",
         f"store.trusted=['{signer.public}']",
     ]
-    builder = user(tmp_path / "ci", bucket, TRTSTORE_SIGNING_KEY=pem)
+    builder = user(tmp_path / "ci", bucket, **as_ci())
     cut = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
     built = builder.trtbuild(*words, "store.write=true", "output=json", **cut)
     assert built.code == 0, built.err
