@@ -537,7 +537,7 @@ GOLDEN = {
     "tensorrt": "7412d917313fc2448ba659cb59c8493e2de6823d7b533c20187e0bbe11b496e5",
     "tensorrt_llm": "d56ac3d71adf7091df1f2511a42bc7a721d077fc9bf2979b1ab1e7798c7825ed",
     "modelopt": "ce36d51f967e626799a8ac14c104fd5885890c0ce3a7c880b915e07951efd3ba",
-    "aot_inductor": "aa883317dc463acbec7da658d57250f8c5c63748106e005abb132e906f9c6ca8",
+    "aot_inductor": "28986e88082d72ef436ab1502984d557c942ec68903ac837bda2dccb99d12e8f",
 }
 
 FACTS = [

@@ -17,8 +17,8 @@ from tests.networks import tiny_models
 from tests.support import tiny
 from tests.support.cli import Done, Project
 from trtbuild.compilers.aot_inductor import loading, manifest, weights
-from trtbuild.compilers.aot_inductor.structure import Scheme, Structure
-from trtbuild.networks import unpack
+from trtbuild.compilers.aot_inductor.structure import ALIGNED, Scheme, Structure
+from trtbuild.networks import safetensors_writer, unpack
 from trtbuild.networks.architectures import parse
 from trtbuild.worker import Reporter, Request
 
@@ -160,7 +160,25 @@ def test_an_engine_of_another_torch_is_not_opened(tiny_project: Project) -> None
     assert "compiled with torch 2.99.0" in str(loading.refusal({**about, "torch": "2.99.0"}))
 
 
+def test_weights_lie_where_kernels_may_read_them(tmp_path: Path) -> None:
+    """Behind a tensor of an odd size PyTorch's 8-bit kernel for AVX-512 crashed."""
+    rng = np.random.default_rng(3)
+    codes, scales = rng.integers(-127, 128, (64, 64), np.int8), rng.random(64, np.float32)
+    listed = {"odd": ("int8", (3,)), "codes": ("int8", codes.shape), "scales": ("float32", scales.shape)}
+    path, pieces = tmp_path / "model.safetensors", [bytes(3), codes.tobytes(), scales.tobytes()]
+    safetensors_writer.write(path, listed, pieces, lambda *_: None, ALIGNED)
+    found = loading.read(path, "cpu")
+    assert {tensor.data_ptr() % ALIGNED for tensor in found.values()} == {0}
+    value = torch.randn(5, 64)
+    made = torch.ops.aten._weight_int8pack_mm(value.bfloat16(), found["codes"], found["scales"].bfloat16())
+    expected = value @ torch.from_numpy(codes.T * scales)
+    assert (made - expected).abs().max() < 0.02 * expected.abs().max()
+
+
 # SmolLM2: none and int8, for AVX2 and AVX-512.
+
+#: Logits: how close two tokens are if rounding may decide which is said. 0.02 was seen; most are 0.2 to 4 apart.
+NEAR = 0.1
 
 needs_avx512 = pytest.mark.skipif(not HAS_AVX512, reason="this CPU has no AVX-512")
 one_smollm2 = pytest.mark.xdist_group("aot-smollm2")
@@ -188,20 +206,24 @@ def results(project: Project) -> list[dict[str, Any]]:
     return found
 
 
-def greedy(folder: Path, prompt: list[int], count: int) -> list[int]:
-    """By the module itself, uncompiled, in float32: in bfloat16 it rounds where compiled code does not."""
+def behind(folder: Path, prompt: list[int], said: list[int]) -> list[float]:
+    """How much less than its best the module itself gives each token that was said, in logits.
+
+    It is uncompiled, and in float32: in bfloat16 it rounds where compiled code does not.
+    """
     made = manifest.read(folder)
     scheme = Scheme(**made["scheme"], dtype="float32")
     decoder = module.Decoder(Structure(**made["structure"]), scheme, "cpu")
     decoder.load_state_dict(loading.read(folder / manifest.WEIGHTS, "cpu"))
     keys, values = caches(decoder, 128)
-    given: list[int] = []
+    found: list[float] = []
     ids, at = torch.tensor(prompt), torch.arange(len(prompt))
     with torch.no_grad():
-        while len(given) < count:
-            given.append(int(decoder(ids, at, keys, values).argmax()))
-            ids, at = torch.tensor(given[-1:]), at[-1:] + 1
-    return given
+        for token in said:
+            logits = decoder(ids, at, keys, values)
+            found.append(float(logits.max() - logits[token]))
+            ids, at = torch.tensor([token]), at[-1:] + 1
+    return found
 
 
 @one_smollm2
@@ -228,7 +250,9 @@ def test_it_says_what_the_module_says(smollm2: Project, quant: str, level: str) 
     folder = Path(hit["path"])
     text = pytest.importorskip("trtbuild.compilers.text").Text(folder)
     prompt = text.encode(PROMPT.partition("=")[2], raw=False)
-    assert spoken["token_ids"] == greedy(folder, prompt, 20)
+    less = behind(folder, prompt, spoken["token_ids"])
+    assert len(less) == 20
+    assert max(less) < NEAR
     assert any(word in spoken["text"].lower() for word in ("sky", "light", "scatter", "atmospher"))
 
 

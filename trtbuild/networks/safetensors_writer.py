@@ -39,10 +39,12 @@ def write(
     tensors: Mapping[str, tuple[str, tuple[int, ...]]],
     pieces: Iterable[bytes],
     done: Callable[[int, int], None],
+    align: int = 8,
 ) -> int:
     """Write `tensors` (name -> one of `DTYPES`, shape), whose bytes `pieces` gives in order; returns bytes of data.
 
-    `done` is told the bytes done and all. Raises ValueError where the pieces are more or less than the header says.
+    `done` is told the bytes done and all. The first tensor begins at a multiple of `align` bytes, a multiple of 8
+    itself. Raises ValueError where the pieces are more or less than the header says.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
@@ -51,7 +53,7 @@ def write(
         header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(8 + len(text)) % align)
     written = 0
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)

@@ -15,7 +15,7 @@ from tests.networks import tiny_models
 from tests.support import tiny
 from trtbuild.compilers.aot_inductor import weights
 from trtbuild.compilers.aot_inductor.stored import read_tensors
-from trtbuild.compilers.aot_inductor.structure import Scheme, Structure, tensors
+from trtbuild.compilers.aot_inductor.structure import ALIGNED, Scheme, Structure, tensors
 from trtbuild.errors import InputError
 from trtbuild.networks.architectures import parse
 from trtbuild.worker import Reporter, Request
@@ -63,6 +63,7 @@ def test_names_types_and_shapes_are_those_that_an_engine_wants(
     path = made(folder, tmp_path / "out", settings, quant__weights=scheme, model__dtype="bfloat16")
     wanted = tensors(Structure.of(parse(settings)), Scheme(scheme, 32, True, "bfloat16"))
     assert read_tensors(path) == {name: (each.dtype, list(each.shape)) for name, each in wanted.items()}
+    assert (8 + int.from_bytes(path.read_bytes()[:8], "little")) % ALIGNED == 0
 
 
 def test_unquantized_they_are_the_checkpoints(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from trtbuild.compilers.aot_inductor.structure import Scheme, Structure, Tensor, tensors
+from trtbuild.compilers.aot_inductor.structure import ALIGNED, Scheme, Structure, Tensor, tensors
 
 _TILE = 16  # of the GPU's kernel, along a row
 _TILES = (8, 4, 2)  # tiles that it takes at once: the more, the better
@@ -21,7 +21,9 @@ def constants(structure: Structure, scheme: Scheme, device: str) -> dict[str, Te
 def pack(stored: torch.Tensor, device: str) -> torch.Tensor:
     """A tensor of the file as the code on `device` wants it, which is where the result is."""
     if stored.dtype != torch.uint8:
-        return stored.to(device)
+        # As it lies in the file, which is mapped into memory; after a tensor of another size it may lie anywhere.
+        there = device != "cpu" or stored.data_ptr() % ALIGNED == 0
+        return stored.to(device) if there else stored.clone()
     here = stored.to(device)
     if device == "cpu":
         both = torch.stack((here & 15, here >> 4), dim=2).reshape(here.shape[0], -1)

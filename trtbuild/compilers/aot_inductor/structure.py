@@ -18,6 +18,8 @@ PREFIX = "network."
 SCHEMES = ("none", "int8", "int4", "fp8")
 SCALES, SCALE = "scales.table", 4
 _WITH_EMBEDDING = ("int8", "int4")
+#: Bytes, a line of the cache: of PyTorch's kernels those for AVX-512 read a quarter of it at once, and crash elsewhere.
+ALIGNED = 64
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The `weights` step: a checkpoint's tensors as an engine wants them, without torch and a piece at a time.
 
-model.safetensors    the tensors of `structure.tensors`, in that order
+model.safetensors    the tensors of `structure.tensors`, in that order; the first one at a multiple of `ALIGNED` bytes
 weights.json         how they are stored (`Scheme`), and what the model is called
 tokenizer.json, config.json, generation_config.json, …
 
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from trtbuild.compilers.aot_inductor.structure import (
+    ALIGNED,
     JOINED,
     PREFIX,
     SCALE,
@@ -59,7 +60,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     if scheme.weights == "fp8":
         quantized = Exported(entries(request.inputs["checkpoint"]), "FP8", None)
     pieces = _pieces(checkpoint, decoder, scheme, quantized)
-    size = safetensors_writer.write(out / FILE, wanted, pieces, reporter.percents("weights"))
+    size = safetensors_writer.write(out / FILE, wanted, pieces, reporter.percents("weights"), ALIGNED)
     return {"architecture": decoder.architecture, "tensors": len(wanted), "bytes": size}
 
 
