@@ -73,6 +73,7 @@ class Session:
     fetching: bool = False
     exact: bool = False  # the steps are those of a record: no option may choose other tools
     devices: str | None = None  # CUDA_VISIBLE_DEVICES of its workers, where others build beside them
+    threads: int | None = None  # of its workers, where the config says nothing and others build beside them
     ending: Ending = field(default_factory=Ending)  # of its workers, where others are waited for, too
     made: set[str] = field(default_factory=set)  # keys that were built for this command line
     shared: Sharing | None = None  # of the points of a sweep: one connection to the team's store
@@ -86,7 +87,8 @@ class Session:
     def limits(self) -> process.Limits:
         conf = self.config.executor
         memory = None if conf.memory_gb is None else int(conf.memory_gb * 1e9)
-        return process.Limits(conf.timeout_minutes * 60, memory, conf.threads, self.devices)
+        threads = self.threads if conf.threads is None else conf.threads
+        return process.Limits(conf.timeout_minutes * 60, memory, threads, self.devices)
 
     def refreshes(self, key: str) -> bool:
         """Whether an artifact is built even where it is there: once, and in a job of a sweep the job's own alone."""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from tests.support import tiny
 from tests.support.cli import TRTBUILD, Project
 from trtstore import Store
 
+CORES = len(os.sched_getaffinity(0))
 #: Prints what is started, and how much was imported, to standard error.
 WITNESS = (
     "import sys, atexit\n"
@@ -191,6 +195,28 @@ def wait_for_workers(pid: int) -> list[psutil.Process]:
             return found
         time.sleep(0.02)
     raise AssertionError("no worker was started")
+
+
+@pytest.mark.parametrize(
+    ("models", "said", "threads"),
+    [(2, (), str(max(1, CORES // 2))), (2, ("executor.threads=3",), "3"), (1, (), None)],
+)
+def test_steps_that_run_side_by_side_share_the_cores(
+    project: Project, models: int, said: tuple[str, ...], threads: str | None
+) -> None:
+    """Threads wait for each other busily: with all cores for each of two steps, checks took nine times as long."""
+    sources = ",".join(str(model(project, f"m{seed}", seed)) for seed in range(models))
+    process = project.start("-m", f"model.source={sources}", "until=network", "sweep.jobs=2", *said)
+    found: dict[int, str | None] = {}
+    while process.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                if "trtbuild.networks" in child.cmdline():
+                    found[child.pid] = child.environ().get("OMP_NUM_THREADS")
+        time.sleep(0.005)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert list(found.values()) == [threads] * models
 
 
 def test_another_store_s_hits_are_told_and_taken(project: Project, tiny_llama: Path, tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ class Local:
 
     def __init__(self, jobs: int | None, observer: Observer) -> None:
         """`jobs` is how many units at a time; None is as many as there are cores."""
-        self._slots = jobs or len(os.sched_getaffinity(0))
+        self._cores = len(os.sched_getaffinity(0))
+        self._slots = jobs or self._cores
         self._memory = free_memory() * SPARE
         self._observer = observer
         self._running: dict[
@@ -37,25 +38,30 @@ class Local:
         self._threads: list[threading.Thread] = []
 
     def start(self, ready: Sequence[Unit]) -> Sequence[Unit]:
-        """Those that fit; one always does."""
-        started = []
-        for unit in ready:
-            if len(self._running) >= self._slots or not self._fits(unit):
-                continue
-            free = self._gpus(unit)
-            if free is not None and not free:
-                continue
-            device = free[0] if free else None
-            lane = min(set(range(1, self._slots + 1)) - {lane for _, _, lane in self._running.values()})
+        """Those that fit; one always does. The cores are shared out among all that run then."""
+        started = [unit for unit in ready if self._take(unit)]
+        for unit in started:
+            _, device, lane = self._running[unit.key]
             name = f"{os.uname().nodename} {lane}" + (f", GPU {device}" if device else "")
-            self._running[unit.key] = (unit, device, lane)
-            started.append(unit)
             self._observer.started(unit, name)
+            # Threads wait for each other busily: more of them than there are cores took nine times as long.
+            threads = max(1, self._cores // len(self._running)) if len(self._running) > 1 else None
             # A daemon: what cannot be interrupted (a download) does not hold up the end of this process.
-            thread = threading.Thread(target=self._work, args=(unit, device, name), daemon=True)
+            thread = threading.Thread(target=self._work, args=(unit, device, threads, name), daemon=True)
             self._threads.append(thread)
             thread.start()
         return started
+
+    def _take(self, unit: Unit) -> bool:
+        """Give the unit a place, and a GPU if it needs one, where there are."""
+        if len(self._running) >= self._slots or not self._fits(unit):
+            return False
+        free = self._gpus(unit)
+        if free is not None and not free:
+            return False
+        lane = min(set(range(1, self._slots + 1)) - {lane for _, _, lane in self._running.values()})
+        self._running[unit.key] = (unit, free[0] if free else None, lane)
+        return True
 
     def wait(self) -> Sequence[Ended]:
         """Raises what is no error of a user's, as it came."""
@@ -73,10 +79,10 @@ class Local:
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
 
-    def _work(self, unit: Unit, device: str | None, name: str) -> None:
+    def _work(self, unit: Unit, device: str | None, threads: int | None, name: str) -> None:
         plan, session = unit.job.planned
         watcher = self._observer.watcher(unit)
-        own = replace(session, devices=device, watcher=watcher, fetching=False)
+        own = replace(session, devices=device, threads=threads, watcher=watcher, fetching=False)
         started = time.time()
         result: StepResult | None = None
         error: TrtbuildError | None = None
