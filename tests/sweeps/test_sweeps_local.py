@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 
 from tests.support import tiny
 from tests.support.cli import TRTBUILD, Project
+from tests.support.threads import of_workers
 from trtstore import Store
 
 CORES = len(os.sched_getaffinity(0))
@@ -207,16 +207,10 @@ def test_steps_that_run_side_by_side_share_the_cores(
     """Threads wait for each other busily: with all cores for each of two steps, checks took nine times as long."""
     sources = ",".join(str(model(project, f"m{seed}", seed)) for seed in range(models))
     process = project.start("-m", f"model.source={sources}", "until=network", "sweep.jobs=2", *said)
-    found: dict[int, str | None] = {}
-    while process.poll() is None:
-        with suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(process.pid).children(recursive=True):
-                if "trtbuild.networks" in child.cmdline():
-                    found[child.pid] = child.environ().get("OMP_NUM_THREADS")
-        time.sleep(0.005)
+    found = of_workers(process, project)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert list(found.values()) == [threads] * models
+    assert found == [threads] * models
 
 
 def test_another_store_s_hits_are_told_and_taken(project: Project, tiny_llama: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from tests.support import nvml, tiny
 from tests.support.cli import Project
 from tests.support.slurm import free_ports, wait_for
+from tests.support.threads import of_workers
 
 pytestmark = pytest.mark.xdist_group("ray")
 RECORDED = Path(__file__).parents[1] / "targets" / "recorded"
@@ -100,6 +101,16 @@ def test_every_task_lands_on_its_own_kind_of_gpu(
     groups = {group["name"]: group["steps"] for group in done.json["forecast"]["groups"]}
     assert groups == {"cpu": 1, "l40s": 1, "rtx5090": 1}
     assert [r["outcome"] for r in done.json["results"]] == ["built", "built"]
+
+
+def test_a_task_takes_as_many_threads_as_the_cores_that_it_asked_for(
+    project: Project, site: list[str], ray: dict[str, str]
+) -> None:
+    model = tiny.write_model(project.root / "tiny")
+    process = project.start("-m", *site, f"model.source={model}", "until=network", env=ray)
+    assert of_workers(process, project) == ["1"]
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
 
 
 def test_a_task_on_another_gpu_refuses_before_it_works(

@@ -60,7 +60,9 @@ class Ray:
         for unit in taken:
             options = self._options(unit)
             task = ray.remote(errand.run).options(**options)
-            self._running[unit.key] = _Running(unit, task.remote(remote.words_of(unit, self._shared), None))
+            self._running[unit.key] = _Running(
+                unit, task.remote(remote.words_of(unit, self._shared, self._conf.ray.cpus), None)
+            )
             self._observer.started(unit, "a task of Ray")
         return taken
 

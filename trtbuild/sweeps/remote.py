@@ -39,12 +39,14 @@ def flags(words: Sequence[str]) -> list[str]:
     return found
 
 
-def words_of(unit: Unit, shared: Sequence[str]) -> list[str]:
-    """The command line that makes just this unit, in the store that this machine uses."""
+def words_of(unit: Unit, shared: Sequence[str], cpus: int) -> list[str]:
+    """The command line that makes just this unit, in the store that this machine uses, where it is given `cpus`."""
     _, session = unit.job.planned
+    threads = [] if session.config.executor.threads is not None else [f"executor.threads={cpus}"]
     return [
         *shared,
         *unit.job.point.words,
+        *threads,
         f"until={unit.planned.name}",
         f"sweep.key={unit.key}",
         f"store.root={session.store.root}",

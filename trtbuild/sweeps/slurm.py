@@ -103,7 +103,7 @@ class Slurm:
         executor = submitit.SlurmExecutor(folder=self._folder, max_num_timeout=0)
         executor.update_parameters(**self._parameters(conf, wants, units))
         answers = [self._folder / f"{unit.key}.json" for unit in units]
-        lines = [remote.words_of(unit, self._shared) for unit in units]
+        lines = [remote.words_of(unit, self._shared, conf.cpus) for unit in units]
         try:
             jobs = executor.map_array(errand.run, lines, [str(answer) for answer in answers])
         except submitit.core.utils.FailedJobError as failure:
