@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trtbuild import folders, provenance, schema
-from trtbuild.executors import process
+from trtbuild.executors import allowance, process
 from trtbuild.executors.ending import Ending
 from trtbuild.history import History, Place
 from trtbuild.key import TOOL
@@ -87,7 +87,7 @@ class Session:
     def limits(self) -> process.Limits:
         conf = self.config.executor
         memory = None if conf.memory_gb is None else int(conf.memory_gb * 1e9)
-        threads = self.threads if conf.threads is None else conf.threads
+        threads = conf.threads or self.threads or allowance.bound()
         return process.Limits(conf.timeout_minutes * 60, memory, threads, self.devices)
 
     def refreshes(self, key: str) -> bool:

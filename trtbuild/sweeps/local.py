@@ -8,10 +8,10 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from trtbuild import pipeline
 from trtbuild.errors import TrtbuildError
+from trtbuild.executors import allowance
 from trtbuild.session import StepResult
 from trtbuild.sweeps.schedule import Ended, Observer
 from trtbuild.sweeps.work import CPU, Unit, refused
@@ -27,9 +27,9 @@ class Local:
 
     def __init__(self, jobs: int | None, observer: Observer) -> None:
         """`jobs` is how many units at a time; None is as many as there are cores."""
-        self._cores = len(os.sched_getaffinity(0))
+        self._cores = allowance.cores()
         self._slots = jobs or self._cores
-        self._memory = free_memory() * SPARE
+        self._memory = allowance.free_memory() * SPARE
         self._observer = observer
         self._running: dict[
             str, tuple[Unit, str | None, int]
@@ -123,15 +123,3 @@ def memory_of(unit: Unit) -> float:
         return unit.estimate.peak_memory_bytes
     plan, _ = unit.job.planned
     return 0.5e9 + 3 * plan.recipe.model.bytes
-
-
-def free_memory() -> float:
-    """Bytes that can be had without swapping, of the machine and of the control group that this process is in."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    free = float(lines["MemAvailable"].split()[0]) * 1024
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = float(Path("/sys/fs/cgroup/memory.current").read_text())
-    except OSError:
-        return free
-    return free if limit == "max" else min(free, float(limit) - used)
