@@ -139,6 +139,14 @@ def one_more_tensor(case: Case) -> None:
     case.tensors["model.layers.9.mlp.up_proj.weight"] = ("F32", np.zeros((1, 1), np.float32))
 
 
+def one_more_scale(case: Case) -> None:
+    case.tensors[f"{LAYER}.mlp.up_proj.output_scale"] = ("F32", np.ones((), np.float32))
+
+
+def a_scale_of_another_map(case: Case) -> None:
+    case.tensors["lm_head.weight_scale"] = ("F32", np.ones((), np.float32))
+
+
 LAYER = "model.layers.1"
 INT8, FP8 = ("int8", "none", "rtn"), ("fp8", "fp8", "minmax")
 AWQ, NVFP4 = ("int4", "none", "awq"), ("nvfp4", "nvfp4", "minmax")
@@ -156,6 +164,8 @@ FAULTS: list[tuple[Callable[[Case], None], tuple[tuple[str, str, str], ...], str
     (leave_one_as_it_is, (FP8,), "was left as it is"),
     (say_another_algorithm, (FP8, AWQ), "quant_algo = W4A16"),
     (one_more_tensor, (FP8,), "which the model has not"),
+    (one_more_scale, (INT8, FP8), "model.layers.1.mlp.up_proj has"),
+    (a_scale_of_another_map, (INT8, FP8, AWQ, NVFP4), "has lm_head.weight_scale, for which"),
 ]
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -140,6 +140,14 @@ class Exported:
     def names(self) -> list[str]:
         """Those that are tensors of the model, without what belongs to a quantized weight; sorted."""
         return sorted(name for name in self.entries if name.rpartition(".")[2] in ("weight", "bias"))
+
+    def strange(self, maps: Iterable[str]) -> list[str]:
+        """Those that no rule knows; `maps` are the linear maps. A server may read what nobody compares. Sorted."""
+        known = set(self.names()) | set(self.caches())
+        for module in maps:
+            must, may = _PARTS[None if module in self.left else self.algorithm]
+            known.update(f"{module}.{part}" for part in (*must, *may))
+        return sorted(self.entries.keys() - known)
 
     def plain(self, name: str) -> Array:
         """A tensor that is not quantized, as float32. Raises BuildError."""
