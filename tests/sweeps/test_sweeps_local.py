@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -17,9 +16,10 @@ import pytest
 from tests.support import tiny
 from tests.support.cli import TRTBUILD, Project
 from tests.support.threads import of_workers
+from trtbuild.executors import allowance
 from trtstore import Store
 
-CORES = len(os.sched_getaffinity(0))
+HALF, ALL = max(1, allowance.cores() // 2), allowance.bound()
 #: Prints what is started, and how much was imported, to standard error.
 WITNESS = (
     "import sys, atexit\n"
@@ -199,7 +199,7 @@ def wait_for_workers(pid: int) -> list[psutil.Process]:
 
 @pytest.mark.parametrize(
     ("models", "said", "threads"),
-    [(2, (), str(max(1, CORES // 2))), (2, ("executor.threads=3",), "3"), (1, (), None)],
+    [(2, (), str(HALF)), (2, ("executor.threads=3",), "3"), (1, (), ALL and str(ALL))],
 )
 def test_steps_that_run_side_by_side_share_the_cores(
     project: Project, models: int, said: tuple[str, ...], threads: str | None
