@@ -133,8 +133,8 @@ class Environments:
                         broken
                     )  # what is there has no `environment.json`, or one that nobody can read
                 home.rename(place)
+                found = read(place)  # while nobody removes
             self._layout.sync(place.parent)
-            found = read(place)
         if found is None:
             raise StoreFailure(f"{place} is gone as soon as it was made", "is somebody else removing it?")
         return found

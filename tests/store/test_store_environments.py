@@ -6,6 +6,8 @@ import json
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -239,17 +241,15 @@ def test_no_one_uses_what_a_collector_takes(shop: Shop) -> None:
                     time.sleep(0.002)
                     broken.extend(environments.verify(one))
 
-    threads = [threading.Thread(target=use) for _ in range(3)]
-    for each in threads:
-        each.start()
     gone = 0
-    until = time.monotonic() + 3
-    while time.monotonic() < until:
-        for one in found.all():
-            aged(one, 9e6)
-        gone += len(shop.collect(0).removed)
-    stop.set()
-    for each in threads:
-        each.join()
+    with ThreadPoolExecutor(3) as pool, ExitStack() as at_last:
+        at_last.callback(stop.set)
+        users = [pool.submit(use) for _ in range(3)]
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            for one in found.all():
+                aged(one, 9e6)
+            gone += len(shop.collect(0).removed)
+    assert [user.exception() for user in users] == [None] * 3
     assert broken == []
     assert gone > 3, "or nothing was collected"
