@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli import TRTBUILD, Project
+from tests.support.cli import Project
 from tests.support.threads import of_workers
 from trtbuild.executors import allowance
 
@@ -124,20 +124,11 @@ def one_core() -> Iterator[Path]:
 def test_a_step_in_a_group_of_one_core_is_given_one_thread(
     one_core: Path, project: Project, tiny_llama: Path
 ) -> None:
-    join = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
-    process = subprocess.Popen(
-        ["sh", "-c", join, one_core, TRTBUILD, f"model.source={tiny_llama}", "until=network"],
-        cwd=project.root,
-        env=project.environment(),
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    joined = ("sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(one_core))
+    process = project.start(f"model.source={tiny_llama}", "until=network", inside=joined)
     assert of_workers(process, project) == ["1"]
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     asked = "from trtbuild.executors import allowance; print(allowance.cores())"
-    done = subprocess.run(
-        ["sh", "-c", join, one_core, sys.executable, "-c", asked], capture_output=True, text=True
-    )
+    done = subprocess.run([*joined, sys.executable, "-c", asked], capture_output=True, text=True)
     assert done.stdout == "1\n"

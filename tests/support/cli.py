@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,9 +66,12 @@ class Project:
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *args: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(
+        self, *args: str, env: Mapping[str, str] | None = None, inside: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
+        """The command at work. `inside` are words before it, of a program that becomes it in some place."""
         return subprocess.Popen(
-            [TRTBUILD, *args],
+            [*inside, TRTBUILD, *args],
             cwd=self.root,
             env=self.environment(env),
             stdin=subprocess.DEVNULL,

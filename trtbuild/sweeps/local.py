@@ -40,12 +40,12 @@ class Local:
     def start(self, ready: Sequence[Unit]) -> Sequence[Unit]:
         """Those that fit; one always does. The cores are shared out among all that run then."""
         started = [unit for unit in ready if self._take(unit)]
+        # Threads wait for each other busily: more of them than there are cores took nine times as long.
+        threads = max(1, self._cores // len(self._running)) if len(self._running) > 1 else None
         for unit in started:
             _, device, lane = self._running[unit.key]
             name = f"{os.uname().nodename} {lane}" + (f", GPU {device}" if device else "")
             self._observer.started(unit, name)
-            # Threads wait for each other busily: more of them than there are cores took nine times as long.
-            threads = max(1, self._cores // len(self._running)) if len(self._running) > 1 else None
             # A daemon: what cannot be interrupted (a download) does not hold up the end of this process.
             thread = threading.Thread(target=self._work, args=(unit, device, threads, name), daemon=True)
             self._threads.append(thread)

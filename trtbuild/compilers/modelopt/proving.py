@@ -222,10 +222,9 @@ def _compare(decoder: Decoder, original: Original, exported: Exported) -> tuple[
     for name in _needed(decoder, original):
         if name not in names:
             raise BuildError(f"the checkpoint lacks {name}")
-    for name in exported.strange(linears):
-        raise BuildError(
-            f"the checkpoint has {name}, for which {exported.algorithm or 'no scheme'} has no use"
-        )
+    if strange := exported.strange(linears):
+        use = exported.algorithm or "no scheme"
+        raise BuildError(f"the checkpoint has {strange[0]}, for which {use} has no use")
     return worst, len(names)
 
 

@@ -143,7 +143,7 @@ class Exported:
 
     def strange(self, maps: Iterable[str]) -> list[str]:
         """Those that no rule knows; `maps` are the linear maps. A server may read what nobody compares. Sorted."""
-        known = set(self.names()) | set(self.caches())
+        known = {*self.names(), *self._caches()}
         for module in maps:
             must, may = _PARTS[None if module in self.left else self.algorithm]
             known.update(f"{module}.{part}" for part in (*must, *may))
@@ -188,8 +188,10 @@ class Exported:
 
     def caches(self) -> dict[str, float]:
         """The scales of keys and values by their names, where the cache is quantized. Raises BuildError."""
-        names = [name for name in self.entries if name.endswith((".k_scale", ".v_scale"))]
-        return {name: float(self._scale(name, ())) for name in names}
+        return {name: float(self._scale(name, ())) for name in self._caches()}
+
+    def _caches(self) -> list[str]:
+        return [name for name in self.entries if name.endswith((".k_scale", ".v_scale"))]
 
     def _weight(self, module: str, algorithm: str) -> tuple[Array, Array]:
         """(numbers, what each may be off) of a weight."""
