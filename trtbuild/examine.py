@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from itertools import groupby
 from typing import Any
 
 from trtbuild.errors import InputError
@@ -15,8 +14,6 @@ from trtbuild.networks import architectures, chat, layout, naming
 from trtbuild.networks.gguf_config import config_from_gguf
 from trtbuild.sources import Source
 from trtbuild.sources.select import INDEX, SMALL
-
-_NAMED = 3  # tensors that a note names
 
 
 def examine(source: Source, frontend: str | None) -> tuple[str, ...]:
@@ -47,19 +44,12 @@ def tied(source: Source, config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _of_weights(source: Source, config: Mapping[str, Any], files: Mapping[str, bytes]) -> Iterable[str]:
+    yield from architectures.audit(config)
     settled = _settled(source, config, files)
     if settled is None:
         return
     layout.check(settled, architectures.parse(settled.config(config)))
-    for why, names in groupby(
-        sorted((why, name) for name, why in settled.ignored.items()), key=lambda each: each[0]
-    ):
-        yield _ignored(why, [name for _, name in names])
-
-
-def _ignored(why: str, names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"not used: {', '.join(names[:_NAMED])}{more} ({why})"
+    yield from naming.notes(settled.ignored)
 
 
 def _settled(source: Source, config: Mapping[str, Any], files: Mapping[str, bytes]) -> naming.Settled | None:
