@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from trtbuild.errors import InputError
 from trtbuild.networks import architectures, chat, layout, naming
 from trtbuild.networks.gguf_config import config_from_gguf
 from trtbuild.sources import Source
@@ -34,11 +35,20 @@ def examine(source: Source, frontend: str | None) -> tuple[str, ...]:
 
 
 def tied(source: Source, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`config` with the `tie_word_embeddings` that the stored tensors have: a stored head is one of its own."""
+    """`config` with the `tie_word_embeddings` that the stored tensors have: a stored head is one of its own.
+
+    Raises InputError where the headers cannot be read: a key must not depend on whether a server answers.
+    """
     if not config.get("tie_word_embeddings"):
         return config
     settled = _settled(source, config)
-    return config if settled is None else settled.config(config)
+    if settled is None:
+        raise InputError(
+            "the headers of the weight files cannot be read, and they say whether the model has a head of its own",
+            option="model.source",
+            hint="try again once the Hub answers, or name a local copy",
+        )
+    return settled.config(config)
 
 
 def _of_weights(source: Source, config: Mapping[str, Any]) -> Iterable[str]:
