@@ -46,7 +46,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     shapes = check(checkpoint, decoder, operators)
     write_config(checkpoint, out)
     tokenizer.write(checkpoint, out)
-    settled = chat_files.write(
+    chats = chat_files.write(
         checkpoint.files,
         checkpoint.config,
         checkpoint.metadata,
@@ -55,7 +55,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
         assumed=decoder.eos_token_ids,
     )
     if operators == "fused":
-        genai_config.write(decoder, checkpoint, out, settled)
+        genai_config.write(decoder, checkpoint, out, chats.settled)
     size = emit(checkpoint, decoder, operators, dtype, out / "model.onnx", reporter.percents("weights"))
     return {
         "architecture": decoder.architecture,
@@ -65,6 +65,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
         "operators": operators,
         "dtype": dtype.name,
         "sliding_window": decoder.sliding_window,
+        **chats.facts,
         "notes": [*audit(checkpoint.config), *naming.notes(checkpoint.ignored)],
     }
 
