@@ -70,6 +70,12 @@ def _compare(found: Structure, facts: Mapping[str, Any]) -> None:
     """The engine's key holds what was known before the download, of a wheel by its pins."""
     said = found.facts()
     wrong = [name for name, value in said.items() if facts.get(name) != value]
+    if wrong == [f"{PREFIX}tied"] and not found.tied:
+        raise InputError(
+            "the checkpoint stores a head of its own, and its config ties the head to the embedding",
+            option="model.source",
+            hint="set tie_word_embeddings to false in its config.json: transformers computes the same with it",
+        )
     if wrong:
         name = wrong[0]
         raise InputError(
