@@ -30,6 +30,8 @@ LAYERS = [
         "trtbuild.entry",
         "trtbuild.memory",
         "trtbuild.trtllm_options",
+        "trtbuild.tensor_header",
+        "trtbuild.ggml_types",
     },
     {"trtbuild.worker", "trtbuild.targets", "trtbuild.sources", "trtbuild.executors", "trtbuild.toolchains"},
     {"trtbuild.recipe", "trtbuild.schema", "trtbuild.sweep_schema"},

@@ -42,7 +42,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     operators = request.choice("network.operators", OPERATORS)
     dtype = _DTYPES[request.choice("model.dtype", tuple(_DTYPES))]
     checkpoint = Checkpoint.open(request.model)
-    decoder = parse(checkpoint.config)
+    decoder = checkpoint.retied(parse(checkpoint.config))
     shapes = check(checkpoint, decoder, operators)
     write_config(checkpoint, out)
     tokenizer.write(checkpoint, out)

@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from trtbuild.errors import InputError
-from trtbuild.networks import gguf_file, safetensors_file
+from trtbuild.networks import gguf_file, naming, safetensors_file
+from trtbuild.networks.architectures import Decoder
 from trtbuild.networks.arrays import Array
 from trtbuild.networks.gguf_config import config_from_gguf
-from trtbuild.networks.stored import Stored, broken
-
-_GGUF_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_GGUF_LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_ROPE_FACTORS = "rope_freqs.weight"
+from trtbuild.networks.naming import INDEX, ROPE_FACTORS, Settled
+from trtbuild.networks.stored import Stored
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """Weights in Hugging Face's names and layout ([out, in]), with the config that says what they are.
 
-    `config` is the parsed config.json, or one made from a GGUF file's metadata; `metadata` is that metadata
-    (None for safetensors); `files` maps the logical names that were given to real files.
+    `config` is the parsed config.json, or one made from a GGUF file's metadata, with the `tie_word_embeddings` that
+    the weights have; `metadata` is that metadata (None for safetensors); `files` maps the logical names that were
+    given to real files; `ignored` is stored name -> why it changes nothing.
     """
 
     config: Mapping[str, Any]
@@ -45,10 +31,12 @@ class Checkpoint:
     files: Mapping[str, Path]
     stored: Mapping[str, Stored]
     rotated_heads: Mapping[str, int]  # tensors whose rows llama.cpp permuted -> number of heads
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    twins: bool = False  # the config ties the head to the embedding, and a head is stored all the same
 
     @classmethod
     def open(cls, files: Mapping[str, Path]) -> Checkpoint:
-        """Read the headers of `files` (logical name -> real file). Raises InputError; reads no weights."""
+        """Read the headers of `files` (logical name -> real file), and what two shards hold. Raises InputError."""
         gguf = sorted(name for name in files if name.endswith(".gguf"))
         if any(name.endswith(".safetensors") for name in files) or not gguf:
             return _open_safetensors(files)
@@ -71,6 +59,15 @@ class Checkpoint:
         values = self._find(name).read()
         heads = self.rotated_heads.get(name)
         return values if heads is None else _unpermute(values, heads)
+
+    def retied(self, decoder: Decoder) -> Decoder:
+        """`decoder` with its head tied to the embedding where a stored head equals it: a smaller network, and the same.
+
+        The config must say that they are tied, as transformers ties them then alone. Reads both once.
+        """
+        if not self.twins or not self._find(naming.HEAD).equals(self._find(naming.EMBEDDING)):
+            return decoder
+        return replace(decoder, tied=True)
 
     def _find(self, name: str) -> Stored:
         if name not in self.stored:
@@ -99,21 +96,24 @@ def _open_safetensors(files: Mapping[str, Path]) -> Checkpoint:
         )
     if "config.json" not in files:
         raise InputError("the checkpoint has no config.json", option="model.source")
-    index = "model.safetensors.index.json"
-    placed: dict[str, str] = read_json(files, index).get("weight_map", {}) if index in files else {}
+    placed: dict[str, str] = read_json(files, INDEX).get("weight_map", {}) if INDEX in files else {}
     if placed:
         shards = sorted(set(placed.values()))
     elif len(shards) > 1:
-        shards = _sole(shards, "model.safetensors", f"and no {index}")
-    stored: dict[str, Stored] = {}
-    for shard in shards:
-        if shard not in files:
-            raise InputError(f"{index} names {shard}, which the checkpoint lacks", option="model.source")
-        stored.update(safetensors_file.read_header(files[shard], shard))
-    for name, shard in placed.items():
-        if name not in stored or stored[name].file != shard:
-            raise broken(shard, f"{index} says that it holds {name}, and it does not")
-    return Checkpoint(read_json(files, "config.json"), None, files, stored, {})
+        shards = _sole(shards, "model.safetensors", f"and no {INDEX}")
+    config = read_json(files, "config.json")
+    read = {shard: safetensors_file.read_header(files[shard], shard) for shard in shards if shard in files}
+    settled = naming.settle(read, placed, config)
+    for name, rival in settled.rivals.items():
+        place = settled.tensors[name]
+        if not read[place.file][place.name].equals(read[rival.file][rival.name]):
+            raise naming.differing(place, rival)
+    stored = _stored(settled, read)
+    return Checkpoint(settled.config(config), None, files, stored, {}, settled.ignored, settled.twins)
+
+
+def _stored(settled: Settled, read: Mapping[str, Mapping[str, Stored]]) -> dict[str, Stored]:
+    return {name: read[place.file][place.name] for name, place in settled.tensors.items()}
 
 
 def _sole(candidates: list[str], preferred: str, besides: str) -> list[str]:
@@ -138,23 +138,19 @@ def _open_gguf(files: Mapping[str, Path], names: list[str]) -> Checkpoint:
             option="model.source",
             hint="download all parts",
         )
-    tensors = {name: stored for _, part in headers for name, stored in part.items()}
-    factors = tensors.pop(_ROPE_FACTORS, None)
+    read = {name: part for name, (_, part) in zip(names, headers, strict=True)}
+    tensors = {name: stored for part in read.values() for name, stored in part.items()}
+    factors = tensors.pop(ROPE_FACTORS, None)
     if "config.json" in files:
         config = read_json(files, "config.json")
     else:
         config = config_from_gguf(metadata, tensors, None if factors is None else factors.read().tolist())
-    stored = {_hf_name(name): tensor for name, tensor in tensors.items()}
-    return Checkpoint(config, metadata, files, stored, _rotated_heads(metadata, stored))
-
-
-def _hf_name(name: str) -> str:
-    """blk.3.attn_q.weight -> model.layers.3.self_attn.q_proj.weight; an unknown name stays as it is."""
-    part, _, kind = name.rpartition(".")
-    layer = re.fullmatch(r"blk\.(\d+)\.(\w+)", part)
-    if layer and layer[2] in _GGUF_LAYER:
-        return f"model.layers.{layer[1]}.{_GGUF_LAYER[layer[2]]}.{kind}"
-    return f"{_GGUF_TOP[part]}.{kind}" if part in _GGUF_TOP else name
+    settled = naming.settle(read, None, config)
+    stored = _stored(settled, read)
+    rotated = _rotated_heads(metadata, stored)
+    return Checkpoint(
+        settled.config(config), metadata, files, stored, rotated, settled.ignored, settled.twins
+    )
 
 
 def _rotated_heads(metadata: Mapping[str, Any], names: Iterable[str]) -> dict[str, int]:

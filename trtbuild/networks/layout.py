@@ -1,18 +1,29 @@
-"""Which tensors a decoder needs, in which shapes: checked before anything is written."""
+"""Which tensors a decoder needs, in which shapes: checked before anything is written.
+
+Standard library only: the command line checks headers with it, before any weight is downloaded.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
+from typing import Protocol
 
 from trtbuild.errors import InputError
+from trtbuild.networks import strange
 from trtbuild.networks.architectures import Decoder
-from trtbuild.networks.checkpoint import Checkpoint
+from trtbuild.networks.naming import HEAD
 
 Shape = tuple[int, ...]
 
-# Buffers that old checkpoints carry along and that transformers recomputes too.
-_IGNORED = re.compile(r".*\.(rotary_emb\.inv_freq|attn\.masked_bias|self_attn\.bias)")
+
+class Held(Protocol):
+    """The tensors of a checkpoint by Hugging Face's names: a `Checkpoint`, or `naming.Settled` of headers alone."""
+
+    def names(self) -> list[str]:
+        """All names."""
+
+    def shape(self, name: str) -> Shape:
+        """The shape of a tensor that is there, [out, in]."""
 
 
 def expected(decoder: Decoder) -> Iterator[tuple[str, Shape]]:
@@ -49,33 +60,46 @@ def _projections(d: Decoder) -> list[tuple[str, int, int, bool]]:
     ]
 
 
-def check(checkpoint: Checkpoint, decoder: Decoder) -> dict[str, Shape]:
+def check(held: Held, decoder: Decoder) -> dict[str, Shape]:
     """The expected tensors, once the checkpoint holds exactly them. Raises InputError naming the first that
     is missing, has another shape, or would be left out of the network."""
     wanted: dict[str, Shape] = {}
-    found = set(checkpoint.names())
+    found = set(held.names())
     # One by one: a config that claims a billion layers stops at the first that is missing.
     for name, shape in expected(decoder):
         wanted[name] = shape
         if name not in found:
+            raise _missing(name, found, decoder)
+        if held.shape(name) != shape:
             raise InputError(
-                f"the checkpoint lacks the tensor {name}, which {decoder.architecture} with this config needs",
-                option="model.source",
-                hint="is it complete, and does its config.json belong to it?",
-            )
-        if checkpoint.shape(name) != shape:
-            raise InputError(
-                f"the checkpoint's {name} has the shape {list(checkpoint.shape(name))}, and its config asks "
+                f"the checkpoint's {name} has the shape {list(held.shape(name))}, and its config asks "
                 f"for {list(shape)}",
-                option="model.source",
+                option=strange.OPTION,
                 hint="is its config.json that of another model?",
             )
-    # A tied head may be stored a second time; the embedding is what counts, as in transformers.
-    for name in sorted(found - set(wanted) - {"lm_head.weight"}):
-        if not _IGNORED.fullmatch(name):
-            raise InputError(
-                f"the checkpoint holds {name}, which {decoder.architecture} with this config does not use",
-                option="model.source",
-                hint="is its config.json that of another model?",
-            )
+    # A head that is stored a second time, equal to the embedding, is not needed.
+    for name in sorted(found - set(wanted) - {HEAD}):
+        why, hint = strange.explain(name, decoder.layers)
+        raise InputError(
+            f"the checkpoint holds {name}, which {decoder.architecture} with this config does not use: {why}",
+            option=strange.OPTION,
+            hint=hint,
+        )
     return wanted
+
+
+def _missing(name: str, found: set[str], decoder: Decoder) -> InputError:
+    """transformers would fill the tensor with random numbers, and warn."""
+    if name == HEAD and not any(other.startswith("lm_head") for other in found):
+        return InputError(
+            f"the checkpoint lacks the tensor {name}, and its config does not tie the head to the embedding "
+            "(tie_word_embeddings)",
+            option=strange.OPTION,
+            hint="a base model saved alone (AutoModel) has no head: save AutoModelForCausalLM, or set "
+            "tie_word_embeddings to true in config.json if the model's author says so",
+        )
+    return InputError(
+        f"the checkpoint lacks the tensor {name}, which {decoder.architecture} with this config needs",
+        option=strange.OPTION,
+        hint="is it complete, and does its config.json belong to it?",
+    )

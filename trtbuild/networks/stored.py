@@ -13,6 +13,8 @@ from gguf.quants import dequantize
 from trtbuild.errors import InputError
 from trtbuild.networks.arrays import Array
 
+_PIECE = 1 << 22  # bytes
+
 
 def broken(file: str, why: str) -> InputError:
     """The error for a weight file that cannot be read; `file` is its logical name in the checkpoint."""
@@ -27,8 +29,8 @@ def broken(file: str, why: str) -> InputError:
 class Stored:
     """A tensor of `shape` (Hugging Face's order, [out, in]) whose `size` bytes start at `offset` of `path`.
 
-    `kind` is "F32", "F16", "BF16" or the name of one of ggml's quantized types; `file` is the logical name,
-    for messages.
+    `kind` is "F64", "F32", "F16", "BF16" or the name of one of ggml's quantized types; `file` is the logical
+    name, for messages.
     """
 
     path: Path
@@ -40,7 +42,8 @@ class Stored:
     size: int
 
     def read(self) -> Array:
-        """The values: float16 for F16, else float32 (BF16 widens exactly; the rest is dequantized).
+        """The values: float16 for F16, else float32 (BF16 widens exactly, F64 is rounded to the nearest, as torch
+        does; the rest is dequantized).
 
         Plain reads rather than a memory map: nothing of the file stays in this process afterwards, so the
         peak is this one tensor. Raises InputError when the file has become shorter.
@@ -50,6 +53,9 @@ class Stored:
             raise broken(self.file, f"it ends within the tensor {self.name}")
         if self.kind in ("F32", "F16"):
             return raw.view("<f4" if self.kind == "F32" else "<f2").reshape(self.shape)
+        if self.kind == "F64":
+            with np.errstate(over="ignore"):  # too large for float32: an infinity, as in torch
+                return raw.view("<f8").astype("<f4").reshape(self.shape)
         if self.kind == "BF16":
             wide = raw.view("<u2").astype("<u4")
             del raw
@@ -58,3 +64,16 @@ class Stored:
         rows = math.prod(self.shape[:-1])
         values: Array = dequantize(raw.reshape(rows, -1), GGMLQuantizationType[self.kind])
         return values.reshape(self.shape)
+
+    def equals(self, other: Stored) -> bool:
+        """Whether both hold the same bytes in the same type and shape; some megabytes are in memory at a time."""
+        if (self.kind, self.shape, self.size) != (other.kind, other.shape, other.size):
+            return False
+        with self.path.open("rb") as mine, other.path.open("rb") as theirs:
+            mine.seek(self.offset)
+            theirs.seek(other.offset)
+            for at in range(0, self.size, _PIECE):
+                count = min(_PIECE, self.size - at)
+                if mine.read(count) != theirs.read(count):
+                    return False
+        return True
