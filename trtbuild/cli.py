@@ -129,7 +129,9 @@ def _planned(verb: Callable[[_Job], None]) -> _Verb:
         resolved = resolve(asked.config, Hasher(asked.store.index, asked.watcher))
         plan = make_plan(resolved.recipe, asked.config.until)
         allotted.check(plan, asked.config)
-        session = Session(asked.config, asked.store, lambda: resolved.source, asked.watcher)
+        session = Session(
+            asked.config, asked.store, lambda: resolved.source, asked.watcher, resolved.examine
+        )
         verb(_Job(plan, session.expect(plan), asked.outcome, asked.words))
 
     return run
@@ -156,12 +158,13 @@ def _show(job: _Job, result: pipeline.Result) -> None:
 
 
 def _plan(job: _Job) -> None:
+    notes = survey.notes(job.plan, job.session)
     outlooks = survey.survey(job.plan, job.session)
     tools = survey.toolchains(outlooks, job.session)
     if job.outcome.json:
-        job.outcome.documents.append(document.plan(job.plan, outlooks, tools))
+        job.outcome.documents.append(document.plan(job.plan, outlooks, tools, notes))
     else:
-        print("\n".join(plans.lines(job.plan, outlooks, tools)))
+        print("\n".join(plans.lines(job.plan, outlooks, tools, notes)))
 
 
 def _explain(job: _Job) -> None:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild import provenance, serving
-from trtbuild.compilers.registry import COMPILERS, advice
+from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import BuildError, InputError, NotInStoreError
 from trtbuild.key import Step, explain, key_of
 from trtbuild.plan import Plan, Planned
 from trtbuild.session import Session, StepResult, bytes_of
-from trtbuild.survey import refuse_elsewhere
+from trtbuild.survey import notes, refuse_elsewhere
 from trtstore import Record, folder_manifest
 
 
@@ -45,10 +45,8 @@ def build(plan: Plan, session: Session) -> Result:
     """Take the plan's last step from the store, or build it. Raises InputError, BuildError, StoreFailure."""
     _check_out(session.config.out)
     serving.check(session.config, plan.final.step)
-    said = advice(plan.recipe)
-    if said and (session.config.refresh or session.find(plan.final.key).record is None):
-        for words in said:
-            session.watcher.note(f"note: {words}")
+    for words in notes(plan, session):
+        session.watcher.note(f"note: {words}")
     return _result(plan, ensure(plan.final, plan, session), session)
 
 

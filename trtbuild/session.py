@@ -69,6 +69,8 @@ class Session:
     store: Store
     open_source: Callable[[], Source]
     watcher: Watcher
+    #: looks at the checkpoint's headers and small files: notes, or InputError where no engine can be right
+    examine: Callable[[], tuple[str, ...]] = tuple
     results: dict[str, StepResult] = field(default_factory=dict)
     fetching: bool = False
     exact: bool = False  # the steps are those of a record: no option may choose other tools

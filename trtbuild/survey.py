@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trtbuild import provenance, targets
-from trtbuild.compilers.registry import COMPILERS
+from trtbuild.compilers.registry import COMPILERS, advice
 from trtbuild.errors import InputError
 from trtbuild.history import KIND, Estimate, Near
 from trtbuild.lookup import Found
@@ -67,6 +67,30 @@ def sharers(planned: Planned, session: Session) -> tuple[str, ...]:
         return ()
     found = Upkeep(session.store).catalog.summaries()
     return tuple(sorted({each.labels.get("model", "") for each in found if planned.key in needs(each)}))
+
+
+def notes(plan: Plan, session: Session) -> tuple[str, ...]:
+    """What the user should know before a build: the compiler's advice, and what the checkpoint's examination says.
+
+    Empty where nothing would be built. Raises InputError where no engine of this checkpoint can be right.
+    """
+    if not would_run(plan.final, session):
+        return ()
+    return (*advice(plan.recipe), *examined(plan, session))
+
+
+def examined(plan: Plan, session: Session) -> tuple[str, ...]:
+    """Notes on the checkpoint, where a step that would run reads it. Raises InputError."""
+
+    def reads(planned: Planned) -> bool:
+        return would_run(planned, session) and (planned.step.reads_model or any(map(reads, planned.inputs)))
+
+    return session.examine() if reads(plan.final) else ()
+
+
+def would_run(planned: Planned, session: Session) -> bool:
+    """Whether a build that needs this step runs it."""
+    return session.refreshes(planned.key) or session.find(planned.key).record is None
 
 
 @dataclass(frozen=True)

@@ -75,11 +75,15 @@ def sweep(verb: str, outcome: Outcome, words: Sequence[str], points: Sequence[Po
                 job.session.watcher = aside
             if verb == "run":
                 _refuse_to_load(job)
+            if verb not in ("fetch", "explain"):
+                _take_notes(job)
         work.check_together(jobs)
         units = work.units(jobs, place)
         found = _Sweep(jobs, place, units, forecast(jobs, units, place), outcome, words, watcher, began)
         outcome.forecast = sweeps.forecast_document(found.forecast)
         _tell_errors(found)
+        for words in dict.fromkeys(words for job in jobs for words in job.notes):
+            found.say(f"note: {words}")
         VERBS["plan" if found.conf.dry_run else verb](found)
     except StoreFailure as failure:
         raise refused(failure) from failure
@@ -229,7 +233,7 @@ def _plan(found: _Sweep) -> None:
             plan, session = job.planned
             outlooks = survey.survey(plan, session)
             tools = survey.toolchains(outlooks, session)
-            found.outcome.documents.append(document.plan(plan, outlooks, tools))
+            found.outcome.documents.append(document.plan(plan, outlooks, tools, job.notes))
 
 
 def _explain(found: _Sweep) -> None:
@@ -276,6 +280,15 @@ def _refuse_to_load(job: Job) -> None:
     if job.error is None:
         try:
             survey.refuse_to_load(job.planned[0])
+        except InputError as error:
+            job.error = error
+
+
+def _take_notes(job: Job) -> None:
+    """What the user should know of a point that is not in a store; one that cannot be right is not built."""
+    if job.error is None:
+        try:
+            job.notes = survey.notes(*job.planned)
         except InputError as error:
             job.error = error
 

@@ -104,7 +104,7 @@ def test_generation_config_goes_before_config(tmp_path: Path) -> None:
 
 
 def test_an_answer_also_ends_with_the_tokenizers_own_end(tmp_path: Path) -> None:
-    assert json.loads(written(tmp_path, eos_token_id=9))["model"]["eos_token_id"] == [257, 9]
+    assert json.loads(written(tmp_path, eos_token_id=9))["model"]["eos_token_id"] == [9, 257]
 
 
 def test_ids_that_the_config_lacks_are_the_tokenizers(tmp_path: Path) -> None:

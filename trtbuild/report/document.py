@@ -7,7 +7,6 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from trtbuild import history, provenance
-from trtbuild.compilers import registry
 from trtbuild.errors import TrtbuildError
 from trtbuild.history import Difference, Estimate, Near
 from trtbuild.lookup import Found
@@ -46,7 +45,9 @@ def result(done: Result) -> dict[str, Any]:
     }
 
 
-def plan(planned: Plan, outlooks: Sequence[Outlook], tools: Sequence[Tools]) -> dict[str, Any]:
+def plan(
+    planned: Plan, outlooks: Sequence[Outlook], tools: Sequence[Tools], notes: Sequence[str]
+) -> dict[str, Any]:
     """The document of `trtbuild plan`."""
     return {
         "schema": SCHEMA,
@@ -62,7 +63,7 @@ def plan(planned: Plan, outlooks: Sequence[Outlook], tools: Sequence[Tools]) -> 
         "target": target(planned.recipe.target),
         "toolchain": planned.toolchain,
         "toolchains": [asdict(each) for each in tools],
-        "notes": list(registry.advice(planned.recipe)),
+        "notes": list(notes),
     }
 
 

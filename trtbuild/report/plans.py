@@ -8,7 +8,6 @@ from operator import itemgetter
 from typing import TypeAlias
 
 from trtbuild import provenance
-from trtbuild.compilers import registry
 from trtbuild.history import Estimate, Near
 from trtbuild.plan import Plan, Planned
 from trtbuild.survey import Outlook, Tools
@@ -19,7 +18,9 @@ from trtstore.words import seconds, size
 Sharers: TypeAlias = tuple[Planned, tuple[str, ...]]  # a step, and the models that share its result
 
 
-def lines(plan: Plan, outlooks: Sequence[Outlook], tools: Sequence[Tools]) -> Iterator[str]:
+def lines(
+    plan: Plan, outlooks: Sequence[Outlook], tools: Sequence[Tools], notes: Sequence[str]
+) -> Iterator[str]:
     """What `trtbuild plan` prints."""
     model = plan.recipe.model
     yield (
@@ -40,7 +41,7 @@ def lines(plan: Plan, outlooks: Sequence[Outlook], tools: Sequence[Tools]) -> It
     yield from shared([(one.planned, one.sharers) for one in outlooks])
     yield from _summary(outlooks)
     yield from missing_tools(tools)
-    for words in registry.advice(plan.recipe):
+    for words in notes:
         yield f"note: {words}"
 
 

@@ -35,6 +35,7 @@ class Job:
     plan: Plan | None = None
     session: Session | None = None
     error: TrtbuildError | None = None
+    notes: tuple[str, ...] = ()  # what the user should know before it is built
 
     @property
     def planned(self) -> tuple[Plan, Session]:
@@ -109,6 +110,7 @@ class Workplace:
             store,
             lambda: resolved.source,
             watcher,
+            resolved.examine,
             ending=self.ending,
             made=self.made,
             shared=self._sharing(point.config, store, watcher),
