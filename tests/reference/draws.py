@@ -345,7 +345,7 @@ def simpler(made: Draw) -> Iterator[Draw]:
 
 
 def write(made: Draw, folder: Path) -> tuple[Path, Path]:
-    """The checkpoint as transformers saves it, and as it is drawn: one folder when the tensors are alike.
+    """The drawn checkpoint under usual names, and under the drawn ones: one folder where these are the same.
 
     Raises whatever transformers does when it does not take the config.
     """
@@ -356,23 +356,24 @@ def write(made: Draw, folder: Path) -> tuple[Path, Path]:
     config = _old(config, made.old) | made.edits
     config = {name: value for name, value in config.items() if name not in made.gone}
     (clean / "config.json").write_text(json.dumps(config))
-    if not (made.prefix or made.head or made.stray or made.cast):
-        return clean, clean
     tensors: dict[str, Any] = {}
     for path in sorted(clean.glob("*.safetensors")):
         tensors |= load_torch(path)
-    tensors = _renamed(_stray(_cast(_head(tensors, made), made), made), made)
-    drawn = folder / "drawn"
-    drawn.mkdir()
-    for path in clean.iterdir():
+    if made.head or made.stray or made.cast:
+        tensors = _stray(_cast(_head(tensors, made), made), made)
+        clean = _copy(clean, folder / "drawn", tensors)
+    return clean, _copy(clean, folder / "renamed", _renamed(tensors, made)) if made.prefix else clean
+
+
+def _copy(folder: Path, out: Path, tensors: Mapping[str, Any]) -> Path:
+    """The folder's other files beside these weights."""
+    out.mkdir()
+    for path in folder.iterdir():
         if "safetensors" not in path.name:
-            (drawn / path.name).write_bytes(path.read_bytes())
-    save_torch(
-        {name: values.contiguous() for name, values in tensors.items()},
-        drawn / "model.safetensors",
-        {"format": "pt"},
-    )
-    return clean, drawn
+            (out / path.name).write_bytes(path.read_bytes())
+    whole = {name: values.contiguous() for name, values in tensors.items()}
+    save_torch(whole, out / "model.safetensors", {"format": "pt"})
+    return out
 
 
 def _old(config: dict[str, Any], old: str | None) -> dict[str, Any]:

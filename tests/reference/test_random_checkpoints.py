@@ -53,12 +53,12 @@ class Tally:
         return "\n".join(lines)
 
 
-def wanted(clean: Path, drawn: Path) -> np.ndarray | None:
+def wanted(usual: Path, drawn: Path) -> np.ndarray | None:
     """transformers' logits, or None where it makes weights up.
 
-    Where it does not know the drawn names, they mean what the same tensors mean under their usual names.
+    Where it does not know the drawn names, the tensors mean what they mean under their usual ones.
     """
-    for folder in (drawn, clean):
+    for folder in (drawn, usual):
         model, loading = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch.float32,
@@ -76,9 +76,8 @@ def tried(made: Draw, folder: Path) -> tuple[str, str]:
     """What becomes of a draw (one of `KINDS`), and why."""
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        clean, drawn = write(made, folder)
-        # A head or an embedding that is drawn anew has no other meaning than the drawn one.
-        expected = wanted(drawn if made.head else clean, drawn)
+        usual, drawn = write(made, folder)
+        expected = wanted(usual, drawn)
         if expected is not None and not np.isfinite(expected).all():
             raise ValueError("not a number")
     except Exception as problem:  # noqa: BLE001
