@@ -36,7 +36,7 @@ QWEN_WINDOW = {"use_sliding_window": True, "sliding_window": 8}
         ({"rms_norm_eps": -1e-5}, "rms_norm_eps", "-1e-05"),
         ({"eos_token_id": ["2"]}, "eos_token_id", "['2']"),
         ({"rope_parameters": [1]}, "rope_parameters", "[1]"),
-        ({"rope_parameters": {"rope_type": "dynamic"}}, "rope_parameters.rope_type", "'dynamic'"),
+        ({"rope_parameters": {"rope_type": "dynamic"}}, "rope_parameters.factor", "None"),
         ({"rope_scaling": {"type": "su", "factor": 2}}, "rope_scaling.rope_type", "'su'"),
         ({"rope_parameters": {"rope_type": "linear"}}, "rope_parameters.factor", "None"),
         ({"rope_parameters": LLAMA3 | {"low_freq_factor": "1"}}, "rope_parameters.low_freq_factor", "'1'"),
@@ -44,12 +44,7 @@ QWEN_WINDOW = {"use_sliding_window": True, "sliding_window": 8}
         ({"rope_parameters": YARN | {"partial_rotary_factor": 0.5}}, "partial_rotary_factor", "0.5"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1.0}}}, "rope_parameters", "full_attention"),
         (
-            {"rope_scaling": {"type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}},
-            "rope_scaling.short_factor",
-            "1.0",
-        ),
-        (
-            {"rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}},
+            {"rope_scaling": {"type": "longrope", "short_factor": [1.0] * 8, "long_factor": [1.0]}},
             "rope_scaling.long_factor",
             "[1.0]",
         ),
@@ -79,7 +74,8 @@ def test_windows_on_some_layers_are_refused_by_name(changes: dict[str, Any], fie
 @pytest.mark.parametrize(
     "architecture, changes, window",
     [
-        ("LlamaForCausalLM", {"sliding_window": 8}, None),
+        ("LlamaForCausalLM", {"sliding_window": 128}, None),  # all of max_position_embeddings
+        ("MistralForCausalLM", {"sliding_window": 128}, None),
         ("MistralForCausalLM", {"sliding_window": 8}, 8),
         ("MistralForCausalLM", {"sliding_window": None}, None),
         ("Qwen2ForCausalLM", {"sliding_window": 8}, None),
@@ -112,7 +108,7 @@ def test_the_architecture_is_named_even_when_it_is_not_supported():
     with pytest.raises(InputError) as caught:
         parse({"architectures": ["Phi3ForCausalLM"]})
     assert all(name in caught.value.message for name in SUPPORTED)
-    assert "network.frontend=genai" in (caught.value.hint or "")
+    assert caught.value.hint is None  # whether another front end builds it is not known here
 
 
 def test_token_ids_are_those_of_the_config():

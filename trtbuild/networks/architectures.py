@@ -1,7 +1,9 @@
 """What a decoder is: its sizes and switches, read from a Hugging Face config.json and checked by name.
 
 Standard library only: the command line reads a model's config here before any weight is downloaded.
-Defaults of absent fields are those of transformers' LlamaConfig, MistralConfig, Qwen2Config and Qwen3Config.
+Defaults of absent fields are those of transformers' LlamaConfig, MistralConfig, Qwen2Config and Qwen3Config, and
+so are the values that are refused: null where they want a number, a float for a count. What else a config may
+hold is `config_audit`'s.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from trtbuild.errors import InputError
-from trtbuild.networks.config_fields import Config, count, number, refuse
+from trtbuild.networks import config_audit
+from trtbuild.networks.config_fields import Config, count, flag, number, refuse
 from trtbuild.networks.rope_config import Rope, parse_rope
 
 #: What the model builder of onnxruntime-genai 0.18.0 takes (`models/builder.py` there; the reference suite compares).
@@ -64,7 +67,8 @@ class Decoder:
     """One decoder-only transformer with grouped-query attention and a gated SiLU feed-forward.
 
     `attention_bias` is that of q, k and v; `output_bias` that of o. `sliding_window` is in tokens, the
-    current one included, and holds for every layer. Token ids are as config.json gives them.
+    current one included, holds for every layer, and is less than `max_positions`. Token ids are as config.json
+    gives them, without negative ones.
     """
 
     architecture: str
@@ -96,23 +100,34 @@ class _Family:
 
     model_type: str
     defaults: Mapping[str, Any]
+    nulls: frozenset[str] = frozenset()  # fields that may be null, for the default
 
 
 _FAMILIES: Mapping[str, _Family] = {
-    "LlamaForCausalLM": _Family("llama", {"max_position_embeddings": 2048, "bos": 1, "eos": 2}),
+    "LlamaForCausalLM": _Family(
+        "llama",
+        {"max_position_embeddings": 2048, "bos": 1, "eos": 2},
+        frozenset({"head_dim", "num_key_value_heads"}),
+    ),
     "MistralForCausalLM": _Family(
         "mistral",
         {"max_position_embeddings": 131072, "bos": 1, "eos": 2, "sliding_window": 4096, "kv_heads": 8},
+        frozenset({"head_dim"}),
     ),
     "Qwen2ForCausalLM": _Family(
-        "qwen2", {"max_position_embeddings": 32768, "sliding_window": 4096, "kv_heads": 32}
+        "qwen2",
+        {"max_position_embeddings": 32768, "sliding_window": 4096, "kv_heads": 32},
+        frozenset({"num_key_value_heads"}),
     ),
     "Qwen3ForCausalLM": _Family(
-        "qwen3", {"max_position_embeddings": 32768, "sliding_window": 4096, "kv_heads": 32, "head_dim": 128}
+        "qwen3",
+        {"max_position_embeddings": 32768, "sliding_window": 4096, "kv_heads": 32, "head_dim": 128},
+        frozenset({"num_key_value_heads"}),
     ),
 }
 
 SUPPORTED: tuple[str, ...] = tuple(_FAMILIES)
+_MAX_WINDOW_LAYERS = 28  # in Qwen's configs
 
 # GGUF's general.architecture -> ours. Its "llama" is also what Mistral's models are converted to: the file
 # does not tell them apart, and the graph is the same.
@@ -147,104 +162,150 @@ def parse(config: Config) -> Decoder:
     architecture = architecture_of(config)
     family = _FAMILIES.get(architecture)
     if family is None:
+        raise refuse("architectures", architecture, f"supported are {', '.join(SUPPORTED)}")
+    _refuse_other_names(config, architecture, family)
+    config_audit.refuse_outright(config, family.model_type)
+    activation = config.get("hidden_act", "silu")
+    if activation not in ("silu", "swish"):
+        raise refuse("hidden_act", activation, "only silu is supported")
+    decoder = _decoder(config, architecture, family)
+    config_audit.refuse_unfit(config, decoder)
+    return decoder
+
+
+def audit(config: Config) -> tuple[str, ...]:
+    """Sentences about what in `config` has no effect although one might expect it. Raises InputError as `parse`."""
+    return config_audit.notes(config, parse(config))
+
+
+def _refuse_other_names(config: Config, architecture: str, family: _Family) -> None:
+    """transformers builds what `model_type` says; other loaders what `architectures` says."""
+    named, kind = config.get("architectures"), config.get("model_type")
+    if named and (not isinstance(named, list) or len(named) > 1):
+        raise refuse("architectures", named, "a list of one name is needed")
+    if kind is not None and kind != family.model_type and named:
         raise refuse(
-            "architectures",
-            architecture,
-            f"supported are {', '.join(SUPPORTED)}",
-            hint="network.frontend=genai builds more architectures, with torch",
+            "model_type", kind, f"architectures={architecture!r} needs model_type={family.model_type!r}"
         )
-    _refuse_unsupported(config)
-    hidden, heads = count(config, "hidden_size"), count(config, "num_attention_heads")
-    implied = family.defaults.get("kv_heads", heads)  # when absent; null means one per query head
-    kv_heads = count({"num_key_value_heads": implied} | dict(config), "num_key_value_heads", heads)
-    head_dim = _head_dim(config, family, hidden, heads)
-    if heads % kv_heads:
-        raise refuse("num_key_value_heads", kv_heads, f"it must divide num_attention_heads={heads}")
+
+
+def _decoder(config: Config, architecture: str, family: _Family) -> Decoder:
+    heads, kv_heads, head_dim = _heads(config, family)
     positions = count(config, "max_position_embeddings", family.defaults["max_position_embeddings"])
     layers = count(config, "num_hidden_layers")
-    bias = family.model_type in ("llama", "qwen3") and bool(config.get("attention_bias", False))
+    bias = family.model_type in ("llama", "qwen3") and flag(config, "attention_bias", False)
     return Decoder(
         architecture=architecture,
         model_type=family.model_type,
         layers=layers,
-        hidden=hidden,
+        hidden=count(config, "hidden_size"),
         intermediate=count(config, "intermediate_size"),
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
         vocab=count(config, "vocab_size"),
-        norm_eps=number(config, "rms_norm_eps", 1e-6),
+        norm_eps=_epsilon(config),
         max_positions=positions,
         rope=parse_rope(config, positions, head_dim),
-        tied=bool(config.get("tie_word_embeddings", False)),
+        tied=flag(config, "tie_word_embeddings", False),
         attention_bias=bias or family.model_type == "qwen2",
         output_bias=bias,
-        mlp_bias=family.model_type == "llama" and bool(config.get("mlp_bias", False)),
+        mlp_bias=family.model_type == "llama" and flag(config, "mlp_bias", False),
         qk_norm=family.model_type == "qwen3",
-        sliding_window=_window(config, family, layers),
+        sliding_window=_window(config, family, layers, positions),
         bos_token_id=_token_id(config, "bos_token_id", family.defaults.get("bos")),
         eos_token_ids=token_ids(config, "eos_token_id", family.defaults.get("eos")),
         pad_token_id=_token_id(config, "pad_token_id"),
     )
 
 
-def _refuse_unsupported(config: Config) -> None:
-    activation = config.get("hidden_act", "silu")
-    if activation not in ("silu", "swish"):
-        raise refuse("hidden_act", activation, "only silu is supported")
-    quantized = config.get("quantization_config")
-    if quantized:
-        method = quantized.get("quant_method", quantized) if isinstance(quantized, Mapping) else quantized
-        raise refuse(
-            "quantization_config.quant_method", method, "start from the unquantized checkpoint, or from GGUF"
-        )
-    rotary = config.get("partial_rotary_factor")
-    if rotary not in (None, 1, 1.0):
-        raise refuse("partial_rotary_factor", rotary, "only whole heads are rotated here")
+def _epsilon(config: Config) -> float:
+    """0.0 is allowed, and divides by zero only where a whole vector is 0; transformers wants a float."""
+    epsilon = config.get("rms_norm_eps", 1e-6)
+    if epsilon != 0.0:
+        number({"rms_norm_eps": epsilon}, "rms_norm_eps")
+    if not isinstance(epsilon, float):
+        raise refuse("rms_norm_eps", epsilon, "a number with a decimal point is needed")
+    return epsilon
 
 
-def _head_dim(config: Config, family: _Family, hidden: int, heads: int) -> int:
+def _heads(config: Config, family: _Family) -> tuple[int, int, int]:
+    """Query heads, key-value heads, and a head's size."""
+    hidden, heads = count(config, "hidden_size"), count(config, "num_attention_heads")
+    nulls = {field for field in family.nulls if config.get(field, 0) is None}
+    given = {field: value for field, value in config.items() if field not in nulls}
+    implied = heads if "num_key_value_heads" in nulls else family.defaults.get("kv_heads", heads)
+    kv_heads = count(given, "num_key_value_heads", implied)
+    if heads % kv_heads:
+        raise refuse("num_key_value_heads", kv_heads, f"it must divide num_attention_heads={heads}")
     default = family.defaults.get("head_dim")
-    if config.get("head_dim", default) is None and hidden % heads:
+    # transformers wants it of a LlamaConfig that states its head_dim, too
+    if hidden % heads and (family.model_type == "llama" or (default is None and "head_dim" not in given)):
         raise refuse("hidden_size", hidden, f"it is not a multiple of num_attention_heads={heads}")
-    head_dim = count(config, "head_dim", default or hidden // heads)
+    head_dim = count(given, "head_dim", default or hidden // heads)
     if head_dim % 2:
         raise refuse("head_dim", head_dim, "rotary positions need an even number")
-    return head_dim
+    return heads, kv_heads, head_dim
 
 
 def token_ids(config: Config, field: str, default: int | None = None) -> tuple[int, ...]:
-    """One token's number or several, as config.json may have either. Raises InputError for anything else."""
+    """One token's number or several, as config.json may have either; negative ones name no token.
+
+    Raises InputError for anything else.
+    """
     value = config.get(field, default)
     ids = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(isinstance(each, int) for each in ids):
+    if not all(isinstance(each, int) and not isinstance(each, bool) for each in ids):
         raise refuse(field, value, "a token's number, or a list of such, is needed")
-    return tuple(ids)
+    return tuple(each for each in ids if each >= 0)
 
 
 def _token_id(config: Config, field: str, default: int | None = None) -> int | None:
+    if isinstance(config.get(field), list):
+        raise refuse(field, config[field], "one token's number is needed")
     ids = token_ids(config, field, default)
     return ids[0] if ids else None
 
 
-def _window(config: Config, family: _Family, layers: int) -> int | None:
-    """Sliding window of every layer; Qwen's counts only with use_sliding_window, Llama has none."""
-    window = config.get("sliding_window", family.defaults.get("sliding_window"))
-    qwen = family.model_type in ("qwen2", "qwen3")
-    if family.model_type == "llama" or window is None or (qwen and not config.get("use_sliding_window")):
+def _window(config: Config, family: _Family, layers: int, positions: int) -> int | None:
+    """Sliding window of every layer; None where there is none, or it spans all positions."""
+    if family.model_type == "llama":
+        return None  # `config_tables` refuses a window
+    window = config.get("sliding_window", family.defaults["sliding_window"])
+    if family.model_type != "mistral" and not flag(config, "use_sliding_window", False):
+        window = None
+    kinds = _layer_kinds(config, family, layers, window)
+    if window is None:
         return None
-    why = "layers with and without a sliding window in one model are not supported"
+    size = count({"sliding_window": window}, "sliding_window")
+    if "sliding_attention" not in kinds or size >= positions:
+        return None
+    if "full_attention" in kinds:
+        field = "max_window_layers" if config.get("layer_types") is None else "layer_types"
+        why = "layers with and without a sliding window in one model are not supported"
+        raise refuse(field, config.get(field, _MAX_WINDOW_LAYERS), why)
+    return size
+
+
+def _layer_kinds(config: Config, family: _Family, layers: int, window: object) -> list[str]:
+    """The kind of attention of each layer. Raises InputError where it and the window contradict each other."""
     kinds = config.get("layer_types")
-    if kinds is not None:
-        if kinds == ["full_attention"] * len(kinds):
-            return None
-        if kinds != ["sliding_attention"] * len(kinds):
-            raise refuse("layer_types", kinds, why)
-    elif qwen:
+    if kinds is None and family.model_type == "mistral":
+        kinds = ["sliding_attention"] * layers
+    elif kinds is None:
         # The layers from max_window_layers on have the window.
-        full = config.get("max_window_layers", 28)
-        if full:
-            if count(config, "max_window_layers", 28) >= layers:
-                return None
-            raise refuse("max_window_layers", full, why)
-    return count(config, "sliding_window", family.defaults.get("sliding_window"))
+        full = config.get("max_window_layers", _MAX_WINDOW_LAYERS)
+        if not isinstance(full, int) or isinstance(full, bool):
+            raise refuse("max_window_layers", full, "a whole number is needed")
+        kinds = [
+            "full_attention" if window is None or i < full else "sliding_attention" for i in range(layers)
+        ]
+    elif not isinstance(kinds, list) or len(kinds) != layers:
+        raise refuse("layer_types", kinds, f"one for each of num_hidden_layers={layers} is needed")
+    elif not set(kinds) <= {"full_attention", "sliding_attention"}:
+        raise refuse("layer_types", kinds, "supported are full_attention and sliding_attention")
+    elif window is None and (family.model_type == "mistral" or "sliding_attention" in kinds):
+        # transformers takes such a Mistral for a Ministral, whose masks want a window
+        off = " with use_sliding_window=false" if config.get("sliding_window", 1) is not None else ""
+        raise refuse("layer_types", kinds, f"it needs sliding_window, which is null{off}")
+    return list(kinds)

@@ -1,4 +1,7 @@
-"""Reads single fields of a parsed config.json; what is wrong is said by the field's name and value."""
+"""Reads single fields of a parsed config.json; what is wrong is said by the field's name and value.
+
+As strict as transformers 5's config classes: `"true"` is no bool, 64.0 is no count, and null is no default.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,31 @@ def refuse(field: str, value: object, why: str, hint: str | None = None) -> Inpu
     return InputError(f"the model's config has {field}={value!r}: {why}", option="model.source", hint=hint)
 
 
+def is_number(value: object) -> bool:
+    """JSON's true and false are no numbers, although Python says so."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def number(config: Config, field: str, default: float | None = None) -> float:
-    """A positive number; `default` stands in for an absent or null field. Raises InputError."""
+    """A positive number; `default` stands in for an absent field. Raises InputError, for null too."""
     value = config.get(field, default)
-    if value is None and default is not None:
-        value = default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+    if not is_number(value) or not 0 < value < float("inf"):
         raise refuse(field, value, "a positive number is needed")
     return float(value)
 
 
 def count(config: Config, field: str, default: int | None = None) -> int:
-    """A positive whole number; `default` as in `number`. Raises InputError."""
-    value = number(config, field, default)
-    if value != int(value):
-        raise refuse(field, value, "a whole number is needed")
-    return int(value)
+    """A positive whole number; `default` as in `number`. Raises InputError, also for 64.0."""
+    value = config.get(field, default)
+    if not isinstance(value, int):
+        number(config, field, default)
+        raise refuse(field, value, "a whole number is needed, without a decimal point")
+    return int(number(config, field, default))
+
+
+def flag(config: Config, field: str, default: bool) -> bool:
+    """true or false; `default` stands in for an absent field. Raises InputError, for null and 0 too."""
+    value = config.get(field, default)
+    if not isinstance(value, bool):
+        raise refuse(field, value, "true or false is needed")
+    return value
