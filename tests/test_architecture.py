@@ -41,7 +41,7 @@ LAYERS = [
     {"trtbuild.config_files"},
     {"trtbuild.composer"},
     {"trtbuild.plan", "trtbuild.compose", "trtbuild.program", "trtbuild.points", "trtbuild.plugin"},
-    {"trtbuild.checkpoint"},
+    {"trtbuild.checkpoint", "trtbuild.examine"},
     {"trtbuild.resolve", "trtbuild.provenance"},
     {
         "trtbuild.history",

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from trtbuild import schema
 from trtbuild.errors import InputError
+from trtbuild.examine import tied
 from trtbuild.networks import architectures
 from trtbuild.networks.gguf_config import config_from_gguf
 from trtbuild.recipe import Model
@@ -100,7 +101,8 @@ def describe(conf: schema.ModelConf, source: Source, described: Described) -> De
             described = config_from_gguf(header.metadata, header.tensors)
         elif conf.wheel is not None and conf.source.startswith("wheel:") and conf.wheel.config is not None:
             described = conf.wheel.config
-    return described
+        return described
+    return tied(source, described)
 
 
 def check_decoder(config: Described) -> None:

@@ -129,9 +129,7 @@ def _planned(verb: Callable[[_Job], None]) -> _Verb:
         resolved = resolve(asked.config, Hasher(asked.store.index, asked.watcher))
         plan = make_plan(resolved.recipe, asked.config.until)
         allotted.check(plan, asked.config)
-        session = Session(
-            asked.config, asked.store, lambda: resolved.source, asked.watcher, resolved.examine
-        )
+        session = Session(asked.config, asked.store, lambda: resolved.source, asked.watcher, resolved.examine)
         verb(_Job(plan, session.expect(plan), asked.outcome, asked.words))
 
     return run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +13,7 @@ from trtbuild import checkpoint, choices, schema, targets
 from trtbuild.compilers import registry
 from trtbuild.compilers.base import Compiler
 from trtbuild.errors import InputError
+from trtbuild.examine import examine
 from trtbuild.memory import Memory
 from trtbuild.networks import architectures
 from trtbuild.recipe import SCHEMES, Model, Profile, Quant, Recipe, Tools, Value, frozen
@@ -28,6 +29,8 @@ class Resolved:
 
     recipe: Recipe
     source: Source
+    #: looks at the checkpoint's headers and small files: notes, or InputError
+    examine: Callable[[], tuple[str, ...]]
 
 
 def resolve(config: schema.Config, digester: Digester, memory: Memory | None = None) -> Resolved:
@@ -72,7 +75,12 @@ def resolve(config: schema.Config, digester: Digester, memory: Memory | None = N
         tools=tools,
         driver_policy=config.key.driver.value,
     )
-    return Resolved(recipe, source)
+    front = frontend if compiler.networks else None
+
+    def examined() -> tuple[str, ...]:
+        return once("examined", (config.model, front), lambda: examine(source, front))
+
+    return Resolved(recipe, source, examined)
 
 
 def asked(config: schema.Config) -> targets.Asked:

@@ -16,8 +16,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from trtbuild.networks import genai_builder, genai_config, tokenizer
-from trtbuild.networks.architectures import parse
+from trtbuild.networks import chat_files, genai_builder, genai_config, naming, tokenizer
+from trtbuild.networks.architectures import audit, parse
 from trtbuild.networks.checkpoint import Checkpoint, read_json
 from trtbuild.networks.emit import OPERATORS, check, emit
 from trtbuild.networks.gguf_config import token_ids
@@ -46,8 +46,16 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     shapes = check(checkpoint, decoder, operators)
     write_config(checkpoint, out)
     tokenizer.write(checkpoint, out)
+    settled = chat_files.write(
+        checkpoint.files,
+        checkpoint.config,
+        checkpoint.metadata,
+        out,
+        genai=operators == "fused",
+        assumed=decoder.eos_token_ids,
+    )
     if operators == "fused":
-        genai_config.write(decoder, checkpoint, out)
+        genai_config.write(decoder, checkpoint, out, settled)
     size = emit(checkpoint, decoder, operators, dtype, out / "model.onnx", reporter.percents("weights"))
     return {
         "architecture": decoder.architecture,
@@ -57,6 +65,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
         "operators": operators,
         "dtype": dtype.name,
         "sliding_window": decoder.sliding_window,
+        "notes": [*audit(checkpoint.config), *naming.notes(checkpoint.ignored)],
     }
 
 

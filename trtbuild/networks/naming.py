@@ -50,6 +50,7 @@ _GGUF_LAYER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+_SHOWN = 3  # names in a note
 #: The divisors of rotary frequencies, which are read into the config.
 ROPE_FACTORS = "rope_freqs.weight"
 
@@ -226,6 +227,16 @@ def _ambiguous(name: str, one: Place, other: Place) -> InputError:
         option=strange.OPTION,
         hint="keep the one that counts: save the model again with transformers",
     )
+
+
+def notes(ignored: Mapping[str, str]) -> list[str]:
+    """A sentence for each reason why tensors are not used: `ignored` is stored name -> reason."""
+    said = []
+    for why in sorted(set(ignored.values())):
+        names = sorted(name for name, reason in ignored.items() if reason == why)
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        said.append(f"the checkpoint's {', '.join(names[:_SHOWN])}{more} changes nothing: {why}")
+    return said
 
 
 def canonical(stored: str) -> str:

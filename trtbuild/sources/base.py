@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -14,6 +14,7 @@ import rfc8785
 
 from trtbuild.errors import InputError
 from trtbuild.sources.gguf_header import Header
+from trtbuild.tensor_header import Tensor
 
 Json: TypeAlias = Any  # a value that json.loads can return
 #: called with what is being fetched, bytes done, bytes in all
@@ -87,6 +88,20 @@ class Source(Protocol):
 
     def gguf_header(self) -> Header | None:
         """What a GGUF says of itself; None where `gguf_architecture` is None.
+
+        Raises InputError.
+        """
+        ...
+
+    def tensors(self) -> Mapping[str, Mapping[str, Tensor]] | None:
+        """What the headers of the weight files say: a file's logical path -> a stored name -> its tensor.
+
+        None for GGUF, and where it is not known before `fetch`. Raises InputError.
+        """
+        ...
+
+    def small(self, names: Collection[str]) -> Mapping[str, bytes]:
+        """The bytes of those of the files `names`, by logical path, that are there; none may hold weights.
 
         Raises InputError.
         """

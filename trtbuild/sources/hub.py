@@ -7,7 +7,7 @@ ones against the sha256 that the commit states, small ones against git's blob id
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +25,7 @@ from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public, but not in its __all__
 
 from trtbuild.errors import InputError
-from trtbuild.sources import gguf_header, hub_location, select
+from trtbuild.sources import gguf_header, hub_location, safetensors_header, select
 from trtbuild.sources.base import Json, Progress, Request, SourceFile, parse_config
 from trtbuild.sources.gguf_header import Header, Reader
 from trtbuild.sources.hub_commit import Commit, HubFile, checked, latest, recall, remember
@@ -33,6 +33,7 @@ from trtbuild.sources.hub_errors import FAILURES, explain
 from trtbuild.sources.hub_location import Location
 from trtbuild.sources.hub_progress import bar_class
 from trtbuild.sources.sighting import Sighting, recheck, see
+from trtbuild.tensor_header import Tensor
 from trtstore.digest import OnBytes, ignore_bytes, in_threads
 
 _TIMEOUT = 30.0  # seconds without an answer
@@ -77,6 +78,24 @@ class HubSource:
         file = self._commit.file(self._chosen[name])
         where = f"{self._location.repo}/{file.name}"
         return reader(lambda count: self._head(file, count), file.size, where, self._option)
+
+    def tensors(self) -> Mapping[str, Mapping[str, Tensor]] | None:
+        names = [name for name in self._chosen if name.endswith(".safetensors")]
+        # A round trip for each shard: side by side.
+        found = in_threads(lambda name, _: self._tensors(name), names, ignore_bytes)
+        return dict(zip(names, found, strict=True)) or None
+
+    def _tensors(self, name: str) -> Mapping[str, Tensor]:
+        file = self._commit.file(self._chosen[name])
+        where = f"{self._location.repo}/{file.name}"
+        return safetensors_header.tensors(
+            lambda count: self._head(file, count), file.size, where, self._option
+        )
+
+    def small(self, names: Collection[str]) -> Mapping[str, bytes]:
+        real = {name: there for name, there in self._chosen.items() if name in names}
+        self._verify(real.values(), None)
+        return {name: self._seen[there].path.read_bytes() for name, there in real.items()}
 
     def fetch(self, keep: Path, progress: Progress) -> Mapping[str, Path]:  # noqa: ARG002  # the Hub's cache keeps them
         self.recheck()  # what was here for the plan already

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +12,7 @@ from trtbuild.sources import gguf_header, safetensors_header, select
 from trtbuild.sources.base import Json, Progress, Request, SourceFile, local_path, parse_config
 from trtbuild.sources.gguf_header import Header, Reader
 from trtbuild.sources.sighting import Sighting, recheck, see
+from trtbuild.tensor_header import Tensor
 
 _T = TypeVar("_T")
 
@@ -66,6 +67,19 @@ class LocalSource:
         parts = [path for name, path in self._paths.items() if name.endswith(".gguf")]
         return gguf_header.joined([self._read(gguf_header.read_header, path) for path in parts])
 
+    def tensors(self) -> Mapping[str, Mapping[str, Tensor]] | None:
+        files = {name: path for name, path in self._paths.items() if name.endswith(".safetensors")}
+        option = self._request.option
+        return {
+            name: safetensors_header.tensors(_reader(path, option), path.stat().st_size, str(path), option)
+            for name, path in files.items()
+        } or None
+
+    def small(self, names: Collection[str]) -> Mapping[str, bytes]:
+        return {
+            name: _head(path, -1, self._request.option) for name, path in self._paths.items() if name in names
+        }
+
     def fetch(self, keep: Path, progress: Progress) -> Mapping[str, Path]:  # noqa: ARG002  # all is here already
         recheck(self._seen.values(), self._request.digester, self._request.option)
         return dict(self._paths)
@@ -110,6 +124,10 @@ def _names(folder: Path, option: str) -> set[str]:
         return {entry.name for entry in folder.iterdir() if entry.is_file()}
     except OSError as failure:
         raise InputError(f"{folder} cannot be read: {failure.strerror}", option=option) from None
+
+
+def _reader(path: Path, option: str) -> Callable[[int], bytes]:
+    return lambda count: _head(path, count, option)
 
 
 def _head(path: Path, count: int, option: str) -> bytes:

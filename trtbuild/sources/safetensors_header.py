@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from trtbuild import tensor_header
 from trtbuild.errors import InputError
 from trtbuild.sources.base import Json
+from trtbuild.tensor_header import Tensor
 
 _HEADER_LIMIT = 100_000_000  # bytes: the library's own
 
@@ -31,6 +34,17 @@ def check(path: Path, option: str) -> None:
         raise _broken(path, option, "its header is no JSON object")
     header.pop("__metadata__", None)
     _check_places(path, option, header, data)
+
+
+def tensors(read: Callable[[int], bytes], size: int, where: str, option: str) -> Mapping[str, Tensor]:
+    """Stored name -> tensor of a file of `size` bytes, called `where` in messages; `read(n)` gives its first n bytes.
+
+    Raises InputError.
+    """
+    try:
+        return tensor_header.parse(read, size)
+    except tensor_header.Malformed as malformed:
+        raise _broken(where, option, str(malformed)) from None
 
 
 def _header(path: Path, option: str) -> tuple[bytes, int]:
@@ -75,7 +89,7 @@ def _place(path: Path, option: str, name: str, entry: Json) -> tuple[int, int, s
     return offsets[0], offsets[1], name
 
 
-def _broken(path: Path, option: str, why: str) -> InputError:
+def _broken(path: Path | str, option: str, why: str) -> InputError:
     return InputError(
         f"{path} is no usable safetensors file: {why}", option=option, hint="download the file again"
     )

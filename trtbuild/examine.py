@@ -1,0 +1,69 @@
+"""What a checkpoint's headers and small files show, before anything is installed, downloaded or built.
+
+The workers raise the same errors: they read the same headers, with the same code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from trtbuild.errors import InputError
+from trtbuild.networks import architectures, chat, layout, naming
+from trtbuild.networks.gguf_config import config_from_gguf
+from trtbuild.sources import Source
+from trtbuild.sources.select import INDEX, SMALL
+
+
+def examine(source: Source, frontend: str | None) -> tuple[str, ...]:
+    """Notes on the checkpoint: sentences on what changes nothing, or is not known.
+
+    `frontend` is native or genai; None for a compiler that reads the checkpoint with its own tools. Raises InputError
+    where no engine of this checkpoint can be right. Reads headers and small files, and no weights; what is not known
+    before the download is left to the workers.
+    """
+    config, header = source.config(), source.gguf_header()
+    metadata = None if header is None else header.metadata
+    if config is None and header is not None:
+        config = config_from_gguf(header.metadata, header.tensors)
+    if config is None:
+        return ()
+    files = source.small((*SMALL, INDEX))
+    notes = list(_of_weights(source, config, files)) if frontend == "native" else []
+    chat.check(files, config, metadata)
+    return tuple(notes)
+
+
+def tied(source: Source, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`config` with the `tie_word_embeddings` that the stored tensors have: a stored head is one of its own."""
+    if not config.get("tie_word_embeddings"):
+        return config
+    settled = _settled(source, config, source.small([INDEX]))
+    return config if settled is None else settled.config(config)
+
+
+def _of_weights(source: Source, config: Mapping[str, Any], files: Mapping[str, bytes]) -> Iterable[str]:
+    yield from architectures.audit(config)
+    settled = _settled(source, config, files)
+    if settled is None:
+        return
+    layout.check(settled, architectures.parse(settled.config(config)))
+    yield from naming.notes(settled.ignored)
+
+
+def _settled(source: Source, config: Mapping[str, Any], files: Mapping[str, bytes]) -> naming.Settled | None:
+    tensors = source.tensors()
+    if tensors is None:
+        return None
+    return naming.settle(tensors, _index(files), config)
+
+
+def _index(files: Mapping[str, bytes]) -> Mapping[str, str] | None:
+    if INDEX not in files:
+        return None
+    try:
+        placed: Mapping[str, str] = json.loads(files[INDEX])["weight_map"]
+    except (ValueError, KeyError, TypeError, RecursionError):  # `sources.select` has refused it
+        raise InputError(f"{INDEX} has no weight_map", option="model.source") from None
+    return placed
