@@ -68,7 +68,7 @@ def wanted(usual: Path, drawn: Path) -> np.ndarray | None:
         )
         if not loading["missing_keys"]:
             with torch.no_grad():
-                return model(torch.from_numpy(TOKENS[None]), use_cache=False).logits[0].numpy()
+                return model(torch.from_numpy(_tokens(drawn)[None]), use_cache=False).logits[0].numpy()
     return None
 
 
@@ -90,9 +90,8 @@ def tried(made: Draw, folder: Path) -> tuple[str, str]:
         return "fault", f"a crash: {type(problem).__name__}: {problem}"
     if expected is None:
         return "fault", "an engine of weights that are not there"
-    seen = min(POSITIONS, _positions(network))
-    found = Fused(network).step(TOKENS[:seen])
-    if np.isfinite(found).all() and difference(found, expected[:seen]) <= TOLERANCE:
+    found = Fused(network).step(_tokens(network))
+    if np.isfinite(found).all() and difference(found, expected) <= TOLERANCE:
         return "equal", ""
     return "fault", "another engine"
 
@@ -105,8 +104,10 @@ def shrunk(made: Draw, became: tuple[str, str], folder: Path) -> Draw:
     return made
 
 
-def _positions(network: Path) -> int:
-    return int(json.loads((network / "genai_config.json").read_text())["model"]["context_length"])
+def _tokens(folder: Path) -> np.ndarray:
+    """As many as the model says that it takes: what lies beyond, no engine computes."""
+    config = json.loads((folder / "config.json").read_text())
+    return TOKENS[: config.get("max_position_embeddings", POSITIONS)]
 
 
 def _alike(message: str) -> str:
