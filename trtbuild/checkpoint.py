@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from trtbuild import schema
 from trtbuild.errors import InputError
 from trtbuild.examine import tied
-from trtbuild.networks import architectures
+from trtbuild.networks import architectures, gguf_tokenizer
 from trtbuild.networks.gguf_config import config_from_gguf
 from trtbuild.recipe import Model
 from trtbuild.sources import Digester, Source, WheelSpec, identity, open_source
@@ -33,7 +33,13 @@ def open_model(model: schema.ModelConf, digester: Digester) -> Source:
             file_sha256=pins.member_sha256,
             file_size=pins.member_size,
         )
-    return open_source(model.source, revision=model.revision, digester=digester, spec=spec)
+    return open_source(
+        model.source,
+        revision=model.revision,
+        digester=digester,
+        spec=spec,
+        understood=gguf_tokenizer.understood,
+    )
 
 
 def seen(conf: schema.ModelConf, digester: Digester) -> tuple[Source, Described, Model]:

@@ -5,7 +5,6 @@ The workers raise the same errors: they read the same headers, with the same cod
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ from trtbuild.errors import InputError
 from trtbuild.networks import architectures, chat, layout, naming
 from trtbuild.networks.gguf_config import config_from_gguf
 from trtbuild.sources import Source
-from trtbuild.sources.select import INDEX, SMALL
+from trtbuild.sources.select import SMALL
 
 
 def examine(source: Source, frontend: str | None) -> tuple[str, ...]:
@@ -29,41 +28,38 @@ def examine(source: Source, frontend: str | None) -> tuple[str, ...]:
         config = config_from_gguf(header.metadata, header.tensors)
     if config is None:
         return ()
-    files = source.small((*SMALL, INDEX))
-    notes = list(_of_weights(source, config, files)) if frontend == "native" else []
+    files = source.small(SMALL)
+    notes = list(_of_weights(source, config)) if frontend == "native" else []
     chat.check(files, config, metadata)
     return tuple(notes)
 
 
 def tied(source: Source, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`config` with the `tie_word_embeddings` that the stored tensors have: a stored head is one of its own."""
+    """`config` with the `tie_word_embeddings` that the stored tensors have: a stored head is one of its own.
+
+    Raises InputError where the headers cannot be read: a key must not depend on whether a server answers.
+    """
     if not config.get("tie_word_embeddings"):
         return config
-    settled = _settled(source, config, source.small([INDEX]))
-    return config if settled is None else settled.config(config)
+    settled = _settled(source, config)
+    if settled is None:
+        raise InputError(
+            "the headers of the weight files cannot be read, and they say whether the model has a head of its own",
+            option="model.source",
+            hint="try again once the Hub answers, or name a local copy",
+        )
+    return settled.config(config)
 
 
-def _of_weights(source: Source, config: Mapping[str, Any], files: Mapping[str, bytes]) -> Iterable[str]:
+def _of_weights(source: Source, config: Mapping[str, Any]) -> Iterable[str]:
     yield from architectures.audit(config)
-    settled = _settled(source, config, files)
+    settled = _settled(source, config)
     if settled is None:
         return
     layout.check(settled, architectures.parse(settled.config(config)))
     yield from naming.notes(settled.ignored)
 
 
-def _settled(source: Source, config: Mapping[str, Any], files: Mapping[str, bytes]) -> naming.Settled | None:
-    tensors = source.tensors()
-    if tensors is None:
-        return None
-    return naming.settle(tensors, _index(files), config)
-
-
-def _index(files: Mapping[str, bytes]) -> Mapping[str, str] | None:
-    if INDEX not in files:
-        return None
-    try:
-        placed: Mapping[str, str] = json.loads(files[INDEX])["weight_map"]
-    except (ValueError, KeyError, TypeError, RecursionError):  # `sources.select` has refused it
-        raise InputError(f"{INDEX} has no weight_map", option="model.source") from None
-    return placed
+def _settled(source: Source, config: Mapping[str, Any]) -> naming.Settled | None:
+    headers = source.headers()
+    return None if headers is None else naming.settle(headers.files, headers.index, config)

@@ -139,7 +139,9 @@ def test_a_model_that_never_ends_is_refused(tmp_path: Path) -> None:
     names = {"tokenizer_class": "GPT2Tokenizer"}
     (model / "tokenizer_config.json").write_text(json.dumps(names))
     config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {"architectures": ["Qwen2ForCausalLM"]}))
+    (model / "config.json").write_text(
+        json.dumps(config | {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"})
+    )
     checkpoint = Checkpoint.open({path.name: path for path in model.iterdir()})
     with pytest.raises(InputError, match="eos_token_id"):
         write(checkpoint, tmp_path)

@@ -64,6 +64,7 @@ def test_the_step_writes_a_network_that_computes_the_model(operators: str, llama
         "operators": operators,
         "dtype": "float32",
         "sliding_window": None,
+        "notes": [],
     }
     progress = [event for event in events if event["event"] == "progress"]
     assert [event["done"] for event in progress] == sorted(event["done"] for event in progress)

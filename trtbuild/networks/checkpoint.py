@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild.errors import InputError
-from trtbuild.networks import gguf_file, naming, safetensors_file
+from trtbuild.networks import gguf_beside, gguf_file, naming, safetensors_file
 from trtbuild.networks.architectures import Decoder
 from trtbuild.networks.arrays import Array
 from trtbuild.networks.gguf_config import config_from_gguf
@@ -138,6 +138,8 @@ def _open_gguf(files: Mapping[str, Path], names: list[str]) -> Checkpoint:
             option="model.source",
             hint="download all parts",
         )
+    if "tokenizer.json" in files:
+        gguf_beside.check(read_json(files, "tokenizer.json"), metadata)
     read = {name: part for name, (_, part) in zip(names, headers, strict=True)}
     tensors = {name: stored for part in read.values() for name, stored in part.items()}
     factors = tensors.pop(ROPE_FACTORS, None)

@@ -308,3 +308,11 @@ def _config(metadata: Mapping[str, Any], tokens: Sequence[str], name: str, ends:
     if "tokenizer.chat_template" in metadata:
         config["chat_template"] = metadata["tokenizer.chat_template"]
     return config
+
+
+def understood(metadata: Mapping[str, Any]) -> bool:
+    """Whether `convert` knows the kind and the pre-tokenizer that a file names: long arrays may be lengths here."""
+    if not metadata.get("tokenizer.ggml.tokens"):
+        return False
+    kind = metadata.get("tokenizer.ggml.model")
+    return kind == "llama" or (kind == "gpt2" and str(metadata.get("tokenizer.ggml.pre")) in PRE_TOKENIZERS)

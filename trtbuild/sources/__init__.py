@@ -6,6 +6,7 @@ loaded only when a source is on the Hub.
 
 from trtbuild.sources.base import (
     Digester,
+    Headers,
     Json,
     Progress,
     Source,
@@ -17,6 +18,7 @@ from trtbuild.sources.dispatch import open_source
 
 __all__ = [
     "Digester",
+    "Headers",
     "Json",
     "Progress",
     "Source",

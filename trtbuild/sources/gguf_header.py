@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
+from trtbuild import ggml_types
 from trtbuild.errors import InputError
 
 # Converters write the architecture first; a vocabulary that stands before it takes some megabytes.
@@ -24,16 +25,30 @@ _VERSIONS = (2, 3)
 _CODES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _SIZES = {kind: struct.calcsize(f"<{code}") for kind, code in _CODES.items()}
 _STRING, _ARRAY = 8, 9
+_DIMENSIONS = 4  # GGML_MAX_DIMS
 _FEW = 1024  # values of an array that are read: one a layer is what matters
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
+class Entry:
+    """A tensor's type, by ggml's name, and its shape in Hugging Face's order, [out, in]."""
+
+    kind: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Header:
-    """Metadata by key, and the names of the tensors. Long arrays and those of strings have their length alone."""
+    """Metadata by key, and the tensors by name. Long arrays and those of strings have their length alone."""
 
     metadata: Mapping[str, Any]
-    tensors: tuple[str, ...]
+    entries: Mapping[str, Entry]
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The names of the tensors, as they stand in the file."""
+        return tuple(self.entries)
 
 
 #: `read_architecture` and `read_header`.
@@ -44,7 +59,8 @@ def joined(parts: Sequence[Header]) -> Header | None:
     """The header of a model in several files, the first of which says what it is; None where there are none."""
     if not parts:
         return None
-    return Header(parts[0].metadata, tuple(name for part in parts for name in part.tensors))
+    entries = {name: entry for part in parts for name, entry in part.entries.items()}
+    return Header(parts[0].metadata, entries)
 
 
 class _Short(Exception):
@@ -153,11 +169,20 @@ def _header(cursor: _Cursor) -> Header:
     _start(cursor)
     tensors, pairs = cursor.number("Q"), cursor.number("Q")
     metadata = {_string(cursor): _value(cursor, cursor.number("I")) for _ in range(pairs)}
-    names = []
-    for _ in range(tensors):
-        names.append(_string(cursor))
-        cursor.skip(8 * cursor.number("I") + 12)  # shape, type and place
-    return Header(metadata, tuple(names))
+    entries = dict(_entry(cursor) for _ in range(tensors))
+    return Header(metadata, entries)
+
+
+def _entry(cursor: _Cursor) -> tuple[str, Entry]:
+    name, dimensions = _string(cursor), cursor.number("I")
+    if dimensions > _DIMENSIONS:
+        raise _Malformed(f"a tensor has {dimensions} dimensions")
+    shape = tuple(cursor.number("Q") for _ in range(dimensions))
+    number = cursor.number("I")
+    cursor.skip(8)  # its place
+    return name, Entry(
+        ggml_types.NAMES.get(number, f"type {number}"), shape[::-1]
+    )  # ggml's first is the fastest
 
 
 def _string(cursor: _Cursor) -> str:

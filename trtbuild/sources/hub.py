@@ -25,15 +25,15 @@ from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public, but not in its __all__
 
 from trtbuild.errors import InputError
-from trtbuild.sources import gguf_header, hub_location, safetensors_header, select
-from trtbuild.sources.base import Json, Progress, Request, SourceFile, parse_config
+from trtbuild.sources import gguf_header, hub_headers, hub_location, refusals, safetensors_header, select
+from trtbuild.sources.base import Entry, Headers, Json, Progress, Request, SourceFile, parse_config
 from trtbuild.sources.gguf_header import Header, Reader
 from trtbuild.sources.hub_commit import Commit, HubFile, checked, latest, recall, remember
 from trtbuild.sources.hub_errors import FAILURES, explain
 from trtbuild.sources.hub_location import Location
 from trtbuild.sources.hub_progress import bar_class
+from trtbuild.sources.refusals import Listing
 from trtbuild.sources.sighting import Sighting, recheck, see
-from trtbuild.tensor_header import Tensor
 from trtstore.digest import OnBytes, ignore_bytes, in_threads
 
 _TIMEOUT = 30.0  # seconds without an answer
@@ -51,6 +51,7 @@ class HubSource:
     def __init__(self, request: Request, location: Location) -> None:
         self._option = request.option
         self._digester = request.digester
+        self._understood = request.understood
         self._location = location
         #: by name in the repository: files that are here and whose bytes were checked
         self._seen: dict[str, Sighting] = {}
@@ -67,30 +68,52 @@ class HubSource:
         return parse_config(self._read(select.CONFIG), f"{self.describe()}: {select.CONFIG}", self._option)
 
     def gguf_architecture(self) -> str | None:
-        first = next(iter(self._chosen))
-        return self._gguf(gguf_header.read_architecture, first) if first.endswith(".gguf") else None
+        first = next((real for name, real in self._chosen.items() if name.endswith(".gguf")), None)
+        return None if first is None else self._parsed(gguf_header.read_architecture, first)
 
     def gguf_header(self) -> Header | None:
-        parts = [name for name in self._chosen if name.endswith(".gguf")]
-        return gguf_header.joined([self._gguf(gguf_header.read_header, name) for name in parts])
+        return gguf_header.joined(list(self._gguf_headers.values()))
 
-    def _gguf(self, reader: Reader[_T], name: str) -> _T:
-        file = self._commit.file(self._chosen[name])
-        where = f"{self._location.repo}/{file.name}"
-        return reader(lambda count: self._head(file, count), file.size, where, self._option)
+    def headers(self) -> Headers | None:
+        if self._gguf_headers:
+            return Headers({name: each.entries for name, each in self._gguf_headers.items()}, None)
+        shards = {name: real for name, real in self._chosen.items() if name.endswith(".safetensors")}
+        index = select.weight_map(self._read(select.INDEX)) if select.INDEX in self._chosen else None
+        known = hub_headers.recall(self._memory, self._commit, shards.values())
+        if known is None:
+            try:
+                known = self._shard_headers(list(shards.values()))
+            except FAILURES:
+                return None  # nobody answers: what the weights are is found out once they are here
+            hub_headers.remember(self._memory, self._commit, known)
+        return Headers({name: known[real] for name, real in shards.items()}, index)
 
-    def tensors(self) -> Mapping[str, Mapping[str, Tensor]] | None:
-        names = [name for name in self._chosen if name.endswith(".safetensors")]
-        # A round trip for each shard: side by side.
-        found = in_threads(lambda name, _: self._tensors(name), names, ignore_bytes)
-        return dict(zip(names, found, strict=True)) or None
-
-    def _tensors(self, name: str) -> Mapping[str, Tensor]:
-        file = self._commit.file(self._chosen[name])
-        where = f"{self._location.repo}/{file.name}"
-        return safetensors_header.tensors(
-            lambda count: self._head(file, count), file.size, where, self._option
+    def _shard_headers(self, names: list[str]) -> dict[str, Mapping[str, Entry]]:
+        read: list[Mapping[str, Entry]] = in_threads(
+            lambda name, _on_bytes: self._parsed(safetensors_header.read_header, name, self._first),
+            names,
+            ignore_bytes,
         )
+        return dict(zip(names, read, strict=True))
+
+    @cached_property
+    def _gguf_headers(self) -> dict[str, Header]:
+        parts = {name: real for name, real in self._chosen.items() if name.endswith(".gguf")}
+        return {name: self._parsed(gguf_header.read_header, real) for name, real in parts.items()}
+
+    def _parsed(
+        self, reader: Reader[_T], name: str, first: Callable[[HubFile, int], bytes] | None = None
+    ) -> _T:
+        """What `reader` makes of the first bytes of the file `name` of the repository, which `first` gives."""
+        file = self._commit.file(name)
+        where = f"{self._location.repo}/{name}"
+
+        def read(count: int) -> bytes:
+            head = (first or self._head)(file, count)
+            refusals.check_pointer(head, where, self._option)
+            return head
+
+        return reader(read, file.size, where, self._option)
 
     def small(self, names: Collection[str]) -> Mapping[str, bytes]:
         real = {name: there for name, there in self._chosen.items() if name in names}
@@ -136,12 +159,15 @@ class HubSource:
         """Logical name -> name in the repository, sorted by logical name."""
         location = self._location
         names = {file.name for file in self._commit.files}
-        listing = select.Listing(
+        listing = Listing(
             # Files of the repository's top only; one further down can be named.
-            names={name for name in names if "/" not in name} if location.file is None else names,
+            names={name for name in names if "/" not in name or select.is_template(name)}
+            if location.file is None
+            else names,
             where=location.repo,
             option=self._option,
             naming=f"model.source=hf://{location.repo}/<file>.gguf@{location.revision or 'main'}",
+            below=lambda: {name for name in names if "/" in name},
         )
         if location.file is None:
             chosen = select.choose(listing, self._read)
@@ -154,7 +180,18 @@ class HubSource:
                 option=self._option,
                 hint=f"it has: {', '.join(there[:8])}" if there else "it has no .gguf file",
             )
+        chosen |= self._tokenizer(listing, chosen)
         return dict(sorted(chosen.items()))
+
+    def _tokenizer(self, listing: Listing, chosen: Mapping[str, str]) -> dict[str, str]:
+        """What lies beside a GGUF, and is read because its own tokenizer is not understood."""
+        first = min(chosen)
+        if self._understood is None or not first.endswith(".gguf"):
+            return {}
+        beside = select.beside_gguf(listing, chosen)
+        if not beside or self._understood(self._parsed(gguf_header.read_header, chosen[first]).metadata):
+            return {}
+        return beside
 
     @cached_property
     def _files(self) -> dict[str, SourceFile]:
@@ -168,15 +205,21 @@ class HubSource:
 
     def _read(self, name: str) -> bytes:
         self._verify([name], None)
-        return self._seen[name].path.read_bytes()
+        text = self._seen[name].path.read_bytes()
+        refusals.check_pointer(text, f"{self._location.repo}/{name}", self._option)
+        return text
 
     def _head(self, file: HubFile, count: int) -> bytes:
-        """The first `count` bytes, from the cache or by a ranged request."""
+        """As `_first`. Raises InputError when nobody answers."""
+        return self._try(lambda: self._first(file, count))
+
+    def _first(self, file: HubFile, count: int) -> bytes:
+        """The first `count` bytes, from the cache or by a ranged request. Raises one of FAILURES."""
         cached = try_to_load_from_cache(self._location.repo, file.name, revision=self._commit.sha)
         if isinstance(cached, str):
             with Path(cached).open("rb") as stream:
                 return stream.read(count)
-        return self._try(lambda: self._request_head(file, count))
+        return self._request_head(file, count)
 
     def _request_head(self, file: HubFile, count: int) -> bytes:
         url = hf_hub_url(self._location.repo, file.name, revision=self._commit.sha)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import os
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 from trtbuild.errors import InputError
-from trtbuild.sources import gguf_header, safetensors_header, select
-from trtbuild.sources.base import Json, Progress, Request, SourceFile, local_path, parse_config
+from trtbuild.sources import gguf_header, refusals, safetensors_header, select
+from trtbuild.sources.base import Headers, Json, Progress, Request, SourceFile, local_path, parse_config
 from trtbuild.sources.gguf_header import Header, Reader
+from trtbuild.sources.refusals import Listing
 from trtbuild.sources.sighting import Sighting, recheck, see
-from trtbuild.tensor_header import Tensor
 
 _T = TypeVar("_T")
+_START = 64  # bytes that tell a pointer from a file
+_DEEP, _MANY = 4, 5000  # folders within folders, and files, that are looked at for a message
 
 
 def open_source(request: Request) -> LocalSource:
@@ -58,27 +61,30 @@ class LocalSource:
         return parse_config(_head(path, -1, self._request.option), str(path), self._request.option)
 
     def gguf_architecture(self) -> str | None:
-        first = next(iter(self._paths))
-        return (
-            self._read(gguf_header.read_architecture, self._paths[first]) if first.endswith(".gguf") else None
-        )
+        first = next((name for name in self._paths if name.endswith(".gguf")), None)
+        return None if first is None else self._read(gguf_header.read_architecture, self._paths[first])
 
     def gguf_header(self) -> Header | None:
-        parts = [path for name, path in self._paths.items() if name.endswith(".gguf")]
-        return gguf_header.joined([self._read(gguf_header.read_header, path) for path in parts])
+        return gguf_header.joined(list(self._gguf_headers.values()))
 
-    def tensors(self) -> Mapping[str, Mapping[str, Tensor]] | None:
-        files = {name: path for name, path in self._paths.items() if name.endswith(".safetensors")}
-        option = self._request.option
-        return {
-            name: safetensors_header.tensors(_reader(path, option), path.stat().st_size, str(path), option)
-            for name, path in files.items()
-        } or None
+    def headers(self) -> Headers:
+        if self._gguf_headers:
+            return Headers({name: each.entries for name, each in self._gguf_headers.items()}, None)
+        shards = {name: path for name, path in self._paths.items() if name.endswith(".safetensors")}
+        index = None
+        if select.INDEX in self._paths:
+            index = select.weight_map(self._small(select.INDEX))
+        return Headers(
+            {name: self._read(safetensors_header.read_header, path) for name, path in shards.items()}, index
+        )
+
+    @cached_property
+    def _gguf_headers(self) -> dict[str, Header]:
+        parts = {name: path for name, path in self._paths.items() if name.endswith(".gguf")}
+        return {name: self._read(gguf_header.read_header, path) for name, path in parts.items()}
 
     def small(self, names: Collection[str]) -> Mapping[str, bytes]:
-        return {
-            name: _head(path, -1, self._request.option) for name, path in self._paths.items() if name in names
-        }
+        return {name: self._small(name) for name in self._paths if name in names}
 
     def fetch(self, keep: Path, progress: Progress) -> Mapping[str, Path]:  # noqa: ARG002  # all is here already
         recheck(self._seen.values(), self._request.digester, self._request.option)
@@ -92,20 +98,43 @@ class LocalSource:
         """Logical name -> file, sorted by logical name."""
         option = self._request.option
         names = _names(self._folder, option)
-        listing = select.Listing(
-            names, str(self._folder), option, naming=f"model.source={self._folder}/<file>.gguf"
+        listing = Listing(
+            names,
+            str(self._folder),
+            option,
+            naming=f"model.source={self._folder}/<file>.gguf",
+            below=lambda: _below(self._folder),
         )
-        if self._gguf is None:
-            chosen = select.choose(listing, lambda name: _head(self._folder / name, -1, option))
-        else:
-            chosen = select.choose_gguf(listing, self._gguf)
+        one = self._gguf
+        chosen = select.choose(listing, self._small) if one is None else select.choose_gguf(listing, one)
+        chosen |= self._tokenizer(listing, chosen)
         return {name: self._folder / real for name, real in sorted(chosen.items())}
+
+    def _small(self, name: str) -> bytes:
+        path, option = self._folder / name, self._request.option
+        text = _head(path, -1, option)
+        refusals.check_pointer(text, str(path), option)
+        return text
+
+    def _tokenizer(self, listing: Listing, chosen: Mapping[str, str]) -> dict[str, str]:
+        """What lies beside a GGUF, and is read because its own tokenizer is not understood."""
+        first = min(chosen)
+        understood = self._request.understood
+        if understood is None or not first.endswith(".gguf"):
+            return {}
+        beside = select.beside_gguf(listing, chosen)
+        if not beside:
+            return {}
+        path, option = self._folder / chosen[first], self._request.option
+        refusals.check_pointer(_head(path, _START, option), str(path), option)
+        return {} if understood(self._read(gguf_header.read_header, path).metadata) else beside
 
     @cached_property
     def _seen(self) -> dict[str, Sighting]:
         option = self._request.option
         # What is cheap to find out comes before what takes a second a gigabyte.
         for name, path in self._paths.items():
+            refusals.check_pointer(_head(path, _START, option), str(path), option)
             if name.endswith(".safetensors"):
                 safetensors_header.check(path, option)
             elif name.endswith(".gguf"):
@@ -121,13 +150,26 @@ class LocalSource:
 
 def _names(folder: Path, option: str) -> set[str]:
     try:
-        return {entry.name for entry in folder.iterdir() if entry.is_file()}
+        names = {entry.name for entry in folder.iterdir() if entry.is_file()}
+        templates = folder / refusals.TEMPLATES
+        if templates.is_dir():
+            found = (refusals.TEMPLATES + entry.name for entry in templates.iterdir() if entry.is_file())
+            names |= {name for name in found if select.is_template(name)}
+        return names
     except OSError as failure:
         raise InputError(f"{folder} cannot be read: {failure.strerror}", option=option) from None
 
 
-def _reader(path: Path, option: str) -> Callable[[int], bytes]:
-    return lambda count: _head(path, count, option)
+def _below(folder: Path) -> list[str]:
+    """Files of the folders inside, some of them: what a message can name."""
+    found: list[str] = []
+    for root, folders, names in os.walk(folder):
+        here = Path(root).relative_to(folder)
+        if len(here.parts) >= _DEEP or len(found) > _MANY:
+            folders.clear()
+        folders[:] = sorted(name for name in folders if name != ".git")
+        found += [(here / name).as_posix() for name in sorted(names) if here.parts]
+    return found
 
 
 def _head(path: Path, count: int, option: str) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from trtbuild import tensor_header
@@ -36,15 +36,15 @@ def check(path: Path, option: str) -> None:
     _check_places(path, option, header, data)
 
 
-def tensors(read: Callable[[int], bytes], size: int, where: str, option: str) -> Mapping[str, Tensor]:
-    """Stored name -> tensor of a file of `size` bytes, called `where` in messages; `read(n)` gives its first n bytes.
+def read_header(read: Callable[[int], bytes], size: int, file: str, option: str) -> dict[str, Tensor]:
+    """Name -> type, shape and place of the tensors of a file of `size` bytes, called `file` in messages.
 
-    Raises InputError.
+    `read(n)` gives its first n bytes (all, if it has fewer). Raises InputError.
     """
     try:
         return tensor_header.parse(read, size)
     except tensor_header.Malformed as malformed:
-        raise _broken(where, option, str(malformed)) from None
+        raise _broken(file, option, str(malformed)) from None
 
 
 def _header(path: Path, option: str) -> tuple[bytes, int]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
-from trtbuild.errors import InputError
+from trtbuild.sources import refusals
+from trtbuild.sources.refusals import TEMPLATES, Listing, some
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
@@ -30,20 +30,14 @@ SMALL = (
 
 # llama.cpp's names of a split model (gguf-split)
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL | re.IGNORECASE)
-_LISTED = 8  # names that an error lists
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The files of one folder or repository. `where` and `option` are for messages; `naming` says how to name one."""
-
-    names: Collection[str]
-    where: str
-    option: str
-    naming: str
-
-    def refuse(self, message: str, hint: str | None = None) -> InputError:
-        return InputError(message, option=self.option, hint=hint)
+#: Beside a GGUF, where its own tokenizer is not understood.
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
 
 
 def choose(listing: Listing, read: Callable[[str], bytes]) -> dict[str, str]:
@@ -60,13 +54,31 @@ def choose(listing: Listing, read: Callable[[str], bytes]) -> dict[str, str]:
     elif INDEX in names:
         weights = [INDEX, *_shards(listing, read(INDEX))]
     else:
+        refusals.check_adapter(listing, read)
         return choose_gguf(listing, None)
+    refusals.check_adapter(listing, read)
     if CONFIG not in names:
         raise listing.refuse(
             f"{listing.where} has {weights[0]} and no {CONFIG}",
             "put the model's config.json beside its weights",
         )
-    return {name: name for name in sorted([name for name in SMALL if name in names] + weights)}
+    refusals.check_template(listing, read)
+    templates = [name for name in names if is_template(name)]
+    return {name: name for name in sorted([name for name in SMALL if name in names] + templates + weights)}
+
+
+def is_template(name: str) -> bool:
+    """Whether a path is of a named chat template, which transformers reads beside the others."""
+    return re.fullmatch(rf"{TEMPLATES}[^/\x00-\x1f]+\.jinja", name) is not None
+
+
+def beside_gguf(listing: Listing, chosen: Mapping[str, str]) -> dict[str, str]:
+    """Logical -> real name of the tokenizer's files in the folder of the `chosen` GGUF; none without tokenizer.json."""
+    folder = next(iter(chosen.values())).rpartition("/")[0]
+    real = {name: f"{folder}/{name}" if folder else name for name in TOKENIZER}
+    if real["tokenizer.json"] not in listing.names:
+        return {}
+    return {name: path for name, path in real.items() if path in listing.names}
 
 
 def choose_gguf(listing: Listing, wanted: str | None) -> dict[str, str]:
@@ -75,11 +87,11 @@ def choose_gguf(listing: Listing, wanted: str | None) -> dict[str, str]:
         return _with_parts(listing, wanted)
     files = sorted(name for name in listing.names if name.lower().endswith(".gguf"))
     if not files:
-        raise _nothing(listing)
+        raise refusals.nothing(listing)
     models = {_model_of(name) for name in files}
     if len(models) > 1:
         raise listing.refuse(
-            f"{listing.where} holds several GGUF models: {_some(files)}", f"name one: {listing.naming}"
+            f"{listing.where} holds several GGUF models: {some(files)}", f"name one: {listing.naming}"
         )
     return _with_parts(listing, files[0])
 
@@ -103,10 +115,16 @@ def _with_parts(listing: Listing, name: str) -> dict[str, str]:
     if len(parts) != int(split["count"]) or set(parts) != {f"{n:05d}" for n in range(1, len(parts) + 1)}:
         raise listing.refuse(
             f"{listing.where} holds {len(parts)} of the {int(split['count'])} parts of {name}: "
-            + _some(sorted(parts.values())),
+            + some(sorted(parts.values())),
             "download all parts into one folder, with the names that they have",
         )
     return {f"model-{number}-of-{split['count']}.gguf": parts[number] for number in sorted(parts)}
+
+
+def weight_map(index: bytes) -> dict[str, str]:
+    """Tensor -> shard of an index that `choose` has accepted."""
+    placed: dict[str, str] = json.loads(index)["weight_map"]
+    return placed
 
 
 def _shards(listing: Listing, index: bytes) -> list[str]:
@@ -127,35 +145,5 @@ def _shards(listing: Listing, index: bytes) -> list[str]:
                 "take the checkpoint from its author again: its index was made by hand",
             )
     if missing := [shard for shard in shards if shard not in listing.names]:
-        raise listing.refuse(
-            f"{where} names {_some(missing)}, and {listing.where} lacks {'it' if len(missing) == 1 else 'them'}",
-            "download all shards",
-        )
+        raise refusals.missing_shards(listing, where, missing)
     return shards
-
-
-def _nothing(listing: Listing) -> InputError:
-    pickled = sorted(n for n in listing.names if n.endswith((".bin", ".pt", ".pth", ".ckpt")))
-    if pickled:
-        return listing.refuse(
-            f"{listing.where} holds its weights as {_some(pickled)} alone",
-            "convert to safetensors: pickled weights are not read",
-        )
-    shards = sorted(n for n in listing.names if n.endswith(".safetensors"))
-    if shards:
-        return listing.refuse(
-            f"{listing.where} holds {_some(shards)}, and neither {WEIGHTS} nor {INDEX}",
-            f"download {INDEX} too, or rename a single file to {WEIGHTS}",
-        )
-    missing = "no weights" if CONFIG in listing.names else f"no {CONFIG} and no weights"
-    return listing.refuse(
-        f"{listing.where} has {missing}: a checkpoint is {CONFIG} with {WEIGHTS} (or {INDEX} with its shards), "
-        "or one .gguf file",
-        "choose the checkpoint's own folder",
-    )
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    # A name is another's text: no control sequence of it reaches a terminal.
-    return ", ".join(name if name.isprintable() else repr(name) for name in names[:_LISTED]) + more

@@ -71,7 +71,7 @@ class WheelSource:
     def gguf_header(self) -> None:
         return None
 
-    def tensors(self) -> None:
+    def headers(self) -> None:
         return None
 
     def small(self, names: Collection[str]) -> Mapping[str, bytes]:  # noqa: ARG002  # it is one file of weights
