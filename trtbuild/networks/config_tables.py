@@ -250,9 +250,7 @@ REFUSED: Mapping[str, Rule] = {
         "transformers shortens the cache to it and not the prompt's attention", fits=_window_spans
     ),
     # Mistral's layers have the window whatever this says; other loaders heed it.
-    "use_sliding_window": Rule(
-        _WINDOW, (False,), fits=lambda d, value: value is True and d.sliding_window is not None
-    ),
+    "use_sliding_window": Rule(_WINDOW, fits=lambda d, value: value is (d.sliding_window is not None)),
     **_rules(Rule(_WINDOW, fits=_window_spans), "attention_chunk_size", "attention_window_size"),
     **_rules(
         Rule(_WINDOW),

@@ -8,23 +8,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from trtbuild.errors import InputError
+from trtbuild.networks import gguf_tables as tables
 from trtbuild.networks.architectures import GGUF_ARCHITECTURES, GGUF_SUPPORTED
 
 Metadata = Mapping[str, Any]
 
-# Keys that change the arithmetic and that the decoder here does not know.
-_UNSUPPORTED = (
-    "expert_count",
-    "attention.sliding_window",
-    "attention.scale",
-    "attention.clamp_kqv",
-    "logit_scale",
-    "residual_scale",
-    "embedding_scale",
-)
+Kind = Literal["honoured", "refused", "neutral", "unknown"]
+_FACTORS = ("rope_factors_long.weight", "rope_factors_short.weight")  # longrope's, by the prompt's length
 
 
 def config_from_gguf(
@@ -35,15 +28,19 @@ def config_from_gguf(
     `tensors` are the file's tensor names (they alone say whether the head is tied and which biases exist),
     `rope_factors` the values of its `rope_freqs.weight`, one per frequency. Raises InputError.
     """
+    _refuse_unfit(metadata, {key: rule for key in metadata if (rule := _foreign(key)) is not None}, {})
     name = str(metadata.get("general.architecture"))
     if name not in GGUF_ARCHITECTURES:
         raise InputError(
             f"the GGUF file has general.architecture={name!r}: supported are {', '.join(GGUF_SUPPORTED)}",
             option="model.source",
         )
-    for key in _UNSUPPORTED:
-        if metadata.get(f"{name}.{key}"):
-            raise _refuse(f"{name}.{key}", metadata[f"{name}.{key}"], "this is not supported")
+    for tensor in _FACTORS:
+        if tensor in tensors:
+            raise InputError(
+                f"the GGUF file has {tensor}: rotary positions that change with the prompt's length are not supported",
+                option="model.source",
+            )
     heads = _uniform(metadata, f"{name}.attention.head_count")
     hidden = _uniform(metadata, f"{name}.embedding_length")
     positions = _uniform(metadata, f"{name}.context_length")
@@ -69,7 +66,56 @@ def config_from_gguf(
         config["attention_bias"] = "blk.0.attn_q.bias" in tensors
     if name == "llama":
         config["mlp_bias"] = "blk.0.ffn_gate.bias" in tensors
+    _refuse_unfit(
+        metadata, {key: rule for key in metadata if (rule := _rule_of(key, name)) is not None}, config
+    )
     return config | token_ids(metadata)
+
+
+def audit(metadata: Metadata, tensors: Collection[str] = ()) -> tuple[str, ...]:
+    """Sentences about what in the metadata has no effect although one might expect it.
+
+    Raises InputError as `config_from_gguf` does.
+    """
+    name = config_from_gguf(metadata, tensors)["model_type"]
+    unknown = sorted(key for key in metadata if kind_of(key, name) == "unknown")
+    if not unknown:
+        return ()
+    return (f"the GGUF file has keys that are unknown here, and are ignored: {', '.join(unknown)}",)
+
+
+def kind_of(key: str, name: str) -> Kind:
+    """What becomes of a key in a file of such an architecture ("refused": unless its value changes nothing)."""
+    own = key.removeprefix(f"{name}.")
+    if key in tables.GLOBAL_HONOURED or (own != key and own in tables.HONOURED):
+        return "honoured"
+    if _rule_of(key, name) is not None:
+        return "refused"
+    neutral = own in tables.NEUTRAL if own != key else key.startswith(tuple(tables.GLOBAL_NEUTRAL_PREFIXES))
+    return "neutral" if neutral else "unknown"
+
+
+def _rule_of(key: str, name: str) -> tables.GgufRule | None:
+    own = key.removeprefix(f"{name}.")
+    if own == key:
+        return _foreign(key)
+    suffixes = tables.REFUSED_SUFFIXES
+    return tables.REFUSED.get(own) or next((suffixes[part] for part in suffixes if own.endswith(part)), None)
+
+
+def _foreign(key: str) -> tables.GgufRule | None:
+    """The rule for a key of no architecture, if it may be refused: asked first, as an adapter lacks the others."""
+    groups = tables.GLOBAL_REFUSED_PREFIXES
+    exact = tables.GLOBAL_REFUSED.get(key)
+    return exact or next((groups[part] for part in groups if key.startswith(part)), None)
+
+
+def _refuse_unfit(
+    metadata: Metadata, rules: Mapping[str, tables.GgufRule], config: Mapping[str, Any]
+) -> None:
+    for key, rule in rules.items():
+        if not rule.neutral(metadata[key], config):
+            raise _refuse(key, metadata[key], rule.why, rule.hint)
 
 
 def token_ids(metadata: Metadata) -> dict[str, int | None]:
@@ -88,8 +134,8 @@ def shortest(value: float) -> float:
     return value
 
 
-def _refuse(key: str, value: object, why: str) -> InputError:
-    return InputError(f"the GGUF file has {key}={value!r}: {why}", option="model.source")
+def _refuse(key: str, value: object, why: str, hint: str | None = None) -> InputError:
+    return InputError(f"the GGUF file has {key}={value!r}: {why}", option="model.source", hint=hint)
 
 
 def _required(metadata: Metadata, key: str) -> Any:
@@ -118,8 +164,12 @@ def _head_dim(metadata: Metadata, name: str, hidden: int, heads: int) -> int:
 
 
 def _vocab(metadata: Metadata, name: str) -> int:
-    tokens = metadata.get("tokenizer.ggml.tokens")
-    return len(tokens) if tokens else _uniform(metadata, f"{name}.vocab_size")
+    tokens, key = metadata.get("tokenizer.ggml.tokens"), f"{name}.vocab_size"
+    if not tokens:
+        return _uniform(metadata, key)
+    if _uniform(metadata, key, len(tokens)) != len(tokens):
+        raise _refuse(key, metadata[key], f"tokenizer.ggml.tokens has {len(tokens)}")
+    return len(tokens)
 
 
 def _rope_parameters(
@@ -156,15 +206,11 @@ def _rope_parameters(
 
 
 def _yarn(metadata: Metadata, scaling: str, theta: float, factor: float, positions: int) -> dict[str, Any]:
-    for key in ("attn_factor", "yarn_attn_factor", "yarn_ext_factor"):
-        value = metadata.get(f"{scaling}.{key}", 1.0)
-        if value != 1.0:
-            raise _refuse(f"{scaling}.{key}", value, "only 1 is supported")
     return {
         "rope_type": "yarn",
         "rope_theta": theta,
         "factor": factor,
-        "original_max_position_embeddings": metadata.get(f"{scaling}.original_context_length", positions),
+        "original_max_position_embeddings": metadata.get(f"{scaling}.original_context_length") or positions,
         "beta_fast": shortest(metadata.get(f"{scaling}.yarn_beta_fast", 32.0)),
         "beta_slow": shortest(metadata.get(f"{scaling}.yarn_beta_slow", 1.0)),
     }
