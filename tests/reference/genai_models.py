@@ -130,7 +130,9 @@ class Running:
         sizes = {"batch_size": 1, "kv_cache_dim": decoder["head_size"]}
         self.seen = 0
         self.state = {
-            value.name: np.zeros([sizes.get(n, 0) if isinstance(n, str) else n for n in value.shape], np.float32)
+            value.name: np.zeros(
+                [sizes.get(n, 0) if isinstance(n, str) else n for n in value.shape], np.float32
+            )
             for value in self.session.get_inputs()
             if value.name.startswith("past")
         }

@@ -7,10 +7,12 @@ torch), `network.operators` "fused" (ONNX Runtime), "standard" (TensorRT) or "st
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import ml_dtypes
@@ -45,16 +47,19 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     decoder = checkpoint.retied(parse(checkpoint.config))
     shapes = check(checkpoint, decoder, operators)
     write_config(checkpoint, out)
-    tokenizer.write(checkpoint, out)
+    fused = operators == "fused"
+    original = tokenizer.write(checkpoint, out, runtime="genai" if fused else "tokenizers")
     chats = chat_files.write(
         checkpoint.files,
         checkpoint.config,
         checkpoint.metadata,
         out,
-        genai=operators == "fused",
+        genai=fused,
         assumed=decoder.eos_token_ids,
     )
-    if operators == "fused":
+    compared = {}
+    if fused:
+        compared["texts"] = _tokens().check(out, original)  # as the tokenizers library reads them
         genai_config.write(decoder, checkpoint, out, chats.settled)
     size = emit(checkpoint, decoder, operators, dtype, out / "model.onnx", reporter.percents("weights"))
     return {
@@ -66,8 +71,14 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
         "dtype": dtype.name,
         "sliding_window": decoder.sliding_window,
         **chats.facts,
+        **compared,
         "notes": [*audit(checkpoint.config), *naming.notes(checkpoint.ignored)],
     }
+
+
+def _tokens() -> ModuleType:
+    """`networks.tokens`, which needs onnxruntime-genai: where operators are standard ones, there is none."""
+    return importlib.import_module("trtbuild.networks.tokens")
 
 
 def write_config(checkpoint: Checkpoint, out: Path) -> None:
