@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild.errors import InputError
-from trtbuild.networks import gguf_beside, gguf_file, naming, safetensors_file
+from trtbuild.networks import gguf_beside, gguf_file, naming, safetensors_file, strange
 from trtbuild.networks.architectures import Decoder
 from trtbuild.networks.arrays import Array
 from trtbuild.networks.gguf_config import config_from_gguf
@@ -142,6 +142,7 @@ def _open_gguf(files: Mapping[str, Path], names: list[str]) -> Checkpoint:
         gguf_beside.check(read_json(files, "tokenizer.json"), metadata)
     read = {name: part for name, (_, part) in zip(names, headers, strict=True)}
     tensors = {name: stored for part in read.values() for name, stored in part.items()}
+    strange.refuse_adapter(tensors, names[0])
     factors = tensors.pop(ROPE_FACTORS, None)
     if "config.json" in files:
         config = read_json(files, "config.json")
