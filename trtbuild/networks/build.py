@@ -18,8 +18,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from trtbuild.networks import chat_files, genai_builder, genai_config, naming, tokenizer
-from trtbuild.networks.architectures import audit, parse
+from trtbuild.networks import chat_files, genai_builder, genai_config, tokenizer
+from trtbuild.networks.architectures import parse
 from trtbuild.networks.checkpoint import Checkpoint, read_json
 from trtbuild.networks.emit import OPERATORS, check, emit
 from trtbuild.networks.gguf_config import token_ids
@@ -72,7 +72,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
         "sliding_window": decoder.sliding_window,
         **chats.facts,
         **compared,
-        "notes": [*audit(checkpoint.config), *naming.notes(checkpoint.ignored)],
+        "notes": checkpoint.notes(),
     }
 
 

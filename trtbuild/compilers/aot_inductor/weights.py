@@ -63,7 +63,12 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
         quantized = Exported(entries(request.inputs["checkpoint"]), "FP8", None)
     pieces = _pieces(checkpoint, decoder, scheme, quantized)
     size = safetensors_writer.write(out / FILE, wanted, pieces, reporter.percents("weights"), ALIGNED)
-    return {"architecture": decoder.architecture, "tensors": len(wanted), "bytes": size}
+    return {
+        "architecture": decoder.architecture,
+        "tensors": len(wanted),
+        "bytes": size,
+        "notes": checkpoint.notes(),
+    }
 
 
 def _compare(found: Structure, facts: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from trtbuild.compilers.base import NETWORK, Compiler, Worker, network, tools
 from trtbuild.compilers.onnxruntime.options import ACCURACY_LEVELS, DEFAULT_GROUP, GROUPS
 from trtbuild.errors import InputError
 from trtbuild.key import Step
+from trtbuild.networks.layout import check_fused
 from trtbuild.recipe import Quant, Recipe, Value, frozen
 from trtbuild.targets import CUDA_FACTS
 
@@ -129,6 +130,7 @@ COMPILER = Compiler(
     schemes=frozenset({"none", "int8", "int4"}),
     kinds=frozenset({"cpu"}),
     steps=steps,
+    takes=check_fused,
     check="trtbuild.compilers.onnxruntime.check",
     generate="trtbuild.compilers.onnxruntime.generate",
     workers=WORKERS,
