@@ -9,7 +9,17 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from trtbuild.errors import InputError
-from trtbuild.networks import architectures, chat, gguf_config, layout, naming
+from trtbuild.networks import (
+    architectures,
+    chat,
+    gguf_beside,
+    gguf_config,
+    gguf_tokenizer,
+    layout,
+    naming,
+    special_tokens,
+    tokenizer_files,
+)
 from trtbuild.networks.architectures import Decoder
 from trtbuild.sources import Source
 from trtbuild.sources.gguf_header import Header
@@ -27,15 +37,24 @@ def examine(source: Source, takes: Takes | None) -> tuple[str, ...]:
     known before the download is left to the workers.
     """
     config, header = source.config(), source.gguf_header()
-    metadata = None if header is None else header.metadata
     if config is None and header is not None:
         config = gguf_config.config_from_gguf(header.metadata, header.tensors)
     if config is None:
         return ()
-    files = source.small(SMALL)
+    files, metadata = source.small(SMALL), source.gguf_metadata()
     notes = [] if takes is None else list(_of_weights(source, config, header, takes))
+    _check_tokenizer(files, metadata)
     chat.check(files, config, metadata)
     return tuple(notes)
+
+
+def _check_tokenizer(files: Mapping[str, bytes], metadata: Mapping[str, Any] | None) -> None:
+    if metadata is None or tokenizer_files.NEEDED[0] in files:
+        tokenizer_files.check(files)
+        if metadata is not None:
+            gguf_beside.check(special_tokens.read_object(files, tokenizer_files.NEEDED[0]), metadata)
+    else:
+        gguf_tokenizer.convert(metadata)
 
 
 def tied(source: Source, config: Mapping[str, Any]) -> Mapping[str, Any]:
