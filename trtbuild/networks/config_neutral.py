@@ -54,6 +54,7 @@ NEUTRAL: Mapping[str, str] = {
     **_reasons(
         "rms_norm_eps is the one that is read", "layer_norm_eps layer_norm_epsilon norm_eps norm_epsilon"
     ),
+    **_reasons("rope_theta is the one that is read", "default_theta"),
     **_reasons("read only with a sliding window", "max_window_layers"),
     **_reasons("read only with attn_temperature_tuning", "attn_scale floor_scale"),
     **_reasons("read only with alibi", "alibi_bias_max"),
