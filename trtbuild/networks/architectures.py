@@ -239,8 +239,7 @@ def _heads(config: Config, family: _Family) -> tuple[int, int, int]:
     if heads % kv_heads:
         raise refuse("num_key_value_heads", kv_heads, f"it must divide num_attention_heads={heads}")
     default = family.defaults.get("head_dim")
-    # transformers wants it of a LlamaConfig that states its head_dim, too
-    if hidden % heads and (family.model_type == "llama" or (default is None and "head_dim" not in given)):
+    if hidden % heads and default is None and "head_dim" not in given:
         raise refuse("hidden_size", hidden, f"it is not a multiple of num_attention_heads={heads}")
     head_dim = count(given, "head_dim", default or hidden // heads)
     if head_dim % 2:

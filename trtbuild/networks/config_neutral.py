@@ -44,7 +44,7 @@ NEUTRAL: Mapping[str, str] = {
     **_reasons(
         "a note on where the checkpoint comes from",
         "transformers_version name_or_path unsloth_version unsloth_fixed transformers.js_config "
-        "model_name license language datasets task_specific_params",
+        "is_llama_config model_name license language datasets task_specific_params",
     ),
     **_reasons("code that is not run; `notes` says so", "auto_map custom_pipelines"),
     **_reasons("the tokenizer's files are read instead", "tokenizer_class prefix tokenizer_model_max_length"),

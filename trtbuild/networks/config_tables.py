@@ -261,6 +261,10 @@ REFUSED: Mapping[str, Rule] = {
         "full_attention_interval",
         "local_attention",
     ),
+    # Qwen2.5's 1M models: vLLM splits prompts longer than chunk_size, transformers does not.
+    "dual_chunk_attention_config": Rule(
+        _WINDOW, ({},), hint="take the field out of config.json to attend as transformers does"
+    ),
     "num_kv_shared_layers": Rule("layers that share keys and values are not supported", (0,)),
     **_rules(
         Rule(_BLOCK, (False,)),
