@@ -139,9 +139,8 @@ def test_a_model_that_never_ends_is_refused(tmp_path: Path) -> None:
     names = {"tokenizer_class": "GPT2Tokenizer"}
     (model / "tokenizer_config.json").write_text(json.dumps(names))
     config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(
-        json.dumps(config | {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"})
-    )
+    qwen = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
+    (model / "config.json").write_text(json.dumps(config | qwen))
     checkpoint = Checkpoint.open({path.name: path for path in model.iterdir()})
     with pytest.raises(InputError, match="eos_token_id"):
         write(checkpoint, tmp_path)

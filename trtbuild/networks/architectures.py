@@ -195,8 +195,7 @@ def _heads(config: Config, family: _Family) -> tuple[int, int, int]:
     if heads % kv_heads:
         raise refuse("num_key_value_heads", kv_heads, f"it must divide num_attention_heads={heads}")
     default = family.defaults.get("head_dim")
-    # transformers wants it of a LlamaConfig that states its head_dim, too
-    if hidden % heads and (family.model_type == "llama" or (default is None and "head_dim" not in given)):
+    if hidden % heads and default is None and "head_dim" not in given:
         raise refuse("hidden_size", hidden, f"it is not a multiple of num_attention_heads={heads}")
     head_dim = count(given, "head_dim", default or hidden // heads)
     if head_dim % 2:
@@ -228,6 +227,8 @@ def _window(config: Config, family: _Family, layers: int, positions: int) -> int
     if family.model_type == "llama":
         return None  # `config_tables` refuses a window
     window = config.get("sliding_window", family.defaults["sliding_window"])
+    if window is not None and type(window) is not int:
+        raise refuse("sliding_window", window, "a whole number of tokens is needed, or null")
     if family.model_type != "mistral" and not flag(config, "use_sliding_window", False):
         window = None
     kinds = _layer_kinds(config, family, layers, window)
@@ -245,23 +246,24 @@ def _window(config: Config, family: _Family, layers: int, positions: int) -> int
 
 def _layer_kinds(config: Config, family: _Family, layers: int, window: object) -> list[str]:
     """The kind of attention of each layer. Raises InputError where it and the window contradict each other."""
-    kinds = config.get("layer_types")
-    if kinds is None and family.model_type == "mistral":
+    kinds, mistral = config.get("layer_types"), family.model_type == "mistral"
+    full = config.get("max_window_layers", _MAX_WINDOW_LAYERS)
+    if not mistral and type(full) is not int:
+        raise refuse("max_window_layers", full, "a whole number is needed")
+    if kinds is None and mistral:
         kinds = ["sliding_attention"] * layers
     elif kinds is None:
         # The layers from max_window_layers on have the window.
-        full = config.get("max_window_layers", _MAX_WINDOW_LAYERS)
-        if not isinstance(full, int) or isinstance(full, bool):
-            raise refuse("max_window_layers", full, "a whole number is needed")
         kinds = [
             "full_attention" if window is None or i < full else "sliding_attention" for i in range(layers)
         ]
     elif not isinstance(kinds, list) or len(kinds) != layers:
         raise refuse("layer_types", kinds, f"one for each of num_hidden_layers={layers} is needed")
-    elif not set(kinds) <= {"full_attention", "sliding_attention"}:
+    elif not all(kind in ("full_attention", "sliding_attention") for kind in kinds):
         raise refuse("layer_types", kinds, "supported are full_attention and sliding_attention")
-    elif window is None and (family.model_type == "mistral" or "sliding_attention" in kinds):
-        # transformers takes such a Mistral for a Ministral, whose masks want a window
+    # transformers takes a Mistral that has the field for a Ministral, whose masks want a window
+    wanted = "layer_types" in config if mistral else "sliding_attention" in kinds
+    if window is None and wanted:
         off = " with use_sliding_window=false" if config.get("sliding_window", 1) is not None else ""
-        raise refuse("layer_types", kinds, f"it needs sliding_window, which is null{off}")
+        raise refuse("layer_types", config["layer_types"], f"it needs sliding_window, which is null{off}")
     return list(kinds)

@@ -11,11 +11,16 @@ from typing import Any
 from trtbuild.errors import InputError
 
 Config = Mapping[str, Any]  # a parsed config.json
+_SHOWN = 120  # characters of a value: a list has one for each layer, or frequency
+_LARGEST = 1e300  # a whole number in JSON may be too large for a float
 
 
 def refuse(field: str, value: object, why: str, hint: str | None = None) -> InputError:
     """The error for a config field that this front end cannot honour."""
-    return InputError(f"the model's config has {field}={value!r}: {why}", option="model.source", hint=hint)
+    shown = repr(value)
+    if len(shown) > _SHOWN:
+        shown = f"{shown[:_SHOWN]}…"
+    return InputError(f"the model's config has {field}={shown}: {why}", option="model.source", hint=hint)
 
 
 def is_number(value: object) -> bool:
@@ -26,7 +31,7 @@ def is_number(value: object) -> bool:
 def number(config: Config, field: str, default: float | None = None) -> float:
     """A positive number; `default` stands in for an absent field. Raises InputError, for null too."""
     value = config.get(field, default)
-    if not is_number(value) or not 0 < value < float("inf"):
+    if not is_number(value) or not 0 < value < _LARGEST:
         raise refuse(field, value, "a positive number is needed")
     return float(value)
 

@@ -44,7 +44,7 @@ NEUTRAL: Mapping[str, str] = {
     **_reasons(
         "a note on where the checkpoint comes from",
         "transformers_version name_or_path unsloth_version unsloth_fixed transformers.js_config "
-        "model_name license language datasets task_specific_params",
+        "is_llama_config model_name license language datasets task_specific_params",
     ),
     **_reasons("code that is not run; `notes` says so", "auto_map custom_pipelines"),
     **_reasons("the tokenizer's files are read instead", "tokenizer_class prefix tokenizer_model_max_length"),
@@ -54,6 +54,7 @@ NEUTRAL: Mapping[str, str] = {
     **_reasons(
         "rms_norm_eps is the one that is read", "layer_norm_eps layer_norm_epsilon norm_eps norm_epsilon"
     ),
+    **_reasons("rope_theta is the one that is read", "default_theta"),
     **_reasons("read only with a sliding window", "max_window_layers"),
     **_reasons("read only with attn_temperature_tuning", "attn_scale floor_scale"),
     **_reasons("read only with alibi", "alibi_bias_max"),

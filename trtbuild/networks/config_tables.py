@@ -6,10 +6,9 @@ it ignores although the field's name means other arithmetic elsewhere (Granite, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trtbuild.networks.config_fields import is_number
 
@@ -40,10 +39,10 @@ class Rule:
         return any(same(value, each) for each in self.unless)
 
 
-def same(value: object, other: object) -> bool:
+def same(value: Any, other: Any) -> bool:
     """Equal, within a rounding for numbers; true is not 1."""
     if is_number(value) and is_number(other):
-        return math.isclose(value, other, rel_tol=1e-6)  # type: ignore[arg-type]
+        return bool(value == other or 0.999999 * other <= value <= 1.000001 * other)
     return type(value) is type(other) and value == other
 
 
@@ -147,6 +146,7 @@ REFUSED: Mapping[str, Rule] = {
     ),
     **_rules(Rule("fields that differ by layer are not supported", ({},)), "per_layer_config"),
     **_rules(Rule("weights are read from the usual files alone"), "transformers_weights", "fusion_config"),
+    **_rules(Rule("fields under other names are not supported", ({},)), "attribute_map"),
     **_rules(Rule("heads that were removed are not supported", ({}, [])), "pruned_heads"),
     **_rules(
         Rule(_CAP, (0,)),
@@ -260,6 +260,10 @@ REFUSED: Mapping[str, Rule] = {
         "global_attn_every_n_layers",
         "full_attention_interval",
         "local_attention",
+    ),
+    # Qwen2.5's 1M models: vLLM splits prompts longer than chunk_size, transformers does not.
+    "dual_chunk_attention_config": Rule(
+        _WINDOW, ({},), hint="take the field out of config.json to attend as transformers does"
     ),
     "num_kv_shared_layers": Rule("layers that share keys and values are not supported", (0,)),
     **_rules(

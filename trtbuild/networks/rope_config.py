@@ -7,6 +7,7 @@ ignored there and another loader reads it, the config is refused.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -269,7 +270,11 @@ def _longrope(fields: _RopeFields) -> Rope:
 def _factors(fields: _RopeFields, which: str) -> tuple[float, ...]:
     given = fields.given.get(which)
     half = fields.head_dim // 2
-    if not isinstance(given, list) or len(given) != half or not all(is_number(x) and x > 0 for x in given):
+    if (
+        not isinstance(given, list)
+        or len(given) != half
+        or not all(is_number(x) and 0 < x < math.inf for x in given)
+    ):
         why = f"head_dim={fields.head_dim} needs {half} positive factors"
         raise refuse(f"{fields.name}.{which}", given, why)
     return tuple(float(value) for value in given)
