@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from tests.networks.test_networks_step import run_step
 from tests.support import tiny
 from tests.support.chat_templates import ALIKE, TRIMMED, UNKNOWN
 from trtbuild.errors import InputError
-from trtbuild.networks import chat_files, genai_text
+from trtbuild.networks import chat, chat_files, genai_config, genai_text, tokenizer
 from trtbuild.networks.chat_render import Chat, ChatError, spelt_out
 from trtbuild.networks.chat_trial import CHATS, Rendered, try_out
+from trtbuild.networks.checkpoint import Checkpoint
 
 CHATML = ALIKE["one line"]
 NAMED = [{"name": "default", "template": CHATML}, {"name": "rag", "template": "{{ 1 }}"}]
@@ -246,3 +248,69 @@ def test_the_end_of_a_turn_is_the_token_right_after_the_answer(text: str | None,
         Rendered("an answered turn", False, text, None),
     ]
     assert chat_files.end_of_turn(rendered, {"added_tokens": added}) == ends
+
+
+def metadata(**fields: Any) -> dict[str, Any]:
+    """A GGUF's tokenizer, as files of Llama 3 Instruct have it: chats end with another token than texts."""
+    tokens = [*tiny.byte_characters(), "<|begin|>", "<|end_of_text|>", "<|turn|>"]
+    own = {
+        "model": "gpt2",
+        "pre": "gpt-2",
+        "tokens": tokens,
+        "merges": [],
+        "bos_token_id": 256,
+        "eos_token_id": 257,
+    }
+    own |= {"token_type": [1] * 256 + [3] * 3, "eot_token_id": 258}
+    template = "{% for m in messages %}{{ m.content }}<|end_of_text|>{% endfor %}"
+    return {
+        "general.architecture": "llama",
+        "tokenizer.chat_template": template,
+        "tokenizer.chat_template.tool_use": "{{ 1 }}",
+        **{f"tokenizer.ggml.{name}": value for name, value in own.items()},
+        **fields,
+    }
+
+
+@pytest.mark.parametrize("eot", [258, None], ids=["by its key", "by the template"])
+def test_a_gguf_ends_a_text_and_a_turn(eot: int | None, tmp_path: Path) -> None:
+    fields = metadata(**{"tokenizer.ggml.eot_token_id": eot})
+    if eot is None:
+        fields["tokenizer.chat_template"] = "{% for m in messages %}{{ m.content }}<|turn|>{% endfor %}"
+    tokenizer.write(Checkpoint({}, fields, {}, {}, {}), tmp_path)
+    written = chat_files.write({}, {"eos_token_id": 257, "vocab_size": 259}, fields, tmp_path, genai=True)
+    assert written.settled.ends == (257, 258)
+    assert read(tmp_path / "generation_config.json")["eos_token_id"] == [257, 258]
+    assert read(tmp_path / "tokenizer_config.json")["chat_template"] == fields["tokenizer.chat_template"]
+
+
+def test_another_tools_genai_config_gets_the_same_tokens(tmp_path: Path) -> None:
+    (tmp_path / "genai_config.json").write_text(
+        json.dumps({"model": {"eos_token_id": 2, "type": "phi3"}, "x": 1})
+    )
+    genai_config.put_tokens(tmp_path, chat.Settled(None, {}, (2, 7), None, 3))
+    model = {"eos_token_id": [2, 7], "type": "phi3", "pad_token_id": 3}
+    assert read(tmp_path / "genai_config.json") == {"model": model, "x": 1}
+
+
+def test_the_network_step_writes_one_template_and_all_ends(tmp_path: Path) -> None:
+    model = tiny.write_model(tmp_path / "model", eos_token_id=9, vocab_size=tiny.VOCAB + 1)
+    folder(model, {"chat_template": NAMED}, "<|im_end|>")
+    code, events, log = run_step(model, tmp_path / "out", network__operators="fused")
+    assert code == 0, log
+    assert "chats_not_rendered" not in events[-1]["facts"]
+    assert read(tmp_path / "out/tokenizer_config.json")["chat_template"] == CHATML
+    ends = [9, tiny.EOS, tiny.VOCAB]
+    assert read(tmp_path / "out/genai_config.json")["model"]["eos_token_id"] == ends
+    assert read(tmp_path / "out/generation_config.json")["eos_token_id"] == ends
+
+
+def test_the_network_step_refuses_a_template_that_the_runtime_cannot_render(tmp_path: Path) -> None:
+    model = tiny.write_model(tmp_path / "model")
+    folder(model, chat_template__jinja=UNKNOWN["capitalized"])
+    code, events, _ = run_step(model, tmp_path / "out", network__operators="fused")
+    assert code != 0
+    assert (events[-1]["kind"], events[-1]["option"]) == ("input", "model.source")
+    assert not (tmp_path / "out/model.onnx").exists()
+    code, _, log = run_step(model, tmp_path / "standard", network__operators="standard")
+    assert code == 0, log

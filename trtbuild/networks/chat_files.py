@@ -42,20 +42,24 @@ def write(
     *,
     genai: bool = False,
     assumed: Sequence[int] = (),
+    keep: bool = False,
 ) -> Written:
     """Settle a checkpoint's chats in the folder `out`, which has its tokenizer and config files already.
 
     `files`, `config` and `metadata` are as for `chat.check`. With `genai` the folder is for onnxruntime-genai, whose
-    rendering of some chats is compared with Jinja's. `assumed` ends answers where nothing is named. Raises InputError
-    for a template that cannot be used, or that onnxruntime-genai renders otherwise. A chat at which it fails is a fact
-    for the record, as a user is told of it there and then; one user turn it has to render.
+    rendering of some chats is compared with Jinja's. `assumed` ends answers where nothing is named. With `keep` the
+    ends alone are written: templates stay as they are, for transformers, which knows those for tools by their names.
+    Raises InputError for a template that cannot be used, or that onnxruntime-genai renders otherwise. A chat at which
+    it fails is a fact for the record, as a user is told of it there and then; one user turn it has to render.
     """
     settled = chat.settle(_beside(files, out), config, metadata)
-    _write_template(settled, out)
+    if not keep:
+        _write_template(settled, out)
     facts: dict[str, Any] = {}
     if settled.template is not None:
         tried = try_out(settled.template, settled.special, out if genai else None)
-        _check(tried.rendered, genai=genai)
+        if not keep:
+            _check(tried.rendered, genai=genai)
         if tried.template != settled.template:
             settled = replace(settled, template=tried.template)
             _write_template(settled, out)

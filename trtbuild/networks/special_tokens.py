@@ -105,12 +105,6 @@ def _class_of(config: Mapping[str, Any], model_type: object) -> str | None:
     return str(named).removesuffix("Fast")
 
 
-def special_of(tokenizer: Mapping[str, Any], vocabulary: Mapping[str, int]) -> dict[str, int | None]:
-    """The ids of `bos`, `eos` and `pad` by tokenizer_config.json, None where it names none."""
-    texts = texts_of(tokenizer, {}, vocabulary)
-    return {name: vocabulary.get(texts.get(f"{name}_token", "")) for name in ("bos", "eos", "pad")}
-
-
 def ids_in(config: Mapping[str, Any], field: str, file: str) -> list[int]:
     """One token's id or several: a number, a list or nothing; below zero means none. Raises InputError."""
     value = config.get(field)
@@ -128,19 +122,6 @@ def united(*named: Sequence[int]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(each for ids in named for each in ids))
 
 
-def named_ends(generation: Mapping[str, Any], own: Sequence[int], special: int | None) -> list[int]:
-    """What ends a text by generation_config.json and the model's `own` config, else the tokenizer's `special`.
-
-    Raises InputError where none is named.
-    """
-    found = united(ids_in(generation, "eos_token_id", "generation_config.json"), own)
-    if found:
-        return list(found)
-    if special is None:
-        raise no_end()
-    return [special]
-
-
 def no_end() -> InputError:
     """The error for a checkpoint that names nothing that ends a text."""
     return InputError(
@@ -148,11 +129,6 @@ def no_end() -> InputError:
         option="model.source",
         hint="add eos_token_id to its config.json or generation_config.json",
     )
-
-
-def ends_of_answers(named: Sequence[int], special: int | None) -> list[int]:
-    """An answer ends with the tokenizer's EOS, too: chat models end a turn with it."""
-    return list(united(named, [] if special is None else [special]))
 
 
 def check_vocabulary(
