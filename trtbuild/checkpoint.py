@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from trtbuild import schema
 from trtbuild.errors import InputError
 from trtbuild.examine import tied
-from trtbuild.networks import architectures, gguf_tokenizer
+from trtbuild.networks import architectures, genai_families, gguf_tokenizer
 from trtbuild.networks.gguf_config import config_from_gguf
 from trtbuild.recipe import Model
 from trtbuild.sources import Digester, Source, WheelSpec, identity, open_source
@@ -80,22 +80,27 @@ def _label(conf: schema.ModelConf, source: Source) -> str:
     return name or source.describe()
 
 
-def frontend(asked: str, model: Model) -> str:
-    known = model.architecture is None or model.architecture in _native(model)
-    if known or asked == "native":
+def frontend(asked: str, architecture: str | None, config: Described) -> str:
+    """native or genai: which one makes the network, for `network.frontend` as it was `asked`.
+
+    `architecture` is None where it is not known before the download, `config` None for GGUF. Raises InputError where
+    neither front end is known to be right for the model.
+    """
+    native = architectures.GGUF_SUPPORTED if config is None else architectures.SUPPORTED
+    known = architecture is None or architecture in native
+    if asked == "native" or (asked == "auto" and known):
         if not known:
-            raise unsupported(model, "network.frontend=auto takes onnxruntime-genai's builder for the others")
-        return "genai" if asked == "genai" else "native"
-    if model.gguf:
+            raise unsupported(
+                architecture, native, "leave network.frontend=auto: it asks onnxruntime-genai's builder"
+            )
+        return "native"
+    if config is None:
         raise unsupported(
-            model, "onnxruntime-genai's builder does not read GGUF: take a safetensors checkpoint"
+            architecture,
+            native,
+            "onnxruntime-genai's builder does not read GGUF: take a safetensors checkpoint",
         )
-    if asked == "auto" and model.architecture not in architectures.GENAI_SUPPORTED:
-        raise unsupported(
-            model,
-            "onnxruntime-genai 0.18's builder lacks it, too; network.frontend=genai asks it all the same, for which "
-            "torch and more, gigabytes, may have to be installed",
-        )
+    genai_families.check(config)
     return "genai"
 
 
@@ -115,23 +120,21 @@ def check_decoder(config: Described) -> None:
     """What the native front end cannot build is told before a weight is downloaded. Raises InputError."""
     if config is None:
         return  # a GGUF's metadata are read with the file
-    try:
-        architectures.parse(config)
-    except InputError as error:
-        error.hint = error.hint or "network.frontend=genai asks onnxruntime-genai's builder (the extra genai)"
-        raise
+    architectures.parse(config)
 
 
-def _native(model: Model) -> tuple[str, ...]:
-    return architectures.GGUF_SUPPORTED if model.gguf else architectures.SUPPORTED
-
-
-def unsupported(model: Model, hint: str) -> InputError:
+def unsupported(architecture: str | None, native: tuple[str, ...], hint: str) -> InputError:
     return InputError(
-        f"trtbuild's own network definition has {', '.join(_native(model))}, and this model is {model.architecture}",
+        f"trtbuild's own network definition has {', '.join(native)}, and this model is {architecture}",
         option="model.source",
         hint=hint,
     )
+
+
+def longest(model: Model, frontend: str) -> int | None:
+    """The tokens up to which an engine is right; None where that is not known before the download."""
+    limit = genai_families.longest(model.config) if frontend == "genai" and model.config is not None else None
+    return model.context if limit is None else limit
 
 
 def _context(config: Described) -> int | None:

@@ -5,33 +5,56 @@ The workers raise the same errors: they read the same headers, with the same cod
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
 
 from trtbuild.errors import InputError
-from trtbuild.networks import architectures, chat, layout, naming
-from trtbuild.networks.gguf_config import config_from_gguf
+from trtbuild.networks import (
+    architectures,
+    chat,
+    gguf_beside,
+    gguf_config,
+    gguf_tokenizer,
+    layout,
+    naming,
+    special_tokens,
+    tokenizer_files,
+)
+from trtbuild.networks.architectures import Decoder
 from trtbuild.sources import Source
+from trtbuild.sources.gguf_header import Header
 from trtbuild.sources.select import SMALL
 
+#: Raises InputError for a decoder that a compiler cannot compute.
+Takes: TypeAlias = Callable[[Decoder], None]
 
-def examine(source: Source, frontend: str | None) -> tuple[str, ...]:
+
+def examine(source: Source, takes: Takes | None) -> tuple[str, ...]:
     """Notes on the checkpoint: sentences on what changes nothing, or is not known.
 
-    `frontend` is native or genai; None for a compiler that reads the checkpoint with its own tools. Raises InputError
-    where no engine of this checkpoint can be right. Reads headers and small files, and no weights; what is not known
-    before the download is left to the workers.
+    `takes` is the compiler's rule for decoders of trtbuild's own networks; None where other tools read the checkpoint.
+    Raises InputError where no engine of it can be right. Reads headers and small files, and no weights; what is not
+    known before the download is left to the workers.
     """
     config, header = source.config(), source.gguf_header()
-    metadata = None if header is None else header.metadata
     if config is None and header is not None:
-        config = config_from_gguf(header.metadata, header.tensors)
+        config = gguf_config.config_from_gguf(header.metadata, header.tensors)
     if config is None:
         return ()
-    files = source.small(SMALL)
-    notes = list(_of_weights(source, config)) if frontend == "native" else []
+    files, metadata = source.small(SMALL), source.gguf_metadata()
+    notes = [] if takes is None else list(_of_weights(source, config, header, takes))
+    _check_tokenizer(files, metadata)
     chat.check(files, config, metadata)
     return tuple(notes)
+
+
+def _check_tokenizer(files: Mapping[str, bytes], metadata: Mapping[str, Any] | None) -> None:
+    if metadata is None or tokenizer_files.NEEDED[0] in files:
+        tokenizer_files.check(files)
+        if metadata is not None:
+            gguf_beside.check(special_tokens.read_object(files, tokenizer_files.NEEDED[0]), metadata)
+    else:
+        gguf_tokenizer.convert(metadata)
 
 
 def tied(source: Source, config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -51,13 +74,17 @@ def tied(source: Source, config: Mapping[str, Any]) -> Mapping[str, Any]:
     return settled.config(config)
 
 
-def _of_weights(source: Source, config: Mapping[str, Any]) -> Iterable[str]:
-    yield from architectures.audit(config)
+def _of_weights(
+    source: Source, config: Mapping[str, Any], header: Header | None, takes: Takes
+) -> Iterator[str]:
+    yield from (
+        architectures.audit(config) if header is None else gguf_config.audit(header.metadata, header.tensors)
+    )
+    takes(architectures.parse(config))
     settled = _settled(source, config)
-    if settled is None:
-        return
-    layout.check(settled, architectures.parse(settled.config(config)))
-    yield from naming.notes(settled.ignored)
+    if settled is not None:
+        layout.check(settled, architectures.parse(settled.config(config)))
+        yield from naming.notes(settled.ignored)
 
 
 def _settled(source: Source, config: Mapping[str, Any]) -> naming.Settled | None:

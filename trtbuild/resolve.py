@@ -16,7 +16,7 @@ from trtbuild.errors import InputError
 from trtbuild.examine import examine
 from trtbuild.memory import Memory
 from trtbuild.networks import architectures
-from trtbuild.recipe import SCHEMES, Model, Profile, Quant, Recipe, Tools, Value, frozen
+from trtbuild.recipe import SCHEMES, Profile, Quant, Recipe, Tools, Value, frozen
 from trtbuild.sources import Digester, Source
 from trtbuild.sources.folder import content
 from trtbuild.toolchains import lock, pythons, shipped
@@ -53,8 +53,8 @@ def resolve(config: schema.Config, digester: Digester, memory: Memory | None = N
     source, described, model = once("model", config.model, lambda: checkpoint.seen(config.model, digester))
     frontend = "native"
     if compiler.networks:
-        _check_length(profile, model)
-        frontend = checkpoint.frontend(config.network.frontend.value, model)
+        frontend = checkpoint.frontend(config.network.frontend.value, model.architecture, model.config)
+        _check_length(profile, checkpoint.longest(model, frontend))
         if frontend == "native":
             checkpoint.check_decoder(described)
         if compiler.structured and frontend == "native":
@@ -63,7 +63,9 @@ def resolve(config: schema.Config, digester: Digester, memory: Memory | None = N
             )
             model = replace(model, described=told)
     elif model.gguf and model.architecture not in (None, *architectures.GGUF_SUPPORTED):
-        raise checkpoint.unsupported(model, "name the same model as safetensors")
+        raise checkpoint.unsupported(
+            model.architecture, architectures.GGUF_SUPPORTED, "name the same model as safetensors"
+        )
     recipe = Recipe(
         model=model,
         quant=quant,
@@ -75,10 +77,11 @@ def resolve(config: schema.Config, digester: Digester, memory: Memory | None = N
         tools=tools,
         driver_policy=config.key.driver.value,
     )
-    front = frontend if compiler.networks else None
+    takes = compiler.takes if compiler.networks and frontend == "native" else None
 
     def examined() -> tuple[str, ...]:
-        return once("examined", (config.model, front), lambda: examine(source, front))
+        asked = (config.model, compiler.name, frontend)
+        return once("examined", asked, lambda: examine(source, takes))
 
     return Resolved(recipe, source, examined)
 
@@ -97,13 +100,13 @@ def _profile(conf: schema.ProfileConf) -> Profile:
     return Profile(**{f.name: _tokens(f"profile.{f.name}", getattr(conf, f.name)) for f in fields(Profile)})
 
 
-def _check_length(profile: Profile, model: Model) -> None:
+def _check_length(profile: Profile, context: int | None) -> None:
     """Raises InputError for more tokens than the model has positions, as far as that is known here."""
-    if model.context is not None and (profile.max_seq_len or 0) > model.context:
+    if context is not None and (profile.max_seq_len or 0) > context:
         raise InputError(
-            f"{profile.max_seq_len} is beyond the model's context of {model.context} tokens",
+            f"{profile.max_seq_len} is beyond the model's context of {context} tokens",
             option="profile.max_seq_len",
-            hint=f"choose at most {model.context}, or leave it out",
+            hint=f"choose at most {context}, or leave it out",
         )
 
 

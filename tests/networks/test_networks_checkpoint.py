@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import gguf
@@ -12,9 +13,12 @@ import pytest
 
 from tests.networks.tiny_models import config, safetensors_bytes, save, save_gguf, weights
 from trtbuild.errors import InputError
+from trtbuild.networks import naming
 from trtbuild.networks.architectures import parse
 from trtbuild.networks.checkpoint import Checkpoint
+from trtbuild.networks.gguf_config import config_from_gguf
 from trtbuild.networks.layout import check
+from trtbuild.sources import open_source
 
 SETTINGS = config()
 TENSORS = weights(SETTINGS)
@@ -138,6 +142,62 @@ def test_a_split_gguf_is_one_checkpoint_and_a_missing_part_is_named(tmp_path: Pa
         np.testing.assert_array_equal(checkpoint.read(name), values)
     del parts["model-00002-of-00002.gguf"]
     assert "one of 2 parts, and 1 are there" in refused(parts).message
+
+
+# A plan knows the same from headers
+
+
+class NoDigester:
+    """Headers are read without hashing anything."""
+
+    def file_digests(self, paths: Sequence[Path]) -> list[str]:
+        raise AssertionError(paths)
+
+
+@pytest.mark.parametrize(
+    "kind", ["one", "shards", "gguf", "bare", "head", "doubled", "missing", "quantized", "adapter", "strange"]
+)
+def test_a_plan_settles_from_headers_what_the_step_settles_or_refuses_it_in_the_same_words(
+    kind: str, tmp_path: Path
+):
+    settings, tensors, shards = config(tie_word_embeddings=kind in ("bare", "head")), dict(TENSORS), 1
+    if kind == "gguf":
+        save_gguf(tmp_path / "model.gguf", SETTINGS, TENSORS)
+    elif kind == "shards":
+        shards = 3
+    elif kind == "bare":
+        tensors = {name.removeprefix("model."): values for name, values in TENSORS.items()}
+    elif kind == "missing":
+        del tensors[UP]
+    elif kind != "one":
+        more = {"doubled": f"_orig_mod.{UP}", "quantized": f"{UP}_scale", "adapter": "q.lora_A.weight"}
+        name = more.get(kind, "model.other.weight" if kind == "strange" else "lm_head.weight")
+        tensors[name] = np.ones((96, 64), np.float32)
+    if kind != "gguf":
+        save(tmp_path, settings, tensors, shards=shards)
+    source = open_source(str(tmp_path), revision=None, digester=NoDigester())
+    found, described, header = source.headers(), source.config(), source.gguf_header()
+    assert found is not None
+    if header is not None:
+        described = config_from_gguf(header.metadata, header.tensors)
+    assert described is not None
+    files = {path.name: path for path in tmp_path.iterdir()}
+    try:
+        checkpoint = Checkpoint.open(files)
+        wanted = check(checkpoint, parse(checkpoint.config))
+    except InputError as refusal:
+        with pytest.raises(InputError) as caught:
+            settled = naming.settle(found.files, found.index, described)
+            check(settled, parse(settled.config(described)))
+        assert (caught.value.message, caught.value.hint) == (refusal.message, refusal.hint)
+        assert kind in ("doubled", "missing", "quantized", "adapter", "strange")
+        return
+    settled = naming.settle(found.files, found.index, described)
+    assert check(settled, parse(settled.config(described))) == wanted
+    assert settled.config(described)["tie_word_embeddings"] == checkpoint.config["tie_word_embeddings"]
+    assert {name: (place.file, place.name, place.kind) for name, place in settled.tensors.items()} == {
+        name: (each.file, each.name, each.kind) for name, each in checkpoint.stored.items()
+    }
 
 
 # What is broken is named

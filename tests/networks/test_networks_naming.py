@@ -232,7 +232,9 @@ def test_a_gguf_is_settled_by_ggml_s_names() -> None:
     assert "rope_freqs.weight" not in found.tensors
     refused({"model.gguf": file | {"blk.0.attn_sinks.weight": entry()}}, "blk.0.attn_sinks.weight")
     refused({"model.gguf": file | {"blk.0.attn_q.weight": entry((64, 64), "I64")}}, "as I64")
-    refused({"model.gguf": file | {"blk.0.attn_q.weight.lora_a": entry((64, 64))}}, "adapter")
+    refused(
+        {"model.gguf": file | {"blk.0.attn_q.weight.lora_a": entry((64, 64))}}, "adapter", "llama-export-lora"
+    )
     refused({"a.gguf": file, "b.gguf": {"output.weight": entry((96, 64))}}, "output.weight twice", "b.gguf")
 
 

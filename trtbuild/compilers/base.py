@@ -9,6 +9,7 @@ from pathlib import Path
 from trtbuild.errors import InputError
 from trtbuild.key import TOOL, Step
 from trtbuild.networks import NETWORK_VERSION
+from trtbuild.networks.architectures import Decoder
 from trtbuild.recipe import Recipe, Tools, Value, frozen
 from trtbuild.targets import Kind
 from trtbuild.toolchains.lock import Lock
@@ -31,6 +32,10 @@ UNPACK = Worker("trtbuild.networks.unpack", 1)
 def no_advice(_recipe: Recipe) -> Sequence[str]:
     """Of a compiler that has none to give."""
     return ()
+
+
+def taken_always(_decoder: Decoder) -> None:
+    """Of a compiler that takes all decoders that trtbuild has a network for."""
 
 
 def served_always(_server: str, _step: Step) -> None:
@@ -70,6 +75,8 @@ class Compiler:
     texts: tuple[str, ...] = ()  # of `folders`, those that may name one file
     #: what `serve` may ask for -> the files that a server needs, from an engine's folder
     serve: Mapping[str, Callable[[Path], Mapping[str, str]]] = field(default_factory=dict)
+    #: raises InputError for a decoder of trtbuild's own networks that its engines cannot compute
+    takes: Callable[[Decoder], None] = taken_always
     #: raises InputError where that server loads nothing that the step makes
     served: Callable[[str, Step], None] = served_always
     #: what a user should know of a recipe that is accepted: sentences, told before it is built

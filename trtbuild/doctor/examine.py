@@ -7,7 +7,7 @@ from pathlib import Path
 from trtbuild import choices, schema, stores
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.compilers.tensorrt_llm.contract import contract
-from trtbuild.doctor import containers, gpu, host, team, tools
+from trtbuild.doctor import containers, gpu, host, model, team, tools
 from trtbuild.doctor.checks import Check, Needs
 from trtbuild.doctor.world import World
 from trtbuild.errors import InputError
@@ -27,6 +27,7 @@ def examine(config: schema.Config, world: World) -> tuple[Check, ...]:
         *host.check(needs, root, world),
         *gpu.check(needs, asked(config), world),
         *containers.check(needs, world),
+        *model.check(config, compiler),
         *tools.check(config, compiler, store),
         *team.check(config.store),
     )

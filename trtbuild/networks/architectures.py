@@ -17,50 +17,6 @@ from trtbuild.networks import config_audit
 from trtbuild.networks.config_fields import Config, count, flag, number, refuse
 from trtbuild.networks.rope_config import Rope, parse_rope
 
-#: What the model builder of onnxruntime-genai 0.18.0 takes (`models/builder.py` there; the reference suite compares).
-GENAI_SUPPORTED = frozenset(
-    {
-        "ChatGLMForConditionalGeneration",
-        "ChatGLMModel",
-        "Ernie4_5ForCausalLM",
-        "Gemma2ForCausalLM",
-        "Gemma3ForCausalLM",
-        "Gemma3ForConditionalGeneration",
-        "Gemma4ForConditionalGeneration",
-        "Gemma4UnifiedForConditionalGeneration",
-        "GemmaForCausalLM",
-        "GptOssForCausalLM",
-        "GraniteForCausalLM",
-        "GraniteMoeHybridForCausalLM",
-        "HunYuanDenseV1ForCausalLM",
-        "InternLM2ForCausalLM",
-        "Lfm2AudioForConditionalGeneration",
-        "Lfm2ForCausalLM",
-        "Lfm2MoeForCausalLM",
-        "Lfm2VlForConditionalGeneration",
-        "LlamaForCausalLM",
-        "Mistral3ForConditionalGeneration",
-        "MistralForCausalLM",
-        "NemotronForCausalLM",
-        "OlmoForCausalLM",
-        "Phi3ForCausalLM",
-        "Phi3SmallForCausalLM",
-        "Phi3VForCausalLM",
-        "Phi4MMForCausalLM",
-        "PhiForCausalLM",
-        "PhiMoEForCausalLM",
-        "Qwen2ForCausalLM",
-        "Qwen2_5_VLForConditionalGeneration",
-        "Qwen3ForCausalLM",
-        "Qwen3VLForConditionalGeneration",
-        "Qwen3_5ForConditionalGeneration",
-        "Qwen3_5MoeForConditionalGeneration",
-        "SmolLM3ForCausalLM",
-        "VideoChatFlashQwenForCausalLM",
-        "WhisperForConditionalGeneration",
-    }
-)
-
 
 @dataclass(frozen=True)
 class Decoder:

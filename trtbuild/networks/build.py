@@ -7,17 +7,19 @@ torch), `network.operators` "fused" (ONNX Runtime), "standard" (TensorRT) or "st
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from trtbuild.networks import chat_files, genai_builder, genai_config, naming, tokenizer
-from trtbuild.networks.architectures import audit, parse
+from trtbuild.networks import chat_files, genai_builder, genai_config, tokenizer
+from trtbuild.networks.architectures import parse
 from trtbuild.networks.checkpoint import Checkpoint, read_json
 from trtbuild.networks.emit import OPERATORS, check, emit
 from trtbuild.networks.gguf_config import token_ids
@@ -45,17 +47,20 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     decoder = checkpoint.retied(parse(checkpoint.config))
     shapes = check(checkpoint, decoder, operators)
     write_config(checkpoint, out)
-    tokenizer.write(checkpoint, out)
-    settled = chat_files.write(
+    fused = operators == "fused"
+    original = tokenizer.write(checkpoint, out, runtime="genai" if fused else "tokenizers")
+    chats = chat_files.write(
         checkpoint.files,
         checkpoint.config,
         checkpoint.metadata,
         out,
-        genai=operators == "fused",
+        genai=fused,
         assumed=decoder.eos_token_ids,
     )
-    if operators == "fused":
-        genai_config.write(decoder, checkpoint, out, settled)
+    compared = {}
+    if fused:
+        compared["texts"] = _tokens().check(out, original)  # as the tokenizers library reads them
+        genai_config.write(decoder, checkpoint, out, chats.settled)
     size = emit(checkpoint, decoder, operators, dtype, out / "model.onnx", reporter.percents("weights"))
     return {
         "architecture": decoder.architecture,
@@ -65,8 +70,15 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
         "operators": operators,
         "dtype": dtype.name,
         "sliding_window": decoder.sliding_window,
-        "notes": [*audit(checkpoint.config), *naming.notes(checkpoint.ignored)],
+        **chats.facts,
+        **compared,
+        "notes": checkpoint.notes(),
     }
+
+
+def _tokens() -> ModuleType:
+    """`networks.tokens`, which needs onnxruntime-genai: where operators are standard ones, there is none."""
+    return importlib.import_module("trtbuild.networks.tokens")
 
 
 def write_config(checkpoint: Checkpoint, out: Path) -> None:

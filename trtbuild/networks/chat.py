@@ -157,7 +157,9 @@ def template_of(files: Small, metadata: Metadata | None = None) -> str | None:
             option="model.source",
             hint=f"put the model's own template there: {_PLACE}",
         )
-    return template
+    return template.replace("\r\n", "\n").replace(
+        "\r", "\n"
+    )  # as Jinja reads it; onnxruntime-genai would keep them
 
 
 def _in_files(files: Small) -> tuple[str, str] | None:

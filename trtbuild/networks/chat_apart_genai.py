@@ -15,13 +15,10 @@ from trtbuild.networks.chat_render import ChatError
 def _opened(folder: Path) -> Iterator[chat_apart.Renders]:
     with genai_text.opened(folder) as tokenizer:
 
-        def render(messages: Sequence[Mapping[str, str]], prompt: bool) -> str:
+        def render(template: str, messages: Sequence[Mapping[str, str]], prompt: bool) -> str:
+            given = {"messages": json.dumps(list(messages)), "template_str": template}
             try:
-                return str(
-                    tokenizer.apply_chat_template(
-                        messages=json.dumps(list(messages)), add_generation_prompt=prompt
-                    )
-                )
+                return str(tokenizer.apply_chat_template(**given, add_generation_prompt=prompt))
             except (RuntimeError, ValueError) as error:
                 raise ChatError(str(error)) from None
 

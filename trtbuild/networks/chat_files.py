@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,14 @@ _ONE_TURN, _ANSWERED = "one user turn", "an answered turn"  # of CHATS
 _SHOWN = 60  # characters of a text that an error shows
 
 
+@dataclass(frozen=True)
+class Written:
+    """What was settled, and what a record says of it: only what is unusual."""
+
+    settled: Settled
+    facts: Mapping[str, Any]
+
+
 def write(
     files: Small,
     config: Mapping[str, Any],
@@ -34,23 +42,31 @@ def write(
     *,
     genai: bool = False,
     assumed: Sequence[int] = (),
-) -> Settled:
-    """Settle a checkpoint's chats in the folder `out`, which has its tokenizer and config files already; returns them.
+) -> Written:
+    """Settle a checkpoint's chats in the folder `out`, which has its tokenizer and config files already.
 
     `files`, `config` and `metadata` are as for `chat.check`. With `genai` the folder is for onnxruntime-genai, whose
     rendering of some chats is compared with Jinja's. `assumed` ends answers where nothing is named. Raises InputError
-    for a template that cannot be used, or that onnxruntime-genai renders otherwise.
+    for a template that cannot be used, or that onnxruntime-genai renders otherwise. A chat at which it fails is a fact
+    for the record, as a user is told of it there and then; one user turn it has to render.
     """
     settled = chat.settle(_beside(files, out), config, metadata)
     _write_template(settled, out)
+    facts: dict[str, Any] = {}
     if settled.template is not None:
-        rendered = try_out(settled.template, settled.special, out if genai else None)
-        _check(rendered, genai=genai)
-        turn = end_of_turn(rendered, read_object({_TOKENIZER: out / _TOKENIZER}, _TOKENIZER))
+        tried = try_out(settled.template, settled.special, out if genai else None)
+        _check(tried.rendered, genai=genai)
+        if tried.template != settled.template:
+            settled = replace(settled, template=tried.template)
+            _write_template(settled, out)
+            facts["chat_template"] = "rewritten for a reader that trims no blocks"
+        if genai and (failing := [each for each in tried.rendered if not each.equal]):
+            facts["chats_not_rendered"] = {_described(each): each.engine_error for each in failing}
+        turn = end_of_turn(tried.rendered, read_object({_TOKENIZER: out / _TOKENIZER}, _TOKENIZER))
         settled = replace(settled, ends=united(settled.ends, turn))
     settled = replace(settled, ends=settled.ends or tuple(assumed))
     _write_ends(settled, config, out)
-    return settled
+    return Written(settled, facts)
 
 
 def end_of_turn(rendered: Sequence[Rendered], tokenizer: Mapping[str, Any]) -> list[int]:
@@ -112,8 +128,9 @@ def _check(rendered: Sequence[Rendered], *, genai: bool) -> None:
                 option="model.source",
                 hint="mend the template; transformers' apply_chat_template tries one out",
             )
-    other = next((each for each in rendered if genai and not each.equal), None)
-    if other is not None:
+    wrong = [each for each in rendered if genai and not each.equal]
+    silent = (each for each in wrong if each.engine_text is not None or each.chat == _ONE_TURN)
+    if (other := next(silent, None)) is not None:
         raise InputError(
             f"onnxruntime-genai does not render the model's chat template as Jinja does, for {_described(other)}: "
             + _difference(other),

@@ -35,6 +35,11 @@ _FAILURES = (
 )
 
 
+#: Kinds of Jinja's lexer, whose text may hold a sign to trim and what was trimmed.
+_MARKS = {"block_begin": "{%", "block_end": "%}", "variable_begin": "{{", "variable_end": "}}"}
+_NEWLINE = r"{{ '\n' }}"
+
+
 class ChatError(Exception):
     """A template that is not valid, or that cannot or will not render a chat; the text says why."""
 
@@ -70,6 +75,30 @@ class Chat:
         except _FAILURES as error:
             raise ChatError(_said(error)) from None
         return "".join(pieces)
+
+
+def spelt_out(template: str) -> str | None:
+    """The same template for readers that trim no blocks: what Jinja trims is left out, and what it would trim, quoted.
+
+    transformers trims the newline after a block and the blanks before it on its line (trim_blocks, lstrip_blocks);
+    onnxruntime-genai trims neither. None where the template has {% raw %}. Raises ChatError for one that is not valid.
+    """
+    pieces, after_block = list[str](), False
+    try:
+        for _, kind, value in _environment().lex(template):
+            if kind.startswith("raw"):
+                return None
+            if kind.startswith("comment"):
+                continue
+            text = _MARKS.get(kind, value)
+            if kind == "data" and after_block and text.startswith("\n"):
+                text = _NEWLINE + text[1:]
+            after_block = kind == "block_end"
+            pieces.append(text)
+    except _FAILURES as error:
+        raise ChatError(_said(error)) from None
+    whole = "".join(pieces)
+    return whole[:-1] + _NEWLINE if whole.endswith("\n") else whole
 
 
 class _Generation(Extension):

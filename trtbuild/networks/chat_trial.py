@@ -54,9 +54,17 @@ class Rendered:
         return self.text == self.engine_text
 
 
+@dataclass(frozen=True)
+class Tried:
+    """The chats, and the template that renders them: the given one, or one of the same meaning for the engine."""
+
+    template: str
+    rendered: tuple[Rendered, ...]
+
+
 def try_out(
     template: str, special: Mapping[str, str], folder: Path | None = None, seconds: int = SECONDS
-) -> list[Rendered]:
+) -> Tried:
     """Each of `CHATS`, with and without `add_generation_prompt`.
 
     With a `folder`, which holds a tokenizer's files, onnxruntime-genai renders them, too. Raises InputError for a
@@ -92,7 +100,7 @@ def try_out(
             option="model.source",
             hint="mend the template; transformers' apply_chat_template tries one out",
         )
-    return [Rendered(**each) for each in answer["rendered"]]
+    return Tried(answer["template"], tuple(Rendered(**each) for each in answer["rendered"]))
 
 
 def _endless(seconds: int) -> InputError:

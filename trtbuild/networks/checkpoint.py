@@ -9,10 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild.errors import InputError
-from trtbuild.networks import gguf_beside, gguf_file, naming, safetensors_file
+from trtbuild.networks import (
+    architectures,
+    gguf_beside,
+    gguf_config,
+    gguf_file,
+    naming,
+    safetensors_file,
+    strange,
+)
 from trtbuild.networks.architectures import Decoder
 from trtbuild.networks.arrays import Array
-from trtbuild.networks.gguf_config import config_from_gguf
 from trtbuild.networks.naming import INDEX, ROPE_FACTORS, Settled
 from trtbuild.networks.stored import Stored
 
@@ -59,6 +66,11 @@ class Checkpoint:
         values = self._find(name).read()
         heads = self.rotated_heads.get(name)
         return values if heads is None else _unpermute(values, heads)
+
+    def notes(self) -> list[str]:
+        """What in the checkpoint changes nothing, or is not known: sentences for the record."""
+        said = architectures.audit(self.config) if self.metadata is None else gguf_config.audit(self.metadata)
+        return [*said, *naming.notes(self.ignored)]
 
     def retied(self, decoder: Decoder) -> Decoder:
         """`decoder` with its head tied to the embedding where a stored head equals it: a smaller network, and the same.
@@ -142,11 +154,14 @@ def _open_gguf(files: Mapping[str, Path], names: list[str]) -> Checkpoint:
         gguf_beside.check(read_json(files, "tokenizer.json"), metadata)
     read = {name: part for name, (_, part) in zip(names, headers, strict=True)}
     tensors = {name: stored for part in read.values() for name, stored in part.items()}
+    strange.refuse_adapter(tensors, names[0])
     factors = tensors.pop(ROPE_FACTORS, None)
     if "config.json" in files:
         config = read_json(files, "config.json")
     else:
-        config = config_from_gguf(metadata, tensors, None if factors is None else factors.read().tolist())
+        config = gguf_config.config_from_gguf(
+            metadata, tensors, None if factors is None else factors.read().tolist()
+        )
     settled = naming.settle(read, None, config)
     stored = _stored(settled, read)
     rotated = _rotated_heads(metadata, stored)

@@ -20,7 +20,7 @@ def check(checkpoint: Checkpoint, decoder: Decoder, operators: str) -> dict[str,
     """The tensors that the network will hold. Raises InputError when it cannot be written, so that nothing
     need be written first."""
     if operators == "fused":
-        fused.check(decoder)
+        layout.check_fused(decoder)
     return layout.check(checkpoint, decoder)
 
 

@@ -20,19 +20,12 @@ from __future__ import annotations
 from onnx import TensorProto
 
 from trtbuild.networks.architectures import Decoder
-from trtbuild.networks.config_fields import refuse
 from trtbuild.networks.onnx_writer import Dimension, Graph
 from trtbuild.networks.skeleton import Weights, linear
 
 OPSETS = (("", 21), ("com.microsoft", 1))
 IR_VERSION = 10
 _MICROSOFT = "com.microsoft"
-
-
-def check(decoder: Decoder) -> None:
-    """Raises InputError for what GroupQueryAttention cannot run (it says so only at the first token)."""
-    if decoder.head_dim % 16:
-        raise refuse("head_dim", decoder.head_dim, "ONNX Runtime rotates heads in multiples of 16 only")
 
 
 class Fused:

@@ -2,82 +2,172 @@
 
 The builder needs torch, transformers and onnx-ir, and runs apart: `python -m onnxruntime_genai.models.builder`.
 It is given float32 for CPUs, so that quantizing and optimising stay the engine step's, whatever made the graph.
+`genai_families` says which models it gets right; what it misreads of those is mended here, before and after.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from onnx import helper, load_model
+
 from trtbuild.errors import BuildError, InputError
+from trtbuild.networks import genai_families
 from trtbuild.networks.architectures import architecture_of
 from trtbuild.networks.checkpoint import read_json
 from trtbuild.worker import Reporter, Request
 
+#: Runs the builder with these arguments, in this folder; returns its exit code and its output, errors included.
+Start = Callable[[Sequence[str], Path], tuple[int, str]]
+
 _LINES = 8  # of the builder's output in an error
 _NEEDED = ("model.onnx", "model.onnx.data", "genai_config.json", "tokenizer_config.json")
+_CONFIG = "config.json"
+_PACKAGES = ("onnxruntime-genai", "transformers", "torch", "onnx-ir")
+# The last line of a Python traceback: an exception's name, with its module's, and what it says.
+_EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:: .*)?")
 
 
-def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
-    """Write the network of `request.model` to the folder `out`; returns what it is, for the manifest.
-
-    Raises InputError for a checkpoint without safetensors, BuildError when the builder fails.
-    """
-    if "config.json" not in request.model or not any(n.endswith(".safetensors") for n in request.model):
-        raise InputError(
-            "network.frontend=genai reads a Hugging Face checkpoint: config.json and .safetensors files",
-            option="network.frontend",
-            hint="leave network.frontend=auto for GGUF files, or name the model's safetensors repository",
-        )
-    config = read_json(request.model, "config.json")
-    reporter.progress("builder", 0, 1, "step")
-    out = out.absolute()
-    with tempfile.TemporaryDirectory(prefix="builder-", dir=out.parent) as scratch:
-        folder, cache = Path(scratch) / "model", Path(scratch) / "cache"
-        for name, path in request.model.items():
-            link = folder / name
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(path.absolute())
-        _build(folder, cache, out)
-    for name in _NEEDED:
-        if not (out / name).is_file():
-            raise BuildError(f"onnxruntime-genai's builder made no {name}")
-    if not (out / "config.json").exists():
-        (out / "config.json").write_bytes(request.model["config.json"].read_bytes())
-    reporter.progress("builder", 1, 1, "step")
-    return {
-        "architecture": architecture_of(config),
-        "bytes": sum((out / name).stat().st_size for name in _NEEDED[:2]),
-        "operators": "fused",
-        "dtype": "float32",
-    }
-
-
-def _build(folder: Path, cache: Path, out: Path) -> None:
-    arguments = ["-i", folder, "-o", out, "-p", "fp32", "-e", "cpu", "-c", cache]
-    command = [sys.executable, "-P", "-m", "onnxruntime_genai.models.builder", *map(str, arguments)]
-    # The builder would otherwise ask the Hub about a folder that it has been given.
-    environment = dict(os.environ) | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+def start(arguments: Sequence[str], folder: Path) -> tuple[int, str]:
+    """The builder as a process of its own, offline: it would ask the Hub about a folder that it has been given."""
     done = subprocess.run(
-        command,
-        env=environment,
+        [sys.executable, "-P", "-m", "onnxruntime_genai.models.builder", *arguments],
+        env=dict(os.environ) | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         check=False,
-        cwd=out.parent,
+        cwd=folder,
     )
-    output = done.stdout.decode(errors="replace")
-    sys.stderr.write(output)  # the step's log
-    if done.returncode:
-        lines = [line for line in output.splitlines() if line.strip()][-_LINES:]
-        last = lines[-1] if lines else f"exit code {done.returncode}"
-        raise BuildError(
-            f"onnxruntime-genai's model builder failed: {last}",
-            option="network.frontend",
-            hint="its supported architectures are listed at https://github.com/microsoft/onnxruntime-genai",
-            details=lines,
+    return done.returncode, done.stdout.decode(errors="replace")
+
+
+def run(request: Request, out: Path, reporter: Reporter, build: Start = start) -> dict[str, Any]:
+    """Write the network of `request.model` to the folder `out`; returns what it is, for the manifest.
+
+    Raises InputError for a checkpoint that the builder cannot read or gets wrong, BuildError when it fails.
+    """
+    config = _readable(request.model)
+    genai_families.check(config)
+    reporter.progress("builder", 0, 1, "step")
+    out = out.absolute()
+    with tempfile.TemporaryDirectory(prefix="builder-", dir=out.parent) as scratch:
+        folder = Path(scratch) / "model"
+        _lay_out(request.model, config, folder)
+        # Windowed layers keep all keys: the smaller caches would refuse answers shorter than the window.
+        options = ["--extra_options", "windowed_kv_cache=false"]
+        arguments = ["-i", folder, "-o", out, "-p", "fp32", "-e", "cpu", "-c", Path(scratch) / "cache"]
+        code, output = build([*map(str, arguments), *options], out.parent)
+        sys.stderr.write(output)  # the step's log
+        if code:
+            raise _failure(code, output)
+    for name in _NEEDED:
+        if not (out / name).is_file():
+            raise BuildError(f"onnxruntime-genai's builder made no {name}")
+    (out / _CONFIG).write_bytes(request.model[_CONFIG].read_bytes())
+    _settle_scale(out / "model.onnx", genai_families.embedding_scale(config))
+    context = _settle_context(out / "genai_config.json", genai_families.longest(config))
+    # Tokens, chat template and ends of answers are settled here, as on the native path.
+    reporter.progress("builder", 1, 1, "step")
+    return _facts(architecture_of(config), out, context)
+
+
+def _readable(files: Mapping[str, Path]) -> Mapping[str, Any]:
+    """The parsed config.json of a checkpoint in safetensors. Raises InputError for any other."""
+    if any(name.endswith(".gguf") for name in files):
+        raise InputError(
+            "onnxruntime-genai's builder reads a checkpoint's safetensors, and this is a GGUF file",
+            option="model.source",
+            hint="name the model's safetensors repository or folder",
         )
+    if _CONFIG not in files:
+        raise InputError("the checkpoint has no config.json", option="model.source")
+    if not any(name.endswith(".safetensors") for name in files):
+        raise InputError(
+            "the checkpoint has no .safetensors file, and weights are read from these alone",
+            option="model.source",
+            hint="transformers writes them: AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER)",
+        )
+    return read_json(files, _CONFIG)
+
+
+def _lay_out(files: Mapping[str, Path], config: Mapping[str, Any], folder: Path) -> None:
+    """The checkpoint as the builder is shown it: links, and a config.json with what it needs besides."""
+    more = genai_families.given(config)
+    for name, path in files.items():
+        link = folder / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if name == _CONFIG and more:
+            link.write_text(json.dumps({**config, **more}), encoding="utf-8")
+        else:
+            link.symlink_to(path.absolute())
+
+
+def _failure(code: int, output: str) -> BuildError:
+    """The error for a builder that failed: the exception's own line leads, the last lines are the details."""
+    lines = [line.rstrip() for line in output.splitlines() if line.strip()]
+    return BuildError(
+        f"onnxruntime-genai's model builder failed: {headline(lines) or f'exit code {code}'}",
+        option="network.frontend",
+        hint="the step's log has all that it said",
+        details=lines[-_LINES:],
+    )
+
+
+def headline(lines: Sequence[str]) -> str | None:
+    """The line of the exception that ended a Python program, from its output; else the last line, None without one.
+
+    Warnings and progress bars may follow a traceback, or stand after its last line.
+    """
+    traces = [at for at, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
+    for line in lines[traces[-1] + 1 :] if traces else ():
+        if _EXCEPTION.fullmatch(line):
+            return line
+    return lines[-1] if lines else None
+
+
+def _settle_scale(path: Path, scale: float | None) -> None:
+    """Multiply embeddings by `scale` exactly: the builder rounds it to two decimals, as bfloat16 would more."""
+    if scale is None:
+        return
+    model = load_model(path, load_external_data=False)
+    for at, node in enumerate(model.graph.node):
+        if node.name == "/model/embed_tokens/Mul":
+            name = "/model/embed_tokens/scale"
+            node.input[1] = name
+            model.graph.node.insert(
+                at, helper.make_node("Constant", [], [name], name=name, value_float=scale)
+            )
+            path.write_bytes(model.SerializeToString(deterministic=True))
+            return
+    raise BuildError("onnxruntime-genai's builder scales the embeddings nowhere, and this model's are scaled")
+
+
+def _settle_context(path: Path, longest: int | None) -> int:
+    """Limit the engine's context to `longest` tokens, where it is not right beyond; returns the context."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if longest is not None:
+        config["model"]["context_length"] = config["search"]["max_length"] = longest
+        path.write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
+    return int(config["model"]["context_length"])
+
+
+def _facts(architecture: str, out: Path, context: int) -> dict[str, Any]:
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {
+        "architecture": architecture,
+        "bytes": sum((out / name).stat().st_size for name in _NEEDED[:2]),
+        "operators": "fused",
+        "dtype": "float32",
+        "context": context,
+        "builder": versions,
+        "proof": f"trtbuild's tests compare a tiny {architecture} from this builder with transformers, not this model",
+    }

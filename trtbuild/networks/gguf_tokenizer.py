@@ -74,9 +74,11 @@ PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
 
 # gguf.TokenType, named here so that this module needs the standard library only
 _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 2, 3, 4, 6
-_SPACE = "\u2581"
+#: How SentencePiece spells a space.
+SPACE = "\u2581"
 #: Cuts nothing. Without a pre-tokenizer onnxruntime-genai would cut at every space, `tokenizers` nowhere.
-WHOLE = {"type": "Split", "pattern": {"Regex": r"[\s\S]+"}, "behavior": "Isolated", "invert": False}
+EVERYTHING = r"[\s\S]+"
+WHOLE = {"type": "Split", "pattern": {"Regex": EVERYTHING}, "behavior": "Isolated", "invert": False}
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def convert(metadata: Mapping[str, Any]) -> Tokenizer:
             option="model.source",
             hint="convert the model again with its tokenizer, or put tokenizer.json beside it",
         )
+    _check_spelt_once(tokens)
     if kind == "gpt2":
         return _byte_level(metadata, tokens)
     if kind == "llama":
@@ -109,6 +112,19 @@ def convert(metadata: Mapping[str, Any]) -> Tokenizer:
         option="model.source",
         hint="put the model's own tokenizer.json and tokenizer_config.json beside the GGUF file",
     )
+
+
+def _check_spelt_once(tokens: Sequence[str]) -> None:
+    """tokenizer.json maps a token to one id: of two that are spelt alike, one could neither be read nor written."""
+    first: dict[str, int] = {}
+    for number, token in enumerate(tokens):
+        if first.setdefault(token, number) != number:
+            raise InputError(
+                f"the GGUF file has one token, {token!r}, under two ids, {first[token]} and {number} "
+                "(tokenizer.ggml.tokens), which tokenizer.json cannot say",
+                option="model.source",
+                hint="put the model's own tokenizer.json and tokenizer_config.json beside the GGUF file",
+            )
 
 
 def splits(*regexes: str) -> Json:
@@ -151,10 +167,10 @@ def _sentence_piece(metadata: Mapping[str, Any], tokens: Sequence[str]) -> Token
     merges = merges_of(tokens, scores, _types(metadata, tokens))
     model = _bpe(tokens, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     prefixed = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
-    normalizers: list[Json] = [{"type": "Prepend", "prepend": _SPACE}] if prefixed else []
-    normalizers.append({"type": "Replace", "pattern": {"String": " "}, "content": _SPACE})
+    normalizers: list[Json] = [{"type": "Prepend", "prepend": SPACE}] if prefixed else []
+    normalizers.append({"type": "Replace", "pattern": {"String": " "}, "content": SPACE})
     decoders: list[Json] = [
-        {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "},
+        {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
         {"type": "ByteFallback"},
         {"type": "Fuse"},
     ]
@@ -253,7 +269,7 @@ def _content(metadata: Mapping[str, Any], tokens: Sequence[str], model: Json, en
         }
         for number, (token, kind) in enumerate(zip(tokens, _types(metadata, tokens), strict=True))
         # runs of spaces are SentencePiece's own spelling, which text never has: they are merged, not found
-        if kind in kinds and _SPACE not in token
+        if kind in kinds and SPACE not in token
     ]
     return {
         "version": "1.0",

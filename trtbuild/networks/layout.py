@@ -11,6 +11,7 @@ from typing import Protocol
 from trtbuild.errors import InputError
 from trtbuild.networks import strange
 from trtbuild.networks.architectures import Decoder
+from trtbuild.networks.config_fields import refuse
 from trtbuild.networks.naming import HEAD
 
 Shape = tuple[int, ...]
@@ -58,6 +59,17 @@ def _projections(d: Decoder) -> list[tuple[str, int, int, bool]]:
         ("mlp.up_proj", d.intermediate, d.hidden, d.mlp_bias),
         ("mlp.down_proj", d.hidden, d.intermediate, d.mlp_bias),
     ]
+
+
+def check_fused(decoder: Decoder) -> None:
+    """Raises InputError for what GroupQueryAttention cannot run (it says so only at the first token)."""
+    if decoder.head_dim % 16:
+        raise refuse(
+            "head_dim",
+            decoder.head_dim,
+            "ONNX Runtime rotates heads in multiples of 16 only",
+            hint="compiler=aot_inductor builds it",
+        )
 
 
 def check(held: Held, decoder: Decoder) -> dict[str, Shape]:

@@ -51,6 +51,7 @@ MERGE = (
     "merge the adapter into its base first: model = peft.AutoPeftModelForCausalLM.from_pretrained(FOLDER), then "
     "model.merge_and_unload().save_pretrained(OUT), and the tokenizer's files beside it"
 )
+_MERGE_GGUF = "merge it into its base first, with llama.cpp's llama-export-lora"
 UNQUANTIZED = "start from the checkpoint that it was quantized from, or from a GGUF of it: model.source"
 #: What a tensor's name says that it is of -> what to do about it.
 _PARTS: tuple[tuple[str, str, str], ...] = (
@@ -109,7 +110,7 @@ def refuse_adapter(names: Iterable[str], file: str) -> None:
             raise InputError(
                 f"{file} holds {name}, a matrix of an adapter that is not merged into its base",
                 option=OPTION,
-                hint=MERGE,
+                hint=_MERGE_GGUF if file.endswith(".gguf") else MERGE,
             )
 
 

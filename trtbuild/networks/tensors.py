@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper, load_model
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, load_model
 
 from trtbuild.errors import BuildError
 from trtbuild.networks.arrays import Array
@@ -142,6 +142,34 @@ def nbytes(tensor: TensorProto) -> int:
     return count * element_type(tensor).itemsize
 
 
+def branches(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs inside a node, such as the two branches of an `If`, and the graphs inside those."""
+    for attribute in node.attribute:
+        inner = [attribute.g] if attribute.type == AttributeProto.GRAPH else list(attribute.graphs)
+        for graph in inner:
+            yield graph
+            for each in graph.node:
+                yield from branches(each)
+
+
+def initializers(graph: GraphProto) -> Iterator[TensorProto]:
+    """The weights of `graph` and of all graphs inside its nodes: each may lie in the data file."""
+    yield from graph.initializer
+    for node in graph.node:
+        for branch in branches(node):
+            yield from branch.initializer
+
+
+def read_by(node: NodeProto) -> Iterator[str]:
+    """The names of the values that a node reads: a graph inside it may read those of the graph around it."""
+    yield from node.input
+    for branch in branches(node):
+        for each in branch.node:
+            yield from each.input
+        for output in branch.output:
+            yield output.name
+
+
 def settle(source: Network, path: Path) -> int:
     """Write `source` as `path` and `path`.data; returns the bytes of both.
 
@@ -152,7 +180,7 @@ def settle(source: Network, path: Path) -> int:
     model.CopyFrom(source.model)
     with data.open("wb") as stream:
         target = DataFile(stream, data.name)
-        for tensor in model.graph.initializer:
+        for tensor in initializers(model.graph):
             if nbytes(tensor) >= INLINE:
                 tensor.CopyFrom(target.add(tensor.name, tensor.data_type, tensor.dims, source.pieces(tensor)))
             elif tensor.data_location == TensorProto.EXTERNAL:

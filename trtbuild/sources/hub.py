@@ -74,6 +74,10 @@ class HubSource:
     def gguf_header(self) -> Header | None:
         return gguf_header.joined(list(self._gguf_headers.values()))
 
+    def gguf_metadata(self) -> Mapping[str, Json] | None:
+        first = next((real for name, real in self._chosen.items() if name.endswith(".gguf")), None)
+        return None if first is None else self._parsed(gguf_header.read_metadata, first)
+
     def headers(self) -> Headers | None:
         if self._gguf_headers:
             return Headers({name: each.entries for name, each in self._gguf_headers.items()}, None)

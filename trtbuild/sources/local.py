@@ -67,6 +67,10 @@ class LocalSource:
     def gguf_header(self) -> Header | None:
         return gguf_header.joined(list(self._gguf_headers.values()))
 
+    def gguf_metadata(self) -> Mapping[str, Json] | None:
+        first = next((name for name in self._paths if name.endswith(".gguf")), None)
+        return None if first is None else self._read(gguf_header.read_metadata, self._paths[first])
+
     def headers(self) -> Headers:
         if self._gguf_headers:
             return Headers({name: each.entries for name, each in self._gguf_headers.items()}, None)

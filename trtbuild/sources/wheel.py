@@ -71,6 +71,9 @@ class WheelSource:
     def gguf_header(self) -> None:
         return None
 
+    def gguf_metadata(self) -> None:
+        return None
+
     def headers(self) -> None:
         return None
 

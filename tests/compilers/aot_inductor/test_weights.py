@@ -123,3 +123,37 @@ def test_a_checkpoint_of_another_structure_than_its_pins_say_is_refused(
     with pytest.raises(InputError, match="layers=2, and 3 was expected") as refused:
         made(folder, tmp_path / "out", settings, network__layers=3)
     assert refused.value.option == "model.wheel.config"
+
+
+def test_a_head_that_is_stored_is_the_engines_whatever_the_config_says(
+    checkpoint: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """The key is of the headers, which tell a head that is there and not whether it equals the embedding."""
+    _, settings = checkpoint
+    tied = settings | {"tie_word_embeddings": True}
+    given = tiny_models.weights(settings)
+    equal = given | {"lm_head.weight": given["model.embed_tokens.weight"]}
+    for name, values in {"other": given, "equal": equal}.items():
+        folder = tmp_path / name
+        tiny_models.save(folder, tied, values)
+        tiny.write_tokenizer(folder)
+        found = read(made(folder, tmp_path / f"{name}-out", settings))
+        assert np.array_equal(found["lm_head.weight"], values["lm_head.weight"])
+    with pytest.raises(InputError, match="stores a head of its own") as caught:
+        made(tmp_path / "other", tmp_path / "none", tied)
+    assert "tie_word_embeddings" in str(caught.value.hint)
+
+
+def test_an_embedding_or_a_head_alone_serves_as_both(
+    checkpoint: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    _, settings = checkpoint
+    tied = settings | {"tie_word_embeddings": True}
+    given = tiny_models.weights(tied)
+    alone = {"lm_head.weight" if name.startswith("model.embed") else name: v for name, v in given.items()}
+    made_of = []
+    for name, values in {"embedding": given, "head": alone}.items():
+        tiny_models.save(tmp_path / name, tied, values)
+        tiny.write_tokenizer(tmp_path / name)
+        made_of.append(made(tmp_path / name, tmp_path / f"{name}-out", tied).read_bytes())
+    assert made_of[0] == made_of[1]

@@ -63,13 +63,24 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
         quantized = Exported(entries(request.inputs["checkpoint"]), "FP8", None)
     pieces = _pieces(checkpoint, decoder, scheme, quantized)
     size = safetensors_writer.write(out / FILE, wanted, pieces, reporter.percents("weights"), ALIGNED)
-    return {"architecture": decoder.architecture, "tensors": len(wanted), "bytes": size}
+    return {
+        "architecture": decoder.architecture,
+        "tensors": len(wanted),
+        "bytes": size,
+        "notes": checkpoint.notes(),
+    }
 
 
 def _compare(found: Structure, facts: Mapping[str, Any]) -> None:
     """The engine's key holds what was known before the download, of a wheel by its pins."""
     said = found.facts()
     wrong = [name for name, value in said.items() if facts.get(name) != value]
+    if wrong == [f"{PREFIX}tied"] and not found.tied:
+        raise InputError(
+            "the checkpoint stores a head of its own, and its config ties the head to the embedding",
+            option="model.source",
+            hint="set tie_word_embeddings to false in its config.json: transformers computes the same with it",
+        )
     if wrong:
         name = wrong[0]
         raise InputError(

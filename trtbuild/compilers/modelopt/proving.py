@@ -84,7 +84,7 @@ def prove(
     `facts` are the step's: `model.dtype`, `quant.group_size`, `quant.kv_cache`, `compiler.exclude_modules`.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    decoder = parse(source.config)
+    decoder = source.retied(parse(source.config))
     check_same_model(decoder, config)
     left = excluding.modules(excluding.read(facts), decoder.layers)
     _check_words(

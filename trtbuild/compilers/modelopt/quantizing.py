@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trtbuild.compilers.modelopt import excluding, proving, texts
 from trtbuild.compilers.modelopt.schemes import KV_CACHES, Scheme, check_columns, scheme_of
 from trtbuild.errors import BuildError
+from trtbuild.networks import as_transformers
 from trtbuild.networks.checkpoint import Checkpoint
 from trtbuild.networks.tokenizer import FILES
 from trtbuild.worker import Reporter, Request
@@ -41,6 +42,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     check_columns(config, scheme, facts.get("quant.group_size"))
     excluding.check(excluding.read(facts), config, scheme.algorithm, "none")
+    as_transformers.check_folder(source)
     device = "cuda" if facts.get("target.kind") == "cuda" else "cpu"
     calibration = Calibration.read(request, device, "calib_max_length")
     model, used, tokens = quantized(

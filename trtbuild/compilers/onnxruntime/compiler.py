@@ -6,6 +6,7 @@ from trtbuild.compilers.base import NETWORK, Compiler, Worker, network, tools
 from trtbuild.compilers.onnxruntime.options import ACCURACY_LEVELS, DEFAULT_GROUP, GROUPS
 from trtbuild.errors import InputError
 from trtbuild.key import Step
+from trtbuild.networks.layout import check_fused
 from trtbuild.recipe import Quant, Recipe, Value, frozen
 from trtbuild.targets import CUDA_FACTS
 
@@ -23,9 +24,12 @@ _GENAI_TOOLS = (
     "onnxruntime",
     "onnxruntime-genai",
     "safetensors",
+    "tokenizers",
     "torch",
     "transformers",
 )
+# The network step asks onnxruntime-genai and tokenizers for the tokens of texts, and refuses where they differ.
+_NETWORK_TOOLS = ("gguf", "numpy", "onnx", "onnxruntime-genai", "safetensors", "tokenizers")
 _ENGINE_TOOLS = ("numpy", "onnx", "onnxruntime", "onnxruntime-genai")
 
 
@@ -48,7 +52,7 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
 
 def _network(recipe: Recipe) -> Step:
     if recipe.frontend == "native":
-        return network(recipe, "fused", "float32")
+        return network(recipe, "fused", "float32", toolchain="onnxruntime", names=_NETWORK_TOOLS)
     return network(recipe, "fused", "float32", toolchain="genai", names=_GENAI_TOOLS)
 
 
@@ -126,9 +130,10 @@ COMPILER = Compiler(
     schemes=frozenset({"none", "int8", "int4"}),
     kinds=frozenset({"cpu"}),
     steps=steps,
+    takes=check_fused,
     check="trtbuild.compilers.onnxruntime.check",
     generate="trtbuild.compilers.onnxruntime.generate",
     workers=WORKERS,
-    toolchains=("network", "onnxruntime", "genai"),
+    toolchains=("onnxruntime", "genai"),
     unread=UNREAD,
 )

@@ -17,7 +17,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from trtbuild.compilers.onnxruntime.blocks import Scheme, blocks_of, quantize_slices
 from trtbuild.errors import BuildError
 from trtbuild.networks.arrays import Array
-from trtbuild.networks.tensors import INLINE, DataFile, Network, nbytes
+from trtbuild.networks.tensors import INLINE, DataFile, Network, branches, nbytes, read_by
 
 _MICROSOFT = "com.microsoft"
 
@@ -67,11 +67,12 @@ def quantize_network(
         if looked_up is not None:
             nodes[looked_up.gather.output[0]] = writer.embedding(looked_up)
         kept = _live(graph, [new for node in graph.node for new in nodes.get(node.output[0], [node])])
-        writer.carry_over({name for node in kept for name in node.input})
-    model = ModelProto()
-    model.CopyFrom(source.model)
-    del model.graph.node[:], model.graph.initializer[:]
-    model.graph.node.extend(kept)
+        writer.carry_over({name for node in kept for name in read_by(node)})
+        model = ModelProto()
+        model.CopyFrom(source.model)
+        del model.graph.node[:], model.graph.initializer[:]
+        model.graph.node.extend(kept)
+        writer.carry_over_branches(model.graph)
     model.graph.initializer.extend(writer.tensors.values())
     path.write_bytes(model.SerializeToString(deterministic=True))
     return Network(model, path)
@@ -165,6 +166,15 @@ class _Writer:
                 pieces = self.source.pieces(tensor)
                 self.tensors[name] = self.data.add(name, tensor.data_type, tensor.dims, pieces)
 
+    def carry_over_branches(self, graph: GraphProto) -> None:
+        """Copy the weights inside the nodes of `graph`, in place, where they lie in the source's data file."""
+        for node in graph.node:
+            for branch in branches(node):
+                for tensor in branch.initializer:
+                    if tensor.data_location == TensorProto.EXTERNAL:
+                        pieces = self.source.pieces(tensor)
+                        tensor.CopyFrom(self.data.add(tensor.name, tensor.data_type, tensor.dims, pieces))
+
     def _quantize(self, weight: TensorProto, *, by_columns: bool) -> _Stored:
         """Quantize a matrix [k, n] by columns, or [n, k] by rows; once, whoever reads it."""
         if weight.name in self._stored:
@@ -229,5 +239,5 @@ def _live(graph: GraphProto, nodes: list[NodeProto]) -> list[NodeProto]:
     for node in reversed(nodes):
         if not read.isdisjoint(node.output):
             kept.append(node)
-            read.update(node.input)
+            read.update(read_by(node))
     return kept[::-1]

@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from trtbuild.compilers.onnxruntime.blocks import SLICE
 from trtbuild.compilers.onnxruntime.quantize import Embedding, find_embedding
-from trtbuild.networks.tensors import DataFile, Network, element_type
+from trtbuild.networks.tensors import DataFile, Network, element_type, initializers, read_by
 
 
 def untranspose(source: Network, path: Path) -> Network:
@@ -28,7 +28,7 @@ def untranspose(source: Network, path: Path) -> Network:
     data = path.with_name(path.name + ".data")
     with data.open("wb") as stream:
         target = DataFile(stream, data.name)
-        for tensor in model.graph.initializer:
+        for tensor in initializers(model.graph):
             if tensor.name == found.weight:
                 tensor.CopyFrom(_turned(source, tensor, target))
             elif tensor.data_location == TensorProto.EXTERNAL:
@@ -43,7 +43,7 @@ def untranspose(source: Network, path: Path) -> Network:
 def _only_tied(source: Network, found: Embedding) -> bool:
     """Whether embedding and one plain MatMul are all that reads the matrix."""
     transposed = found.transpose.output[0] if found.transpose is not None else ""
-    readers = [node for node in source.model.graph.node if {found.weight, transposed} & set(node.input)]
+    readers = [node for node in source.model.graph.node if {found.weight, transposed} & set(read_by(node))]
     others = [node for node in readers if node not in (found.gather, found.transpose)]
     return len(others) == 1 and others[0].op_type == "MatMul" and others[0].input[1] == found.weight
 

@@ -19,6 +19,7 @@ from trtbuild.compilers.tensorrt_llm.arguments import Places
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED
 from trtbuild.compilers.tensorrt_llm.folder import copy_tokenizer
 from trtbuild.errors import BuildError, InputError
+from trtbuild.networks import as_transformers
 from trtbuild.worker import Reporter, Request, serve
 
 
@@ -30,6 +31,7 @@ def run(request: Request, out: Path, _reporter: Reporter) -> dict[str, Any]:
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     architecture = str((config.get("architectures") or ["?"])[0])
     scheme = _check(config, architecture, facts)
+    as_transformers.check_folder(model)
     dataset = request.inputs.get("calib_dataset") if scheme.calibrated else None
     if dataset is not None and not dataset.is_dir():
         raise InputError(

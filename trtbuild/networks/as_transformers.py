@@ -1,0 +1,121 @@
+"""Refuses a checkpoint that is understood here, and that the tools of other compilers would read as something else.
+
+ModelOpt and TensorRT-LLM's scripts load a folder with a transformers of their own (4.57 and 5.14). It knows no prefixes
+of wrappers, and makes up at random what it does not find; before 5 it ties a head whatever is stored. vLLM and
+TensorRT-LLM then serve what config.json says. Standard library only: workers without numpy check with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trtbuild import tensor_header
+from trtbuild.errors import InputError
+from trtbuild.networks import naming, strange
+from trtbuild.networks.architectures import SUPPORTED
+from trtbuild.networks.naming import EMBEDDING, HEAD, INDEX, Entry
+from trtbuild.tensor_header import Tensor
+
+_SAVE = (
+    "save it again with its plain names: AutoModelForCausalLM.from_config, load_state_dict, save_pretrained"
+)
+_PIECE = 1 << 22  # bytes
+
+
+def check(files: Mapping[str, Mapping[str, Entry]], config: Mapping[str, Any]) -> bool:
+    """Whether the config ties the head to the embedding, and a head is stored all the same, which must be equal.
+
+    `files` is weight file -> (stored name -> entry). Raises InputError for names that transformers does not know, for
+    an adapter's matrices, and for a head alone. Architectures that are not native here are left alone.
+    """
+    named = config.get("architectures")
+    if not isinstance(named, list) or not named or named[0] not in SUPPORTED:
+        return False
+    found: dict[str, str] = {}
+    for file, entries in files.items():
+        strange.refuse_adapter(entries, file)
+        for stored in entries:
+            name = naming.canonical(stored)
+            if name not in (stored, stored.removeprefix("model."), f"model.{stored}"):
+                raise InputError(
+                    f"{file} holds {stored}, and transformers looks for {name}: this compiler's tools would take "
+                    "random numbers in its place",
+                    option=strange.OPTION,
+                    hint=_SAVE,
+                )
+            found[name] = stored
+    tied = bool(config.get("tie_word_embeddings", False)) and HEAD in found
+    if tied and EMBEDDING not in found:
+        raise InputError(
+            f"the checkpoint stores {HEAD} alone, and its config ties it to {EMBEDDING}: this compiler's tools would "
+            "take random numbers for both",
+            option=strange.OPTION,
+            hint=f"store it as {EMBEDDING}: AutoModelForCausalLM.from_pretrained and save_pretrained of transformers 5",
+        )
+    return tied
+
+
+def check_folder(folder: Path) -> None:
+    """As `check`, of a folder with config.json and safetensors; a head that differs from the embedding is refused.
+
+    Raises InputError.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    files = {path.name: _header(path) for path in _weights(folder)}
+    if not check(files, config):
+        return
+    places = {
+        naming.canonical(name): (folder / file, each)
+        for file, entries in files.items()
+        for name, each in entries.items()
+    }
+    if not _equal(places[HEAD], places[EMBEDDING]):
+        raise InputError(
+            f"the config ties the head to the embedding, and the checkpoint stores another {HEAD}",
+            option=strange.OPTION,
+            hint="set tie_word_embeddings to false in its config.json: transformers 5 then computes the same, and so "
+            "does all that reads the config",
+        )
+
+
+def _weights(folder: Path) -> list[Path]:
+    """transformers takes one file before an index."""
+    sole, index = folder / "model.safetensors", folder / INDEX
+    if sole.is_file() or not index.is_file():
+        return [sole] if sole.is_file() else []
+    placed = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
+    return [folder / name for name in sorted(set(placed.values()))]
+
+
+def _header(path: Path) -> dict[str, Tensor]:
+    with path.open("rb") as stream:
+
+        def first(count: int) -> bytes:
+            stream.seek(0)
+            return stream.read(count)
+
+        try:
+            return tensor_header.parse(first, path.stat().st_size)
+        except tensor_header.Malformed as malformed:
+            raise InputError(
+                f"{path.name} is not a whole weight file: {malformed}",
+                option=strange.OPTION,
+                hint="download it again, or point model.source at a complete copy",
+            ) from None
+
+
+def _equal(one: tuple[Path, Tensor], other: tuple[Path, Tensor]) -> bool:
+    (path, mine), (rival, theirs) = one, other
+    if (mine.kind, mine.shape) != (theirs.kind, theirs.shape):
+        return False
+    with path.open("rb") as left, rival.open("rb") as right:
+        left.seek(mine.begin)
+        right.seek(theirs.begin)
+        for at in range(mine.begin, mine.end, _PIECE):
+            count = min(_PIECE, mine.end - at)
+            if left.read(count) != right.read(count):
+                return False
+    return True
