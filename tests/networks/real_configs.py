@@ -381,7 +381,7 @@ BUILT: dict[str, tuple[Config, dict[str, Any]]] = {
             tie_word_embeddings=True,
             vocab_size=49152,
         ),
-        {"tied": True, "kv_heads": 3, "head_dim": 64, "note": "is_llama_config"},
+        {"tied": True, "kv_heads": 3, "head_dim": 64},
     ),
     "granite-3b-code": (
         _llama(
@@ -498,19 +498,6 @@ BUILT: dict[str, tuple[Config, dict[str, Any]]] = {
     "qwen2.5-7b-instruct-yarn": (
         _qwen2(rope_scaling={"factor": 4.0, "original_max_position_embeddings": 32768, "type": "yarn"}),
         {"rope.kind": "yarn", "rope.original_max_positions": 32768},
-    ),
-    "qwen2.5-7b-instruct-1m": (
-        _qwen2(
-            dual_chunk_attention_config={
-                "chunk_size": 262144,
-                "local_size": 8192,
-                "original_max_position_embeddings": 262144,
-            },
-            max_position_embeddings=1010000,
-            rope_theta=10000000.0,
-            sliding_window=32768,
-        ),
-        {"max_positions": 1010000, "note": "dual_chunk_attention_config"},
     ),
     "qwq-32b": (
         _qwen2(
@@ -696,6 +683,19 @@ REFUSED: dict[str, tuple[Config, tuple[str, ...]]] = {
         ("is_causal=False", "left to right"),
     ),
     "llm2vec-llama": (_llama(use_bidirectional_attention=True), ("use_bidirectional_attention=True",)),
+    "qwen2.5-7b-instruct-1m": (
+        _qwen2(
+            dual_chunk_attention_config={
+                "chunk_size": 262144,
+                "local_size": 8192,
+                "original_max_position_embeddings": 262144,
+            },
+            max_position_embeddings=1010000,
+            rope_theta=10000000.0,
+            sliding_window=32768,
+        ),
+        ("dual_chunk_attention_config=",),
+    ),
     "qwen2-vl-s-rope": (
         _qwen2(rope_scaling={"type": "mrope", "mrope_section": [16, 24, 24]}),
         ("rope_scaling.rope_type='mrope'",),
