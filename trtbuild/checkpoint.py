@@ -10,10 +10,12 @@ from typing import Any, TypeAlias
 
 from trtbuild import schema
 from trtbuild.errors import InputError
-from trtbuild.networks import architectures
+from trtbuild.networks import architectures, genai_families
 from trtbuild.networks.gguf_config import config_from_gguf
 from trtbuild.recipe import Model
 from trtbuild.sources import Digester, Source, WheelSpec, identity, open_source
+
+_BUILDER_FOR_OTHERS = "network.frontend=auto takes onnxruntime-genai's builder for those that it gets right"
 
 Described: TypeAlias = Mapping[str, Any] | None  # a parsed config.json; None for GGUF
 
@@ -74,21 +76,23 @@ def _label(conf: schema.ModelConf, source: Source) -> str:
 
 
 def frontend(asked: str, model: Model) -> str:
+    """ "native" or "genai", whatever `asked` is. Raises InputError for a model that neither gets right."""
     known = model.architecture is None or model.architecture in _native(model)
-    if known or asked == "native":
+    if asked == "native" or (asked == "auto" and known):
         if not known:
-            raise unsupported(model, "network.frontend=auto takes onnxruntime-genai's builder for the others")
-        return "genai" if asked == "genai" else "native"
-    if model.gguf:
+            raise unsupported(model, _BUILDER_FOR_OTHERS)
+        return "native"
+    if model.config is None:
+        if known:
+            raise InputError(
+                "network.frontend=genai reads safetensors, and this model is a GGUF file",
+                option="network.frontend",
+                hint="leave network.frontend=auto",
+            )
         raise unsupported(
             model, "onnxruntime-genai's builder does not read GGUF: take a safetensors checkpoint"
         )
-    if asked == "auto" and model.architecture not in architectures.GENAI_SUPPORTED:
-        raise unsupported(
-            model,
-            "onnxruntime-genai 0.18's builder lacks it, too; network.frontend=genai asks it all the same, for which "
-            "torch and more, gigabytes, may have to be installed",
-        )
+    genai_families.check(model.config)
     return "genai"
 
 
@@ -107,11 +111,7 @@ def check_decoder(config: Described) -> None:
     """What the native front end cannot build is told before a weight is downloaded. Raises InputError."""
     if config is None:
         return  # a GGUF's metadata are read with the file
-    try:
-        architectures.parse(config)
-    except InputError as error:
-        error.hint = error.hint or "network.frontend=genai asks onnxruntime-genai's builder (the extra genai)"
-        raise
+    architectures.parse(config)
 
 
 def _native(model: Model) -> tuple[str, ...]:
@@ -119,6 +119,7 @@ def _native(model: Model) -> tuple[str, ...]:
 
 
 def unsupported(model: Model, hint: str) -> InputError:
+    """The error for an architecture that trtbuild's own definition lacks, or that a GGUF cannot bring."""
     return InputError(
         f"trtbuild's own network definition has {', '.join(_native(model))}, and this model is {model.architecture}",
         option="model.source",

@@ -112,7 +112,7 @@ def test_the_architecture_is_named_even_when_it_is_not_supported():
     with pytest.raises(InputError) as caught:
         parse({"architectures": ["Phi3ForCausalLM"]})
     assert all(name in caught.value.message for name in SUPPORTED)
-    assert "network.frontend=genai" in (caught.value.hint or "")
+    assert "network.frontend=auto" in (caught.value.hint or "")
 
 
 def test_token_ids_are_those_of_the_config():

@@ -54,7 +54,14 @@ LONG = {
 PHI4 = LONG | {"partial_rotary_factor": 0.5}
 PHI4 |= {"short_factor": LONG["short_factor"][:8], "long_factor": LONG["long_factor"][:8]}
 LONGER = {"original_max_position_embeddings": 64}
-LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, **ROPE, **LONGER}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    **ROPE,
+    **LONGER,
+}
 YARN = {"rope_type": "yarn", "factor": 8.0, "beta_fast": 32.0, "beta_slow": 1.0, "rope_theta": 150000.0}
 YARN |= {"original_max_position_embeddings": 4096}
 WINDOW = {"sliding_window": 16, "use_sliding_window": True, "max_window_layers": 0}
@@ -62,7 +69,10 @@ WINDOW = {"sliding_window": 16, "use_sliding_window": True, "max_window_layers":
 # The epsilon of norms is large: one that is passed over would show.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ernie": ("Ernie4_5", {"head_dim": 16, "rms_norm_eps": 1e-3}),
-    "ernie with biases, untied": ("Ernie4_5", {"head_dim": 32, "use_bias": True, "tie_word_embeddings": False}),
+    "ernie with biases, untied": (
+        "Ernie4_5",
+        {"head_dim": 32, "use_bias": True, "tie_word_embeddings": False},
+    ),
     "gemma": ("Gemma", {"head_dim": 16, "num_key_value_heads": 1, "rms_norm_eps": 1e-3}),
     "gemma with gelu and biases": ("Gemma", {"head_dim": 16, "hidden_act": "gelu", "attention_bias": True}),
     "gemma 2": ("Gemma2", GEMMA2 | {"attn_logit_softcapping": 1.0, "final_logit_softcapping": 5.0}),
@@ -181,12 +191,28 @@ def test_what_is_refused_is_wrong(name: str, start: genai_builder.Start, tmp_pat
     model = save(f"{family}ForCausalLM", tmp_path / "model", **switches)
     config = json.loads((model / "config.json").read_text())
     assert genai_families.refusal(config)
-    shown = change(model, **genai_families.PROVEN[f"{family}ForCausalLM"].given(config)) if family in (
-        "Nemotron",
-        "Phi",
-    ) else model
+    shown = (
+        change(model, **genai_families.PROVEN[f"{family}ForCausalLM"].given(config))
+        if family
+        in (
+            "Nemotron",
+            "Phi",
+        )
+        else model
+    )
     network = tmp_path / "network"
-    arguments = ["-i", str(shown), "-o", str(network), "-p", "fp32", "-e", "cpu", "-c", str(tmp_path / "cache")]
+    arguments = [
+        "-i",
+        str(shown),
+        "-o",
+        str(network),
+        "-p",
+        "fp32",
+        "-e",
+        "cpu",
+        "-c",
+        str(tmp_path / "cache"),
+    ]
     code, output = start([*arguments, "--extra_options", "windowed_kv_cache=false"], tmp_path)
     if failure:
         assert code

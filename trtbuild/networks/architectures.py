@@ -14,50 +14,6 @@ from trtbuild.errors import InputError
 from trtbuild.networks.config_fields import Config, count, number, refuse
 from trtbuild.networks.rope_config import Rope, parse_rope
 
-#: What the model builder of onnxruntime-genai 0.18.0 takes (`models/builder.py` there; the reference suite compares).
-GENAI_SUPPORTED = frozenset(
-    {
-        "ChatGLMForConditionalGeneration",
-        "ChatGLMModel",
-        "Ernie4_5ForCausalLM",
-        "Gemma2ForCausalLM",
-        "Gemma3ForCausalLM",
-        "Gemma3ForConditionalGeneration",
-        "Gemma4ForConditionalGeneration",
-        "Gemma4UnifiedForConditionalGeneration",
-        "GemmaForCausalLM",
-        "GptOssForCausalLM",
-        "GraniteForCausalLM",
-        "GraniteMoeHybridForCausalLM",
-        "HunYuanDenseV1ForCausalLM",
-        "InternLM2ForCausalLM",
-        "Lfm2AudioForConditionalGeneration",
-        "Lfm2ForCausalLM",
-        "Lfm2MoeForCausalLM",
-        "Lfm2VlForConditionalGeneration",
-        "LlamaForCausalLM",
-        "Mistral3ForConditionalGeneration",
-        "MistralForCausalLM",
-        "NemotronForCausalLM",
-        "OlmoForCausalLM",
-        "Phi3ForCausalLM",
-        "Phi3SmallForCausalLM",
-        "Phi3VForCausalLM",
-        "Phi4MMForCausalLM",
-        "PhiForCausalLM",
-        "PhiMoEForCausalLM",
-        "Qwen2ForCausalLM",
-        "Qwen2_5_VLForConditionalGeneration",
-        "Qwen3ForCausalLM",
-        "Qwen3VLForConditionalGeneration",
-        "Qwen3_5ForConditionalGeneration",
-        "Qwen3_5MoeForConditionalGeneration",
-        "SmolLM3ForCausalLM",
-        "VideoChatFlashQwenForCausalLM",
-        "WhisperForConditionalGeneration",
-    }
-)
-
 
 @dataclass(frozen=True)
 class Decoder:
@@ -151,7 +107,7 @@ def parse(config: Config) -> Decoder:
             "architectures",
             architecture,
             f"supported are {', '.join(SUPPORTED)}",
-            hint="network.frontend=genai builds more architectures, with torch",
+            hint="network.frontend=auto takes onnxruntime-genai's builder for those of the others that it gets right",
         )
     _refuse_unsupported(config)
     hidden, heads = count(config, "hidden_size"), count(config, "num_attention_heads")
