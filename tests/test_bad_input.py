@@ -108,20 +108,20 @@ def not_a_gguf(p: Project, _m: Path) -> list[str]:
     return [f"model.source={p.root}/model.gguf"]
 
 
-def of_architecture(name: str, p: Project, m: Path) -> str:
+def of_architecture(name: str, kind: str, p: Project, m: Path) -> str:
     copy = shutil.copytree(m, p.root / "model")
-    conf = json.loads((copy / "config.json").read_text()) | {"architectures": [name]}
+    conf = json.loads((copy / "config.json").read_text()) | {"architectures": [name], "model_type": kind}
     (copy / "config.json").write_text(json.dumps(conf))
     return f"model.source={copy}"
 
 
 def unsupported_architecture(p: Project, m: Path) -> list[str]:
-    return [of_architecture("MambaForCausalLM", p, m)]
+    return [of_architecture("MambaForCausalLM", "mamba", p, m)]
 
 
 def for_the_builder(p: Project, m: Path) -> list[str]:
     """In the Python at hand: else the toolchain genai, of gigabytes, would be installed."""
-    return [of_architecture("OlmoForCausalLM", p, m), "executor=process"]
+    return [of_architecture("GraniteForCausalLM", "granite", p, m), "executor=process"]
 
 
 def unsupported_native(p: Project, m: Path) -> list[str]:
@@ -216,7 +216,7 @@ CASES: list[tuple[Spoil, int, list[str]]] = [
     (no_tokenizer, 2, ["tokenizer"]),
     (corrupted_gguf, 2, ["model.gguf"]),
     (not_a_gguf, 2, ["model.gguf", "GGUF"]),
-    (unsupported_architecture, 2, ["MambaForCausalLM", "builder lacks it, too"]),
+    (unsupported_architecture, 2, ["MambaForCausalLM", "it lacks this architecture", "LlamaForCausalLM"]),
     (for_the_builder, 2, ["torch", "trtbuild[onnxruntime,genai]"]),
     (unsupported_native, 2, ["MambaForCausalLM", "LlamaForCausalLM", "network.frontend"]),
     (unsupported_rope, 2, ["spiral"]),

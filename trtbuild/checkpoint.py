@@ -16,6 +16,8 @@ from trtbuild.networks.gguf_config import config_from_gguf
 from trtbuild.recipe import Model
 from trtbuild.sources import Digester, Source, WheelSpec, identity, open_source
 
+_BUILDER_FOR_OTHERS = "network.frontend=auto takes onnxruntime-genai's builder for those that it gets right"
+
 Described: TypeAlias = Mapping[str, Any] | None  # a parsed config.json; None for GGUF
 
 
@@ -90,16 +92,17 @@ def frontend(asked: str, architecture: str | None, config: Described) -> str:
     known = architecture is None or architecture in native
     if asked == "native" or (asked == "auto" and known):
         if not known:
-            raise unsupported(
-                architecture, native, "leave network.frontend=auto: it asks onnxruntime-genai's builder"
-            )
+            raise unsupported(architecture, native, _BUILDER_FOR_OTHERS)
         return "native"
-    if config is None:
-        raise unsupported(
-            architecture,
-            native,
-            "onnxruntime-genai's builder does not read GGUF: take a safetensors checkpoint",
+    if config is None and known:
+        raise InputError(
+            "network.frontend=genai reads safetensors, and this model is a GGUF file",
+            option="network.frontend",
+            hint="leave network.frontend=auto",
         )
+    if config is None:
+        hint = "onnxruntime-genai's builder does not read GGUF: take a safetensors checkpoint"
+        raise unsupported(architecture, native, hint)
     genai_families.check(config)
     return "genai"
 

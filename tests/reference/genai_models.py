@@ -19,24 +19,26 @@ from tests.support import tiny
 from trtbuild.networks import genai_builder
 from trtbuild.worker import Reporter
 
-# Imports torch and transformers once, then runs the builder in a fork for each line: arguments, folder, log.
+# Runs the builder's module for each line of arguments, folder and log: torch is imported once for all of them.
 _SERVER = """
-import json, os, runpy, sys
-import onnxruntime_genai.models  # lets the next ones be found, as in the builder itself
-import builder_config, builders.qwen, quantization
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+import json, os, runpy, sys, traceback
+answers = os.fdopen(os.dup(1), "w")
 for line in sys.stdin:
     arguments, folder, log = json.loads(line)
-    child = os.fork()
-    if not child:
-        stream = os.open(log, os.O_WRONLY | os.O_CREAT)
-        os.dup2(stream, 1)
-        os.dup2(stream, 2)
-        os.chdir(folder)
-        sys.argv[1:] = arguments
+    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(stream, 1)
+    os.dup2(stream, 2)
+    os.close(stream)
+    os.chdir(folder)
+    sys.argv[1:] = arguments
+    code = 0
+    try:
         runpy.run_module("onnxruntime_genai.models.builder", run_name="__main__", alter_sys=True)
-        sys.exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    print(code, file=answers, flush=True)
 """
 
 
@@ -50,7 +52,6 @@ def builder(scratch: Path) -> Iterator[genai_builder.Start]:
     log = scratch / "log"
 
     def start(arguments: Sequence[str], folder: Path) -> tuple[int, str]:
-        log.unlink(missing_ok=True)
         server.stdin.write(json.dumps([list(arguments), str(folder), str(log)]) + "\n")
         server.stdin.flush()
         code = int(server.stdout.readline())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import io
 import json
-import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ from tests.support import tiny
 from trtbuild.compilers.onnxruntime.runtime import Engine, Sampling, speak
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks import genai_builder
-from trtbuild.networks.architectures import GENAI_SUPPORTED
 from trtbuild.worker import Reporter
 
 torch = pytest.importorskip("torch")
@@ -121,26 +119,33 @@ def test_our_genai_config_is_the_builders(architecture: str, tmp_path: Path) -> 
     assert written[0] == written[1]
 
 
-def test_an_architecture_that_it_lacks_fails_with_its_words(tmp_path: Path) -> None:
-    model = tiny.write_model(tmp_path / "model")
-    config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {"architectures": ["GPT2LMHeadModel"]}))
-    with pytest.raises(BuildError, match="model builder failed") as failure:
+def test_a_failure_leads_with_the_exception_itself(phi3: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(phi3, tmp_path / "model")
+    (model / "model.safetensors").write_bytes(b"\x00" * 100)
+    with pytest.raises(BuildError, match=r"model builder failed: (\w+\.)*SafetensorError: ") as failure:
         build(model, tmp_path / "network")
     assert failure.value.option == "network.frontend"
     assert failure.value.details
 
 
-def test_a_gguf_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    with pytest.raises(InputError, match="safetensors"):
-        genai_builder.run(
-            request({}, {"model.gguf": tmp_path / "model.gguf"}), tmp_path, Reporter(io.StringIO())
-        )
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (("model.gguf",), "is a GGUF file"),
+        (("model.safetensors",), "no config.json"),
+        (("config.json", "pytorch_model.bin"), "no .safetensors file"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused(files: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    for name in files:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(InputError, match=words):
+        build(tmp_path, tmp_path / "out")
 
 
-def test_the_architectures_that_it_takes_are_those_that_are_known() -> None:
-    """For any other one executor=auto installs no torch; the builder's source is read, and it is not imported."""
-    distribution = importlib.metadata.distribution("onnxruntime-genai")
-    source = Path(str(distribution.locate_file("onnxruntime_genai/models/builder.py"))).read_text("utf-8")
-    assert set(re.findall(r'config\.architectures\[0\] == "(\w+)"', source)) == GENAI_SUPPORTED
+def test_an_architecture_that_it_gets_wrong_is_refused(tmp_path: Path) -> None:
+    model = tiny.write_model(tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"architectures": ["OlmoForCausalLM"]}))
+    with pytest.raises(InputError, match="RMSNorm where Olmo has LayerNorm"):
+        build(model, tmp_path / "network")

@@ -7,143 +7,32 @@ Standard library only. Defaults of absent fields are those of transformers' conf
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 from trtbuild.errors import InputError
 from trtbuild.networks import architectures
 from trtbuild.networks.config_fields import Config
-
-Reason = str | None  # why a config is refused
-_Values = tuple[Any, ...]
+from trtbuild.networks.genai_rules import (
+    Family,
+    Reason,
+    Values,
+    epsilon,
+    gpt_oss,
+    granite_hybrid,
+    hunyuan,
+    natively,
+    original_of,
+    phi3,
+    phi3_longrope,
+    rope_of,
+    rope_type,
+    windows,
+)
 
 #: onnxruntime-genai reads the whole sequence anew when it grows beyond this length, for Phi-3 with longrope alone
 #: (its Generator has the number built in). Beyond any other, cached keys keep the rotation of the short factors.
 _REREAD_AT = 4096
-
-
-def _nothing(_config: Config) -> Mapping[str, Any]:
-    return {}
-
-
-def _no_reason(_config: Config) -> Reason:
-    return None
-
-
-@dataclass(frozen=True)
-class Family:
-    """What was proven of one architecture.
-
-    `only` holds the values of a field with which the logits are right; an absent field has the first of them.
-    `knows` are fields that the builder reads of any config, and transformers of some families, this one included.
-    `given` are fields that the builder is given besides those of config.json.
-    """
-
-    model_type: str
-    ropes: tuple[str, ...] = ("default",)
-    activations: tuple[str, ...] = ("silu",)
-    only: Mapping[str, _Values] = field(default_factory=dict)
-    knows: frozenset[str] = frozenset()
-    partial: float | None = None  # the share of a head that is rotated, where config.json may choose it
-    whole_heads: bool = True  # rotary positions are computed inside the attention, in steps of 16 dimensions
-    also: Callable[[Config], Reason] = _no_reason
-    given: Callable[[Config], Mapping[str, Any]] = _nothing
-    scaled_embedding: bool = False  # by the square root of hidden_size, which the builder rounds
-
-
-# --- what the builder is given ---------------------------------------------------------------------------------
-
-
-def _epsilon(name: str) -> Callable[[Config], Mapping[str, Any]]:
-    """The builder reads no other field than rms_norm_eps, and takes 1e-6 without it."""
-    return lambda config: {"rms_norm_eps": config.get(name, 1e-5)}
-
-
-def _windows(config: Config) -> Mapping[str, Any]:
-    """The builder gives a window to the layers that `layer_types` names, and to none without it."""
-    layers = config.get("num_hidden_layers", 32)
-    return {"layer_types": ["sliding_attention"] * layers} if config.get("sliding_window") else {}
-
-
-def _phi3(config: Config) -> Mapping[str, Any]:
-    """Both spellings of the rope's type are read; without longrope, an original length that differs fails."""
-    given = dict(_windows(config))
-    positions = config.get("max_position_embeddings", 4096)
-    if rope_type(config) == "default":
-        return given | {"original_max_position_embeddings": positions}
-    rope = _rope(config) | {"type": "longrope", "rope_type": "longrope"}
-    rope["rope_theta"] = _rope(config).get("rope_theta", config.get("rope_theta", 10000.0))
-    rope["original_max_position_embeddings"] = original = _original(config)
-    return given | {
-        "rope_parameters": rope,
-        "rope_scaling": None,
-        "original_max_position_embeddings": original,
-    }
-
-
-# --- conditions ------------------------------------------------------------------------------------------------
-
-
-def _phi3_longrope(config: Config) -> Reason:
-    if rope_type(config) == "default":
-        return None
-    positions, original = config.get("max_position_embeddings", 4096), _original(config)
-    if not isinstance(original, int) or not 0 < original < positions:
-        return f"longrope needs original_max_position_embeddings below max_position_embeddings={positions}"
-    inner = _rope(config).get("original_max_position_embeddings", original)
-    if inner != original:
-        return f"original_max_position_embeddings is {original}, and {inner} among the rope's fields"
-    factor = _rope(config).get("factor")
-    if factor is not None and factor != positions / original:
-        return f"it passes over the rope's factor={factor}, which is not {positions}/{original}"
-    return _other_rope_fields(config, ("short_factor", "long_factor", "factor"))
-
-
-def _gpt_oss(config: Config) -> Reason:
-    kinds = config.get("layer_types")
-    turns = ["full_attention" if layer % 2 else "sliding_attention" for layer in range(len(kinds or ()))]
-    if kinds is not None and kinds != turns:
-        return (
-            "it takes every second layer, from the first on, to have a window, and layer_types says otherwise"
-        )
-    rope = _rope(config)
-    if rope and rope_type(config) != "yarn":
-        return "it fails without yarn: KeyError 'rescale_inv_freq'"
-    if rope and rope.get("truncate", True):
-        return "it does not round the limits of yarn's ramp, as truncate=true asks"
-    return _other_rope_fields(config, ("factor", "beta_fast", "beta_slow", "truncate"))
-
-
-def _hunyuan(config: Config) -> Reason:
-    if rope_type(config) == "dynamic" and not _rope(config).get("alpha"):
-        return "it fails at a dynamic rope without alpha: KeyError 'alpha'"
-    return None
-
-
-def _granite_hybrid(config: Config) -> Reason:
-    kinds = set(config.get("layer_types") or ["mamba"])
-    if kinds != {"attention"}:
-        return "it fails at layers of Mamba: AttributeError 'q_proj'"
-    if config.get("num_local_experts", 8):
-        return "it leaves out the experts (num_local_experts)"
-    if config.get("position_embedding_type") != "rope":
-        return "it rotates positions where position_embedding_type is not rope"
-    return None
-
-
-def _natively(config: Config) -> Reason:
-    """What trtbuild's own definition refuses is refused here in its words: the builder passes over it."""
-    architectures.parse(config)
-    return None
-
-
-def _other_rope_fields(config: Config, known: tuple[str, ...]) -> Reason:
-    usual = {"rope_type", "type", "rope_theta", "original_max_position_embeddings", "partial_rotary_factor"}
-    for name, value in _rope(config).items():
-        if name not in usual | set(known) and value is not None:
-            return f"it passes over the rope's {name}={value}"
-    return None
 
 
 _GELU = ("gelu_pytorch_tanh", "gelu")
@@ -164,14 +53,14 @@ PROVEN: Mapping[str, Family] = {
         ropes=("default", "yarn"),
         only={"swiglu_limit": (7.0,)},
         knows=frozenset({"layer_types"}),
-        also=_gpt_oss,
+        also=gpt_oss,
     ),
     "GraniteForCausalLM": Family("granite"),
     "GraniteMoeHybridForCausalLM": Family(
-        "granitemoehybrid", knows=frozenset({"layer_types"}), also=_granite_hybrid
+        "granitemoehybrid", knows=frozenset({"layer_types"}), also=granite_hybrid
     ),
     "HunYuanDenseV1ForCausalLM": Family(
-        "hunyuan_v1_dense", ropes=("default", "dynamic"), whole_heads=False, also=_hunyuan
+        "hunyuan_v1_dense", ropes=("default", "dynamic"), whole_heads=False, also=hunyuan
     ),
     "Lfm2ForCausalLM": Family("lfm2", only={"conv_bias": (False,)}, knows=frozenset({"layer_types"})),
     "Lfm2MoeForCausalLM": Family(
@@ -179,27 +68,27 @@ PROVEN: Mapping[str, Family] = {
         only={"conv_bias": (False,), "norm_topk_prob": (True,)},
         knows=frozenset({"layer_types", "moe_intermediate_size"}),
     ),
-    "LlamaForCausalLM": Family("llama", ropes=("default", "llama3"), also=_natively),
-    "MistralForCausalLM": Family("mistral", also=_natively, given=_windows),
+    "LlamaForCausalLM": Family("llama", ropes=("default", "llama3"), also=natively),
+    "MistralForCausalLM": Family("mistral", also=natively, given=windows(4096)),
     "NemotronForCausalLM": Family(
         "nemotron",
         activations=("relu2",),
         only={"mlp_bias": (False,)},
         partial=0.5,
-        given=_epsilon("norm_eps"),
+        given=epsilon("norm_eps"),
     ),
     "Phi3ForCausalLM": Family(
-        "phi3", ropes=("default", "longrope"), partial=1.0, also=_phi3_longrope, given=_phi3
+        "phi3", ropes=("default", "longrope"), partial=1.0, also=phi3_longrope, given=phi3
     ),
     "PhiForCausalLM": Family(
         "phi",
         activations=("gelu_new", "gelu"),
         only={"qk_layernorm": (False,)},
         partial=0.5,
-        given=_epsilon("layer_norm_eps"),
+        given=epsilon("layer_norm_eps"),
     ),
-    "Qwen2ForCausalLM": Family("qwen2", knows=frozenset({"layer_types"}), also=_natively),
-    "Qwen3ForCausalLM": Family("qwen3", knows=frozenset({"layer_types"}), also=_natively),
+    "Qwen2ForCausalLM": Family("qwen2", knows=frozenset({"layer_types"}), also=natively),
+    "Qwen3ForCausalLM": Family("qwen3", knows=frozenset({"layer_types"}), also=natively),
 }
 
 _OWN_CODE = "it needs code that lies in the checkpoint (trust_remote_code), and trtbuild does not run that"
@@ -232,7 +121,7 @@ REFUSED: Mapping[str, str] = {
 }
 
 # Read by the builder of any config, and by transformers of the families that know them.
-_READ_OF_ANY: Mapping[str, _Values] = {
+_READ_OF_ANY: Mapping[str, Values] = {
     "attn_logit_softcapping": (None,),
     "final_logit_softcapping": (None,),
     "layer_types": (None,),
@@ -246,11 +135,8 @@ _READ_OF_ANY: Mapping[str, _Values] = {
     "text_config": (None,),
     "peft_type": (None,),
 }
-_CAUSAL: Mapping[str, _Values] = {"is_causal": (None, True), "use_bidirectional_attention": (None, False)}
+_CAUSAL: Mapping[str, Values] = {"is_causal": (None, True), "use_bidirectional_attention": (None, False)}
 _PARTIAL = "partial_rotary_factor"
-
-
-# --- what the plan and the step ask ----------------------------------------------------------------------------
 
 
 def check(config: Config) -> None:
@@ -297,17 +183,8 @@ def longest(config: Config) -> int | None:
     """The tokens up to which an engine is right, prompt included, where that is less than the model's context."""
     if architectures.architecture_of(config) != "Phi3ForCausalLM" or rope_type(config) == "default":
         return None
-    original = _original(config)
+    original = original_of(config)
     return None if original == _REREAD_AT else int(original)
-
-
-def rope_type(config: Config) -> str:
-    """The kind of rotary scaling in either spelling, "default" where none is named; Phi-3's su is longrope."""
-    rope = _rope(config)
-    kind = str(rope.get("rope_type") or rope.get("type") or "default")
-    if config.get("model_type") == "gpt_oss" and not rope:
-        return "yarn"
-    return "longrope" if config.get("model_type") == "phi3" and kind in ("su", "yarn") else kind
 
 
 def _fields(config: Config, family: Family) -> Reason:
@@ -315,7 +192,7 @@ def _fields(config: Config, family: Family) -> Reason:
     for name, values in {**_CAUSAL, **read, **family.only}.items():
         value = config.get(name, values[0])
         if value not in values:
-            return f"it gives other logits with {name}={value!r}"
+            return f"it fails or gives other logits with {name}={value!r}"
     act = config.get("hidden_activation") or config.get("hidden_act") or family.activations[0]
     if act not in family.activations:
         return f"the activation {act!r} was not compared with transformers"
@@ -328,8 +205,8 @@ def _fields(config: Config, family: Family) -> Reason:
 def _rotation(config: Config, family: Family) -> Reason:
     kind = rope_type(config)
     if kind not in family.ropes:
-        return f"it gives other logits with a rope of type {kind!r}"
-    share = config.get(_PARTIAL, _rope(config).get(_PARTIAL))
+        return f"its logits with a rope of type {kind!r} are not proven"
+    share = config.get(_PARTIAL, rope_of(config).get(_PARTIAL))
     if family.partial is None and share not in (None, 1, 1.0):
         return f"it gives other logits with {_PARTIAL}={share!r}"
     size = _head(config)
@@ -346,13 +223,3 @@ def _head(config: Config) -> int | None:
         return int(config["head_dim"])
     hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
     return hidden // heads if isinstance(hidden, int) and isinstance(heads, int) and heads > 0 else None
-
-
-def _original(config: Config) -> Any:
-    inner = _rope(config).get("original_max_position_embeddings")
-    return config.get("original_max_position_embeddings", 4096 if inner is None else inner)
-
-
-def _rope(config: Config) -> dict[str, Any]:
-    found = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    return dict(found) if isinstance(found, Mapping) else {}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from trtbuild.compilers.base import NETWORK, Compiler, Worker, network, tools
 from trtbuild.compilers.onnxruntime.options import ACCURACY_LEVELS, DEFAULT_GROUP, GROUPS
 from trtbuild.errors import InputError
 from trtbuild.key import Step
+from trtbuild.networks import genai_families
 from trtbuild.networks.layout import check_fused
 from trtbuild.recipe import Quant, Recipe, Value, frozen
 from trtbuild.targets import CUDA_FACTS
+
+_RIGHT_UP_TO = "with this longrope an engine is right up to original_max_position_embeddings={}, its context"
 
 WORKERS = {
     "network": NETWORK,
@@ -86,9 +91,29 @@ def _engine(recipe: Recipe) -> Step:
 
 
 def _limit(recipe: Recipe) -> int | None:
-    """The model's own limit, spelt out, is no limit: it gives the same bytes."""
-    asked = recipe.profile.max_seq_len
+    """The model's own limit, spelt out, is no limit: it gives the same bytes. Raises InputError."""
+    asked, longest = recipe.profile.max_seq_len, _longest(recipe)
+    if longest is not None and asked is not None and asked > longest:
+        raise InputError(
+            f"profile.max_seq_len={asked}: {_RIGHT_UP_TO.format(longest)}",
+            option="profile.max_seq_len",
+            hint=f"choose at most {longest}, or leave it out",
+        )
     return None if asked == recipe.model.context else asked
+
+
+def _longest(recipe: Recipe) -> int | None:
+    config = recipe.model.config
+    return genai_families.longest(config) if recipe.frontend == "genai" and config is not None else None
+
+
+def advise(recipe: Recipe) -> Sequence[str]:
+    """What onnxruntime-genai's builder means for an engine."""
+    if recipe.frontend != "genai":
+        return ()
+    longest = _longest(recipe)
+    said = "onnxruntime-genai's builder makes this network: a tiny model of its family was compared with transformers"
+    return (said,) if longest is None else (said, _RIGHT_UP_TO.format(longest))
 
 
 def _symmetric(quant: Quant) -> bool:
@@ -136,4 +161,5 @@ COMPILER = Compiler(
     workers=WORKERS,
     toolchains=("onnxruntime", "genai"),
     unread=UNREAD,
+    advise=advise,
 )
