@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 
 from tests.compilers.support import make_network
+from tests.support import vocabularies
+from tests.support.vocabularies import SPACE, SPECIAL
 from trtbuild.errors import InputError
 from trtbuild.networks import genai_text, gguf_tokenizer, post_processor, tokenizer, tokens
 from trtbuild.networks.texts import TEXTS, literals
 
 Json = dict[str, Any]
 
-SPACE = "\u2581"
-SPECIAL = ["<unk>", "<s>", "</s>", "<|user|>"]
 #: Its slashes; the rest is shorter.
 GPT_4O = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
@@ -43,49 +43,12 @@ LLAMA3, QWEN2, QWEN35, DEEPSEEK3 = (
 
 @pytest.fixture(scope="module")
 def byte_level() -> Json:
-    """A byte-level BPE with merges learnt from the texts themselves, runs of white space included."""
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(r" ?\S+|\s+", "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
-    )
-    made.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    made.train_from_iterator(
-        TEXTS, trainers.BpeTrainer(vocab_size=1500, special_tokens=SPECIAL, initial_alphabet=alphabet)
-    )
-    return json.loads(made.to_str())
+    return vocabularies.byte_level()
 
 
 @pytest.fixture(scope="module")
 def sentence_piece() -> Json:
-    """A BPE like SentencePiece's: words begin with a space, what is no token becomes bytes."""
-    fallback = [f"<0x{byte:02X}>" for byte in range(256)]
-    made = Tokenizer(models.BPE(unk_token=SPECIAL[0], fuse_unk=True, byte_fallback=True))
-    made.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
-    made.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")
-    made.train_from_iterator(
-        TEXTS,
-        trainers.BpeTrainer(
-            vocab_size=1500, special_tokens=[*SPECIAL, *fallback], limit_alphabet=90, max_token_length=16
-        ),
-    )
-    content: Json = json.loads(made.to_str())
-    content["added_tokens"] = content["added_tokens"][: len(SPECIAL)]
-    steps: list[Json] = [{"type": "Replace", "pattern": {"String": SPACE}, "content": " "}]
-    steps += [{"type": "ByteFallback"}, {"type": "Fuse"}]
-    steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
-    # no token spans a space or a line, as in the vocabularies that people have
-    model = content["model"]
-    model["merges"] = [pair for pair in model["merges"] if whole("".join(pair))]
-    kept = [
-        token for token in model["vocab"] if token in (*SPECIAL, *fallback) or len(token) == 1 or whole(token)
-    ]
-    model["vocab"] = {token: number for number, token in enumerate(kept)}
-    return content | {"pre_tokenizer": None, "decoder": {"type": "Sequence", "decoders": steps}}
-
-
-def whole(token: str) -> bool:
-    return SPACE not in token.lstrip(SPACE) and "\n" not in token and "\r" not in token
+    return vocabularies.sentence_piece()
 
 
 def write(content: Json, folder: Path, **config: Any) -> bytes:
