@@ -163,7 +163,10 @@ def prefixed(changes: dict[str, Any]) -> dict[str, Any]:
 
 
 KINDS = {
-    **{pre: byte_level(pre=pre) for pre in ("gpt-2", "smollm", "llama-bpe", "qwen2", "tekken", "dbrx")},
+    **{
+        pre: byte_level(pre=pre)
+        for pre in ("gpt-2", "smollm", "llama-bpe", "qwen2", "qwen35", "deepseek-v3", "tekken", "dbrx")
+    },
     "bos and eos": byte_level(add_bos_token=True, add_eos_token=True),
     "sentencepiece": sentence_piece(),
     "sentencepiece without prefix": sentence_piece(add_space_prefix=False),
@@ -239,6 +242,7 @@ def test_bytes_repeat(tmp_path: Path) -> None:
         (byte_level(pre="no-such"), "tokenizer.ggml.pre=no-such"),
         (byte_level(merges=None), "tokenizer.ggml.merges"),
         (byte_level(model="bert"), "tokenizer.ggml.model=bert"),
+        (byte_level(tokens=["a", "b", "foo", "foo"]), "'foo', under two ids, 2 and 3"),
         (byte_level(eos_token_id=5000), "tokenizer.ggml.eos_token_id=5000"),
         (sentence_piece(scores=None), "a score for each token"),
         (sentence_piece(scores=[1.0]), "a score for each token"),

@@ -22,6 +22,15 @@ _LLAMA3 = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+_QWEN35 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_DEEPSEEK3 = (
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+).replace(r"\"", '"')
+_CJK = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _TEKKEN = (
     rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*|\p{{N}}"
@@ -60,6 +69,7 @@ PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
     "command-r": _SMOLLM,
     "codeshell": _SMOLLM,
     "exaone": _SMOLLM,
+    "minerva-7b": _SMOLLM,
     "llama3": _LLAMA_3,
     "llama-v3": _LLAMA_3,
     "llama-bpe": _LLAMA_3,
@@ -69,6 +79,8 @@ PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
     "qwen2": _QWEN_2,
     "deepseek-r1-qwen": _QWEN_2,
     "stablelm2": _QWEN_2,
+    "qwen35": PreTokenizer((_QWEN35,)),
+    "deepseek-v3": PreTokenizer((r"\p{N}{1,3}", _CJK, _DEEPSEEK3)),
     "tekken": PreTokenizer((_TEKKEN,), whole_words=True, bos=True),
 }
 

@@ -24,14 +24,14 @@ _TAIL = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 _BLANKS = "".join(
     map(chr, (0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000))
 )
-#: Control and format characters, which an expression without [^\s\p{L}\p{N}]+ leaves between its matches.
+#: Control and format characters, which an expression such as DeepSeek-V3's leaves between its matches.
 _FORMATS = [
     *(chr(code) for code in (*range(1, 9), *range(0x0E, 0x20), *range(0x7F, 0x85), *range(0x86, 0xA0), 0xAD)),
     *(chr(code) for code in (0x61C, 0x180E, *range(0x200B, 0x2010), *range(0x202A, 0x202F))),
     *(chr(code) for code in (*range(0x2060, 0x2065), *range(0x2066, 0x2070), 0xFEFF)),
 ]
-_SLASHES = r" ?[^\s\p{L}\p{N}]+[\r\n/]*"
-_EVERYTHING_ELSE = r"[^\s\p{L}\p{N}]+"
+#: How expressions take what is neither a letter, a number nor white space, marks apart or not.
+_EVERYTHING_ELSE = (r"[^\s\p{L}\p{N}]+", r"[^\s\p{L}\p{M}\p{N}]+")
 
 
 #: Tokenizer classes that it takes for a BPE and treats as any other (kTokenizerDict in tokenizer_jsconfig.hpp).
@@ -95,7 +95,7 @@ def _byte_level(tokenizer: Mapping[str, Any]) -> Json:
         if regex is None:
             return {}
         if regex:
-            regexes += _known(regex)
+            regexes.append(_known(regex))
     if regexes in ([], [GPT2]):  # GPT-2's is what it takes by itself
         return {}
     return {"pre_tokenizer": splits(*regexes)}
@@ -124,17 +124,19 @@ def _isolated(step: Mapping[str, Any]) -> str | None:
 
 
 def _covers(regex: str) -> bool:
-    return (
-        _EVERYTHING_ELSE in regex and regex.endswith(r"|\s+") and (r"\p{L}+" in regex or r"\p{Lu}" in regex)
-    )
+    letters = (r"\p{L}+", r"[\p{L}\p{M}]+", r"\p{Lu}")
+    return regex.endswith(r"|\s+") and _has_one(regex, _EVERYTHING_ELSE) and _has_one(regex, letters)
 
 
-def _known(regex: str) -> list[str]:
-    """An expression as one or two that onnxruntime-genai follows to the letter."""
-    first = [_slashes()] if _SLASHES in regex else []
-    if regex.endswith("|" + _TAIL):
-        regex = regex.removesuffix(_TAIL) + _white_space(everything=_EVERYTHING_ELSE in regex)
-    return [*first, regex]
+def _has_one(regex: str, parts: Sequence[str]) -> bool:
+    return any(part in regex for part in parts)
+
+
+def _known(regex: str) -> str:
+    """An expression as one that onnxruntime-genai follows to the letter, as far as there is one."""
+    if not regex.endswith("|" + _TAIL):
+        return regex
+    return regex.removesuffix(_TAIL) + _white_space(everything=_has_one(regex, _EVERYTHING_ELSE))
 
 
 def _white_space(*, everything: bool) -> str:
@@ -147,11 +149,6 @@ def _white_space(*, everything: bool) -> str:
     blank = rf"(?:\s|{'|'.join(_BLANKS)})"
     said = rf"{blank}*[\n\r]+|{blank}+(?={blank}|$)|{blank}+"
     return said if everything else f"{said}|(?:{'|'.join(_FORMATS)})+"
-
-
-def _slashes() -> str:
-    r"""Tekken's `[\r\n/]*` after punctuation, which is read as `[\r\n]*`: `//` in two lines is one piece."""
-    return r" ?[!-.:-@\[-`{-~/]+[\n\r]+/[\n\r/]*"
 
 
 # --- SentencePiece's BPE: Llama 2, Mistral ---
@@ -213,7 +210,8 @@ def _cut(model: Mapping[str, Any], added: Sequence[Mapping[str, Any]], tokenizer
     rest = rf"|{lines}+" if lines else ""
     for step in flat(tokenizer.get("pre_tokenizer"), "pretokenizers"):
         if step.get("type") == "Metaspace" and step.get("split", True):
-            return rf" ?[^ {lines}]+| {rest}"
+            # in a normalized text, which `tokenizers` cuts, a space is spelt otherwise
+            return rf"(?: |{SPACE})?(?:(?!{SPACE})[^ {lines}])+|(?: |{SPACE}){rest}"
     if any(SPACE in token.lstrip(SPACE) for token in tokens):
         return EVERYTHING
     return rf" *[^ {lines}]+| +{rest}"
