@@ -82,11 +82,11 @@ def randomise(model: Any, seed: int) -> None:
             head.weight[tiny.EOS] = 0  # its logit is never the largest: no answer ends early
 
 
-def reference(folder: Path) -> np.ndarray:
-    """transformers' logits [position, vocab] of `TOKENS`, in float32."""
+def reference(folder: Path, tokens: np.ndarray = TOKENS) -> np.ndarray:
+    """transformers' logits [position, vocab] of `tokens`, in float32."""
     model = load(folder)
     with torch.no_grad():
-        return model(torch.from_numpy(TOKENS[None])).logits[0].numpy()
+        return model(torch.from_numpy(tokens[None])).logits[0].numpy()
 
 
 def load(folder: Path) -> Any:

@@ -263,21 +263,17 @@ def test_the_switch_changes_these_logits(name: str, tmp_path: Path):
         pytest.param({"head_dim": 24}, id="odd-heads"),
         pytest.param({"head_dim": 8, "num_attention_heads": 8}, id="tiny-heads"),
         pytest.param({"hidden_act": "gelu"}, id="gelu"),
-        pytest.param({"rope_parameters": LINEAR | {"partial_rotary_factor": 0.5}}, id="partial"),
     ],
 )
 def test_what_is_hard_is_equal_or_refused(architecture: str, changes: dict[str, Any], tmp_path: Path):
-    try:
-        folder = saved(tmp_path / "hf", architecture, 0, **changes)
-        wanted = reference(folder)
-    except Exception as problem:  # noqa: BLE001
-        pytest.skip(f"transformers refuses it: {problem}")
+    folder = saved(tmp_path / "hf", architecture, 0, **changes)
+    tokens = TOKENS[
+        : changes.get("max_position_embeddings", POSITIONS)
+    ]  # what lies beyond, no engine computes
+    wanted = reference(folder, tokens)
     try:
         network = make_network(folder, tmp_path / "fused")
     except InputError as refusal:
         assert refusal.option == "model.source"
-        return
-    config = json.loads((folder / "config.json").read_text())
-    seen = min(POSITIONS, config["max_position_embeddings"])
-    found = Fused(network).step(TOKENS[:seen])
-    assert difference(found, wanted[:seen]) <= TOLERANCE
+    else:
+        assert difference(Fused(network).step(tokens), wanted) <= TOLERANCE
