@@ -131,7 +131,9 @@ OTHER: Mapping[str, tuple[str, ...]] = {
     "compiler.name": ("another",),
     "compiler.version": ("99.9.9", "1.2.0"),
     "compiler.packages": ("{numpy: 9.9.9}", "{tensorrt: 10.9.9}"),
-    "compiler.locks": (f"{{network: '{CONF / 'toolchain' / 'genai.txt'}'}}",),
+    "compiler.locks": tuple(
+        f"{{{name}: '{CONF / 'toolchain' / 'genai.txt'}'}}" for name in ("network", "onnxruntime")
+    ),
     "compiler.accuracy_level": ("1",),
     "compiler.optimization_level": ("1",),
     "compiler.workspace_gb": ("2",),
@@ -393,7 +395,13 @@ ANOTHER: Mapping[str, Any] = {
 }
 
 QUANT = Quant("int4", "int4", "none", "rtn", None, None, True, "auto")
-CPU = dataclasses.replace(RECIPE, quant=QUANT)
+CPU = dataclasses.replace(
+    RECIPE,
+    quant=QUANT,
+    tools=dataclasses.replace(
+        RECIPE.tools, locks=MappingProxyType({name: LOCKS[name] for name in ("onnxruntime", "genai")})
+    ),
+)
 GPU = Target(
     name="rtx4070",
     kind="cuda",

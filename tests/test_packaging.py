@@ -111,11 +111,13 @@ NOWHERE = {
 def test_the_core_alone_builds_and_speaks(core: Core, tmp_path: Path) -> None:
     """The tests of this module are one story: first without a network, then with one, then without one again."""
     plan = core("plan", *MODEL)
-    assert "The toolchain network of network is missing: about 28.8 MB will be fetched" in plan.stdout
-    assert "The toolchain onnxruntime of engine is missing: about 65.8 MB" in plan.stdout
+    (missing,) = re.findall(
+        "The toolchain onnxruntime of network and engine is missing: about ([0-9.]+) MB", plan.stdout
+    )
+    assert 70 < float(missing) < 90
     cold = core(*MODEL, code=2, **NOWHERE)
     assert cold.stderr.count("error: ") == 1
-    assert "trtbuild toolchain export network -o FILE" in cold.stderr
+    assert "trtbuild toolchain export onnxruntime -o FILE" in cold.stderr
     assert "trtbuild toolchain import FILE" in cold.stderr
     assert list(core.root.glob("store/v1/records/**/*")) == []
     lacking = core(*MODEL, "executor=process", code=2)
@@ -126,7 +128,7 @@ def test_the_core_alone_builds_and_speaks(core: Core, tmp_path: Path) -> None:
     assert [step["outcome"] for step in document["steps"]] == ["built", "built"]
     assert "blue" in document["run"]["text"] or "scatter" in document["run"]["text"]
     print(run.stderr)
-    assert run.stderr.count("installed by") == 2
+    assert run.stderr.count("installed by") == 1
 
     witness = tmp_path / "witness"
     witness.mkdir()
@@ -139,7 +141,7 @@ def test_the_core_alone_builds_and_speaks(core: Core, tmp_path: Path) -> None:
     assert len(started) == 1, "the worker alone: neither pip nor uv"
     assert "trtbuild.compilers.onnxruntime.generate" in started[0]
     assert "/v1/toolchains/" in started[0][1]
-    assert core("toolchain", "verify").stdout.count("whole ") == 2
+    assert core("toolchain", "verify").stdout.count("whole ") == 1
     assert "toolchain" in core("plan", *MODEL, "output=json").stdout
 
 
@@ -162,7 +164,7 @@ def test_a_sweep_over_toolchains_that_contradict_each_other(core: Core, ours: Pa
     first, second = json.loads(sweep.stdout)["results"]
     assert (first["toolchain"]["numpy"], second["toolchain"]["numpy"]) == ("2.4.6", "2.3.5")
     assert first["key"] != second["key"]
-    assert first["steps"][0]["key"] == second["steps"][0]["key"], "the network is shared"
+    assert first["steps"][0]["key"] != second["steps"][0]["key"], "the network is made in it, too"
     explained = core("explain", *words, f"compiler.locks.onnxruntime={ours}", "quant.group_size=64").stdout
     assert "quant.group_size  32 → 64" in explained
     explained = json.loads(core("explain", *words, "quant.group_size=64", "output=json").stdout)
