@@ -152,9 +152,8 @@ def branches(node: NodeProto) -> Iterator[GraphProto]:
                 yield from branches(each)
 
 
-def initializers(graph: GraphProto) -> Iterator[TensorProto]:
-    """The weights of `graph` and of all graphs inside its nodes: each may lie in the data file."""
-    yield from graph.initializer
+def in_branches(graph: GraphProto) -> Iterator[TensorProto]:
+    """The weights of all graphs inside the nodes of `graph`: they may lie in the data file, too."""
     for node in graph.node:
         for branch in branches(node):
             yield from branch.initializer
@@ -180,16 +179,25 @@ def settle(source: Network, path: Path) -> int:
     model.CopyFrom(source.model)
     with data.open("wb") as stream:
         target = DataFile(stream, data.name)
-        for tensor in initializers(model.graph):
+        for tensor in model.graph.initializer:
             if nbytes(tensor) >= INLINE:
                 tensor.CopyFrom(target.add(tensor.name, tensor.data_type, tensor.dims, source.pieces(tensor)))
-            elif tensor.data_location == TensorProto.EXTERNAL:
-                raw = b"".join(source.pieces(tensor))
-                tensor.CopyFrom(
-                    TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=raw)
-                )
+            else:
+                _take_in(source, tensor)
+        # ONNX Runtime reads weights of branches from no file that has a second link, as each has in a store.
+        for tensor in in_branches(model.graph):
+            _take_in(source, tensor)
     path.write_bytes(model.SerializeToString(deterministic=True))
     return path.stat().st_size + data.stat().st_size
+
+
+def _take_in(source: Network, tensor: TensorProto) -> None:
+    """Keep the values of `tensor` in the graph itself."""
+    if tensor.data_location == TensorProto.EXTERNAL:
+        raw = b"".join(source.pieces(tensor))
+        tensor.CopyFrom(
+            TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=raw)
+        )
 
 
 def _inline(tensor: TensorProto) -> bytes:

@@ -17,7 +17,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from trtbuild.compilers.onnxruntime.blocks import Scheme, blocks_of, quantize_slices
 from trtbuild.errors import BuildError
 from trtbuild.networks.arrays import Array
-from trtbuild.networks.tensors import INLINE, DataFile, Network, branches, nbytes, read_by
+from trtbuild.networks.tensors import INLINE, DataFile, Network, in_branches, nbytes, read_by
 
 _MICROSOFT = "com.microsoft"
 
@@ -168,12 +168,10 @@ class _Writer:
 
     def carry_over_branches(self, graph: GraphProto) -> None:
         """Copy the weights inside the nodes of `graph`, in place, where they lie in the source's data file."""
-        for node in graph.node:
-            for branch in branches(node):
-                for tensor in branch.initializer:
-                    if tensor.data_location == TensorProto.EXTERNAL:
-                        pieces = self.source.pieces(tensor)
-                        tensor.CopyFrom(self.data.add(tensor.name, tensor.data_type, tensor.dims, pieces))
+        for tensor in in_branches(graph):
+            if tensor.data_location == TensorProto.EXTERNAL:
+                pieces = self.source.pieces(tensor)
+                tensor.CopyFrom(self.data.add(tensor.name, tensor.data_type, tensor.dims, pieces))
 
     def _quantize(self, weight: TensorProto, *, by_columns: bool) -> _Stored:
         """Quantize a matrix [k, n] by columns, or [n, k] by rows; once, whoever reads it."""

@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from trtbuild.compilers.onnxruntime.blocks import SLICE
 from trtbuild.compilers.onnxruntime.quantize import Embedding, find_embedding
-from trtbuild.networks.tensors import DataFile, Network, element_type, initializers, read_by
+from trtbuild.networks.tensors import DataFile, Network, element_type, in_branches, read_by
 
 
 def untranspose(source: Network, path: Path) -> Network:
@@ -25,17 +25,17 @@ def untranspose(source: Network, path: Path) -> Network:
         return source
     model = ModelProto()
     model.CopyFrom(source.model)
+    del model.graph.node[:]
+    model.graph.node.extend(_reading_rows(node, found) for node in graph.node if node != found.transpose)
     data = path.with_name(path.name + ".data")
     with data.open("wb") as stream:
         target = DataFile(stream, data.name)
-        for tensor in initializers(model.graph):
+        for tensor in (*model.graph.initializer, *in_branches(model.graph)):
             if tensor.name == found.weight:
                 tensor.CopyFrom(_turned(source, tensor, target))
             elif tensor.data_location == TensorProto.EXTERNAL:
                 pieces = source.pieces(tensor)
                 tensor.CopyFrom(target.add(tensor.name, tensor.data_type, tensor.dims, pieces))
-    del model.graph.node[:]
-    model.graph.node.extend(_reading_rows(node, found) for node in graph.node if node != found.transpose)
     path.write_bytes(model.SerializeToString(deterministic=True))
     return Network(model, path)
 
