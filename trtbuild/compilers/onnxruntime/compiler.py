@@ -34,7 +34,7 @@ _GENAI_TOOLS = (
     "transformers",
 )
 # The network step asks onnxruntime-genai and tokenizers for the tokens of texts, and refuses where they differ.
-_NETWORK_TOOLS = ("gguf", "numpy", "onnx", "onnxruntime-genai", "safetensors", "tokenizers")
+_NETWORK_TOOLS = ("gguf", "jinja2", "numpy", "onnx", "onnxruntime-genai", "safetensors", "tokenizers")
 _ENGINE_TOOLS = ("numpy", "onnx", "onnxruntime", "onnxruntime-genai")
 
 
