@@ -15,9 +15,10 @@ from tokenizers import Tokenizer
 from tests.compilers.support import make_network
 from tests.support import vocabularies
 from tests.support.vocabularies import SPACE, SPECIAL
+from trtbuild.compilers.onnxruntime import runtime
 from trtbuild.errors import InputError
 from trtbuild.networks import genai_text, gguf_tokenizer, post_processor, tokenizer, tokens
-from trtbuild.networks.texts import TEXTS, literals
+from trtbuild.networks.texts import DECOMPOSED, TEXTS, literals
 
 Json = dict[str, Any]
 
@@ -289,6 +290,20 @@ def test_texts_are_about_sixty_and_say_what_a_text_can() -> None:
     assert 50 <= len(TEXTS) == len(set(TEXTS)) <= 70
     assert not any("\0" in text for text in TEXTS)
     assert "" in TEXTS
+
+
+def test_an_engine_composes_accents_where_its_model_does(byte_level: Json, tmp_path: Path) -> None:
+    """onnxruntime-genai does not, so `trtbuild run` does it before; tokenizer_config.json says so."""
+    for kind, composes in (("Qwen 2", True), ("Llama 3", False)):
+        original = write(byte_level | BYTE_LEVEL[kind], tmp_path)
+        tokenizer.rewrite(tmp_path)
+        told = json.loads((tmp_path / "tokenizer_config.json").read_text())
+        assert (told.get("text_normalizer") == "NFC") == composes
+        with genai_text.opened(tmp_path) as genai:
+            engine = runtime.Engine(None, genai, 16, 0.0, composes)
+            for text in DECOMPOSED:
+                expected = Tokenizer.from_str(original.decode()).encode(text, add_special_tokens=False)
+                assert engine.encode(text, raw=True) == expected.ids
 
 
 @pytest.mark.slow
