@@ -5,8 +5,9 @@ The workers raise the same errors: they read the same headers, with the same cod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from trtbuild.errors import InputError
 from trtbuild.networks import (
@@ -25,14 +26,22 @@ from trtbuild.sources import Source
 from trtbuild.sources.gguf_header import Header
 from trtbuild.sources.select import SMALL
 
-#: Raises InputError for a decoder that a compiler cannot compute.
-Takes: TypeAlias = Callable[[Decoder], None]
+
+@dataclass(frozen=True)
+class Rules:
+    """What a compiler asks of a checkpoint.
+
+    `takes` raises InputError for a decoder of trtbuild's own networks that its engines cannot compute; None where other
+    tools read the checkpoint. `tells` says what a user should know of the tokenizer in these small files.
+    """
+
+    takes: Callable[[Decoder], None] | None
+    tells: Callable[[Mapping[str, bytes]], Sequence[str]]
 
 
-def examine(source: Source, takes: Takes | None) -> tuple[str, ...]:
-    """Notes on the checkpoint: sentences on what changes nothing, or is not known.
+def examine(source: Source, rules: Rules) -> tuple[str, ...]:
+    """Notes on the checkpoint: sentences on what changes nothing, is not known, or is left to the user.
 
-    `takes` is the compiler's rule for decoders of trtbuild's own networks; None where other tools read the checkpoint.
     Raises InputError where no engine of it can be right. Reads headers and small files, and no weights; what is not
     known before the download is left to the workers.
     """
@@ -42,10 +51,10 @@ def examine(source: Source, takes: Takes | None) -> tuple[str, ...]:
     if config is None:
         return ()
     files, metadata = source.small(SMALL), source.gguf_metadata()
-    notes = [] if takes is None else list(_of_weights(source, config, header, takes))
+    notes = list(_of_weights(source, config, header, rules.takes)) if rules.takes is not None else []
     _check_tokenizer(files, metadata)
     chat.check(files, config, metadata)
-    return tuple(notes)
+    return (*notes, *rules.tells(files))
 
 
 def _check_tokenizer(files: Mapping[str, bytes], metadata: Mapping[str, Any] | None) -> None:
@@ -75,7 +84,7 @@ def tied(source: Source, config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _of_weights(
-    source: Source, config: Mapping[str, Any], header: Header | None, takes: Takes
+    source: Source, config: Mapping[str, Any], header: Header | None, takes: Callable[[Decoder], None]
 ) -> Iterator[str]:
     yield from (
         architectures.audit(config) if header is None else gguf_config.audit(header.metadata, header.tensors)

@@ -17,7 +17,7 @@ from tests.support import vocabularies
 from tests.support.vocabularies import SPACE, SPECIAL
 from trtbuild.compilers.onnxruntime import runtime
 from trtbuild.errors import InputError
-from trtbuild.networks import genai_text, gguf_tokenizer, post_processor, tokenizer, tokens
+from trtbuild.networks import genai_text, gguf_tokenizer, post_processor, text_normalizer, tokenizer, tokens
 from trtbuild.networks.texts import DECOMPOSED, TEXTS, literals
 
 Json = dict[str, Any]
@@ -61,13 +61,22 @@ def write(content: Json, folder: Path, **config: Any) -> bytes:
     return (folder / "tokenizer.json").read_bytes()
 
 
-def compared(content: Json, folder: Path, **config: Any) -> int:
-    """How many texts agree after the rewriting, which also means the same to `tokenizers`."""
+def rewritten(content: Json, folder: Path, **config: Any) -> bytes:
+    """The files as they are said for onnxruntime-genai; returns tokenizer.json as it was."""
     original = write(content, folder, **config)
     tokenizer.rewrite(folder)
+    return original
+
+
+def compared(content: Json, folder: Path, **config: Any) -> int:
+    """How many texts agree after the rewriting, which also means the same to `tokenizers`."""
+    original = rewritten(content, folder, **config)
     before, after = Tokenizer.from_str(original.decode()), Tokenizer.from_file(str(folder / "tokenizer.json"))
+    steps = text_normalizer.steps_in(json.loads((folder / "tokenizer_config.json").read_text()))
+    added = [token.content for token in before.get_added_tokens_decoder().values()]
+    given = [text_normalizer.normalize(text, steps, added) for text in TEXTS]
     assert [each.ids for each in before.encode_batch(TEXTS)] == [
-        each.ids for each in after.encode_batch(TEXTS)
+        each.ids for each in after.encode_batch(given)
     ]
     return tokens.check(folder, original)
 
@@ -123,6 +132,8 @@ SENTENCE_PIECE: dict[str, Callable[[Json], Json]] = {
     ),
     "Metaspace, never": lambda content: unprefixed(content) | metaspace("never", False),
     "Metaspace, never, cut": lambda content: unprefixed(content) | metaspace("never", True),
+    "Metaspace, first": lambda content: content | metaspace("first", False),
+    "Metaspace, first, cut": lambda content: content | metaspace("first", True),
 }
 
 
@@ -198,14 +209,29 @@ def test_what_has_no_other_form_is_refused(kind: str, byte_level: Json, tmp_path
     assert failure.value.option == "model.source"
 
 
-@pytest.mark.parametrize("scheme", ["first", "always"])
 @pytest.mark.parametrize("cuts", [True, False])
-def test_a_space_before_some_texts_alone_is_refused(
-    scheme: str, cuts: bool, sentence_piece: Json, tmp_path: Path
+def test_a_space_before_some_pieces_alone_is_refused(
+    cuts: bool, sentence_piece: Json, tmp_path: Path
 ) -> None:
-    """Metaspace as transformers 5 saves it: onnxruntime-genai puts a space before each piece, or before none."""
+    """Metaspace's "always": onnxruntime-genai puts a space before each piece, or before none."""
     with pytest.raises(InputError, match="makes other tokens of the text"):
-        compared(sentence_piece | metaspace(scheme, cuts), tmp_path)
+        tokens.check(tmp_path, rewritten(sentence_piece | metaspace("always", cuts), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [
+        ("the sky", " the sky"),
+        (" the sky", " the sky"),
+        ("\u2581the", "\u2581the"),
+        ("<s>the sky", "<s>the sky"),
+        ("", ""),
+        ("\nthe", " \nthe"),
+    ],
+)
+def test_a_space_goes_before_a_text_as_metaspace_puts_it(text: str, given: str) -> None:
+    """What transformers 5 saves for Llama and Mistral."""
+    assert text_normalizer.normalize(text, [text_normalizer.FIRST_SPACE], ["<s>"]) == given
 
 
 def test_a_decoder_that_leaves_bytes_spelt_out_is_refused(sentence_piece: Json, tmp_path: Path) -> None:
@@ -292,17 +318,24 @@ def test_texts_are_about_sixty_and_say_what_a_text_can() -> None:
     assert "" in TEXTS
 
 
-def test_an_engine_composes_accents_where_its_model_does(byte_level: Json, tmp_path: Path) -> None:
-    """onnxruntime-genai does not, so `trtbuild run` does it before; tokenizer_config.json says so."""
-    for kind, composes in (("Qwen 2", True), ("Llama 3", False)):
-        original = write(byte_level | BYTE_LEVEL[kind], tmp_path)
-        tokenizer.rewrite(tmp_path)
+def test_an_engine_does_before_what_its_tokenizer_cannot(
+    byte_level: Json, sentence_piece: Json, tmp_path: Path
+) -> None:
+    """`trtbuild run` composes accents for Qwen, and puts a space before a text for Llama: the folder says so."""
+    kinds: dict[str, tuple[Json, list[str]]] = {
+        "Qwen 2": (byte_level | BYTE_LEVEL["Qwen 2"], ["NFC"]),
+        "Llama 3": (byte_level | BYTE_LEVEL["Llama 3"], []),
+        "Llama 2 by transformers 5": (sentence_piece | metaspace("first", False), ["first_space"]),
+    }
+    for content, steps in kinds.values():
+        original = rewritten(content, tmp_path)
         told = json.loads((tmp_path / "tokenizer_config.json").read_text())
-        assert (told.get("text_normalizer") == "NFC") == composes
+        assert told.get("text_normalizer", []) == steps
+        added = tuple(token["content"] for token in content["added_tokens"])
         with genai_text.opened(tmp_path) as genai:
-            engine = runtime.Engine(None, genai, 16, 0.0, composes)
-            for text in DECOMPOSED:
-                expected = Tokenizer.from_str(original.decode()).encode(text, add_special_tokens=False)
+            engine = runtime.Engine(None, genai, 16, 0.0, tuple(steps), added)
+            for text in (*DECOMPOSED, "the sky", " the sky", "<s>the sky"):
+                expected = Tokenizer.from_str(original.decode()).encode(text)
                 assert engine.encode(text, raw=True) == expected.ids
 
 

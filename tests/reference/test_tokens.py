@@ -11,7 +11,6 @@ from tokenizers import Tokenizer
 
 from tests.support import vocabularies
 from tests.support.vocabularies import SPACE
-from trtbuild.errors import InputError
 from trtbuild.networks import gguf_tokenizer, tokenizer, tokens
 from trtbuild.networks.texts import TEXTS
 
@@ -111,7 +110,7 @@ def test_byte_level(kind: str, claimed: Json, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model_type", ["llama", "mistral"])
 def test_what_transformers_5_saves_of_sentence_piece(model_type: str, tmp_path: Path) -> None:
-    """Metaspace before the first piece alone: onnxruntime-genai cannot say it, and is not asked to."""
+    """Metaspace before the first piece alone, which `text_normalizer` does for onnxruntime-genai."""
     model = vocabularies.sentence_piece()["model"]
     merges = [tuple(pair) for pair in model["merges"]]
     made = transformers.LlamaTokenizer(vocab=model["vocab"], merges=merges, **_NAMES)
@@ -121,8 +120,7 @@ def test_what_transformers_5_saves_of_sentence_piece(model_type: str, tmp_path: 
     assert json.loads(original)["pre_tokenizer"]["prepend_scheme"] == "first"
     assert differing(tmp_path) == []
     tokenizer.rewrite(tmp_path)
-    with pytest.raises(InputError, match="makes other tokens of the text"):
-        tokens.check(tmp_path, original)
+    assert tokens.check(tmp_path, original) > len(TEXTS)
 
 
 def test_llama_2s_own_file_is_followed_where_transformers_rebuilds_it(tmp_path: Path) -> None:

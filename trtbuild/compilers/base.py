@@ -34,6 +34,11 @@ def no_advice(_recipe: Recipe) -> Sequence[str]:
     return ()
 
 
+def tells_nothing(_files: Mapping[str, bytes]) -> Sequence[str]:
+    """Of a compiler whose engines read a text as the `tokenizers` library does."""
+    return ()
+
+
 def taken_always(_decoder: Decoder) -> None:
     """Of a compiler that takes all decoders that trtbuild has a network for."""
 
@@ -77,6 +82,8 @@ class Compiler:
     serve: Mapping[str, Callable[[Path], Mapping[str, str]]] = field(default_factory=dict)
     #: raises InputError for a decoder of trtbuild's own networks that its engines cannot compute
     takes: Callable[[Decoder], None] = taken_always
+    #: what a user should know of its engines with the tokenizer of these small files (logical name -> bytes)
+    tells: Callable[[Mapping[str, bytes]], Sequence[str]] = tells_nothing
     #: raises InputError where that server loads nothing that the step makes
     served: Callable[[str, Step], None] = served_always
     #: what a user should know of a recipe that is accepted: sentences, told before it is built

@@ -9,7 +9,7 @@ from trtbuild import checkpoint, schema
 from trtbuild.compilers.base import Compiler
 from trtbuild.doctor.checks import Check
 from trtbuild.errors import InputError
-from trtbuild.examine import examine
+from trtbuild.examine import Rules, examine
 from trtbuild.networks import architectures
 from trtbuild.sources.base import local_path
 
@@ -40,8 +40,8 @@ def _examined(config: schema.Config, compiler: Compiler) -> tuple[str, ...]:
     source = checkpoint.open_model(config.model, _Unhashed())
     described = source.config()
     if not compiler.networks:
-        return examine(source, None)
+        return examine(source, Rules(None, compiler.tells))
     named = None if described is None else architectures.architecture_of(described)
     architecture = named or source.gguf_architecture()
     frontend = checkpoint.frontend(config.network.frontend.value, architecture, described)
-    return examine(source, compiler.takes if frontend == "native" else None)
+    return examine(source, Rules(compiler.takes if frontend == "native" else None, compiler.tells))

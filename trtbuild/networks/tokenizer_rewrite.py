@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trtbuild.networks import text_normalizer
 from trtbuild.networks.gguf_tokenizer import EVERYTHING, GPT2, SPACE, WHOLE, splits
 from trtbuild.networks.post_processor import around, flat
 
@@ -37,8 +38,6 @@ _EVERYTHING_ELSE = (r"[^\s\p{L}\p{N}]+", r"[^\s\p{L}\p{M}\p{N}]+")
 #: Tokenizer classes that it takes for a BPE and treats as any other (kTokenizerDict in tokenizer_jsconfig.hpp).
 _CLASSES = frozenset({"GPT2", "Llama", "PreTrained", "Qwen2"})
 _ANY_CLASS = "PreTrainedTokenizerFast"
-#: In tokenizer_config.json: what is done to a text before onnxruntime-genai is asked, which does it not itself.
-NORMALIZER = "text_normalizer"
 
 
 def files_for_genai(tokenizer: Json, config: Json) -> tuple[Json | None, Json | None]:
@@ -54,8 +53,8 @@ def _config(tokenizer: Mapping[str, Any], config: Mapping[str, Any]) -> Json:
     name = str(config.get("tokenizer_class") or "")
     if name.removesuffix("Fast").removesuffix("Tokenizer") not in _CLASSES:
         told["tokenizer_class"] = _ANY_CLASS
-    if composes(tokenizer):
-        told[NORMALIZER] = "NFC"
+    if steps := asked_before(tokenizer):
+        told[text_normalizer.FIELD] = list(steps)
     return told
 
 
@@ -68,12 +67,13 @@ def for_genai(tokenizer: Mapping[str, Any]) -> Json:
     return dict(tokenizer) | made | _pairs(model)
 
 
-def composes(tokenizer: Mapping[str, Any]) -> bool:
-    """Whether text is composed (Unicode's NFC) before it is cut, as Qwen has it and onnxruntime-genai does not.
-
-    No expression can say it, so whoever asks onnxruntime-genai must compose.
-    """
-    return [step.get("type") for step in flat(tokenizer.get("normalizer"), "normalizers")] == ["NFC"]
+def asked_before(tokenizer: Mapping[str, Any]) -> tuple[str, ...]:
+    """What has to be done to a text before onnxruntime-genai is asked, as nothing in its files can say it."""
+    if [step.get("type") for step in flat(tokenizer.get("normalizer"), "normalizers")] == ["NFC"]:
+        return (text_normalizer.NFC,)
+    model = tokenizer.get("model")
+    spelt = isinstance(model, Mapping) and model.get("type") == "BPE" and model.get("byte_fallback")
+    return (text_normalizer.FIRST_SPACE,) if spelt and _scheme(tokenizer) == "first" else ()
 
 
 def _pairs(model: Mapping[str, Any]) -> Json:
@@ -178,8 +178,8 @@ def _sentence_piece(tokenizer: Mapping[str, Any], model: Mapping[str, Any]) -> J
 def _prefixed(tokenizer: Mapping[str, Any]) -> bool | None:
     """Whether each piece of text between added tokens begins with a space; None where it depends on more.
 
-    Metaspace adds no second space where a text begins with one (`always`), or adds one to the first piece alone
-    (`first`, what transformers 5 saves). onnxruntime-genai adds one to every piece or to none.
+    Metaspace adds no second space where a piece begins with one (`always`), or adds one to the first piece alone
+    (`first`, which `text_normalizer` does). onnxruntime-genai adds one to every piece or to none.
     """
     normalizers = flat(tokenizer.get("normalizer"), "normalizers")
     steps = flat(tokenizer.get("pre_tokenizer"), "pretokenizers")
@@ -191,11 +191,15 @@ def _prefixed(tokenizer: Mapping[str, Any]) -> bool | None:
         if kinds == ["Prepend", "Replace"]:
             return True if normalizers[0].get("prepend") == SPACE else None
         return False if kinds == ["Replace"] else None
-    if normalizers or len(steps) != 1 or steps[0].get("type") != "Metaspace":
+    return False if _scheme(tokenizer) in ("never", "first") else None
+
+
+def _scheme(tokenizer: Mapping[str, Any]) -> str | None:
+    """Metaspace's prepend_scheme, where it is all that is done to a text; else None."""
+    steps = flat(tokenizer.get("pre_tokenizer"), "pretokenizers")
+    if tokenizer.get("normalizer") or len(steps) != 1 or steps[0].get("type") != "Metaspace":
         return None
-    return (
-        False if steps[0].get("prepend_scheme") == "never" and steps[0].get("replacement") == SPACE else None
-    )
+    return str(steps[0].get("prepend_scheme")) if steps[0].get("replacement") == SPACE else None
 
 
 def _cut(model: Mapping[str, Any], added: Sequence[Mapping[str, Any]], tokenizer: Mapping[str, Any]) -> str:

@@ -6,7 +6,6 @@ It runs before any weight is written: a model that is given other tokens than it
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 from tokenizers import Tokenizer
 
 from trtbuild.errors import InputError
-from trtbuild.networks import genai_text, tokenizer_rewrite
+from trtbuild.networks import genai_text, text_normalizer, tokenizer_rewrite
 from trtbuild.networks.texts import TEXTS, around
 
 _HINT = (
@@ -35,9 +34,10 @@ def check(folder: Path, original: bytes | Path, model: dict[str, Any] | None = N
     """
     content = original.read_bytes() if isinstance(original, Path) else original
     reference = _reference(content)
-    texts = [*TEXTS, *around(_added(reference), _template(folder))]
+    added = _added(reference)
+    texts = [*TEXTS, *around(added, _template(folder))]
     with genai_text.opened(folder, model) as genai:
-        engine = _Engine(genai, tokenizer_rewrite.composes(json.loads(content)))
+        engine = _Engine(genai, tokenizer_rewrite.asked_before(json.loads(content)), tuple(added))
         for special in (True, False):
             _compare_texts(engine, reference, texts, special)
         _compare_vocabulary(engine, reference)
@@ -71,13 +71,14 @@ def _template(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class _Engine:
-    """onnxruntime-genai's tokenizer; whoever asks it composes text (NFC) where the model's own does."""
+    """onnxruntime-genai's tokenizer, with what `text_normalizer` does before it is asked."""
 
     genai: Any
-    composes: bool
+    steps: Sequence[str]
+    added: Sequence[str]
 
     def encode(self, text: str) -> list[int]:
-        given = unicodedata.normalize("NFC", text) if self.composes else text
+        given = text_normalizer.normalize(text, self.steps, self.added)
         return [int(token) for token in self.genai.encode(given)]
 
     def decode(self, token: int) -> str:

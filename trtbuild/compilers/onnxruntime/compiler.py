@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trtbuild.compilers.base import NETWORK, Compiler, Worker, network, tools
 from trtbuild.compilers.onnxruntime.options import ACCURACY_LEVELS, DEFAULT_GROUP, GROUPS
 from trtbuild.errors import InputError
 from trtbuild.key import Step
-from trtbuild.networks import genai_families
+from trtbuild.networks import genai_families, text_normalizer, tokenizer_rewrite
 from trtbuild.networks.layout import check_fused
+from trtbuild.networks.special_tokens import read_object
 from trtbuild.recipe import Quant, Recipe, Value, frozen
 from trtbuild.targets import CUDA_FACTS
 
@@ -131,6 +132,12 @@ _SHAPES = "ONNX Runtime's engines take any shape"
 _ONE_VALUE = "onnxruntime refuses all but one value"
 _NO_GPU = "these engines run on a CPU"
 
+
+def tells(files: Mapping[str, bytes]) -> Sequence[str]:
+    """What onnxruntime-genai does not do to a text, and this tokenizer does: sentences."""
+    return text_normalizer.notes(tokenizer_rewrite.asked_before(read_object(files, "tokenizer.json")))
+
+
 UNREAD = {
     "model.dtype": "the step reads what it was resolved to, float32",
     "profile.max_batch_size": _SHAPES,
@@ -156,6 +163,7 @@ COMPILER = Compiler(
     kinds=frozenset({"cpu"}),
     steps=steps,
     takes=check_fused,
+    tells=tells,
     check="trtbuild.compilers.onnxruntime.check",
     generate="trtbuild.compilers.onnxruntime.generate",
     workers=WORKERS,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ import numpy as np
 import onnxruntime_genai as genai
 
 from trtbuild.errors import BuildError, InputError
-from trtbuild.networks.tokenizer_rewrite import NORMALIZER
+from trtbuild.networks import text_normalizer
+from trtbuild.networks.special_tokens import added_of
 from trtbuild.worker import Reporter, Request
 
 _CONFIG = "genai_config.json"
@@ -34,15 +34,16 @@ class Sampling:
 class Engine:
     """A loaded engine with its tokenizer. `context` is in tokens, the prompt's included.
 
-    With `composes` a text is composed (Unicode's NFC) before it is cut into tokens, as the model's own tokenizer
-    does, and onnxruntime-genai does not.
+    `steps` are done to a text before onnxruntime-genai is asked for its tokens, with `added`, the tokenizer's added
+    tokens (`networks.text_normalizer`).
     """
 
     model: Any
     tokenizer: Any
     context: int
     load_seconds: float
-    composes: bool
+    steps: tuple[str, ...]
+    added: tuple[str, ...]
 
     @classmethod
     def load(cls, folder: Path) -> Engine:
@@ -60,7 +61,10 @@ class Engine:
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError is what pybind11 makes of theirs
             raise BuildError(f"onnxruntime-genai cannot load the engine: {error}") from None
         context = settings["model"]["context_length"]
-        return cls(model, tokenizer, context, time.perf_counter() - started, texts.get(NORMALIZER) == "NFC")
+        seconds = time.perf_counter() - started
+        steps = text_normalizer.steps_in(texts)
+        added = added_of(_json(folder / "tokenizer.json")) if steps else ()
+        return cls(model, tokenizer, context, seconds, steps, tuple(token["content"] for token in added))
 
     def encode(self, prompt: str, raw: bool) -> list[int]:
         """The prompt's tokens: as one turn of a chat where the model has a template, unless `raw`."""
@@ -68,9 +72,8 @@ class Engine:
         # A template spells the special tokens out; a plain text gets its BOS from the tokenizer.
         self.tokenizer.update_options(add_special_tokens="true" if templated is None else "false")
         text = prompt if templated is None else templated
-        if self.composes:
-            text = unicodedata.normalize("NFC", text)
-        return [int(token) for token in self.tokenizer.encode(text)]
+        given = text_normalizer.normalize(text, self.steps, self.added)
+        return [int(token) for token in self.tokenizer.encode(given)]
 
     def _as_chat(self, prompt: str) -> str | None:
         messages = json.dumps([{"role": "user", "content": prompt}])
