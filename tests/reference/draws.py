@@ -175,6 +175,7 @@ class Draw:
     head: str | None = None
     stray: str | None = None
     cast: str | None = None
+    standard: bool = False  # in standard ONNX operators, as TensorRT takes them
 
 
 def draw(dice: Dice) -> Draw:
@@ -197,6 +198,7 @@ def draw(dice: Dice) -> Draw:
         head=dice.choice(HEADS) if dice.random() < 0.15 else None,
         stray=dice.choice(STRAYS) if dice.random() < 0.1 else None,
         cast=dice.choice(("float64", "mixed", "float8")) if dice.random() < 0.05 else None,
+        standard=dice.random() < 0.2,
     )
 
 
@@ -339,7 +341,7 @@ def simpler(made: Draw) -> Iterator[Draw]:
     for name in made.fields:
         yield replace(made, fields={other: value for other, value in made.fields.items() if other != name})
     usual = Draw(made.architecture, 0, {})
-    for name in ("seed", "dtype", "shard", "old", "prefix", "head", "stray", "cast"):
+    for name in ("seed", "dtype", "shard", "old", "prefix", "head", "stray", "cast", "standard"):
         if getattr(made, name) != getattr(usual, name):
             yield replace(made, **{name: getattr(usual, name)})
 

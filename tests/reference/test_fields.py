@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from tests.networks.graph_runner import Network, write_network
-from tests.networks.tiny_models import ARCHITECTURES, LINEAR, LLAMA3, YARN, config, save, weights
+from tests.networks.tiny_models import ARCHITECTURES, LINEAR, LLAMA3, YARN, config, save, save_gguf, weights
 from trtbuild.errors import InputError
 from trtbuild.networks.config_audit import kind_of
 
@@ -280,3 +280,30 @@ def test_bidirectional_attention_is_another_model(tried: Callable[[str, dict[str
     """Else the refusal of is_causal=false would be for nothing."""
     plain, other = (reference(tried("Qwen2ForCausalLM", {"is_causal": causal})) for causal in (True, False))
     assert np.abs(plain - other).max() > 1
+
+
+@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"])
+def test_neutral_keys_of_a_gguf_file_leave_transformers_logits(architecture: str, tmp_path: Path):
+    settings = config(architecture, rope_parameters=YARN)
+    tensors = weights(settings)
+    save(tmp_path / "hf", settings, tensors)
+    keys = {
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": 4.0,
+        "rope.scaling.original_context_length": 16,
+        "rope.scaling.attn_factor": 1.0,
+        "rope.scaling.yarn_ext_factor": 1.0,
+        "rope.scaling.yarn_beta_fast": 32.0,
+        "rope.freq_base_swa": 1000.0,
+        "attention.scale": 0.25,
+        "attention.sliding_window": 128,
+        "attention.layer_norm_epsilon": 0.5,
+        "embedding_scale": 0.0,
+        "logit_scale": 1.0,
+        "final_logit_softcapping": 0.0,
+        "expert_count": 0,
+    }
+    files = save_gguf(tmp_path / "model.gguf", settings, tensors, extra=keys)
+    network = Network(write_network(files, tmp_path / "network", "fused"), tmp_path / "network", "fused")
+    found, wanted = network.step(TOKENS)[0], reference(tmp_path / "hf")
+    assert np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max()

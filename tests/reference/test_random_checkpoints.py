@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from tests.compilers.support import make_network
+from tests.networks.graph_runner import Network, write_network
 from tests.reference.draws import Draw, draw, simpler, write
 from tests.reference.families import POSITIONS, TOKENS, TOLERANCE, Fused, difference, torch, transformers
 from trtbuild.errors import InputError
@@ -83,17 +84,25 @@ def tried(made: Draw, folder: Path) -> tuple[str, str]:
     except Exception as problem:  # noqa: BLE001
         return "not taken by transformers", _alike(f"{type(problem).__name__}: {problem}")
     try:
-        network = make_network(drawn, folder / "network")
+        found = computed(drawn, folder / "network", "standard" if made.standard else "fused")
     except InputError as refusal:
         return "refused", _alike(refusal.message)
     except Exception as problem:  # noqa: BLE001
         return "fault", f"a crash: {type(problem).__name__}: {problem}"
     if expected is None:
         return "fault", "an engine of weights that are not there"
-    found = Fused(network).step(_tokens(network))
     if np.isfinite(found).all() and difference(found, expected) <= TOLERANCE:
         return "equal", ""
     return "fault", "another engine"
+
+
+def computed(checkpoint: Path, folder: Path, operators: str) -> np.ndarray:
+    """The network's logits. Raises InputError when the checkpoint is refused."""
+    tokens = _tokens(checkpoint)
+    if operators == "fused":
+        return Fused(make_network(checkpoint, folder)).step(tokens)
+    decoder = write_network({path.name: path for path in checkpoint.iterdir()}, folder, operators)
+    return Network(decoder, folder, operators).step(tokens[None])[0]
 
 
 def shrunk(made: Draw, became: tuple[str, str], folder: Path) -> Draw:

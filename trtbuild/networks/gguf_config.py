@@ -181,6 +181,8 @@ def _rope_parameters(
     factor = shortest(
         metadata.get(f"{scaling}.factor", metadata.get(f"{name}.rope.scale_linear", 0.0)) or 1.0
     )
+    if kind not in ("none", "linear", "yarn"):
+        raise _refuse(f"{scaling}.type", kind, "supported are none, linear and yarn")
     if factors is not None:
         # llama.cpp stores llama3's scaling as one divisor per frequency; "longrope" with equal factors for
         # short and long contexts is Hugging Face's way to say the same.
@@ -200,9 +202,7 @@ def _rope_parameters(
         return {"rope_type": "default", "rope_theta": theta}
     if kind == "linear":
         return {"rope_type": "linear", "rope_theta": theta, "factor": factor}
-    if kind == "yarn":
-        return _yarn(metadata, scaling, theta, factor, positions)
-    raise _refuse(f"{scaling}.type", kind, "supported are none, linear and yarn")
+    return _yarn(metadata, scaling, theta, factor, positions)
 
 
 def _yarn(metadata: Metadata, scaling: str, theta: float, factor: float, positions: int) -> dict[str, Any]:
