@@ -115,7 +115,8 @@ def test_modules_stay_small_and_say_what_they_are(path: Path) -> None:
 
 
 def test_no_broad_except_but_at_the_edges() -> None:
-    edges = {"trtbuild.worker", "trtbuild.compose", "trtbuild.cli"}
+    # the last: the tokenizers library raises Exception itself
+    edges = {"trtbuild.worker", "trtbuild.compose", "trtbuild.cli", "trtbuild.networks.tokens"}
     for path in CODE:
         if module_name(path) not in edges:
             assert "except Exception" not in path.read_text(), path
@@ -196,19 +197,19 @@ def test_a_lock_chooses_what_its_pins_say() -> None:
 
 def test_steps_run_in_what_their_toolchain_chooses() -> None:
     """The versions that a key holds where no lock has them are of the packages that the lock chooses."""
-    for frontend, network in (("native", "network"), ("genai", "genai")):
+    for frontend, network in (("native", "onnxruntime"), ("genai", "genai")):
         for recipe in (test_key.RECIPE, test_key.replaced(tools=test_key.LOOSE)):
             steps = plan.plan(dataclasses.replace(recipe, frontend=frontend)).steps
             for step, toolchain in zip(steps, (network, "onnxruntime"), strict=True):
                 if step.step.lock is None:
-                    assert tuple(step.toolchain) == shipped.shipped(toolchain).chosen
+                    assert set(step.toolchain) <= set(shipped.shipped(toolchain).chosen)
                 else:
                     assert step.step.lock.title == toolchain
 
 
 #: What runs in which toolchains: the module that `python -m` runs, and the one that it serves.
 WORKERS = {
-    ("trtbuild.networks.__main__", "trtbuild.networks.build"): ("network", "genai"),
+    ("trtbuild.networks.__main__", "trtbuild.networks.build"): ("network", "onnxruntime", "genai"),
     ("trtbuild.compilers.onnxruntime.__main__", "trtbuild.compilers.onnxruntime.engine"): ("onnxruntime",),
     ("trtbuild.compilers.onnxruntime.check", "trtbuild.compilers.onnxruntime.runtime"): ("onnxruntime",),
     ("trtbuild.compilers.onnxruntime.generate", "trtbuild.compilers.onnxruntime.runtime"): ("onnxruntime",),

@@ -163,7 +163,10 @@ def prefixed(changes: dict[str, Any]) -> dict[str, Any]:
 
 
 KINDS = {
-    **{pre: byte_level(pre=pre) for pre in ("gpt-2", "smollm", "llama-bpe", "qwen2", "tekken", "dbrx")},
+    **{
+        pre: byte_level(pre=pre)
+        for pre in ("gpt-2", "smollm", "llama-bpe", "qwen2", "qwen35", "deepseek-v3", "tekken", "dbrx")
+    },
     "bos and eos": byte_level(add_bos_token=True, add_eos_token=True),
     "sentencepiece": sentence_piece(),
     "sentencepiece without prefix": sentence_piece(add_space_prefix=False),
@@ -174,7 +177,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_genai_and_tokenizers_agree(kind: str, engine: Path, tmp_path: Path) -> None:
     metadata = write_gguf(tmp_path / "model.gguf", KINDS[kind])
-    tokenizer.write(Checkpoint({}, metadata, {}, {}, {}), tmp_path)
+    tokenizer.write(Checkpoint({}, metadata, {}, {}, {}), tmp_path, runtime="genai")
     ours, theirs, _ = both(tmp_path, engine, tmp_path)
     different = {text: (ours(text), theirs(text)) for text in TEXTS if ours(text) != theirs(text)}
     assert not different
@@ -201,7 +204,7 @@ def test_pieces_are_those_of_the_model(kind: str, text: str, pieces: list[str]) 
 def test_a_whole_word_is_taken_as_it_is_where_llama_3_does(engine: Path, tmp_path: Path) -> None:
     fields = byte_level(pre="llama-bpe")
     fields["tokenizer.ggml.tokens"][-4] = "zzz"  # a token that no merge makes
-    tokenizer.write(Checkpoint({}, fields, {}, {}, {}), tmp_path)
+    tokenizer.write(Checkpoint({}, fields, {}, {}, {}), tmp_path, runtime="genai")
     ours, theirs, _ = both(tmp_path, engine, tmp_path)
     assert (
         ours("zzz")
@@ -217,7 +220,7 @@ def test_the_chat_template_reaches_the_runtime(engine: Path, tmp_path: Path) -> 
     )
     fields = byte_level() | {"tokenizer.chat_template": template}
     metadata = write_gguf(tmp_path / "model.gguf", fields)
-    tokenizer.write(Checkpoint({}, metadata, {}, {}, {}), tmp_path)
+    tokenizer.write(Checkpoint({}, metadata, {}, {}, {}), tmp_path, runtime="genai")
     *_, theirs = both(tmp_path, engine, tmp_path)
     messages = json.dumps([{"role": "user", "content": "hi"}])
     assert theirs.apply_chat_template(messages=messages, add_generation_prompt=True) == "[user]hi[bot]"
@@ -239,6 +242,7 @@ def test_bytes_repeat(tmp_path: Path) -> None:
         (byte_level(pre="no-such"), "tokenizer.ggml.pre=no-such"),
         (byte_level(merges=None), "tokenizer.ggml.merges"),
         (byte_level(model="bert"), "tokenizer.ggml.model=bert"),
+        (byte_level(tokens=["a", "b", "foo", "foo"]), "'foo', under two ids, 2 and 3"),
         (byte_level(eos_token_id=5000), "tokenizer.ggml.eos_token_id=5000"),
         (sentence_piece(scores=None), "a score for each token"),
         (sentence_piece(scores=[1.0]), "a score for each token"),
@@ -293,7 +297,8 @@ def test_what_genai_would_misread_is_said_otherwise(
     (folder / "tokenizer.json").write_text(json.dumps(given))
     (folder / "tokenizer_config.json").write_text(json.dumps(made.config))
     (tmp_path / "out").mkdir()
-    tokenizer.write(Checkpoint.open({path.name: path for path in folder.iterdir()}), tmp_path / "out")
+    files = {path.name: path for path in folder.iterdir()}
+    tokenizer.write(Checkpoint.open(files), tmp_path / "out", runtime="genai")
     ours, theirs, _ = both(tmp_path / "out", engine, tmp_path)
     original = Tokenizer.from_str(json.dumps(given))
     assert [original.encode(text).ids for text in TEXTS] == [ours(text) for text in TEXTS]
@@ -305,7 +310,7 @@ def test_what_genai_would_misread_is_said_otherwise(
 def test_a_real_model_round_trips(engine: Path, smollm2: Project, tmp_path: Path) -> None:
     assert smollm2.trtbuild("model=smollm2", "until=network", timeout=600).code == 0
     (gguf,) = (smollm2.store / "v1" / "trees").glob("*/model.gguf")
-    tokenizer.write(Checkpoint.open({"model.gguf": gguf}), tmp_path)
+    tokenizer.write(Checkpoint.open({"model.gguf": gguf}), tmp_path, runtime="genai")
     ours, theirs, genai = both(tmp_path, engine, tmp_path)
     plain = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     for text in TEXTS:

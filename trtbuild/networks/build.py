@@ -7,10 +7,12 @@ torch), `network.operators` "fused" (ONNX Runtime), "standard" (TensorRT) or "st
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import ml_dtypes
@@ -45,9 +47,12 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     decoder = parse(checkpoint.config)
     shapes = check(checkpoint, decoder, operators)
     write_config(checkpoint, out)
-    tokenizer.write(checkpoint, out)
     if operators == "fused":
+        original = tokenizer.write(checkpoint, out, runtime="genai")
+        _tokens().check(out, original)
         genai_config.write(decoder, checkpoint, out)
+    else:
+        tokenizer.write(checkpoint, out)
     size = emit(checkpoint, decoder, operators, dtype, out / "model.onnx", reporter.percents("weights"))
     return {
         "architecture": decoder.architecture,
@@ -58,6 +63,11 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
         "dtype": dtype.name,
         "sliding_window": decoder.sliding_window,
     }
+
+
+def _tokens() -> ModuleType:
+    """`networks.tokens`, which needs onnxruntime-genai: where operators are standard ones, there is none."""
+    return importlib.import_module("trtbuild.networks.tokens")
 
 
 def write_config(checkpoint: Checkpoint, out: Path) -> None:

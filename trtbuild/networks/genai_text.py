@@ -40,7 +40,9 @@ def opened(folder: Path, model: dict[str, Any] | None = None) -> Iterator[Any]:
             tokenizer = genai.Tokenizer(genai.Model(str(work)))
         except RuntimeError as error:  # what pybind11 makes of theirs
             raise InputError(
-                f"onnxruntime-genai cannot read the model's tokenizer: {error}", option="model.source"
+                f"onnxruntime-genai cannot read the model's tokenizer: {' '.join(str(error).split())}",
+                option="model.source",
+                hint="build it with compiler=aot_inductor, which speaks with the tokenizers library itself",
             ) from None
         yield tokenizer
 

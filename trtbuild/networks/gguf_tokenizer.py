@@ -22,6 +22,15 @@ _LLAMA3 = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+_QWEN35 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_DEEPSEEK3 = (
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+).replace(r"\"", '"')
+_CJK = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _TEKKEN = (
     rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*|\p{{N}}"
@@ -60,6 +69,7 @@ PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
     "command-r": _SMOLLM,
     "codeshell": _SMOLLM,
     "exaone": _SMOLLM,
+    "minerva-7b": _SMOLLM,
     "llama3": _LLAMA_3,
     "llama-v3": _LLAMA_3,
     "llama-bpe": _LLAMA_3,
@@ -69,14 +79,18 @@ PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
     "qwen2": _QWEN_2,
     "deepseek-r1-qwen": _QWEN_2,
     "stablelm2": _QWEN_2,
+    "qwen35": PreTokenizer((_QWEN35,)),
+    "deepseek-v3": PreTokenizer((r"\p{N}{1,3}", _CJK, _DEEPSEEK3)),
     "tekken": PreTokenizer((_TEKKEN,), whole_words=True, bos=True),
 }
 
 # gguf.TokenType, named here so that this module needs the standard library only
 _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 2, 3, 4, 6
-_SPACE = "\u2581"
+#: How SentencePiece spells a space.
+SPACE = "\u2581"
 #: Cuts nothing. Without a pre-tokenizer onnxruntime-genai would cut at every space, `tokenizers` nowhere.
-WHOLE = {"type": "Split", "pattern": {"Regex": r"[\s\S]+"}, "behavior": "Isolated", "invert": False}
+EVERYTHING = r"[\s\S]+"
+WHOLE = {"type": "Split", "pattern": {"Regex": EVERYTHING}, "behavior": "Isolated", "invert": False}
 
 
 @dataclass(frozen=True)
@@ -100,6 +114,7 @@ def convert(metadata: Mapping[str, Any]) -> Tokenizer:
             option="model.source",
             hint="convert the model again with its tokenizer, or put tokenizer.json beside it",
         )
+    _check_spelt_once(tokens)
     if kind == "gpt2":
         return _byte_level(metadata, tokens)
     if kind == "llama":
@@ -109,6 +124,19 @@ def convert(metadata: Mapping[str, Any]) -> Tokenizer:
         option="model.source",
         hint="put the model's own tokenizer.json and tokenizer_config.json beside the GGUF file",
     )
+
+
+def _check_spelt_once(tokens: Sequence[str]) -> None:
+    """tokenizer.json maps a token to one id: of two that are spelt alike, one could neither be read nor written."""
+    first: dict[str, int] = {}
+    for number, token in enumerate(tokens):
+        if first.setdefault(token, number) != number:
+            raise InputError(
+                f"the GGUF file has one token, {token!r}, under two ids, {first[token]} and {number} "
+                "(tokenizer.ggml.tokens), which tokenizer.json cannot say",
+                option="model.source",
+                hint="put the model's own tokenizer.json and tokenizer_config.json beside the GGUF file",
+            )
 
 
 def splits(*regexes: str) -> Json:
@@ -151,10 +179,10 @@ def _sentence_piece(metadata: Mapping[str, Any], tokens: Sequence[str]) -> Token
     merges = merges_of(tokens, scores, _types(metadata, tokens))
     model = _bpe(tokens, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     prefixed = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
-    normalizers: list[Json] = [{"type": "Prepend", "prepend": _SPACE}] if prefixed else []
-    normalizers.append({"type": "Replace", "pattern": {"String": " "}, "content": _SPACE})
+    normalizers: list[Json] = [{"type": "Prepend", "prepend": SPACE}] if prefixed else []
+    normalizers.append({"type": "Replace", "pattern": {"String": " "}, "content": SPACE})
     decoders: list[Json] = [
-        {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "},
+        {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
         {"type": "ByteFallback"},
         {"type": "Fuse"},
     ]
@@ -253,7 +281,7 @@ def _content(metadata: Mapping[str, Any], tokens: Sequence[str], model: Json, en
         }
         for number, (token, kind) in enumerate(zip(tokens, _types(metadata, tokens), strict=True))
         # runs of spaces are SentencePiece's own spelling, which text never has: they are merged, not found
-        if kind in kinds and _SPACE not in token
+        if kind in kinds and SPACE not in token
     ]
     return {
         "version": "1.0",

@@ -1,7 +1,8 @@
-"""The tokenizer of a checkpoint, in the files that both `tokenizers` and onnxruntime-genai read.
+"""The tokenizer of a checkpoint, in the files that `tokenizers` and onnxruntime-genai read.
 
 A Hugging Face checkpoint's files are copied; a GGUF file's metadata become tokenizer.json and
-tokenizer_config.json (`gguf_tokenizer`).
+tokenizer_config.json (`gguf_tokenizer`). For onnxruntime-genai, which misreads some, they are said otherwise
+(`tokenizer_rewrite`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild.errors import InputError
-from trtbuild.networks import gguf_tokenizer
+from trtbuild.networks import gguf_tokenizer, tokenizer_rewrite
 from trtbuild.networks.checkpoint import Checkpoint, read_json
 
 FILES = (
@@ -29,13 +30,45 @@ FILES = (
 _NEEDED = ("tokenizer.json", "tokenizer_config.json")
 
 
-def write(checkpoint: Checkpoint, out: Path) -> None:
-    """Write the checkpoint's tokenizer to the folder `out`. Raises InputError when it has none that is usable."""
+#: Who reads what is written: the `tokenizers` library (aot_inductor, TensorRT), or onnxruntime-genai.
+RUNTIMES = ("tokenizers", "genai")
+
+
+def write(checkpoint: Checkpoint, out: Path, runtime: str = "tokenizers") -> bytes:
+    """Write the checkpoint's tokenizer to the folder `out`, for one of `RUNTIMES`.
+
+    Returns tokenizer.json as `tokenizers` must read it, which the written one is to be compared with
+    (`tokens.check`). Raises InputError when the checkpoint has no tokenizer that is usable.
+    """
     if checkpoint.metadata is not None and "tokenizer.json" not in checkpoint.files:
         made = gguf_tokenizer.convert(checkpoint.metadata)
         _write_json(out / "tokenizer.json", made.tokenizer)
         _write_json(out / "tokenizer_config.json", made.config)
-        return
+    else:
+        _copy(checkpoint, out)
+    content = (out / "tokenizer.json").read_bytes()
+    if runtime == "genai":
+        rewrite(out)
+    return content
+
+
+def rewrite(folder: Path) -> None:
+    """Say the tokenizer in `folder` so that onnxruntime-genai reads it as `tokenizers` does. Raises InputError.
+
+    What it does not misread stays as it is, byte for byte.
+    """
+    files = {name: folder / name for name in _NEEDED}
+    for name, said in zip(_NEEDED, tokenizer_rewrite.files_for_genai(*_read(files)), strict=True):
+        if said is not None:
+            files[name].unlink()  # a copy may be read-only
+            _write_json(files[name], said)
+
+
+def _read(files: Mapping[str, Path]) -> tuple[dict[str, Any], dict[str, Any]]:
+    return read_json(files, "tokenizer.json"), read_json(files, "tokenizer_config.json")
+
+
+def _copy(checkpoint: Checkpoint, out: Path) -> None:
     for name in _NEEDED:
         if name not in checkpoint.files:
             raise InputError(
@@ -43,34 +76,10 @@ def write(checkpoint: Checkpoint, out: Path) -> None:
                 option="model.source",
                 hint="transformers writes it: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
             )
+        read_json(checkpoint.files, name)  # refuse what no reader could parse
     for name in FILES:
         if name in checkpoint.files:
             (out / name).write_bytes(checkpoint.files[name].read_bytes())
-    tokenizer = read_json(checkpoint.files, "tokenizer.json")
-    better = _for_genai(tokenizer)
-    if better is not None:
-        _write_json(out / "tokenizer.json", tokenizer | {"pre_tokenizer": better})
-
-
-def _for_genai(tokenizer: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A pre-tokenizer that means the same to `tokenizers`, where onnxruntime-genai misreads the given one.
-
-    onnxruntime-extensions (bpe_tokenizer_model.hpp) passes over Digits, which SmolLM has, and cuts at each
-    space when there is no pre-tokenizer, as in Llama 2's: both give other tokens for runs of spaces.
-    """
-    given, model = tokenizer.get("pre_tokenizer"), tokenizer.get("model")
-    if given is None:
-        spaced = isinstance(model, dict) and model.get("type") == "BPE" and model.get("byte_fallback")
-        return gguf_tokenizer.WHOLE if spaced else None
-    steps = given.get("pretokenizers", []) if isinstance(given, dict) else []
-    if [step.get("type") for step in steps] != ["Digits", "ByteLevel"]:
-        return None
-    digits, byte_level = steps
-    if byte_level.get("add_prefix_space") or not byte_level.get("use_regex", True):
-        return None
-    if not digits.get("individual_digits"):
-        return None  # it does not understand \p{N}+ either
-    return gguf_tokenizer.splits(r"\p{N}", gguf_tokenizer.GPT2)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -28,9 +28,12 @@ _GENAI_TOOLS = (
     "onnxruntime",
     "onnxruntime-genai",
     "safetensors",
+    "tokenizers",
     "torch",
     "transformers",
 )
+# The network step asks onnxruntime-genai and tokenizers for the tokens of texts, and refuses where they differ.
+_NETWORK_TOOLS = ("gguf", "numpy", "onnx", "onnxruntime-genai", "safetensors", "tokenizers")
 _ENGINE_TOOLS = ("numpy", "onnx", "onnxruntime", "onnxruntime-genai")
 
 
@@ -53,7 +56,7 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
 
 def _network(recipe: Recipe) -> Step:
     if recipe.frontend == "native":
-        return network(recipe, "fused", "float32")
+        return network(recipe, "fused", "float32", toolchain="onnxruntime", names=_NETWORK_TOOLS)
     return network(recipe, "fused", "float32", toolchain="genai", names=_GENAI_TOOLS)
 
 
@@ -154,7 +157,7 @@ COMPILER = Compiler(
     check="trtbuild.compilers.onnxruntime.check",
     generate="trtbuild.compilers.onnxruntime.generate",
     workers=WORKERS,
-    toolchains=("network", "onnxruntime", "genai"),
+    toolchains=("onnxruntime", "genai"),
     unread=UNREAD,
     advise=advise,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import onnxruntime_genai as genai
 
 from trtbuild.errors import BuildError, InputError
+from trtbuild.networks.tokenizer_rewrite import NORMALIZER
 from trtbuild.worker import Reporter, Request
 
 _CONFIG = "genai_config.json"
@@ -30,19 +32,24 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Engine:
-    """A loaded engine with its tokenizer. `context` is in tokens, the prompt's included."""
+    """A loaded engine with its tokenizer. `context` is in tokens, the prompt's included.
+
+    With `composes` a text is composed (Unicode's NFC) before it is cut into tokens, as the model's own tokenizer
+    does, and onnxruntime-genai does not.
+    """
 
     model: Any
     tokenizer: Any
     context: int
     load_seconds: float
+    composes: bool
 
     @classmethod
     def load(cls, folder: Path) -> Engine:
         """Load the engine in `folder`. Raises BuildError."""
         started = time.perf_counter()
         try:
-            settings = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+            settings, texts = (_json(folder / name) for name in (_CONFIG, "tokenizer_config.json"))
             config = genai.Config(str(folder))
             threads = os.environ.get("TRTBUILD_THREADS")
             if threads is not None:
@@ -53,14 +60,17 @@ class Engine:
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError is what pybind11 makes of theirs
             raise BuildError(f"onnxruntime-genai cannot load the engine: {error}") from None
         context = settings["model"]["context_length"]
-        return cls(model, tokenizer, context, time.perf_counter() - started)
+        return cls(model, tokenizer, context, time.perf_counter() - started, texts.get(NORMALIZER) == "NFC")
 
     def encode(self, prompt: str, raw: bool) -> list[int]:
         """The prompt's tokens: as one turn of a chat where the model has a template, unless `raw`."""
         templated = None if raw else self._as_chat(prompt)
         # A template spells the special tokens out; a plain text gets its BOS from the tokenizer.
         self.tokenizer.update_options(add_special_tokens="true" if templated is None else "false")
-        return [int(token) for token in self.tokenizer.encode(prompt if templated is None else templated)]
+        text = prompt if templated is None else templated
+        if self.composes:
+            text = unicodedata.normalize("NFC", text)
+        return [int(token) for token in self.tokenizer.encode(text)]
 
     def _as_chat(self, prompt: str) -> str | None:
         messages = json.dumps([{"role": "user", "content": prompt}])
@@ -70,6 +80,11 @@ class Engine:
             if "chat template" in str(error).lower() and "empty" in str(error).lower():
                 return None  # a base model: it continues the text
             raise BuildError(f"the model's chat template cannot be applied: {error}") from None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 @dataclass(frozen=True)
