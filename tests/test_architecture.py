@@ -219,6 +219,8 @@ WORKERS = {
     ("trtbuild.compilers.tensorrt.build", "trtbuild.compilers.tensorrt.build"): ("tensorrt_rtx",),
     ("trtbuild.compilers.tensorrt.speaking", "trtbuild.compilers.tensorrt.speaking"): ("tensorrt_rtx",),
     ("trtbuild.networks.unpack",) * 2: ("network",),
+    ("trtbuild.networks.chat_apart",) * 2: ("network",),
+    ("trtbuild.networks.chat_apart_genai",) * 2: ("genai",),
     ("trtbuild.compilers.aot_inductor.__main__", "trtbuild.compilers.aot_inductor.engine"): ("aot_inductor",),
     ("trtbuild.compilers.aot_inductor.give_weights", "trtbuild.compilers.aot_inductor.weights"): ("network",),
     ("trtbuild.compilers.aot_inductor.link",) * 2: (),
@@ -242,6 +244,8 @@ WORKERS = {
 }
 #: What a worker starts or imports by name.
 STARTED_OTHERWISE = {
+    ("trtbuild.networks.chat_apart",) * 2,
+    ("trtbuild.networks.chat_apart_genai",) * 2,
     ("trtbuild.compilers.aot_inductor.compiling",) * 2,
     ("trtbuild.compilers.aot_inductor.speaking",) * 2,
     ("trtbuild.compilers.modelopt.quantizing",) * 2,

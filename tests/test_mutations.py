@@ -406,7 +406,7 @@ GPU = Target(
 
 
 def on_gpu(compiler: str, packages: Mapping[str, str], locks: Mapping[str, Lock], **options: Value) -> Recipe:
-    shared = {"gguf": "0.19.0", "numpy": "2.4.6", "onnx": "1.23.1", "safetensors": "0.8.0"}
+    shared = {"gguf": "0.19.0", "jinja2": "3.1.6", "numpy": "2.4.6", "onnx": "1.23.1", "safetensors": "0.8.0"}
     named = {f"compiler.{name}": value for name, value in options.items()}
     tools = Tools(compiler, frozen({**shared, **packages}), frozen(named), MappingProxyType(dict(locks)))
     return dataclasses.replace(CPU, target=GPU, tools=tools)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import tiny
 from trtbuild.errors import InputError
-from trtbuild.networks import genai_config, tokenizer
+from trtbuild.networks import chat, genai_config, tokenizer
 from trtbuild.networks.architectures import parse
 from trtbuild.networks.checkpoint import Checkpoint
 
@@ -66,6 +66,12 @@ GOLDEN = """{
 """
 
 
+def write(checkpoint: Checkpoint, folder: Path) -> None:
+    tokenizer.write(checkpoint, folder)
+    settled = chat.settle(checkpoint.files, checkpoint.config)
+    genai_config.write(parse(checkpoint.config), checkpoint, folder, settled)
+
+
 def written(
     folder: Path, architecture: str = "LlamaForCausalLM", generation: Any = None, **changes: Any
 ) -> str:
@@ -73,8 +79,7 @@ def written(
     if generation is not None:
         (model / "generation_config.json").write_text(json.dumps(generation))
     checkpoint = Checkpoint.open({path.name: path for path in model.iterdir()})
-    tokenizer.write(checkpoint, folder)
-    genai_config.write(parse(checkpoint.config), checkpoint, folder)
+    write(checkpoint, folder)
     return (folder / "genai_config.json").read_text()
 
 
@@ -104,7 +109,7 @@ def test_generation_config_goes_before_config(tmp_path: Path) -> None:
 
 
 def test_an_answer_also_ends_with_the_tokenizers_own_end(tmp_path: Path) -> None:
-    assert json.loads(written(tmp_path, eos_token_id=9))["model"]["eos_token_id"] == [257, 9]
+    assert json.loads(written(tmp_path, eos_token_id=9))["model"]["eos_token_id"] == [9, 257]
 
 
 def test_ids_that_the_config_lacks_are_the_tokenizers(tmp_path: Path) -> None:
@@ -120,8 +125,7 @@ def test_tool_and_thinking_tokens_are_named(tmp_path: Path) -> None:
     ]
     (model / "tokenizer.json").write_text(json.dumps(content | {"added_tokens": added}))
     checkpoint = Checkpoint.open({path.name: path for path in model.iterdir()})
-    tokenizer.write(checkpoint, tmp_path)
-    genai_config.write(parse(checkpoint.config), checkpoint, tmp_path)
+    write(checkpoint, tmp_path)
     config = json.loads((tmp_path / "genai_config.json").read_text())["model"]
     assert {name: config[name] for name in config if name[:3] in ("bor", "eor", "bot", "eot")} == {
         "bot_token_id": 302,
@@ -137,6 +141,5 @@ def test_a_model_that_never_ends_is_refused(tmp_path: Path) -> None:
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"architectures": ["Qwen2ForCausalLM"]}))
     checkpoint = Checkpoint.open({path.name: path for path in model.iterdir()})
-    tokenizer.write(checkpoint, tmp_path)
     with pytest.raises(InputError, match="eos_token_id"):
-        genai_config.write(parse(checkpoint.config), checkpoint, tmp_path)
+        write(checkpoint, tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from trtbuild.compilers.text import Text
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks.arrays import Array
+from trtbuild.networks.special_tokens import ids_in, read_object
 
 
 def answer(
@@ -77,12 +77,17 @@ def chooser(options: Mapping[str, Any]) -> Callable[[Array], int]:
 
 
 def end_tokens(folder: Path, named: list[int]) -> set[int]:
-    """The tokens that end an answer: those `named` by the config, and those of generation_config.json."""
-    path, ends = folder / "generation_config.json", set(named)
-    if path.is_file():
-        also = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-        ends |= set(also if isinstance(also, list) else [] if also is None else [also])
-    return ends
+    """The tokens that end an answer: those of generation_config.json, where `chat_files` united all, else `named`.
+
+    `named` are the model's own by its config. Raises BuildError for a file that does not hold tokens' numbers.
+    """
+    name = "generation_config.json"
+    files = {name: folder / name} if (folder / name).is_file() else {}
+    try:
+        ends = ids_in(read_object(files, name), "eos_token_id", name)
+    except InputError as error:
+        raise BuildError(f"the engine's ends of answers cannot be read: {error}") from None
+    return set(ends or named)
 
 
 def refuse_repeating(facts: Mapping[str, Any]) -> None:

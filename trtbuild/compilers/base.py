@@ -87,7 +87,7 @@ def check_parallel(recipe: Recipe, why: str, *, hint: str = "leave parallel.tp a
         raise InputError(why, option="parallel.tp" if recipe.tp != 1 else "parallel.pp", hint=hint)
 
 
-NETWORK_TOOLS = ("gguf", "numpy", "onnx", "safetensors")  # as its lock chooses them
+NETWORK_TOOLS = ("gguf", "jinja2", "numpy", "onnx", "safetensors")  # as its lock chooses them
 
 
 def network(

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from trtbuild.errors import BuildError, InputError
+from trtbuild.networks import chat
+from trtbuild.networks.chat_render import Chat, ChatError
+from trtbuild.networks.special_tokens import read_object, texts_of
 
-_TEMPLATE = "chat_template.jinja"
+_SMALL = ("tokenizer_config.json", "special_tokens_map.json", chat.TEMPLATE_FILE)
 
 
 class Text:
@@ -22,20 +22,30 @@ class Text:
     def __init__(self, folder: Path) -> None:
         try:
             self._tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
-            self._config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+            json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise BuildError(f"the engine's tokenizer cannot be read: {error}") from None
-        template = folder / _TEMPLATE
-        self._template = template.read_text(encoding="utf-8") if template.is_file() else None
+        self._chat = self._opened(folder)
+
+    def _opened(self, folder: Path) -> Chat | None:
+        """What renders chats; None for a base model, which continues the text."""
+        files = {name: folder / name for name in _SMALL if (folder / name).is_file()}
+        try:
+            template = chat.template_of(files)
+            config, mapped = (read_object(files, name) for name in _SMALL[:2])
+            special = texts_of(config, mapped, self._tokenizer.get_vocab(with_added_tokens=True))
+            return None if template is None else Chat(template, special)
+        except (InputError, ChatError) as error:
+            raise BuildError(f"the engine's chat template cannot be used: {error}") from None
 
     def encode(self, prompt: str, raw: bool) -> list[int]:
         """The prompt's tokens: as one turn of a chat where the model has a template, unless `raw`.
 
         Raises InputError for a prompt without tokens.
         """
-        chat = None if raw else self._as_chat(prompt)
+        turn = None if raw else self._as_chat(prompt)
         # A template spells the special tokens out; a plain text gets its BOS from the tokenizer.
-        text, special = (prompt, True) if chat is None else (chat, False)
+        text, special = (prompt, True) if turn is None else (turn, False)
         ids = [int(token) for token in self._tokenizer.encode(text, add_special_tokens=special).ids]
         if not ids:
             raise InputError(
@@ -59,21 +69,9 @@ class Text:
         return take
 
     def _as_chat(self, prompt: str) -> str | None:
-        template: Any = self._template or self._config.get("chat_template")
-        if isinstance(template, list):
-            template = next((each["template"] for each in template if each.get("name") == "default"), None)
-        if template is None:
-            return None  # a base model: it continues the text
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        names = ("bos_token", "eos_token", "unk_token", "pad_token")
-        special = {name: self._special(name) for name in names}
-        messages = [{"role": "user", "content": prompt}]
+        if self._chat is None:
+            return None
         try:
-            made = environment.from_string(template)
-            return made.render(messages=messages, add_generation_prompt=True, **special)
-        except TemplateError as error:
+            return self._chat.render([{"role": "user", "content": prompt}])
+        except ChatError as error:
             raise BuildError(f"the model's chat template cannot be applied: {error}") from None
-
-    def _special(self, name: str) -> str:
-        token = self._config.get(name) or ""
-        return str(token.get("content", "")) if isinstance(token, dict) else str(token)

@@ -18,7 +18,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from trtbuild.networks import genai_builder, genai_config, tokenizer
+from trtbuild.networks import chat_files, genai_builder, genai_config, tokenizer
 from trtbuild.networks.architectures import parse
 from trtbuild.networks.checkpoint import Checkpoint, read_json
 from trtbuild.networks.emit import OPERATORS, check, emit
@@ -47,12 +47,18 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     decoder = parse(checkpoint.config)
     shapes = check(checkpoint, decoder, operators)
     write_config(checkpoint, out)
+    original = tokenizer.write(checkpoint, out, runtime="genai" if operators == "fused" else "tokenizers")
+    chats = chat_files.write(
+        checkpoint.files,
+        checkpoint.config,
+        checkpoint.metadata,
+        out,
+        genai=operators == "fused",
+        assumed=decoder.eos_token_ids,
+    )
     if operators == "fused":
-        original = tokenizer.write(checkpoint, out, runtime="genai")
         _tokens().check(out, original)
-        genai_config.write(decoder, checkpoint, out)
-    else:
-        tokenizer.write(checkpoint, out)
+        genai_config.write(decoder, checkpoint, out, chats.settled)
     size = emit(checkpoint, decoder, operators, dtype, out / "model.onnx", reporter.percents("weights"))
     return {
         "architecture": decoder.architecture,
@@ -62,6 +68,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
         "operators": operators,
         "dtype": dtype.name,
         "sliding_window": decoder.sliding_window,
+        **chats.facts,
     }
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild.networks.architectures import Decoder
+from trtbuild.networks.chat import Settled
 from trtbuild.networks.checkpoint import Checkpoint, read_json
-from trtbuild.networks.special_tokens import ends_of_answers, named_ends, special_of, vocabulary_of
+from trtbuild.networks.special_tokens import no_end, vocabulary_of
 
 Json = dict[str, Any]
 
@@ -25,31 +26,43 @@ _MARKERS = {
 }
 
 
-def write(decoder: Decoder, checkpoint: Checkpoint, out: Path) -> None:
-    """Write genai_config.json to the folder `out`, which holds the tokenizer already. Raises InputError."""
+def write(decoder: Decoder, checkpoint: Checkpoint, out: Path, settled: Settled) -> None:
+    """Write genai_config.json to the folder `out`, which holds the tokenizer already. Raises InputError.
+
+    `settled` are the tokens that begin, end and pad a text; one that ends an answer is needed.
+    """
     generation: Json = {}
     if "generation_config.json" in checkpoint.files:
         generation = read_json(checkpoint.files, "generation_config.json")
-    files = {name: out / name for name in ("tokenizer.json", "tokenizer_config.json")}
-    vocabulary = vocabulary_of(read_json(files, "tokenizer.json"))
-    special = special_of(read_json(files, "tokenizer_config.json"), vocabulary)
-    model = _model(decoder, generation, special) | _markers(vocabulary)
+    vocabulary = vocabulary_of(read_json({"tokenizer.json": out / "tokenizer.json"}, "tokenizer.json"))
+    model = _model(decoder, settled) | _markers(vocabulary)
     config = {"model": model, "search": _search(decoder, generation)}
     (out / "genai_config.json").write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
 
 
-def _model(decoder: Decoder, generation: Mapping[str, Any], special: Mapping[str, int | None]) -> Json:
-    """Ids come from generation_config.json, config.json or the tokenizer, in this order."""
-    named = named_ends(generation, decoder.eos_token_ids, special["eos"])
-    ends = ends_of_answers(named, special["eos"])
+def put_tokens(out: Path, settled: Settled) -> None:
+    """The ends, beginning and padding that were settled, in a genai_config.json that another tool wrote to `out`."""
+    config = read_json({"genai_config.json": out / "genai_config.json"}, "genai_config.json")
+    ids = {"bos_token_id": settled.bos, "pad_token_id": settled.pad}
+    config["model"] |= {name: number for name, number in ids.items() if number is not None}
+    config["model"]["eos_token_id"] = _ends(settled)
+    (out / "genai_config.json").write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
+
+
+def _ends(settled: Settled) -> int | list[int]:
+    if not settled.ends:
+        raise no_end()
+    return settled.ends[0] if len(settled.ends) == 1 else list(settled.ends)
+
+
+def _model(decoder: Decoder, settled: Settled) -> Json:
+    ends = _ends(settled)
     return {
-        "bos_token_id": _first(generation.get("bos_token_id"), decoder.bos_token_id, special["bos"], 1),
+        "bos_token_id": _first(settled.bos, decoder.bos_token_id, 1),
         "context_length": decoder.max_positions,
         "decoder": _decoder(decoder),
-        "eos_token_id": ends[0] if len(ends) == 1 else ends,
-        "pad_token_id": _first(
-            generation.get("pad_token_id"), decoder.pad_token_id, special["pad"], named[0]
-        ),
+        "eos_token_id": ends,
+        "pad_token_id": _first(settled.pad, decoder.pad_token_id, settled.ends[0]),
         "type": decoder.model_type,
         "vocab_size": decoder.vocab,
     }

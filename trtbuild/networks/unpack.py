@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from trtbuild.errors import InputError
-from trtbuild.networks import safetensors_writer, tokenizer
+from trtbuild.networks import chat_files, safetensors_writer, tokenizer
 from trtbuild.networks.checkpoint import Checkpoint
 from trtbuild.networks.gguf_config import token_ids
 from trtbuild.worker import Reporter, Request, serve
@@ -32,6 +32,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     ids = {key: value for key, value in token_ids(checkpoint.metadata).items() if value is not None}
     _write(out / "generation_config.json", ids)
     tokenizer.write(checkpoint, out)
+    chat_files.write(checkpoint.files, checkpoint.config, checkpoint.metadata, out)
     size = _weights(checkpoint, name, out / WEIGHTS, reporter)
     return {
         "architecture": checkpoint.config["architectures"][0],

@@ -20,7 +20,7 @@ from trtbuild.recipe import Model, Profile, Quant, Recipe, Tools, frozen
 from trtbuild.targets import Gpu, Target
 
 ADA = Gpu("GeForce RTX 4070", 12, "8.9", 46)
-PACKAGES = {"gguf": "0.19.0", "numpy": "2.4.6", "onnx": "1.23.1", "safetensors": "0.8.0"}
+PACKAGES = {"gguf": "0.19.0", "jinja2": "3.1.6", "numpy": "2.4.6", "onnx": "1.23.1", "safetensors": "0.8.0"}
 RTX_OPTIONS = {
     "compiler.shapes": "dynamic",
     "compiler.portable": False,

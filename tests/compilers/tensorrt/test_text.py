@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import tiny
+from trtbuild.compilers.answering import end_tokens
 from trtbuild.compilers.text import Text
 from trtbuild.errors import BuildError, InputError
 
@@ -50,6 +51,39 @@ def test_templates_lie_in_a_list_or_in_a_file_of_their_own(folder: Path) -> None
 
 def test_a_base_model_continues_the_text(folder: Path) -> None:
     assert readable(Text(folder).encode("Hi", raw=False)) == "Hi"
+
+
+def test_special_tokens_of_another_file_count(folder: Path) -> None:
+    (folder / "special_tokens_map.json").write_text(json.dumps({"bos_token": {"content": "</s>"}}))
+    assert readable(with_template(folder, TEMPLATE).encode("a", raw=False)).startswith(f"[{tiny.EOS}]")
+
+
+def test_templates_have_what_transformers_gives_them(folder: Path) -> None:
+    template = (
+        "{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}{{ m | tojson }}{% endfor %}"
+    )
+    said = readable(with_template(folder, template).encode("<é>", raw=False))
+    assert said == '{"role": "user", "content": "<[195][169]>"}'
+
+
+def test_a_template_says_why_it_refuses_a_chat(folder: Path) -> None:
+    text = with_template(folder, "{{ raise_exception('a system turn is needed') }}")
+    with pytest.raises(BuildError, match="cannot be applied: a system turn is needed"):
+        text.encode("Hi", raw=False)
+
+
+def test_a_broken_template_is_told_when_the_engine_is_opened(folder: Path) -> None:
+    with pytest.raises(BuildError, match="not valid Jinja"):
+        with_template(folder, "{% if %}")
+
+
+def test_ends_are_what_generation_config_united(folder: Path) -> None:
+    assert end_tokens(folder, [2]) == {2}
+    (folder / "generation_config.json").write_text('{"eos_token_id": [7, 257]}')
+    assert end_tokens(folder, [2]) == {7, 257}
+    (folder / "generation_config.json").write_text('{"eos_token_id": "</s>"}')
+    with pytest.raises(BuildError, match="eos_token_id='</s>'"):
+        end_tokens(folder, [2])
 
 
 def test_a_template_cannot_reach_out(folder: Path) -> None:

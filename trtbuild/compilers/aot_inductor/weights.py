@@ -31,7 +31,7 @@ from trtbuild.compilers.aot_inductor.structure import (
 )
 from trtbuild.compilers.modelopt.reading import Exported, entries
 from trtbuild.errors import BuildError, InputError
-from trtbuild.networks import build, rope, safetensors_writer, tokenizer
+from trtbuild.networks import build, chat_files, rope, safetensors_writer, tokenizer
 from trtbuild.networks.architectures import Decoder, parse
 from trtbuild.networks.arrays import Array
 from trtbuild.networks.checkpoint import Checkpoint
@@ -56,6 +56,8 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     wanted = {name: (each.dtype, each.shape) for name, each in tensors(structure, scheme).items()}
     build.write_config(checkpoint, out)
     tokenizer.write(checkpoint, out)
+    ends = decoder.eos_token_ids
+    chat_files.write(checkpoint.files, checkpoint.config, checkpoint.metadata, out, assumed=ends)
     quantized = None
     if scheme.weights == "fp8":
         quantized = Exported(entries(request.inputs["checkpoint"]), "FP8", None)

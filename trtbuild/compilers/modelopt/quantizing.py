@@ -25,11 +25,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trtbuild.compilers.modelopt import excluding, proving, texts
 from trtbuild.compilers.modelopt.schemes import KV_CACHES, Scheme, check_columns, scheme_of
 from trtbuild.errors import BuildError
+from trtbuild.networks import chat_files
 from trtbuild.networks.checkpoint import Checkpoint
 from trtbuild.networks.tokenizer import FILES
 from trtbuild.worker import Reporter, Request
 
 _ALSO = ("generation_config.json",)
+_SMALL = (".json", ".jinja")  # files that say how a model is spoken to
 
 
 def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
@@ -224,6 +226,10 @@ def _complete(source: Path, out: Path) -> None:
     for name in (*FILES, *_ALSO):
         if (source / name).is_file() and not (out / name).is_file():
             shutil.copyfile(source / name, out / name)
+    if (source / "tokenizer.json").is_file():
+        files = {path.name: path for path in source.iterdir() if path.suffix in _SMALL}
+        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+        chat_files.write(files, config, None, out, keep=True)
     for name in ("config.json", "hf_quant_config.json"):
         path = out / name
         if path.is_file():

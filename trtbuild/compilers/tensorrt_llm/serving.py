@@ -12,8 +12,8 @@ from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED, contract
 from trtbuild.compilers.tensorrt_llm.folder import TOKENIZER, Built
 from trtbuild.compilers.tensorrt_llm.triton import repository
 from trtbuild.errors import InputError
-from trtbuild.networks.architectures import token_ids
-from trtbuild.networks.special_tokens import ends_of_answers, named_ends, special_of, vocabulary_of
+from trtbuild.networks import chat
+from trtbuild.networks.special_tokens import no_end
 
 _HEAD = f"#!/bin/sh\n# Written by trtbuild; {UNEXECUTED}.\nset -eu\n"
 
@@ -70,10 +70,11 @@ def _tokens(tokenizer: Path) -> tuple[list[int], int]:
             option="serve=triton",
             hint="save it with the tokenizer: AutoTokenizer.from_pretrained(model).save_pretrained(model)",
         )
-    special = special_of(said["tokenizer_config.json"], vocabulary_of(said["tokenizer.json"]))
-    own = token_ids(said["config.json"], "eos_token_id")
-    ends = ends_of_answers(named_ends(said["generation_config.json"], own, special["eos"]), special["eos"])
-    return ends, ends[0] if special["pad"] is None else special["pad"]
+    files = {name: tokenizer / name for name in said if (tokenizer / name).is_file()}
+    settled = chat.settle(files, said["config.json"])
+    if not settled.ends:
+        raise no_end()
+    return list(settled.ends), settled.ends[0] if settled.pad is None else settled.pad
 
 
 def _images() -> list[str]:
