@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from tests.compilers.support import make_engine
 from tests.reference.genai_models import (
@@ -25,6 +26,7 @@ from tests.reference.genai_models import (
 )
 from tests.support import tiny
 from trtbuild.compilers.onnxruntime.runtime import Engine, Sampling, speak
+from trtbuild.errors import InputError
 from trtbuild.networks import genai_builder, genai_families
 
 torch = pytest.importorskip("torch")
@@ -290,6 +292,16 @@ def test_both_spellings_of_longrope_build(start: genai_builder.Start, tmp_path: 
     engine = engine_of(model, tmp_path, start)
     assert difference(engine, TOKENS[:48], expected, 24) < TOLERANCE
     assert (engine / "config.json").read_bytes() == (model / "config.json").read_bytes()
+
+
+def test_a_tensor_that_is_missing_is_named(start: genai_builder.Start, tmp_path: Path) -> None:
+    """transformers would fill it with random numbers, and the builder would write those."""
+    model = save("GraniteForCausalLM", tmp_path / "model", **GRANITE)
+    tensors = load_file(model / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks the tensor model\.layers\.1\.mlp\.up_proj\.weight"):
+        build(model, tmp_path / "network", start)
 
 
 def test_the_end_of_an_answer_is_the_models(start: genai_builder.Start, tmp_path: Path) -> None:

@@ -35,16 +35,19 @@ Start = Callable[[Sequence[str], Path], tuple[int, str]]
 _LINES = 8  # of the builder's output in an error
 _NEEDED = ("model.onnx", "model.onnx.data", "genai_config.json")
 _CONFIG = "config.json"
+_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "warning"}
 _PACKAGES = ("onnxruntime-genai", "transformers", "torch", "onnx-ir")
 # The last line of a Python traceback: an exception's name, with its module's, and what it says.
 _EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:: .*)?")
+# A row of the table in which transformers tells of tensors; braces join those that differ in a number alone.
+_REPORTED = re.compile(r"(\S.*?) +\| (UNEXPECTED|MISSING|MISMATCH|CONVERSION)\b.*")
 
 
 def start(arguments: Sequence[str], folder: Path) -> tuple[int, str]:
     """The builder as a process of its own, offline: it would ask the Hub about a folder that it has been given."""
     done = subprocess.run(
         [sys.executable, "-P", "-m", "onnxruntime_genai.models.builder", *arguments],
-        env=dict(os.environ) | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"},
+        env=dict(os.environ) | _ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         check=False,
@@ -74,6 +77,7 @@ def run(request: Request, out: Path, reporter: Reporter, build: Start = start) -
         sys.stderr.write(output)  # the step's log
         if code:
             raise _failure(code, output)
+        _refuse_made_up(output)
         for name in _NEEDED:
             if not (out / name).is_file():
                 raise BuildError(f"onnxruntime-genai's builder made no {name}")
@@ -86,7 +90,8 @@ def run(request: Request, out: Path, reporter: Reporter, build: Start = start) -
 
 def _readable(files: Mapping[str, Path]) -> Mapping[str, Any]:
     """The parsed config.json of a checkpoint in safetensors. Raises InputError for any other."""
-    if any(name.endswith(".gguf") for name in files):
+    weights = any(name.endswith(".safetensors") for name in files)
+    if not weights and any(name.endswith(".gguf") for name in files):
         raise InputError(
             "onnxruntime-genai's builder reads a checkpoint's safetensors, and this is a GGUF file",
             option="model.source",
@@ -94,7 +99,7 @@ def _readable(files: Mapping[str, Path]) -> Mapping[str, Any]:
         )
     if _CONFIG not in files:
         raise InputError("the checkpoint has no config.json", option="model.source")
-    if not any(name.endswith(".safetensors") for name in files):
+    if not weights:
         raise InputError(
             "the checkpoint has no .safetensors file, and weights are read from these alone",
             option="model.source",
@@ -150,6 +155,19 @@ def _failure(code: int, output: str) -> BuildError:
         hint="the step's log has all that it said",
         details=lines[-_LINES:],
     )
+
+
+def _refuse_made_up(output: str) -> None:
+    """Raises InputError where transformers said that it filled tensors with random numbers of its own."""
+    told = [found.groups() for found in map(_REPORTED.fullmatch, output.splitlines()) if found]
+    made_up = [name for name, status in told if status != "UNEXPECTED"]
+    if made_up:
+        more = f" and {len(made_up) - 1} more" if len(made_up) > 1 else ""
+        raise InputError(
+            f"the checkpoint lacks the tensor {made_up[0]}{more}, or has it in another shape",
+            option="model.source",
+            hint="is it complete, and does its config.json belong to it?",
+        )
 
 
 def headline(lines: Sequence[str]) -> str | None:
