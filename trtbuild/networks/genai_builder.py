@@ -7,10 +7,12 @@ It is given float32 for CPUs, so that quantizing and optimising stay the engine 
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,16 +23,17 @@ from typing import Any
 from onnx import helper, load_model
 
 from trtbuild.errors import BuildError, InputError
-from trtbuild.networks import genai_families
+from trtbuild.networks import chat_files, genai_config, genai_families, tokenizer
 from trtbuild.networks.architectures import architecture_of
-from trtbuild.networks.checkpoint import read_json
+from trtbuild.networks.chat import Settled
+from trtbuild.networks.checkpoint import Checkpoint, read_json
 from trtbuild.worker import Reporter, Request
 
 #: Runs the builder with these arguments, in this folder; returns its exit code and its output, errors included.
 Start = Callable[[Sequence[str], Path], tuple[int, str]]
 
 _LINES = 8  # of the builder's output in an error
-_NEEDED = ("model.onnx", "model.onnx.data", "genai_config.json", "tokenizer_config.json")
+_NEEDED = ("model.onnx", "model.onnx.data", "genai_config.json")
 _CONFIG = "config.json"
 _ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "warning"}
 _PACKAGES = ("onnxruntime-genai", "transformers", "torch", "onnx-ir")
@@ -63,7 +66,9 @@ def run(request: Request, out: Path, reporter: Reporter, build: Start = start) -
     reporter.progress("builder", 0, 1, "step")
     out = out.absolute()
     with tempfile.TemporaryDirectory(prefix="builder-", dir=out.parent) as scratch:
-        folder = Path(scratch) / "model"
+        folder, speech = Path(scratch) / "model", Path(scratch) / "speech"
+        speech.mkdir()
+        chats = _speech(request.model, speech)
         _lay_out(request.model, config, folder)
         # Windowed layers keep all keys: the smaller caches would refuse answers shorter than the window.
         options = ["--extra_options", "windowed_kv_cache=false"]
@@ -73,15 +78,14 @@ def run(request: Request, out: Path, reporter: Reporter, build: Start = start) -
         if code:
             raise _failure(code, output)
         _refuse_made_up(output)
-    for name in _NEEDED:
-        if not (out / name).is_file():
-            raise BuildError(f"onnxruntime-genai's builder made no {name}")
-    (out / _CONFIG).write_bytes(request.model[_CONFIG].read_bytes())
-    _settle_scale(out / "model.onnx", genai_families.embedding_scale(config))
-    context = _settle_context(out / "genai_config.json", genai_families.longest(config))
-    # Tokens, chat template and ends of answers are settled here, as on the native path.
+        for name in _NEEDED:
+            if not (out / name).is_file():
+                raise BuildError(f"onnxruntime-genai's builder made no {name}")
+        _settle_scale(out / "model.onnx", genai_families.embedding_scale(config))
+        context = _settle_context(out / "genai_config.json", genai_families.longest(config))
+        _put_speech(speech, chats.settled, out)
     reporter.progress("builder", 1, 1, "step")
-    return _facts(architecture_of(config), out, context)
+    return _facts(architecture_of(config), out, context) | dict(chats.facts)
 
 
 def _readable(files: Mapping[str, Path]) -> Mapping[str, Any]:
@@ -114,6 +118,32 @@ def _lay_out(files: Mapping[str, Path], config: Mapping[str, Any], folder: Path)
             link.write_text(json.dumps({**config, **more}), encoding="utf-8")
         else:
             link.symlink_to(path.absolute())
+
+
+def _speech(files: Mapping[str, Path], folder: Path) -> chat_files.Written:
+    """Write how the model is spoken to, as on the native path, before the builder's minutes. Raises InputError."""
+    checkpoint = Checkpoint.open(files)
+    for name in (_CONFIG, "generation_config.json"):
+        if name in files:
+            read_json(files, name)
+            (folder / name).write_bytes(files[name].read_bytes())
+    original = tokenizer.write(checkpoint, folder, runtime="genai")
+    chats = chat_files.write(files, checkpoint.config, None, folder, genai=True)
+    # It needs onnxruntime-genai, which is not there where networks are made for other runtimes.
+    importlib.import_module("trtbuild.networks.tokens").check(folder, original)
+    return chats
+
+
+def _put_speech(speech: Path, settled: Settled, out: Path) -> None:
+    """Replace what the builder wrote besides the network: transformers had read and saved the tokenizer anew."""
+    for path in list(out.iterdir()):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in _NEEDED:
+            path.unlink()
+    for path in speech.iterdir():
+        shutil.copyfile(path, out / path.name)
+    genai_config.put_tokens(out, settled)
 
 
 def _failure(code: int, output: str) -> BuildError:
