@@ -26,7 +26,7 @@ class Worker:
 #: The step that compilers share whose engines start from an ONNX graph.
 NETWORK = Worker("trtbuild.networks", NETWORK_VERSION)
 #: That of those which read a folder of Hugging Face's, for a checkpoint that is a GGUF.
-UNPACK = Worker("trtbuild.networks.unpack", 1)
+UNPACK = Worker("trtbuild.networks.unpack", 2)
 
 
 def no_advice(_recipe: Recipe) -> Sequence[str]:

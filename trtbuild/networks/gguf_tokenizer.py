@@ -162,12 +162,35 @@ def _byte_level(metadata: Mapping[str, Any], tokens: Sequence[str]) -> Tokenizer
     merges = metadata.get("tokenizer.ggml.merges")
     if merges is None:
         raise InputError("the GGUF file's tokenizer lacks tokenizer.ggml.merges", option="model.source")
-    model = _bpe(tokens, [merge.split(" ", 1) for merge in merges], ignore_merges=pre.whole_words)
+    model = _bpe(tokens, _reachable(merges, tokens), ignore_merges=pre.whole_words)
     ends = _ends(metadata, tokens, bos=pre.bos)
     decoder = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
     content = _content(metadata, tokens, model, ends)
     content |= {"normalizer": None, "pre_tokenizer": splits(*pre.regexes), "decoder": decoder}
     return Tokenizer(content, _config(metadata, tokens, "GPT2Tokenizer", ends))
+
+
+def _reachable(merges: Sequence[str], tokens: Sequence[str]) -> list[list[str]]:
+    """The merges as pairs, without those that make no token.
+
+    llama.cpp cuts what such a merge makes into its characters again. So a merge of two characters that no other goes
+    on from changes nothing; `tokenizers` reads no file that has one. Raises InputError for any other of them.
+    """
+    vocabulary = set(tokens)
+    pairs = [merge.split(" ", 1) for merge in merges]
+    parts = {part for pair in pairs for part in pair}
+    kept = []
+    for pair in pairs:
+        if len(pair) == 2 and {*pair, "".join(pair)} <= vocabulary:
+            kept.append(pair)
+        elif len(pair) != 2 or max(map(len, pair)) > 1 or "".join(pair) in parts:
+            raise InputError(
+                f"the GGUF file's tokenizer merges {' and '.join(map(repr, pair))}, and has no such token "
+                "(tokenizer.ggml.merges, tokenizer.ggml.tokens)",
+                option="model.source",
+                hint="put the model's own tokenizer.json and tokenizer_config.json beside the GGUF file",
+            )
+    return kept
 
 
 def _sentence_piece(metadata: Mapping[str, Any], tokens: Sequence[str]) -> Tokenizer:

@@ -17,7 +17,7 @@ from trtbuild.recipe import Recipe, Value, frozen
 WORKERS = {
     "unpack": UNPACK,
     "checkpoint": modelopt.WORKERS["checkpoint"],  # of quant=fp8
-    "weights": Worker("trtbuild.compilers.aot_inductor.give_weights", 2),
+    "weights": Worker("trtbuild.compilers.aot_inductor.give_weights", 3),
     "engine": Worker("trtbuild.compilers.aot_inductor", 2),
     "link": Worker("trtbuild.compilers.aot_inductor.link", 1),
 }

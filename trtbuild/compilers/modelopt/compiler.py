@@ -22,7 +22,7 @@ from trtbuild.recipe import SCHEMES as PRESETS
 from trtbuild.recipe import Recipe, Value, frozen
 from trtstore.words import size
 
-WORKERS = {"unpack": UNPACK, "checkpoint": Worker("trtbuild.compilers.modelopt.quantize", 1)}
+WORKERS = {"unpack": UNPACK, "checkpoint": Worker("trtbuild.compilers.modelopt.quantize", 2)}
 NAME = "modelopt"
 _TOOLS = ("gguf", "numpy", "nvidia-modelopt", "safetensors", "torch", "transformers")  # as its lock has them
 
