@@ -74,14 +74,14 @@ def test_a_file_is_read_once_and_again_when_it_changed(project: Project, witness
     model = sparse(project.root / "model", 64 * MIB, 128 * MIB, 256 * MIB)
     time.sleep(2.1)  # younger files may change again within the grain of their times
 
-    def plan() -> tuple[str, int]:
-        done = project.trtbuild("plan", f"model.source={model}", "output=json", env=witness)
+    def key() -> tuple[str, int]:
+        done = project.trtbuild("explain", f"model.source={model}", "output=json", env=witness)
         assert done.code == 0, done.err
         (read,) = re.findall(r"rchar: (\d+)", done.err)
-        return done.json["model"]["identity"], int(read)
+        return done.json["key"], int(read)
 
-    first, cold = plan()
-    again, warm = plan()
+    first, cold = key()
+    again, warm = key()
     assert again == first
     # Beside the weights, all runs read the same: modules, configs, the index. In MiB, to be spared its bytes.
     assert (cold - warm + 4 * MIB) // (8 * MIB) == 448 // 8
@@ -91,7 +91,7 @@ def test_a_file_is_read_once_and_again_when_it_changed(project: Project, witness
         file.seek(-1, os.SEEK_END)
         file.write(b"x")
     os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))  # the same size and time of modification
-    other, partly = plan()
+    other, partly = key()
     assert other != first
     assert (partly - warm + 4 * MIB) // (8 * MIB) == 64 // 8
 

@@ -29,7 +29,9 @@ def test_a_plan_downloads_no_weight_and_has_the_key_of_the_folder(
     from_folder = project.trtbuild("plan", f"model.source={tiny_llama}", "quant=int8", "output=json").json
     assert from_hub["key"] == from_folder["key"]
     assert from_hub["model"]["label"] == "llama"
-    assert not [entry for entry in hub.log if "safetensors" in entry.path and entry.sent]
+    # The header of the weights, and no more.
+    asked = [(entry.range, entry.sent) for entry in hub.log if "safetensors" in entry.path and entry.sent]
+    assert asked == [("bytes=0-65535", 1 << 16)]
 
 
 def test_build_from_the_hub_then_hit_from_the_folder(
@@ -82,13 +84,14 @@ def test_what_cannot_be_built_is_refused_before_a_weight_is_downloaded(
     files = {path.name: path.read_bytes() for path in tiny_llama.iterdir()}
     config = json.loads(files["config.json"])
     for name, change, word in (
-        ("mamba", {"architectures": ["MambaForCausalLM"]}, "onnxruntime-genai 0.18's builder lacks it"),
-        ("olmo", {"architectures": ["OlmoForCausalLM"]}, "lacks what this build needs"),
+        ("mamba", {"architectures": ["MambaForCausalLM"]}, "it lacks this architecture"),
+        ("olmo", {"architectures": ["OlmoForCausalLM"]}, "RMSNorm where Olmo has LayerNorm"),
+        ("phi", {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3"}, "lacks what this build needs"),
         ("rope", {"rope_scaling": {"rope_type": "spiral", "factor": 2.0}}, "spiral"),
     ):
         hub.add(f"tiny/{name}", {**files, "config.json": json.dumps(config | change).encode()})
         # In the Python at hand, which lacks torch: executor=auto would install it for what genai's builder takes.
-        words = (f"model.source=hf://tiny/{name}", *(["executor=process"] if name == "olmo" else []))
+        words = (f"model.source=hf://tiny/{name}", *(["executor=process"] if name == "phi" else []))
         done = project.trtbuild(*words, env={"HF_ENDPOINT": hub.url})
         assert done.code == 2
         assert word in done.err

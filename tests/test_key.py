@@ -73,12 +73,12 @@ def replaced(**changes: object) -> Recipe:
 def test_golden_keys() -> None:
     """These change only with a new schema or step version, and then every engine is built anew."""
     assert keys(RECIPE) == {
-        "network": "d7738b7cc5cc1dc51578fc5ab24289a09b005d51d4697e5baee39bfe60270120",
-        "engine": "be6b9440bf2572c97fe420cb828231b15b9eb4b0b1b70bd838fdbaa8f9052c68",
+        "network": "4d5df7e9efde2a1c8b1e82ee8c5646839b2acf16832fa52943c80add3944abde",
+        "engine": "225b4f06f2e08bde9fb5d8fbc243a3484c09ad0b14639f163d77dc5df45631ae",
     }
     assert keys(replaced(tools=LOOSE)) == {
-        "network": "301ee9e75c0c7c63414eb9cbda80a48185a84132c3500eba4a0e236fe7b17f7a",
-        "engine": "27b1537817c8ab60d76db6e4d82fb04dac5c07cc31cf889fffc4c3a1a9e49eef",
+        "network": "84977d05ac4da15c53c809407e6e2aa4c4c7e90ac7e7186cce93624cbe472a2d",
+        "engine": "a273df2c1a5162624eef555133493bdd292a29f5eeced41dc801d0440a3a37fb",
     }
 
 

@@ -540,12 +540,12 @@ def another(name: str, value: Any) -> Any:
 
 #: These change only with a new schema, step version or pin, and then every engine is built anew.
 GOLDEN = {
-    "onnxruntime": "bdc402b855d1caf93bf0bee736ffba7dc4dd00fc61ff87f142f972c98277d7f1",
-    "tensorrt_rtx": "8b9681cbac5b18aa2268492ba2c5c493d25402caa788d1f2e60c9e6cda5ca686",
-    "tensorrt": "7412d917313fc2448ba659cb59c8493e2de6823d7b533c20187e0bbe11b496e5",
-    "tensorrt_llm": "d56ac3d71adf7091df1f2511a42bc7a721d077fc9bf2979b1ab1e7798c7825ed",
-    "modelopt": "ce36d51f967e626799a8ac14c104fd5885890c0ce3a7c880b915e07951efd3ba",
-    "aot_inductor": "28986e88082d72ef436ab1502984d557c942ec68903ac837bda2dccb99d12e8f",
+    "onnxruntime": "b1f85efe6e178bcc859030797cf8934cadb73381dc6e5a34eb2cc50554fbcd14",
+    "tensorrt_rtx": "f4071f7882083d4dc05c5a867640183f10e99faa9d0d40c32930bbaabbf427c8",
+    "tensorrt": "8422d3f29c84ea9d9dba7978346787804ac03c8e4750f1ed7632bb6eec06f639",
+    "tensorrt_llm": "9bc7435152bd371194ca4e32cfe3f3d44840377d661a8caf9e559523f64c83ac",
+    "modelopt": "7da48c5f9b5a00c616711d98f385084a02f7638810f940735972722560881ea6",
+    "aot_inductor": "7158ab6edde145e68c037460877b606580afea3e6ddedc2019820e4d2da27bc5",
 }
 
 FACTS = [

@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+from tests.support import tiny
 from tests.support.cli import Project
 from trtbuild.cli import VERBS
 
@@ -22,6 +23,7 @@ def commands() -> list[tuple[list[str], int]]:
 def test_every_command_composes(project: Project, tiny_llama: Path) -> None:
     """As a plan, with the checkpoints that are not here replaced by a tiny one."""
     assert len(commands()) >= 8
+    embedder = tiny.write_model(project.root / "embedder", is_causal=False)
     for words, code in commands():
         if words[0] == "rebuild":
             continue  # of a key that only its reader's store has; tests/test_rebuild.py
@@ -30,9 +32,12 @@ def test_every_command_composes(project: Project, tiny_llama: Path) -> None:
         words = [word for word in words if not word.startswith("compiler.locks.")]  # a file of its reader's
         rest = words[1:] if words[0] in VERBS else words
         here = [
-            f"model.source={tiny_llama}" if re.match(r"model\.source=(hf:|/)", word) else word
+            f"model.source={tiny_llama}"
+            if re.match(r"model\.source=(hf:|/models/my-finetune)", word)
+            else word
             for word in rest
         ]
+        here = [word.replace("/models/my-embedder", str(embedder)) for word in here]
         done = project.trtbuild("plan", *here)
         assert done.code == code, f"{shlex.join(words)}: {done.err}"
 

@@ -9,8 +9,9 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from trtbuild import schema
+from trtbuild.compilers.base import Compiler
 from trtbuild.errors import InputError
-from trtbuild.examine import tied
+from trtbuild.examine import Rules, tied
 from trtbuild.networks import architectures, genai_families, gguf_tokenizer
 from trtbuild.networks.gguf_config import config_from_gguf
 from trtbuild.recipe import Model
@@ -105,6 +106,12 @@ def frontend(asked: str, architecture: str | None, config: Described) -> str:
         raise unsupported(architecture, native, hint)
     genai_families.check(config)
     return "genai"
+
+
+def rules(compiler: Compiler, frontend: str) -> Rules:
+    """What `compiler` asks of a checkpoint whose network `frontend` makes."""
+    takes = compiler.takes if frontend == "native" else None
+    return Rules(compiler.networks, takes, compiler.tells, compiler.loads)
 
 
 def describe(conf: schema.ModelConf, source: Source, described: Described) -> Described:

@@ -6,6 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 
+def printable(text: str) -> str:
+    """`text` without what a terminal obeys or cannot show: a stranger's file may hold any name. Line breaks stay."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode("ascii")
+        for each in text
+    )
+
+
 class TrtbuildError(Exception):
     """An error that a user can act upon; the command line prints it without a traceback.
 
@@ -28,7 +38,7 @@ class TrtbuildError(Exception):
         """What a user reads: the error, its details, and the hint."""
         option = f"{self.option}: " if self.option else ""
         said = [f"error: {option}{self.message}", *(f"  {line}" for line in self.details)]
-        return [*said, f"hint: {self.hint}"] if self.hint else said
+        return [printable(line) for line in ([*said, f"hint: {self.hint}"] if self.hint else said)]
 
     def document(self) -> dict[str, Any]:
         """The same for a program."""

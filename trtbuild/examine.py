@@ -12,6 +12,7 @@ from typing import Any
 from trtbuild.errors import InputError
 from trtbuild.networks import (
     architectures,
+    as_transformers,
     chat,
     gguf_beside,
     gguf_config,
@@ -31,12 +32,16 @@ from trtbuild.sources.select import SMALL
 class Rules:
     """What a compiler asks of a checkpoint.
 
-    `takes` raises InputError for a decoder of trtbuild's own networks that its engines cannot compute; None where other
-    tools read the checkpoint. `tells` says what a user should know of the tokenizer in these small files.
+    `networks`: its engines start from networks of trtbuild's own or of onnxruntime-genai's builder. `takes` raises
+    InputError for a decoder of the former that they cannot compute; None for the latter. `tells` says what a user
+    should know of the tokenizer in these small files. `loads`: its tools load the checkpoint with a transformers of
+    their own.
     """
 
+    networks: bool
     takes: Callable[[Decoder], None] | None
     tells: Callable[[Mapping[str, bytes]], Sequence[str]]
+    loads: bool
 
 
 def examine(source: Source, rules: Rules) -> tuple[str, ...]:
@@ -49,6 +54,10 @@ def examine(source: Source, rules: Rules) -> tuple[str, ...]:
     if config is None and header is not None:
         config = gguf_config.config_from_gguf(header.metadata, header.tensors)
     if config is None:
+        return ()
+    if rules.loads and header is None and (headers := source.headers()) is not None:
+        as_transformers.check(headers.files, config)
+    if not rules.networks:
         return ()
     files, metadata = source.small(SMALL), source.gguf_metadata()
     notes = list(_of_weights(source, config, header, rules.takes)) if rules.takes is not None else []

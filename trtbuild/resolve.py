@@ -13,7 +13,7 @@ from trtbuild import checkpoint, choices, schema, targets
 from trtbuild.compilers import registry
 from trtbuild.compilers.base import Compiler
 from trtbuild.errors import InputError
-from trtbuild.examine import Rules, examine
+from trtbuild.examine import examine
 from trtbuild.memory import Memory
 from trtbuild.networks import architectures
 from trtbuild.recipe import SCHEMES, Profile, Quant, Recipe, Tools, Value, frozen
@@ -77,8 +77,7 @@ def resolve(config: schema.Config, digester: Digester, memory: Memory | None = N
         tools=tools,
         driver_policy=config.key.driver.value,
     )
-    takes = compiler.takes if compiler.networks and frontend == "native" else None
-    rules = Rules(takes, compiler.tells)
+    rules = checkpoint.rules(compiler, frontend)
 
     def examined() -> tuple[str, ...]:
         asked = (config.model, compiler.name, frontend)

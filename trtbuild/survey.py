@@ -9,7 +9,7 @@ from typing import Any
 
 from trtbuild import provenance, targets
 from trtbuild.compilers.registry import COMPILERS, advice
-from trtbuild.errors import InputError
+from trtbuild.errors import InputError, printable
 from trtbuild.history import KIND, Estimate, Near
 from trtbuild.lookup import Found
 from trtbuild.plan import Plan, Planned
@@ -76,7 +76,7 @@ def notes(plan: Plan, session: Session) -> tuple[str, ...]:
     """
     if not would_run(plan.final, session):
         return ()
-    return (*advice(plan.recipe), *examined(plan, session))
+    return tuple(printable(words) for words in (*advice(plan.recipe), *examined(plan, session)))
 
 
 def examined(plan: Plan, session: Session) -> tuple[str, ...]:

@@ -17,7 +17,15 @@ from tests.support import vocabularies
 from tests.support.vocabularies import SPACE, SPECIAL
 from trtbuild.compilers.onnxruntime import runtime
 from trtbuild.errors import InputError
-from trtbuild.networks import genai_text, gguf_tokenizer, post_processor, text_normalizer, tokenizer, tokens
+from trtbuild.networks import (
+    genai_text,
+    gguf_tokenizer,
+    post_processor,
+    pre_tokenizers,
+    text_normalizer,
+    tokenizer,
+    tokens,
+)
 from trtbuild.networks.texts import DECOMPOSED, TEXTS, literals
 
 Json = dict[str, Any]
@@ -38,7 +46,7 @@ BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "
 GPT2 = BYTES | {"use_regex": True}
 DIGITS = {"type": "Digits", "individual_digits": True}
 LLAMA3, QWEN2, QWEN35, DEEPSEEK3 = (
-    gguf_tokenizer.PRE_TOKENIZERS[name].regexes for name in ("llama3", "qwen2", "qwen35", "deepseek-v3")
+    pre_tokenizers.PRE_TOKENIZERS[name].regexes for name in ("llama3", "qwen2", "qwen35", "deepseek-v3")
 )
 
 

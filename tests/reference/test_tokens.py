@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from tests.support import vocabularies
 from tests.support.vocabularies import SPACE
-from trtbuild.networks import gguf_tokenizer, tokenizer, tokens
+from trtbuild.networks import pre_tokenizers, tokenizer, tokens
 from trtbuild.networks.texts import TEXTS
 
 pytestmark = pytest.mark.reference
@@ -23,7 +23,7 @@ _BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, 
 
 
 def split(name: str) -> Json:
-    regexes = gguf_tokenizer.PRE_TOKENIZERS[name].regexes
+    regexes = pre_tokenizers.PRE_TOKENIZERS[name].regexes
     steps: list[Json] = [
         {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
         for regex in regexes

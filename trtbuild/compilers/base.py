@@ -74,6 +74,7 @@ class Compiler:
     cxx: bool = False  # its steps start a C++ compiler
     structured: bool = False  # its keys read what a model is made of, and not only its content
     portable: bool = False  # has engines for a class of GPUs, such as target=rtx_any
+    loads: bool = False  # its tools load a checkpoint with a transformers of their own
     networks: bool = True  # its engines start from trtbuild's own graphs, or the builder's
     image: bool = False  # its steps may run in a container: then `compiler.image` is their lock
     folders: tuple[str, ...] = ()  # options that name folders which steps read: their content is in the key

@@ -9,7 +9,7 @@ from trtbuild import checkpoint, schema
 from trtbuild.compilers.base import Compiler
 from trtbuild.doctor.checks import Check
 from trtbuild.errors import InputError
-from trtbuild.examine import Rules, examine
+from trtbuild.examine import examine
 from trtbuild.networks import architectures
 from trtbuild.sources.base import local_path
 
@@ -39,9 +39,8 @@ def check(config: schema.Config, compiler: Compiler) -> Iterator[Check]:
 def _examined(config: schema.Config, compiler: Compiler) -> tuple[str, ...]:
     source = checkpoint.open_model(config.model, _Unhashed())
     described = source.config()
-    if not compiler.networks:
-        return examine(source, Rules(None, compiler.tells))
     named = None if described is None else architectures.architecture_of(described)
     architecture = named or source.gguf_architecture()
-    frontend = checkpoint.frontend(config.network.frontend.value, architecture, described)
-    return examine(source, Rules(compiler.takes if frontend == "native" else None, compiler.tells))
+    asked = config.network.frontend.value
+    frontend = checkpoint.frontend(asked, architecture, described) if compiler.networks else "native"
+    return examine(source, checkpoint.rules(compiler, frontend))

@@ -14,7 +14,7 @@ from typing import Any
 
 from trtbuild.errors import InputError
 from trtbuild.networks import config_audit
-from trtbuild.networks.config_fields import Config, count, flag, number, refuse
+from trtbuild.networks.config_fields import Config, count, flag, layers_of, number, refuse
 from trtbuild.networks.rope_config import Rope, parse_rope
 
 
@@ -148,7 +148,7 @@ def _refuse_other_names(config: Config, architecture: str, family: _Family) -> N
 def _decoder(config: Config, architecture: str, family: _Family) -> Decoder:
     heads, kv_heads, head_dim = _heads(config, family)
     positions = count(config, "max_position_embeddings", family.defaults["max_position_embeddings"])
-    layers = count(config, "num_hidden_layers")
+    layers = layers_of(config)
     bias = family.model_type in ("llama", "qwen3") and flag(config, "attention_bias", False)
     return Decoder(
         architecture=architecture,

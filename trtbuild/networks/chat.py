@@ -276,7 +276,8 @@ def _check_special(files: Small, config: Mapping[str, Any], vocabulary: Mapping[
     """transformers adds a bos or eos that the vocabulary lacks as a token of its own, which the model never saw."""
     given = read_object(files, _CONFIG)
     added = given.get("added_tokens_decoder")
-    also = {entry.get("content") for entry in added.values()} if isinstance(added, dict) else set()
+    entries = added.values() if isinstance(added, dict) else ()
+    also = [entry.get("content") for entry in entries if isinstance(entry, dict)]
     special = texts_of(
         given, read_object(files, "special_tokens_map.json"), vocabulary, config.get("model_type")
     )

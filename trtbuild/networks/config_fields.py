@@ -11,6 +11,7 @@ from typing import Any
 from trtbuild.errors import InputError
 
 Config = Mapping[str, Any]  # a parsed config.json
+MOST_LAYERS = 4096
 _SHOWN = 120  # characters of a value: a list has one for each layer, or frequency
 _LARGEST = 1e300  # a whole number in JSON may be too large for a float
 
@@ -51,3 +52,11 @@ def flag(config: Config, field: str, default: bool) -> bool:
     if not isinstance(value, bool):
         raise refuse(field, value, "true or false is needed")
     return value
+
+
+def layers_of(config: Config, default: int | None = None) -> int:
+    """`num_hidden_layers`, which lists are made of. Raises InputError for more than any decoder has."""
+    layers = count(config, "num_hidden_layers", default)
+    if layers > MOST_LAYERS:
+        raise refuse("num_hidden_layers", layers, f"no decoder has more than {MOST_LAYERS} layers")
+    return layers

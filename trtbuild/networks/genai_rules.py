@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trtbuild.networks import architectures
-from trtbuild.networks.config_fields import Config
+from trtbuild.networks.config_fields import Config, layers_of
 
 Reason = str | None  # why a config is refused
 Values = tuple[Any, ...]
@@ -58,7 +58,7 @@ def windows(absent: int | None) -> Callable[[Config], Mapping[str, Any]]:
     """The builder gives a window to the layers that `layer_types` names, and to none without it."""
 
     def given(config: Config) -> Mapping[str, Any]:
-        layers = config.get("num_hidden_layers", 32)
+        layers = layers_of(config, 32)
         return {"layer_types": ["sliding_attention"] * layers} if config.get("sliding_window", absent) else {}
 
     return given

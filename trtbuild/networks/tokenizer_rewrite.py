@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trtbuild.networks import text_normalizer
-from trtbuild.networks.gguf_tokenizer import EVERYTHING, GPT2, SPACE, WHOLE, splits
+from trtbuild.networks.gguf_tokenizer import EVERYTHING, SPACE, WHOLE, splits
 from trtbuild.networks.post_processor import around, flat
+from trtbuild.networks.pre_tokenizers import GPT2
 
 Json = dict[str, Any]
 

@@ -37,6 +37,7 @@ from trtbuild.sources.sighting import Sighting, recheck, see
 from trtstore.digest import OnBytes, ignore_bytes, in_threads
 
 _TIMEOUT = 30.0  # seconds without an answer
+_PARTIAL = 206  # the status of an answer that is just the range
 _T = TypeVar("_T")
 
 
@@ -55,6 +56,8 @@ class HubSource:
         self._location = location
         #: by name in the repository: files that are here and whose bytes were checked
         self._seen: dict[str, Sighting] = {}
+        #: by name in the repository: the first bytes of files that are not here
+        self._heads: dict[str, bytes] = {}
 
     def describe(self) -> str:
         return self._location.at(self._commit.sha)
@@ -223,20 +226,25 @@ class HubSource:
         if isinstance(cached, str):
             with Path(cached).open("rb") as stream:
                 return stream.read(count)
-        return self._request_head(file, count)
+        head = self._heads.get(file.name, b"")
+        if len(head) < min(count, file.size):
+            head = self._heads[file.name] = self._request_head(file, head, count)
+        return head[:count]
 
-    def _request_head(self, file: HubFile, count: int) -> bytes:
+    def _request_head(self, file: HubFile, head: bytes, count: int) -> bytes:
+        """`head`, the first bytes that are known, and more up to `count` bytes."""
         url = hf_hub_url(self._location.repo, file.name, revision=self._commit.sha)
-        headers = {**build_hf_headers(), "Range": f"bytes=0-{count - 1}", "Accept-Encoding": "identity"}
-        head = bytearray()
+        wanted = f"bytes={len(head)}-{count - 1}"
+        headers = {**build_hf_headers(), "Range": wanted, "Accept-Encoding": "identity"}
         with get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT) as response:
             hf_raise_for_status(response)
-            # A server may ignore the range: stop reading all the same.
+            # A server may ignore the range: then it begins at the start, and reading stops all the same.
+            found = bytearray(head if response.status_code == _PARTIAL else b"")
             for piece in response.iter_bytes():
-                head += piece
-                if len(head) >= count:
+                found += piece
+                if len(found) >= count:
                     break
-        return bytes(head[:count])
+        return bytes(found[:count])
 
     def _verify(self, names: Iterable[str], progress: Progress | None) -> None:
         """Have the files here and their bytes checked; a wrong copy is fetched once more, then an error."""

@@ -149,7 +149,13 @@ class LocalSource:
 
     def _read(self, reader: Reader[_T], path: Path) -> _T:
         option = self._request.option
-        return reader(lambda count: _head(path, count, option), path.stat().st_size, str(path), option)
+
+        def read(count: int) -> bytes:
+            head = _head(path, count, option)
+            refusals.check_pointer(head, str(path), option)
+            return head
+
+        return reader(read, path.stat().st_size, str(path), option)
 
 
 def _names(folder: Path, option: str) -> set[str]:

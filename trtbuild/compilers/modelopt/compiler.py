@@ -190,6 +190,7 @@ COMPILER = Compiler(
     package="nvidia-modelopt",
     extra="modelopt",
     schemes=names(PRESETS),
+    loads=True,
     kinds=frozenset({"cpu", "cuda"}),
     steps=steps,
     check="trtbuild.compilers.modelopt.check",

@@ -242,6 +242,7 @@ COMPILER = Compiler(
     package="tensorrt_llm",
     extra="tensorrt-llm",
     schemes=schemes(SCHEMES),
+    loads=True,
     kinds=frozenset({"cuda"}),
     steps=steps,
     check="trtbuild.compilers.tensorrt_llm.check",
