@@ -96,10 +96,7 @@ class Machine:
                 del step[name]
             assert step["fields"]
         del document["model"]["label"]  # the folder's name
-        assert {each["title"] for each in document.pop("toolchains")} == {
-            "network",
-            "onnxruntime",
-        }  # here, or not
+        assert {each["title"] for each in document.pop("toolchains")} == {"onnxruntime"}  # here, or not
         return document
 
 
