@@ -175,6 +175,40 @@ def test_what_is_not_known_is_a_note_in_the_plan_and_in_the_record(
     assert all(note in json.dumps(statement) for note in notes)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_hidden_layers": 10**9, "architectures": ["MistralForCausalLM"], "model_type": "mistral"},
+        {"num_hidden_layers": 10**10, "layer_types": ["full_attention"]},
+        {"max_position_embeddings": 10**15},
+        {"vocab_size": 10**15},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_number_beyond_all_models_takes_no_memory(
+    changes: dict[str, Any], project: Project, checkpoint: Path
+) -> None:
+    of_config(**changes)(checkpoint)
+    done = project.trtbuild("plan", f"model.source={checkpoint}")
+    assert done.code == 2
+    assert done.err.startswith("error: model.source")
+
+
+def test_a_name_that_a_terminal_would_obey_is_shown(project: Project, checkpoint: Path) -> None:
+    of_config(**{"\ud800\x1b[31mred": 1})(checkpoint)
+    done = project.trtbuild("plan", f"model.source={checkpoint}")
+    assert done.code == 0
+    assert "\\ud800\\x1b[31mred" in done.out
+    assert "\x1b" not in done.out
+
+
+def test_json_in_another_encoding_is_none(project: Project, checkpoint: Path) -> None:
+    """As to transformers: plan says what a step would."""
+    path = checkpoint / "config.json"
+    path.write_text(path.read_text(), encoding="utf-16")
+    assert "is not JSON in UTF-8" in project.trtbuild("plan", f"model.source={checkpoint}").err
+
+
 def test_a_gguf_is_examined_with_its_tokenizer(project: Project, tmp_path: Path) -> None:
     tokens = ["<unk>", "<s>", "</s>", *tiny.byte_characters(), "ab", "ab"]
     settings = tiny_models.config(vocab_size=len(tokens))

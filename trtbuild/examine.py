@@ -53,6 +53,8 @@ def examine(source: Source, rules: Rules) -> tuple[str, ...]:
     config, header = source.config(), source.gguf_header()
     if config is None and header is not None:
         config = gguf_config.config_from_gguf(header.metadata, header.tensors)
+        if (factors := header.entries.get(naming.ROPE_FACTORS)) is not None:
+            gguf_config.check_factors(factors.shape, config)
     if config is None:
         return ()
     if rules.loads and header is None and (headers := source.headers()) is not None:

@@ -16,6 +16,7 @@ from tests.compilers.support import make_network
 from tests.support import vocabularies
 from tests.support.vocabularies import SPACE, SPECIAL
 from trtbuild.compilers.onnxruntime import runtime
+from trtbuild.compilers.text import Text
 from trtbuild.errors import InputError
 from trtbuild.networks import (
     genai_text,
@@ -26,6 +27,7 @@ from trtbuild.networks import (
     tokenizer,
     tokens,
 )
+from trtbuild.networks.checkpoint import Checkpoint
 from trtbuild.networks.texts import DECOMPOSED, TEXTS, literals
 
 Json = dict[str, Any]
@@ -69,6 +71,22 @@ def write(content: Json, folder: Path, **config: Any) -> bytes:
     return (folder / "tokenizer.json").read_bytes()
 
 
+def template(before: bool, after: bool) -> Json:
+    def special(name: str, given: bool) -> list[Json]:
+        return [{"SpecialToken": {"id": name, "type_id": 0}}] if given else []
+
+    text = [{"Sequence": {"id": "A", "type_id": 0}}]
+    used = {"<s>": 1, "</s>": 2}
+    return {
+        "type": "TemplateProcessing",
+        "single": special("<s>", before) + text + special("</s>", after),
+        "pair": [*text, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {
+            name: {"id": name, "ids": [number], "tokens": [name]} for name, number in used.items()
+        },
+    }
+
+
 def rewritten(content: Json, folder: Path, **config: Any) -> bytes:
     """The files as they are said for onnxruntime-genai; returns tokenizer.json as it was."""
     original = write(content, folder, **config)
@@ -107,6 +125,46 @@ BYTE_LEVEL: dict[str, Json] = {
 @pytest.mark.parametrize("kind", BYTE_LEVEL)
 def test_byte_level_tokenizers_agree(kind: str, byte_level: Json, tmp_path: Path) -> None:
     assert compared(byte_level | BYTE_LEVEL[kind], tmp_path) > len(TEXTS)
+
+
+def test_what_a_trainer_set_of_lengths_counts_for_nothing(
+    tiny_llama: Path, byte_level: Json, tmp_path: Path
+) -> None:
+    """transformers takes truncation and padding back before each text."""
+    folder = tmp_path / "model"
+    cut = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+    filled = {"strategy": {"Fixed": 64}, "direction": "Left", "pad_to_multiple_of": None}
+    filled |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "!"}
+    write(byte_level | {"pre_tokenizer": GPT2, "truncation": cut, "padding": filled}, folder)
+    (folder / "config.json").write_bytes((tiny_llama / "config.json").read_bytes())
+    (folder / "model.safetensors").write_bytes((tiny_llama / "model.safetensors").read_bytes())
+    checkpoint = Checkpoint.open({path.name: path for path in folder.iterdir()})
+    (tmp_path / "out").mkdir()
+    original = tokenizer.write(checkpoint, tmp_path / "out")
+    tokens.say(tmp_path / "out")
+    assert tokens.check(tmp_path / "out", original) > len(TEXTS)
+    for place in (folder, tmp_path / "out"):  # an engine's folder from before says it still
+        assert len(Text(place).encode("a long prompt " * 20, raw=True)) > 64
+    assert len(Text(tmp_path / "out").encode("a", raw=True)) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"post_processor": template(True, False) | {"special_tokens": {}}},
+        {"post_processor": {"type": "BertProcessing"}},
+        {"pre_tokenizer": {"type": "Split", "pattern": 3}},
+        {"normalizer": {"type": "Sequence", "normalizers": 3}},
+        {"model": None},
+        {"added_tokens": [None]},
+    ],
+    ids=str,
+)
+def test_a_file_that_no_library_reads_is_told_so(changes: Json, byte_level: Json, tmp_path: Path) -> None:
+    write(byte_level | {"pre_tokenizer": GPT2} | changes, tmp_path)
+    with pytest.raises(InputError, match=r"tokenizer\.json") as failure:
+        tokens.say(tmp_path)
+    assert "save_pretrained" in str(failure.value.hint)
 
 
 @pytest.mark.parametrize("kind", ["Llama 3", "SmolLM", "DeepSeek-V3"])
@@ -275,22 +333,6 @@ def test_a_token_that_no_merge_makes_is_not_taken_whole(byte_level: Json, tmp_pa
     content["model"]["ignore_merges"] = False
     with pytest.raises(InputError, match="'qzxjw'"):
         compared(content, tmp_path / "merged")
-
-
-def template(before: bool, after: bool) -> Json:
-    def special(name: str, given: bool) -> list[Json]:
-        return [{"SpecialToken": {"id": name, "type_id": 0}}] if given else []
-
-    text = [{"Sequence": {"id": "A", "type_id": 0}}]
-    used = {"<s>": 1, "</s>": 2}
-    return {
-        "type": "TemplateProcessing",
-        "single": special("<s>", before) + text + special("</s>", after),
-        "pair": [*text, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": {
-            name: {"id": name, "ids": [number], "tokens": [name]} for name, number in used.items()
-        },
-    }
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,8 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_genai_and_tokenizers_agree(kind: str, engine: Path, tmp_path: Path) -> None:
     metadata = write_gguf(tmp_path / "model.gguf", KINDS[kind])
-    tokenizer.write(Checkpoint({}, metadata, {}, {}, {}), tmp_path, runtime="genai")
+    tokenizer.write(Checkpoint({}, metadata, {}, {}, {}), tmp_path)
+    tokenizer.rewrite(tmp_path)
     ours, theirs, _ = both(tmp_path, engine, tmp_path)
     different = {text: (ours(text), theirs(text)) for text in TEXTS if ours(text) != theirs(text)}
     assert not different
@@ -204,7 +205,8 @@ def test_pieces_are_those_of_the_model(kind: str, text: str, pieces: list[str]) 
 def test_a_whole_word_is_taken_as_it_is_where_llama_3_does(engine: Path, tmp_path: Path) -> None:
     fields = byte_level(pre="llama-bpe")
     fields["tokenizer.ggml.tokens"][-4] = "zzz"  # a token that no merge makes
-    tokenizer.write(Checkpoint({}, fields, {}, {}, {}), tmp_path, runtime="genai")
+    tokenizer.write(Checkpoint({}, fields, {}, {}, {}), tmp_path)
+    tokenizer.rewrite(tmp_path)
     ours, theirs, _ = both(tmp_path, engine, tmp_path)
     assert (
         ours("zzz")
@@ -220,7 +222,8 @@ def test_the_chat_template_reaches_the_runtime(engine: Path, tmp_path: Path) -> 
     )
     fields = byte_level() | {"tokenizer.chat_template": template}
     metadata = write_gguf(tmp_path / "model.gguf", fields)
-    tokenizer.write(Checkpoint({}, metadata, {}, {}, {}), tmp_path, runtime="genai")
+    tokenizer.write(Checkpoint({}, metadata, {}, {}, {}), tmp_path)
+    tokenizer.rewrite(tmp_path)
     *_, theirs = both(tmp_path, engine, tmp_path)
     messages = json.dumps([{"role": "user", "content": "hi"}])
     assert theirs.apply_chat_template(messages=messages, add_generation_prompt=True) == "[user]hi[bot]"
@@ -298,7 +301,8 @@ def test_what_genai_would_misread_is_said_otherwise(
     (folder / "tokenizer_config.json").write_text(json.dumps(made.config))
     (tmp_path / "out").mkdir()
     files = {path.name: path for path in folder.iterdir()}
-    tokenizer.write(Checkpoint.open(files), tmp_path / "out", runtime="genai")
+    tokenizer.write(Checkpoint.open(files), tmp_path / "out")
+    tokenizer.rewrite(tmp_path / "out")
     ours, theirs, _ = both(tmp_path / "out", engine, tmp_path)
     original = Tokenizer.from_str(json.dumps(given))
     assert [original.encode(text).ids for text in TEXTS] == [ours(text) for text in TEXTS]
@@ -310,7 +314,8 @@ def test_what_genai_would_misread_is_said_otherwise(
 def test_a_real_model_round_trips(engine: Path, smollm2: Project, tmp_path: Path) -> None:
     assert smollm2.trtbuild("model=smollm2", "until=network", timeout=600).code == 0
     (gguf,) = (smollm2.store / "v1" / "trees").glob("*/model.gguf")
-    tokenizer.write(Checkpoint.open({"model.gguf": gguf}), tmp_path, runtime="genai")
+    tokenizer.write(Checkpoint.open({"model.gguf": gguf}), tmp_path)
+    tokenizer.rewrite(tmp_path)
     ours, theirs, genai = both(tmp_path, engine, tmp_path)
     plain = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     for text in TEXTS:

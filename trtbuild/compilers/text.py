@@ -22,6 +22,9 @@ class Text:
     def __init__(self, folder: Path) -> None:
         try:
             self._tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
+            # Set by a trainer, they would cut or fill prompts; transformers takes them back before each text.
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
             json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise BuildError(f"the engine's tokenizer cannot be read: {error}") from None

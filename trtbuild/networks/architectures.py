@@ -14,7 +14,7 @@ from typing import Any
 
 from trtbuild.errors import InputError
 from trtbuild.networks import config_audit
-from trtbuild.networks.config_fields import Config, count, flag, layers_of, number, refuse
+from trtbuild.networks.config_fields import MOST_POSITIONS, Config, count, flag, layers_of, number, refuse
 from trtbuild.networks.rope_config import Rope, parse_rope
 
 
@@ -148,6 +148,9 @@ def _refuse_other_names(config: Config, architecture: str, family: _Family) -> N
 def _decoder(config: Config, architecture: str, family: _Family) -> Decoder:
     heads, kv_heads, head_dim = _heads(config, family)
     positions = count(config, "max_position_embeddings", family.defaults["max_position_embeddings"])
+    if positions > MOST_POSITIONS:
+        why = f"rotary positions are tabulated up to {MOST_POSITIONS}"
+        raise refuse("max_position_embeddings", positions, why)
     layers = layers_of(config)
     bias = family.model_type in ("llama", "qwen3") and flag(config, "attention_bias", False)
     return Decoder(

@@ -48,7 +48,9 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     shapes = check(checkpoint, decoder, operators)
     write_config(checkpoint, out)
     fused = operators == "fused"
-    original = tokenizer.write(checkpoint, out, runtime="genai" if fused else "tokenizers")
+    original = tokenizer.write(checkpoint, out)
+    if fused:
+        _tokens().say(out)
     chats = chat_files.write(
         checkpoint.files,
         checkpoint.config,

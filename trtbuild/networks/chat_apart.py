@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 import resource
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from trtbuild.networks.chat_render import Chat, ChatError, spelt_out
+from trtbuild.networks.chat_render import Chat, ChatError, spelt_out, without_searches
 from trtbuild.networks.chat_trial import CHATS, MEMORY, Rendered
 
 Json = dict[str, Any]
@@ -54,14 +54,22 @@ class _Trial:
         self.chat = Chat(template, special)
 
     def run(self, engine: Renders | None) -> Json:
-        rendered = self.rendered(engine, self.template)
-        if engine is not None and not all(each.equal for each in rendered):
-            other = spelt_out(self.template)
-            if other is not None and self._means_the_same(other):
+        best, rendered = self.template, self.rendered(engine, self.template)
+        if engine is not None:
+            for other in self._others():
+                if all(each.equal for each in rendered):
+                    break
                 again = self.rendered(engine, other)
                 if sum(each.equal for each in again) > sum(each.equal for each in rendered):
-                    return {"template": other, "rendered": [asdict(each) for each in again]}
-        return {"template": self.template, "rendered": [asdict(each) for each in rendered]}
+                    best, rendered = other, again
+        return {"template": best, "rendered": [asdict(each) for each in rendered]}
+
+    def _others(self) -> Iterator[str]:
+        """Templates that mean the same to Jinja, so that transformers and vLLM may read them, too."""
+        searched = without_searches(self.template)
+        for other in (searched, spelt_out(self.template), spelt_out(searched)):
+            if other not in (None, self.template) and self._means_the_same(other):
+                yield other
 
     def rendered(self, engine: Renders | None, template: str) -> list[Rendered]:
         return [self._one(engine, template, name, prompt) for name in CHATS for prompt in (True, False)]
@@ -86,8 +94,10 @@ class _Trial:
             return None, str(error)
 
     def _means_the_same(self, other: str) -> bool:
-        """To Jinja, so that transformers and vLLM may read it, too."""
-        chat = Chat(other, self.special)
+        try:
+            chat = Chat(other, self.special)
+        except ChatError:
+            return False
         kinds = [(name, prompt) for name in CHATS for prompt in (True, False)]
         return all(self._ours(self.chat, *kind) == self._ours(chat, *kind) for kind in kinds)
 

@@ -63,7 +63,7 @@ def write(
         if tried.template != settled.template:
             settled = replace(settled, template=tried.template)
             _write_template(settled, out)
-            facts["chat_template"] = "rewritten for a reader that trims no blocks"
+            facts["chat_template"] = "rewritten for onnxruntime-genai, with the same meaning to Jinja"
         if genai and (failing := [each for each in tried.rendered if not each.equal]):
             facts["chats_not_rendered"] = {_described(each): each.engine_error for each in failing}
         turn = end_of_turn(tried.rendered, read_object({_TOKENIZER: out / _TOKENIZER}, _TOKENIZER))

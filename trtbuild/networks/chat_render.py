@@ -8,6 +8,7 @@ its time.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -99,6 +100,25 @@ def spelt_out(template: str) -> str | None:
         raise ChatError(_said(error)) from None
     whole = "".join(pieces)
     return whole[:-1] + _NEWLINE if whole.endswith("\n") else whole
+
+
+#: `'</think>' in message.content`, with or without `not`: a tag that is looked for within a text.
+_WITHIN = re.compile(
+    r"""(?P<tag>'[^'{}%]*<[^'{}%]*'|"[^"{}%]*<[^"{}%]*")\s+(?P<no>not\s+)?in\s+"""
+    r"""(?P<text>[A-Za-z_]\w*(?:\.\w+|\[(?:'\w+'|"\w+"|-?\d+)\])*)(?![\w.(\[])"""
+)
+
+
+def without_searches(template: str) -> str:
+    """The same template with each search for a tag within a text said by `split`, which onnxruntime-genai knows.
+
+    Its `in` finds no text within a text. That what is searched is a text, and no list, is for the caller to try out.
+    """
+
+    def said(found: re.Match[str]) -> str:
+        return f"({found['text']}.split({found['tag']})|length {'==' if found['no'] else '>'} 1)"
+
+    return _WITHIN.sub(said, template)
 
 
 class _Generation(Extension):

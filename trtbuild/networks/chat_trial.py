@@ -27,6 +27,7 @@ _USER = {"role": "user", "content": "Why  is\nthe sky 'blue'? \\n {{ x }} é 東
 _AGAIN = {"role": "user", "content": "\nAnd at night?"}
 ANSWER = "It scatters 7f3a."
 _ASSISTANT = {"role": "assistant", "content": ANSWER}
+_THOUGHT = {"role": "assistant", "content": f"<think>\nLight, and air.\n</think>\n\n{ANSWER}"}
 #: Name -> a chat that a template may be asked to render.
 CHATS: Mapping[str, Sequence[Mapping[str, str]]] = {
     "one user turn": [_USER],
@@ -34,6 +35,8 @@ CHATS: Mapping[str, Sequence[Mapping[str, str]]] = {
     "an answered turn": [_USER, _ASSISTANT],
     "two user turns": [_USER, _ASSISTANT, _AGAIN],
     "a system and two user turns": [_SYSTEM, _USER, _ASSISTANT, _AGAIN],
+    "an answer that was thought over": [_USER, _THOUGHT],
+    "two user turns, and an answer that was thought over": [_USER, _THOUGHT, _AGAIN],
 }
 
 

@@ -14,6 +14,7 @@ from trtbuild.networks import (
     gguf_beside,
     gguf_config,
     gguf_file,
+    gguf_types,
     naming,
     safetensors_file,
     strange,
@@ -141,6 +142,7 @@ def _sole(candidates: list[str], preferred: str, besides: str) -> list[str]:
 def _open_gguf(files: Mapping[str, Path], names: list[str]) -> Checkpoint:
     headers = [gguf_file.read_header(files[name], name) for name in names]
     metadata = headers[0][0]
+    gguf_types.check(metadata)
     splits = metadata.get("split.count", 1)
     if len(names) > 1 and splits <= 1:
         _sole(names, "model.gguf", "that are not the parts of one model")
@@ -159,9 +161,10 @@ def _open_gguf(files: Mapping[str, Path], names: list[str]) -> Checkpoint:
     if "config.json" in files:
         config = read_json(files, "config.json")
     else:
-        config = gguf_config.config_from_gguf(
-            metadata, tensors, None if factors is None else factors.read().tolist()
-        )
+        config = gguf_config.config_from_gguf(metadata, tensors)
+        if factors is not None:
+            gguf_config.check_factors(factors.shape, config)
+            config = gguf_config.config_from_gguf(metadata, tensors, factors.read().tolist())
     settled = naming.settle(read, None, config)
     stored = _stored(settled, read)
     rotated = _rotated_heads(metadata, stored)

@@ -12,6 +12,8 @@ from trtbuild.errors import InputError
 
 Config = Mapping[str, Any]  # a parsed config.json
 MOST_LAYERS = 4096
+#: The angles that `rope.cos_sin` is exact for end there: a frequency is at most 1.
+MOST_POSITIONS = 1_600_000
 _SHOWN = 120  # characters of a value: a list has one for each layer, or frequency
 _LARGEST = 1e300  # a whole number in JSON may be too large for a float
 

@@ -127,10 +127,12 @@ def _speech(files: Mapping[str, Path], folder: Path) -> chat_files.Written:
         if name in files:
             read_json(files, name)
             (folder / name).write_bytes(files[name].read_bytes())
-    original = tokenizer.write(checkpoint, folder, runtime="genai")
-    chats = chat_files.write(files, checkpoint.config, None, folder, genai=True)
     # It needs onnxruntime-genai, which is not there where networks are made for other runtimes.
-    importlib.import_module("trtbuild.networks.tokens").check(folder, original)
+    tokens = importlib.import_module("trtbuild.networks.tokens")
+    original = tokenizer.write(checkpoint, folder)
+    tokens.say(folder)
+    chats = chat_files.write(files, checkpoint.config, None, folder, genai=True)
+    tokens.check(folder, original)
     return chats
 
 

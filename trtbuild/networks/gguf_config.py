@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from trtbuild.errors import InputError
 from trtbuild.networks import gguf_tables as tables
+from trtbuild.networks import gguf_types
 from trtbuild.networks.architectures import GGUF_ARCHITECTURES, GGUF_SUPPORTED
 
 Metadata = Mapping[str, Any]
@@ -28,6 +29,7 @@ def config_from_gguf(
     `tensors` are the file's tensor names (they alone say whether the head is tied and which biases exist),
     `rope_factors` the values of its `rope_freqs.weight`, one per frequency. Raises InputError.
     """
+    gguf_types.check(metadata)
     _refuse_unfit(metadata, {key: rule for key in metadata if (rule := _foreign(key)) is not None}, {})
     name = str(metadata.get("general.architecture"))
     if name not in GGUF_ARCHITECTURES:
@@ -116,6 +118,18 @@ def _refuse_unfit(
     for key, rule in rules.items():
         if not rule.neutral(metadata[key], config):
             raise _refuse(key, metadata[key], rule.why, rule.hint)
+
+
+def check_factors(shape: Sequence[int], config: Mapping[str, Any]) -> None:
+    """Raises InputError unless `rope_freqs.weight` of that shape has a divisor for each frequency."""
+    frequencies = config["head_dim"] // 2
+    if tuple(shape) != (frequencies,):
+        raise InputError(
+            f"the GGUF file has rope_freqs.weight of the shape {list(shape)}: one divisor for each of the "
+            f"{frequencies} frequencies is needed",
+            option="model.source",
+            hint="convert the model again with a current llama.cpp",
+        )
 
 
 def token_ids(metadata: Metadata) -> dict[str, int | None]:

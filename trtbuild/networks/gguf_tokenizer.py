@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from trtbuild.errors import InputError
+from trtbuild.networks import gguf_types
 from trtbuild.networks.pre_tokenizers import PRE_TOKENIZERS
 
 Json = dict[str, Any]
 
 # gguf.TokenType, named here so that this module needs the standard library only
 _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 2, 3, 4, 6
+_NO_ID = 0xFFFFFFFF  # -1 as the file's unsigned number
 #: How SentencePiece spells a space.
 SPACE = "\u2581"
 #: Cuts nothing. Without a pre-tokenizer onnxruntime-genai would cut at every space, `tokenizers` nowhere.
@@ -39,6 +41,7 @@ def convert(metadata: Mapping[str, Any]) -> Tokenizer:
     Raises InputError for a file without one, or with a kind or a pre-tokenizer that is not known here: a
     guess would give other tokens than those that the model was trained on.
     """
+    gguf_types.check(metadata)
     kind, tokens = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.tokens")
     if not kind or not tokens:
         raise InputError(
@@ -130,7 +133,8 @@ def _sentence_piece(metadata: Mapping[str, Any], tokens: Sequence[str]) -> Token
     scores = metadata.get("tokenizer.ggml.scores")
     if scores is None or len(scores) != len(tokens):
         raise InputError("the GGUF file's tokenizer lacks a score for each token", option="model.source")
-    unknown = tokens[metadata.get("tokenizer.ggml.unknown_token_id", 0)]
+    number = _id(metadata, tokens, "unknown")
+    unknown = tokens[0 if number is None else number]
     merges = merges_of(tokens, scores, _types(metadata, tokens))
     model = _bpe(tokens, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     prefixed = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
@@ -207,6 +211,8 @@ def _ends(metadata: Mapping[str, Any], tokens: Sequence[str], *, bos: bool) -> _
 
 def _id(metadata: Mapping[str, Any], tokens: Sequence[str], name: str) -> int | None:
     number = metadata.get(f"tokenizer.ggml.{name}_token_id")
+    if number in (-1, _NO_ID):
+        return None
     if number is not None and not 0 <= number < len(tokens):
         raise InputError(
             f"the GGUF file has tokenizer.ggml.{name}_token_id={number}, and {len(tokens)} tokens",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from trtbuild.errors import InputError
+
 
 def around(content: Mapping[str, Any]) -> tuple[list[int], list[int]]:
     """The ids before and after a text by the post-processor in `content` (tokenizer.json), which decides alone.
@@ -26,7 +28,8 @@ def flat(step: Any, key: str) -> list[Mapping[str, Any]]:
     if not isinstance(step, dict):
         return []
     if step.get("type") == "Sequence":
-        return [inner for one in step.get(key, []) for inner in flat(one, key)]
+        inside = step.get(key)
+        return [inner for one in (inside if isinstance(inside, list) else []) for inner in flat(one, key)]
     return [step]
 
 
@@ -39,7 +42,18 @@ def _ids(step: Mapping[str, Any]) -> tuple[list[int], list[int]]:
     seen = 0
     for piece in step.get("single", []):
         if "SpecialToken" in piece:
-            sides[seen].extend(step["special_tokens"][piece["SpecialToken"]["id"]]["ids"])
+            sides[seen].extend(_special(step, piece["SpecialToken"]["id"]))
         else:
             seen = 1
     return sides
+
+
+def _special(step: Mapping[str, Any], name: str) -> list[int]:
+    known = step.get("special_tokens", {})
+    if name not in known:
+        raise InputError(
+            f"tokenizer.json puts {name!r} around each text, and its post_processor does not say which token that is",
+            option="model.source",
+            hint="write it again: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
+        )
+    return list(known[name]["ids"])

@@ -13,32 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild.errors import InputError
-from trtbuild.networks import gguf_tokenizer, tokenizer_rewrite
+from trtbuild.networks import gguf_tokenizer, tokenizer_files, tokenizer_rewrite
 from trtbuild.networks.checkpoint import Checkpoint, read_json
-
-FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-    "chat_template.json",
-)
-_NEEDED = ("tokenizer.json", "tokenizer_config.json")
+from trtbuild.networks.tokenizer_files import FILES, NEEDED
 
 
-#: Who reads what is written: the `tokenizers` library (aot_inductor, TensorRT), or onnxruntime-genai.
-RUNTIMES = ("tokenizers", "genai")
+def write(checkpoint: Checkpoint, out: Path) -> bytes:
+    """Write the checkpoint's tokenizer to the folder `out`, as the `tokenizers` library reads it.
 
-
-def write(checkpoint: Checkpoint, out: Path, runtime: str = "tokenizers") -> bytes:
-    """Write the checkpoint's tokenizer to the folder `out`, for one of `RUNTIMES`.
-
-    Returns tokenizer.json as `tokenizers` must read it, which the written one is to be compared with
-    (`tokens.check`). Raises InputError when the checkpoint has no tokenizer that is usable.
+    Returns the bytes of its tokenizer.json. Raises InputError when the checkpoint has no tokenizer that is usable.
     """
     if checkpoint.metadata is not None and "tokenizer.json" not in checkpoint.files:
         made = gguf_tokenizer.convert(checkpoint.metadata)
@@ -46,10 +29,7 @@ def write(checkpoint: Checkpoint, out: Path, runtime: str = "tokenizers") -> byt
         _write_json(out / "tokenizer_config.json", made.config)
     else:
         _copy(checkpoint, out)
-    content = (out / "tokenizer.json").read_bytes()
-    if runtime == "genai":
-        rewrite(out)
-    return content
+    return (out / "tokenizer.json").read_bytes()
 
 
 def rewrite(folder: Path) -> None:
@@ -57,8 +37,8 @@ def rewrite(folder: Path) -> None:
 
     What it does not misread stays as it is, byte for byte.
     """
-    files = {name: folder / name for name in _NEEDED}
-    for name, said in zip(_NEEDED, tokenizer_rewrite.files_for_genai(*_read(files)), strict=True):
+    files = {name: folder / name for name in NEEDED}
+    for name, said in zip(NEEDED, tokenizer_rewrite.files_for_genai(*_read(files)), strict=True):
         if said is not None:
             files[name].unlink()  # a copy may be read-only
             _write_json(files[name], said)
@@ -69,18 +49,23 @@ def _read(files: Mapping[str, Path]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _copy(checkpoint: Checkpoint, out: Path) -> None:
-    for name in _NEEDED:
-        if name not in checkpoint.files:
-            raise InputError(
-                f"the checkpoint has no {name}, so nothing could turn text into its tokens",
-                option="model.source",
-                hint="transformers writes it: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
-            )
+    tokenizer_files.check(checkpoint.files)
+    for name in NEEDED:
         read_json(checkpoint.files, name)  # refuse what no reader could parse
     for name in FILES:
         if name in checkpoint.files:
             (out / name).write_bytes(checkpoint.files[name].read_bytes())
+    # What a trainer had set; transformers takes it back before each text (set_truncation_and_padding).
+    content = read_json(checkpoint.files, "tokenizer.json")
+    if content.get("truncation") is not None or content.get("padding") is not None:
+        _write_json(out / "tokenizer.json", content | {"truncation": None, "padding": None})
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    try:
+        text = (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{path.name} holds half of a character (a lone surrogate)", option="model.source"
+        ) from None
+    path.write_bytes(text)

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 from tokenizers import Tokenizer
 
 from trtbuild.errors import InputError
-from trtbuild.networks import genai_text, text_normalizer, tokenizer_rewrite
+from trtbuild.networks import genai_text, text_normalizer, tokenizer, tokenizer_rewrite
 from trtbuild.networks.texts import TEXTS, around
 
 _HINT = (
@@ -24,6 +24,12 @@ _HINT = (
 _SHOWN = 24  # ids of each list in a message
 _SAMPLED = 16  # one in so many tokens is read again by onnxruntime-genai where all is as it should be
 T = TypeVar("T")
+
+
+def say(folder: Path) -> None:
+    """Say the tokenizer in `folder` as onnxruntime-genai reads it. InputError where `tokenizers` cannot."""
+    _reference((folder / "tokenizer.json").read_bytes())
+    tokenizer.rewrite(folder)
 
 
 def check(folder: Path, original: bytes | Path, model: dict[str, Any] | None = None) -> int:
@@ -46,13 +52,16 @@ def check(folder: Path, original: bytes | Path, model: dict[str, Any] | None = N
 
 def _reference(content: bytes) -> Tokenizer:
     try:
-        return Tokenizer.from_str(content.decode("utf-8"))
+        read = Tokenizer.from_str(content.decode("utf-8"))
     except Exception as error:  # noqa: BLE001 - it raises Exception itself
         raise InputError(
             f"the tokenizers library cannot read the model's tokenizer.json: {error}",
             option="model.source",
             hint="write it again: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
         ) from None
+    read.no_truncation()
+    read.no_padding()
+    return read
 
 
 def _added(reference: Tokenizer) -> list[str]:

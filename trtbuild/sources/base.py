@@ -186,10 +186,10 @@ def identity(files: Sequence[SourceFile]) -> str:
 def parse_config(text: bytes, where: str, option: str) -> dict[str, Json]:
     """The JSON object in a config.json, called `where` in messages. Raises InputError."""
     try:
-        value = json.loads(text)
+        value = json.loads(text.decode("utf-8"))  # other encodings, and a byte order mark, are none of JSON's
     except (ValueError, RecursionError):
         raise InputError(
-            f"{where} is not JSON", option=option, hint="download the checkpoint again"
+            f"{where} is not JSON in UTF-8", option=option, hint="download the checkpoint again"
         ) from None
     if not isinstance(value, dict):
         raise InputError(f"{where} holds no JSON object", option=option, hint="download the checkpoint again")

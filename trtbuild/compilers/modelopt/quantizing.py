@@ -27,7 +27,7 @@ from trtbuild.compilers.modelopt.schemes import KV_CACHES, Scheme, check_columns
 from trtbuild.errors import BuildError
 from trtbuild.networks import as_transformers, chat_files
 from trtbuild.networks.checkpoint import Checkpoint
-from trtbuild.networks.tokenizer import FILES
+from trtbuild.networks.tokenizer_files import FILES
 from trtbuild.worker import Reporter, Request
 
 _ALSO = ("generation_config.json",)
