@@ -43,6 +43,13 @@ def of_tensors(change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]])
     return spoil
 
 
+def of_generation(**fields: Any) -> Spoil:
+    def spoil(folder: Path) -> None:
+        (folder / "generation_config.json").write_text(json.dumps(fields))
+
+    return spoil
+
+
 def adapter(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
     named = {"peft_type": "LORA", "base_model_name_or_path": "org/base"}
@@ -100,10 +107,30 @@ SPOILT: dict[str, tuple[Spoil, tuple[str, ...], str]] = {
     "a pointer of Git LFS": (pointer, ("Git LFS",), "git lfs pull"),
     "a token beyond the rows": (more_tokens, ("<|im_start|>", str(tiny.VOCAB)), "resize_token_embeddings"),
     "no tokenizer": (no_tokenizer, ("tokenizer.json",), "save_pretrained"),
+    "a special token that is none": (
+        of_tokenizer_config(additional_special_tokens=["<tool>"]),
+        ("<tool>", "tokenizer_config.json"),
+        "save_pretrained",
+    ),
+    "files that disagree on a token": (
+        of_tokenizer_config(added_tokens_decoder={str(tiny.EOS): {"content": "</s>", "lstrip": True}}),
+        ("lstrip=true", "</s>"),
+        "save_pretrained",
+    ),
+    "a token under another id": (
+        of_tokenizer_config(added_tokens_decoder={"7": {"content": "</s>"}}),
+        ("</s>", "as token 7"),
+        "save_pretrained",
+    ),
     "templates without a default": (
         of_tokenizer_config(chat_template=[{"name": "tools", "template": "{{ messages }}"}]),
         ("tools", "default"),
         "default",
+    ),
+    "a temperature that is none": (
+        of_generation(temperature=float("nan")),
+        ("generation_config.json has temperature=nan",),
+        "temperature",
     ),
     "an end beyond the rows": (of_config(eos_token_id=999), ("eos_token_id", "999"), ""),
 }

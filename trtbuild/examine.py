@@ -34,13 +34,13 @@ class Rules:
 
     `networks`: its engines start from networks of trtbuild's own or of onnxruntime-genai's builder. `takes` raises
     InputError for a decoder of the former that they cannot compute; None for the latter. `tells` says what a user
-    should know of the tokenizer in these small files. `loads`: its tools load the checkpoint with a transformers of
+    should know of a tokenizer, a tokenizer.json. `loads`: its tools load the checkpoint with a transformers of
     their own.
     """
 
     networks: bool
     takes: Callable[[Decoder], None] | None
-    tells: Callable[[Mapping[str, bytes]], Sequence[str]]
+    tells: Callable[[Mapping[str, Any]], Sequence[str]]
     loads: bool
 
 
@@ -63,18 +63,20 @@ def examine(source: Source, rules: Rules) -> tuple[str, ...]:
         return ()
     files, metadata = source.small(SMALL), source.gguf_metadata()
     notes = list(_of_weights(source, config, header, rules.takes)) if rules.takes is not None else []
-    _check_tokenizer(files, metadata)
+    made = _checked_tokenizer(files, metadata)
     chat.check(files, config, metadata)
-    return (*notes, *rules.tells(files))
+    return (*notes, *rules.tells(made))
 
 
-def _check_tokenizer(files: Mapping[str, bytes], metadata: Mapping[str, Any] | None) -> None:
-    if metadata is None or tokenizer_files.NEEDED[0] in files:
-        tokenizer_files.check(files)
-        if metadata is not None:
-            gguf_beside.check(special_tokens.read_object(files, tokenizer_files.NEEDED[0]), metadata)
-    else:
-        gguf_tokenizer.convert(metadata)
+def _checked_tokenizer(files: Mapping[str, bytes], metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The content of tokenizer.json, or what is made of a GGUF's metadata. Raises InputError."""
+    if metadata is not None and "tokenizer.json" not in files:
+        return gguf_tokenizer.convert(metadata).tokenizer
+    tokenizer_files.check(files)
+    content = special_tokens.read_object(files, "tokenizer.json")
+    if metadata is not None:
+        gguf_beside.check(content, metadata)
+    return content
 
 
 def tied(source: Source, config: Mapping[str, Any]) -> Mapping[str, Any]:

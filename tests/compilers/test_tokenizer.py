@@ -18,7 +18,7 @@ from tests.compilers.support import make_engine, make_network
 from tests.support import tiny
 from tests.support.cli import Project
 from trtbuild.errors import InputError
-from trtbuild.networks import gguf_file, gguf_tokenizer, tokenizer
+from trtbuild.networks import gguf_file, gguf_tokenizer, text_normalizer, tokenizer
 from trtbuild.networks.checkpoint import Checkpoint
 
 Tokens = Callable[[str], list[int]]
@@ -63,11 +63,12 @@ def both(folder: Path, engine: Path, work: Path, special: bool = True) -> tuple[
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(folder / name, loaded / name)
     ours = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    steps = text_normalizer.steps_in(json.loads((folder / "tokenizer_config.json").read_text()))
     theirs = onnxruntime_genai.Tokenizer(onnxruntime_genai.Model(str(loaded)))
     theirs.update_options(add_special_tokens=str(special).lower())
     return (
         lambda text: ours.encode(text, add_special_tokens=special).ids,
-        lambda text: [int(token) for token in theirs.encode(text)],
+        lambda text: [int(token) for token in theirs.encode(text_normalizer.normalize(text, steps, ()))],
         theirs,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from trtbuild.errors import InputError
 from trtbuild.key import TOOL, Step
@@ -34,7 +35,7 @@ def no_advice(_recipe: Recipe) -> Sequence[str]:
     return ()
 
 
-def tells_nothing(_files: Mapping[str, bytes]) -> Sequence[str]:
+def tells_nothing(_tokenizer: Mapping[str, Any]) -> Sequence[str]:
     """Of a compiler whose engines read a text as the `tokenizers` library does."""
     return ()
 
@@ -83,8 +84,8 @@ class Compiler:
     serve: Mapping[str, Callable[[Path], Mapping[str, str]]] = field(default_factory=dict)
     #: raises InputError for a decoder of trtbuild's own networks that its engines cannot compute
     takes: Callable[[Decoder], None] = taken_always
-    #: what a user should know of its engines with the tokenizer of these small files (logical name -> bytes)
-    tells: Callable[[Mapping[str, bytes]], Sequence[str]] = tells_nothing
+    #: what a user should know of its engines with a tokenizer (the content of tokenizer.json); raises InputError
+    tells: Callable[[Mapping[str, Any]], Sequence[str]] = tells_nothing
     #: raises InputError where that server loads nothing that the step makes
     served: Callable[[str, Step], None] = served_always
     #: what a user should know of a recipe that is accepted: sentences, told before it is built

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trtbuild.errors import InputError
+from trtbuild.networks import added_tokens, generation
 from trtbuild.networks.special_tokens import (
     Small,
     check_vocabulary,
@@ -79,11 +80,13 @@ def check(files: Small, config: Mapping[str, Any], metadata: Metadata | None = N
     id that the model has no row for, and for a beginning or an end that the tokenizer lacks.
     """
     template_of(files, metadata)
+    generation.search(read_object(files, _GENERATION))
     vocabulary = vocabulary_of(read_object(files, "tokenizer.json"))
     if metadata is not None:
         _check_gguf(metadata, config)
     check_vocabulary(files, config, vocabulary, own=metadata is None)
     if "tokenizer.json" in files:
+        added_tokens.check(files, vocabulary)
         _check_special(files, config, vocabulary)
 
 
@@ -101,10 +104,10 @@ def settle(files: Small, config: Mapping[str, Any], metadata: Metadata | None = 
         vocabulary,
         config.get("model_type"),
     )
-    generation = read_object(files, _GENERATION)
+    said = read_object(files, _GENERATION)
     tokens = {name: vocabulary.get(special.get(f"{name}_token", "")) for name in ("bos", "eos", "pad")}
     ends = united(
-        ids_in(generation, "eos_token_id", _GENERATION),
+        ids_in(said, "eos_token_id", _GENERATION),
         ids_in(config, "eos_token_id", "config.json"),
         [] if tokens["eos"] is None else [tokens["eos"]],
         gguf_ends(metadata) if metadata is not None else [],
@@ -112,7 +115,7 @@ def settle(files: Small, config: Mapping[str, Any], metadata: Metadata | None = 
 
     def one(name: str) -> int | None:
         field = f"{name}_token_id"
-        named = [*ids_in(generation, field, _GENERATION), *ids_in(config, field, "config.json")]
+        named = [*ids_in(said, field, _GENERATION), *ids_in(config, field, "config.json")]
         return named[0] if named else tokens[name]
 
     return Settled(template_of(files, metadata), special, ends, one("bos"), one("pad"))
@@ -275,15 +278,12 @@ def _check_gguf(metadata: Metadata, config: Mapping[str, Any]) -> None:
 def _check_special(files: Small, config: Mapping[str, Any], vocabulary: Mapping[str, int]) -> None:
     """transformers adds a bos or eos that the vocabulary lacks as a token of its own, which the model never saw."""
     given = read_object(files, _CONFIG)
-    added = given.get("added_tokens_decoder")
-    entries = added.values() if isinstance(added, dict) else ()
-    also = [entry.get("content") for entry in entries if isinstance(entry, dict)]
     special = texts_of(
         given, read_object(files, "special_tokens_map.json"), vocabulary, config.get("model_type")
     )
     for name in ("bos_token", "eos_token"):
         text = special.get(name)
-        if text is not None and text not in vocabulary and text not in also:
+        if text is not None and text not in vocabulary:
             raise InputError(
                 f"{_CONFIG} names the {name} {text!r}, and tokenizer.json has no such token",
                 option="model.source",

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trtbuild.networks import generation as generation_fields
 from trtbuild.networks.architectures import Decoder
 from trtbuild.networks.chat import Settled
 from trtbuild.networks.checkpoint import Checkpoint, read_json
@@ -100,25 +101,13 @@ def _decoder(decoder: Decoder) -> Json:
 
 
 def _search(decoder: Decoder, generation: Mapping[str, Any]) -> Json:
-    def given(name: str, default: float) -> Any:
-        return _first(generation.get(name), default)
-
-    return {
-        "diversity_penalty": given("diversity_penalty", 0.0),
-        "do_sample": bool(generation.get("do_sample", False)),
+    found = generation_fields.search(generation) | {
         "early_stopping": True,
-        "length_penalty": given("length_penalty", 1.0),
         "max_length": decoder.max_positions,
         "min_length": 0,
-        "no_repeat_ngram_size": given("no_repeat_ngram_size", 0),
-        "num_beams": given("num_beams", 1),
-        "num_return_sequences": given("num_return_sequences", 1),
         "past_present_share_buffer": True,
-        "repetition_penalty": given("repetition_penalty", 1.0),
-        "temperature": given("temperature", 1.0),
-        "top_k": given("top_k", 50),
-        "top_p": given("top_p", 1.0),
     }
+    return dict(sorted(found.items()))
 
 
 def _first(*values: Any) -> Any:

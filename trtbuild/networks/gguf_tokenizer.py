@@ -101,7 +101,8 @@ def _byte_level(metadata: Mapping[str, Any], tokens: Sequence[str]) -> Tokenizer
     ends = _ends(metadata, tokens, bos=pre.bos)
     decoder = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
     content = _content(metadata, tokens, model, ends)
-    content |= {"normalizer": None, "pre_tokenizer": splits(*pre.regexes), "decoder": decoder}
+    normalizer = {"type": "NFC"} if pre.composes else None
+    content |= {"normalizer": normalizer, "pre_tokenizer": splits(*pre.regexes), "decoder": decoder}
     return Tokenizer(content, _config(metadata, tokens, "GPT2Tokenizer", ends))
 
 

@@ -19,12 +19,8 @@ def check(metadata: Mapping[str, Any]) -> None:
     """Raises InputError for the first key whose value has another type than it must have."""
     name = str(metadata.get("general.architecture"))
     for key, value in metadata.items():
-        rule = (
-            _RULES.get(key) or _RULES.get("*" + key.removeprefix(name))
-            if key.startswith(name)
-            else _RULES.get(key)
-        )
-        if rule is not None and not rule[0](value):
+        rule = _RULES.get(f"*{key.removeprefix(name)}" if key.startswith(f"{name}.") else key)
+        if rule is not None and value is not None and not rule[0](value):
             raise InputError(
                 f"the GGUF file has {key}={_shown(value)}: {rule[1]} is needed",
                 option="model.source",

@@ -36,18 +36,20 @@ class PreTokenizer:
     """How a BPE tokenizer cuts text before merging.
 
     With `whole_words` a piece that is a token is taken as it is, whatever the merges; `bos` is whether text
-    begins with the BOS token unless the file says.
+    begins with the BOS token unless the file says. With `composes` accents are composed first (NFC), as the models' own
+    files and transformers have it, and llama.cpp has not.
     """
 
     regexes: tuple[str, ...]
     whole_words: bool = False
     bos: bool = False
+    composes: bool = False
 
 
 _GPT2 = PreTokenizer((GPT2,))
 _SMOLLM = PreTokenizer((r"\p{N}", GPT2))
 _LLAMA_3 = PreTokenizer((_LLAMA3,), whole_words=True, bos=True)
-_QWEN_2 = PreTokenizer((_QWEN2,))
+_QWEN_2 = PreTokenizer((_QWEN2,), composes=True)
 
 # llama.cpp's "default", which it also takes for old files that name none, is left out: onnxruntime-genai does
 # not understand its expressions, and llama.cpp itself warns that answers suffer from it.
@@ -71,8 +73,8 @@ PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
     "smaug-bpe": PreTokenizer((_LLAMA3,)),
     "qwen2": _QWEN_2,
     "deepseek-r1-qwen": _QWEN_2,
-    "stablelm2": _QWEN_2,
-    "qwen35": PreTokenizer((_QWEN35,)),
+    "stablelm2": PreTokenizer((_QWEN2,)),
+    "qwen35": PreTokenizer((_QWEN35,), composes=True),
     "deepseek-v3": PreTokenizer((r"\p{N}{1,3}", _CJK, _DEEPSEEK3)),
     "tekken": PreTokenizer((_TEKKEN,), whole_words=True, bos=True),
 }

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trtbuild.errors import InputError
 from trtbuild.networks import text_normalizer
 from trtbuild.networks.gguf_tokenizer import EVERYTHING, SPACE, WHOLE, splits
 from trtbuild.networks.post_processor import around, flat
@@ -43,6 +44,7 @@ _ANY_CLASS = "PreTrainedTokenizerFast"
 
 def files_for_genai(tokenizer: Json, config: Json) -> tuple[Json | None, Json | None]:
     """tokenizer.json and tokenizer_config.json for onnxruntime-genai, None for what may stay. Raises InputError."""
+    refuse(tokenizer)
     said, told = for_genai(tokenizer), _config(tokenizer, config)
     return (None if said == tokenizer else said), (None if told == config else told)
 
@@ -66,6 +68,18 @@ def for_genai(tokenizer: Mapping[str, Any]) -> Json:
         return dict(tokenizer)
     made = _sentence_piece(tokenizer, model) if model.get("byte_fallback") else _byte_level(tokenizer)
     return dict(tokenizer) | made | _pairs(model)
+
+
+def refuse(tokenizer: Mapping[str, Any]) -> None:
+    """Raises InputError for a kind of model at which onnxruntime-genai crashes, or of which it knows nothing."""
+    model = tokenizer.get("model")
+    kind = model.get("type") if isinstance(model, Mapping) else None
+    if kind in ("WordPiece", "WordLevel"):
+        raise InputError(
+            f"tokenizer.json is of the kind {kind}, which onnxruntime-genai cannot read",
+            option="model.source",
+            hint="compiler=aot_inductor speaks with the tokenizers library itself",
+        )
 
 
 def asked_before(tokenizer: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from trtbuild.compilers.base import NETWORK, Compiler, Worker, network, tools
 from trtbuild.compilers.onnxruntime.options import ACCURACY_LEVELS, DEFAULT_GROUP, GROUPS
@@ -10,7 +11,6 @@ from trtbuild.errors import InputError
 from trtbuild.key import Step
 from trtbuild.networks import genai_families, text_normalizer, tokenizer_rewrite
 from trtbuild.networks.layout import check_fused
-from trtbuild.networks.special_tokens import read_object
 from trtbuild.recipe import Quant, Recipe, Value, frozen
 from trtbuild.targets import CUDA_FACTS
 
@@ -133,9 +133,10 @@ _ONE_VALUE = "onnxruntime refuses all but one value"
 _NO_GPU = "these engines run on a CPU"
 
 
-def tells(files: Mapping[str, bytes]) -> Sequence[str]:
-    """What onnxruntime-genai does not do to a text, and this tokenizer does: sentences."""
-    return text_normalizer.notes(tokenizer_rewrite.asked_before(read_object(files, "tokenizer.json")))
+def tells(tokenizer: Mapping[str, Any]) -> Sequence[str]:
+    """What onnxruntime-genai does not do to a text, and this tokenizer does: sentences. Raises InputError."""
+    tokenizer_rewrite.refuse(tokenizer)
+    return text_normalizer.notes(tokenizer_rewrite.asked_before(tokenizer))
 
 
 UNREAD = {
