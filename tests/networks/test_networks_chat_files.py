@@ -10,10 +10,10 @@ import pytest
 
 from tests.networks.test_networks_step import run_step
 from tests.support import tiny
-from tests.support.chat_templates import ALIKE, TRIMMED, UNKNOWN
+from tests.support.chat_templates import ALIKE, SEARCHED, TRIMMED, UNKNOWN
 from trtbuild.errors import InputError
 from trtbuild.networks import chat, chat_files, genai_config, genai_text, tokenizer
-from trtbuild.networks.chat_render import Chat, ChatError, spelt_out
+from trtbuild.networks.chat_render import Chat, ChatError, spelt_out, without_searches
 from trtbuild.networks.chat_trial import CHATS, Rendered, try_out
 from trtbuild.networks.checkpoint import Checkpoint
 
@@ -123,14 +123,17 @@ def test_templates_that_onnxruntime_genai_renders_alike_are_left_alone(name: str
     assert (written.settled.template, written.facts) == (ALIKE[name], {})
 
 
-@pytest.mark.parametrize("name", TRIMMED)
-def test_trimming_is_done_for_onnxruntime_genai(name: str, tmp_path: Path) -> None:
-    at = folder(tmp_path / "m", {"chat_template": TRIMMED[name]})
+REWRITTEN = {**TRIMMED, **SEARCHED}
+
+
+@pytest.mark.parametrize("name", REWRITTEN)
+def test_a_template_is_said_so_that_onnxruntime_genai_renders_it(name: str, tmp_path: Path) -> None:
+    at = folder(tmp_path / "m", {"chat_template": REWRITTEN[name]})
     written = write(at, genai=True)
     assert "rewritten" in written.facts["chat_template"]
     special = written.settled.special
     given, now = (
-        Chat(TRIMMED[name], special),
+        Chat(REWRITTEN[name], special),
         Chat(read(at / "tokenizer_config.json")["chat_template"], special),
     )
     with genai_text.opened(at) as tokenizer:
@@ -153,6 +156,30 @@ def test_a_template_spelt_out_means_the_same_to_jinja(template: str) -> None:
                 except ChatError as error:
                     texts.append(f"failed: {error}")
             assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{% if '</a>' in m.content %}", "{% if (m.content.split('</a>')|length > 1) %}"),
+        ('{% if "<a>" not  in m["content"] %}', '{% if (m["content"].split("<a>")|length == 1) %}'),
+        ("{% if '<a>' in messages[-1].content %}", "{% if (messages[-1].content.split('<a>')|length > 1) %}"),
+        ("{% if 'role' in m %}", "{% if 'role' in m %}"),
+        ("{% for m in messages %}", "{% for m in messages %}"),
+        ("{% if '<a>' in m.content.lower() %}", "{% if '<a>' in m.content.lower() %}"),
+    ],
+)
+def test_a_tag_is_looked_for_by_splitting(template: str, said: str) -> None:
+    assert without_searches(template) == said
+
+
+def test_a_text_that_onnxruntime_genai_renders_otherwise_is_refused(tmp_path: Path) -> None:
+    """A search that is not said by splitting: the answer's thoughts would stay in the prompt."""
+    searched = "{% if '</think>' in m.content.strip() %}thought{% else %}{{ m.content }}{% endif %}"
+    at = folder(tmp_path / "m", {"chat_template": f"{{% for m in messages %}}{searched}{{% endfor %}}"})
+    with pytest.raises(InputError, match="thought over") as refused:
+        write(at, genai=True)
+    assert "by Jinja" in refused.value.message
 
 
 def test_raw_text_is_not_spelt_out() -> None:

@@ -30,6 +30,17 @@ ALIKE = {
     "no tools": "{% if tools is not none and tools %}tools{% endif %}{% if not documents %}.{% endif %}"
     "{% for m in messages %}{{ m.content }}{% endfor %}",
 }
+#: A tag is looked for within a text, as Qwen3's and DeepSeek-R1's templates do with an answer that was thought over.
+SEARCHED = {
+    "a thought is left out": "{%- for m in messages %}{%- set content = m.content %}"
+    "{%- if m.role == 'assistant' and '</think>' in content %}"
+    "{%- set content = content.split('</think>')[-1].lstrip('\n') %}{%- endif %}"
+    "{{- '<' + m.role + '>' + content + eos_token }}{%- endfor %}",
+    "only where there is none": "{% for m in messages %}{% if \"</think>\" not in m['content'] %}[{{ m.role }}]"
+    "{{ m.content }}{% else %}[thought]{% endif %}{% endfor %}",
+    "within a line for each block": "{% for m in messages %}\n{% if '</think>' in m.content %}\n"
+    "{{ m.content.split('</think>')[1] }}\n{% else %}\n{{ m.content }}\n{% endif %}\n{% endfor %}",
+}
 #: Rendered alike only after Jinja's trimming of blocks was done for onnxruntime-genai.
 TRIMMED = {
     "a line for each block": "{% for message in messages %}\n{% if message['role'] == 'user' %}\n"
