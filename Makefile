@@ -101,9 +101,9 @@ $(REFERENCE)/.done: pyproject.toml
 	@$(call environment,$(REFERENCE),onnxruntime$(comma)genai$(comma)aot-inductor$(comma)pytest)
 	@touch $@
 
-# Of its own: ModelOpt asks for an older transformers.
+# Of its own: ModelOpt asks for an older transformers, and that for an older tokenizers. Networks are read with onnx.
 $(MODELOPT)/.done: pyproject.toml
-	@$(call environment,$(MODELOPT),onnxruntime$(comma)modelopt$(comma)pytest)
+	@$(call environment,$(MODELOPT),modelopt$(comma)pytest,onnx==1.23.1)
 	@touch $@
 
 # Just what the toolchain's lock says: its transformers wants an older huggingface_hub than trtbuild itself.
