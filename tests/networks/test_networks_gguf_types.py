@@ -99,6 +99,16 @@ def test_accents_are_composed_as_in_the_models_own_file(pre: str, composed: bool
     assert (ids[0] == ids[1]) == composed
 
 
+def test_a_mark_of_the_template_that_is_an_ordinary_token_is_named() -> None:
+    """Its text would be cut into pieces, and no answer would end at it."""
+    tokens, template = [*TOKENS, "<|im_end|>"], "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+    types = METADATA["tokenizer.ggml.token_type"]
+    fields = METADATA | {"tokenizer.ggml.tokens": tokens, "tokenizer.chat_template": template}
+    gguf_tokenizer.convert(fields | {"tokenizer.ggml.token_type": [*types, 3]})
+    with pytest.raises(InputError, match=r"writes '<\|im_end\|>'.*ordinary one"):
+        gguf_tokenizer.convert(fields | {"tokenizer.ggml.token_type": [*types, 1]})
+
+
 def test_merges_that_make_no_token() -> None:
     """Of two characters they change nothing; others could, and are refused."""
     made = gguf_tokenizer.convert(METADATA | {"tokenizer.ggml.merges": ["a b"]})

@@ -7,6 +7,7 @@ written as `Split`, which onnxruntime-genai's tokenizer honours, never as `Digit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ Json = dict[str, Any]
 
 # gguf.TokenType, named here so that this module needs the standard library only
 _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 2, 3, 4, 6
+#: What templates write around turns: <|im_end|>, <end_of_turn>, [INST].
+_MARK = re.compile(r"<\|?[A-Za-z][\w ]+\|?>|\[/?[A-Z_]+\]")
 _NO_ID = 0xFFFFFFFF  # -1 as the file's unsigned number
 #: How SentencePiece spells a space.
 SPACE = "\u2581"
@@ -231,6 +234,7 @@ def _types(metadata: Mapping[str, Any], tokens: Sequence[str]) -> Sequence[int]:
 
 def _content(metadata: Mapping[str, Any], tokens: Sequence[str], model: Json, ends: _Ends) -> Json:
     kinds = (_UNKNOWN, _CONTROL, _USER_DEFINED)
+    _refuse_ordinary(metadata, tokens, kinds)
     added = [
         {
             "id": number,
@@ -253,6 +257,21 @@ def _content(metadata: Mapping[str, Any], tokens: Sequence[str], model: Json, en
         "post_processor": _template(tokens, ends),
         "model": model,
     }
+
+
+def _refuse_ordinary(metadata: Mapping[str, Any], tokens: Sequence[str], kinds: Sequence[int]) -> None:
+    """Raises InputError where the chat template writes a mark that is an ordinary token, and so would be cut."""
+    template = metadata.get("tokenizer.chat_template")
+    if not isinstance(template, str):
+        return
+    for number, (token, kind) in enumerate(zip(tokens, _types(metadata, tokens), strict=True)):
+        if kind not in kinds and _MARK.fullmatch(token) and token in template:
+            raise InputError(
+                f"the GGUF file's chat template writes {token!r}, and the file has token {number} of that text as an "
+                f"ordinary one (tokenizer.ggml.token_type={kind})",
+                option="model.source",
+                hint="convert the model again with a current llama.cpp, which makes it a control token",
+            )
 
 
 def _template(tokens: Sequence[str], ends: _Ends) -> Json | None:

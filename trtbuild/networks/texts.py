@@ -86,6 +86,7 @@ _ODD = (
     "\u202eright\u202c \u2066to\u2069 left",
     "\u2028line\u2029paragraph\x0bvertical\x0cform",
     "replacement \ufffd and \ufffc",
+    "marks beside blanks \u0301a .\u0301, \u093fb !\u20e3 \ue000c \U0001fae0 (\U0001fae8)",
 )
 
 #: About 60 texts. `around` adds those of one tokenizer.

@@ -88,7 +88,10 @@ class _Engine:
 
     def encode(self, text: str) -> list[int]:
         given = text_normalizer.normalize(text, self.steps, self.added)
-        return [int(token) for token in self.genai.encode(given)]
+        try:
+            return [int(token) for token in self.genai.encode(given)]
+        except (RuntimeError, IndexError) as error:
+            _refuse(f"onnxruntime-genai cannot read the text {_short(text)}: {error}")
 
     def decode(self, token: int) -> str:
         try:
@@ -150,11 +153,14 @@ def _refuse_text(text: str, seen: Sequence[int], expected: Sequence[int]) -> NoR
         min(len(seen), len(expected)),
     )
     start = max(0, here - 4)
-    shown = text if len(text) <= 80 else text[:77] + "..."
     _refuse(
-        f"onnxruntime-genai makes other tokens of the text {shown!r} than the tokenizers library does: "
+        f"onnxruntime-genai makes other tokens of the text {_short(text)} than the tokenizers library does: "
         f"{_cut(seen, start)} instead of {_cut(expected, start)}"
     )
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
 def _cut(ids: Sequence[int], start: int) -> str:
