@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from trtbuild import provenance, targets
 from trtbuild.compilers.registry import COMPILERS, advice
@@ -20,6 +20,9 @@ from trtbuild.session import Session
 from trtbuild.toolchains.lock import Lock
 from trtstore.decide import needs
 from trtstore.upkeep import Upkeep
+
+#: Where an artifact is, by its key.
+Find: TypeAlias = Callable[[str], Found]
 
 _OF_MACHINE_CODE = ("target.kind", "target.arch", "target.level", "target.compute_capability")
 _OF_A_SKU = ("target.memory_gb", "target.compute_capability", "target.sm_count")
@@ -69,28 +72,24 @@ def sharers(planned: Planned, session: Session) -> tuple[str, ...]:
     return tuple(sorted({each.labels.get("model", "") for each in found if planned.key in needs(each)}))
 
 
-def notes(plan: Plan, session: Session) -> tuple[str, ...]:
+def notes(plan: Plan, session: Session, find: Find | None = None) -> tuple[str, ...]:
     """What the user should know before a build: the compiler's advice, and what the checkpoint's examination says.
 
-    Empty where nothing would be built. Raises InputError where no engine of this checkpoint can be right.
+    Empty where nothing would be built. `find` is the session's, or one that remembers. Raises InputError where no
+    engine of this checkpoint can be right.
     """
-    if not would_run(plan.final, session):
-        return ()
-    return tuple(printable(words) for words in (*advice(plan.recipe), *examined(plan, session)))
+    look = find or session.find
 
-
-def examined(plan: Plan, session: Session) -> tuple[str, ...]:
-    """Notes on the checkpoint, where a step that would run reads it. Raises InputError."""
+    def runs(planned: Planned) -> bool:
+        return session.refreshes(planned.key) or look(planned.key).record is None
 
     def reads(planned: Planned) -> bool:
-        return would_run(planned, session) and (planned.step.reads_model or any(map(reads, planned.inputs)))
+        return runs(planned) and (planned.step.reads_model or any(map(reads, planned.inputs)))
 
-    return session.examine() if reads(plan.final) else ()
-
-
-def would_run(planned: Planned, session: Session) -> bool:
-    """Whether a build that needs this step runs it."""
-    return session.refreshes(planned.key) or session.find(planned.key).record is None
+    if not runs(plan.final):
+        return ()
+    said = session.examine() if reads(plan.final) else ()
+    return tuple(printable(words) for words in (*advice(plan.recipe), *said))
 
 
 @dataclass(frozen=True)

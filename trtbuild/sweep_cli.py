@@ -76,7 +76,7 @@ def sweep(verb: str, outcome: Outcome, words: Sequence[str], points: Sequence[Po
             if verb == "run":
                 _refuse_to_load(job)
             if verb not in ("fetch", "explain"):
-                _take_notes(job)
+                _take_notes(job, place)
         work.check_together(jobs)
         units = work.units(jobs, place)
         found = _Sweep(jobs, place, units, forecast(jobs, units, place), outcome, words, watcher, began)
@@ -284,13 +284,15 @@ def _refuse_to_load(job: Job) -> None:
             job.error = error
 
 
-def _take_notes(job: Job) -> None:
+def _take_notes(job: Job, place: Workplace) -> None:
     """What the user should know of a point that is not in a store; one that cannot be right is not built."""
-    if job.error is None:
-        try:
-            job.notes = survey.notes(*job.planned)
-        except InputError as error:
-            job.error = error
+    if job.error is not None:
+        return
+    plan, session = job.planned
+    try:
+        job.notes = survey.notes(plan, session, lambda key: place.find(key, session))
+    except InputError as error:
+        job.error = error
 
 
 def _objective(found: _Sweep, job: Job) -> float | None:
