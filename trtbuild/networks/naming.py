@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from trtbuild import ggml_types
 from trtbuild.errors import InputError
 from trtbuild.networks import strange
+from trtbuild.networks.config_fields import refuse
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 INDEX = "model.safetensors.index.json"
@@ -105,7 +106,7 @@ class Settled:
 
     def config(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
         """`config` with the `tie_word_embeddings` that the weights have."""
-        if bool(config.get("tie_word_embeddings", False)) == self.tied:
+        if _ties(config) == self.tied:
             return config
         return {**config, "tie_word_embeddings": self.tied}
 
@@ -132,13 +133,20 @@ def settle(
     tensors, ignored = _renamed(places.values(), gguf=gguf)
     for place in tensors.values():
         _check_kind(place, gguf=gguf)
-    tied = bool(config.get("tie_word_embeddings", False))
+    tied = _ties(config)
     twins = tied and HEAD in tensors and EMBEDDING in tensors
     if tied and HEAD in tensors and not twins:
         # transformers swaps them: what is there serves as both.
         tensors[EMBEDDING] = tensors.pop(HEAD)
     compared = {name: rivals[place.name] for name, place in tensors.items() if place.name in rivals}
     return Settled(tensors, ignored, tied and not twins, twins, compared)
+
+
+def _ties(config: Mapping[str, Any]) -> bool:
+    value = config.get("tie_word_embeddings")
+    if value is not None and not isinstance(value, bool):
+        raise refuse("tie_word_embeddings", value, "true or false is needed")
+    return bool(value)
 
 
 def _places(
