@@ -13,6 +13,7 @@ import random
 import re
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import pytest
 
 from tests.compilers.support import make_network
 from tests.networks.graph_runner import Network, write_network
+from tests.reference.conftest import DRAWN
 from tests.reference.draws import Draw, draw, simpler, write
 from tests.reference.families import POSITIONS, TOKENS, TOLERANCE, Fused, difference, torch, transformers
 from trtbuild.errors import InputError
@@ -128,7 +130,9 @@ def _alike(message: str) -> str:
     return re.sub(r"\d+", "N", re.sub(r"'[^']*'|\[[^]]*\]", "…", line))[:110]
 
 
-def test_a_random_checkpoint_is_equal_or_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_random_checkpoint_is_equal_or_refused(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+):
     seed = os.environ.get(SEED) or str(random.randrange(10**9))  # dice, no secret
     tally = Tally()
     for at in range(COUNT):
@@ -137,8 +141,7 @@ def test_a_random_checkpoint_is_equal_or_refused(tmp_path: Path, capsys: pytest.
         tally.became[became] += 1
         if became[0] == "fault":
             tally.faults.append(f"{became[1]}: {shrunk(made, became, tmp_path / 'drawn')}")
-    with capsys.disabled():
-        print(f"\n{SEED}={seed}: {tally}")
+    record_property(DRAWN, f"{SEED}={seed}: {tally}")
     assert not tally.faults, "\n".join([f"{SEED}={seed}", *tally.faults])
     assert tally.of("equal") > COUNT / 10
     assert tally.of("refused") > COUNT / 20

@@ -12,7 +12,7 @@ import os
 import random
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 
 from tests.networks.graph_runner import write_network
 from tests.networks.tiny_models import ggml_name, permuted
+from tests.reference.conftest import DRAWN
 from tests.reference.families import FAMILIES, TOLERANCE, Fused, difference, reference, saved
 from tests.reference.test_families_gguf import rope_factors
 from trtbuild.errors import InputError
@@ -226,7 +227,7 @@ def tried(made: Draw, folder: Path) -> tuple[str, str]:
 
 
 def test_a_gguf_file_with_drawn_metadata_is_equal_or_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, record_property: Callable[[str, object], None]
 ):
     seed = os.environ.get(SEED) or str(random.randrange(10**9))  # dice, no secret
     became: Counter[tuple[str, str]] = Counter()
@@ -237,8 +238,7 @@ def test_a_gguf_file_with_drawn_metadata_is_equal_or_refused(
         became[result] += 1
         if result[0] == "fault":
             faults.append(f"{result[1]}: {made}")
-    with capsys.disabled():
-        print(f"\n{SEED}={seed}: {COUNT} GGUF files drawn")
-        print("\n".join(f"  {times:5} {kind} {why}" for (kind, why), times in became.most_common()))
+    rows = [f"  {times:5} {kind} {why}" for (kind, why), times in became.most_common()]
+    record_property(DRAWN, "\n".join([f"{SEED}={seed}: {COUNT} GGUF files drawn", *rows]))
     assert not faults, "\n".join([f"{SEED}={seed}", *faults])
     assert became["equal", ""] > COUNT / 5
