@@ -13,10 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file as load_torch
-from safetensors.torch import save_file as save_torch
-
-from tests.reference.families import FAMILIES, saved, torch
+from tests.reference.families import FAMILIES, safetensors_torch, saved, torch
 
 Dice = random.Random
 
@@ -360,7 +357,7 @@ def write(made: Draw, folder: Path) -> tuple[Path, Path]:
     (clean / "config.json").write_text(json.dumps(config))
     tensors: dict[str, Any] = {}
     for path in sorted(clean.glob("*.safetensors")):
-        tensors |= load_torch(path)
+        tensors |= safetensors_torch.load_file(path)
     if made.head or made.stray or made.cast:
         tensors = _stray(_cast(_head(tensors, made), made), made)
         clean = _copy(clean, folder / "drawn", tensors)
@@ -374,7 +371,7 @@ def _copy(folder: Path, out: Path, tensors: Mapping[str, Any]) -> Path:
         if "safetensors" not in path.name:
             (out / path.name).write_bytes(path.read_bytes())
     whole = {name: values.contiguous() for name, values in tensors.items()}
-    save_torch(whole, out / "model.safetensors", {"format": "pt"})
+    safetensors_torch.save_file(whole, out / "model.safetensors", {"format": "pt"})
     return out
 
 

@@ -16,6 +16,7 @@ from tests.support import tiny
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+safetensors_torch = pytest.importorskip("safetensors.torch")  # which needs torch, too
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()

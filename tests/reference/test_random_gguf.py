@@ -20,12 +20,19 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from safetensors.torch import load_file
 
 from tests.networks.graph_runner import write_network
 from tests.networks.tiny_models import ggml_name, permuted
 from tests.reference.conftest import DRAWN
-from tests.reference.families import FAMILIES, TOLERANCE, Fused, difference, reference, saved
+from tests.reference.families import (
+    FAMILIES,
+    TOLERANCE,
+    Fused,
+    difference,
+    reference,
+    safetensors_torch,
+    saved,
+)
 from tests.reference.test_families_gguf import rope_factors
 from trtbuild.errors import InputError
 
@@ -194,7 +201,7 @@ def written(made: Draw, folder: Path) -> Path:
     kind = gguf.GGMLQuantizationType[made.kind]
     if made.factors:
         writer.add_tensor("rope_freqs.weight", rope_factors(rope, config["head_dim"]))
-    for name, tensor in load_file(folder / "model.safetensors").items():
+    for name, tensor in safetensors_torch.load_file(folder / "model.safetensors").items():
         values = tensor.float().numpy()
         part = name.split(".")[-2]
         stored = permuted(values, heads[part]) if arch == "llama" and part in heads else values
