@@ -21,9 +21,12 @@ _SAVE = (
 )
 
 
-def check(files: Small, vocabulary: Mapping[str, int]) -> None:
-    """Raises InputError for the first token on which the files disagree; `vocabulary` is tokenizer.json's."""
-    known = _known(files)
+def check(files: Small, tokenizer: Mapping[str, Any], vocabulary: Mapping[str, int]) -> None:
+    """Raises InputError for the first token on which the files disagree.
+
+    `tokenizer` is the content of tokenizer.json, which takes long to parse, and `vocabulary` what it holds.
+    """
+    known = _known(tokenizer)
     config = read_object(files, _CONFIG)
     for text, where in _named(files, config):
         if text not in vocabulary:
@@ -45,10 +48,10 @@ def check(files: Small, vocabulary: Mapping[str, int]) -> None:
                 )
 
 
-def _known(files: Small) -> dict[str, Mapping[str, Any]]:
+def _known(tokenizer: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Text -> entry of tokenizer.json's added tokens."""
     known: dict[str, Mapping[str, Any]] = {}
-    for entry in added_of(read_object(files, "tokenizer.json")):
+    for entry in added_of(tokenizer):
         text = entry["content"]
         if known.setdefault(text, entry)["id"] != entry["id"]:
             raise _refuse(

@@ -81,12 +81,13 @@ def check(files: Small, config: Mapping[str, Any], metadata: Metadata | None = N
     """
     template_of(files, metadata)
     generation.search(read_object(files, _GENERATION))
-    vocabulary = vocabulary_of(read_object(files, "tokenizer.json"))
+    tokenizer = read_object(files, "tokenizer.json")
+    vocabulary = vocabulary_of(tokenizer)
     if metadata is not None:
         _check_gguf(metadata, config)
     check_vocabulary(files, config, vocabulary, own=metadata is None)
     if "tokenizer.json" in files:
-        added_tokens.check(files, vocabulary)
+        added_tokens.check(files, tokenizer, vocabulary)
         _check_special(files, config, vocabulary)
 
 
