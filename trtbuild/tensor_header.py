@@ -11,7 +11,7 @@ import math
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 _LIMIT = 100_000_000  # bytes: the library's own limit
 _FIRST = 1 << 16  # bytes: most headers are shorter, so that one read is enough
@@ -22,6 +22,18 @@ WIDTHS: Mapping[str, int] = {
     **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
     **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
 }
+
+
+class Entry(Protocol):
+    """What the header of a weight file says of a tensor, in safetensors or GGUF."""
+
+    @property
+    def kind(self) -> str:
+        """Its type: "F32", "BF16", …, or the name that ggml gives it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """In Hugging Face's order, [out, in]."""
 
 
 @dataclass(frozen=True)

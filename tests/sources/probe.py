@@ -18,7 +18,7 @@ from tests.sources.samples import PlainDigester
 from trtbuild.errors import TrtbuildError
 from trtbuild.networks import gguf_tokenizer
 from trtbuild.sources import identity, open_source
-from trtbuild.sources.base import Entry
+from trtbuild.tensor_header import Entry
 
 
 def look(source: str, revision: str | None, keep: Path | None, *, headers: bool = False) -> dict[str, Any]:

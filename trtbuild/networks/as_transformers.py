@@ -16,8 +16,8 @@ from trtbuild import tensor_header
 from trtbuild.errors import InputError
 from trtbuild.networks import naming, strange
 from trtbuild.networks.architectures import SUPPORTED
-from trtbuild.networks.naming import EMBEDDING, HEAD, INDEX, Entry
-from trtbuild.tensor_header import Tensor
+from trtbuild.networks.naming import EMBEDDING, HEAD, INDEX
+from trtbuild.tensor_header import Entry, Tensor
 
 _SAVE = (
     "save it again with its plain names: AutoModelForCausalLM.from_config, load_state_dict, save_pretrained"

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from trtbuild import ggml_types
 from trtbuild.errors import InputError
 from trtbuild.networks import strange
 from trtbuild.networks.config_fields import refuse
+from trtbuild.tensor_header import Entry
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 INDEX = "model.safetensors.index.json"
@@ -54,18 +55,6 @@ _GGUF_LAYER = {
 _SHOWN = 3  # names in a note
 #: The divisors of rotary frequencies, which are read into the config.
 ROPE_FACTORS = "rope_freqs.weight"
-
-
-class Entry(Protocol):
-    """What a header says of a tensor."""
-
-    @property
-    def kind(self) -> str:
-        """Its type: "F32", "BF16", …, or the name that ggml gives it."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """In Hugging Face's order, [out, in]."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import rfc8785
 
 from trtbuild.errors import InputError
 from trtbuild.sources.gguf_header import Header
+from trtbuild.tensor_header import Entry
 
 #: Whether the tokenizer in a GGUF's metadata (long arrays as their lengths) is understood.
 Understood: TypeAlias = Callable[[Mapping[str, Any]], bool]
@@ -61,18 +62,6 @@ class Digester(Protocol):
         Raises OSError, or StoreFailure, for a file that cannot be read or changes meanwhile.
         """
         ...
-
-
-class Entry(Protocol):
-    """What the header of a weight file says of a tensor."""
-
-    @property
-    def kind(self) -> str:
-        """Its type: "F32", "BF16", …, or the name that ggml gives it."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """In Hugging Face's order, [out, in]."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from trtbuild.errors import InputError
 from trtbuild.sources import gguf_header, hub_headers, hub_location, refusals, safetensors_header, select
-from trtbuild.sources.base import Entry, Headers, Json, Progress, Request, SourceFile, parse_config
+from trtbuild.sources.base import Headers, Json, Progress, Request, SourceFile, parse_config
 from trtbuild.sources.gguf_header import Header, Reader
 from trtbuild.sources.hub_commit import Commit, HubFile, checked, latest, recall, remember
 from trtbuild.sources.hub_errors import FAILURES, explain
@@ -34,6 +34,7 @@ from trtbuild.sources.hub_location import Location
 from trtbuild.sources.hub_progress import bar_class
 from trtbuild.sources.refusals import Listing
 from trtbuild.sources.sighting import Sighting, recheck, see
+from trtbuild.tensor_header import Entry
 from trtstore.digest import OnBytes, ignore_bytes, in_threads
 
 _TIMEOUT = 30.0  # seconds without an answer

@@ -13,9 +13,10 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from trtbuild.sources.base import Entry, Json
+from trtbuild.sources.base import Json
 from trtbuild.sources.gguf_header import Entry as Plain
 from trtbuild.sources.hub_commit import Commit
+from trtbuild.tensor_header import Entry
 
 _SCHEMA = 1
 
