@@ -25,6 +25,7 @@ LAYERS = [
     {
         "trtbuild.choices",
         "trtbuild.errors",
+        "trtbuild.foreign",
         "trtbuild.stores",
         "trtbuild.unkeyed",
         "trtbuild.entry",

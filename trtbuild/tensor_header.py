@@ -6,12 +6,13 @@ Standard library only: the command line plans with it, and the workers read weig
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from trtbuild import foreign
 
 _LIMIT = 100_000_000  # bytes: the library's own limit
 _FIRST = 1 << 16  # bytes: most headers are shorter, so that one read is enough
@@ -66,11 +67,9 @@ def parse(read: Callable[[int], bytes], size: int) -> dict[str, Tensor]:
     if len(head) < 8 + length:
         raise Malformed(f"only {len(head)} of its {size} bytes could be read")
     try:
-        entries = json.loads(head[8 : 8 + length])
-    except (ValueError, RecursionError):
-        raise Malformed("its header is not JSON") from None
-    if not isinstance(entries, dict):
-        raise Malformed("its header is not a JSON object")
+        entries = foreign.parse_object(head[8 : 8 + length], limit=_LIMIT)
+    except foreign.Malformed as error:
+        raise Malformed(f"its header {error}") from None
     entries.pop("__metadata__", None)
     return {name: _tensor(name, entry, 8 + length, size) for name, entry in entries.items()}
 

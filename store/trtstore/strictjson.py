@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import rfc8785
@@ -12,7 +14,14 @@ import rfc8785
 from trtstore.errors import Invalid, Malformed
 
 MAX_INTEGER = 2**53 - 1  # what each program that reads JSON can count
+MAX_DEPTH = 100  # of objects and lists in one another: every Python reads, compares and writes as many
+MAX_NUMBER = 400  # characters: the longest float that a program may write out in full has fewer
+_MAX_WHOLE = 22  # characters of a number without a point: RFC 8785 writes whole floats below 1e21 so
 
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_OTHERS = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = bytes.maketrans(b"[{]}", b"\1\1\xff\xff")  # one level in, one out, as signed bytes
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _PLAIN_FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]*[1-9]")
 _FOUR_BYTES = re.compile(rb"[\xf0-\xff]")  # what begins a character beyond U+FFFF
 
@@ -49,21 +58,41 @@ def _plain(value: Any, what: str) -> Json:
 
 
 def parse(data: bytes, what: str) -> Json:
-    """The value of UTF-8 JSON text. Raises Malformed: not JSON, a name given twice, NaN, nested too deeply."""
-    return _parse(data, what, float)
+    """The value of UTF-8 JSON text. Raises Malformed.
+
+    Refused are a name given twice, NaN, a number that no float holds or that has too many digits, half of a surrogate
+    pair, and more than MAX_DEPTH objects and lists in one another. So nobody who reads, compares, prints or writes the
+    value meets an error of Python's own.
+    """
+    return _parse(data, what, _float)
 
 
 def _parse(data: bytes, what: str, parse_float: Callable[[str], float]) -> Json:
     try:
-        return json.loads(
+        _check_depth(data)
+        value = json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_once,
             parse_constant=_no_constant,
             parse_int=_integer,
             parse_float=parse_float,
         )
+        if _SURROGATE.search(data) is not None:
+            json.dumps(value, ensure_ascii=False).encode()  # a whole pair is one character by now
+    except UnicodeEncodeError:
+        raise Malformed(f"{what} is not strict JSON: it holds half of a surrogate pair") from None
     except (ValueError, RecursionError) as error:
         raise Malformed(f"{what} is not strict JSON: {error}") from None
+    return value
+
+
+def _check_depth(data: bytes) -> None:
+    """Raise ValueError where objects and lists are nested deeper than MAX_DEPTH; of no JSON it may say anything."""
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return
+    steps = memoryview(_STRING.sub(b"", data).translate(_STEPS, _OTHERS)).cast("b")
+    if max(accumulate(steps), default=0) > MAX_DEPTH:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
 
 
 def parse_canonical(data: bytes, what: str) -> Json:
@@ -72,7 +101,7 @@ def parse_canonical(data: bytes, what: str) -> Json:
 
     def parse_float(text: str) -> float:
         floats.append(text)
-        return float(text)
+        return _float(text)
 
     value = _parse(data, what, parse_float)
     try:
@@ -120,8 +149,19 @@ def _once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 def _integer(text: str) -> int | float:
     """RFC 8785 writes floats below 1e21 without a point; those that no int of JSON can be are read as floats."""
+    if len(text) > _MAX_WHOLE:
+        raise ValueError(f"a number has {len(text)} digits")
     value = int(text)
     return value if abs(value) <= MAX_INTEGER else float(value)
+
+
+def _float(text: str) -> float:
+    if len(text) > MAX_NUMBER:
+        raise ValueError(f"a number has {len(text)} characters")
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:30]} is out of range")
+    return value
 
 
 def _no_constant(name: str) -> Json:

@@ -301,7 +301,7 @@ def test_what_is_missing_from_a_folder_is_named(tmp_path: Path):
     no_index = {k: v for k, v in files.items() if not k.endswith("index.json")}
     assert "several weight files" in refused(no_index).message
     files["config.json"].write_text("{")
-    assert "config.json is not valid JSON" in refused(files).message
+    assert "config.json is not JSON" in refused(files).message
 
 
 def test_an_index_that_lies_is_named(tmp_path: Path):

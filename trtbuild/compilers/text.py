@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from trtbuild import foreign
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks import chat
 from trtbuild.networks.chat_render import Chat, ChatError
@@ -25,7 +25,7 @@ class Text:
             # Set by a trainer, they would cut or fill prompts; transformers takes them back before each text.
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
-            json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+            foreign.parse_object(foreign.read_bytes(folder / "tokenizer_config.json"))
         except (OSError, ValueError) as error:
             raise BuildError(f"the engine's tokenizer cannot be read: {error}") from None
         self._chat = self._opened(folder)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
+from trtbuild import foreign
 from trtbuild.doctor import mends
 from trtbuild.doctor.checks import Check, Needs, chosen, judged
 from trtbuild.doctor.world import World
@@ -81,7 +81,7 @@ def _way(needs: Needs, engine: str, info: str, world: World) -> Check:
 
 def _runtimes(info: str) -> list[str]:
     try:
-        told = json.loads(info)
+        told = foreign.parse(info)
     except ValueError:
         return []
     runtimes = told.get("Runtimes") if isinstance(told, dict) else None

@@ -21,6 +21,7 @@ from typing import IO, Any
 from platformdirs import user_state_path
 
 import trtbuild
+from trtbuild import foreign
 from trtbuild.errors import BuildError, InputError, TrtbuildError
 from trtbuild.executors.ending import Ending
 
@@ -220,7 +221,7 @@ def _listen(
     answer: dict[str, Any] | TrtbuildError | None = None
     for line in stream:
         try:
-            event = json.loads(line)
+            event = foreign.parse(line)
             kind = event["event"]
         except (ValueError, KeyError, TypeError):
             log.write(line)  # not of the protocol: something printed before the worker took its stdout away

@@ -7,12 +7,11 @@ TensorRT-LLM then serve what config.json says. Standard library only: workers wi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trtbuild import tensor_header
+from trtbuild import foreign, tensor_header
 from trtbuild.errors import InputError
 from trtbuild.networks import naming, strange
 from trtbuild.networks.architectures import SUPPORTED
@@ -63,7 +62,7 @@ def check_folder(folder: Path) -> None:
 
     Raises InputError.
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = foreign.read_object(folder / "config.json")
     files = {path.name: _header(path) for path in _weights(folder)}
     if not check(files, config):
         return
@@ -86,7 +85,7 @@ def _weights(folder: Path) -> list[Path]:
     sole, index = folder / "model.safetensors", folder / INDEX
     if sole.is_file() or not index.is_file():
         return [sole] if sole.is_file() else []
-    placed = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
+    placed = foreign.read_object(index).get("weight_map", {})
     return [folder / name for name in sorted(set(placed.values()))]
 
 

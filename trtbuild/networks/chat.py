@@ -6,11 +6,11 @@ the command line calls `check` on a checkpoint's small files before any weight i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trtbuild import foreign
 from trtbuild.errors import InputError
 from trtbuild.networks import added_tokens, generation
 from trtbuild.networks.special_tokens import (
@@ -231,8 +231,8 @@ def _refuse_json(text: str) -> None:
     if not text.lstrip().startswith("{"):
         return
     try:
-        held = json.loads(text)
-    except (ValueError, RecursionError):
+        held = foreign.parse(text)
+    except foreign.Malformed:
         return
     if isinstance(held, dict) and "chat_template" in held:
         raise InputError(

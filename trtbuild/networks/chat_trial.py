@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trtbuild import foreign
 from trtbuild.errors import BuildError, InputError
 
 Json = dict[str, Any]
@@ -93,7 +94,7 @@ def try_out(
     if done.returncode < 0:
         raise _endless(seconds)
     try:
-        answer = json.loads(done.stdout)
+        answer = foreign.parse_object(done.stdout)
     except ValueError:
         lines = done.stderr.decode(errors="replace").splitlines()[-_LINES:]
         raise BuildError("the chat template could not be tried out", details=lines) from None

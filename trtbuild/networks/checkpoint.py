@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from trtbuild import foreign
 from trtbuild.errors import InputError
 from trtbuild.networks import (
     architectures,
@@ -90,13 +90,7 @@ class Checkpoint:
 
 def read_json(files: Mapping[str, Path], name: str) -> dict[str, Any]:
     """The JSON object in the checkpoint's file `name`. Raises InputError."""
-    try:
-        value = json.loads(files[name].read_text(encoding="utf-8"))
-    except ValueError:
-        raise InputError(f"{name} is not valid JSON", option="model.source") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{name} does not hold a JSON object", option="model.source")
-    return value
+    return foreign.read_object(files[name], name)
 
 
 def _open_safetensors(files: Mapping[str, Path]) -> Checkpoint:

@@ -22,6 +22,7 @@ from typing import Any
 
 from onnx import helper, load_model
 
+from trtbuild import foreign
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks import chat_files, genai_config, genai_families, tokenizer
 from trtbuild.networks.architectures import architecture_of
@@ -203,7 +204,7 @@ def _settle_scale(path: Path, scale: float | None) -> None:
 
 def _settle_context(path: Path, longest: int | None) -> int:
     """Limit the engine's context to `longest` tokens, where it is not right beyond; returns the context."""
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = foreign.read_object(path)
     if longest is not None:
         config["model"]["context_length"] = config["search"]["max_length"] = longest
         path.write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")

@@ -5,11 +5,11 @@ Standard library only: the command line asks these questions before any weight i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trtbuild import foreign
 from trtbuild.errors import InputError
 
 #: Logical name -> what the file holds, or where it is.
@@ -36,13 +36,7 @@ def read_object(files: Small, name: str) -> Json:
     """The JSON object in the file `name`, {} where there is no such file. Raises InputError."""
     if name not in files:
         return {}
-    try:
-        value = json.loads(read_text(files, name))
-    except (ValueError, RecursionError):
-        raise InputError(f"{name} is not valid JSON", option="model.source") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{name} does not hold a JSON object", option="model.source")
-    return value
+    return foreign.json_object(read_text(files, name), name)
 
 
 def read_text(files: Small, name: str) -> str:

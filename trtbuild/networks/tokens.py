@@ -5,7 +5,6 @@ It runs before any weight is written: a model that is given other tokens than it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 from tokenizers import Tokenizer
 
+from trtbuild import foreign
 from trtbuild.errors import InputError
 from trtbuild.networks import genai_text, text_normalizer, tokenizer, tokenizer_rewrite
 from trtbuild.networks.texts import TEXTS, around
@@ -43,7 +43,11 @@ def check(folder: Path, original: bytes | Path, model: dict[str, Any] | None = N
     added = _added(reference)
     texts = [*TEXTS, *around(added, _template(folder))]
     with genai_text.opened(folder, model) as genai:
-        engine = _Engine(genai, tokenizer_rewrite.asked_before(json.loads(content)), tuple(added))
+        engine = _Engine(
+            genai,
+            tokenizer_rewrite.asked_before(foreign.json_object(content, "tokenizer.json")),
+            tuple(added),
+        )
         for special in (True, False):
             _compare_texts(engine, reference, texts, special)
         _compare_vocabulary(engine, reference)
@@ -73,7 +77,7 @@ def _template(folder: Path) -> str:
     jinja = folder / "chat_template.jinja"
     if jinja.is_file():
         return jinja.read_text(encoding="utf-8")
-    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config = foreign.read_object(folder / "tokenizer_config.json")
     template = config.get("chat_template")
     return template if isinstance(template, str) else ""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 import rfc8785
 
+from trtbuild import foreign
 from trtbuild.errors import InputError
 from trtbuild.sources.gguf_header import Header
 from trtbuild.tensor_header import Entry
@@ -174,15 +174,7 @@ def identity(files: Sequence[SourceFile]) -> str:
 
 def parse_config(text: bytes, where: str, option: str) -> dict[str, Json]:
     """The JSON object in a config.json, called `where` in messages. Raises InputError."""
-    try:
-        value = json.loads(text.decode("utf-8"))  # other encodings, and a byte order mark, are none of JSON's
-    except (ValueError, RecursionError):
-        raise InputError(
-            f"{where} is not JSON in UTF-8", option=option, hint="download the checkpoint again"
-        ) from None
-    if not isinstance(value, dict):
-        raise InputError(f"{where} holds no JSON object", option=option, hint="download the checkpoint again")
-    return value
+    return foreign.json_object(text, where, option=option, hint="download the checkpoint again")
 
 
 def is_sha256(text: str) -> bool:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from trtbuild import foreign
 from trtbuild.sources.base import Json, is_sha256
 
 _SCHEMA = 1
@@ -61,7 +62,7 @@ def remember(folder: Path, commit: Commit) -> None:
 def recall(folder: Path, repo: str, sha: str) -> Commit | None:
     """The commit as it was remembered, or None."""
     try:
-        value = json.loads(_path(folder, repo, sha).read_text(encoding="utf-8"))
+        value = foreign.parse(foreign.read_bytes(_path(folder, repo, sha)))
         if value["schema"] != _SCHEMA:
             return None
         return checked(repo, sha, value["files"])

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from trtbuild import foreign
 from trtbuild.sources.base import Json
 from trtbuild.sources.gguf_header import Entry as Plain
 from trtbuild.sources.hub_commit import Commit
@@ -39,7 +40,7 @@ def remember(folder: Path, commit: Commit, files: Mapping[str, Mapping[str, Entr
 def recall(folder: Path, commit: Commit, names: Collection[str]) -> Mapping[str, Mapping[str, Entry]] | None:
     """The headers of the files `names` as they were remembered, or None when one of them was not."""
     try:
-        value = json.loads(_path(folder, commit).read_text(encoding="utf-8"))
+        value = foreign.parse(foreign.read_bytes(_path(folder, commit)))
         if value["schema"] != _SCHEMA:
             return None
         return {file: {name: _entry(row) for name, row in value["files"][file].items()} for file in names}

@@ -5,11 +5,11 @@ Each is told from the names of files and from small ones, before anything is has
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from trtbuild import foreign
 from trtbuild.errors import InputError
 
 _LISTED = 8  # names that an error lists
@@ -208,7 +208,7 @@ def _stray_safetensors(listing: Listing) -> InputError | None:
 def _object(text: bytes) -> dict[str, object]:
     """A JSON object, or an empty one where it is none: another's file, which is only asked for words."""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = foreign.parse(text)
+    except foreign.Malformed:
         return {}
     return value if isinstance(value, dict) else {}

@@ -7,12 +7,11 @@ shapes are the reader's to judge.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from trtbuild import tensor_header
+from trtbuild import foreign, tensor_header
 from trtbuild.errors import InputError
 from trtbuild.sources.base import Json
 from trtbuild.tensor_header import Tensor
@@ -27,11 +26,9 @@ def check(path: Path, option: str) -> None:
     except OSError as failure:
         raise InputError(f"{path} cannot be read: {failure.strerror}", option=option) from None
     try:
-        header = json.loads(text)
-    except (ValueError, RecursionError):
-        raise _broken(path, option, "its header is not JSON") from None
-    if not isinstance(header, dict):
-        raise _broken(path, option, "its header is no JSON object")
+        header = foreign.parse_object(text, limit=_HEADER_LIMIT)
+    except foreign.Malformed as error:
+        raise _broken(path, option, f"its header {error}") from None
     header.pop("__metadata__", None)
     _check_places(path, option, header, data)
 

@@ -10,9 +10,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from trtbuild import foreign
+
 # trtbuild ends with the job, however that ends, and takes its own workers along.
 _LAUNCH = """
 import ctypes, os, signal, sys
+
+from trtbuild import foreign
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     if os.getppid() != int(sys.argv[1]):
@@ -47,6 +51,6 @@ def run(words: list[str], answer: str | None) -> str:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
+        return foreign.parse(text)
+    except foreign.Malformed:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from trtbuild import foreign
 from trtbuild.errors import InputError
 from trtbuild.toolchains import ask
 
@@ -53,7 +53,7 @@ def _asked(at: str, asked: tuple[str, ...]) -> Python:
             done = subprocess.run(
                 [at, "-c", code, *asked], capture_output=True, check=True, timeout=60, text=True, cwd="/"
             )
-            found = json.loads(done.stdout)
+            found = foreign.parse_object(done.stdout)
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             raise InputError(
                 f"{at} does not answer as a Python 3.10 or later: {type(error).__name__}",

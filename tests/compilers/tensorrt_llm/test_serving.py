@@ -157,7 +157,7 @@ def test_a_broken_file_of_the_model_is_named(bench: Bench, tmp_path: Path) -> No
     (model / "generation_config.json").write_text("{")
     done = bench("build", f"model.source={model}", "out=engine", "serve=triton")
     assert done.code == 2
-    assert "serve=triton: the model's generation_config.json is not valid JSON" in done.err
+    assert "serve=triton: the model's generation_config.json is not JSON" in done.err
     assert "Traceback" not in done.err
 
 

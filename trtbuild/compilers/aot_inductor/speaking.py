@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from trtbuild import foreign
 from trtbuild.compilers.answering import answer, chooser, end_tokens
 from trtbuild.compilers.aot_inductor import loading
 from trtbuild.compilers.text import Text
@@ -84,5 +84,5 @@ def _tokens(
 
 
 def _named(folder: Path) -> list[int]:
-    named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("eos_token_id")
+    named = foreign.read_object(folder / "config.json").get("eos_token_id")
     return named if isinstance(named, list) else [] if named is None else [named]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from pathlib import Path
 from typing import Any
 
+from trtbuild import foreign
 from trtbuild.errors import BuildError
 
 _NAMES = {
@@ -28,7 +28,7 @@ def read_tensors(path: Path) -> dict[str, tuple[str, list[int]]]:
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > min(_LIMIT, size):
                 raise ValueError(f"its header would have {length} bytes")
-            header: dict[str, Any] = json.loads(stream.read(length), object_pairs_hook=_once)
+            header = foreign.parse_object(stream.read(length), limit=_LIMIT)
         header.pop("__metadata__", None)
         found = {
             name: (_NAMES.get(each["dtype"], each["dtype"]), each["shape"]) for name, each in header.items()

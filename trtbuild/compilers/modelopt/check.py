@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from trtbuild import foreign
 from trtbuild.compilers.modelopt.reading import Exported, entries
 from trtbuild.errors import BuildError
 from trtbuild.worker import Reporter, Request, serve
@@ -19,11 +19,11 @@ def run(request: Request, _out: Path, _reporter: Reporter) -> dict[str, Any]:
     missing = [name for name in _NEEDED if not (folder / name).is_file()]
     if missing:
         raise BuildError(f"the checkpoint lacks {', '.join(missing)}")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = foreign.read_object(folder / "config.json")
     said = config.get("quantization_config") or {}
     algorithm, group = said.get("quant_algo"), None
     if (folder / "hf_quant_config.json").is_file():
-        quantized = json.loads((folder / "hf_quant_config.json").read_text(encoding="utf-8"))
+        quantized = foreign.read_object(folder / "hf_quant_config.json")
         group = quantized["quantization"].get("group_size")
     exported = Exported(entries(folder), algorithm, group)
     return {

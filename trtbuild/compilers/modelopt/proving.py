@@ -6,7 +6,6 @@ zeroed scale, maps that were swapped, another rope base or order of nibbles are 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from fnmatch import fnmatchcase
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from trtbuild import foreign
 from trtbuild.compilers.modelopt import excluding
 from trtbuild.compilers.modelopt.decoding import mean_loss
 from trtbuild.compilers.modelopt.reading import Exported, Linear, entries
@@ -83,7 +83,7 @@ def prove(
 
     `facts` are the step's: `model.dtype`, `quant.group_size`, `quant.kv_cache`, `compiler.exclude_modules`.
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = foreign.read_object(folder / "config.json")
     decoder = source.retied(parse(source.config))
     check_same_model(decoder, config)
     left = excluding.modules(excluding.read(facts), decoder.layers)
@@ -171,7 +171,7 @@ def _check_words(
     path = folder / "hf_quant_config.json"
     if scheme.algorithm is None:
         return
-    said = json.loads(path.read_text(encoding="utf-8")).get("quantization") or {} if path.is_file() else {}
+    said = foreign.read_object(path).get("quantization") or {} if path.is_file() else {}
     cache = "FP8" if facts["quant.kv_cache"] == "fp8" else None
     group = facts.get("quant.group_size")
     wanted = (

@@ -22,6 +22,7 @@ import torch
 from modelopt.torch.export import export_hf_checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from trtbuild import foreign
 from trtbuild.compilers.modelopt import excluding, proving, texts
 from trtbuild.compilers.modelopt.schemes import KV_CACHES, Scheme, check_columns, scheme_of
 from trtbuild.errors import BuildError
@@ -40,7 +41,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     scheme = scheme_of(facts)
     cache = KV_CACHES[str(facts["quant.kv_cache"])]
     source = request.folder(Path(tempfile.gettempdir()))
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config = foreign.read_object(source / "config.json")
     check_columns(config, scheme, facts.get("quant.group_size"))
     excluding.check(excluding.read(facts), config, scheme.algorithm, "none")
     as_transformers.check_folder(source)
@@ -229,10 +230,10 @@ def _complete(source: Path, out: Path) -> None:
             shutil.copyfile(source / name, out / name)
     if (source / "tokenizer.json").is_file():
         files = {path.name: path for path in source.iterdir() if path.suffix in _SMALL}
-        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+        config = foreign.read_object(source / "config.json")
         chat_files.write(files, config, None, out, keep=True)
     for name in ("config.json", "hf_quant_config.json"):
         path = out / name
         if path.is_file():
-            config = json.loads(path.read_text(encoding="utf-8"))
+            config = foreign.read_object(path)
             path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

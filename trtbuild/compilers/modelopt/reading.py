@@ -17,16 +17,16 @@ Written from the formats, not from ModelOpt's code: E4M3 and E2M1 by the OCP spe
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from trtbuild import foreign
 from trtbuild.compilers.modelopt.schemes import BLOCK
 from trtbuild.errors import BuildError
 from trtbuild.networks.arrays import Array
@@ -259,7 +259,7 @@ def entries(folder: Path) -> dict[str, Entry]:
     """Every tensor of a unified checkpoint by its name, as the index and the headers say. Raises BuildError."""
     try:
         if (folder / INDEX).is_file():
-            placed: dict[str, str] = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+            placed: dict[str, str] = foreign.parse_object(foreign.read_bytes(folder / INDEX))["weight_map"]
         else:
             placed = dict.fromkeys(header(folder / SOLE), SOLE)
         found = {file: header(folder / Path(file).name) for file in sorted(set(placed.values()))}
@@ -278,7 +278,7 @@ def header(path: Path) -> dict[str, Entry]:
         (length,) = struct.unpack("<Q", stream.read(8))
         if length > min(_HEADER_LIMIT, size):
             raise ValueError(f"{path.name}: its header would have {length} bytes")
-        told: dict[str, Any] = json.loads(stream.read(length))
+        told = foreign.parse_object(stream.read(length), limit=_HEADER_LIMIT)
     told.pop("__metadata__", None)
     found, ends = {}, 8 + length
     for name, each in told.items():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
+from trtbuild import foreign
 from trtbuild.compilers.modelopt.schemes import Scheme
 from trtbuild.errors import InputError
 
@@ -137,7 +137,7 @@ def _lines(text: str, name: str) -> Iterator[str]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = foreign.parse(line)
             yield str(next(row[column] for column in _COLUMNS if column in row))
         except (ValueError, TypeError, StopIteration):
             raise InputError(

@@ -16,6 +16,7 @@ from typing import Any
 
 import onnxruntime
 
+from trtbuild import foreign
 from trtbuild.compilers.onnxruntime.blocks import Scheme
 from trtbuild.compilers.onnxruntime.optimize import LEVELS, optimize
 from trtbuild.compilers.onnxruntime.options import ACCURACY_LEVELS, GROUPS
@@ -83,7 +84,7 @@ def _copy_rest(folder: Path, out: Path, max_seq_len: int | None) -> None:
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name not in (MODEL, MODEL + ".data", CONFIG):
             shutil.copyfile(path, out / path.name)
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = foreign.read_object(folder / CONFIG)
     if max_seq_len is not None:
         longest = config["model"]["context_length"]
         if not 0 < max_seq_len <= longest:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnxruntime_genai as genai
 
+from trtbuild import foreign
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks import text_normalizer
 from trtbuild.networks.special_tokens import added_of
@@ -86,7 +87,7 @@ class Engine:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    content: dict[str, Any] = foreign.read_object(path)
     return content
 
 

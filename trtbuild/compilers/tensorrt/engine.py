@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trtbuild import foreign
 from trtbuild.compilers import cuda as device
 from trtbuild.compilers.tensorrt import addresses, build, header, manifest
 from trtbuild.compilers.tensorrt.options import DEFAULT_SEQUENCE
@@ -40,7 +41,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     builder fails.
     """
     options, folder = request.options, request.inputs["network"]
-    decoder = parse(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    decoder = parse(foreign.read_object(folder / CONFIG))
     limits = _limits(options, decoder)
     if options["compiler.name"] == "tensorrt":
         _check_gpu(str(options["target.compute_capability"]))
@@ -100,7 +101,7 @@ def build_apart(spec: build.Spec, stage: Path) -> dict[str, Any]:
     if done.returncode != 0 or not result.is_file():
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         raise BuildError(f"TensorRT's builder ended with {how}: {_last_error(log)}")
-    answer: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    answer: dict[str, Any] = foreign.read_object(result)
     if "error" in answer:
         message = str(answer["error"]).replace(build.LOG_SAYS, _last_error(log))
         raise BuildError(message, option=answer["option"])

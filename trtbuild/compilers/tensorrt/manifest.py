@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trtbuild import foreign
 from trtbuild.compilers.tensorrt.shapes import Limits, Plan, Range
 from trtbuild.errors import BuildError
 from trtbuild.networks.architectures import Decoder
@@ -97,7 +98,7 @@ def write(content: Json, folder: Path) -> None:
 def read(folder: Path) -> Json:
     """What `write` wrote. Raises BuildError."""
     try:
-        content: Json = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        content: Json = foreign.parse_object(foreign.read_bytes(folder / FILE))
     except (OSError, ValueError) as error:
         raise BuildError(f"{FILE} cannot be read: {error}") from None
     if content.get("schema") != SCHEMA:

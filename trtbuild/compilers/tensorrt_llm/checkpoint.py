@@ -7,12 +7,12 @@ tokenizer/            as the model has it, for who serves the engine
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trtbuild import foreign
 from trtbuild.compilers.tensorrt_llm import arguments, rules, tools
 from trtbuild.compilers.tensorrt_llm.algorithms import Scheme
 from trtbuild.compilers.tensorrt_llm.arguments import Places
@@ -28,7 +28,7 @@ def run(request: Request, out: Path, _reporter: Reporter) -> dict[str, Any]:
     facts = request.options
     home = Path(os.environ["TMPDIR"])
     model = request.folder(home)
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config = foreign.read_object(model / "config.json")
     architecture = str((config.get("architectures") or ["?"])[0])
     scheme = _check(config, architecture, facts)
     as_transformers.check_folder(model)
@@ -64,7 +64,7 @@ def run(request: Request, out: Path, _reporter: Reporter) -> dict[str, Any]:
 def check_files(folder: Path, ranks: int) -> dict[str, Any]:
     """The config of a checkpoint that has the files of all its ranks. Raises BuildError."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = foreign.read_object(folder / "config.json")
     except (OSError, ValueError):
         raise BuildError("the checkpoint has no readable config.json") from None
     missing = [f"rank{rank}.safetensors" for rank in range(ranks)]

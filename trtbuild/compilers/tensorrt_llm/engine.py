@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+from trtbuild import foreign
 from trtbuild.compilers.tensorrt_llm import arguments, folder, rules, tools
 from trtbuild.compilers.tensorrt_llm.arguments import Places
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED
@@ -53,7 +53,7 @@ class _Ranks:
     """Tells of each rank when it is written: the one thing that trtllm-build says of how far it is."""
 
     def __init__(self, checkpoint: Path, reporter: Reporter) -> None:
-        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+        config = foreign.read_object(checkpoint / "config.json")
         self.total = int(config.get("mapping", {}).get("world_size", 1))
         self.done, self.reporter = 0, reporter
         reporter.progress("ranks", 0, self.total, "ranks")
@@ -86,7 +86,7 @@ def _number(name: str) -> int:
 
 def _positions(checkpoint: Path) -> int | None:
     """The model's own limit, for a profile that leaves it open."""
-    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    config = foreign.read_object(checkpoint / "config.json")
     if "rope_scaling" not in config and "rotary_scaling" in config:  # as TensorRT-LLM's checkpoints call it
         config["rope_scaling"] = config["rotary_scaling"]
     return rules.positions(config)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trtbuild import foreign
 from trtbuild.errors import BuildError
 
 TOKENIZER = "tokenizer"
@@ -67,7 +68,7 @@ def settle(folder: Path) -> None:
     """
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = foreign.parse_object(foreign.read_bytes(path))
         build = config["build_config"]
         build |= {name: default for name, default in _CACHES.items() if name in build}
     except (OSError, ValueError, KeyError, TypeError):
@@ -79,7 +80,7 @@ def read(folder: Path) -> Built:
     """Raises BuildError for a folder that is no engine, or lacks a rank."""
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = foreign.parse_object(foreign.read_bytes(path))
         mapping = config["pretrained_config"].get("mapping", {})
         built = Built(
             version=str(config["version"]),

@@ -6,13 +6,13 @@ absent, gate and fc the wrong way round, heads cut in two, a rank that has anoth
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from trtbuild import foreign
 from trtbuild.compilers.modelopt import excluding, proving
 from trtbuild.compilers.modelopt.reading import Exported, Linear
 from trtbuild.compilers.modelopt.schemes import Scheme
@@ -57,7 +57,7 @@ def prove(
     `facts` are the step's: `model.dtype`, `quant.group_size`, `quant.kv_cache`, `parallel.tp`, `parallel.pp` and
     `compiler.exclude_modules`.
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = foreign.read_object(folder / "config.json")
     decoder = source.retied(parse(source.config))
     tp, pp = int(facts["parallel.tp"]), int(facts["parallel.pp"])
     _check_config(config, source.config, decoder, facts)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from trtbuild import foreign
 from trtbuild.compilers.modelopt import excluding
 from trtbuild.compilers.modelopt.options import settle
 from trtbuild.compilers.modelopt.schemes import scheme_of
@@ -23,7 +23,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     """
     facts = request.options
     source = request.folder(Path(tempfile.gettempdir()))
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config = foreign.read_object(source / "config.json")
     scheme = scheme_of(facts, modelopt_schemes.SCHEMES)
     modelopt_schemes.check_model(config)
     tp, pp = int(facts["parallel.tp"]), int(facts["parallel.pp"])

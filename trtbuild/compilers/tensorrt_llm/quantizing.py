@@ -17,6 +17,7 @@ import torch
 from modelopt.torch.export import export_tensorrt_llm_checkpoint
 from transformers import AutoConfig
 
+from trtbuild import foreign
 from trtbuild.compilers.modelopt import excluding, texts
 from trtbuild.compilers.modelopt.quantizing import Calibration, original, quantized
 from trtbuild.compilers.modelopt.schemes import KV_CACHES, scheme_of
@@ -118,7 +119,7 @@ def _config(source: Path, told: Mapping[str, Any], decoder: Decoder) -> Any:
 def _complete(out: Path, algorithm: str | None) -> None:
     """config.json, the same on every machine, with the algorithm of weights that the loader quantizes itself."""
     path = out / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = foreign.read_object(path)
     if algorithm in proving.LATER:
         config["quantization"]["quant_algo"] = algorithm  # as quantize.py does
     if "exclude_modules" in config["quantization"]:  # of a set, in any order

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from trtbuild import foreign
 from trtbuild.compilers.tensorrt_llm import folder
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED, contract
 from trtbuild.compilers.tensorrt_llm.folder import TOKENIZER, Built
@@ -60,10 +60,8 @@ def _tokens(tokenizer: Path) -> tuple[list[int], int]:
     said = {}
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json", "generation_config.json"):
         path = tokenizer / name
-        try:
-            said[name] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        except ValueError:
-            raise InputError(f"the model's {name} is not valid JSON", option="serve=triton") from None
+        called = f"the model's {name}"
+        said[name] = foreign.read_object(path, called, option="serve=triton") if path.is_file() else {}
     if not said["tokenizer.json"]:
         raise InputError(
             "the models in Python of a Triton repository read tokenizer.json, and this model has none",
