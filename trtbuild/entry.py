@@ -7,6 +7,7 @@ import importlib
 import sys
 
 import trtbuild
+from trtbuild import programs
 
 HELP = """\
 trtbuild: an inference engine is built once, by anyone in the team, and never again.
@@ -41,6 +42,7 @@ Exit codes: 0, 1 a build or check failed, 2 bad input, 3 not in the store (fetch
 
 def main() -> int:
     """Run the command line that `sys.argv` holds; returns its exit code."""
+    programs.settle()
     first = sys.argv[1] if len(sys.argv) > 1 else "--help"  # who types no word wants to know, not to build
     if first in ("--help", "-h", "help"):
         print(HELP, end="")

@@ -56,7 +56,9 @@ class Workbench:
         if lock is None or not self.managed(lock):
             return process.run(task, out, home, self.python, limits, on_event, ending, passed)
         with self.kept.using(lock, self.here(lock), home) as interpreter:
-            ran = process.run(task, out, home, str(interpreter), limits, on_event, ending, passed)
+            ran = process.run(
+                task, out, home, str(interpreter), limits, on_event, ending, passed, sealed=True
+            )
         return replace(ran, executor="managed")
 
     def container(self, digest: str) -> container.Container:

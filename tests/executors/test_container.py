@@ -123,7 +123,12 @@ def look(engine: Podman, tmp_path: Path, **more: Any) -> dict[str, Any]:
     command = container.words(
         flags, task, tmp_path / "out", tmp_path / "scratch", LIMITS, f"look-{os.getpid()}"
     )
-    assert command[-4:] == ["-m", "module", "/trtbuild/home/request.json", "/trtbuild/out"]
+    assert command[-4:] == [
+        "/trtbuild/code/trtbuild/start.py",
+        "module",
+        "/trtbuild/home/request.json",
+        "/trtbuild/out",
+    ]
     command = [*command[:-4], "-c", LOOK]
     command.insert(command.index("run") + 1, "--rm")
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)

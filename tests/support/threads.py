@@ -18,7 +18,8 @@ def of_workers(command: subprocess.Popen[str], project: Project) -> list[str | N
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 words = process.cmdline()
-                if "-m" in words and any(word.startswith(str(project.store)) for word in words):
+                started = [word.endswith("/start.py") for word in words[1:3]]
+                if any(started) and any(word.startswith(str(project.store)) for word in words):
                     found[process.pid] = process.environ().get("OMP_NUM_THREADS")
         time.sleep(0.005)
     return [threads for _, threads in sorted(found.items())]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from trtbuild import programs
 
 PATIENCE = 30  # seconds for one program
 
@@ -39,7 +40,7 @@ class World:
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
     def which(self, name: str) -> str | None:
-        return shutil.which(name, path=self.env.get("PATH", os.defpath))
+        return programs.find(name, self.env)
 
     def run(self, *words: str) -> Said:
         """A program that only tells."""
@@ -49,7 +50,8 @@ class World:
         try:
             done = subprocess.run(
                 [found, *words[1:]],
-                env=dict(self.env),
+                env=programs.cleaned(self.env),
+                cwd="/",
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

@@ -12,7 +12,6 @@ import io
 import json
 import os
 import secrets
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,9 +19,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trtbuild
+from trtbuild import programs
 from trtbuild.errors import BuildError, InputError, TrtbuildError
+from trtbuild.executors import given
 from trtbuild.executors.ending import Ending
-from trtbuild.executors.process import Ended, Event, Limits, Ran, Task, failure, named, supervise
+from trtbuild.executors.process import Ended, Event, Limits, Ran, Task, failure, supervise
 from trtbuild.worker import HELD
 
 ENGINES = ("docker", "podman", "nerdctl")
@@ -74,7 +75,7 @@ class Container:
 def engine(name: str) -> str:
     """The path of docker, podman or nerdctl; "auto" is the first of them that is here. Raises InputError."""
     for each in ENGINES if name == "auto" else (name,):
-        found = shutil.which(each)
+        found = programs.find(each)
         if found is not None:
             return found
     raise InputError(
@@ -108,7 +109,10 @@ def run(
     started = time.monotonic()
     try:
         with log.open("w", encoding="utf-8") as errors:
-            env = {**os.environ, **named(container.env)}  # the engine's own: it needs HOME and more
+            env = {
+                **programs.cleaned(),
+                **given.named(container.env),
+            }  # the engine's own: it needs HOME and more
             ended = supervise(
                 command,
                 env,
@@ -149,7 +153,10 @@ def words(container: Container, task: Task, out: Path, scratch: Path, limits: Li
     for source, target, writable in _mounts(task, out, scratch):
         run += ["--mount", _mount(source, target, writable)]
     request = HOME / "request.json"
-    return [*run, *container.flags, reference(container.image), "-m", task.worker, str(request), str(OUT)]
+    start = str(
+        CODE / "trtbuild" / programs.START.name
+    )  # not `-m`, which looks into the working directory first
+    return [*run, *container.flags, reference(container.image), start, task.worker, str(request), str(OUT)]
 
 
 def reference(image: str) -> str:
@@ -236,7 +243,14 @@ def _end(container: Container, name: str) -> None:
 
 def _quietly(command: list[str]) -> None:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+        subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            env=programs.cleaned(),
+            cwd="/",
+        )
 
 
 def _out_of_memory(container: Container, name: str) -> bool:
@@ -248,6 +262,8 @@ def _out_of_memory(container: Container, name: str) -> bool:
             capture_output=True,
             timeout=60,
             text=True,
+            env=programs.cleaned(),
+            cwd="/",
         )
     except (OSError, subprocess.SubprocessError):
         return False

@@ -8,7 +8,6 @@ import os
 import shlex
 import shutil
 import signal
-import site
 import subprocess
 import sys
 import threading
@@ -21,24 +20,16 @@ from typing import IO, Any
 from platformdirs import user_state_path
 
 import trtbuild
-from trtbuild import foreign
+from trtbuild import foreign, programs
 from trtbuild.errors import BuildError, InputError, TrtbuildError
+from trtbuild.executors import given
 from trtbuild.executors.ending import Ending
 
 Event = Mapping[str, Any]
 
-#: The only variables that pass from the user's environment to a worker. None of them is in a key: they say
-#: where tools and devices are, not what is built.
-PASSED = (
-    "PATH",
-    "LD_LIBRARY_PATH",
-    "CUDA_VISIBLE_DEVICES",
-    "NVIDIA_VISIBLE_DEVICES",
-    "NVIDIA_DRIVER_CAPABILITIES",
-)
-CODE = "code"  # a folder with a link to trtbuild's own code
 LOG_TAIL = 8  # lines of the log in an error
 KEPT_FAILURES = 20
+KEEPERS = 10.0  # seconds that a keeper may take to end its family
 
 
 @dataclass(frozen=True)
@@ -106,19 +97,25 @@ def run(
     on_event: Callable[[Event], None],
     ending: Ending | None = None,
     passed: Sequence[str] = (),
+    *,
+    sealed: bool = False,
 ) -> Ran:
     """Run `task` into the empty folder `out`, with `scratch` as its home and temporary folder.
 
-    `passed` names variables that the worker gets, too. Raises InputError or BuildError as the worker says; BuildError
-    when it died, ran out of time, or `ending` came.
+    `passed` names variables that the worker gets, too. What is `sealed` holds packages that nothing may be added to.
+    Raises InputError or BuildError as the worker says; BuildError when it died, ran out of time, or `ending` came.
     """
     ending = ending or Ending()
-    env = {**environment(scratch, limits.threads, limits.devices), **named(passed)}
+    env = {
+        **given.environment(scratch, limits.threads, limits.devices),
+        **given.packages(python, sealed),
+        **given.named(passed),
+    }
     log, request = scratch / "log.txt", scratch / "request.json"
     (scratch / "tmp").mkdir()
-    _put_code(scratch)
+    given.put_code(scratch)
     request.write_text(json.dumps(task.request(limits), indent=1), encoding="utf-8")
-    command = [python, "-m", task.worker, str(request), str(out)]
+    command = programs.module(python, task.worker, request, out, start=given.start_of(scratch))
     started = time.monotonic()
     with log.open("w", encoding="utf-8") as errors:
         ended = supervise(command, env, errors, scratch, limits, on_event, ending)
@@ -128,7 +125,9 @@ def run(
         return Ran(ended.answer, seconds, ended.peak_memory_bytes, log)
 
     def again(kept: Path) -> list[str]:
-        return ["env", f"PYTHONPATH={kept / CODE}", *command[:3], str(kept / "request.json"), "out"]
+        found = programs.module(python, task.worker, kept / "request.json", "out", start=given.start_of(kept))
+        more = given.packages(python, sealed)
+        return [*(["env"] if more else []), *(f"{name}={value}" for name, value in more.items()), *found]
 
     raise failure(task, ended, log, limits, again)
 
@@ -155,16 +154,25 @@ def supervise(
 ) -> Ended:
     """Run `command` to its end, with a time limit. `stop` ends what it started elsewhere, before it is killed itself.
 
-    With `held` its standard input stays open for as long as this process lives. Raises InputError, and BuildError where
-    `ending` has come.
+    It runs under a keeper, or with `held`, for a container's engine, with a standard input that stays open for as long
+    as this process lives. Raises InputError, and BuildError where `ending` has come.
     """
     ending.check()
     process = _start(command, env, errors, scratch, held)
     timed_out = threading.Event()
 
+    late: list[threading.Timer] = []
+
     def end() -> None:
         stop()
-        _kill(process)
+        if held:
+            programs.sweep(process.pid)
+            return
+        with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+            os.kill(process.pid, signal.SIGTERM)  # its keeper ends all
+        late.append(threading.Timer(KEEPERS, programs.sweep, (process.pid,)))
+        late[-1].daemon = True
+        late[-1].start()
 
     def on_timeout() -> None:
         timed_out.set()
@@ -177,13 +185,17 @@ def supervise(
     try:
         with ending.awaited(end):
             answer = _listen(process.stdout, errors, on_event)
+            # What a killed keeper left, while its id is still its own.
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            programs.sweep(process.pid)
             _, status, usage = os.wait4(process.pid, 0)
     except BaseException:
         end()
         process.wait()
         raise
     finally:
-        timer.cancel()
+        for each in (timer, *late):
+            each.cancel()
         process.stdout.close()
         if process.stdin is not None:
             process.stdin.close()
@@ -194,24 +206,23 @@ def supervise(
 def _start(
     command: list[str], env: Mapping[str, str], errors: IO[str], scratch: Path, held: bool
 ) -> subprocess.Popen[str]:
-    try:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE if held else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=scratch,
-            env=env,
-            start_new_session=True,  # so that a whole family of processes can be ended at once
-            encoding="utf-8",
-            errors="replace",
-        )
-    except OSError as error:
+    if shutil.which(command[0], path=env.get("PATH")) is None:
         raise InputError(
-            f"{command[0]} cannot be started: {error.strerror}",
+            f"{command[0]} cannot be started: there is no such program",
             option="executor.python",
             hint="name a Python",
-        ) from None
+        )
+    return subprocess.Popen(
+        command if held else programs.kept(command),
+        stdin=subprocess.PIPE if held else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        cwd=scratch,
+        env=env,
+        start_new_session=True,  # so that a whole family of processes can be ended at once
+        encoding="utf-8",
+        errors="replace",
+    )
 
 
 def _listen(
@@ -234,50 +245,6 @@ def _listen(
         else:
             on_event(event)
     return answer
-
-
-def environment(home: Path, threads: int | None, devices: str | None = None) -> dict[str, str]:
-    """A worker's whole environment: an allow-list, and what makes runs repeat."""
-    env = {name: os.environ[name] for name in PASSED if name in os.environ}
-    env |= {
-        "HOME": str(home),
-        "TMPDIR": str(home / "tmp"),
-        "LC_ALL": "C.UTF-8",
-        "PYTHONHASHSEED": "0",
-        "PYTHONUSERBASE": site.getuserbase(),  # packages of a `pip install --user` stay where they are
-        "HF_HUB_OFFLINE": "1",  # a step reads what it was given
-        "PYTHONPATH": str(home / CODE),  # our own code, and nothing else that lies where it does
-        "PYTHONSAFEPATH": "1",  # nor what lies in the working directory (3.11 on; that folder is our own anyway)
-    }
-    if devices is not None:
-        env["CUDA_VISIBLE_DEVICES"] = devices
-    if threads is not None:
-        env |= {"OMP_NUM_THREADS": str(threads), "TRTBUILD_THREADS": str(threads)}
-    return env
-
-
-def named(names: Sequence[str]) -> dict[str, str]:
-    """The variables that a config passes on by name (`executor.env`). Raises InputError for one that is not set."""
-    for name in names:
-        if name not in os.environ:
-            raise InputError(
-                f"{name} is not set", option="executor.env", hint=f"export {name}=…, or leave it out"
-            )
-    return {name: os.environ[name] for name in names}
-
-
-def _put_code(folder: Path) -> None:
-    """Let a Python that has no trtbuild, or another one, import this very one from `folder`."""
-    code = folder / CODE
-    code.mkdir(exist_ok=True)
-    link = code / "trtbuild"
-    if not link.is_symlink():
-        link.symlink_to(Path(trtbuild.__file__).parent)
-
-
-def _kill(process: subprocess.Popen[str]) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def failure(
@@ -332,7 +299,7 @@ def _keep(task: Task, log: Path) -> Path:
         kept.mkdir(parents=True, exist_ok=True)
         for name in ("log.txt", "request.json"):
             shutil.copyfile(log.with_name(name), kept / name)
-        _put_code(kept)
+        given.put_code(kept)
         for old in sorted(failures.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT_FAILURES]:
             shutil.rmtree(old, ignore_errors=True)
     except OSError as error:

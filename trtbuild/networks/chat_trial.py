@@ -6,7 +6,6 @@ A template is another's code, and may run for ever or ask for all memory: so `ch
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trtbuild import foreign
+from trtbuild import foreign, programs
 from trtbuild.errors import BuildError, InputError
 
 Json = dict[str, Any]
@@ -77,13 +76,12 @@ def try_out(
     asked: Json = {"template": template, "special": dict(special), "seconds": seconds}
     asked["folder"] = None if folder is None else str(folder.absolute())
     module = "trtbuild.networks.chat_apart" + ("" if folder is None else "_genai")
-    command = [sys.executable, "-P", "-m", module]
-    path = os.pathsep.join(entry for entry in sys.path if entry)
     try:
         done = subprocess.run(
-            command,
+            programs.module(sys.executable, module),
             input=json.dumps(asked).encode(),
-            env=dict(os.environ) | {"PYTHONPATH": path, "PYTHONHASHSEED": "0"},
+            env=programs.inherited(),
+            cwd="/",
             capture_output=True,
             check=False,
             timeout=10 * seconds,

@@ -1,6 +1,6 @@
 """The network of an architecture that this package lacks, made by onnxruntime-genai's own model builder.
 
-The builder needs torch, transformers and onnx-ir, and runs apart: `python -m onnxruntime_genai.models.builder`.
+The builder needs torch, transformers and onnx-ir, and runs apart: `onnxruntime_genai.models.builder`.
 It is given float32 for CPUs, so that quantizing and optimising stay the engine step's, whatever made the graph.
 `genai_families` says which models it gets right; what it misreads of those is mended here, before and after.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -22,7 +21,7 @@ from typing import Any
 
 from onnx import helper, load_model
 
-from trtbuild import foreign
+from trtbuild import foreign, programs
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks import chat_files, genai_config, genai_families, tokenizer
 from trtbuild.networks.architectures import architecture_of
@@ -47,8 +46,8 @@ _REPORTED = re.compile(r"(\S.*?) +\| (UNEXPECTED|MISSING|MISMATCH|CONVERSION)\b.
 def start(arguments: Sequence[str], folder: Path) -> tuple[int, str]:
     """The builder as a process of its own, offline: it would ask the Hub about a folder that it has been given."""
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "onnxruntime_genai.models.builder", *arguments],
-        env=dict(os.environ) | _ENVIRONMENT,
+        programs.module(sys.executable, "onnxruntime_genai.models.builder", *arguments),
+        env=programs.inherited() | _ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         check=False,

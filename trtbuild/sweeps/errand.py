@@ -10,18 +10,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trtbuild import foreign
+from trtbuild import foreign, programs
 
-# trtbuild ends with the job, however that ends, and takes its own workers along.
+# trtbuild ends with the job, however that ends, and takes its own workers along. Its packages are those of the job's
+# own process, where they are not the interpreter's.
 _LAUNCH = """
 import ctypes, os, signal, sys
-
-from trtbuild import foreign
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     if os.getppid() != int(sys.argv[1]):
         sys.exit(1)
-os.execv(sys.executable, [sys.executable, "-m", "trtbuild.cli", *sys.argv[2:]])
+sys.path += [each for each in sys.argv[2].split(os.pathsep) if each and each not in sys.path]
+sys.argv[1:] = sys.argv[3:]
+import runpy
+runpy.run_module("trtbuild.cli", run_name="__main__", alter_sys=True)
 """
 
 
@@ -31,8 +33,17 @@ def run(words: list[str], answer: str | None) -> str:
     The same goes to the file `answer`, whole or not at all. What the command says to people goes to the job's log.
     """
     started = time.time()
-    command = [sys.executable, "-c", _LAUNCH, str(os.getpid()), *words]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
+    here = str(Path.cwd())  # `python -m` looks into it first
+    paths = programs.absolute(os.pathsep.join(each for each in sys.path if each != here))
+    command = programs.own("-c", _LAUNCH, str(os.getpid()), paths, *words)
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        env=programs.cleaned(),
+    )
     told = json.dumps(
         {
             "code": done.returncode,

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import secrets
+import shlex
 import shutil
 import subprocess
 import time
@@ -16,6 +17,7 @@ from typing import Any
 
 import submitit
 
+from trtbuild import programs
 from trtbuild.errors import BuildError, InputError, TrtbuildError
 from trtbuild.sweep_schema import JobConf, SlurmConf, SweepConf
 from trtbuild.sweeps import errand, remote
@@ -43,7 +45,7 @@ class Slurm:
 
     def __init__(self, conf: SweepConf, shared: Sequence[str], root: Path, observer: Observer) -> None:
         """`shared` are flags for all jobs, `root` is the store's folder. Raises InputError where Slurm is not there."""
-        missing = [name for name in ("sbatch", "squeue", "scancel") if shutil.which(name) is None]
+        missing = [name for name in ("sbatch", "squeue", "scancel") if programs.find(name) is None]
         if missing:
             raise InputError(
                 f"{missing[0]} is not in PATH",
@@ -89,8 +91,7 @@ class Slurm:
         ids = [each.job.job_id for each in self._running.values()]
         until = time.monotonic() + PATIENCE
         while ids and time.monotonic() < until:
-            command = ["scancel", *ids]
-            subprocess.run(command, capture_output=True, check=False)
+            _ask("scancel", *ids)
             time.sleep(LOOK)
             queue = _queue()
             ids = [job for job in ids if queue is None or job in queue]
@@ -100,7 +101,9 @@ class Slurm:
     def _submit(self, units: Sequence[Unit]) -> None:
         """One array of jobs that need the same. Raises InputError where Slurm refuses it."""
         conf, wants = self._conf.slurm, units[0].job.point.config.target.job
-        executor = submitit.SlurmExecutor(folder=self._folder, max_num_timeout=0)
+        # Not the working directory: a job starts in that of this command, and `python -m` looks there first.
+        python = shlex.join(programs.own())
+        executor = submitit.SlurmExecutor(folder=self._folder, max_num_timeout=0, python=python)
         executor.update_parameters(**self._parameters(conf, wants, units))
         answers = [self._folder / f"{unit.key}.json" for unit in units]
         lines = [remote.words_of(unit, self._shared, conf.cpus) for unit in units]
@@ -173,10 +176,19 @@ def _alike(units: Sequence[Unit]) -> list[list[Unit]]:
     return list(found.values())
 
 
+def _ask(name: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """What one of Slurm's commands says. Raises OSError where it is not there."""
+    found = programs.find(name)
+    if found is None:
+        raise FileNotFoundError(name)
+    return subprocess.run(
+        [found, *words], capture_output=True, text=True, check=False, cwd="/", env=programs.cleaned()
+    )
+
+
 def _queue() -> set[str] | None:
     """The ids of all jobs that wait or run; None where Slurm does not answer."""
-    command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={os.getuid()}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = _ask("squeue", "--noheader", "--array", "--format=%i", f"--user={os.getuid()}")
     # While an array waits as a whole, old releases show it as 12_[0-3] even so.
     return _expanded(done.stdout.split()) if done.returncode == 0 else None
 
@@ -199,7 +211,7 @@ def _state(job: str) -> str:
         ["squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job}"],
     ):
         with contextlib.suppress(OSError):
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = _ask(*command)
             if done.returncode == 0 and done.stdout.strip():
                 return done.stdout.split()[0]
     return "nothing of it"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from trtbuild import programs
 from trtbuild.errors import InputError
 from trtbuild.sources.base import redact
 from trtbuild.toolchains import installer, shim
@@ -23,15 +20,6 @@ from trtbuild.toolchains.pythons import Python
 #: is told how many packages of how many are dealt with
 OnPackage = Callable[[int, int], None]
 
-# The installer dies with us, however we die: else it would go on to write in a folder that is swept already.
-_LAUNCH = """
-import ctypes, os, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, 9)
-    if os.getppid() != int(sys.argv[1]):
-        sys.exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 _NAMES = re.compile(r"^\s*(?:Collecting|Downloading|Downloaded|Processing|Using cached|\+)\s+(\S+)")
 _TAIL = 6  # lines of the installer in an error
 _UNREACHABLE = (
@@ -74,7 +62,7 @@ def install(
     requirements = work / f"{lock.title}.txt"
     requirements.write_text(lock.text, encoding="utf-8")
     chosen = Installer("pip") if links is not None else installer.choose()
-    command = chosen.install(interpreter, requirements)
+    command = chosen.install(interpreter, requirements, work)
     if links is not None:
         command += ["--no-index", "--find-links", str(links)]
     output, status = _run(command, installer.environment(work), _Count(wanted, on_package))
@@ -104,7 +92,7 @@ def download(lock: Lock, python: Python, wheels: Path, work: Path, on_package: O
     interpreter = shim.make(work / "python", None, python)
     requirements = work / f"{lock.title}.txt"
     requirements.write_text(lock.text, encoding="utf-8")
-    command = installer.download(interpreter, requirements, wheels)
+    command = installer.download(interpreter, requirements, wheels, work)
     environment = installer.as_pip(installer.environment(work))
     output, status = _run(command, environment, _Count(wanted, on_package))
     if status:
@@ -132,14 +120,13 @@ def _run(
     command: list[str], environment: Mapping[str, str], on_line: Callable[[str], None]
 ) -> tuple[list[str], int]:
     """All lines that `command` printed, and its exit status. Raises OSError."""
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *command],
+    process = programs.begin(
+        command,
+        environment,
+        environment["TMPDIR"],  # an own folder
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        cwd=environment["TMPDIR"],  # an own folder, with no module that a Python might take from it
-        env=dict(environment),
-        start_new_session=True,
         encoding="utf-8",
         errors="replace",
     )
@@ -151,9 +138,7 @@ def _run(
             on_line(line)
         status = process.wait()
     except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        programs.end(process)
         raise
     finally:
         process.stdout.close()
@@ -171,24 +156,9 @@ def _take_over(home: Path, files: Path) -> None:
 def _compile(interpreter: Path, home: Path, work: Path) -> None:
     """Byte-compile all. What is no Python of this release (templates, tests of errors) is left as it is."""
     # Unchecked: the files never change, and a copy that does not keep times must not compile at each start.
-    command = [
-        str(interpreter),
-        "-I",
-        "-m",
-        "compileall",
-        "-q",
-        "-j",
-        "0",
-        "--invalidation-mode",
-        "unchecked-hash",
-    ]
-    subprocess.run(
-        [*command, "-s", str(home), str(home / "lib")],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-        cwd=work,
-    )
+    command = programs.python(interpreter, "-m", "compileall", "-q", "-j", "0")
+    command += ["--invalidation-mode", "unchecked-hash"]
+    programs.run([*command, "-s", str(home), str(home / "lib")], programs.allowed(("PATH",)), work)
 
 
 def _explained(lock: Lock, python: Python, chosen: Installer, output: list[str]) -> InputError:

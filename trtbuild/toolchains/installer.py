@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
-import sys
 import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pip
+from trtbuild import programs
+from trtbuild.toolchains import settings
 
 #: Settings that say where packages come from. Who has set up one of the two programs is asked through that one.
 _UV_SETTINGS = (
@@ -45,34 +43,6 @@ _AS_PIP = {
     "UV_NO_INDEX": "PIP_NO_INDEX",
 }
 
-#: Settings that would install somewhere else, or something else.
-_DROPPED: tuple[str, ...] = (
-    "PIP_TARGET",
-    "PIP_PREFIX",
-    "PIP_ROOT",
-    "PIP_USER",
-    "PIP_REQUIREMENT",
-    "PIP_EDITABLE",
-    "PIP_PYTHON",
-)
-_DROPPED += (
-    "PYTHONPATH",
-    "PYTHONHOME",
-    "PYTHONSTARTUP",
-    "VIRTUAL_ENV",
-    "CONDA_PREFIX",
-    "UV_PROJECT_ENVIRONMENT",
-)
-_DROPPED += (
-    "UV_PYTHON",
-    "UV_TARGET",
-    "UV_PREFIX",
-    "UV_SYSTEM_PYTHON",
-    "UV_LINK_MODE",
-    "UV_NO_BINARY",
-    "PIP_NO_BINARY",
-)
-
 _RETRIES = "3"
 
 
@@ -83,53 +53,33 @@ class Installer:
     name: str
     uv: str | None = None
 
-    def install(self, python: Path, requirements: Path) -> list[str]:
-        """The command that installs a lock for the interpreter `python`, into its own environment."""
+    def install(self, python: Path, requirements: Path, work: Path) -> list[str]:
+        """The command that installs a lock for the interpreter `python`, into its own environment. Run it in `work`."""
         wheels = ["--require-hashes", "--no-deps", "--only-binary", ":all:"]
         if self.uv is not None:
             # Copies: a link to uv's cache would change when that does.
             command = [self.uv, "pip", "install", "--python", str(python), "--link-mode", "copy", *wheels]
             return [*command, "--no-progress", "--color", "never", "--requirement", str(requirements)]
-        command = [str(python), "-m", "pip", "install", *wheels, "--no-compile", "--ignore-installed"]
+        command = settings.pip_command(python, work)
+        command += ["install", *wheels, "--no-compile", "--ignore-installed"]
         command += ["--no-warn-script-location", "--progress-bar", "off", "--retries", _RETRIES]
         return [*command, "--no-input", "--disable-pip-version-check", "--requirement", str(requirements)]
 
 
-def download(python: Path, requirements: Path, wheels: Path) -> list[str]:
+def download(python: Path, requirements: Path, wheels: Path, work: Path) -> list[str]:
     """The command that fetches the wheels of a lock for the interpreter `python`. uv has none, so it is pip's."""
-    command = [
-        str(python),
-        "-m",
-        "pip",
-        "download",
-        "--require-hashes",
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-    ]
+    command = settings.pip_command(python, work)
+    command += ["download", "--require-hashes", "--no-deps", "--only-binary", ":all:"]
     command += ["--progress-bar", "off", "--retries", _RETRIES, "--no-input", "--disable-pip-version-check"]
     return [*command, "--dest", str(wheels), "--requirement", str(requirements)]
 
 
-def environment(scratch: Path) -> dict[str, str]:
-    """What the installer is given: all of the user's own, but for what would install elsewhere.
-
-    pip's own code is put beside the interpreter, which needs none: `scratch` gets a folder with a link to it.
-    """
-    code, temporary = scratch / "pip", scratch / "tmp"
-    for folder in (code, temporary):
-        folder.mkdir(exist_ok=True)
-    if not (code / "pip").is_symlink():
-        (code / "pip").symlink_to(Path(pip.__file__).parent)
-    kept = {name: value for name, value in os.environ.items() if name not in _DROPPED}
-    # A wheel may be larger than /tmp.
-    return {
-        **kept,
-        "TMPDIR": str(temporary),
-        "PYTHONPATH": str(code),
-        "PIP_USER": "0",
-        "PYTHONUNBUFFERED": "1",
-    }
+def environment(work: Path) -> dict[str, str]:
+    """What the installer is given: the user's own settings of where packages come from. `work` is an own folder."""
+    temporary = work / "tmp"  # a wheel may be larger than /tmp
+    temporary.mkdir(exist_ok=True)
+    settings.folder_for_uv(temporary)
+    return {**settings.environment(), "TMPDIR": str(temporary)}
 
 
 def as_pip(environ: Mapping[str, str]) -> dict[str, str]:
@@ -160,7 +110,7 @@ def choose(environ: Mapping[str, str] | None = None) -> Installer:
 
 def find_uv() -> str | None:
     """uv beside this Python (the extra `uv`), else on PATH."""
-    return shutil.which("uv", path=sysconfig.get_path("scripts")) or shutil.which("uv")
+    return programs.find("uv", beside=Path(sysconfig.get_path("scripts")))
 
 
 def _uv_is_set_up(environ: Mapping[str, str]) -> bool:
@@ -172,12 +122,7 @@ def _uv_is_set_up(environ: Mapping[str, str]) -> bool:
 def _pip_is_set_up(environ: Mapping[str, str]) -> bool:
     if any(environ.get(name) for name in _PIP_VARIABLES):
         return True
-    listed = subprocess.run(
-        [sys.executable, "-P", "-m", "pip", "config", "list", "--disable-pip-version-check"],
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    names = {line.partition("=")[0].rpartition(".")[2] for line in listed.stdout.splitlines()}
+    command = [*settings.own_pip(), "config", "list", "--disable-pip-version-check"]
+    listed = programs.run(command, settings.environment(environ), "/")
+    names = {line.partition("=")[0].rpartition(".")[2] for line in listed.out.splitlines()}
     return not names.isdisjoint(_PIP_SETTINGS)

@@ -6,9 +6,8 @@ lock's `chosen`), looser requirements for what else must be there, and the index
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
+import sys
 import tempfile
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -19,9 +18,10 @@ from packaging.markers import Marker
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
+from trtbuild import programs
 from trtbuild.errors import InputError
 from trtbuild.sources.base import redact
-from trtbuild.toolchains import installer, lock
+from trtbuild.toolchains import installer, lock, settings
 from trtbuild.toolchains.lock import Download, Lock, Pin, normal
 
 MINORS = (11, 12, 13, 14)  # of Python 3, that sizes are told for
@@ -62,14 +62,14 @@ def make(pins: Path, before: Path | None, upgrade: bool) -> Lock:
 def _compile(uv: str, pins: Path, out: Path, folder: str, *more: str) -> None:
     command = [uv, "pip", "compile", str(pins.absolute()), "--output-file", str(out), *more, "--universal"]
     command += ["--python-version", f"3.{MINORS[0]}", "--only-binary", ":all:", "--quiet", "--color", "never"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=folder, env=dict(os.environ)
-    )
-    if done.returncode:
+    # Named, as uv would start one of an environment `.venv` in a folder above to see what it is.
+    command += ["--python", sys.executable]
+    done = programs.run(command, settings.environment(), settings.folder_for_uv(Path(folder)))
+    if done.code:
         raise InputError(
             f"uv finds no lock for {pins}",
             option="toolchain lock",
-            details=[f"  | {redact(line)}" for line in done.stderr.strip().splitlines()[-12:]],
+            details=[f"  | {redact(line)}" for line in done.err.strip().splitlines()[-12:]],
         )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from trtbuild import foreign
+from trtbuild import foreign, programs
 from trtbuild.errors import InputError
 from trtbuild.toolchains import ask
 
@@ -51,7 +51,14 @@ def _asked(at: str, asked: tuple[str, ...]) -> Python:
         try:
             code = Path(ask.__file__).read_text(encoding="utf-8")  # as text: no folder of ours is looked into
             done = subprocess.run(
-                [at, "-c", code, *asked], capture_output=True, check=True, timeout=60, text=True, cwd="/"
+                programs.python(at, "-c", code, *asked),
+                capture_output=True,
+                check=True,
+                timeout=60,
+                text=True,
+                cwd="/",
+                env=programs.cleaned(),
+                stdin=subprocess.DEVNULL,
             )
             found = foreign.parse_object(done.stdout)
         except (OSError, subprocess.SubprocessError, ValueError) as error:

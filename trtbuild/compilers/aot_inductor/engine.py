@@ -22,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from trtbuild import programs
 from trtbuild.compilers import cuda
 from trtbuild.compilers.aot_inductor import loading, manifest, package
 from trtbuild.compilers.aot_inductor.structure import Scheme, Structure, tensors
@@ -91,7 +92,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
 def _cxx() -> str:
     """The C++ compiler: $CXX, else g++. Raises BuildError."""
     asked = os.environ.get("CXX", "g++")
-    found = shutil.which(asked)
+    found = programs.find(asked)
     if found is None:
         raise BuildError(
             f"compiling needs a C++ compiler, and there is no {asked} here",
@@ -102,7 +103,14 @@ def _cxx() -> str:
 
 
 def _version(compiler: str) -> str:
-    done = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [compiler, "--version"],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env=programs.cleaned(),
+    )
     return done.stdout.partition("\n")[0][:200]
 
 

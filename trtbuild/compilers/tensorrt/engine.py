@@ -8,7 +8,6 @@ tokenizer.json, config.json, generation_config.json, …   as the network step g
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trtbuild import foreign
+from trtbuild import foreign, programs
 from trtbuild.compilers import cuda as device
 from trtbuild.compilers.tensorrt import addresses, build, header, manifest
 from trtbuild.compilers.tensorrt.options import DEFAULT_SEQUENCE
@@ -83,17 +82,15 @@ def build_apart(spec: build.Spec, stage: Path) -> dict[str, Any]:
     """
     (stage / build.SPEC).write_text(json.dumps(spec), encoding="utf-8")
     _settle()
-    passed = {
-        name: os.environ[name]
-        for name in ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TMPDIR")
-        if name in os.environ
-    }
-    command = [sys.executable, "-m", build.__name__]
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    fixed = {"PYTHONSAFEPATH": "1", "PYTHONHASHSEED": "0", **addresses.TUNABLES}
-    environment = {**passed, "PYTHONPATH": path, **fixed}
+    environment = programs.allowed(("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TMPDIR"))
+    environment |= {programs.MORE: programs.inherited()[programs.MORE], **addresses.TUNABLES}
     done = subprocess.run(
-        command, cwd=stage, env=environment, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False
+        programs.module(sys.executable, build.__name__),
+        cwd=stage,
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        check=False,
     )
     log = done.stderr.decode(errors="replace")
     sys.stderr.write(log)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from trtbuild import programs
 from trtbuild.compilers.tensorrt_llm import diagnosis
 from trtbuild.errors import InputError
 from trtbuild.worker import HELD, die_with_parent
@@ -23,7 +23,7 @@ _KEPT = 4000  # lines of the log in which the cause is looked for
 def program(name: str) -> str:
     """`trtllm-build` or the like, beside this Python or on PATH. Raises InputError."""
     beside = Path(sys.executable).parent
-    found = shutil.which(name, path=os.pathsep.join([str(beside), os.environ.get("PATH", os.defpath)]))
+    found = programs.find(name, beside=beside)
     if found is None:
         raise InputError(
             f"{name} is neither beside {sys.executable} nor on PATH",
@@ -59,6 +59,7 @@ def run(command: Sequence[str], home: Path, on_line: Callable[[str], None] = lam
     with subprocess.Popen(
         list(command),
         cwd=home,
+        env=programs.cleaned() | programs.allowed(()),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
