@@ -35,12 +35,19 @@ def lookup(
 
     Raises OSError.
     """
+    found = find(layout, key, on_problem, mend=mend)
+    return None if found is None else found[0]
+
+
+def find(
+    layout: Layout, key: str, on_problem: Callable[[str], None], *, mend: bool = True
+) -> tuple[Record, Manifest] | None:
+    """As `lookup`, with the record's manifest."""
     path = layout.record(key)
     while (seen := identity(layout, key)) is not None:
         try:
             record = read_record(layout, key)
-            usable_manifest(layout, record, mend=mend)
-            return record
+            return record, usable_manifest(layout, record, mend=mend)
         except Malformed as trouble:
             if identity(layout, key) == seen:
                 on_problem(f"{path} is taken as absent: {trouble}")

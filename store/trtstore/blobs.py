@@ -18,6 +18,7 @@ from trtstore import scratch, writeback
 from trtstore.digest import OnBytes, hash_bytes, hash_fd, ignore_bytes
 from trtstore.errors import Corrupt, Invalid, NoLocks, NoSpace, NotWritable, translated
 from trtstore.layout import STAMP, Layout, read_bounded
+from trtstore.seals import Seals
 
 MODE = 0o444
 FICLONE = 0x40049409  # ioctl_ficlonerange(2); Python's fcntl module names it from 3.12 on
@@ -46,12 +47,21 @@ class Staged:
     read_by_lookup: bool = False
 
 
-def problem(layout: Layout, digits: str, size: int, *, mend: bool = True) -> str | None:
+def problem(
+    layout: Layout,
+    digits: str,
+    size: int,
+    *,
+    mend: bool = True,
+    seals: Seals | None = None,
+    on_bytes: OnBytes = ignore_bytes,
+) -> str | None:
     """Why the blob `digits` of `size` bytes cannot be used, or None when it can. Raises OSError.
 
     Reads no bytes, with one exception: a blob whose times say that it was written to after it was stored (or that
     the store was copied without times) is hashed, and, with `mend`, stamped anew when it is right: a copy of it where
     it has other names, since these may be somebody else's files, whose mode and time are not the store's to change.
+    With `seals`, a blob whose seal is missing or broken is hashed too, and sealed.
     """
     path = layout.blob(digits)
     link = layout.link_above(path)
@@ -65,8 +75,13 @@ def problem(layout: Layout, digits: str, size: int, *, mend: bool = True) -> str
         return f"the blob {path} is no regular file"
     if status.st_size != size:
         return f"the blob {path} has {status.st_size} bytes, not {size}"
-    if status.st_mtime_ns != STAMP * 10**9 and not _heal(layout, path, size, mend):
-        return f"the blob {path} was written to after it was stored"
+    if status.st_mtime_ns != STAMP * 10**9:
+        if not _heal(layout, path, size, mend):
+            return f"the blob {path} was written to after it was stored"
+        if seals is not None and mend:
+            seals.keep(digits, path.lstat())
+    elif not (seals is None or seals.is_right(digits, status) or seals.read(digits, path, size, on_bytes)):
+        return f"the blob {path} was written to after it was stored, and its time was put back"
     return None
 
 
@@ -93,7 +108,7 @@ def _part(layout: Layout, path: Path, fd: int, size: int) -> None:
     os.lseek(fd, 0, os.SEEK_SET)
     with scratch.folder(layout) as work:
         target = work / "blob"
-        if _copy_and_hash(layout, fd, size, target, ignore_bytes) == (path.name, size):
+        if copy_and_hash(layout, fd, size, target, ignore_bytes) == (path.name, size):
             seal(target)
             layout.sync(target)
             target.replace(path)
@@ -125,7 +140,7 @@ def stage_file(layout: Layout, source: Path, target: Path, on_bytes: OnBytes = i
             tell = writeback.early(fd, on_bytes) if layout.durable else on_bytes
             sha256, size = hash_fd(fd, before.st_size, on_bytes=tell)
         else:
-            sha256, size = _copy_and_hash(layout, fd, before.st_size, target, on_bytes)
+            sha256, size = copy_and_hash(layout, fd, before.st_size, target, on_bytes)
         after = os.fstat(fd)
     finally:
         os.close(fd)
@@ -136,8 +151,10 @@ def stage_file(layout: Layout, source: Path, target: Path, on_bytes: OnBytes = i
     return Staged(target, sha256, size)
 
 
-def commit(layout: Layout, staged: list[Staged]) -> None:
+def commit(layout: Layout, staged: list[Staged], seals: Seals) -> None:
     """Give each staged file its name, and bring the names to the disk. A good blob of that name stays.
+
+    The seals of all are known afterwards: the bytes of a staged file were hashed, and those of a good blob, too.
 
     Raises Invalid where a folder is a link, OSError.
     """
@@ -145,10 +162,12 @@ def commit(layout: Layout, staged: list[Staged]) -> None:
     folders: set[Path] = set()
     for file in staged:
         place = layout.blob(file.sha256)
-        if _is_good(layout, file):
-            file.path.unlink(missing_ok=True)
+        if _is_good(layout, file, seals):
+            with seals.linking(file.sha256, place):
+                file.path.unlink(missing_ok=True)
             continue
         put(file.path, place)
+        seals.keep(file.sha256, place.lstat())
         folders.add(place.parent)
     for folder in folders:
         layout.sync(folder)
@@ -162,12 +181,12 @@ def put(source: Path, place: Path) -> None:
     source.replace(place)
 
 
-def _is_good(layout: Layout, file: Staged) -> bool:
+def _is_good(layout: Layout, file: Staged, seals: Seals) -> bool:
     """Whether the blob that `file` would become is there. Where a lookup reads its bytes, so does this.
 
     Else a manifest whose bytes had changed behind its time stamp would be a miss for ever, whoever published.
     """
-    if problem(layout, file.sha256, file.size) is not None:
+    if problem(layout, file.sha256, file.size, seals=seals) is not None:
         return False
     if not file.read_by_lookup:
         return True
@@ -180,7 +199,8 @@ def _make_folders(layout: Layout, folders: set[Path]) -> None:
     absent = [folder for folder in folders if not layout.own(folder).is_dir()]
     for folder in absent:
         layout.make(folder.parent)
-        folder.mkdir(exist_ok=True)
+        with suppress(FileExistsError):
+            layout.folder(folder)
     for parent in {folder.parent for folder in absent}:
         layout.sync(parent)
 
@@ -217,9 +237,10 @@ def _is_private(layout: Layout, source: Path, status: os.stat_result) -> bool:
     return inside and plain and status.st_nlink == 1 and status.st_uid == os.geteuid()
 
 
-def _copy_and_hash(
-    layout: Layout, source: int, expected: int, target: Path, on_bytes: OnBytes
+def copy_and_hash(
+    layout: Layout, source: int, expected: int, target: Path, on_bytes: OnBytes = ignore_bytes
 ) -> tuple[str, int]:
+    """(hex SHA-256, bytes) of what `source` holds, which the new file `target` holds afterwards. Raises OSError."""
     fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         if clone(source, fd):

@@ -10,16 +10,17 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from trtstore import gate, partial, scratch, usage
+from trtstore import gate, manifest, partial, scratch, usage
 from trtstore.catalog import Catalog, OnParsed
 from trtstore.decide import Plan, Planner
-from trtstore.errors import NoSpace, translated
+from trtstore.errors import Malformed, NoSpace, translated
 from trtstore.index import Index
-from trtstore.layout import Layout
+from trtstore.layout import Layout, read_bounded
 from trtstore.locks import OnWait
+from trtstore.seals import Seals
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -64,9 +65,30 @@ def collect(
                 found = Planner(layout, index, limit, grace, mine).plan(on_parsed)
             with translated(layout.root):
                 _remove(layout, found, bin_)
-    usage.forget(index, [d.name for d in found.removed if d.kind == "record"])
-    index.forget("copied", [d.name for d in found.removed if d.kind == "tree"])
+        seals = Seals(index, layout.base)
+        if bin_ is not None:
+            _unlink(layout, found, bin_, seals)
+    keys, gone = ([d.name for d in found.removed if d.kind == kind] for kind in ("record", "tree"))
+    usage.forget(index, keys)
+    index.forget("copied", gone)
+    seals.forget(keys=keys, trees=gone, blobs=[*found.blobs()])
     return found
+
+
+def _unlink(layout: Layout, found: Plan, bin_: Path, seals: Seals) -> None:
+    """Remove from `bin_` the trees' links to blobs that stay, one by one: each has another ctime then, and is sealed
+    again, so that nobody needs to read it."""
+    gone = {digits: bin_ / f"b{number}" for number, digits in enumerate(found.blobs())}
+    for number, decision in enumerate(d for d in found.removed if d.kind != "record"):
+        if decision.kind != "tree":
+            continue
+        with suppress(Malformed, OSError):
+            data = read_bounded(gone.get(decision.name, layout.blob(decision.name)), manifest.MAX_BYTES)
+            for entry in manifest.parse(data or b"").entries:
+                if entry.sha256 not in gone:
+                    with suppress(OSError), seals.linking(entry.sha256, layout.blob(entry.sha256)):
+                        (bin_ / f"o{number}" / entry.path).unlink()
+    seals.flush()
 
 
 def _remove(layout: Layout, found: Plan, bin_: Path | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,9 @@ VERSION = "v1"
 #: The modification time of every stored file, seconds since the epoch: 1980-01-02T00:00:00Z, which zip archives
 #: can hold in any time zone. A file with another time was written to after it was stored.
 STAMP = 315_619_200
+
+#: Of a folder that a group shares: what is made in it belongs to the group again.
+SHARED = 0o2775
 
 #: Characters of folder names above a file that `walk` follows; a manifest allows no more.
 MAX_PREFIX = 1024
@@ -33,6 +37,7 @@ class Layout:
 
     root: Path
     durable: bool = True
+    shared: bool = False  # with the root's group, whose members may write
 
     @cached_property
     def base(self) -> Path:
@@ -149,12 +154,28 @@ class Layout:
         if not self.own(folder).is_dir():
             self.make(folder.parent)
             try:
-                folder.mkdir()
+                self.folder(folder)
             except FileExistsError:
                 if not folder.is_dir():
                     raise
             self.sync(folder.parent)
         return folder
+
+    def folder(self, path: Path) -> None:
+        """Make the folder `path`, which nobody else may write to, whatever the umask, unless the store is shared.
+
+        Raises OSError.
+        """
+        path.mkdir(mode=0o755)
+        if self.shared and path.is_relative_to(self.root):
+            path.chmod(SHARED)
+
+    def folders(self, path: Path) -> None:
+        """Make the folder `path` and those above it, where they are absent. Raises OSError."""
+        if not path.is_dir():
+            self.folders(path.parent)
+            with suppress(FileExistsError):
+                self.folder(path)
 
     def sync(self, path: Path) -> None:
         """Bring a file's bytes, or a folder's names, to the disk. Raises OSError."""

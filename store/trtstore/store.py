@@ -16,19 +16,17 @@ from trtstore import (
     access,
     blobs,
     gate,
-    locks,
     records,
     roots,
     scratch,
     staging,
     strictjson,
     transfer,
-    trees,
     usage,
 )
 from trtstore import verify as verification
 from trtstore.digest import checked_key, digest_of, hex_of
-from trtstore.errors import Corrupt, Invalid, Malformed, translated
+from trtstore.errors import Invalid, Malformed, translated
 from trtstore.index import Index
 from trtstore.layout import Layout
 from trtstore.locks import Holder
@@ -36,6 +34,8 @@ from trtstore.manifest import Manifest
 from trtstore.protocols import OnProgress, Readable, Reader, ignore_progress
 from trtstore.readonly import ReadOnly
 from trtstore.records import Attachment, Record
+from trtstore.seals import Seals
+from trtstore.served import Served, lock
 from trtstore.trees import Materialised
 
 log = logging.getLogger("trtstore")
@@ -54,6 +54,7 @@ class Store:
         self._layout = layout
         self._swept = False
         self.index = Index(layout.index)
+        self._served = Served(layout, self.index, Seals(self.index, layout.base))
 
     @classmethod
     def open(cls, root: Path, *, durability: Literal["full", "fast"] = "full") -> Store:
@@ -109,19 +110,34 @@ class Store:
         with translated(self.root, reading=True):
             if access.identity(self._layout, checked_key(key)) is None:
                 return None  # nothing is written for a miss
-        with gate.looking(self._layout):
-            record = self.lookup(key, on_problem=on_problem)
-            if record is None:
+        tell = on_problem or log.warning
+        with gate.looking(self._layout), translated(self.root, reading=True):
+            found = access.find(self._layout, key, tell)
+            if found is None:
                 return None
             self._touch(key)
         if verify == "always" or (verify == "sample" and secrets.randbelow(SAMPLE) == 0):
-            for trouble in (found := verification.damage(self._layout, record)):
-                (on_problem or log.warning)(trouble)
-            if found and self.lookup(key, on_problem=lambda _: None) is None:
+            self._tell(verification.damage(self._layout, found[0]), tell)
+            found = self._again(key)
+        if found is not None and self._tell(self._served.damage(*found), tell):
+            found = self._again(key)  # which is there where somebody has put it right meanwhile
+            if found is not None and self._served.damage(*found):
                 return None
+        if found is None:
+            return None
         if count:
             usage.hit(self.index, key)
-        return record
+        return found[0]
+
+    def _again(self, key: str) -> tuple[Record, Manifest] | None:
+        with translated(self.root, reading=True):
+            return access.find(self._layout, key, lambda _: None)
+
+    @staticmethod
+    def _tell(found: list[str], tell: Callable[[str], None]) -> bool:
+        for trouble in found:
+            tell(trouble)
+        return bool(found)
 
     def _touch(self, key: str) -> None:
         path = self._layout.record(key)
@@ -176,8 +192,9 @@ class Store:
                 raise Invalid(f"{folder} cannot be published: {trouble}") from None
             # Only this holds off collectors: copying and hashing may take minutes.
             with gate.adding(self._layout):
-                blobs.commit(self._layout, [*staged, *kept.values(), listed])
+                blobs.commit(self._layout, [*staged, *kept.values(), listed], self._served.seals)
                 done = self._commit(key, envelope, stage / "record").record
+        self._seal(done)
         if seconds is not None:
             usage.built(self.index, key, seconds)
         return done
@@ -189,33 +206,11 @@ class Store:
         read-only. Concurrent callers make it once. Raises Corrupt when a blob is not what it should be, NoSpace,
         NotWritable and the like.
         """
-        started = time.perf_counter()
-        tree = self._layout.tree(hex_of(record.manifest))
-        # No collector is between its decision and its removal while this looks, and marks the tree as used.
-        with gate.looking(self._layout), translated(self.root, reading=True):
-            try:
-                wanted = access.usable_manifest(self._layout, record)
-            except Malformed as trouble:
-                raise Corrupt(str(trouble), "build it again: what is broken counts as absent") from None
-            present = trees.is_present(self._layout, tree, wanted)
-        method: trees.Method = "present" if present else self._rebuild(tree, wanted)
-        return Materialised(tree, method, time.perf_counter() - started)
+        return self._served.materialise(record)
 
-    @contextmanager
-    def reading(self, record: Record) -> Iterator[Materialised]:
+    def reading(self, record: Record) -> AbstractContextManager[Materialised]:
         """The materialised artifact, which no collector removes until the end. Raises as `materialise`."""
-        while True:
-            made = self.materialise(record)
-            # A collector that has decided already is done after this; a later one sees who reads.
-            with gate.looking(self._layout), translated(self.root, reading=True):
-                fd = trees.take(made.path, alone=False)
-            if fd is not None:
-                break  # else it was removed in between
-            time.sleep(locks.POLL)
-        try:
-            yield made
-        finally:
-            os.close(fd)
+        return self._served.reading(record)
 
     def add_root(self, link: Path, record: Record) -> None:
         """Make `link` a symbolic link to the materialised artifact, which it keeps alive until it is removed.
@@ -236,14 +231,10 @@ class Store:
         lock of a killed process at once. Look the key up again once inside: the one before may have published it.
         No collector takes what is found inside before the end.
         """
-        with self._lock("build", checked_key(key), who=who, on_wait=on_wait):
-            self._outlast_collectors()
+        with lock(self._layout, "build", checked_key(key), who=who, on_wait=on_wait):
+            with gate.adding(self._layout):
+                pass  # a collector that decided before this lock is done; a later one sees it
             yield
-
-    def _outlast_collectors(self) -> None:
-        """Wait for a collector that decided before a lock was taken; a later one sees that lock."""
-        with gate.adding(self._layout):
-            pass
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -280,7 +271,7 @@ class Store:
     def arriving(self) -> Iterator[transfer.Arrivals]:
         """For artifacts that come from elsewhere. Raises NotWritable, NoSpace and the like."""
         with self.scratch() as stage, translated(self.root):
-            yield transfer.Arrivals(self._layout, stage, self._admit)
+            yield transfer.Arrivals(self._layout, stage, self._admit, self._served.seals)
 
     def receive(
         self, key: str, envelope: bytes, source: Reader, on_progress: OnProgress = ignore_progress
@@ -299,15 +290,21 @@ class Store:
     ) -> transfer.Received:
         with gate.adding(self._layout):
             absent = self.lookup(key, on_problem=lambda _: None) is None  # before its lost blobs are back
-            transfer.settle(self._layout, staged, wanted)
+            transfer.settle(self._layout, staged, wanted, self._served.seals)
             done = self._commit(key, envelope, temporary)
+        self._seal(done.record)
         return transfer.Received(done.record, done.new or absent)
+
+    def _seal(self, record: Record) -> None:
+        with suppress(Malformed, OSError):  # another one, which a lookup finds wanting
+            listed = access.read_manifest(self._layout, record.manifest)
+            self._served.seal(record, access.named_blobs(record, listed))
 
     def _commit(self, key: str, envelope: bytes, temporary: Path) -> transfer.Received:
         """The record of `key` after this: the usable one that is there, else that of `envelope`."""
         place = self._layout.record(key)
         # The lock makes check and rename one: of many publishers one wins, and a broken record is replaced once.
-        with self._lock("record", key):
+        with lock(self._layout, "record", key):
             existing = self.lookup(key)
             if existing is not None:
                 self._touch(key)  # who publishes is about to use it
@@ -325,26 +322,3 @@ class Store:
                 )  # a failed publish adds no record, and who looks now may not rely on it
                 raise
         return transfer.Received(records.parse(envelope, key), new=True)
-
-    def _rebuild(self, tree: Path, wanted: Manifest) -> trees.Method:
-        with self._lock("tree", tree.name):
-            self._outlast_collectors()
-            with self.scratch() as work, translated(self.root):
-                if trees.is_present(self._layout, tree, wanted):
-                    return "present"
-                built = trees.build(self._layout, work / "tree", wanted)
-                self._layout.make(tree.parent)
-                with suppress(FileNotFoundError):
-                    tree.rename(work / "broken")
-                (work / "tree").rename(tree)
-        self.index.put("copied", tree.name, built.copied)  # which a collector counts
-        return built.method
-
-    @contextmanager
-    def _lock(
-        self, kind: str, name: str, *, who: str = "", on_wait: Callable[[Holder], None] | None = None
-    ) -> Iterator[None]:
-        with translated(self.root):
-            self._layout.make(self._layout.locks)
-        with locks.exclusive(self._layout.lock(kind, name), who=who, on_wait=on_wait):
-            yield

@@ -30,6 +30,7 @@ from trtstore.errors import Corrupt, Malformed, StoreFailure, Unreachable
 from trtstore.layout import Layout
 from trtstore.protocols import OnProgress, Readable, Reader, Skipping, ignore_progress
 from trtstore.records import Record
+from trtstore.seals import Seals
 
 #: Bytes of a blob that gets its name as soon as it came, and that goes on where it was cut off.
 LARGE = 16 << 20
@@ -62,8 +63,10 @@ class Arrival:
     before `finish`.
     """
 
-    def __init__(self, layout: Layout, stage: Path, admit: Admit, key: str, envelope: bytes) -> None:
-        self._layout, self._stage, self._admit = layout, stage, admit
+    def __init__(
+        self, layout: Layout, stage: Path, admit: Admit, seals: Seals, key: str, envelope: bytes
+    ) -> None:
+        self._layout, self._stage, self._admit, self._seals = layout, stage, admit, seals
         self._key, self._envelope = key, envelope
         self._staged: list[Staged] = []
         self._turn = threading.Lock()
@@ -90,13 +93,14 @@ class Arrival:
 
     def has(self, digits: str, size: int) -> bool:
         """Whether the blob is in the store, and need not come."""
-        if blobs.problem(self._layout, digits, size) is not None:
+        if blobs.problem(self._layout, digits, size, seals=self._seals) is not None:
             return False
         # A second name, and the new ctime that comes with it, keep collectors from taking it before `finish`.
-        target = self._stage / digits
+        target, place = self._stage / digits, self._layout.blob(digits)
         try:
-            if not target.exists() and blobs.link(self._layout.blob(digits), target):
-                self._add(Staged(target, digits, size))
+            with self._seals.linking(digits, place):
+                if not target.exists() and blobs.link(place, target):
+                    self._add(Staged(target, digits, size))
         except FileNotFoundError:
             return False  # collected in between
         return True
@@ -123,7 +127,7 @@ class Arrival:
         with gate.adding(self._layout):
             with self._turn:
                 staged, self._staged = self._staged, []
-            blobs.commit(self._layout, staged)
+            blobs.commit(self._layout, staged, self._seals)
 
     def finish(self) -> Received:
         """Put what was staged into the store."""
@@ -133,12 +137,12 @@ class Arrival:
 class Arrivals:
     """Artifacts that arrive one after the other, through one folder in tmp/."""
 
-    def __init__(self, layout: Layout, stage: Path, admit: Admit) -> None:
-        self._layout, self._stage, self._admit = layout, stage, admit
+    def __init__(self, layout: Layout, stage: Path, admit: Admit, seals: Seals) -> None:
+        self._layout, self._stage, self._admit, self._seals = layout, stage, admit, seals
 
     def begin(self, key: str, envelope: bytes) -> Arrival:
         """An artifact whose record is `envelope`. Raises Corrupt when that is not a record of `key`."""
-        return Arrival(self._layout, self._stage, self._admit, key, envelope)
+        return Arrival(self._layout, self._stage, self._admit, self._seals, key, envelope)
 
     def receive(
         self, key: str, envelope: bytes, source: Reader, on_progress: OnProgress = ignore_progress
@@ -180,14 +184,14 @@ class Arrivals:
         return arrival.finish()
 
 
-def settle(layout: Layout, staged: Sequence[Staged], wanted: Mapping[str, int]) -> None:
+def settle(layout: Layout, staged: Sequence[Staged], wanted: Mapping[str, int], seals: Seals) -> None:
     """Commit the staged blobs; raises Corrupt unless all of `wanted` (digits -> bytes) are then there, OSError.
 
     For an `Admit`, which holds off collectors: the blobs that were there already may have gone meanwhile.
     """
-    blobs.commit(layout, list(staged))
+    blobs.commit(layout, list(staged), seals)
     for digits, size in wanted.items():
-        trouble = blobs.problem(layout, digits, size)
+        trouble = blobs.problem(layout, digits, size, seals=seals)
         if trouble is not None:
             raise Corrupt(trouble, "try again: it was there a moment ago")
 

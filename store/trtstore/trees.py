@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import time
 from contextlib import suppress
@@ -16,7 +15,9 @@ from trtstore import blobs, locks
 from trtstore.errors import Corrupt, Invalid
 from trtstore.layout import STAMP, Layout, walk
 from trtstore.manifest import EXECUTABLE, Entry, Manifest, mode_of
+from trtstore.seals import Seals, is_foreign
 
+_AGAIN = "build it again: what is broken counts as absent, and is replaced"
 _LOOK = 0.001  # seconds until a collector's look at a tree is over, or its successor has the name
 
 Method = Literal["present", "reflink", "hardlink", "copy"]
@@ -31,28 +32,36 @@ class Materialised:
     seconds: float
 
 
-def is_whole(layout: Layout, tree: Path, manifest: Manifest) -> bool:
-    """Whether `tree` holds the manifest's files and no others, by names, sizes, modes and times. Raises OSError.
+def own_files(layout: Layout, tree: Path, manifest: Manifest) -> dict[str, os.stat_result] | None:
+    """The files of `tree` that are no links of their blobs, by path; None unless it holds the manifest's files alone.
 
-    Reads no bytes: a file is right when it is its blob's other name, or a copy that nobody wrote to.
+    Looks at names, sizes, modes and times, and reads no bytes. Raises OSError.
     """
     try:
         if not stat.S_ISDIR(tree.lstat().st_mode):
-            return False
+            return None
         found = {path: status for path, _, status in walk(tree)}
         wanted = {entry.path: entry for entry in manifest.entries}
-        return found.keys() == wanted.keys() and all(
-            _is_right(layout, wanted[path], status) for path, status in found.items()
-        )
+        if found.keys() != wanted.keys():
+            return None
+        own = {path: status for path, status in found.items() if not _is_link(layout, wanted[path], status)}
     except (FileNotFoundError, Invalid):
-        return False
+        return None
+    fits = all(_fits(wanted[path], status) for path, status in found.items())
+    return own if fits and all(_is_copy(status) for status in own.values()) else None
 
 
-def _is_right(layout: Layout, entry: Entry, status: os.stat_result) -> bool:
-    if status.st_size != entry.size or mode_of(status.st_mode) != entry.mode:
-        return False
+def _fits(entry: Entry, status: os.stat_result) -> bool:
+    return status.st_size == entry.size and mode_of(status.st_mode) == entry.mode
+
+
+def _is_copy(status: os.stat_result) -> bool:
+    return status.st_nlink == 1 and status.st_mtime_ns == STAMP * 10**9
+
+
+def _is_link(layout: Layout, entry: Entry, status: os.stat_result) -> bool:
     if status.st_nlink == 1:
-        return status.st_mtime_ns == STAMP * 10**9
+        return False
     blob = layout.blob(entry.sha256).lstat()
     return (status.st_dev, status.st_ino) == (blob.st_dev, blob.st_ino)
 
@@ -75,58 +84,64 @@ def take(tree: Path, *, alone: bool) -> int | None:
         time.sleep(_LOOK)
 
 
-def is_present(layout: Layout, tree: Path, manifest: Manifest) -> bool:
-    """Whether `tree` is whole, and then it counts as used from now on.
-
-    Raises Invalid where trees/ is a link, OSError.
-    """
+def hold(layout: Layout, tree: Path) -> int | None:
+    """As `take`, not alone, and the tree counts as used from now on. Raises Invalid where trees/ is a link, OSError."""
     layout.own(tree.parent)
     fd = take(tree, alone=False)  # no remover between the look and the mark
-    if fd is None:
-        return False
-    try:
-        if not is_whole(layout, tree, manifest):
-            return False
+    if fd is not None:
         with suppress(OSError):  # somebody else's folder, or a read-only one
             os.utime(fd)  # a tree's own time says when it was last used
-        return True
-    finally:
-        os.close(fd)
+    return fd
 
 
 @dataclass(frozen=True)
 class Built:
-    """How a tree came to be: the way that most of its bytes took, and how many of them are a copy."""
+    """How a tree came to be: the way that most of its bytes took, how many of them are a copy, its files of its own."""
 
     method: Method
     copied: int
+    own: dict[str, os.stat_result]
 
 
-def build(layout: Layout, tree: Path, manifest: Manifest) -> Built:
+def build(layout: Layout, tree: Path, manifest: Manifest, seals: Seals) -> Built:
     """Make the absent folder `tree`. Raises Corrupt, OSError."""
-    tree.mkdir()
+    layout.folder(tree)
     sizes: dict[Method, int] = {}
+    own: dict[str, os.stat_result] = {}
     for entry in manifest.entries:
-        trouble = blobs.problem(layout, entry.sha256, entry.size)
+        trouble = blobs.problem(layout, entry.sha256, entry.size, seals=seals)
         if trouble is not None:
-            raise Corrupt(trouble, "build it again: what is broken counts as absent, and is replaced")
+            raise Corrupt(trouble, _AGAIN)
         target = tree / entry.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        method = _place(layout, layout.blob(entry.sha256), target, entry)
+        layout.folders(target.parent)
+        method = _place(layout, target, entry, seals)
         sizes[method] = sizes.get(method, 0) + entry.size
+        if method != "hardlink":
+            own[entry.path] = target.lstat()
     os.utime(tree)  # used from now on, however long the copies took
-    return Built(max(sizes, key=lambda method: sizes[method]), sizes.get("copy", 0))
+    return Built(max(sizes, key=lambda method: sizes[method]), sizes.get("copy", 0), own)
 
 
-def _place(layout: Layout, blob: Path, target: Path, entry: Entry) -> Method:
-    with blob.open("rb") as source, target.open("xb") as copy:
-        if blobs.clone(source.fileno(), copy.fileno()):
-            return _finish(layout, target, entry, "reflink")
-    target.unlink()
-    # An executable file cannot be its blob's other name: names of one file share the mode.
-    if entry.mode != EXECUTABLE and blobs.link(blob, target):
-        return "hardlink"
-    shutil.copyfile(blob, target, follow_symlinks=False)
+def _place(layout: Layout, target: Path, entry: Entry, seals: Seals) -> Method:
+    place = layout.blob(entry.sha256)
+    source = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not is_foreign(os.fstat(source)):
+            with target.open("xb") as copy:
+                if blobs.clone(source, copy.fileno()):
+                    return _finish(layout, target, entry, "reflink")
+            target.unlink()
+            # An executable file cannot be its blob's other name: names of one file share the mode.
+            if entry.mode != EXECUTABLE:
+                with seals.linking(entry.sha256, place):
+                    if blobs.link(place, target):
+                        return "hardlink"
+        # What is copied is hashed once more: a disk may give other bytes than a moment ago, and another owner may
+        # write to the file at any time, by any of its names.
+        if blobs.copy_and_hash(layout, source, entry.size, target) != (entry.sha256, entry.size):
+            raise Corrupt(f"the blob {place} gave other bytes as it was copied", _AGAIN)
+    finally:
+        os.close(source)
     return _finish(layout, target, entry, "copy")
 
 

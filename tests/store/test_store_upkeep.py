@@ -211,14 +211,6 @@ def test_a_use_that_verifies_finds_the_damage_of_its_artifact(
     check_healed(shelf)
 
 
-def test_a_use_that_does_not_verify_reads_no_byte(shelf: Shelf) -> None:
-    change_blob(shelf)
-    heard: list[str] = []
-    assert shelf.store.use(KEY, verify="never", on_problem=heard.append) == shelf.record
-    assert heard == []
-    assert not (shelf.base / "quarantine").exists()
-
-
 def test_what_is_whole_stays_as_it_is(shelf: Shelf) -> None:
     def look() -> dict[Path, tuple[int, int, int]]:
         folders = [shelf.base / name for name in ("blobs", "records", "trees")]
