@@ -44,7 +44,7 @@ def team(
 
 def at(url: str, layout: Layout, patience: float = PATIENCE) -> Remote:
     """The artifacts at `url`, of which the store of `layout` remembers what it has read. Raises Invalid."""
-    return Remote(connect(url, patience), Seen(url, Index(layout.index)))
+    return Remote(connect(url, patience), Seen(url, Index(layout.index)), patience)
 
 
 def check(url: str, trusted: Iterable[str]) -> None:

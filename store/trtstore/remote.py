@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from trtstore import bundle, manifest, records
 from trtstore.access import checked_manifest, named_blobs
-from trtstore.deadlines import Pool
+from trtstore.deadlines import PATIENCE, Pool
 from trtstore.digest import (
     CHUNK,
     Aside,
@@ -61,11 +61,13 @@ def blob_name(digits: str) -> str:
 class Remote:
     """The artifacts in `objects`: a `Reader`. It believes nothing; whose signature counts is its user's affair.
 
-    `seen` remembers which blobs were read before, for who writes: those that are there need not be sent.
+    `seen` remembers which blobs were read before, for who writes: those that are there need not be sent. A lookup
+    should take `patience` seconds at most.
     """
 
-    def __init__(self, objects: Objects, seen: Seen | None = None) -> None:
+    def __init__(self, objects: Objects, seen: Seen | None = None, patience: float = PATIENCE) -> None:
         self.objects = objects
+        self.patience = patience
         self.seen = seen or Seen(str(objects))
         self._probed = False
 

@@ -78,6 +78,7 @@ def verify(
     its name says. `mend` puts right what it can. Raises Unreachable and the like."""
     looked = _Looked(team, every_byte, on_bytes)
     for key in keys:
+        judged = None
         try:
             judged = team.judged(key)
             if judged is None:

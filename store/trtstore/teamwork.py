@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from trtstore import records, usage
 from trtstore.catalog import Summary
-from trtstore.deadlines import Pool
+from trtstore.deadlines import Pool, deadline
 from trtstore.digest import hash_bytes, hex_of
-from trtstore.errors import Malformed
+from trtstore.errors import Malformed, Silent
 from trtstore.index import Index
 from trtstore.listed import Listed
 from trtstore.query import Row
@@ -55,7 +55,18 @@ def summaries(team: Team, index: Index, on_read: Callable[[int], None]) -> list[
     """
     if team.down is not None:
         return []
-    listed = dict(team.remote.listed_records())
+    with deadline(team.remote.patience):
+        try:
+            listed = dict(team.remote.listed_records())
+        except Silent as trouble:
+            team.went_down(trouble)
+            return []
+        return _read(team, index, listed, on_read)
+
+
+def _read(
+    team: Team, index: Index, listed: dict[str, Listed], on_read: Callable[[int], None]
+) -> list[Summary]:
     newest = heapq.nlargest(NEWEST, listed, key=lambda key: listed[key].modified)
     where = hash_bytes(str(team).encode())[:16]
     known = {key: _remembered(index.get("team", f"{where}:{key}"), key, listed[key]) for key in newest}
