@@ -177,6 +177,7 @@ OTHER: Mapping[str, tuple[str, ...]] = {
     "store.trusted": ("['ed25519:AAAA']",),
     "store.key": ("ci",),
     "store.heartbeat": ("5",),
+    "store.patience": ("5",),
     "check.prompt": ("another",),
     "check.max_tokens": ("3",),
     "generate.max_tokens": ("3",),

@@ -64,6 +64,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         except BrokenPipeError:
             return _unread()
+    return _afterwards(outcome)
+
+
+def _afterwards(outcome: Outcome) -> int:
+    """The exit code, once that was asked which a hit does not wait for."""
+    try:
+        for ask in outcome.afterwards:
+            ask()
+    except TrtbuildError as error:
+        outcome.failed(error)
+    except StoreFailure as failure:
+        outcome.failed(refused(failure))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return outcome.exit_code
 
 
@@ -130,6 +145,7 @@ def _planned(verb: Callable[[_Job], None]) -> _Verb:
         plan = make_plan(resolved.recipe, asked.config.until)
         allotted.check(plan, asked.config)
         session = Session(asked.config, asked.store, lambda: resolved.source, asked.watcher, resolved.examine)
+        asked.outcome.later(session.sharing.afterwards)
         verb(_Job(plan, session.expect(plan), asked.outcome, asked.words))
 
     return run
@@ -196,6 +212,7 @@ def _rebuild(key: str, asked: _Asked) -> None:
         return receipt.open_source(asked.config.model if named else None, digester)
 
     session = Session(asked.config, asked.store, source, asked.watcher, exact=True)
+    asked.outcome.later(session.sharing.afterwards)
     done = rebuild.rebuild(receipt, session)
     if asked.outcome.json:
         asked.outcome.documents.append(document.rebuilt(done))

@@ -10,6 +10,7 @@ from typing import Protocol
 from trtbuild import schema
 from trtbuild.sharing import Sharing
 from trtstore import Record, Store
+from trtstore.deadlines import deadline
 from trtstore.layered import Layered
 from trtstore.protocols import Reader
 from trtstore.readonly import ReadOnly
@@ -64,7 +65,8 @@ class Lookup:
         if record is not None:
             return Found(record, here=True, store=str(self._store))
         for other in self.others:
-            record = other.lookup(key, on_problem=self._teller.note)
+            with deadline(self._config.patience):
+                record = other.lookup(key, on_problem=self._teller.note)
             if record is not None:
                 return Found(record, here=False, store=str(other))
         return Found(None, here=False)
@@ -72,9 +74,9 @@ class Lookup:
     def use(self, key: str) -> Record | None:
         """The record of `key`, which counts as used; None, and a word why, where what is there is damaged.
 
-        What only another store has is copied to ours, every byte verified.
+        What only another store has is copied to ours, every byte verified. What ours has is given without a question
+        to anybody: `Sharing.afterwards` asks whether it was revoked.
         """
-        self._sharing.learn()
         said: set[str] = set()
 
         def tell(words: str) -> None:
@@ -83,9 +85,19 @@ class Lookup:
                 self._teller.note(words)
 
         record = self._store.use(key, verify=self._config.verify.value, on_problem=tell)
-        if record is not None or not self.others:
+        if record is not None:
+            self._sharing.gave(record)
             return record
-        layers = Layered(self._store, self.others, on_fetched=self._fetched, on_progress=self._on_fetching)
+        self._sharing.learn()
+        if not self.others:
+            return None
+        layers = Layered(
+            self._store,
+            self.others,
+            on_fetched=self._fetched,
+            on_progress=self._on_fetching,
+            patience=self._config.patience,
+        )
         if layers.lookup(key, on_problem=tell) is None:
             return None
         return self._store.use(key, on_problem=tell)

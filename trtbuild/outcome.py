@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,13 @@ class Outcome:
     forecast: dict[str, Any] | None = None
     json: bool = False
     exit_code: int = 0
+    #: what is left to be asked once all was answered
+    afterwards: list[Callable[[], None]] = field(default_factory=list)
+
+    def later(self, ask: Callable[[], None]) -> None:
+        """Ask it once all was answered, unless it is asked already."""
+        if ask not in self.afterwards:
+            self.afterwards.append(ask)
 
     def failed(self, error: TrtbuildError, *, told: bool = False) -> None:
         """Tell of an error, unless it was `told` before, and remember it."""

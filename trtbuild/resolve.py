@@ -275,6 +275,7 @@ def _check_numbers(config: schema.Config) -> None:
         "generate.max_tokens": config.generate.max_tokens,
         "check.max_tokens": config.check.max_tokens,
         "store.heartbeat": config.store.heartbeat,
+        "store.patience": config.store.patience,
     }
     for option, value in positive.items():
         if value is not None and value <= 0:

@@ -206,6 +206,7 @@ class StoreConf:
     trusted: list[str] = field(default_factory=list)
     key: str | None = None
     heartbeat: float = 15.0
+    patience: float = 20.0
 
 
 @dataclass

@@ -19,17 +19,22 @@ from typing import TYPE_CHECKING
 from trtbuild import schema, stores
 from trtbuild.errors import InputError, StoreError
 from trtstore import Record, Store, StoreFailure, opening, pending
+from trtstore.deadlines import deadline
 from trtstore.errors import Corrupt, Invalid, NotReadable, Unreachable
 from trtstore.leases import Held, Leases, Outcome
 from trtstore.trust import Policy
-from trtstore.words import size
+from trtstore.words import size, span
 
 if TYPE_CHECKING:
     from trtstore.signing import Signer
     from trtstore.team import Team
 
-#: Seconds for which a store that asked what was revoked need not ask again, before it serves what it has itself.
+#: Seconds for which a store that asked what was revoked need not ask again.
 FRESH = 300.0
+#: Seconds at most that a command goes on for, once it has answered from our own store, to ask what was revoked.
+AFTERWARDS = 3.0
+#: Seconds after which it is told that nobody could say what was revoked.
+LONG = 86_400.0
 PENDING = "`trtstore push --pending` shares it later"
 
 
@@ -41,6 +46,8 @@ class Sharing:
         self._store = store
         self._note = note
         self._learned = False
+        self._asked = False  # in this run
+        self._given: dict[str, Record] = {}
         self._expected: dict[str, Mapping[str, str]] = {}
         self._mine = _Mine()
 
@@ -67,7 +74,14 @@ class Sharing:
             return None
         policy = Policy(self._config.trust.value)
         with _told("store.team"):
-            found = opening.team(self.url, self._store.layout, policy, self._config.trusted, self._note)
+            found = opening.team(
+                self.url,
+                self._store.layout,
+                policy,
+                self._config.trusted,
+                self._note,
+                self._config.patience,
+            )
         found.expected.update(self._expected)
         self._expected = found.expected
         return found
@@ -76,10 +90,11 @@ class Sharing:
         """Labels by key of what will be asked for, which the scopes of trusted keys are held to."""
         self._expected.update(labels)
 
-    def learn(self) -> None:
+    def learn(self, most: float | None = None) -> None:
         """Ask what was revoked, if that is not known of the last minutes: what is here may be refused by now.
 
-        A team's store that does not answer is told, and asked again after as long. Raises InputError, StoreError.
+        It takes `most` seconds at most, or store.patience. A team's store that does not answer is told, and asked
+        again after as long. Raises InputError, StoreError.
         """
         if self.url is None or self._learned:
             return
@@ -88,12 +103,52 @@ class Sharing:
         if isinstance(asked, float) and 0 <= time.time() - asked < FRESH:
             return  # and a hit of our own store loads nothing of all this
         team = self.team
-        if team is not None:
-            try:
+        if team is None:
+            return
+        self._asked = True
+        try:
+            with deadline(self._config.patience if most is None else min(most, self._config.patience)):
                 team.sync()
-            except (Unreachable, Corrupt, NotReadable) as trouble:
-                team.went_down(trouble)
-            self._store.index.put("asked", self.url, time.time())
+        except (Unreachable, Corrupt, NotReadable) as trouble:
+            team.went_down(trouble)
+        else:
+            self._store.index.put("learnt", self.url, time.time())
+        self._store.index.put("asked", self.url, time.time())
+
+    def gave(self, record: Record) -> None:
+        """Our own store had it, and nobody was asked whether it was revoked: see `afterwards`."""
+        if self.url is not None:
+            self._given[record.key] = record
+
+    def afterwards(self) -> None:
+        """Once a command has answered from our own store: was what it gave revoked meanwhile?
+
+        Raises StoreError where it was, InputError where the team's store cannot be asked at all.
+        """
+        if self.url is None or not self._given:
+            return
+        self.learn(AFTERWARDS)
+        given, self._given = self._given, {}
+        for key in given if self._asked else ():
+            said: list[str] = []
+            if self._store.lookup(key, on_problem=said.append) is None:
+                raise StoreError(
+                    "what was given just now must not be used: " + ("; ".join(said) or f"{key[:12]} is gone"),
+                    option="store.team",
+                    hint="build it again: from now on it counts as absent here",
+                )
+        self._tell_age()
+
+    def _tell_age(self) -> None:
+        """Where nobody could say for long what was revoked: whoever keeps the network from us may hide it."""
+        index = self._store.index
+        learnt = index.get("learnt", str(self.url))
+        if not isinstance(learnt, float):
+            index.put("learnt", str(self.url), time.time())  # from now on it is counted
+            return
+        age = time.time() - learnt
+        if age > LONG:
+            self._note(f"for {span(age)} {self.url} could not be asked what was revoked")
 
     @cached_property
     def signer(self) -> Signer:
@@ -151,6 +206,7 @@ class Sharing:
             owner=f"{_user()}, process {os.getpid()}",
             host=socket.gethostname(),
             heartbeat=self._config.heartbeat,
+            patience=self._config.patience,
             write=self._config.write,
             on_problem=self._note,
         )
@@ -197,7 +253,14 @@ class Sharing:
             ) from None
         else:
             pending.remove(self._store.layout, record.key)
-            said = f"{size(done.bytes)} to {team}" if done.new else f"{team} has one already, and keeps it"
+            said = f"{size(done.bytes)} to {team}"
+            if not done.new:
+                kept = (
+                    f"and has what of it was damaged anew: {size(done.bytes)}"
+                    if done.bytes
+                    else "and keeps it"
+                )
+                said = f"{team} has one already, {kept}"
             self._note(f"{name:<8} shared    {said}")
 
 

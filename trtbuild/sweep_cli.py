@@ -73,6 +73,7 @@ def sweep(verb: str, outcome: Outcome, words: Sequence[str], points: Sequence[Po
         for job in jobs:
             if job.session is not None:
                 job.session.watcher = aside
+                outcome.later(job.session.sharing.afterwards)
             if verb == "run":
                 _refuse_to_load(job)
             if verb not in ("fetch", "explain"):

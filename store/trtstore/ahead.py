@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
+from trtstore.deadlines import Pool
 from trtstore.remote import SMALL, WORKERS, Remote, blob_name
 
 MAX_BYTES = 64 << 20  # in memory at a time, of one artifact
@@ -25,7 +26,7 @@ class Ahead:
                 small.append((digits, size))
                 left -= size
         if len(small) > 1:
-            pool = ThreadPoolExecutor(WORKERS, "trtstore-ahead")
+            pool = Pool(WORKERS, "trtstore-ahead")
             for digits, size in small:
                 self._coming[digits] = pool.submit(remote.objects.read, blob_name(digits), size)
             pool.shutdown(wait=False)  # which ends its threads when all is there

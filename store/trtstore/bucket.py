@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import random
+import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cached_property, partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -17,22 +16,26 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
-from trtstore import clouds
-from trtstore.digest import CHUNK
-from trtstore.errors import Corrupt, NotReadable, NotWritable, StoreFailure, Unreachable
-from trtstore.listed import Listed
+from trtstore import clouds, deadlines
+from trtstore.deadlines import PATIENCE, RATE, Late
+from trtstore.errors import Corrupt, NotReadable, NotWritable, Silent, StoreFailure, Unreachable
+from trtstore.listed import Listed, Stat
+from trtstore.parts import AHEAD, BUDGET, PART, Outgoing, Parts, again
 from trtstore.protocols import Readable
 
-PART = 8 << 20  # bytes: a part, up or down
-AHEAD = 6  # parts in memory at a time, a blob
 MOST_PARTS = 9000  # S3 and Google take 10 000, Azure 50 000
-ATTEMPTS = 5  # of one part, each of which obstore tries RETRIES times more where the server fails
 RETRIES = 4
-BUDGET = 60.0  # seconds that one part may take with all its attempts
-PATIENCE = {"backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5)}}
-#: A place that does not answer is told within this: a build goes on without it.
+BACKOFF = {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5)}
 CONNECT = timedelta(seconds=5)
 SILENCE = timedelta(seconds=30)  # without a byte
+#: Of one request. What waits for it goes by a deadline or a rate of its own: this ends what nobody waits for any more.
+LONGEST = timedelta(hours=1)
+PIECE = 128 << 10  # bytes that come before it is seen that they come
+#: Bytes a second of an upload: only a part that is there whole is seen, and some are on their way.
+UPLOAD_RATE = 4 * RATE
+KEPT = 3  # attempts at an object that the place stores wrong
+SUM_PROBE = "v1/probe-checksum"
+WRONG_SUM = "A" * 43 + "="  # the SHA-256 of nothing that anybody knows
 
 _T = TypeVar("_T")
 
@@ -40,114 +43,239 @@ _T = TypeVar("_T")
 class Bucket:
     """The objects below `url`; see `objects.Objects`. Credentials and endpoint are those of the environment."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience: float = PATIENCE) -> None:
         self._url = url.rstrip("/")
+        self._patience = patience
         self._cloud = clouds.of(url)
-        endpoint = self._cloud.another(os.environ)
-        options: dict[str, Any] = {
-            "connect_timeout": CONNECT,
-            "read_timeout": SILENCE,
-            "timeout": "5 minutes",
-        }
-        if urlsplit(endpoint).scheme == "http":
+        self._endpoint = self._cloud.another(os.environ)
+        self._turn = threading.Lock()
+        self._compares: bool | None = None if self._cloud is clouds.CLOUDS["s3"] else False
+        if self._compares is None and clouds.is_amazon(self._endpoint):
+            self._compares = True  # as its documentation says
+        self._store = self._opened({"read_timeout": SILENCE})
+
+    def _opened(self, limits: dict[str, Any], *, retries: int = RETRIES, checksum: str | None = None) -> Any:
+        options: dict[str, Any] = {"connect_timeout": CONNECT, "timeout": LONGEST, **limits}
+        if urlsplit(self._endpoint).scheme == "http":
             options["allow_http"] = True  # whoever set the endpoint chose so
         # obstore itself looks at one of the two variables of S3, and at all of the others.
-        config = {"endpoint": endpoint} if endpoint and self._cloud is clouds.CLOUDS["s3"] else {}
+        config = {} if checksum is None else {"checksum_algorithm": checksum}
+        if self._endpoint and self._cloud is clouds.CLOUDS["s3"]:
+            config["endpoint"] = self._endpoint
         opened: Any = from_url  # whose overloads want the scheme to be known here
+        retrying = {"backoff": BACKOFF, "max_retries": retries, "retry_timeout": timedelta(seconds=30)}
         with self._asking():
-            self._store = opened(
-                self._url,
-                config=config or None,
-                client_options=options,
-                retry_config={**PATIENCE, "max_retries": RETRIES, "retry_timeout": timedelta(seconds=30)},
-            )
+            return opened(self._url, config=config or None, client_options=options, retry_config=retrying)
+
+    @cached_property
+    def _once(self) -> Any:
+        """For what must not be repeated unseen."""
+        return self._opened({}, retries=0)
+
+    @cached_property
+    def _writing(self) -> Any:
+        """For what is put there. It sends a part for as long as that takes: no limit is one of silence."""
+        return self._opened({}, checksum="SHA256" if self.compares() else None)
 
     def __str__(self) -> str:
         return self._url
 
+    def _until(self, size: int = 0) -> float:
+        """The moment until which an answer of `size` bytes is waited for, all its attempts together."""
+        return time.monotonic() + self._patience + size / RATE
+
     def read(self, name: str, limit: int) -> bytes | None:
+        began = self._until()
+
         def ask() -> bytes | None:
             try:
-                found = obstore.get(self._store, name)
+                found = deadlines.within(began, lambda: obstore.get(self._store, name))
             except FileNotFoundError as error:
                 if clouds.is_missing(error):
                     raise
                 return None
-            if found.meta["size"] > limit:
-                raise Corrupt(f"{name} of {self} has {found.meta['size']} bytes, and may have {limit}")
-            return bytes(found.bytes())
+            size = found.meta["size"]
+            if size > limit:
+                raise Corrupt(f"{name} of {self} has {size} bytes, and may have {limit}")
+            return deadlines.within(began + size / RATE, lambda: bytes(found.bytes()))
 
         with self._asking():
-            return _again(ask)
+            return again(ask, began)
 
     def create(self, name: str, data: bytes) -> bool:
-        failed = 0
+        failed, until = 0, self._until(len(data))
 
         def ask() -> bool:
             nonlocal failed
             failed += 1
             try:
-                obstore.put(self._store, name, data, mode="create", use_multipart=False)
+                self._put(name, data, until, mode="create")
             except AlreadyExistsError:
                 # An answer that was lost makes the second attempt find what the first one made.
                 return failed > 1 and self.read(name, len(data)) == data
             return True
 
         with self._asking(writing=True):
-            return _again(ask)
+            made = again(ask, until)
+        if made:
+            self._keep(name, data)
+        return made
 
     def replace(self, name: str, data: bytes) -> None:
+        until = self._until(len(data))
         with self._asking(writing=True):
-            _again(lambda: obstore.put(self._store, name, data, use_multipart=False))
+            again(lambda: self._put(name, data, until), until)
+        self._keep(name, data)
+
+    def _put(self, name: str, data: bytes, until: float, **how: Any) -> None:
+        store = self._writing
+        deadlines.within(until, lambda: obstore.put(store, name, data, use_multipart=False, **how))
+
+    def _keep(self, name: str, data: bytes) -> None:
+        """See to it that what was just put there is what is there. Raises NotWritable."""
+        if self.compares():
+            return
+        for left in reversed(range(KEPT)):
+            if self._holds(name, data):
+                return
+            if left:
+                until = self._until(len(data))
+                with self._asking(writing=True):
+                    again(partial(self._put, name, data, until), until)
+        raise NotWritable(
+            f"{self} stores other bytes of {name} than were sent, {KEPT} times",
+            "something on the way to it, or in it, changes them",
+        )
+
+    def _holds(self, name: str, data: bytes) -> bool:
+        try:
+            return self.read(name, len(data)) == data
+        except Corrupt:  # longer
+            return False
+
+    def compares(self) -> bool:
+        with self._turn:
+            if self._compares is None:
+                with self._asking(writing=True):
+                    self._compares = self._refuses_wrong_sums()
+            return self._compares
+
+    def _refuses_wrong_sums(self) -> bool:
+        """Whether an object, and a part of one, is refused whose checksum is another's.
+
+        Not signed, as obstore would send the right one: who refuses it for that is not known to compare.
+        """
+        until = self._until()
+        wrong = self._opened({"default_headers": {"x-amz-checksum-sha256": WRONG_SUM}})
+        for multipart in (False, True):
+            data: Any = iter((b"probe",)) if multipart else b"probe"
+            put = partial(obstore.put, wrong, SUM_PROBE, data, use_multipart=multipart)
+            try:
+                deadlines.within(until, put)
+            except Late:
+                raise
+            except (BaseError, OSError) as error:
+                if not clouds.is_wrong_sum(error):
+                    return False
+            else:
+                return False
+        return True
 
     def size(self, name: str) -> int | None:
+        found = self.stat(name)
+        return None if found is None else found.size
+
+    def stat(self, name: str) -> Stat | None:
+        until = self._until()
         with self._asking():
             try:
-                return int(_again(lambda: obstore.head(self._store, name))["size"])
+                found = again(lambda: deadlines.within(until, lambda: obstore.head(self._store, name)), until)
             except FileNotFoundError:
                 return None  # a bucket that is not there answers so, too: `read` and `listed` tell
+        modified = found["last_modified"].timestamp()
+        return Stat(name, found["size"], modified, f"{found['e_tag']}:{modified}")
 
     def listed(self, prefix: str) -> Iterator[Listed]:
+        def ask() -> list[Any]:
+            found: list[Any] = []
+            pages = iter(obstore.list(self._store, prefix))
+            while (page := deadlines.within(self._until(), lambda: next(pages, None))) is not None:
+                found.extend(page)
+            return found
+
         with self._asking():
-            found = _again(lambda: [one for page in obstore.list(self._store, prefix) for one in page])
+            found = again(ask, deadlines.at(self._until() + BUDGET))
         for one in found:
             yield Listed(one["path"], one["size"], one["last_modified"].timestamp())
 
     def delete(self, name: str) -> None:
-        with self._asking(writing=True):
+        """One that is not known to have been done is repeated only where the object is still the same."""
+        before = self.stat(name)
+        if before is None:
+            return
+
+        def ask() -> None:
             try:
-                obstore.delete(self._store, name)
+                deadlines.within(until, lambda: obstore.delete(self._once, name))
             except FileNotFoundError:
                 return
+            except (BaseError, OSError) as error:
+                if clouds.is_refused(error) or self.stat(name) == before:
+                    raise
+
+        until = self._until()
+        with self._asking(writing=True):
+            again(ask, until)
 
     @contextmanager
     def open(self, name: str, size: int) -> Iterator[Readable]:
-        pool = ThreadPoolExecutor(min(AHEAD, max(1, -(-size // PART))), "trtstore-get")
+        # What is on its way has to be there before it is seen that anything comes.
+        parts = Parts(
+            lambda start, end, tell: self._part(name, start, end, tell),
+            size,
+            str(self),
+            window=self._patience + AHEAD * PIECE / RATE,
+            least=int(self._patience * RATE),
+        )
         try:
-            yield _Parts(pool, lambda start, end: self._part(name, start, end), size)
+            yield parts
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            parts.stop()
 
-    def _part(self, name: str, start: int, end: int) -> list[memoryview]:
+    def _part(self, name: str, start: int, end: int, tell: Callable[[int], None]) -> list[memoryview]:
         def ask() -> list[memoryview]:
             answer = obstore.get(self._store, name, options={"range": (start, end)})
             # As it comes: to put a part together would take time.
-            chunks = [memoryview(chunk) for chunk in answer.stream(CHUNK)]
-            if (came := sum(map(len, chunks))) != end - start:
+            chunks, came = [], 0
+            for chunk in answer.stream(PIECE):
+                chunks.append(memoryview(chunk))
+                came += len(chunks[-1])
+                tell(len(chunks[-1]))
+            if came != end - start:
                 raise ConnectionError(f"{came} of {end - start} bytes came")
             return chunks
 
         with self._asking():
             try:
-                return _again(ask)
+                return again(ask, time.monotonic() + BUDGET)
             except FileNotFoundError:
                 raise Corrupt(f"{name} is not in {self}") from None
 
     def upload(self, name: str, chunks: Iterator[bytes | memoryview], size: int) -> None:
         # What `chunks` raises passes through obstore, which then aborts the multipart upload.
         part = max(PART, -(-size // MOST_PARTS))
-        with self._asking(writing=True):
-            obstore.put(self._store, name, chunks, chunk_size=part, max_concurrency=AHEAD, use_multipart=True)
+        store = self._writing
+        silent, allowed = 0.0, (AHEAD + 1) * part / UPLOAD_RATE
+        with self._asking(writing=True), Outgoing(chunks) as sent:
+            how: dict[str, Any] = {"chunk_size": part, "max_concurrency": AHEAD, "use_multipart": True}
+            going = deadlines.spawn(lambda: obstore.put(store, name, sent, **how))
+            while not deadlines.ended(going, self._patience):
+                silent = 0.0 if sent.moved() else silent + self._patience
+                if silent > allowed:
+                    raise Late("it takes no more bytes")
+                if silent:
+                    self.stat(name)  # who does not answer that either is gone
+            going.result()
 
     @contextmanager
     def _asking(self, *, writing: bool = False) -> Iterator[None]:
@@ -165,64 +293,18 @@ class Bucket:
                 f"{self} cannot be asked: the environment has no credentials, nor has this machine",
                 cloud.credentials,
             )
+        if clouds.is_skewed(error):
+            return Unreachable(
+                f"{self} refuses what this machine signs: the clock here and the server's differ ({said})",
+                "set this machine's clock (timedatectl set-ntp true)",
+            )
         if clouds.is_refused(error):
             refusal: type[StoreFailure] = NotWritable if writing else NotReadable
             return refusal(
                 f"{self} refuses to be {'written to' if writing else 'read'}: {said}",
                 "check the credentials in the environment, and what they may do",
             )
+        if isinstance(error, Late):
+            return Silent(f"{self} cannot be asked: {said}")
         hint = cloud.credentials if clouds.are_unusable(error) else None
         return Unreachable(f"{self} cannot be asked: {said}", hint)
-
-
-class _Parts:
-    """A stream of parts, of which some are always on their way; a part that fails is asked for again, alone."""
-
-    def __init__(
-        self, pool: ThreadPoolExecutor, fetch: Callable[[int, int], list[memoryview]], size: int
-    ) -> None:
-        self._pool, self._fetch = pool, fetch
-        self._next, self._size = 0, size
-        self._coming: deque[Future[list[memoryview]]] = deque()
-        self._here: deque[memoryview] = deque()
-
-    def skip(self, count: int, /) -> None:
-        self._next = count
-
-    def _ask(self) -> None:
-        """For as many parts as may be on their way."""
-        while self._next < self._size and len(self._coming) < AHEAD:
-            start, self._next = self._next, min(self._next + PART, self._size)
-            self._coming.append(self._pool.submit(self._fetch, start, self._next))
-
-    def read(self, size: int, /) -> memoryview:
-        """A view of a chunk, which lives for as long as somebody looks at it: a copy would cost a fifth of the time."""
-        if not self._here:
-            self._ask()
-            if not self._coming:
-                return memoryview(b"")
-            self._here.extend(self._coming.popleft().result())
-            self._ask()
-        view = self._here.popleft()
-        if len(view) > size:
-            self._here.appendleft(view[size:])
-        return view[:size]
-
-
-def _again(ask: Callable[[], _T]) -> _T:
-    """What `ask` returns, asked anew where the answer broke off; waits in between, longer each time, and by chance."""
-    started, wait = time.monotonic(), 0.1
-    for left in reversed(range(ATTEMPTS)):
-        try:
-            return ask()
-        except FileNotFoundError:
-            raise
-        except (BaseError, OSError) as error:
-            if clouds.is_refused(error) or clouds.has_no_credentials(error) or clouds.is_missing(error):
-                raise
-            # Where nobody listens obstore has tried for long enough already.
-            if not left or time.monotonic() - started > BUDGET or "error sending request" in str(error):
-                raise
-            time.sleep(wait * (0.5 + random.random()))  # noqa: S311  # so that many do not ask in step
-            wait *= 2
-    raise AssertionError  # the loop returns or raises

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
@@ -18,6 +18,9 @@ _REFUSED = re.compile(
 )
 #: Where a machine in a cloud is asked for credentials of its own, which is the last resort of all three clients.
 _MACHINE = re.compile(r"//169\.254\.|//metadata\.google\.internal|/metadata/identity/|/computeMetadata/")
+_SKEWED = re.compile(r"RequestTimeTooSkewed|Request date header too old")
+#: AWS and most others; MinIO. (InvalidDigest is about the form of one.)
+_WRONG_SUM = re.compile(r"<Code>(?:BadDigest|XAmzContentChecksumMismatch)</Code>")
 _UNUSABLE = re.compile(r"redential|service account|Account must be|Access Key|SAS")
 
 
@@ -78,6 +81,26 @@ def has_no_credentials(error: Exception) -> bool:
 def are_unusable(error: Exception) -> bool:
     """Whether the credentials of the environment could not even be read."""
     return _UNUSABLE.search(_said(error)) is not None
+
+
+def is_skewed(error: Exception) -> bool:
+    """Whether the server finds that this machine's clock is wrong."""
+    return _SKEWED.search(_said(error)) is not None
+
+
+def is_wrong_sum(error: Exception) -> bool:
+    """Whether the server found other bytes than those of the checksum that came with them."""
+    return _WRONG_SUM.search(_said(error)) is not None
+
+
+#: What another attempt would not mend.
+FINAL: tuple[Callable[[Exception], bool], ...] = (is_refused, has_no_credentials, is_missing, is_skewed)
+
+
+def is_amazon(endpoint: str) -> bool:
+    """Whether that is the cloud itself, of which its documentation is true: no endpoint is named, or one of its own."""
+    host = urlsplit(endpoint).hostname or ""
+    return not endpoint or host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
 
 def reason(error: Exception) -> str:

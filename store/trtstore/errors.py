@@ -54,6 +54,18 @@ class Unreachable(StoreFailure):
     """Another store cannot be asked, or broke off in the middle."""
 
 
+class Silent(Unreachable):
+    """It did not answer in time, or sends its bytes slower than any link: it is not asked again at once."""
+
+
+class Mismatch(Corrupt):
+    """The bytes of the blob `digits`, which came from elsewhere, are not those of its name."""
+
+    def __init__(self, digits: str, message: str, hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.digits = digits
+
+
 class Untrusted(Corrupt):
     """A record from elsewhere has no signature that counts, or what it leads to was revoked."""
 

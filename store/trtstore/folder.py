@@ -5,38 +5,49 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
-from trtstore import blobs
-from trtstore.errors import Corrupt, NoLocks, NotReadable, Unreachable, from_os
+from trtstore import blobs, deadlines
+from trtstore.errors import Corrupt, NoLocks, NotReadable, NotWritable, Silent, Unreachable, from_os
 from trtstore.layout import Layout, read_bounded
-from trtstore.listed import Listed
+from trtstore.listed import Listed, Stat
 from trtstore.protocols import Readable
 
 SEALED = (
     "v1/blobs/",
     "v1/records/",
 )  # what is never changed, and gets the mode and time of a local store's files
+LISTING = 600.0  # seconds more, for a walk of all that is there
+
+_T = TypeVar("_T")
 
 
 class SharedFolder:
-    """The objects below the folder `root`; see `objects.Objects`. Follows no link below `v1`."""
+    """The objects below the folder `root`; see `objects.Objects`. Follows no link below `v1`.
 
-    def __init__(self, root: Path) -> None:
+    Questions to a mount that hangs end in time. Bytes, and what is written, wait for as long as the kernel does.
+    """
+
+    def __init__(self, root: Path, patience: float = deadlines.PATIENCE) -> None:
         self._layout = Layout(root.absolute())
+        self._patience = patience
 
     def __str__(self) -> str:
         return self._layout.root.as_uri()
 
     def read(self, name: str, limit: int) -> bytes | None:
-        with self._asking():
+        def look() -> bytes | None:
             place = self._place(name)
             data = read_bounded(place, limit)
             if data is None and place.exists():
                 raise Corrupt(f"{place} is no regular file of at most {limit} bytes")
             return data
+
+        return self._answer(look)
 
     def create(self, name: str, data: bytes) -> bool:
         with self._asking(writing=True), self._written(name, iter((data,))) as (temporary, place):
@@ -50,24 +61,43 @@ class SharedFolder:
         with self._asking(writing=True), self._written(name, chunks) as (temporary, place):
             temporary.replace(place)
 
+    def compares(self) -> bool:
+        """The kernel answers for what it took and synced, as it does for a store of one's own."""
+        return True
+
     def size(self, name: str) -> int | None:
-        with self._asking():
+        found = self.stat(name)
+        return None if found is None else found.size
+
+    def stat(self, name: str) -> Stat | None:
+        def look() -> Stat | None:
             try:
                 status = self._place(name).lstat()
             except (FileNotFoundError, NotADirectoryError):
                 return None
-            return status.st_size if stat.S_ISREG(status.st_mode) else None
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            stamp = f"{status.st_ino}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+            return Stat(name, status.st_size, status.st_ctime, stamp)
+
+        return self._answer(look)
 
     def listed(self, prefix: str) -> Iterator[Listed]:
-        with self._asking():
-            base = self._layout.root
+        base = self._layout.root
+
+        def walk() -> list[Listed]:
+            found = []
             for folder, _, names in os.walk(self._place(prefix), followlinks=False):
                 for name in names:
                     path = Path(folder, name)
                     with suppress(FileNotFoundError):
                         status = path.lstat()
                         if stat.S_ISREG(status.st_mode) and not name.startswith("."):
-                            yield Listed(str(path.relative_to(base)), status.st_size, status.st_ctime)
+                            found.append(Listed(str(path.relative_to(base)), status.st_size, status.st_ctime))
+            return found
+
+        # One answer, however many there are: on a network each takes a question of its own.
+        yield from self._answer(walk, LISTING)
 
     def delete(self, name: str) -> None:
         with self._asking(writing=True):
@@ -75,13 +105,26 @@ class SharedFolder:
 
     @contextmanager
     def open(self, name: str, size: int) -> Iterator[Readable]:  # noqa: ARG002  # buckets need the size
-        with self._asking():
-            place = self._place(name)
-            fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        place = self._layout.root / name
+
+        def look() -> int:
+            return os.open(self._place(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+        fd = self._answer(look)
         with os.fdopen(fd, "rb", buffering=0) as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise Corrupt(f"{place} is no regular file")
             yield file
+
+    def _answer(self, look: Callable[[], _T], more: float = 0.0) -> _T:
+        def asking() -> _T:
+            with self._asking():
+                return look()
+
+        try:
+            return deadlines.within(time.monotonic() + self._patience + more, asking)
+        except deadlines.Late:
+            raise Silent(f"the team store's folder {self._layout.root} does not answer in time") from None
 
     def _place(self, name: str) -> Path:
         """The path of an object. Raises Invalid where a folder on the way is a link."""
@@ -92,14 +135,16 @@ class SharedFolder:
         """A synced file beside the object's place, to be given that name; it is gone afterwards."""
         place = self._place(name)
         folder = self._layout.make(place.parent)
-        temporary = folder / f".{secrets.token_hex(8)}"
+        temporary, sent = folder / f".{secrets.token_hex(8)}", 0
         try:
             with temporary.open("xb") as file:
                 for chunk in chunks:
-                    file.write(chunk)
+                    sent += file.write(chunk)
             if name.startswith(SEALED):
                 blobs.seal(temporary)
             self._layout.sync(temporary)
+            if (kept := temporary.stat().st_size) != sent:  # a mount may tell of a full disk by nothing else
+                raise NotWritable(f"{place} was written with {sent} bytes, and has {kept}")
             yield temporary, place
             self._layout.sync(folder)
         finally:

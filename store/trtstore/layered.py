@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from trtstore.errors import Corrupt, StoreFailure, Unreachable
-from trtstore.protocols import OnProgress, Reader, ignore_progress
+from trtstore import deadlines
+from trtstore.errors import Corrupt, Mismatch, StoreFailure, Unreachable
+from trtstore.protocols import Doubting, OnProgress, Reader, ignore_progress
 from trtstore.records import Record
 from trtstore.store import Store
 
@@ -17,7 +18,7 @@ class Layered:
     """`local`, then each of `others` in order. `on_fetched` is told of each artifact that was copied, and from where.
 
     What is wrong with one of `others`, or with what it has, is told and never fails a lookup: the next is asked.
-    What is wrong with `local` (a full disk) is raised.
+    What is wrong with `local` (a full disk) is raised. Looking in one of them takes `patience` seconds at most.
     """
 
     def __init__(
@@ -27,11 +28,13 @@ class Layered:
         *,
         on_fetched: Callable[[Record, Reader], None] | None = None,
         on_progress: OnProgress = ignore_progress,
+        patience: float = deadlines.PATIENCE,
     ) -> None:
         self.local = local
         self._others = tuple(others)
         self._on_fetched = on_fetched
         self._on_progress = on_progress
+        self._patience = patience
 
     def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None:
         """The record of `key` in the local store, after a copy where only another has it, else None.
@@ -48,15 +51,18 @@ class Layered:
 
     def _fetch(self, other: Reader, key: str, tell: Callable[[str], None]) -> Record | None:
         try:
-            if other.lookup(key, on_problem=tell) is None:
-                return None
-            envelope = other.envelope(key)
+            with deadlines.deadline(self._patience):
+                if other.lookup(key, on_problem=tell) is None:
+                    return None
+                envelope = other.envelope(key)
         except (StoreFailure, OSError) as trouble:
             tell(f"{other} is passed over: {trouble}")
             return None
         try:
             received = self.local.receive(key, envelope, other, self._on_progress)
         except (Corrupt, Unreachable) as trouble:
+            if isinstance(trouble, Mismatch) and isinstance(other, Doubting):
+                other.doubt(trouble.digits)
             tell(f"{key} of {other} is taken as absent: {trouble}")
             return None
         if self._on_fetched is not None:

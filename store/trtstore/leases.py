@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from trtstore import strictjson
+from trtstore import deadlines, strictjson
 from trtstore.digest import checked_key
 from trtstore.errors import Malformed, StoreFailure
 from trtstore.layout import VERSION
@@ -114,7 +114,7 @@ class Leases:
     """The leases in `objects`. `heartbeat` is in seconds; who waits goes by that of the holder.
 
     `write` says whether this one may take a lease; who may not waits for the one that is there. `on_problem` is told
-    where the place cannot be asked.
+    where the place cannot be asked: it has `patience` seconds for each look, each beat and each take.
     """
 
     def __init__(
@@ -125,12 +125,14 @@ class Leases:
         host: str,
         heartbeat: float,
         write: bool,
+        patience: float = deadlines.PATIENCE,
         on_problem: Callable[[str], None] = log.warning,
     ) -> None:
         self._objects = objects
         self._owner, self._host = _plain(owner), _plain(host)
         self._heartbeat = heartbeat
         self._write = write
+        self._patience = patience
         self._tell = on_problem
 
     @contextmanager
@@ -158,9 +160,9 @@ class Leases:
             yield outcome
         finally:
             stop.set()
-            heart.join(self._heartbeat)  # not for ever, after a Ctrl-C on a network that hangs
-            with suppress(StoreFailure):  # then it is outlived
-                if not outcome.held.lost and not self._overtaken(key, outcome.held):
+            heart.join(self._patience)  # not for ever, after a Ctrl-C on a network that hangs
+            with suppress(StoreFailure), deadlines.deadline(self._patience):  # then it is outlived
+                if not heart.is_alive() and not outcome.held.lost and not self._overtaken(key, outcome.held):
                     state = outcome.held.next_state(released=True)
                     self._objects.replace(_name(key, state.number), state.encode())
 
@@ -174,7 +176,8 @@ class Leases:
         watch, waited = _Watch(), False
         while True:
             try:
-                state = self.state(key)
+                with deadlines.deadline(self._patience):
+                    state = self.state(key)
                 free = state is None or state.released or watch.stale(state)
                 if free and not self._write:
                     return Outcome(None, look() if waited else None)
@@ -210,9 +213,12 @@ class Leases:
             number, token, 0, self._heartbeat, self._owner, self._host, 0.0, expected, "", released=False
         )
         name, data = _name(key, number), state.encode()
+        with deadlines.deadline(self._patience):
+            return self._taken(key, Held(state), after, name, data)
+
+    def _taken(self, key: str, held: Held, after: int, name: str, data: bytes) -> Held | None:
         if not self._objects.create(name, data) and self._objects.read(name, MAX_BYTES) != data:
             return None
-        held = Held(state)
         if self._overtaken(key, held):
             # This one was so slow that the number was taken, let go and cleared away meanwhile: it is no longer free.
             with suppress(StoreFailure):
@@ -225,7 +231,8 @@ class Leases:
 
     def _beat(self, key: str, held: Held, stop: threading.Event) -> None:
         while not stop.wait(self._heartbeat / 2):
-            with suppress(StoreFailure):  # the next beat may get through
+            # The next beat may get through: this one does not wait for longer than that.
+            with suppress(StoreFailure), deadlines.deadline(min(self._patience, max(self._heartbeat, 5.0))):
                 if self._overtaken(key, held):
                     held.lost = True
                     return

@@ -1,4 +1,4 @@
-"""What a listing of a team store's objects says of each."""
+"""What a team store's place says of an object, without its bytes."""
 
 from __future__ import annotations
 
@@ -12,3 +12,10 @@ class Listed:
     name: str
     size: int
     modified: float
+
+
+@dataclass(frozen=True)
+class Stat(Listed):
+    """As a listing has it, and a `stamp` that changes when the object is written anew."""
+
+    stamp: str

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from trtstore.deadlines import PATIENCE
 from trtstore.errors import Invalid
 from trtstore.folder import SharedFolder
-from trtstore.listed import Listed
+from trtstore.listed import Listed, Stat
 from trtstore.protocols import Readable
 
 SCHEMES = ("s3", "gs", "az", "file")
@@ -20,21 +21,28 @@ SCHEMES = ("s3", "gs", "az", "file")
 class Objects(Protocol):
     """Named objects, each of which is there whole or not at all. `str` of it is its URL, without secrets.
 
-    Names are `v1/…` with `/` between parts. Every method raises Unreachable where the place cannot be asked,
-    NotReadable or NotWritable where it refuses, and Corrupt where what is there is larger than it may be.
+    Names are `v1/…` with `/` between parts. Every method raises Unreachable where the place cannot be asked or does
+    not answer in time, NotReadable or NotWritable where it refuses, and Corrupt where what is there is larger than it
+    may be.
     """
 
     def read(self, name: str, limit: int) -> bytes | None:
         """The bytes of an object, at most `limit`; None where there is none."""
 
     def create(self, name: str, data: bytes) -> bool:
-        """Put a new object there; False, and nothing is changed, where the name is taken."""
+        """Put a new object there; False, and nothing is changed, where the name is taken.
+
+        After it, and after `replace`, what is stored is what was sent, or NotWritable was raised.
+        """
 
     def replace(self, name: str, data: bytes) -> None:
         """Put an object there, whatever had the name."""
 
     def size(self, name: str) -> int | None:
         """The bytes of an object; None where there is none."""
+
+    def stat(self, name: str) -> Stat | None:
+        """What the place says of an object; None where there is none."""
 
     def listed(self, prefix: str) -> Iterator[Listed]:
         """The objects whose names begin with `prefix`, which ends with `/`; in no order."""
@@ -46,24 +54,31 @@ class Objects(Protocol):
         """The first `size` bytes of an object, read ahead in parts; fewer come only where it has fewer."""
 
     def upload(self, name: str, chunks: Iterator[bytes | memoryview], size: int) -> None:
-        """Put an object of `size` bytes there, in parts and in bounded memory. What `chunks` raises leaves nothing."""
+        """Put an object of `size` bytes there, in parts and in bounded memory. What `chunks` raises leaves nothing.
+
+        Unless the place `compares`, the caller has to look what was stored.
+        """
+
+    def compares(self) -> bool:
+        """Whether the place refuses bytes that changed on their way to it. The first time it is tried, by writing."""
 
 
-def connect(url: str) -> Objects:
+def connect(url: str, patience: float = PATIENCE) -> Objects:
     """The place that `url` names: s3://bucket/prefix, gs://…, az://… or file:///folder. Asks nothing of it yet.
 
-    Raises Invalid for another URL, and where the client for buckets is not installed.
+    `patience` is how many seconds each question may take; bytes may take longer, at a rate. Raises Invalid
+    for another URL, and where the client for buckets is not installed.
     """
     parts = checked(url)
     if parts.scheme == "file":
-        return SharedFolder(Path(unquote(parts.path)))
+        return SharedFolder(Path(unquote(parts.path)), patience)
     try:  # the client takes 16 MB and a moment: only who has a bucket pays for it
         bucket = importlib.import_module("trtstore.bucket")
     except ModuleNotFoundError as error:
         raise Invalid(
             f"{url} needs the package {error.name}, which is not installed", "pip install 'trtbuild[team]'"
         ) from None
-    made: Objects = bucket.Bucket(url)
+    made: Objects = bucket.Bucket(url, patience)
     return made
 
 

@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from trtstore import trust
+from trtstore.deadlines import PATIENCE
 from trtstore.errors import Invalid
+from trtstore.index import Index
 from trtstore.layout import Layout
 from trtstore.objects import checked, connect
 from trtstore.remote import Remote
+from trtstore.seen import Seen
 from trtstore.trust import Policy
 
 if TYPE_CHECKING:
@@ -19,18 +22,29 @@ if TYPE_CHECKING:
 
 
 def team(
-    url: str, layout: Layout, policy: Policy, trusted: Iterable[str], on_problem: Callable[[str], None]
+    url: str,
+    layout: Layout,
+    policy: Policy,
+    trusted: Iterable[str],
+    on_problem: Callable[[str], None],
+    patience: float = PATIENCE,
 ) -> Team:
     """The team store at `url`; nothing is asked of it yet. `trusted` are lines beside those of the user's own list.
+    `patience` is how many seconds each question may take.
 
     Raises Invalid: another URL, a line that is no key, a package that is not installed.
     """
     keys = [*map(trust.parse, trusted), *trust.listed()]
-    remote = Remote(connect(url))
+    remote = at(url, layout, patience)
     found: Team = _module("trtstore.team", "a team store").Team(
         remote, layout, policy, keys, on_problem=on_problem
     )
     return found
+
+
+def at(url: str, layout: Layout, patience: float = PATIENCE) -> Remote:
+    """The artifacts at `url`, of which the store of `layout` remembers what it has read. Raises Invalid."""
+    return Remote(connect(url, patience), Seen(url, Index(layout.index)), patience)
 
 
 def check(url: str, trusted: Iterable[str]) -> None:

@@ -37,6 +37,14 @@ def opened(layout: Layout, digits: str) -> Iterator[tuple[int, Path] | None]:
         os.close(fd)
 
 
+def here(layout: Layout, digits: str) -> int:
+    """The bytes that an earlier transfer left of the blob, believed or not."""
+    try:
+        return (layout.partial / digits).lstat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
 def sweep(layout: Layout, kept: float = KEPT) -> None:
     """Remove what got no byte for `kept` seconds; what cannot be removed is left for the next time."""
     with suppress(StoreFailure, OSError):

@@ -58,3 +58,11 @@ class Reader(Protocol):
 
     def open_blob(self, digest: str, size: int) -> AbstractContextManager[Readable]:
         """The bytes of "sha256:<64 hex>", which should be `size`. An `io.FileIO` may be shared by reflink."""
+
+
+@runtime_checkable
+class Doubting(Protocol):
+    """A store that remembers which of its blobs were found whole."""
+
+    def doubt(self, digits: str) -> None:
+        """The blob came from it, and was not what its name says."""

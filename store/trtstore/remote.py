@@ -5,35 +5,39 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from trtstore import bundle, manifest, records
 from trtstore.access import checked_manifest, named_blobs
+from trtstore.deadlines import PATIENCE, Pool
 from trtstore.digest import (
     CHUNK,
     Aside,
     OnBytes,
     checked_key,
+    digest_of,
     hash_bytes,
     hex_of,
+    ignore_bytes,
     in_threads,
     is_hex,
     side_by_side,
 )
-from trtstore.errors import Corrupt, Malformed, NotWritable, Unreachable
+from trtstore.errors import Corrupt, Malformed, NotWritable, Silent, Unreachable
 from trtstore.layout import VERSION
 from trtstore.listed import Listed
 from trtstore.manifest import Manifest
 from trtstore.objects import Objects
 from trtstore.protocols import OnProgress, Readable, Reader, ignore_progress
 from trtstore.records import Record
+from trtstore.seen import Seen
 
 SMALL = 4 << 20  # bytes: what travels in one request, created only where it is absent
 WORKERS = 8  # requests about small objects at a time
 UPLOADS = 3  # attempts at a large object, each part of which is tried more often
 PROBE = f"{VERSION}/probe"
+CLOCK = f"{VERSION}/clock"
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,16 @@ def blob_name(digits: str) -> str:
 
 
 class Remote:
-    """The artifacts in `objects`: a `Reader`. It believes nothing; whose signature counts is its user's affair."""
+    """The artifacts in `objects`: a `Reader`. It believes nothing; whose signature counts is its user's affair.
 
-    def __init__(self, objects: Objects) -> None:
+    `seen` remembers which blobs were read before, for who writes: those that are there need not be sent. A lookup
+    should take `patience` seconds at most.
+    """
+
+    def __init__(self, objects: Objects, seen: Seen | None = None, patience: float = PATIENCE) -> None:
         self.objects = objects
+        self.patience = patience
+        self.seen = seen or Seen(str(objects))
         self._probed = False
 
     def __str__(self) -> str:
@@ -119,6 +129,42 @@ class Remote:
         with self.objects.open(blob_name(hex_of(digest)), size) as file:
             yield file
 
+    def is_whole(self, digits: str, size: int, on_bytes: OnBytes = ignore_bytes) -> bool:
+        """Whether the blob is there, and is what its name says: read once, and then remembered for this very object.
+
+        Raises Unreachable and the like.
+        """
+        found = self.objects.stat(blob_name(digits))
+        if found is None or found.size != size:
+            return False
+        if self.seen.has(digits, found):
+            return True
+        if not self.reads(digits, size, on_bytes):
+            return False
+        self.seen.keep(digits, found)
+        return True
+
+    def reads(self, digits: str, size: int, on_bytes: OnBytes) -> bool:
+        """Whether the bytes that are there, all of which are read, are those of the name."""
+        count = 0
+        with self.open_blob(digest_of(digits), size) as file, Aside(size) as digest:
+            while count < size and (data := file.read(min(CHUNK, size - count))):
+                digest.update(data)
+                count += len(data)
+                on_bytes(len(data))
+            return count == size and digest.hexdigest() == digits
+
+    def now(self) -> float:
+        """The time by the place's own clock, seconds since the epoch: that of an object which is written for it.
+
+        Raises NotWritable, Unreachable and the like.
+        """
+        self.objects.replace(CLOCK, secrets.token_hex(16).encode())
+        found = self.objects.stat(CLOCK)
+        if found is None:
+            raise Unreachable(f"{self} does not keep {CLOCK}, by which its clock is read")
+        return found.modified
+
     def check_writable(self) -> None:
         """Raises NotWritable where the place refuses, or ignores that a name is taken; Unreachable and the like.
 
@@ -141,7 +187,8 @@ class Remote:
     ) -> Pushed:
         """Copy an artifact of `source` here under `envelope`: the blobs that are missing, then the record.
 
-        Every byte is hashed on its way. A record that is there stays, whatever it is: the caller looks first. Raises
+        Every byte is hashed on its way, and what is stored is compared: by the place with the checksum that is sent
+        along, else it is read back. A record that is there stays, whatever it is: the caller looks first. Raises
         Corrupt where `source` has other bytes than its names say, NotWritable, Unreachable and the like; then no
         record is there, and the blobs that are need not travel again.
         """
@@ -152,27 +199,37 @@ class Remote:
     def push_blobs(self, source: Reader, record: Record, on_progress: OnProgress = ignore_progress) -> int:
         """As `push`, without the record; returns the bytes that travelled."""
         data = source.manifest(record).encode()
-        missing = self.missing(source, record)
-        sending = _Sending(self.objects, source, sum(missing.values()), on_progress)
-        small = [(digits, size) for digits, size in missing.items() if size <= SMALL]
-        with ThreadPoolExecutor(WORKERS) as pool:
-            list(pool.map(sending.small, small))
-        in_threads(
-            sending.large, [blob for blob in missing.items() if blob[1] > SMALL], sending.tell, side_by_side()
-        )
-        self._put_small(hex_of(record.manifest), data)
+        sent = self.send(source, self.missing(source, record), on_progress)
+        self.put_blob(hex_of(record.manifest), data)
+        return sent
+
+    def send(self, source: Reader, blobs: dict[str, int], on_progress: OnProgress = ignore_progress) -> int:
+        """Put `blobs` (digits -> bytes) of `source` here, in place of whatever has their names; returns the bytes.
+
+        Raises as `push`.
+        """
+        sending = _Sending(self, source, sum(blobs.values()), on_progress)
+        with Pool(WORKERS) as pool:
+            list(pool.map(sending.small, [blob for blob in blobs.items() if blob[1] <= SMALL]))
+        large = [blob for blob in blobs.items() if blob[1] > SMALL]
+        in_threads(sending.large, large, sending.tell, side_by_side())
         return sending.done
 
     def missing(self, source: Reader, record: Record) -> dict[str, int]:
-        """Digits -> bytes of the blobs of `record`, whose manifest `source` has, that are not here in that size."""
+        """Digits -> bytes of the blobs of `record`, whose manifest `source` has, that are not here, or not whole.
+
+        What nobody here has read before is read. Raises Unreachable and the like.
+        """
         wanted = named_blobs(record, source.manifest(record))
-        with ThreadPoolExecutor(WORKERS) as pool:
-            sizes = pool.map(lambda digits: self.objects.size(blob_name(digits)), wanted)
-            return {
-                digits: size
-                for (digits, size), there in zip(wanted.items(), sizes, strict=True)
-                if there != size
-            }
+        small = [blob for blob in wanted.items() if blob[1] <= SMALL]
+        large = [blob for blob in wanted.items() if blob[1] > SMALL]
+        with Pool(WORKERS) as pool:
+            whole = dict(zip(small, pool.map(lambda blob: self.is_whole(*blob), small), strict=True))
+        read = in_threads(
+            lambda blob, on_bytes: self.is_whole(*blob, on_bytes), large, ignore_bytes, side_by_side()
+        )
+        whole.update(zip(large, read, strict=True))
+        return {digits: size for digits, size in wanted.items() if not whole[digits, size]}
 
     def put_record(self, key: str, envelope: bytes) -> bool:
         """Whether `envelope` is the record of `key` now, and is new. Another one that is there stays."""
@@ -186,7 +243,8 @@ class Remote:
         """Make `envelope` the record of `key`: for one that nobody should believe, or one with a signature more."""
         self.objects.replace(record_name(key), envelope)
 
-    def _put_small(self, digits: str, data: bytes) -> None:
+    def put_blob(self, digits: str, data: bytes) -> None:
+        """Put a blob here, in place of whatever has its name and is not it. Raises NotWritable, Unreachable, …."""
         if not self.objects.create(blob_name(digits), data):
             there = self.objects.read(blob_name(digits), max(len(data), 1))
             if there is None or hash_bytes(there) != digits:
@@ -196,8 +254,8 @@ class Remote:
 class _Sending:
     """Blobs on their way from a store to a place, with the count of what was sent."""
 
-    def __init__(self, objects: Objects, source: Reader, whole: int, on_progress: OnProgress) -> None:
-        self._objects, self._source = objects, source
+    def __init__(self, remote: Remote, source: Reader, whole: int, on_progress: OnProgress) -> None:
+        self._remote, self._objects, self._source = remote, remote.objects, source
         self._whole, self._on_progress = whole, on_progress
         self._turn = threading.Lock()
         self.done = 0
@@ -213,7 +271,8 @@ class _Sending:
         digits, size = blob
         data = b"".join(self._read(digits, size, self.tell))
         if not self._objects.create(blob_name(digits), data):
-            self._objects.replace(blob_name(digits), data)  # it had another size a moment ago
+            self._objects.replace(blob_name(digits), data)  # it was looked at a moment ago, and is not whole
+        self._remote.seen.sent(digits)
 
     def large(self, blob: tuple[str, int], on_bytes: OnBytes) -> None:
         digits, size = blob
@@ -227,7 +286,17 @@ class _Sending:
         for left in reversed(range(UPLOADS)):
             try:
                 self._objects.upload(blob_name(digits), self._read(digits, size, tell), size)
-                return
+                if self._objects.compares() or self._remote.is_whole(digits, size):
+                    self._remote.seen.sent(digits)
+                    return
+                if not left:
+                    raise NotWritable(
+                        f"{self._remote} stores other bytes of the blob {digits[:12]} than were sent, {UPLOADS} times",
+                        "something on the way to it, or in it, changes them",
+                    )
+                tell(-sent)
+            except Silent:
+                raise
             except Unreachable:
                 if not left:
                     raise

@@ -9,13 +9,13 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from trtstore import blobs, envelopes, records, revoked, signing, teamgc
 from trtstore.access import named_blobs
 from trtstore.ahead import Ahead
+from trtstore.deadlines import Pool
 from trtstore.digest import hex_of, is_hex
 from trtstore.envelopes import Envelope
 from trtstore.errors import Corrupt, Invalid, Malformed, NotReadable, StoreFailure, Unreachable, Untrusted
@@ -156,7 +156,7 @@ class Team:
             return
         known = revoked.found(self._layout)
         names = [one.name.rpartition("/")[2] for one in self.remote.objects.listed(REVOKED)]
-        with ThreadPoolExecutor(8) as pool:
+        with Pool(8) as pool:
             unknown = [name for name in names if is_hex(name) and name not in known]
             found = list(pool.map(self._revocation, unknown))
         for digits, data in zip(unknown, found, strict=True):
@@ -236,13 +236,17 @@ class Team:
         with self.remote.open_blob(digest, size) as file:
             yield file
 
+    def doubt(self, digits: str) -> None:
+        """The blob came, and was not what its name says: who writes may put it right."""
+        self.remote.seen.doubt(digits)
+
     def push(
         self, source: Reader, key: str, signer: Signer, on_progress: OnProgress = ignore_progress
     ) -> Pushed:
         """Sign the record of `key` in `source` and put the artifact here, the record last.
 
         A record that is there, believed and whole stays; another (unsigned, by a key that is trusted no more, one
-        whose blobs were lost) is replaced. Raises Invalid where `source` has no such artifact, or
+        whose blobs were lost or damaged) is replaced. Raises Invalid where `source` has no such artifact, or
         the signer is not one that this reader trusts; Untrusted for what was revoked; NotWritable, Unreachable, ….
         """
         self.check_signer(signer)
@@ -267,11 +271,17 @@ class Team:
         return Pushed(new, sent + again)
 
     def _is_there(self, key: str) -> bool:
-        """Whether the record of `key` is believed, and all that it names is there."""
+        """Whether the record of `key` is believed, and all that it names is there, every byte of it read once."""
         self._believed.pop(key, None)
         try:
             found = self.judged(key)
-            return found is not None and not self.remote.missing(self, found.record)
+            if found is None:
+                return False
+            lost = self.remote.missing(self, found.record)
+            if lost:
+                count, first = len(lost), next(iter(lost))[:12]
+                raise Corrupt(f"{count} blobs of {key[:12]} of {self} are lost or damaged, such as {first}")
+            return True
         except (Untrusted, Corrupt) as trouble:
             self._tell(f"{trouble.message}: it is replaced")
             return False

@@ -10,10 +10,8 @@ from trtstore.arguments import AddVerb, a_size, a_span
 from trtstore.digest import digest_of, is_hex
 from trtstore.errors import Corrupt, Invalid, StoreFailure, translated
 from trtstore.layered import Layered
-from trtstore.objects import connect
 from trtstore.output import Output
 from trtstore.progress import Progress
-from trtstore.remote import Remote
 from trtstore.store import Store
 from trtstore.teamargs import REFUSED, TEAM, Teams, remote_keys, trusting
 from trtstore.teamviews import affected, affected_lines
@@ -116,7 +114,7 @@ def _revoke(teams: Teams, store: Store, args: argparse.Namespace, output: Output
 
 def _mirror(_teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:
     source = opening.team(args.source, store.layout, Policy(args.trust), args.trusted, output.warn)
-    target = Remote(connect(args.target))
+    target = opening.at(args.target, store.layout)
     target.check_writable()
     failed, new, seen = 0, 0, 0
     for key in list(source.keys()):

@@ -8,15 +8,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtstore import records, revoked, strictjson
 from trtstore.access import named_blobs
+from trtstore.deadlines import Pool
 from trtstore.digest import ALGORITHM, hash_bytes, hex_of
 from trtstore.envelopes import STATEMENT, Envelope, parse, statement
-from trtstore.errors import Corrupt, Invalid, Malformed
+from trtstore.errors import Corrupt, Invalid, Malformed, NotWritable
 from trtstore.layout import VERSION, Layout
 from trtstore.listed import Listed
 from trtstore.remote import Remote, blob_name, record_name
@@ -97,16 +97,16 @@ class _Artifact:
 def collect(
     team: Team, layout: Layout, policy: Policy, *, dry_run: bool, now: float | None = None
 ) -> list[Gone]:
-    """Remove what `policy` does not let stay at `now`, records before blobs, and say what and why.
+    """Remove what `policy` does not let stay at `now` (by the place's own clock), records before blobs, and say why.
 
     Raises NotWritable, Unreachable and the like; what went until then is gone, and the rest whole.
     """
     team.sync()
     remote = team.remote
-    now = time.time() if now is None else now
+    now = _now(remote, dry_run=dry_run) if now is None else now
     listed = dict(remote.listed_records())
     blobs = dict(remote.listed_blobs())
-    with ThreadPoolExecutor(READERS) as pool:
+    with Pool(READERS) as pool:
         artifacts = list(pool.map(lambda item: _artifact(remote, layout, blobs, *item), listed.items()))
     leaving = dict(_leaving(artifacts, blobs, policy, now))
     gone = [
@@ -127,6 +127,16 @@ def collect(
             if not dry_run:
                 remote.objects.delete(blob_name(digits))
     return gone
+
+
+def _now(remote: Remote, *, dry_run: bool) -> float:
+    """By the clock that gave the objects their times: with another one, what came a minute ago could be a year old."""
+    try:
+        return remote.now()
+    except NotWritable:
+        if not dry_run:
+            raise
+        return time.time()  # of who may only look, and removes nothing
 
 
 def _artifact(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from trtstore import query, revoked, show, teamgc, teamwork
+from trtstore import query, revoked, show, teamgc, teamverify, teamwork
 from trtstore.digest import digest_of
 from trtstore.errors import Invalid, translated
 from trtstore.output import Output
@@ -83,7 +83,8 @@ def verify(teams: Teams, store: Store, args: argparse.Namespace, output: Output)
     team.sync()
     keys = remote_keys(team.remote, args.what) if args.what else list(team.keys())
     progress = Progress("verifying")
-    found = list(teamwork.verify(team, keys, every_byte=not args.quick, on_bytes=progress.add))
+    mend = teamverify.Mender(team, store) if args.repair else None
+    found = list(teamverify.verify(team, keys, every_byte=not args.quick, on_bytes=progress.add, mend=mend))
     progress.close()
     output.say(
         {"artifacts": len(keys), "read_bytes": progress.done, "problems": [vars(one) for one in found]},
@@ -95,7 +96,7 @@ def verify(teams: Teams, store: Store, args: argparse.Namespace, output: Output)
             f"{len(found) or 'nothing'} wrong with {len(keys)} artifacts; read {size(progress.done)}",
         ],
     )
-    return REFUSED if found else 0
+    return REFUSED if any(not one.mended for one in found) else 0
 
 
 def stats(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:

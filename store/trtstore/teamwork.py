@@ -1,23 +1,19 @@
-"""What a team store is asked as a whole: its artifacts at a glance, whether they are sound, copies elsewhere."""
+"""What a team store is asked as a whole: its artifacts at a glance, copies elsewhere."""
 
 from __future__ import annotations
 
-import hashlib
 import heapq
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from trtstore import records, usage
-from trtstore.access import named_blobs
 from trtstore.catalog import Summary
-from trtstore.digest import CHUNK, OnBytes, digest_of, hash_bytes, hex_of
-from trtstore.errors import Corrupt, Malformed, Untrusted
+from trtstore.deadlines import Pool, deadline
+from trtstore.digest import hash_bytes, hex_of
+from trtstore.errors import Malformed, Silent
 from trtstore.index import Index
 from trtstore.listed import Listed
 from trtstore.query import Row
-from trtstore.records import Record
 from trtstore.remote import Remote
 
 if TYPE_CHECKING:  # it loads what signatures take
@@ -27,19 +23,11 @@ NEWEST = 2000  # records that are looked at for what is like another
 READERS = 16  # records asked for at a time
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong with an artifact of a team store."""
-
-    key: str
-    words: str
-
-
 def rows(remote: Remote, labels: dict[str, str], on_read: Callable[[int], None]) -> list[Row]:
     """The artifacts with these labels, believed or not, the newest first. Raises Unreachable and the like."""
     found = []
     listed = dict(remote.listed_records())
-    with ThreadPoolExecutor(READERS) as pool:
+    with Pool(READERS) as pool:
         for number, (key, data) in enumerate(zip(listed, pool.map(remote.find, listed), strict=True), 1):
             on_read(number)
             summary = None if data is None else _summary(key, data, listed[key].modified)
@@ -67,12 +55,23 @@ def summaries(team: Team, index: Index, on_read: Callable[[int], None]) -> list[
     """
     if team.down is not None:
         return []
-    listed = dict(team.remote.listed_records())
+    with deadline(team.remote.patience):
+        try:
+            listed = dict(team.remote.listed_records())
+        except Silent as trouble:
+            team.went_down(trouble)
+            return []
+        return _read(team, index, listed, on_read)
+
+
+def _read(
+    team: Team, index: Index, listed: dict[str, Listed], on_read: Callable[[int], None]
+) -> list[Summary]:
     newest = heapq.nlargest(NEWEST, listed, key=lambda key: listed[key].modified)
     where = hash_bytes(str(team).encode())[:16]
     known = {key: _remembered(index.get("team", f"{where}:{key}"), key, listed[key]) for key in newest}
     unknown = [key for key, summary in known.items() if summary is None]
-    with ThreadPoolExecutor(READERS) as pool:
+    with Pool(READERS) as pool:
         for number, (key, data) in enumerate(
             zip(unknown, pool.map(team.remote.find, unknown), strict=True), 1
         ):
@@ -90,48 +89,6 @@ def _remembered(row: Any, key: str, listed: Listed) -> Summary | None:
         return None
     stored, digits, size, files, labels, seconds = row
     return Summary(key, digits, size, files, labels, seconds, stored, stored)
-
-
-def verify(team: Team, keys: Iterable[str], *, every_byte: bool, on_bytes: OnBytes) -> Iterator[Problem]:
-    """What is wrong with the artifacts of `keys`: signatures, what is missing, and with `every_byte` what is not what
-    its name says. Raises Unreachable and the like."""
-    sizes = {digits: one.size for digits, one in team.remote.listed_blobs()}
-    sound: set[str] = set()
-    for key in keys:
-        try:
-            judged = team.judged(key)
-            if judged is None:
-                raise Corrupt("there is no such record")
-            wanted = needed(team, judged.record)
-            lost = [digits for digits, size in wanted.items() if sizes.get(digits) != size]
-            if lost:
-                raise Corrupt(f"{len(lost)} of its {len(wanted)} blobs are not there, such as {lost[0][:12]}")
-            if every_byte:
-                for digits, size in wanted.items():
-                    if digits not in sound:
-                        _read(team, digits, size, on_bytes)
-                        sound.add(digits)
-        except (Untrusted, Corrupt) as trouble:
-            yield Problem(key, trouble.message)
-
-
-def needed(team: Team, record: Record) -> dict[str, int]:
-    """Digits -> bytes of all that the record needs, its manifest left out. Raises Corrupt, Unreachable and the like."""
-    try:
-        return named_blobs(record, team.listed(record))
-    except Malformed as trouble:
-        raise Corrupt(str(trouble)) from None
-
-
-def _read(team: Team, digits: str, size: int, on_bytes: OnBytes) -> None:
-    digest, left = hashlib.sha256(), size
-    with team.open_blob(digest_of(digits), size) as file:
-        while left and (data := file.read(min(CHUNK, left))):
-            digest.update(data)
-            left -= len(data)
-            on_bytes(len(data))
-    if digest.hexdigest() != digits:
-        raise Corrupt(f"the blob {digits[:12]} is not what its name says")
 
 
 def mirror(source: Team, target: Remote, judged: Judged, on_progress: Callable[[int, int], None]) -> bool:

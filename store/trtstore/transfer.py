@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from trtstore import blobs, gate, partial, records, writeback
+from trtstore import blobs, gate, partial, records, words, writeback
 from trtstore.access import checked_manifest, manifest_bytes, named_blobs
 from trtstore.blobs import Staged
 from trtstore.digest import (
@@ -26,9 +26,9 @@ from trtstore.digest import (
     in_threads,
     side_by_side,
 )
-from trtstore.errors import Corrupt, Malformed, StoreFailure, Unreachable
+from trtstore.errors import Corrupt, Malformed, Mismatch, NoSpace, StoreFailure, Unreachable
 from trtstore.layout import Layout
-from trtstore.protocols import OnProgress, Readable, Reader, Skipping, ignore_progress
+from trtstore.protocols import Doubting, OnProgress, Readable, Reader, Skipping, ignore_progress
 from trtstore.records import Record
 from trtstore.seals import Seals
 
@@ -159,6 +159,8 @@ class Arrivals:
         needed = arrival.list_blobs(data)
         missing = {digits: size for digits, size in needed.items() if not arrival.has(digits, size)}
         done, whole, came = 0, sum(missing.values()), 0
+        if isinstance(source, Doubting):  # what lies on this disk may be shared with it, and take none
+            _check_room(self._layout, key, missing)
 
         def tell(count: int) -> None:
             nonlocal done
@@ -194,6 +196,18 @@ def settle(layout: Layout, staged: Sequence[Staged], wanted: Mapping[str, int], 
         trouble = blobs.problem(layout, digits, size, seals=seals)
         if trouble is not None:
             raise Corrupt(trouble, "try again: it was there a moment ago")
+
+
+def _check_room(layout: Layout, key: str, missing: Mapping[str, int]) -> None:
+    """Raises NoSpace where what is to come does not fit, before any of it does. Others may fill the disk meanwhile."""
+    needed = sum(size - min(size, partial.here(layout, digits)) for digits, size in missing.items())
+    found = os.statvfs(layout.base if layout.base.is_dir() else layout.root)
+    free = found.f_bavail * found.f_frsize
+    if needed > free:
+        raise NoSpace(
+            f"{key[:12]} needs {words.size(needed)} more in {layout.root}, where {words.size(free)} are free",
+            "free some space (`trtstore gc --max-size`), or keep the store on another disk",
+        )
 
 
 def _fetch(arrival: Arrival, source: Reader, digits: str, size: int, on_bytes: OnBytes) -> None:
@@ -293,11 +307,11 @@ def _write_all(target: int, data: bytes | memoryview) -> None:
 
 def _check(digits: str, size: int, found: str, count: int) -> None:
     if count > size:
-        raise Corrupt(f"the blob {digits} that came has more than {size} bytes")
+        raise Mismatch(digits, f"the blob {digits} that came has more than {size} bytes")
     if count < size:
-        raise Corrupt(f"the blob {digits} that came has {count} bytes, not {size}")
+        raise Mismatch(digits, f"the blob {digits} that came has {count} bytes, not {size}")
     if found != digits:
-        raise Corrupt(f"the blob {digits} that came is not what its name says")
+        raise Mismatch(digits, f"the blob {digits} that came is not what its name says")
 
 
 @contextmanager

@@ -26,7 +26,7 @@ def check(conf: schema.StoreConf) -> Iterator[Check]:
             )
         return
     try:
-        remote = Remote(connect(url))
+        remote = Remote(connect(url, conf.patience))
         remote.find(_NOBODYS)
         if conf.write:
             remote.check_writable()
