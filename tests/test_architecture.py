@@ -53,6 +53,7 @@ LAYERS = [
     {"trtbuild.workbench"},
     {"trtbuild.session"},
     {"trtbuild.survey", "trtbuild.hashing"},
+    {"trtbuild.model_bytes"},
     {"trtbuild.pipeline"},
     {"trtbuild.rebuild"},
     {"trtbuild.sweeps", "trtbuild.doctor"},

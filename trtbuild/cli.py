@@ -167,7 +167,7 @@ def _plan(job: _Job) -> None:
 
 def _explain(job: _Job) -> None:
     step = job.plan.final
-    found = job.session.find(step.key)
+    found = job.session.find(step)
     near = None if found.record is not None else survey.nearest(step, job.plan, job.session)
     if job.outcome.json:
         job.outcome.documents.append(document.explanation(job.plan, found, near))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trtbuild import pipeline, provenance, schema
+from trtbuild import model_bytes, provenance, schema
 from trtbuild.checkpoint import open_model
 from trtbuild.compilers import registry
 from trtbuild.errors import InputError, NotInStoreError, StoreError
@@ -200,21 +200,19 @@ def _make(planned: Planned, session: Session, scratch: Path) -> Path:
     session.preflight(planned)
     inputs = {}
     for up in planned.inputs:
-        record = None if session.config.refresh else session.use(up.key)
+        record = None if session.config.refresh else session.use(up)
         if record is None:
             inputs[up.name] = _make(up, session, scratch)
         else:
             session.ended(StepResult(up.name, up.key, "hit-local", bytes=record.bytes))
             inputs[up.name] = session.store.materialise(record).path
-    files: Mapping[str, Path] = {}
-    if planned.step.reads_model:
-        files = pipeline.model_files(planned, session)
+    model = model_bytes.given(planned, session) if planned.step.reads_model else None
     session.watcher.step_started(planned.name)
     out, home = scratch / planned.name / "out", scratch / planned.name / "worker"
     home.mkdir(parents=True)
-    ran = session.run(planned, files, inputs, out, home)
-    if planned.step.reads_model:
-        session.source.recheck()
+    ran = session.run(planned, {} if model is None else model.paths, inputs, out, home)
+    if model is not None:
+        model.recheck()
     size = bytes_of(out)
     session.ended(StepResult(planned.name, planned.key, "rebuilt", ran.seconds, size, ran.peak_memory_bytes))
     return out
