@@ -56,9 +56,8 @@ def given(planned: Planned, session: Session) -> ModelBytes:
     if identity(files) != name:
         raise InputError(f"{planned.name} reads another checkpoint than {source.describe()}", option=_OPTION)
     if source.in_place:  # the user's own files are read where they are, whatever a store says
-        return ModelBytes(
-            _verified(source.fetch(session.store.root, session.on_fetch), files, digester), digester
-        )
+        paths = source.fetch(session.store.root, session.on_fetch)  # which puts nothing there
+        return ModelBytes(_verified(paths, files, digester), source, digester)
     step = Step("source", 1, "", {}, reads_model=True)
     origin = source.describe()
     wanted = Expected(key_of(step, name, {}), {"step": "source", "model": origin}, manifest_of(files))
