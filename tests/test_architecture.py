@@ -55,7 +55,7 @@ LAYERS = [
     {"trtbuild.survey", "trtbuild.hashing"},
     {"trtbuild.model_bytes"},
     {"trtbuild.pipeline"},
-    {"trtbuild.rebuild"},
+    {"trtbuild.rebuild", "trtbuild.attached"},
     {"trtbuild.sweeps", "trtbuild.doctor"},
     {"trtbuild.report"},
     {"trtbuild.outcome"},

@@ -189,7 +189,7 @@ def _run(job: _Job) -> None:
 
 def _rebuild(key: str, asked: _Asked) -> None:
     named = any(word.startswith(("model=", "model.")) for word in asked.words)
-    receipt = rebuild.receipt(asked.store, key)
+    receipt = rebuild.receipt(asked.store, key, asked.config)
 
     def source() -> Source:
         digester = Hasher(asked.store.index, asked.watcher)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,8 @@ def _locks(planned: Planned, scratch: Path) -> dict[str, Path]:
     for step in provenance.chain(planned):
         if step.step.lock is not None:
             path = found[provenance.LOCK + step.name] = scratch / f"{step.name}.lock"
-            path.write_text(step.step.lock.text, encoding="utf-8")
+            # Where wheels come from is each user's own affair, and an address may hold a secret.
+            path.write_text(replace(step.step.lock, indexes=()).text, encoding="utf-8")
     return found
 
 

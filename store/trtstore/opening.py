@@ -6,12 +6,13 @@ import importlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from trtstore import trust
+from trtstore import envelopes, records, trust
 from trtstore.errors import Invalid
 from trtstore.layout import Layout
 from trtstore.objects import checked, connect
+from trtstore.records import Record
 from trtstore.remote import Remote
-from trtstore.trust import Policy
+from trtstore.trust import Policy, Trusted
 
 if TYPE_CHECKING:
     from trtstore.signing import Signer
@@ -31,6 +32,19 @@ def team(
         remote, layout, policy, keys, on_problem=on_problem
     )
     return found
+
+
+def signers(envelope: bytes, record: Record, trusted: Iterable[str]) -> list[Trusted]:
+    """The keys that the user trusts for such an artifact and that signed the `envelope` of `record`.
+
+    `trusted` are lines beside those of the user's own list. Raises Invalid as `team`, Malformed for no envelope.
+    """
+    found = envelopes.parse(envelope, records.MAX_BYTES, "the record")
+    keys = [*map(trust.parse, trusted), *trust.listed()]
+    if not found.signatures or not keys or records.parse(envelope, record.key) != record:
+        return []
+    signed: list[Trusted] = _module("trtstore.signing", "a signature").signed_by(found, keys)
+    return [one for one in signed if one.beyond(record.labels) is None]
 
 
 def check(url: str, trusted: Iterable[str]) -> None:
