@@ -164,6 +164,7 @@ OTHER: Mapping[str, tuple[str, ...]] = {
     "compiler.exclude_modules": ("['*.down_proj']",),
     "compiler.image": (f"sha256:{'bb' * 32}",),
     "executor.env": ("[HOME]",),
+    "executor.allow_lock": ("[/path/to/lock.txt]",),
     "executor.engine_flags": ("[--log-level=error]",),
     "executor.flags": ("[--cpus=2]",),
     "executor.name": ("process",),

@@ -183,7 +183,7 @@ def _plan(job: _Job) -> None:
 
 def _explain(job: _Job) -> None:
     step = job.plan.final
-    found = job.session.find(step.key)
+    found = job.session.find(step)
     near = None if found.record is not None else survey.nearest(step, job.plan, job.session)
     if job.outcome.json:
         job.outcome.documents.append(document.explanation(job.plan, found, near))
@@ -205,7 +205,7 @@ def _run(job: _Job) -> None:
 
 def _rebuild(key: str, asked: _Asked) -> None:
     named = any(word.startswith(("model=", "model.")) for word in asked.words)
-    receipt = rebuild.receipt(asked.store, key)
+    receipt = rebuild.receipt(asked.store, key, asked.config)
 
     def source() -> Source:
         digester = Hasher(asked.store.index, asked.watcher)

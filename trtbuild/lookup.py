@@ -9,8 +9,9 @@ from typing import Protocol
 
 from trtbuild import schema
 from trtbuild.sharing import Sharing
-from trtstore import Record, Store
+from trtstore import Record, Store, expected
 from trtstore.deadlines import deadline
+from trtstore.expected import Expected
 from trtstore.layered import Layered
 from trtstore.protocols import Reader
 from trtstore.readonly import ReadOnly
@@ -59,20 +60,24 @@ class Lookup:
         team = self._sharing.team
         return self.also if team is None else (*self.also, team)
 
-    def find(self, key: str) -> Found:
-        """Where the artifact of `key` is; nothing is copied, and it does not count as a use."""
-        record = self._store.lookup(key, on_problem=self._teller.note)
+    def find(self, wanted: Expected) -> Found:
+        """Where what is wanted is; nothing is copied, and it does not count as a use."""
+        record = self._look(self._store, wanted)
         if record is not None:
             return Found(record, here=True, store=str(self._store))
-        for other in self.others:
+        for other in self._asked(wanted):
             with deadline(self._config.patience):
-                record = other.lookup(key, on_problem=self._teller.note)
+                record = self._look(other, wanted)
             if record is not None:
                 return Found(record, here=False, store=str(other))
         return Found(None, here=False)
 
-    def use(self, key: str) -> Record | None:
-        """The record of `key`, which counts as used; None, and a word why, where what is there is damaged.
+    def _look(self, reader: Reader, wanted: Expected) -> Record | None:
+        record = reader.lookup(wanted.key, on_problem=self._teller.note)
+        return None if record is None or expected.trouble(record, wanted.manifest) is not None else record
+
+    def use(self, wanted: Expected) -> Record | None:
+        """The record that is wanted, which counts as used; None, and a word why, where what is there is not usable.
 
         What only another store has is copied to ours, every byte verified. What ours has is given without a question
         to anybody: `Sharing.afterwards` asks whether it was revoked.
@@ -84,23 +89,32 @@ class Lookup:
                 said.add(words)
                 self._teller.note(words)
 
-        record = self._store.use(key, verify=self._config.verify.value, on_problem=tell)
+        key, manifest = wanted.key, wanted.manifest
+        record = self._store.use(key, verify=self._config.verify.value, on_problem=tell, manifest=manifest)
         if record is not None:
             self._sharing.gave(record)
             return record
         self._sharing.learn()
-        if not self.others:
+        others = self._asked(wanted)
+        if not others:
             return None
         layers = Layered(
             self._store,
-            self.others,
+            others,
             on_fetched=self._fetched,
             on_progress=self._on_fetching,
             patience=self._config.patience,
         )
-        if layers.lookup(key, on_problem=tell) is None:
+        if layers.lookup(key, manifest=manifest, on_problem=tell) is None:
             return None
-        return self._store.use(key, on_problem=tell)
+        return self._store.use(key, on_problem=tell, manifest=manifest)
+
+    def _asked(self, wanted: Expected) -> tuple[Reader, ...]:
+        """The other stores that may answer: the team's only where its scopes can be held to what is expected."""
+        if wanted.labels is None:
+            return self.also
+        self._sharing.expect({wanted.key: wanted.labels})
+        return self.others
 
     def _on_fetching(self, done: int, total: int) -> None:
         self._teller.progress("fetch", done, total, "B")

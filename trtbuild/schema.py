@@ -187,6 +187,7 @@ class ExecutorConf:
     memory_gb: float | None = None
     threads: int | None = None
     env: list[str] = field(default_factory=list)
+    allow_lock: list[str] = field(default_factory=list)
     engine: ContainerEngine = ContainerEngine.auto
     gpus: Gpus = Gpus.auto
     network: bool = False

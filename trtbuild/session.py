@@ -27,6 +27,7 @@ from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
 from trtbuild.workbench import Workbench
 from trtstore import Holder, Record, Store, StoreFailure, teamwork
+from trtstore.expected import Expected
 from trtstore.hints import Hints
 from trtstore.leases import Outcome
 from trtstore.upkeep import Upkeep
@@ -79,6 +80,9 @@ class Session:
     ending: Ending = field(default_factory=Ending)  # of its workers, where others are waited for, too
     made: set[str] = field(default_factory=set)  # keys that were built for this command line
     shared: Sharing | None = None  # of the points of a sweep: one connection to the team's store
+    labels: dict[str, Mapping[str, str]] = field(
+        default_factory=dict
+    )  # by key, of the steps that are expected
 
     @cached_property
     def source(self) -> Source:
@@ -131,7 +135,7 @@ class Session:
             return None if estimate is None else estimate.seconds
 
         def look() -> Record | None:
-            return self.use(planned.key)
+            return self.use(planned)
 
         def waiting(words: str) -> None:
             self.ending.check()
@@ -188,16 +192,21 @@ class Session:
 
         Raises InputError, StoreError.
         """
-        self.sharing.expect({step.key: provenance.labels(step, plan) for step in plan.steps})
+        self.labels |= {step.key: provenance.labels(step, plan) for step in plan.steps}
+        self.sharing.expect(self.labels)
         return self
 
-    def find(self, key: str) -> Found:
-        """As `Lookup.find`."""
-        return self.stores.find(key)
+    def wanted(self, planned: Planned) -> Expected:
+        """The question for a step's result. The team is not asked for one that no plan of this session holds."""
+        return Expected(planned.key, self.labels.get(planned.key), None)
 
-    def use(self, key: str) -> Record | None:
+    def find(self, planned: Planned) -> Found:
+        """As `Lookup.find`."""
+        return self.stores.find(self.wanted(planned))
+
+    def use(self, planned: Planned) -> Record | None:
         """As `Lookup.use`."""
-        return self.stores.use(key)
+        return self.stores.use(self.wanted(planned))
 
     @cached_property
     def history(self) -> History:
@@ -231,7 +240,7 @@ class Session:
 
     def _wheels(self, lock: Lock, python: Python) -> Path | None:
         """The wheels of a toolchain in the team's store, as a folder; None where there is none, or not these."""
-        record = None if self.sharing.team is None else self.use(wheels.key_of(lock, python))
+        record = None if self.sharing.team is None else self.stores.use(wheels.expected(lock, python))
         return None if record is None else self.store.materialise(record).path
 
     def preflight(self, planned: Planned) -> None:
@@ -240,7 +249,7 @@ class Session:
         Raises InputError, StoreError, StoreFailure.
         """
         self.sharing.ready()
-        missing = [up for up in planned.inputs if self.find(up.key).record is None]
+        missing = [up for up in planned.inputs if self.find(up).record is None]
         self.workbench.prepare([*missing, planned, *([planned.loader] if planned.step.loads else [])])
 
 

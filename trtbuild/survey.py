@@ -22,7 +22,7 @@ from trtstore.decide import needs
 from trtstore.upkeep import Upkeep
 
 #: Where an artifact is, by its key.
-Find: TypeAlias = Callable[[str], Found]
+Find: TypeAlias = Callable[[Planned], Found]
 
 _OF_MACHINE_CODE = ("target.kind", "target.arch", "target.level", "target.compute_capability")
 _OF_A_SKU = ("target.memory_gb", "target.compute_capability", "target.sm_count")
@@ -47,7 +47,7 @@ class Outlook:
 
 def survey(plan: Plan, session: Session) -> tuple[Outlook, ...]:
     """The outlook of each step of `plan`, in its order. Builds and copies nothing."""
-    found = {step.name: session.find(step.key) for step in plan.steps}
+    found = {step.name: session.find(step) for step in plan.steps}
     needed = {plan.final.name}
     for step in reversed(plan.steps):
         if step.name in needed and found[step.name].record is None:
@@ -81,7 +81,7 @@ def notes(plan: Plan, session: Session, find: Find | None = None) -> tuple[str, 
     look = find or session.find
 
     def runs(planned: Planned) -> bool:
-        return session.refreshes(planned.key) or look(planned.key).record is None
+        return session.refreshes(planned.key) or look(planned).record is None
 
     def reads(planned: Planned) -> bool:
         return runs(planned) and (planned.step.reads_model or any(map(reads, planned.inputs)))
@@ -253,7 +253,7 @@ def refuse_elsewhere(planned: Planned, plan: Plan, session: Session) -> None:
     So it does for a step before it that is in no store: nothing is to be installed or downloaded in vain.
     """
     for up in planned.inputs:
-        if session.find(up.key).record is None:
+        if session.find(up).record is None:
             refuse_elsewhere(up, plan, session)
     elsewhere = differs_here(planned, plan.recipe)
     if not elsewhere:

@@ -243,7 +243,7 @@ def _explain(found: _Sweep) -> None:
             found.outcome.failed(job.error, told=True)
             continue
         plan, session = job.planned
-        seen = session.find(plan.final.key)
+        seen = session.find(plan.final)
         near = None if seen.record is not None else survey.nearest(plan.final, plan, session)
         if found.outcome.json:
             found.outcome.documents.append(document.explanation(plan, seen, near))
@@ -291,7 +291,7 @@ def _take_notes(job: Job, place: Workplace) -> None:
         return
     plan, session = job.planned
     try:
-        job.notes = survey.notes(plan, session, lambda key: place.find(key, session))
+        job.notes = survey.notes(plan, session, lambda planned: place.find(planned, session))
     except InputError as error:
         job.error = error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from trtstore import deadlines
+from trtstore import deadlines, expected
 from trtstore.errors import Corrupt, Mismatch, StoreFailure, Unreachable
 from trtstore.protocols import Doubting, OnProgress, Reader, ignore_progress
 from trtstore.records import Record
@@ -36,30 +36,42 @@ class Layered:
         self._on_progress = on_progress
         self._patience = patience
 
-    def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None:
+    def lookup(
+        self, key: str, *, manifest: str | None = None, on_problem: Callable[[str], None] | None = None
+    ) -> Record | None:
         """The record of `key` in the local store, after a copy where only another has it, else None.
+
+        With `manifest`, a record of another is passed over in every store, and replaced in the local one.
 
         Raises Invalid for what is no key, and what reading and writing the local store raises.
         """
         tell = on_problem or log.warning
         record = self.local.lookup(key, on_problem=tell)
+        if record is not None and expected.trouble(record, manifest) is not None:
+            record = None
         for other in self._others:
             if record is not None:
                 break
-            record = self._fetch(other, key, tell)
+            record = self._fetch(other, key, manifest, tell)
         return record
 
-    def _fetch(self, other: Reader, key: str, tell: Callable[[str], None]) -> Record | None:
+    def _fetch(
+        self, other: Reader, key: str, manifest: str | None, tell: Callable[[str], None]
+    ) -> Record | None:
         try:
             with deadlines.deadline(self._patience):
-                if other.lookup(key, on_problem=tell) is None:
+                found = other.lookup(key, on_problem=tell)
+                if found is None:
+                    return None
+                if (wrong := expected.trouble(found, manifest)) is not None:
+                    tell(f"{other} is passed over: {wrong}")
                     return None
                 envelope = other.envelope(key)
         except (StoreFailure, OSError) as trouble:
             tell(f"{other} is passed over: {trouble}")
             return None
         try:
-            received = self.local.receive(key, envelope, other, self._on_progress)
+            received = self.local.receive(key, envelope, other, self._on_progress, manifest=manifest)
         except (Corrupt, Unreachable) as trouble:
             if isinstance(trouble, Mismatch) and isinstance(other, Doubting):
                 other.doubt(trouble.digits)

@@ -6,15 +6,16 @@ import importlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from trtstore import trust
+from trtstore import envelopes, records, trust
 from trtstore.deadlines import PATIENCE
 from trtstore.errors import Invalid
 from trtstore.index import Index
 from trtstore.layout import Layout
 from trtstore.objects import checked, connect
+from trtstore.records import Record
 from trtstore.remote import Remote
 from trtstore.seen import Seen
-from trtstore.trust import Policy
+from trtstore.trust import Policy, Trusted
 
 if TYPE_CHECKING:
     from trtstore.signing import Signer
@@ -45,6 +46,19 @@ def team(
 def at(url: str, layout: Layout, patience: float = PATIENCE) -> Remote:
     """The artifacts at `url`, of which the store of `layout` remembers what it has read. Raises Invalid."""
     return Remote(connect(url, patience), Seen(url, Index(layout.index)), patience)
+
+
+def signers(envelope: bytes, record: Record, trusted: Iterable[str]) -> list[Trusted]:
+    """The keys that the user trusts for such an artifact and that signed the `envelope` of `record`.
+
+    `trusted` are lines beside those of the user's own list. Raises Invalid as `team`, Malformed for no envelope.
+    """
+    found = envelopes.parse(envelope, records.MAX_BYTES, "the record")
+    keys = [*map(trust.parse, trusted), *trust.listed()]
+    if not found.signatures or not keys or records.parse(envelope, record.key) != record:
+        return []
+    signed: list[Trusted] = _module("trtstore.signing", "a signature").signed_by(found, keys)
+    return [one for one in signed if one.beyond(record.labels) is None]
 
 
 def check(url: str, trusted: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""From a folder to staged blobs and a manifest: every file read once, a few at a time."""
+"""From a folder to staged blobs and a manifest, every file read once, a few at a time; and a record into its place."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from trtstore import blobs, manifest
-from trtstore.digest import OnBytes, ignore_bytes, in_threads
+from trtstore import blobs, manifest, records
+from trtstore.digest import OnBytes, digest_of, ignore_bytes, in_threads
 from trtstore.errors import Invalid, Malformed, translated
 from trtstore.index import Index, hash_files
 from trtstore.layout import Layout, walk
 from trtstore.manifest import Entry, Manifest, mode_of
+from trtstore.records import Attachment, Record
 
 
 def stage_folder(layout: Layout, folder: Path, stage: Path) -> tuple[Manifest, list[blobs.Staged]]:
@@ -51,6 +53,45 @@ def folder_manifest(folder: Path, index: Index) -> Manifest:
     return _manifest(
         folder, [Entry(name, mode_of(its.st_mode), its.st_size, sha256) for (name, _, its), sha256 in found]
     )
+
+
+def encoded(
+    key: str,
+    made: Manifest,
+    kept: Mapping[str, blobs.Staged],
+    labels: Mapping[str, str],
+    predicate_type: str,
+    predicate: Mapping[str, Any],
+) -> bytes:
+    """The envelope of the record of `made`, with the attachments `kept`. Raises Invalid where it breaks a rule."""
+    record = Record(
+        key=key,
+        manifest=made.digest,
+        bytes=made.size,
+        files=len(made.entries),
+        labels=labels,
+        attachments={name: Attachment(digest_of(f.sha256), f.size) for name, f in kept.items()},
+        predicate_type=predicate_type,
+        predicate=predicate,
+    )
+    try:
+        return records.encode(record)
+    except Malformed as trouble:
+        raise Invalid(f"the record of {key} cannot be written: {trouble}") from None
+
+
+def put_record(layout: Layout, place: Path, envelope: bytes, temporary: Path) -> None:
+    """Give the record its place, by way of `temporary` in tmp/; whatever is there is replaced. Raises OSError."""
+    layout.make(place.parent)
+    temporary.write_bytes(envelope)
+    temporary.chmod(blobs.MODE)
+    layout.sync(temporary)
+    blobs.put(temporary, place)
+    try:
+        layout.sync(place.parent)
+    except OSError:
+        place.unlink(missing_ok=True)  # a failed publish adds no record, and who looks now may not rely on it
+        raise
 
 
 def _listing(folder: Path) -> list[tuple[str, Path, os.stat_result]]:

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from typing import Any, Literal
 from trtstore import (
     access,
     blobs,
+    expected,
     gate,
     records,
     roots,
@@ -26,7 +28,7 @@ from trtstore import (
 )
 from trtstore import verify as verification
 from trtstore.digest import checked_key, digest_of, hex_of
-from trtstore.errors import Invalid, Malformed, translated
+from trtstore.errors import Corrupt, Invalid, Malformed, translated
 from trtstore.index import Index
 from trtstore.layout import Layout
 from trtstore.locks import Holder
@@ -99,10 +101,11 @@ class Store:
         verify: Verify = "never",
         on_problem: Callable[[str], None] | None = None,
         count: bool = True,
+        manifest: str | None = None,
     ) -> Record | None:
         """As `lookup`, and the artifact is in use: collectors keep it for their grace period from now on.
 
-        `count` says whether the statistics call it a hit.
+        `count` says whether the statistics call it a hit. With `manifest`, a record of another is told, and a miss.
 
         `verify` says how often every byte is read again: "always", "sample" (one use in twenty) or "never". What is
         found damaged is quarantined, told to `on_problem`, and a miss. Raises as `lookup`.
@@ -114,6 +117,9 @@ class Store:
         with gate.looking(self._layout), translated(self.root, reading=True):
             found = access.find(self._layout, key, tell)
             if found is None:
+                return None
+            if (wrong := expected.trouble(found[0], manifest)) is not None:
+                tell(f"{self._layout.record(key)} is taken as absent: {wrong}")
                 return None
             self._touch(key)
         if verify == "always" or (verify == "sample" and secrets.randbelow(SAMPLE) == 0):
@@ -160,10 +166,12 @@ class Store:
         labels: Mapping[str, str],
         attachments: Mapping[str, Path] = _NOTHING,
         seconds: float | None = None,
+        manifest: str | None = None,
     ) -> Record:
         """Keep the files below `folder` under `key`; returns the record that is now there.
 
-        When the key has a usable record already, that one stays and is returned. Blobs come first and the record
+        When the key has a usable record already, that one stays and is returned; with `manifest`, the digest of what
+        is published, only where it is a record of that, too. Blobs come first and the record
         last, so a reader, or a crash, sees a whole artifact or none. Files in one of this store's `scratch` folders
         are taken over without a copy and become read-only: nothing may have them open for writing. Empty folders
         are not kept. `seconds` is what the build took, for statistics. Raises Invalid (a symbolic link, a name that
@@ -174,26 +182,15 @@ class Store:
         facts = strictjson.plain(predicate, "predicate")
         with self.scratch() as stage, translated(self.root):
             made, staged = staging.stage_folder(self._layout, folder, stage)
+            if manifest not in (None, made.digest):
+                raise Corrupt(f"{folder} holds other files than those that {key[:12]} names")
             kept = staging.stage_attachments(self._layout, attachments, stage)
             listed = blobs.stage_bytes(self._layout, made.encode(), stage / "manifest")
-            record = Record(
-                key=key,
-                manifest=digest_of(listed.sha256),
-                bytes=made.size,
-                files=len(made.entries),
-                labels=labels,
-                attachments={name: Attachment(digest_of(f.sha256), f.size) for name, f in kept.items()},
-                predicate_type=predicate_type,
-                predicate=facts,
-            )
-            try:
-                envelope = records.encode(record)
-            except Malformed as trouble:
-                raise Invalid(f"{folder} cannot be published: {trouble}") from None
+            envelope = staging.encoded(key, made, kept, labels, predicate_type, facts)
             # Only this holds off collectors: copying and hashing may take minutes.
             with gate.adding(self._layout):
                 blobs.commit(self._layout, [*staged, *kept.values(), listed], self._served.seals)
-                done = self._commit(key, envelope, stage / "record").record
+                done = self._commit(key, envelope, stage / "record", manifest).record
         self._seal(done)
         if seconds is not None:
             usage.built(self.index, key, seconds)
@@ -268,17 +265,27 @@ class Store:
         return ReadOnly(self._layout).open_blob(digest, size)
 
     @contextmanager
-    def arriving(self) -> Iterator[transfer.Arrivals]:
+    def arriving(self, manifest: str | None = None) -> Iterator[transfer.Arrivals]:
         """For artifacts that come from elsewhere. Raises NotWritable, NoSpace and the like."""
         with self.scratch() as stage, translated(self.root):
-            yield transfer.Arrivals(self._layout, stage, self._admit, self._served.seals)
+            admit = partial(self._admit, manifest=manifest)
+            yield transfer.Arrivals(self._layout, stage, admit, self._served.seals)
 
     def receive(
-        self, key: str, envelope: bytes, source: Reader, on_progress: OnProgress = ignore_progress
+        self,
+        key: str,
+        envelope: bytes,
+        source: Reader,
+        on_progress: OnProgress = ignore_progress,
+        *,
+        manifest: str | None = None,
     ) -> transfer.Received:
-        """Copy an artifact from `source`, every byte verified; see `transfer.Arrivals.receive`."""
-        with self.arriving() as arrivals:
-            return arrivals.receive(key, envelope, source, on_progress)
+        """Copy an artifact from `source`, every byte verified; see `transfer.Arrivals.receive`.
+
+        With `manifest`, Corrupt for a record of another; it replaces such a one that is here.
+        """
+        with self.arriving(manifest) as arrivals:
+            return arrivals.receive(key, envelope, source, on_progress, manifest)
 
     def _admit(
         self,
@@ -287,11 +294,12 @@ class Store:
         staged: Sequence[blobs.Staged],
         wanted: Mapping[str, int],
         temporary: Path,
+        manifest: str | None = None,
     ) -> transfer.Received:
         with gate.adding(self._layout):
             absent = self.lookup(key, on_problem=lambda _: None) is None  # before its lost blobs are back
             transfer.settle(self._layout, staged, wanted, self._served.seals)
-            done = self._commit(key, envelope, temporary)
+            done = self._commit(key, envelope, temporary, manifest)
         self._seal(done.record)
         return transfer.Received(done.record, done.new or absent)
 
@@ -300,25 +308,15 @@ class Store:
             listed = access.read_manifest(self._layout, record.manifest)
             self._served.seal(record, access.named_blobs(record, listed))
 
-    def _commit(self, key: str, envelope: bytes, temporary: Path) -> transfer.Received:
+    def _commit(
+        self, key: str, envelope: bytes, temporary: Path, manifest: str | None = None
+    ) -> transfer.Received:
         """The record of `key` after this: the usable one that is there, else that of `envelope`."""
-        place = self._layout.record(key)
         # The lock makes check and rename one: of many publishers one wins, and a broken record is replaced once.
         with lock(self._layout, "record", key):
             existing = self.lookup(key)
-            if existing is not None:
+            if existing is not None and expected.trouble(existing, manifest) is None:
                 self._touch(key)  # who publishes is about to use it
                 return transfer.Received(existing, new=False)
-            self._layout.make(place.parent)
-            temporary.write_bytes(envelope)
-            temporary.chmod(blobs.MODE)
-            self._layout.sync(temporary)
-            blobs.put(temporary, place)
-            try:
-                self._layout.sync(place.parent)
-            except OSError:
-                place.unlink(
-                    missing_ok=True
-                )  # a failed publish adds no record, and who looks now may not rely on it
-                raise
+            staging.put_record(self._layout, self._layout.record(key), envelope, temporary)
         return transfer.Received(records.parse(envelope, key), new=True)

@@ -259,6 +259,9 @@ class Team:
         self.remote.check_writable()
         self.sync()
         self._refuse_revoked(key, hex_of(record.manifest))
+        self.expected.setdefault(
+            key, record.labels
+        )  # what is there must be signed by a key for such an artifact
         if self._is_there(key):
             return Pushed(False, 0)
         sent = self.remote.push_blobs(source, record, on_progress)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from trtstore import blobs, gate, partial, records, words, writeback
+from trtstore import blobs, expected, gate, partial, records, words, writeback
 from trtstore.access import checked_manifest, manifest_bytes, named_blobs
 from trtstore.blobs import Staged
 from trtstore.digest import (
@@ -145,15 +145,22 @@ class Arrivals:
         return Arrival(self._layout, self._stage, self._admit, self._seals, key, envelope)
 
     def receive(
-        self, key: str, envelope: bytes, source: Reader, on_progress: OnProgress = ignore_progress
+        self,
+        key: str,
+        envelope: bytes,
+        source: Reader,
+        on_progress: OnProgress = ignore_progress,
+        manifest: str | None = None,
     ) -> Received:
         """Copy the artifact of `envelope` from `source`: only the blobs that are missing here travel.
 
-        Raises Corrupt when a byte is not what it should be, Unreachable when `source` breaks off, and as a write.
-        What came before `source` broke off is kept, and need not travel again. Large blobs come side by side where
-        there are cores for it.
+        Raises Corrupt when a byte is not what it should be, or the record's manifest is not `manifest`; Unreachable
+        when `source` breaks off; and as a write. What came before `source` broke off is kept, and need not travel
+        again. Large blobs come side by side where there are cores for it.
         """
         arrival = self.begin(key, envelope)
+        if (wrong := expected.trouble(arrival.record, manifest)) is not None:
+            raise Corrupt(wrong)
         with _asking(source):
             data = source.manifest(arrival.record).encode()
         needed = arrival.list_blobs(data)

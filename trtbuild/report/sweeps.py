@@ -121,7 +121,7 @@ def plan_lines(jobs: Sequence[Job], found: Forecast, place: Workplace) -> Iterat
             rows.append([own_words(job, jobs), "", "cannot be built", ""])
             continue
         plan, session = job.planned
-        seen = place.find(plan.final.key, session)
+        seen = place.find(plan.final, session)
         store = "miss" if seen.record is None else "hit" if seen.here else f"hit in {seen.also}"
         steps = [step.name for step in plan.steps if step.key in units]
         rows.append([own_words(job, jobs), plan.final.key[:12], store, ", ".join(steps) or "nothing"])

@@ -78,6 +78,11 @@ class Headers:
 class Source(Protocol):
     """A checkpoint that can be named by content before it is here."""
 
+    @property
+    def in_place(self) -> bool:
+        """Whether it is the user's own files, read where they are: no store stands in for those."""
+        ...
+
     def describe(self) -> str:
         """Where these bytes come from, for provenance; no secret, no path of this machine."""
         ...

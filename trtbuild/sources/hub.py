@@ -50,6 +50,8 @@ def open_source(request: Request) -> HubSource:
 class HubSource:
     """One repository at one commit, which is looked up once."""
 
+    in_place = False
+
     def __init__(self, request: Request, location: Location) -> None:
         self._option = request.option
         self._digester = request.digester

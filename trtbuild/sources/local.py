@@ -42,6 +42,8 @@ def open_source(request: Request) -> LocalSource:
 class LocalSource:
     """Files where they are: nothing is copied. Links are followed, as in the Hub's own cache."""
 
+    in_place = True
+
     def __init__(self, request: Request, folder: Path, gguf: str | None) -> None:
         self._request = request
         self._folder = folder

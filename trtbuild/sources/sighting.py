@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,15 +41,16 @@ def see(paths: Sequence[Path], digester: Digester, option: str) -> list[Sighting
                 hint="wait until it is written, then try again",
             )
     return [
-        Sighting(path, digest, stat[0], stat)
-        for path, digest, stat in zip(paths, digests, after, strict=True)
+        Sighting(path, digest, its[0], its) for path, digest, its in zip(paths, digests, after, strict=True)
     ]
 
 
 def recheck(sightings: Iterable[Sighting], digester: Digester, option: str) -> None:
-    """Raises BuildError for a file whose bytes are no longer those that were hashed.
+    """Raises BuildError for a file whose bytes are not, or may for a while not have been, those that were hashed.
 
-    Bytes are read again only where the stat differs: touching a file is not changing it.
+    Bytes are read again only where the stat differs: touching a file is not changing it. But where others may write
+    to it, one of them may have put other bytes there for a reader, and then the first ones back: only the change time
+    tells of that.
     """
     try:
         doubtful = [seen for seen in sightings if _stat(seen.path) != seen.stat]
@@ -66,6 +69,28 @@ def recheck(sightings: Iterable[Sighting], digester: Digester, option: str) -> N
                 option=option,
                 hint="build again when nothing writes to the checkpoint",
             )
+        who = _others(seen.path)
+        if who is not None:
+            raise BuildError(
+                f"{seen.path} was written or replaced during the build, and {who} may write there, so the build's "
+                "result is thrown away",
+                option=option,
+                hint="build again when nothing writes to the checkpoint, or from a copy that only you may write",
+            )
+
+
+def _others(path: Path) -> str | None:
+    """Who else may change the file at `path`, or put another in its place, in words; None where nobody may."""
+    real = Path(os.path.realpath(path))
+    beside = Path(os.path.realpath(path.parent))
+    for place in dict.fromkeys((beside, *beside.parents, *real.parents, real)):
+        found = place.stat()
+        if found.st_uid not in (os.geteuid(), 0):
+            return f"the owner of {place}"
+        sticky = place != real and found.st_mode & stat.S_ISVTX
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
+            return f"others than the owner of {place}"
+    return None
 
 
 def _stat(path: Path) -> tuple[int, ...]:

@@ -52,6 +52,8 @@ def open_source(request: Request) -> WheelSource:
 class WheelSource:
     """Known by its pins alone: no network before `fetch`."""
 
+    in_place = False
+
     def __init__(self, option: str, spec: WheelSpec) -> None:
         self._option = option
         self._spec = spec

@@ -82,7 +82,7 @@ def forecast(jobs: Sequence[Job], found: Sequence[Unit], place: Workplace) -> Fo
         plan, session = job.planned
         if plan.final.key in keys:
             continue
-        seen = place.find(plan.final.key, session)
+        seen = place.find(plan.final, session)
         keys[plan.final.key] = seen.also
         here += seen.here
         if seen.also is not None:

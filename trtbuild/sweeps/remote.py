@@ -101,7 +101,7 @@ def _not_here(unit: Unit) -> TrtbuildError | None:
     """Why what a job built cannot be used here."""
     _, session = unit.job.planned
     try:
-        if session.find(unit.key).record is not None:
+        if session.find(unit.planned).record is not None:
             return None
     except StoreFailure as failure:
         return refused(failure)

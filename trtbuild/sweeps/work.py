@@ -131,11 +131,11 @@ class Workplace:
             self._histories[at] = session.history
         return self._histories[at]
 
-    def find(self, key: str, session: Session) -> Found:
+    def find(self, planned: Planned, session: Session) -> Found:
         """Where an artifact is; each key is looked for once."""
-        at = (id(session.store), key)
+        at = (id(session.store), planned.key)
         if at not in self._found:
-            self._found[at] = session.find(key)
+            self._found[at] = session.find(planned)
         return self._found[at]
 
 
@@ -159,7 +159,7 @@ def _add(planned: Planned, job: Job, place: Workplace, made: dict[str, Unit]) ->
     plan, session = job.planned
     if planned.key in made:
         return True
-    if place.find(planned.key, session).record is not None and not session.config.refresh:
+    if place.find(planned, session).record is not None and not session.config.refresh:
         return False
     needs = tuple(up.key for up in planned.inputs if _add(up, job, place, made))
     labels = provenance.labels(planned, plan)

@@ -59,7 +59,7 @@ def install(
     # In a plain virtual environment: installers do not expect folders that are links.
     home = work / "python"
     interpreter = shim.make(home, None, python)
-    requirements = work / f"{lock.title}.txt"
+    requirements = work / "lock.txt"
     requirements.write_text(lock.text, encoding="utf-8")
     chosen = Installer("pip") if links is not None else installer.choose()
     command = chosen.install(interpreter, requirements, work)
@@ -90,7 +90,7 @@ def download(lock: Lock, python: Python, wheels: Path, work: Path, on_package: O
     """Fetch the wheels that `lock` says for `python` into the folder `wheels`. Raises InputError, OSError."""
     wanted = lock.wanted(python.markers)
     interpreter = shim.make(work / "python", None, python)
-    requirements = work / f"{lock.title}.txt"
+    requirements = work / "lock.txt"
     requirements.write_text(lock.text, encoding="utf-8")
     command = installer.download(interpreter, requirements, wheels, work)
     environment = installer.as_pip(installer.environment(work))

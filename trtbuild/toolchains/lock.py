@@ -26,6 +26,7 @@ SCHEMA = 1  # of the digest's pre-image
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*==\s*([^\s;*]+)\s*(?:;\s*(.*?))?\s*((?:--hash=\S+\s*)*)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _SAID = re.compile(r"#\s*(title|chosen|download):\s*(.*)")
+_TITLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,99}")
 _DOWNLOAD = re.compile(r"(\S+) (\S+), (\d+) wheels?, (\d+) bytes")
 _INDEX = re.compile(r"(--(?:extra-)?index-url|--find-links)[ =](\S+)")
 _WRITTEN = (
@@ -134,7 +135,7 @@ def parse(text: str, option: str, title: str, place: str) -> Lock:
     for number, line in _logical(text):
         if said := _SAID.fullmatch(line):
             if said[1] == "title":
-                title = said[2].strip()
+                title = _title(said[2].strip(), option, f"{place}, line {number}")
             elif said[1] == "chosen":
                 chosen = tuple(sorted({normal(name) for name in said[2].split()}))
             elif found := _DOWNLOAD.fullmatch(said[2].strip()):
@@ -155,6 +156,13 @@ def parse(text: str, option: str, title: str, place: str) -> Lock:
     if lacking:
         raise InputError(f"{place} chooses {lacking[0]} and does not lock it", option=option)
     return Lock(title, tuple(pins), chosen or tuple(sorted(names)), tuple(indexes), downloads)
+
+
+def _title(text: str, option: str, place: str) -> str:
+    """`text` where it is a plain name: it is shown, and files are called by it."""
+    if _TITLE.fullmatch(text) is None:
+        raise InputError(f"{place}: {text[:80]!a} is no title: letters, digits and ._+- only", option=option)
+    return text
 
 
 def _logical(text: str) -> Iterator[tuple[int, str]]:
@@ -184,6 +192,8 @@ def _pin(line: str, option: str, place: str) -> Pin:
         Version(found[2])
         if marker is not None:
             Marker(marker).evaluate()
+            if re.search(r"\s-", marker):  # pip takes a word that begins so for an option, even within quotes
+                raise InvalidMarker(f"the marker {marker[:80]!a} holds an option of pip's")
     except (InvalidVersion, InvalidMarker, UndefinedEnvironmentName) as error:
         raise InputError(f"{place}: {str(error).splitlines()[0]}", option=option) from None
     return Pin(normal(found[1]), found[2], marker, tuple(sorted(set(hashes))))

@@ -15,6 +15,7 @@ from trtbuild.toolchains import install
 from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
 from trtstore import Record, Store
+from trtstore.expected import Expected
 
 PREDICATE_TYPE = "urn:trtbuild:wheels:v1"
 
@@ -31,6 +32,15 @@ def key_of(lock: Lock, python: Python) -> str:
     """The key of the wheels: they depend on the lock, and on which of its wheels this Python takes."""
     fields = {"wheels": 1, "lock": lock.digest, "abi": python.abi, "machine": python.machine}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _labels(lock: Lock, python: Python) -> dict[str, str]:
+    return {"step": "wheels", "toolchain": lock.title, "python": python.tag}
+
+
+def expected(lock: Lock, python: Python) -> Expected:
+    """The question for the wheels. Their record is not known beforehand; each wheel's sha256 is in the lock."""
+    return Expected(key_of(lock, python), _labels(lock, python), None)
 
 
 def publish(lock: Lock, python: Python, store: Store, say: Callable[[str], None]) -> Record:
@@ -52,5 +62,5 @@ def publish(lock: Lock, python: Python, store: Store, say: Callable[[str], None]
             wheels,
             predicate_type=PREDICATE_TYPE,
             predicate={"lock": lock.digest, "abi": python.abi, "machine": python.machine},
-            labels={"step": "wheels", "toolchain": lock.title, "python": python.tag},
+            labels=_labels(lock, python),
         )
