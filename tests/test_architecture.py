@@ -25,6 +25,7 @@ LAYERS = [
     {
         "trtbuild.choices",
         "trtbuild.errors",
+        "trtbuild.redact",
         "trtbuild.stores",
         "trtbuild.unkeyed",
         "trtbuild.entry",
@@ -38,7 +39,7 @@ LAYERS = [
     {"trtbuild.key"},
     {"trtbuild.networks"},
     {"trtbuild.compilers"},
-    {"trtbuild.config_files", "trtbuild.hydra_gate"},
+    {"trtbuild.config_files", "trtbuild.config_secrets", "trtbuild.hydra_gate"},
     {"trtbuild.composer"},
     {"trtbuild.plan", "trtbuild.compose", "trtbuild.program", "trtbuild.points", "trtbuild.plugin"},
     {"trtbuild.checkpoint", "trtbuild.examine"},

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from trtbuild import composer, hydra_gate, points, program, schema, sweep_schema
+from trtbuild import composer, config_secrets, hydra_gate, points, program, schema, sweep_schema
 from trtbuild.errors import InputError
 
 # These take free text: quoted here, so that a comma or a bracket in a prompt is not Hydra's grammar.
@@ -54,6 +54,7 @@ def run(args: Sequence[str], task: Callable[[schema.Config], None], sweep: point
             failures.append(error)
 
     hydra_gate.take_plugins(words)
+    config_secrets.register()
     schema.register(_within_reach(words))
     full_error = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: their words are ours to choose
@@ -125,6 +126,7 @@ def _checked(cfg: DictConfig) -> schema.Config:
             hint="a file schema.yaml there hides it: give it another name; a root file begins with "
             "`defaults: [config, _self_]`",
         )
+    config_secrets.check(config)
     return config
 
 
@@ -136,6 +138,7 @@ def _checked_nodes(cfg: DictConfig) -> dict[str, Any]:
         try:
             _refuse_unknown(node, f"{name}.")
             found[name] = OmegaConf.to_object(node) if isinstance(node, DictConfig) else cfg[name]
+            config_secrets.check(found[name], name)
         except OmegaConfBaseException as error:
             raise _explained(error) from error
     return found
@@ -156,6 +159,9 @@ def _refuse_unknown(node: Any, path: str) -> None:
 def _explained(error: Exception) -> InputError:
     """Hydra's and OmegaConf's errors in one sentence that names the dotted option and the mend."""
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    held = config_secrets.refusal(error, getattr(cause, "full_key", None))
+    if held is not None:
+        return held
     if isinstance(error, MissingConfigException) and "Available options" in str(error):
         return _missing_choice(error)
     if isinstance(cause, OmegaConfBaseException) and getattr(cause, "full_key", None):

@@ -120,7 +120,7 @@ class Composer:
             prepend_hydra=False,
             skip_missing=False,
         )
-        if repository.users_say:
+        if repository.users_say or any((file.package or "").startswith("hydra") for file in listed.defaults):
             self._by_hydra_of(choices)  # the gate looks at what these files say of Hydra
         if not choices:
             self._default = {group: str(name) for group, name in listed.overrides.known_choices.items()}
@@ -184,7 +184,7 @@ def once(loader: Any, name: str, words: Sequence[str]) -> DictConfig | None:
     made: DictConfig = loader._compose_config_from_defaults_list(defaults=listed.defaults, repo=own)
     OmegaConf.set_struct(made, True)
     ConfigLoaderImpl._apply_overrides_to_config(listed.config_overrides, made)
-    return None if own.users_say or has_references(made) else made
+    return None if own.users_say or "hydra" in made or has_references(made) else made
 
 
 def has_references(config: DictConfig) -> bool:

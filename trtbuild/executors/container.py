@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trtbuild
+from trtbuild import redact
 from trtbuild.errors import BuildError, InputError, TrtbuildError
 from trtbuild.executors.ending import Ending
 from trtbuild.executors.process import Ended, Event, Limits, Ran, Task, failure, named, supervise
@@ -120,6 +121,7 @@ def run(
                 stop=lambda: _stop(container, name),
                 held=True,
             )
+        redact.scrub(log)
         ending.check()
         seconds = time.monotonic() - started
         if isinstance(ended.answer, dict) and ended.status == 0:

@@ -21,6 +21,7 @@ from typing import IO, Any
 from platformdirs import user_state_path
 
 import trtbuild
+from trtbuild import redact
 from trtbuild.errors import BuildError, InputError, TrtbuildError
 from trtbuild.executors.ending import Ending
 
@@ -122,6 +123,7 @@ def run(
     with log.open("w", encoding="utf-8") as errors:
         ended = supervise(command, env, errors, scratch, limits, on_event, ending)
     seconds = time.monotonic() - started
+    redact.scrub(log)  # it is kept with the result, or in the user's folder
     ending.check()
     if isinstance(ended.answer, dict) and ended.status == 0:
         return Ran(ended.answer, seconds, ended.peak_memory_bytes, log)
@@ -328,9 +330,10 @@ def _keep(task: Task, log: Path) -> Path:
     failures = user_state_path("trtbuild") / "failures"
     kept = failures / f"{task.step}-{task.key[:12]}"
     try:
-        kept.mkdir(parents=True, exist_ok=True)
+        kept.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name in ("log.txt", "request.json"):
             shutil.copyfile(log.with_name(name), kept / name)
+            redact.scrub(kept / name)
         _put_code(kept)
         for old in sorted(failures.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT_FAILURES]:
             shutil.rmtree(old, ignore_errors=True)

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias
 import rfc8785
 
 from trtbuild.errors import InputError
+from trtbuild.redact import redact as hide
 from trtbuild.sources.gguf_header import Header
 from trtbuild.tensor_header import Entry
 
@@ -199,5 +200,5 @@ def local_path(source: str) -> Path:
 
 def redact(text: str) -> str:
     """Hides the user part and the query of each URL: either may hold a credential."""
-    text = re.sub(r"(\w+://)[^/\s]*@", r"\1***@", text)
+    text = hide(text)
     return re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*", r"\1?***", text)
