@@ -39,7 +39,7 @@ def secret_name(name: str) -> bool:
 
 
 def secrets(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Each value that must not be seen, with the name of its variable: also the passwords in URLs of proxies, indexes."""
+    """Each value that must not be seen, with the name of its variable; passwords in URLs of indexes, too."""
     found: dict[str, str] = {}
     for name, value in (os.environ if environ is None else environ).items():
         if secret_name(name):

@@ -45,13 +45,14 @@ KEPT_FAILURES = 20
 class Limits:
     """Bounds of one step; `None` is no bound. Memory counts private writable bytes (RLIMIT_DATA).
 
-    `devices` is the worker's CUDA_VISIBLE_DEVICES; None is that of this process.
+    `devices` is the worker's CUDA_VISIBLE_DEVICES; None is that of this process. `option` sets the time.
     """
 
     timeout_seconds: float
     memory_bytes: int | None
     threads: int | None
     devices: str | None = None
+    option: str = "executor.timeout_minutes"
 
 
 @dataclass(frozen=True)
@@ -294,9 +295,9 @@ def failure(
     minutes = limits.timeout_seconds / 60
     if ended.timed_out:
         return BuildError(
-            f"step {task.step}: not done after {minutes:g} minutes, and ended",
-            option="executor.timeout_minutes",
-            hint="raise executor.timeout_minutes",
+            f"step {task.step}: not done after {minutes:.3g} minutes, and ended",
+            option=limits.option,
+            hint=f"raise {limits.option}",
             details=details,
         )
     if isinstance(ended.answer, TrtbuildError):

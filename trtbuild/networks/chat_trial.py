@@ -18,7 +18,7 @@ from trtbuild.errors import BuildError, InputError
 
 Json = dict[str, Any]
 
-SECONDS = 30  # of a core, for a few chats that take milliseconds
+SECONDS = 20  # of a core, for a few chats that take milliseconds
 MEMORY = 4 << 30  # bytes
 _LINES = 3  # of what a failed trial printed
 
@@ -82,7 +82,7 @@ def try_out(
         done = subprocess.run(
             command,
             input=json.dumps(asked).encode(),
-            env=dict(os.environ) | {"PYTHONPATH": path, "PYTHONHASHSEED": "0"},
+            env=_environment() | {"PYTHONPATH": path, "PYTHONHASHSEED": "0"},
             capture_output=True,
             check=False,
             timeout=10 * seconds,
@@ -104,6 +104,12 @@ def try_out(
             hint="mend the template; transformers' apply_chat_template tries one out",
         )
     return Tried(answer["template"], tuple(Rendered(**each) for each in answer["rendered"]))
+
+
+def _environment() -> dict[str, str]:
+    """Of the worker's environment what programs need: a template sees no variable that a step was given by name."""
+    needed = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "LC_ALL", "PYTHONUSERBASE", "OMP_NUM_THREADS")
+    return {name: os.environ[name] for name in needed if name in os.environ}
 
 
 def _endless(seconds: int) -> InputError:

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from trtbuild.sweeps import answers
+
 # trtbuild ends with the job, however that ends, and takes its own workers along.
 _LAUNCH = """
 import ctypes, os, signal, sys
@@ -39,9 +41,7 @@ def run(words: list[str], answer: str | None) -> str:
         }
     )
     if answer is not None:
-        written = Path(f"{answer}.{os.getpid()}")
-        written.write_text(told, encoding="utf-8")
-        written.rename(answer)
+        answers.write(Path(answer), told)
     return told
 
 
