@@ -13,8 +13,9 @@ from typing import Any
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
-from trtbuild import composer, points, program, schema, sweep_schema
+from trtbuild import composer, config_secrets, hydra_gate, points, program, schema, sweep_schema
 from trtbuild.errors import InputError
 
 # These take free text: quoted here, so that a comma or a bracket in a prompt is not Hydra's grammar.
@@ -52,12 +53,19 @@ def run(args: Sequence[str], task: Callable[[schema.Config], None], sweep: point
         except Exception as error:  # noqa: BLE001  # raised below: Hydra would print words of its own first
             failures.append(error)
 
+    hydra_gate.take_plugins(words)
+    config_secrets.register()
     schema.register(_within_reach(words))
     full_error = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: their words are ours to choose
     try:
         with points.launching(sweep or partial(_each, task), composer.Check(_checked, _checked_nodes)):
             program.run(words, on_config)
+    except YAMLError as error:  # a tag of Python's is one, and makes nothing
+        said = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+        raise InputError(
+            f"a config file cannot be read: {said[:300]}", hint="a config is plain YAML: no tags, no code"
+        ) from None
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise _explained(error) from error
     finally:
@@ -111,7 +119,14 @@ def _checked(cfg: DictConfig) -> schema.Config:
         config = OmegaConf.to_object(cfg)
     except OmegaConfBaseException as error:
         raise _explained(error) from error
-    assert isinstance(config, schema.Config)  # noqa: S101  # the schema is the root of conf/config.yaml
+    if not isinstance(config, schema.Config):
+        raise InputError(
+            "the root of this config is not trtbuild's schema",
+            option="--config-dir",
+            hint="a file schema.yaml there hides it: give it another name; a root file begins with "
+            "`defaults: [config, _self_]`",
+        )
+    config_secrets.check(config)
     return config
 
 
@@ -123,6 +138,7 @@ def _checked_nodes(cfg: DictConfig) -> dict[str, Any]:
         try:
             _refuse_unknown(node, f"{name}.")
             found[name] = OmegaConf.to_object(node) if isinstance(node, DictConfig) else cfg[name]
+            config_secrets.check(found[name], name)
         except OmegaConfBaseException as error:
             raise _explained(error) from error
     return found
@@ -143,6 +159,9 @@ def _refuse_unknown(node: Any, path: str) -> None:
 def _explained(error: Exception) -> InputError:
     """Hydra's and OmegaConf's errors in one sentence that names the dotted option and the mend."""
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    held = config_secrets.refusal(error, getattr(cause, "full_key", None))
+    if held is not None:
+        return held
     if isinstance(error, MissingConfigException) and "Available options" in str(error):
         return _missing_choice(error)
     if isinstance(cause, OmegaConfBaseException) and getattr(cause, "full_key", None):

@@ -67,9 +67,7 @@ class Composer:
         composed = copy.deepcopy(self._wholes[choices])
         ConfigLoaderImpl._apply_overrides_to_config(values, composed)  # after all files, as Hydra has it
         if has_references(composed):  # ${hydra:runtime.choices.quant} is read there
-            if choices not in self._by_hydra:
-                self._by_hydra[choices] = self._loader.load_sweep_config(self._config, list(choices))
-            HydraConfig.instance().set_config(self._by_hydra[choices])
+            HydraConfig.instance().set_config(self._by_hydra_of(choices))
         return self._check.whole(composed)
 
     def part(self, words: Sequence[str]) -> schema.Config | None:
@@ -122,9 +120,16 @@ class Composer:
             prepend_hydra=False,
             skip_missing=False,
         )
+        if repository.users_say or any((file.package or "").startswith("hydra") for file in listed.defaults):
+            self._by_hydra_of(choices)  # the gate looks at what these files say of Hydra
         if not choices:
             self._default = {group: str(name) for group, name in listed.overrides.known_choices.items()}
         return listed.defaults, repository
+
+    def _by_hydra_of(self, choices: tuple[str, ...]) -> DictConfig:
+        if choices not in self._by_hydra:
+            self._by_hydra[choices] = self._loader.load_sweep_config(self._config, list(choices))
+        return self._by_hydra[choices]
 
     def _merged(self, files: list[ResultDefault], repository: WithoutHydra) -> DictConfig:
         made: DictConfig = self._loader._compose_config_from_defaults_list(defaults=files, repo=repository)
@@ -179,7 +184,7 @@ def once(loader: Any, name: str, words: Sequence[str]) -> DictConfig | None:
     made: DictConfig = loader._compose_config_from_defaults_list(defaults=listed.defaults, repo=own)
     OmegaConf.set_struct(made, True)
     ConfigLoaderImpl._apply_overrides_to_config(listed.config_overrides, made)
-    return None if own.users_say or has_references(made) else made
+    return None if own.users_say or "hydra" in made or has_references(made) else made
 
 
 def has_references(config: DictConfig) -> bool:

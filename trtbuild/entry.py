@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import importlib
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 
 import trtbuild
 from trtbuild import programs
+from trtbuild.redact import scrubbed
 
 HELP = """\
 trtbuild: an inference engine is built once, by anyone in the team, and never again.
@@ -55,7 +57,9 @@ def main() -> int:
     command = importlib.import_module(module(first))
     if first == "toolchain":
         gc.enable()
-    code: int = command.main()
+    # All words of the command pass here, also those that libraries write.
+    with redirect_stdout(scrubbed(sys.stdout)), redirect_stderr(scrubbed(sys.stderr)):
+        code: int = command.main()
     return code
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from trtbuild.redact import clean, hiding
+
 
 def printable(text: str) -> str:
     """`text` without what a terminal obeys or cannot show: a stranger's file may hold any name. Line breaks stay."""
@@ -38,17 +40,19 @@ class TrtbuildError(Exception):
         """What a user reads: the error, its details, and the hint."""
         option = f"{self.option}: " if self.option else ""
         said = [f"error: {option}{self.message}", *(f"  {line}" for line in self.details)]
-        return [printable(line) for line in ([*said, f"hint: {self.hint}"] if self.hint else said)]
+        hide = hiding()
+        return [printable(hide(line)) for line in ([*said, f"hint: {self.hint}"] if self.hint else said)]
 
     def document(self) -> dict[str, Any]:
         """The same for a program."""
-        return {
+        told = {
             "message": self.message,
             "option": self.option,
             "hint": self.hint,
             "details": list(self.details),
             "exit_code": self.exit_code,
         }
+        return dict(clean(told))
 
 
 class InputError(TrtbuildError):

@@ -1,31 +1,32 @@
-"""Hydra's program around a config: composed once where there is little but options, and else by Hydra's own main."""
+"""Hydra's program around a config: composed once where there is little but options, and all of it through the gate."""
 
 from __future__ import annotations
 
+import argparse
 import logging
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import hydra
 from hydra import version
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
+from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
 from trtbuild import composer
 from trtbuild.config_files import remember
+from trtbuild.errors import InputError
+from trtbuild.hydra_gate import CONF, Gate
 
-CONF = "pkg://trtbuild.conf"
 _VERSION = "1.3"  # whose ways Hydra keeps to
 _ROOT = "config"  # the file that everything starts from
 _TAKE_A_WORD = (
@@ -49,7 +50,7 @@ def run(words: Sequence[str], task: Callable[[DictConfig], None]) -> None:
     """
     asked = _asked(words)
     if asked is None:
-        _by_hydra(words, task)
+        _with_flags(words, task)
         return
     with _program(asked.folder) as program:
         if asked.several:
@@ -63,12 +64,9 @@ def run(words: Sequence[str], task: Callable[[DictConfig], None]) -> None:
         task(alone)
         return
     if composed.hydra.mode is RunMode.MULTIRUN:
-        _by_hydra(words, task)
+        _with_flags(words, task)
         return
-    HydraConfig.instance().set_config(composed)  # for ${hydra:…}; it takes a copy
-    with open_dict(composed):
-        del composed["hydra"]
-    task(composed)
+    task(_apart_from_hydra(composed))
 
 
 @dataclass
@@ -110,26 +108,91 @@ def _apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 @contextmanager
-def _program(folder: Path | None) -> Iterator[Hydra]:
+def _program(folder: Path | None, root: str = CONF, scratch: Path | None = None) -> Iterator[Hydra]:
     version.setbase(_VERSION)
-    path = create_config_search_path(CONF)
+    path = create_config_search_path(root)
     if folder is not None:
         path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+    program = Hydra(task_name="trtbuild", config_loader=Gate(path, scratch))
+    GlobalHydra.instance().initialize(program)
     try:
-        yield Hydra.create_main_hydra2("trtbuild", path)
+        yield program
     finally:
         GlobalHydra.instance().clear()
 
 
-def _by_hydra(words: Sequence[str], task: Callable[[DictConfig], None]) -> None:
-    argv, (options, flags) = sys.argv, _apart(words)
+def _with_flags(words: Sequence[str], task: Callable[[DictConfig], None]) -> None:
+    """As Hydra's own main, which would call what a config names: here all is composed through the gate."""
+    options, flags = _apart(words)
     # Hydra's words go through a logger: a reader that has gone is no news to tell.
     logging.raiseExceptions = False
-    # Hydra makes a folder for every run; ours is empty, elsewhere, and gone when the run ends.
-    with tempfile.TemporaryDirectory(prefix="trtbuild-hydra-") as scratch:
-        folders = (f"hydra.run.dir={scratch}", f"hydra.sweep.dir={scratch}")
-        sys.argv = ["trtbuild", *options, *folders, *flags]
-        try:
-            hydra.main(config_path=CONF, config_name=_ROOT, version_base=_VERSION)(task)()
-        finally:
-            sys.argv = argv
+    parser = get_args_parser()
+    asked = parser.parse_args([*options, *flags])
+    folder = None if asked.config_dir is None else Path(asked.config_dir).absolute()
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"the folder {folder} is not there", option="--config-dir")
+    _check_flags(asked)
+    name = asked.config_name or _ROOT
+    # A sweeper of a plugin may write into Hydra's folder: ours is empty, elsewhere, and gone when the run ends.
+    with (
+        tempfile.TemporaryDirectory(prefix="trtbuild-hydra-") as scratch,
+        _program(folder, _root(asked.config_path), Path(scratch)) as program,
+    ):
+        if asked.help:
+            program.app_help(config_name=name, args_parser=parser, args=asked)
+        elif asked.hydra_help:
+            program.hydra_help(config_name=name, args_parser=parser, args=asked)
+        elif asked.cfg:
+            program.show_cfg(name, asked.overrides, asked.cfg, asked.package, asked.resolve)
+        elif asked.shell_completion:
+            program.shell_completion(name, asked.overrides)
+        elif asked.info:
+            program.show_info(asked.info, config_name=name, overrides=asked.overrides)
+        else:
+            _compose(program, name, asked, task)
+
+
+def _compose(
+    program: Hydra, name: str, asked: argparse.Namespace, task: Callable[[DictConfig], None]
+) -> None:
+    """One config to `task`, or all points to the launcher: where a flag or a file asks for that."""
+    if not asked.multirun:
+        mode = RunMode.RUN
+        with suppress(HydraException):  # it is told below, of a single run
+            mode = program.config_loader.load_configuration(
+                name, list(asked.overrides), RunMode.MULTIRUN, validate_sweep_overrides=False
+            ).hydra.mode
+        if mode is not RunMode.MULTIRUN:
+            task(_apart_from_hydra(program.compose_config(name, asked.overrides, RunMode.RUN, True)))
+            return
+    program.multirun(name, task, [*asked.overrides, "hydra.mode=MULTIRUN"])
+
+
+def _apart_from_hydra(composed: DictConfig) -> DictConfig:
+    HydraConfig.instance().set_config(composed)  # for ${hydra:…}; it takes a copy
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed
+
+
+def _check_flags(asked: argparse.Namespace) -> None:
+    """Raises InputError for flags of Hydra's that make no sense together."""
+    verbs = {
+        "--run": asked.run,
+        "--multirun": asked.multirun,
+        "--cfg": asked.cfg,
+        "--info": asked.info,
+        "--shell-completion": asked.shell_completion,
+    }
+    named = [flag for flag, given in verbs.items() if given]
+    if len(named) > 1:
+        raise InputError(f"{' and '.join(named)} do not go together", hint="give one of them")
+    if asked.resolve and not (asked.cfg or asked.help):
+        raise InputError("--resolve goes with --cfg or --help alone")
+
+
+def _root(path: str | None) -> str:
+    """Where the root file is, as Hydra takes it. A package other than trtbuild's is refused by the gate."""
+    if path is None or path == CONF:
+        return CONF
+    return path if "://" in path else f"file://{Path(path).absolute()}"

@@ -11,6 +11,7 @@ import trtbuild
 from trtbuild.executors.process import Ran
 from trtbuild.plan import Plan, Planned
 from trtbuild.recipe import Model
+from trtbuild.redact import clean, redact
 from trtstore import Record
 from trtstore.decide import NEEDS
 
@@ -62,9 +63,9 @@ def predicate(
             "peak_memory_bytes": ran.peak_memory_bytes,
             "model_bytes": plan.recipe.model.bytes,
         },
-        "trtbuild_facts": dict(ran.facts),
+        "trtbuild_facts": clean(ran.facts),
         "trtbuild_toolchain": {"executor": ran.executor, "packages": planned.packages},
-        "trtbuild_check": None if check is None else dict(check),
+        "trtbuild_check": None if check is None else clean(check),
     }
 
 
@@ -90,7 +91,7 @@ def _model(model: Model) -> dict[str, Any]:
     pins = {} if model.pins is None else {"wheel": dict(model.pins)}
     return {
         "name": "model",
-        "uri": model.origin,
+        "uri": redact(model.origin),
         "digest": {"sha256": model.identity},
         "annotations": {"files": files, **pins},
     }
@@ -102,7 +103,7 @@ def download(fields: Mapping[str, Any], origin: str) -> dict[str, Any]:
         "buildDefinition": {
             "buildType": BUILD_TYPE,
             "externalParameters": _plain(fields),
-            "resolvedDependencies": [{"name": "model", "uri": origin}],
+            "resolvedDependencies": [{"name": "model", "uri": redact(origin)}],
         },
         "runDetails": {"builder": {"id": f"urn:trtbuild:{trtbuild.__version__}"}},
     }

@@ -273,7 +273,9 @@ def _check_numbers(config: schema.Config) -> None:
         "executor.memory_gb": config.executor.memory_gb,
         "executor.threads": config.executor.threads,
         "generate.max_tokens": config.generate.max_tokens,
+        "generate.timeout_minutes": config.generate.timeout_minutes,
         "check.max_tokens": config.check.max_tokens,
+        "check.timeout_minutes": config.check.timeout_minutes,
         "store.heartbeat": config.store.heartbeat,
         "store.patience": config.store.patience,
     }

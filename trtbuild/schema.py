@@ -215,6 +215,7 @@ class CheckConf:
     enabled: bool = True
     prompt: str = "Why is the sky blue?"
     max_tokens: int = 16
+    timeout_minutes: float | None = None
 
 
 @dataclass
@@ -224,6 +225,7 @@ class GenerateConf:
     top_p: float = 1.0
     seed: int = 0
     raw: bool = False
+    timeout_minutes: float | None = None
 
 
 @dataclass

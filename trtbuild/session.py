@@ -33,6 +33,10 @@ from trtstore.leases import Outcome
 from trtstore.upkeep import Upkeep
 
 FROM_TEAM = 24  # records of the team's store that are read to find the nearest: each comes across a network
+START = 600.0  # seconds for a worker to start and import its libraries, and to compile what it needs
+LOADS = 20e6  # bytes a second from the slowest disk
+READS = 200e6  # and from the slowest memory, where an engine is larger than what is free
+PER_TOKEN = 0.5  # seconds, however small the engine
 MANY = 2000  # records: reading more takes a second
 
 
@@ -174,8 +178,16 @@ class Session:
             self.watcher.note(f"{planned.name}: what it learnt of the hardware is not kept: {trouble}")
         return ran
 
-    def _bench(self, task: process.Task, planned: Planned, out: Path, home: Path) -> process.Ran:
-        return self.workbench.run(task, planned, out, home, self.limits, self.on_event, self.ending)
+    def _bench(
+        self,
+        task: process.Task,
+        planned: Planned,
+        out: Path,
+        home: Path,
+        limits: process.Limits | None = None,
+    ) -> process.Ran:
+        bounds = limits or self.limits
+        return self.workbench.run(task, planned, out, home, bounds, self.on_event, self.ending)
 
     @cached_property
     def sharing(self) -> Sharing:
@@ -231,7 +243,9 @@ class Session:
         # An engine that fails its check lies beside `home`, and goes with it.
         lasting = not engine.is_relative_to(home.parent)
         task = process.Task(name, planned.key, worker, options, tools, {}, inputs, lasting)
-        return self._bench(task, planned.loader, home / "out", home)
+        conf = self.config.check if name == "check" else self.config.generate
+        limits = speaking(self.limits, name, conf.timeout_minutes, conf.max_tokens, bytes_of(engine))
+        return self._bench(task, planned.loader, home / "out", home, limits)
 
     @cached_property
     def workbench(self) -> Workbench:
@@ -251,6 +265,22 @@ class Session:
         self.sharing.ready()
         missing = [up for up in planned.inputs if self.find(up).record is None]
         self.workbench.prepare([*missing, planned, *([planned.loader] if planned.step.loads else [])])
+
+
+def speaking(
+    limits: process.Limits, name: str, asked: float | None, tokens: int, size: int
+) -> process.Limits:
+    """The limits of a worker that loads an engine of `size` bytes and lets it say `tokens`.
+
+    `asked` are the minutes that the user allows. Else they follow from what the slowest machines take: `START` to
+    begin, and time to read the engine once to load it, and once for each token. No more than a step may take.
+    """
+    if asked is not None:
+        return replace(limits, timeout_seconds=asked * 60, option=f"{name}.timeout_minutes")
+    found = START + size / LOADS + tokens * (size / READS + PER_TOKEN)
+    if found >= limits.timeout_seconds:
+        return limits
+    return replace(limits, timeout_seconds=found, option=f"{name}.timeout_minutes")
 
 
 def bytes_of(folder: Path) -> int:

@@ -27,7 +27,7 @@ from trtstore import (
     usage,
 )
 from trtstore import verify as verification
-from trtstore.digest import checked_key, digest_of, hex_of
+from trtstore.digest import checked_key, hex_of
 from trtstore.errors import Corrupt, Invalid, Malformed, translated
 from trtstore.index import Index
 from trtstore.layout import Layout
@@ -35,7 +35,7 @@ from trtstore.locks import Holder
 from trtstore.manifest import Manifest
 from trtstore.protocols import OnProgress, Readable, Reader, ignore_progress
 from trtstore.readonly import ReadOnly
-from trtstore.records import Attachment, Record
+from trtstore.records import Record
 from trtstore.seals import Seals
 from trtstore.served import Served, lock
 from trtstore.trees import Materialised

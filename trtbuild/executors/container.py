@@ -19,13 +19,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trtbuild
-from trtbuild import programs
+from trtbuild import programs, redact
 from trtbuild.errors import BuildError, InputError, TrtbuildError
 from trtbuild.executors import given
 from trtbuild.executors.ending import Ending
 from trtbuild.executors.process import Ended, Event, Limits, Ran, Task, failure, supervise
 from trtbuild.worker import HELD
 
+PROCESSES = 8192  # and threads of one container: a compiler starts some for each core
 ENGINES = ("docker", "podman", "nerdctl")
 ROOT = Path("/trtbuild")  # of all that we put into a container
 CODE, HOME, OUT, MODEL, INPUTS = (ROOT / name for name in ("code", "home", "out", "model", "inputs"))
@@ -124,6 +125,7 @@ def run(
                 stop=lambda: _stop(container, name),
                 held=True,
             )
+        redact.scrub(log)
         ending.check()
         seconds = time.monotonic() - started
         if isinstance(ended.answer, dict) and ended.status == 0:
@@ -140,6 +142,8 @@ def words(container: Container, task: Task, out: Path, scratch: Path, limits: Li
     run += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--workdir", str(HOME)]
     if container.kind != "nerdctl":  # SELinux would keep it from what is mounted
         run += ["--security-opt", "label=disable"]
+    if container.kind != "podman":  # which has a limit of its own, and none where it has no control groups
+        run += ["--pids-limit", str(PROCESSES)]
     if not container.network:
         run += ["--network", "none"]
     if limits.memory_bytes is not None:
@@ -218,6 +222,7 @@ def _environment(limits: Limits) -> dict[str, str]:
         "LC_ALL": "C.UTF-8",
         "PYTHONHASHSEED": "0",
         "PYTHONPATH": str(CODE),
+        "PYTHONSAFEPATH": "1",  # what lies in the working directory is no module
         "PYTHONDONTWRITEBYTECODE": "1",
         "HF_HUB_OFFLINE": "1",  # a step reads what it was given
         HELD: "1",

@@ -19,8 +19,7 @@ from typing import IO, Any
 
 from platformdirs import user_state_path
 
-import trtbuild
-from trtbuild import foreign, programs
+from trtbuild import foreign, programs, redact
 from trtbuild.errors import BuildError, InputError, TrtbuildError
 from trtbuild.executors import given
 from trtbuild.executors.ending import Ending
@@ -36,13 +35,14 @@ KEEPERS = 10.0  # seconds that a keeper may take to end its family
 class Limits:
     """Bounds of one step; `None` is no bound. Memory counts private writable bytes (RLIMIT_DATA).
 
-    `devices` is the worker's CUDA_VISIBLE_DEVICES; None is that of this process.
+    `devices` is the worker's CUDA_VISIBLE_DEVICES; None is that of this process. `option` sets the time.
     """
 
     timeout_seconds: float
     memory_bytes: int | None
     threads: int | None
     devices: str | None = None
+    option: str = "executor.timeout_minutes"
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,7 @@ def run(
     with log.open("w", encoding="utf-8") as errors:
         ended = supervise(command, env, errors, scratch, limits, on_event, ending)
     seconds = time.monotonic() - started
+    redact.scrub(log)  # it is kept with the result, or in the user's folder
     ending.check()
     if isinstance(ended.answer, dict) and ended.status == 0:
         return Ran(ended.answer, seconds, ended.peak_memory_bytes, log)
@@ -260,9 +261,9 @@ def failure(
     minutes = limits.timeout_seconds / 60
     if ended.timed_out:
         return BuildError(
-            f"step {task.step}: not done after {minutes:g} minutes, and ended",
-            option="executor.timeout_minutes",
-            hint="raise executor.timeout_minutes",
+            f"step {task.step}: not done after {minutes:.3g} minutes, and ended",
+            option=limits.option,
+            hint=f"raise {limits.option}",
             details=details,
         )
     if isinstance(ended.answer, TrtbuildError):
@@ -296,9 +297,10 @@ def _keep(task: Task, log: Path) -> Path:
     failures = user_state_path("trtbuild") / "failures"
     kept = failures / f"{task.step}-{task.key[:12]}"
     try:
-        kept.mkdir(parents=True, exist_ok=True)
+        kept.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name in ("log.txt", "request.json"):
             shutil.copyfile(log.with_name(name), kept / name)
+            redact.scrub(kept / name)
         given.put_code(kept)
         for old in sorted(failures.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT_FAILURES]:
             shutil.rmtree(old, ignore_errors=True)

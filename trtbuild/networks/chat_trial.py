@@ -18,7 +18,7 @@ from trtbuild.errors import BuildError, InputError
 
 Json = dict[str, Any]
 
-SECONDS = 30  # of a core, for a few chats that take milliseconds
+SECONDS = 20  # of a core, for a few chats that take milliseconds
 MEMORY = 4 << 30  # bytes
 _LINES = 3  # of what a failed trial printed
 
@@ -80,7 +80,7 @@ def try_out(
         done = subprocess.run(
             programs.module(sys.executable, module),
             input=json.dumps(asked).encode(),
-            env=programs.inherited(),
+            env=_environment(),
             cwd="/",
             capture_output=True,
             check=False,
@@ -103,6 +103,12 @@ def try_out(
             hint="mend the template; transformers' apply_chat_template tries one out",
         )
     return Tried(answer["template"], tuple(Rendered(**each) for each in answer["rendered"]))
+
+
+def _environment() -> dict[str, str]:
+    """Of the worker's environment what programs need: a template sees no variable that a step was given by name."""
+    needed = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "LC_ALL", "OMP_NUM_THREADS")
+    return programs.allowed(needed) | {programs.MORE: programs.inherited()[programs.MORE]}
 
 
 def _endless(seconds: int) -> InputError:

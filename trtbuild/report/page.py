@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from html import escape
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
 from trtbuild.errors import InputError
+from trtbuild.redact import clean, hiding
 from trtbuild.report import plots
 from trtbuild.report.rows import Bar, Row, as_csv
 from trtstore.words import seconds, size
@@ -64,6 +65,7 @@ def write(report: Report, folder: Path) -> Path:
 
     Raises InputError.
     """
+    report = _without_secrets(report)
     document = {
         "schema": SCHEMA,
         "title": report.title,
@@ -86,6 +88,18 @@ def write(report: Report, folder: Path) -> Path:
     except OSError as failure:
         raise InputError(f"{folder} cannot be written: {failure.strerror}", option="report") from None
     return folder / "index.html"
+
+
+def _without_secrets(report: Report) -> Report:
+    """Text by text: the page holds a library whose code must stay as it is."""
+    hide = hiding()
+
+    def hidden(of: Any) -> Any:
+        texts = {each.name: getattr(of, each.name) for each in fields(of)}
+        return replace(of, **{name: hide(text) for name, text in texts.items() if isinstance(text, str)})
+
+    shown: Report = replace(hidden(report), rows=[hidden(row) for row in report.rows])
+    return replace(shown, bars=[hidden(bar) for bar in report.bars], forecast=clean(report.forecast))
 
 
 def html(report: Report) -> str:

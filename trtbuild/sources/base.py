@@ -13,6 +13,7 @@ import rfc8785
 
 from trtbuild import foreign
 from trtbuild.errors import InputError
+from trtbuild.redact import redact as hide
 from trtbuild.sources.gguf_header import Header
 from trtbuild.tensor_header import Entry
 
@@ -196,5 +197,5 @@ def local_path(source: str) -> Path:
 
 def redact(text: str) -> str:
     """Hides the user part and the query of each URL: either may hold a credential."""
-    text = re.sub(r"(\w+://)[^/\s]*@", r"\1***@", text)
+    text = hide(text)
     return re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*", r"\1?***", text)

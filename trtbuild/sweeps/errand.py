@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild import foreign, programs
+from trtbuild.sweeps import answers
 
 # trtbuild ends with the job, however that ends, and takes its own workers along. Its packages are those of the job's
 # own process, where they are not the interpreter's.
@@ -54,9 +55,7 @@ def run(words: list[str], answer: str | None) -> str:
         }
     )
     if answer is not None:
-        written = Path(f"{answer}.{os.getpid()}")
-        written.write_text(told, encoding="utf-8")
-        written.rename(answer)
+        answers.write(Path(answer), told)
     return told
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
@@ -18,7 +17,7 @@ from ray.exceptions import RayError
 
 from trtbuild.errors import BuildError, InputError
 from trtbuild.sweep_schema import SweepConf
-from trtbuild.sweeps import errand, remote
+from trtbuild.sweeps import answers, errand, remote
 from trtbuild.sweeps.schedule import Ended, Observer
 from trtbuild.sweeps.work import CPU, Unit
 
@@ -111,13 +110,20 @@ class Ray:
         return found
 
     def _ended(self, each: _Running) -> Ended:
-        with contextlib.suppress(RayError):  # it was lost: told below
-            return remote.ended(each.unit, ray.get(each.task), "", each.since)
-        error = BuildError(
-            "the task was lost: its process died, or its machine went away",
-            hint="`ray logs` may say why; the same command builds what is missing",
-        )
-        return Ended(each.unit, None, error, each.since, time.time(), "a task of Ray", each.since)
+        try:
+            return remote.ended(each.unit, answers.parse(str(ray.get(each.task))), "", each.since)
+        except BuildError as error:
+            return Ended(each.unit, None, error, each.since, time.time(), "a task of Ray", each.since)
+        except RayError:
+            return _lost(each)
+
+
+def _lost(each: _Running) -> Ended:
+    error = BuildError(
+        "the task was lost: its process died, or its machine went away",
+        hint="`ray logs` may say why; the same command builds what is missing",
+    )
+    return Ended(each.unit, None, error, each.since, time.time(), "a task of Ray", each.since)
 
 
 def _connect(address: str) -> None:

@@ -6,8 +6,7 @@ another. Results come through the store, every byte of them by its digest.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +64,15 @@ def memory_gb(units: Sequence[Unit], asked: float | None) -> float | None:
     return max(1.0, round(max(known) * ROOM / 1e9, 1))
 
 
-def ended(unit: Unit, answer: str, worker: str, handed: float) -> Ended:
-    """What became of a unit that was handed over then, by the answer of its job, and by the store."""
-    told = json.loads(answer)
-    result, error = _result(unit, told["document"], int(told["code"]))
+def ended(unit: Unit, told: Mapping[str, Any], worker: str, handed: float) -> Ended:
+    """What became of a unit that was handed over then, by the answer of its job, and by the store.
+
+    Raises BuildError for an answer that is not as trtbuild makes it.
+    """
+    try:
+        result, error = _result(unit, told.get("document"), int(told["code"]))
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise BuildError("the document in the job's answer is not one of trtbuild's") from None
     if error is None and (error := _not_here(unit)) is None:
         _, session = unit.job.planned
         session.results[unit.planned.name] = result
@@ -86,15 +90,29 @@ def _result(unit: Unit, document: Any, code: int) -> tuple[StepResult, TrtbuildE
         failure = document["error"]
         kind = _KINDS.get(failure["exit_code"], BuildError)
         return nothing, kind(
-            failure["message"],
-            option=failure["option"],
-            hint=failure["hint"],
-            details=failure["details"],
+            str(failure["message"]),
+            option=_text(failure["option"]),
+            hint=_text(failure["hint"]),
+            details=[str(line) for line in failure["details"]],
         )
     for step in document["steps"]:
         if step["key"] == unit.key:
-            return StepResult(**step), None
+            return _step(step), None
     return nothing, BuildError(f"the job answered for another key: {document['key']}")
+
+
+def _step(told: Mapping[str, Any]) -> StepResult:
+    found = StepResult(**told)
+    numbers = (found.seconds, found.bytes, found.peak_memory_bytes)
+    if not isinstance(found.outcome, str) or any(
+        not isinstance(each, int | float | None) for each in numbers
+    ):
+        raise TypeError
+    return found
+
+
+def _text(told: Any) -> str | None:
+    return None if told is None else str(told)
 
 
 def _not_here(unit: Unit) -> TrtbuildError | None:

@@ -20,7 +20,7 @@ import submitit
 from trtbuild import programs
 from trtbuild.errors import BuildError, InputError, TrtbuildError
 from trtbuild.sweep_schema import JobConf, SlurmConf, SweepConf
-from trtbuild.sweeps import errand, remote
+from trtbuild.sweeps import answers, errand, remote
 from trtbuild.sweeps.schedule import Ended, Observer
 from trtbuild.sweeps.work import CPU, Unit
 
@@ -55,7 +55,7 @@ class Slurm:
         self._conf, self._shared, self._observer = conf, shared, observer
         base = Path(conf.slurm.folder).expanduser().absolute() if conf.slurm.folder else root / "jobs"
         self._folder = base / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-        self._folder.mkdir(parents=True, mode=0o700)
+        answers.make_private(self._folder)
         self._running: dict[str, _Running] = {}
         self._failed = False
         self._asked = time.monotonic()
@@ -71,11 +71,8 @@ class Slurm:
     def wait(self) -> Sequence[Ended]:
         """What has answered, or is gone without an answer."""
         time.sleep(LOOK)
-        done = [each for each in self._running.values() if each.answer.exists()]
-        found = [
-            remote.ended(each.unit, each.answer.read_text(encoding="utf-8"), _name(each), each.since)
-            for each in done
-        ]
+        done = [each for each in self._running.values() if os.path.lexists(each.answer)]
+        found = [self._answered(each) for each in done]
         if time.monotonic() - self._asked >= ASK:
             self._asked = time.monotonic()
             lost = [each for each in self._lost() if each not in done]
@@ -85,6 +82,12 @@ class Slurm:
             del self._running[each.unit.key]
         self._failed = self._failed or any(ended.error is not None for ended in found)
         return found
+
+    def _answered(self, each: _Running) -> Ended:
+        try:
+            return remote.ended(each.unit, answers.read(each.answer), _name(each), each.since)
+        except BuildError as error:
+            return Ended(each.unit, None, error, each.since, time.time(), _name(each), each.since)
 
     def stop(self) -> None:
         """Cancel what runs, and wait until it is gone. The folder stays where a job's log may be wanted."""
@@ -105,10 +108,10 @@ class Slurm:
         python = shlex.join(programs.own())
         executor = submitit.SlurmExecutor(folder=self._folder, max_num_timeout=0, python=python)
         executor.update_parameters(**self._parameters(conf, wants, units))
-        answers = [self._folder / f"{unit.key}.json" for unit in units]
+        places = [self._folder / f"{unit.key}.json" for unit in units]
         lines = [remote.words_of(unit, self._shared, conf.cpus) for unit in units]
         try:
-            jobs = executor.map_array(errand.run, lines, [str(answer) for answer in answers])
+            jobs = executor.map_array(errand.run, lines, [str(place) for place in places])
         except submitit.core.utils.FailedJobError as failure:
             said = str(failure).strip().splitlines()
             raise InputError(
@@ -116,8 +119,8 @@ class Slurm:
                 option=f"target={units[0].group}" if units[0].group != CPU else "sweep.slurm",
                 hint="see target.job.partition, .gres and .constraint, and sweep.slurm",
             ) from None
-        for unit, job, answer in zip(units, jobs, answers, strict=True):
-            self._running[unit.key] = _Running(unit, job, answer)
+        for unit, job, place in zip(units, jobs, places, strict=True):
+            self._running[unit.key] = _Running(unit, job, place)
             self._observer.started(unit, f"job {job.job_id}")
 
     def _parameters(self, conf: SlurmConf, wants: JobConf, units: Sequence[Unit]) -> dict[str, Any]:
