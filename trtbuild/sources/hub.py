@@ -35,7 +35,8 @@ from trtstore.digest import ignore_bytes, in_threads
 
 _SMALL = 256 << 20  # bytes of a file that a plan reads: no tokenizer has a fifth of that
 _WEIGHTS = (".safetensors", ".gguf")
-_HEADS = 256 << 20  # bytes of the headers of all weight files
+_HEAD = 64 << 20  # bytes of one header, for some hundred thousand tensors
+_HEADS = 256 << 20  # of the headers of all weight files
 _T = TypeVar("_T")
 
 
@@ -246,6 +247,8 @@ class HubSource:
     def _first(self, file: HubFile, count: int) -> bytes:
         """The first `count` bytes, from the cache or by a ranged request. Raises one of FAILURES."""
         head = self._heads.get(file.name, b"")
+        if count > _HEAD:
+            raise Unsound(f"the header of {refusals.plain(file.name)} has {count} bytes")
         if len(head) < min(count, file.size):
             cached = self._copies.here(file)
             if cached is not None:
