@@ -26,6 +26,8 @@ def look(source: str, revision: str | None, keep: Path | None, *, headers: bool 
     opened = open_source(source, revision=revision, digester=digester, understood=gguf_tokenizer.understood)
     if headers:
         found = opened.headers()
+        if keep is not None:
+            opened.fetch(keep, lambda *_progress: None)
         return {"headers": None if found is None else [told(found.files), found.index]}
     files = opened.files()
     progressed: list[tuple[str, int, int]] = []

@@ -5,6 +5,8 @@
         hub.add("datasets/org/name", {"train.jsonl": lines})
         ... HF_ENDPOINT=hub.url ...
 
+    ... hub.twist = lambda answer: replace(answer, headers={**answer.headers, "ETag": "../x"}) ...   # a Hub that lies
+
 A repository has commits, and branches that point to them. Files of `lfs_from` bytes or more are served as
 the Hub serves large files: their listing states the sha256. Each request is logged with the body's bytes.
 """
@@ -15,7 +17,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
@@ -42,6 +44,18 @@ GATED = Refusal(
 )
 NOT_ON_THE_LIST = Refusal(403, "GatedRepo", "You are not in the authorized list.")
 BAD_TOKEN = Refusal(401, "", "Invalid credentials in Authorization header")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is sent for a request: its headers, and the body `times` over."""
+
+    method: str
+    path: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    times: int = 1
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,9 @@ class MiniHub:
         self.cdn = False  # large files come by a redirect to another host, as from the Hub
         self.down: Refusal | None = None  # the answer to everything, when it is set
         self.together: dict[str, threading.Barrier] = {}  # file -> what its download waits at, if anything
+        self.twist: Callable[[Answer], Answer] = lambda answer: answer  # what is sent in place of an answer
+        self.drip: Callable[[Answer], bool] = lambda _answer: False  # whether it comes a byte each 0.2 s
+        self.gone = threading.Event()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.hub = self
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -85,6 +102,11 @@ class MiniHub:
         return self
 
     def __exit__(self, *_failure: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """From now on nobody answers at this address."""
+        self.gone.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -229,13 +251,12 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {asked[1]}-{last}/{len(data)}"
             status, data = 206, data[int(asked[1]) : last + 1]
         self._answer(status, headers, data)
-        if self.command == "GET":
-            self.sent = len(data)
         return None
 
     def _json(self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         body = json.dumps(value).encode()
         self._answer(status, {"Content-Type": "application/json", **(headers or {})}, body)
+        self.sent = 0  # no file's
 
     def _refuse(self, refusal: Refusal) -> None:
         headers = {"X-Error-Message": refusal.message} if refusal.message else {}
@@ -244,9 +265,29 @@ class _Handler(BaseHTTPRequestHandler):
         self._json({"error": refusal.message}, refusal.status, headers)
 
     def _answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+        headers = {**headers, "Content-Length": str(len(body))}
+        answer = self.hub.twist(Answer(self.command, self.path, status, headers, body))
+        if self.hub.drip(answer):
+            self.close_connection = True
+            return self._drip(answer)
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
             self.send_header(name, value)
+        if "Content-Length" not in answer.headers:
+            self.close_connection = True
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            for _ in range(answer.times):
+                self.wfile.write(answer.body)
+                self.sent += len(answer.body)
+        return None
+
+    def _drip(self, answer: Answer) -> None:
+        lines = [
+            f"HTTP/1.1 {answer.status} OK",
+            *(f"{name}: {value}" for name, value in answer.headers.items()),
+        ]
+        for byte in "\r\n".join([*lines, "", ""]).encode("latin-1") + answer.body:
+            if self.hub.gone.wait(0.2):
+                return
+            self.wfile.write(bytes([byte]))

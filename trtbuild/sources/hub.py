@@ -1,44 +1,42 @@
-"""A checkpoint on the Hugging Face Hub, through its own client: its cache, its token, its endpoint.
-
-The client compares sizes and no digests (its own storage, Xet, aside), so every file is checked here: large
-ones against the sha256 that the commit states, small ones against git's blob id.
-"""
+"""A checkpoint on the Hugging Face Hub, through its own client: its cache, its token, its endpoint."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from huggingface_hub import (
-    HfApi,
-    constants,
-    get_session,
-    hf_hub_download,
-    hf_hub_url,
-    hf_raise_for_status,
-    try_to_load_from_cache,
-)
-from huggingface_hub.hf_api import RepoSibling
-from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public, but not in its __all__
+from huggingface_hub import constants, hf_hub_url
 
 from trtbuild.errors import InputError
-from trtbuild.sources import gguf_header, hub_headers, hub_location, refusals, safetensors_header, select
+from trtbuild.sources import (
+    gguf_header,
+    hub_guard,
+    hub_headers,
+    hub_listing,
+    hub_location,
+    hub_ranges,
+    refusals,
+    safetensors_header,
+    select,
+)
 from trtbuild.sources.base import Headers, Json, Progress, Request, SourceFile, parse_config
 from trtbuild.sources.gguf_header import Header, Reader
-from trtbuild.sources.hub_commit import Commit, HubFile, checked, latest, recall, remember
+from trtbuild.sources.hub_commit import Commit, HubFile, latest, recall, remember
+from trtbuild.sources.hub_copies import Copies
 from trtbuild.sources.hub_errors import FAILURES, explain
+from trtbuild.sources.hub_guard import Unsound
 from trtbuild.sources.hub_location import Location
-from trtbuild.sources.hub_progress import bar_class
 from trtbuild.sources.refusals import Listing
-from trtbuild.sources.sighting import Sighting, recheck, see
+from trtbuild.sources.sighting import recheck
 from trtbuild.tensor_header import Entry
-from trtstore.digest import OnBytes, ignore_bytes, in_threads
+from trtstore.digest import ignore_bytes, in_threads
 
-_TIMEOUT = 30.0  # seconds without an answer
-_PARTIAL = 206  # the status of an answer that is just the range
+_SMALL = 256 << 20  # bytes of a file that a plan reads: no tokenizer has a fifth of that
+_WEIGHTS = (".safetensors", ".gguf")
+_HEAD = 64 << 20  # bytes of one header, for some hundred thousand tensors
+_HEADS = 256 << 20  # of the headers of all weight files
 _T = TypeVar("_T")
 
 
@@ -57,10 +55,11 @@ class HubSource:
         self._digester = request.digester
         self._understood = request.understood
         self._location = location
-        #: by name in the repository: files that are here and whose bytes were checked
-        self._seen: dict[str, Sighting] = {}
         #: by name in the repository: the first bytes of files that are not here
         self._heads: dict[str, bytes] = {}
+        #: by name in the repository: what plans were told of the tensors in a file, before it was here
+        self._told: dict[str, Mapping[str, Entry]] = {}
+        hub_guard.install()
 
     def describe(self) -> str:
         return self._location.at(self._commit.sha)
@@ -93,9 +92,12 @@ class HubSource:
         if known is None:
             try:
                 known = self._shard_headers(list(shards.values()))
+            except Unsound as wrong:
+                raise self._explained(wrong) from None
             except FAILURES:
                 return None  # nobody answers: what the weights are is found out once they are here
             hub_headers.remember(self._memory, self._commit, known)
+        self._told |= known
         return Headers({name: known[real] for name, real in shards.items()}, index)
 
     def _shard_headers(self, names: list[str]) -> dict[str, Mapping[str, Entry]]:
@@ -127,21 +129,48 @@ class HubSource:
 
     def small(self, names: Collection[str]) -> Mapping[str, bytes]:
         real = {name: there for name, there in self._chosen.items() if name in names}
-        self._verify(real.values(), None)
-        return {name: self._seen[there].path.read_bytes() for name, there in real.items()}
+        self._copies.verify(real.values(), None)
+        return {name: self._copies.seen[there].path.read_bytes() for name, there in real.items()}
 
     def fetch(self, keep: Path, progress: Progress) -> Mapping[str, Path]:  # noqa: ARG002  # the Hub's cache keeps them
         self.recheck()  # what was here for the plan already
-        self._verify(self._chosen.values(), progress)
-        return {name: self._seen[real].path for name, real in self._chosen.items()}
+        self._copies.verify(self._chosen.values(), progress)
+        for real in self._chosen.values():
+            self._check_told(real)
+        return {name: self._copies.seen[real].path for name, real in self._chosen.items()}
+
+    def _check_told(self, name: str) -> None:
+        """Raises InputError where the plan was told of other weights than those that are here now."""
+        head, told, path = self._heads.get(name, b""), self._told.get(name), self._copies.seen[name].path
+        with path.open("rb") as stream:
+            same = stream.read(len(head)) == head
+        if same and told is not None:
+
+            def first(count: int) -> bytes:
+                with path.open("rb") as stream:
+                    return stream.read(count)
+
+            size = self._commit.file(name).size
+            here = safetensors_header.read_header(first, size, str(path), self._option)
+            same = _outline(here) == _outline(told)
+        if not same:
+            hub_headers.forget(self._memory, self._commit)
+            raise InputError(
+                f"{name} of {self.describe()} begins otherwise than {constants.ENDPOINT} said for the plan",
+                option=self._option,
+                hint="run the command again: the plan is made from the file itself, which is here now",
+            )
 
     def recheck(self) -> None:
-        recheck(self._seen.values(), self._digester, self._option)
+        recheck(self._copies.seen.values(), self._digester, self._option)
 
     @property
     def _memory(self) -> Path:
-        kept = Path(constants.HF_HOME) / "trtbuild"
-        return kept if self._location.kind == "model" else kept / f"{self._location.kind}s"
+        return hub_location.memory(self._location.kind)
+
+    @cached_property
+    def _copies(self) -> Copies:
+        return Copies(self._location, self._commit, self._option, self._digester, self._try)
 
     @cached_property
     def _commit(self) -> Commit:
@@ -149,20 +178,9 @@ class HubSource:
         known = recall(self._memory, self._location.repo, wanted) if wanted else None
         if known is not None:
             return known
-        commit = self._try(self._look_up)
+        commit = self._try(lambda: hub_listing.ask(self._location))
         remember(self._memory, commit)
         return commit
-
-    def _look_up(self) -> Commit:
-        location = self._location
-        try:
-            look = HfApi().model_info if location.kind == "model" else HfApi().dataset_info
-            info = look(location.repo, revision=location.revision, files_metadata=True, timeout=_TIMEOUT)
-            if location.commit not in (None, info.sha):
-                raise ValueError("another commit in the answer")
-            return checked(location.repo, info.sha or "", map(_row, info.siblings or ()))
-        except (KeyError, TypeError) as failure:  # JSON, but another service's
-            raise ValueError("no model in the answer") from failure
 
     @cached_property
     def _chosen(self) -> dict[str, str]:
@@ -191,6 +209,10 @@ class HubSource:
                 hint=f"it has: {', '.join(there[:8])}" if there else "it has no .gguf file",
             )
         chosen |= self._tokenizer(listing, chosen)
+        refusals.check_cases(listing, names, chosen.values())
+        for name in chosen.values():
+            if not name.endswith(_WEIGHTS):
+                self._check_small(name)
         return dict(sorted(chosen.items()))
 
     def _tokenizer(self, listing: Listing, chosen: Mapping[str, str]) -> dict[str, str]:
@@ -207,15 +229,16 @@ class HubSource:
     def _files(self) -> dict[str, SourceFile]:
         files = {real: self._commit.file(real) for real in self._chosen.values()}
         # Stored in git itself, which knows no sha256: the bytes are needed, weights included.
-        self._verify([name for name, file in files.items() if file.sha256 is None], None)
+        self._copies.verify([name for name, file in files.items() if file.sha256 is None], None)
         return {
-            name: SourceFile(name, files[real].size, files[real].sha256 or self._seen[real].sha256)
+            name: SourceFile(name, files[real].size, files[real].sha256 or self._copies.seen[real].sha256)
             for name, real in self._chosen.items()
         }
 
     def _read(self, name: str) -> bytes:
-        self._verify([name], None)
-        text = self._seen[name].path.read_bytes()
+        self._check_small(name)
+        self._copies.verify([name], None)
+        text = self._copies.seen[name].path.read_bytes()
         refusals.check_pointer(text, f"{self._location.repo}/{name}", self._option)
         return text
 
@@ -225,124 +248,41 @@ class HubSource:
 
     def _first(self, file: HubFile, count: int) -> bytes:
         """The first `count` bytes, from the cache or by a ranged request. Raises one of FAILURES."""
-        cached = try_to_load_from_cache(self._location.repo, file.name, revision=self._commit.sha)
-        if isinstance(cached, str):
-            with Path(cached).open("rb") as stream:
-                return stream.read(count)
         head = self._heads.get(file.name, b"")
+        if count > _HEAD:
+            raise Unsound(f"the header of {refusals.plain(file.name)} has {count} bytes")
         if len(head) < min(count, file.size):
-            head = self._heads[file.name] = self._request_head(file, head, count)
+            cached = self._copies.here(file)
+            if cached is not None:
+                with cached.open("rb") as stream:
+                    head = stream.read(count)
+            else:
+                url = hf_hub_url(self._location.repo, file.name, revision=self._commit.sha)
+                head = hub_ranges.more(url, head, count, file.size)
+            if sum(map(len, self._heads.values())) + len(head) > _HEADS:
+                raise Unsound(f"the headers of its weights have more than {_HEADS >> 20} MiB")
+            self._heads[file.name] = head
         return head[:count]
 
-    def _request_head(self, file: HubFile, head: bytes, count: int) -> bytes:
-        """`head`, the first bytes that are known, and more up to `count` bytes."""
-        url = hf_hub_url(self._location.repo, file.name, revision=self._commit.sha)
-        wanted = f"bytes={len(head)}-{count - 1}"
-        headers = {**build_hf_headers(), "Range": wanted, "Accept-Encoding": "identity"}
-        with get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT) as response:
-            hf_raise_for_status(response)
-            # A server may ignore the range: then it begins at the start, and reading stops all the same.
-            found = bytearray(head if response.status_code == _PARTIAL else b"")
-            for piece in response.iter_bytes():
-                found += piece
-                if len(found) >= count:
-                    break
-        return bytes(found[:count])
-
-    def _verify(self, names: Iterable[str], progress: Progress | None) -> None:
-        """Have the files here and their bytes checked; a wrong copy is fetched once more, then an error."""
-        files = [self._commit.file(name) for name in names if name not in self._seen]
-        for attempt in range(2):
-            seen = see(self._download_all(files, progress), self._digester, self._option)
-            compared = in_threads(_compare, list(zip(files, seen, strict=True)), ignore_bytes)
-            wrong = []
-            for file, sighting, (wanted, found) in zip(files, seen, compared, strict=True):
-                if wanted == found:
-                    self._seen[file.name] = sighting
-                    continue
-                _discard(sighting.path)
-                wrong.append(file)
-                if attempt:
-                    raise self._differs(file.name, wanted, found)
-            files = wrong
-
-    def _download_all(self, files: Sequence[HubFile], progress: Progress | None) -> list[Path]:
-        if progress is not None:  # one after the other: a large file fills the line, and has a bar of its own
-            return [self._download(file, progress) for file in files]
-        # Those of a plan are small: what they take is a few round trips each.
-        return in_threads(
-            lambda file, on_bytes: self._download(file, lambda _what, _done, _total: on_bytes(0)),
-            files,
-            ignore_bytes,
-        )
-
-    def _download(self, file: HubFile, progress: Progress) -> Path:
-        def call() -> str:
-            bar = bar_class(file.name, file.size, progress)
-            return hf_hub_download(
-                self._location.repo,
-                file.name,
-                repo_type=self._location.kind,
-                revision=self._commit.sha,
-                tqdm_class=bar,
+    def _check_small(self, name: str) -> None:
+        """Raises InputError for a file that a plan reads and that is as large as weights are."""
+        if (size := self._commit.file(name).size) > _SMALL:
+            raise InputError(
+                f"{name} of {self._location.repo} has {size} bytes, and {_SMALL >> 20} MiB are the most that a "
+                "plan reads",
+                option=self._option,
+                hint="take the checkpoint from its author again",
             )
-
-        path = Path(self._try(call))
-        progress(file.name, file.size, file.size)
-        return path
-
-    def _differs(self, name: str, wanted: str, found: str) -> InputError:
-        return InputError(
-            f"{name} of {self.describe()} was downloaded with other bytes: "
-            f"{wanted} is published, {found} came",
-            option=self._option,
-            hint=f"the wrong copy was removed; a proxy or the mirror {constants.ENDPOINT} (HF_ENDPOINT) "
-            "may alter downloads: try another",
-        )
 
     def _try(self, call: Callable[[], _T]) -> _T:
         try:
             return call()
         except FAILURES as failure:
-            known = latest(self._memory, self._location.repo)
-            raise explain(failure, self._location, self._option, known) from None
+            raise self._explained(failure) from None
+
+    def _explained(self, failure: Exception) -> InputError:
+        return explain(failure, self._location, self._option, latest(self._memory, self._location.repo))
 
 
-def _row(sibling: RepoSibling) -> dict[str, Json]:
-    """One file of the Hub's listing; git's id is of the file itself only where the Hub keeps it in git."""
-    large = sibling.lfs
-    return {
-        "name": sibling.rfilename,
-        "size": large.size if large else sibling.size,
-        "sha256": large.sha256 if large else None,
-        "blob_id": None if large else sibling.blob_id,
-    }
-
-
-def _compare(file: tuple[HubFile, Sighting], on_bytes: OnBytes) -> tuple[str, str]:
-    """What identifies the file's bytes, as the commit states it and as it is."""
-    stated, seen = file
-    if stated.sha256 is not None:
-        return f"sha256 {stated.sha256}", f"sha256 {seen.sha256}"
-    if stated.blob_id is None:  # a mirror that gives none
-        return f"{stated.size} bytes", f"{seen.size} bytes"
-    return f"git blob {stated.blob_id}", f"git blob {_blob_id(seen, on_bytes)}"
-
-
-def _blob_id(file: Sighting, on_bytes: OnBytes) -> str:
-    """Git's name of a file's bytes: sha1 over "blob <size>\\0" and them."""
-    hasher = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
-    with file.path.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            hasher.update(piece)
-            on_bytes(len(piece))
-    return hasher.hexdigest()
-
-
-def _discard(path: Path) -> None:
-    """Remove a file of the cache and every link on the way to it: the client takes what is there."""
-    while path.is_symlink():
-        target = path.parent / path.readlink()
-        path.unlink()
-        path = target
-    path.unlink(missing_ok=True)
+def _outline(tensors: Mapping[str, Entry]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {name: (entry.kind, tuple(entry.shape)) for name, entry in tensors.items()}

@@ -9,6 +9,7 @@ from pathlib import Path
 from trtbuild.errors import InputError
 from trtbuild.sources.base import Digester, Request
 from trtbuild.sources.hub import HubSource
+from trtbuild.sources.hub_commit import is_name
 from trtbuild.sources.hub_location import PART, Location
 
 ENDINGS = (".jsonl", ".txt", ".parquet")
@@ -23,7 +24,7 @@ def fetch(named: str, option: str, digester: Digester) -> Path:
     refuses.
     """
     found = _FORM.fullmatch(named.rstrip("/"))
-    if found is None or ".." in (found["file"] or "").split("/"):
+    if found is None or not is_name(found["file"] or "x"):
         raise InputError(
             f"{named} is no file of a dataset on the Hub", option=option, hint=f"write {_WRITTEN}"
         )
@@ -41,8 +42,8 @@ class _Dataset(HubSource):
 
     def here(self) -> list[Path]:
         """Where the file is, downloaded and checked."""
-        self._verify(self._chosen.values(), None)
-        return [self._seen[real].path for real in self._chosen.values()]
+        self._copies.verify(self._chosen.values(), None)
+        return [self._copies.seen[real].path for real in self._chosen.values()]
 
     @cached_property
     def _chosen(self) -> dict[str, str]:

@@ -16,7 +16,9 @@ from huggingface_hub.errors import (
 
 from trtbuild.errors import InputError
 from trtbuild.sources.base import redact
+from trtbuild.sources.hub_guard import HTTP, Unsound
 from trtbuild.sources.hub_location import Location
+from trtbuild.sources.hub_pace import Stalled
 
 # The base of the client's own network errors is httpx's in its 1.x and httpx2's in its 2.x.
 _NetworkError: type[Exception] = HfHubHTTPError.__bases__[0]
@@ -25,8 +27,17 @@ _NetworkError: type[Exception] = HfHubHTTPError.__bases__[0]
 _NAMED = {"model": "model.source", "dataset": "compiler.calib_dataset"}
 _REVISED = {"model": "model.revision", "dataset": "what follows the @"}
 _COPY = {"model": "checkpoint", "dataset": "text"}
-#: what a call of the client may raise; ValueError when an answer is no JSON, or a file needs hf_xet
-FAILURES: tuple[type[Exception], ...] = (_NetworkError, OSError, EntryNotFoundError, ValueError)
+#: What a call of the client may raise: ValueError when an answer is no JSON, or a file needs hf_xet; RuntimeError by
+#: hf_xet; OverflowError when it is told to wait for longer than a clock counts.
+FAILURES: tuple[type[Exception], ...] = (
+    _NetworkError,
+    OSError,
+    EntryNotFoundError,
+    ValueError,
+    RuntimeError,
+    OverflowError,
+    HTTP.InvalidURL,
+)
 
 _TOKEN = "set HF_TOKEN to a token of an account that may read it (https://huggingface.co/settings/tokens)"  # noqa: S105  # words
 
@@ -34,8 +45,9 @@ _TOKEN = "set HF_TOKEN to a token of an account that may read it (https://huggin
 def explain(error: Exception, location: Location, option: str, known: str | None) -> InputError:
     """`error`, met while reading `location`, in the user's words; `known` is a commit that works offline, or None."""
     cause = error.__cause__
-    if isinstance(error, LocalEntryNotFoundError) and isinstance(cause, Exception):
-        return explain(cause, location, option, known)  # the client's "not in the cache either"
+    # The client's "not in the cache either", and its "could not be fetched again".
+    if isinstance(error, (LocalEntryNotFoundError, ValueError)) and isinstance(cause, FAILURES):
+        return explain(cause, location, option, known)
     message, hint = (
         _answered(error, location)
         if isinstance(error, HfHubHTTPError)
@@ -89,6 +101,16 @@ def _unanswered(error: Exception, location: Location, known: str | None) -> tupl
     if isinstance(error, _NetworkError):
         return f"{repo}: {constants.ENDPOINT} cannot be reached ({error})", (
             f"check the network, https_proxy and HF_ENDPOINT; {_offline(location, known)}"
+        )
+    if isinstance(error, Stalled):
+        return f"{constants.ENDPOINT} answers too slowly for {repo}: {error}", (
+            "try again; for a slow network raise HF_HUB_DOWNLOAD_TIMEOUT and HF_HUB_ETAG_TIMEOUT (10 s each); "
+            + _offline(location, known)
+        )
+    if isinstance(error, Unsound):
+        return f"{constants.ENDPOINT} did not answer for {repo} as a Hub does: {error}", (
+            "check HF_ENDPOINT, and that nobody on the way to it changes answers; or download the files yourself "
+            "and name the folder"
         )
     if isinstance(error, OSError) and error.strerror:
         return f"a file of {repo} cannot be kept: {error.strerror}: {error.filename}", (

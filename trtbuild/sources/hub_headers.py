@@ -16,10 +16,12 @@ from pathlib import Path
 from trtbuild import foreign
 from trtbuild.sources.base import Json
 from trtbuild.sources.gguf_header import Entry as Plain
-from trtbuild.sources.hub_commit import Commit
+from trtbuild.sources.hub_commit import Commit, read
 from trtbuild.tensor_header import Entry
 
 _SCHEMA = 1
+_MOST_BYTES = 256 << 20
+_MOST = 2**63  # of a dimension
 
 
 def remember(folder: Path, commit: Commit, files: Mapping[str, Mapping[str, Entry]]) -> None:
@@ -40,7 +42,7 @@ def remember(folder: Path, commit: Commit, files: Mapping[str, Mapping[str, Entr
 def recall(folder: Path, commit: Commit, names: Collection[str]) -> Mapping[str, Mapping[str, Entry]] | None:
     """The headers of the files `names` as they were remembered, or None when one of them was not."""
     try:
-        value = foreign.parse(foreign.read_bytes(_path(folder, commit)))
+        value = foreign.parse(read(_path(folder, commit), _MOST_BYTES), limit=_MOST_BYTES)
         if value["schema"] != _SCHEMA:
             return None
         return {file: {name: _entry(row) for name, row in value["files"][file].items()} for file in names}
@@ -48,9 +50,15 @@ def recall(folder: Path, commit: Commit, names: Collection[str]) -> Mapping[str,
         return None
 
 
+def forget(folder: Path, commit: Commit) -> None:
+    """They are not what the files hold."""
+    with suppress(OSError):
+        _path(folder, commit).unlink(missing_ok=True)
+
+
 def _entry(row: Json) -> Entry:
     kind, shape = row
-    if not isinstance(kind, str) or not all(type(size) is int for size in shape):
+    if not isinstance(kind, str) or not all(type(size) is int and 0 <= size < _MOST for size in shape):
         raise ValueError(f"{row!r} is no tensor")
     return Plain(kind, tuple(shape))
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import constants
 
 from trtbuild.errors import InputError
 from trtbuild.sources.base import FORMS, Request
+from trtbuild.sources.hub_commit import is_name
 
-PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
+_HUB = "https://huggingface.co"
+# As the Hub names them: no "--" and no "..", as folders are named after them.
+PART = r"[A-Za-z0-9](?:(?:(?!--|\.\.)[A-Za-z0-9._-])*[A-Za-z0-9])?"
 _FORM = re.compile(rf"hf://(?P<repo>{PART}/{PART})(?:/(?P<file>[^@]+))?(?:@(?P<revision>.+))?")
 
 
@@ -33,6 +40,14 @@ class Location:
         return f"hf://{kind}{self.repo}{f'/{self.file}' if self.file else ''}@{commit}"
 
 
+def memory(kind: str) -> Path:
+    """Where it is remembered what the endpoint said of repositories: each apart, as one may lie."""
+    kept = Path(constants.HF_HOME) / "trtbuild"
+    if constants.ENDPOINT != _HUB:
+        kept /= f"at-{hashlib.sha256(constants.ENDPOINT.encode()).hexdigest()[:16]}"
+    return kept if kind == "model" else kept / f"{kind}s"
+
+
 def parse(request: Request) -> Location:
     """Raises InputError for another form, and for two different revisions."""
     found = _FORM.fullmatch(request.source.rstrip("/"))
@@ -45,7 +60,7 @@ def parse(request: Request) -> Location:
             option=request.option,
             hint="write hf://org/name/file.gguf@revision",
         )
-    if file is not None and (not file.endswith(".gguf") or ".." in file.split("/")):
+    if file is not None and (not file.endswith(".gguf") or not is_name(file)):
         raise InputError(
             f"{file} is not the name of a .gguf file of the repository",
             option=request.option,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from trtbuild.sources.base import Json, Progress
 
 
@@ -15,6 +17,7 @@ class _Bar:
     what: str
     size: int  # bytes
     progress: Progress
+    moves: Callable[[int], None]
 
     def __init__(self, *_args: Json, initial: int = 0, total: int | None = None, **_options: Json) -> None:
         self.n = initial
@@ -27,10 +30,12 @@ class _Bar:
 
     def update(self, n: float | None = 1) -> None:
         self.n += int(n or 0)
+        self.moves(int(n or 0))
         # Clamped: a download that is resumed after an error counts some bytes twice.
         self.progress(self.what, max(0, min(self.n, self.size)), self.size)
 
-    def update_transfer(self, n: float | None = 1) -> None: ...
+    def update_transfer(self, n: float | None = 1) -> None:
+        self.moves(int(n or 0))
 
     def set_description(self, desc: str | None = None, refresh: bool | None = True) -> None: ...
 
@@ -43,6 +48,10 @@ class _Bar:
     def close(self) -> None: ...
 
 
-def bar_class(what: str, size: int, progress: Progress) -> type:
-    """A class that the client can use in place of tqdm for one download of `size` bytes, called `what`."""
-    return type("Bar", (_Bar,), {"what": what, "size": size, "progress": staticmethod(progress)})
+def bar_class(what: str, size: int, progress: Progress, moves: Callable[[int], None]) -> type:
+    """A class that the client can use in place of tqdm for one download of `size` bytes, called `what`.
+
+    `moves` is told of the bytes alone, and may raise to end the download.
+    """
+    told = {"progress": staticmethod(progress), "moves": staticmethod(moves)}
+    return type("Bar", (_Bar,), {"what": what, "size": size, **told})

