@@ -39,7 +39,7 @@ LAYERS = [
     {"trtbuild.key"},
     {"trtbuild.networks"},
     {"trtbuild.compilers"},
-    {"trtbuild.config_files"},
+    {"trtbuild.config_files", "trtbuild.yaml_files"},
     {"trtbuild.composer"},
     {"trtbuild.plan", "trtbuild.compose", "trtbuild.program", "trtbuild.points", "trtbuild.plugin"},
     {"trtbuild.checkpoint", "trtbuild.examine"},

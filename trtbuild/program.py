@@ -22,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
-from trtbuild import composer
+from trtbuild import composer, yaml_files
 from trtbuild.config_files import remember
 
 CONF = "pkg://trtbuild.conf"
@@ -47,6 +47,7 @@ def run(words: Sequence[str], task: Callable[[DictConfig], None]) -> None:
 
     Hydra's main composes each config twice, first to see whether it asks for a sweep itself, and makes a folder.
     """
+    yaml_files.watch()
     asked = _asked(words)
     if asked is None:
         _by_hydra(words, task)

@@ -1,4 +1,4 @@
-"""Values that no program expects, as text of JSON, and whole files of the kind: the data behind the tests of readers."""
+"""Values that no program expects, as text of JSON, and whole files of the kind: the data of the tests of readers."""
 
 from __future__ import annotations
 
