@@ -43,7 +43,7 @@ LAYERS = [
     {"trtbuild.key"},
     {"trtbuild.networks"},
     {"trtbuild.compilers"},
-    {"trtbuild.config_files", "trtbuild.config_secrets", "trtbuild.hydra_gate"},
+    {"trtbuild.config_files", "trtbuild.config_secrets", "trtbuild.hydra_gate", "trtbuild.yaml_files"},
     {"trtbuild.composer"},
     {"trtbuild.plan", "trtbuild.compose", "trtbuild.program", "trtbuild.points", "trtbuild.plugin"},
     {"trtbuild.checkpoint", "trtbuild.examine"},

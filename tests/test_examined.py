@@ -223,10 +223,10 @@ def test_a_number_beyond_all_models_takes_no_memory(
 
 
 def test_a_name_that_a_terminal_would_obey_is_shown(project: Project, checkpoint: Path) -> None:
-    of_config(**{"\ud800\x1b[31mred": 1})(checkpoint)
+    of_config(**{"\u202e\x1b[31mred": 1})(checkpoint)
     done = project.trtbuild("plan", f"model.source={checkpoint}")
     assert done.code == 0
-    assert "\\ud800\\x1b[31mred" in done.out
+    assert "\\u202e\\x1b[31mred" in done.out
     assert "\x1b" not in done.out
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from trtbuild import choices, compose, pipeline, provenance, rebuild, schema, stores, survey, sweep_cli
 from trtbuild.doctor.examine import examine
 from trtbuild.doctor.world import World
-from trtbuild.errors import BuildError, InputError, TrtbuildError
+from trtbuild.errors import BuildError, InputError, TrtbuildError, bounded
 from trtbuild.hashing import Hasher
 from trtbuild.outcome import Outcome
 from trtbuild.plan import Plan
@@ -178,7 +178,7 @@ def _plan(job: _Job) -> None:
     if job.outcome.json:
         job.outcome.documents.append(document.plan(job.plan, outlooks, tools, notes))
     else:
-        print("\n".join(plans.lines(job.plan, outlooks, tools, notes)))
+        print("\n".join(map(bounded, plans.lines(job.plan, outlooks, tools, notes))))
 
 
 def _explain(job: _Job) -> None:
@@ -189,7 +189,7 @@ def _explain(job: _Job) -> None:
         job.outcome.documents.append(document.explanation(job.plan, found, near))
     else:
         shared = [(each, survey.sharers(each, job.session)) for each in job.plan.steps]
-        print("\n".join(explanations.lines(job.plan, found, near, job.words, shared)))
+        print("\n".join(map(bounded, explanations.lines(job.plan, found, near, job.words, shared))))
 
 
 def _run(job: _Job) -> None:
@@ -217,7 +217,7 @@ def _rebuild(key: str, asked: _Asked) -> None:
     if asked.outcome.json:
         asked.outcome.documents.append(document.rebuilt(done))
     else:
-        print("\n".join(explanations.rebuilt_lines(done)), flush=True)
+        print("\n".join(map(bounded, explanations.rebuilt_lines(done))), flush=True)
     if not done.same:
         asked.outcome.exit_code = asked.outcome.exit_code or BuildError.exit_code
 
@@ -261,7 +261,7 @@ def _doctor(config: schema.Config, outcome: Outcome) -> None:
     if outcome.json:
         outcome.documents.append(doctor.document(checks))
     else:
-        print("\n".join(doctor.lines(checks)), flush=True)
+        print("\n".join(map(bounded, doctor.lines(checks))), flush=True)
     if any(check.failed for check in checks):
         outcome.exit_code = outcome.exit_code or BuildError.exit_code
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 
@@ -52,6 +53,8 @@ def main() -> int:
     if first == "--version":
         print(f"trtbuild {trtbuild.__version__}")
         return 0
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding has not
     # Until the config is composed: importing and composing leave few cycles, and each pass visits a million objects.
     gc.disable()
     command = importlib.import_module(module(first))

@@ -18,6 +18,15 @@ def printable(text: str) -> str:
     )
 
 
+#: Characters of one line of an error: a stranger's file may hold a name of a megabyte.
+MAX_LINE = 4000
+
+
+def bounded(text: str) -> str:
+    """`text` as a line of at most MAX_LINE characters, which no terminal obeys."""
+    return printable(text if len(text) <= MAX_LINE else f"{text[:MAX_LINE]}…")
+
+
 class TrtbuildError(Exception):
     """An error that a user can act upon; the command line prints it without a traceback.
 
@@ -41,7 +50,7 @@ class TrtbuildError(Exception):
         option = f"{self.option}: " if self.option else ""
         said = [f"error: {option}{self.message}", *(f"  {line}" for line in self.details)]
         hide = hiding()
-        return [printable(hide(line)) for line in ([*said, f"hint: {self.hint}"] if self.hint else said)]
+        return [bounded(hide(line)) for line in ([*said, f"hint: {self.hint}"] if self.hint else said)]
 
     def document(self) -> dict[str, Any]:
         """The same for a program."""

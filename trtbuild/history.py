@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from trtbuild import provenance
 from trtbuild.key import LOCK, TOOL
@@ -23,6 +23,9 @@ from trtstore.protocols import Reader
 
 #: Records that are read to find the nearest: those whose labels are most alike. Reading one takes half a millisecond.
 CANDIDATES = 200
+
+#: More than any build takes, or any machine has: what a record says beyond it is no statistic.
+MAX_SECONDS, MAX_BYTES = 1e9, 1 << 60
 
 #: What an earlier build must share to say how long another will take.
 KIND = ("compiler.name", "network.frontend", "target.kind")
@@ -60,13 +63,13 @@ class Near:
     def seconds(self) -> float | None:
         """What its worker took."""
         found = provenance.stats(self.record).get("seconds")
-        return float(found) if isinstance(found, int | float) else None
+        return float(found) if _counts(found, MAX_SECONDS) else None
 
     @property
     def model_bytes(self) -> int | None:
         """Bytes of the checkpoint that it was made from."""
         found = provenance.stats(self.record).get("model_bytes")
-        return found if isinstance(found, int) and found > 0 else None
+        return found if _counts(found, MAX_BYTES) and isinstance(found, int) and found > 0 else None
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ class History:
         return Estimate(
             seconds=near.seconds * scale,
             bytes=round(near.record.bytes * scale),
-            peak_memory_bytes=round(peak * scale) if isinstance(peak, int) else None,
+            peak_memory_bytes=round(peak * scale) if _counts(peak, MAX_BYTES) else None,
             basis=near,
             scale=scale,
         )
@@ -228,6 +231,11 @@ def _by_package(old: _Side, new: _Side) -> tuple[Mapping[str, Any], Mapping[str,
             kept[LOCK] = fields_[LOCK]
         sides.append(kept)
     return sides[0], sides[1]
+
+
+def _counts(found: Any, most: float) -> TypeGuard[float]:
+    """Whether what a record says, which anybody may have written, is a number from 0 to `most`."""
+    return type(found) in (int, float) and 0 <= found <= most
 
 
 def _plain(value: Any) -> Any:

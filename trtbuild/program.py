@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
-from trtbuild import composer
+from trtbuild import composer, yaml_files
 from trtbuild.config_files import remember
 from trtbuild.errors import InputError
 from trtbuild.hydra_gate import CONF, Gate
@@ -48,6 +48,7 @@ def run(words: Sequence[str], task: Callable[[DictConfig], None]) -> None:
 
     Hydra's main composes each config twice, first to see whether it asks for a sweep itself, and makes a folder.
     """
+    yaml_files.watch()
     asked = _asked(words)
     if asked is None:
         _with_flags(words, task)

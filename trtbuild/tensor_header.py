@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from trtbuild import foreign
 
 _LIMIT = 100_000_000  # bytes: the library's own limit
+_DIMENSIONS = 64  # of a tensor: what torch takes, and few enough for their product to be told at once
 _FIRST = 1 << 16  # bytes: most headers are shorter, so that one read is enough
 #: Bytes of one value, of the types whose values take whole bytes.
 WIDTHS: Mapping[str, int] = {
@@ -76,10 +77,11 @@ def parse(read: Callable[[int], bytes], size: int) -> dict[str, Tensor]:
 
 def _tensor(name: str, entry: Any, start: int, size: int) -> Tensor:
     try:
-        kind, shape = str(entry["dtype"]), tuple(int(each) for each in entry["shape"])
-        begin, end = (int(offset) for offset in entry["data_offsets"])
-    except (KeyError, TypeError, ValueError, OverflowError):
+        kind, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    except (KeyError, TypeError, ValueError):
         raise Malformed(f"its header's entry for {name} is malformed") from None
+    if type(kind) is not str or len(shape) > _DIMENSIONS or {*map(type, (*shape, begin, end))} - {int}:
+        raise Malformed(f"its header's entry for {name} is malformed")
     if not 0 <= begin <= end or start + end > size:
         raise Malformed(f"{name} should end at byte {start + end} and the file has {size}")
     if min(shape, default=0) < 0:

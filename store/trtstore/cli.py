@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
 import os
 import signal
 import sys
@@ -44,6 +45,8 @@ def main(
     The defaults say where the stores are when nobody does, and `describe` what a record of its maker's says, in words.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding has not
     gc.disable()  # one command makes few cycles and perhaps millions of objects, which each pass would visit
     args = _parser(default_team).parse_args(sys.argv[1:] if argv is None else argv)
     output = Output(getattr(args, "json", False), describe)

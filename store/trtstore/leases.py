@@ -275,7 +275,7 @@ def _parse(data: bytes, number: int) -> State:
         return State(
             number,
             str(said["token"])[:64],
-            int(said["beat"]),
+            said["beat"] if type(said["beat"]) is int else 0,
             min(max(_seconds(said["heartbeat"]), 0.05), MAX_HEARTBEAT),
             _plain(str(said["owner"])),
             _plain(str(said["host"])),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trtstore.records import Record
+from trtstore.words import printable
 
 SCHEMA = 1
 
@@ -33,15 +34,17 @@ class Output:
         if self.json:
             sys.stdout.writelines(_document({"schema": SCHEMA, **document}))
         else:
-            sys.stdout.writelines(f"{line}\n" for line in lines)
+            sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
         sys.stdout.flush()
 
     def warn(self, words: str) -> None:
         """What a user should know beside the answer."""
-        print(words, file=sys.stderr)
+        print(printable(words), file=sys.stderr)
 
     def fail(self, message: str, hint: str | None, code: int) -> None:
-        print(f"error: {message}" + (f"\nhint: {hint}" if hint else ""), file=sys.stderr)
+        print(f"error: {printable(message)}", file=sys.stderr)
+        if hint:
+            print(f"hint: {printable(hint)}", file=sys.stderr)
         if self.json:
             self.say({"error": {"message": message, "hint": hint, "exit_code": code}}, ())
 

@@ -62,4 +62,4 @@ def _read(layout: Layout, key: str) -> Pin:
         said = strictjson.fields(strictjson.parse(data, "the pin"), "the pin", {"note": str, "since": float})
     except (Malformed, OSError):
         return Pin(key, "", 0.0)
-    return Pin(key, said["note"], said["since"])
+    return Pin(key, said["note"][:MAX_NOTE], said["since"])

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 from trtstore import access, usage
 from trtstore.catalog import OnParsed, Summary
+from trtstore.digest import hash_bytes
 from trtstore.errors import Invalid, StoreFailure, translated
 from trtstore.records import Record
 from trtstore.store import Store
 from trtstore.upkeep import Upkeep
 
+MAX_NAME = 200  # characters of one name in a dotted one: below a name of a megabyte there may be many
 MIN_PREFIX = 4  # digits of a key that a person may give
 
 
@@ -109,7 +111,10 @@ def fields(store: Store, record: Record) -> dict[str, Any]:
 def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping) and value:
         for inner in sorted(value):
-            yield from _flat(value[inner], f"{name}.{inner}" if name else inner)
+            short = (
+                inner if len(inner) <= MAX_NAME else f"{inner[:MAX_NAME]}…{hash_bytes(inner.encode())[:12]}"
+            )
+            yield from _flat(value[inner], f"{name}.{short}" if name else short)
     else:
         yield name, value
 

@@ -24,6 +24,8 @@ from trtstore.upkeep import Upkeep
 from trtstore.verify import Finding
 
 SHORT = 12  # digits of a key in a listing
+#: Labels in a listing, and characters of each: whoever writes records must not make lines of any length.
+MAX_COLUMNS, MAX_CELL = 16, 200
 
 SORTS: Mapping[str, Callable[[Row], Any]] = {
     "used": lambda row: -row.used,
@@ -50,9 +52,11 @@ def _listing(found: Sequence[Row], *, full: bool) -> Iterator[str]:
     if not kinds:
         return
     counted = Counter(name for labels in kinds.values() for name in labels if name != NEEDS)
-    names = sorted(counted, key=lambda name: (-counted[name], name))
+    names = sorted(counted, key=lambda name: (-counted[name], name))[:MAX_COLUMNS]
     heads, *rest = table(
-        names, [[labels.get(name, "") for name in names] for labels in kinds.values()], pad=True
+        [name[:MAX_CELL] for name in names],
+        [[labels.get(name, "")[:MAX_CELL] for name in names] for labels in kinds.values()],
+        pad=True,
     )
     cells = dict(zip(kinds, rest, strict=True))
     digits = 64 if full else SHORT

@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from trtstore.index import Index
 from trtstore.records import Record
 from trtstore.strictjson import Json
 
 _HITS, _BUILD = "hits", "build"
+_MAX_SECONDS = 1e11  # the year 5138
 
 
 def hit(index: Index, key: str) -> None:
@@ -32,7 +33,7 @@ def hits(index: Index) -> dict[str, tuple[int, float]]:
 def build_seconds(index: Index) -> dict[str, float]:
     """Seconds by key, where they are known better than the record says."""
     found = index.items(_BUILD).items()
-    return {key: float(value) for key, value in found if isinstance(value, int | float) and value >= 0}
+    return {key: float(value) for key, value in found if _is_time(value)}
 
 
 def forget(index: Index, keys: list[str]) -> None:
@@ -63,7 +64,12 @@ def _moment(text: Any) -> float | None:
 
 def _last(value: Json | None) -> float:
     found = value[1] if isinstance(value, list) and len(value) > 1 else 0.0
-    return float(found) if isinstance(found, int | float) else 0.0
+    return float(found) if _is_time(found) else 0.0
+
+
+def _is_time(value: Json) -> TypeGuard[float]:
+    """Whether it is seconds, of an age or of a build, that can be told in words."""
+    return isinstance(value, int | float) and 0 <= value <= _MAX_SECONDS
 
 
 def _count(value: Json | None) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import re
 
+MAX_LINE = 20_000  # characters that are shown of a line
+
 _SIZES = {"": 1, "b": 1}
 _SIZES |= {f"{prefix}b": 1000**power for power, prefix in enumerate("kmgtp", 1)}
 _SIZES |= {f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgtp", 1)}
@@ -44,7 +46,21 @@ def ago(value: float) -> str:
 
 def moment(value: float) -> str:
     """Seconds since the epoch as local time, to the second."""
-    return datetime.datetime.fromtimestamp(value).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+    try:
+        return datetime.datetime.fromtimestamp(value).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+    except (ValueError, OverflowError, OSError):  # a time that no calendar has: anybody may have written it
+        return "an unknown time"
+
+
+def printable(text: str, most: int = MAX_LINE) -> str:
+    """A line of at most `most` characters, without what a terminal obeys: anybody may have written it."""
+    text = text if len(text) <= most else f"{text[:most]}…"
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each == "\t" else each.encode("unicode_escape").decode("ascii")
+        for each in text
+    )
 
 
 def parse_size(text: str) -> int:

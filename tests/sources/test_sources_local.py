@@ -207,7 +207,7 @@ def header(value: object, data: bytes = b"") -> bytes:
         (change("model.safetensors", header(HOLE, bytes(12))), ["b has the bytes 8 to 12", "4"]),
         (change("model.safetensors", struct.pack("<Q", 90_000) + b"[" * 90_000), ["nested more than 100 deep"]),
         (index({"weight_map": {}}), ["empty weight_map"]),
-        (index([]), ["no weight_map"]),
+        (index([]), ["holds no JSON object"]),
         (index({"weight_map": {"a": "m.safetensors"}}), ["names m.safetensors", "lacks it", "download all shards"]),
         (index({"weight_map": {"a": "../m.safetensors"}}), ["'../m.safetensors'", "beside it"]),
         (index({"weight_map": {"a": "/m.safetensors"}}), ["'/m.safetensors'"]),

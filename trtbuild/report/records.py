@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trtbuild import provenance
+from trtbuild.errors import bounded
 from trtstore import Record
 from trtstore.words import seconds, size
 
@@ -20,8 +21,8 @@ _EVERY = "from compute capability 8.0 on"
 def lines(record: Record) -> list[str]:
     """A line each, beginning with its title; for `trtstore show`."""
     try:
-        return [f"{title:<8} {words}".rstrip() for title, words in _told(record)]
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return [bounded(f"{title:<8} {words}".rstrip()) for title, words in _told(record)]
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
         return []  # it is of another form: the record itself is shown below
 
 

@@ -264,7 +264,7 @@ def entries(folder: Path) -> dict[str, Entry]:
             placed = dict.fromkeys(header(folder / SOLE), SOLE)
         found = {file: header(folder / Path(file).name) for file in sorted(set(placed.values()))}
         return {name: found[file][name] for name, file in placed.items()}
-    except (OSError, struct.error, ValueError, KeyError, TypeError) as error:
+    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise BuildError(f"the checkpoint's weights cannot be read: {error}") from None
 
 
