@@ -183,18 +183,21 @@ def test_plugins_in_the_working_directory_are_refused(project: Project, ran: Pat
     refused(project, ran, *words, names="hydra/sweeper=optuna", env=env)
 
 
-def test_a_schema_of_a_folder_does_not_stand_in_for_ours(project: Project, tiny_llama: Path) -> None:
-    flags = folder(project, "schema", "model: {}\n")
-    done = project.trtbuild("plan", *flags, f"model.source={tiny_llama}")
-    assert done.code == REFUSED
-    assert "fault of trtbuild" not in done.err
+def test_a_root_file_of_a_folder_s_own_is_no_way_around(project: Project, ran: Path) -> None:
+    flags = folder(
+        project, "root", "hydra:\n  callbacks:\n    x: {_target_: pathlib.Path.touch, _args_: [RAN]}\n"
+    )
+    refused(project, ran, "plan", *flags, "--config-name", "root", names="hydra.callbacks.x")
+    folder(project, "root", "model: {source: /x}\n")
+    refused(project, ran, "plan", *flags, "--config-name", "root", names="hydra.launcher")
 
 
 def test_what_the_docs_promise_still_works(project: Project, tiny_llama: Path) -> None:
     flags = folder(
         project,
         "site/ours",
-        "# @package _global_\nhydra:\n  job: {name: ours}\n  verbose: false\n  sweeper:\n    params: {quant: 'int4,int8'}\n",
+        "# @package _global_\nhydra:\n  job: {name: ours}\n  verbose: false\n"
+        "  sweeper:\n    params: {quant: 'int4,int8'}\n",
     )
     done = project.trtbuild("plan", *flags, f"model.source={tiny_llama}", "+site=ours")
     assert done.code == 0, done.err

@@ -56,7 +56,7 @@ def check(config: Any, path: str = "") -> None:
     known = secrets()
     for option, text in _texts(config, path):
         name = next((known[value] for value in known if value in text), None)
-        if name is not None and option.rpartition(".")[0] != "executor.env":
+        if name is not None:
             raise _refused(name, option)
         if option not in _FREE and carries(text):
             raise InputError(
@@ -94,7 +94,7 @@ def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
             yield from _texts(str(name), path)
             yield from _texts(each, f"{path}.{name}")
     elif isinstance(value, list):
-        for at, each in enumerate(value):
-            yield from _texts(each, f"{path}.{at}" if path.endswith("env") else path)
+        for each in value:
+            yield from _texts(each, path)
     elif isinstance(value, str):
         yield path, value

@@ -263,8 +263,8 @@ def speaking(
 ) -> process.Limits:
     """The limits of a worker that loads an engine of `size` bytes and lets it say `tokens`.
 
-    `asked` are the minutes that the user allows. Else they follow from what the slowest machines take: `START` to begin,
-    and time to read the engine once to load it, and once for each token. No more than a step may take.
+    `asked` are the minutes that the user allows. Else they follow from what the slowest machines take: `START` to
+    begin, and time to read the engine once to load it, and once for each token. No more than a step may take.
     """
     if asked is not None:
         return replace(limits, timeout_seconds=asked * 60, option=f"{name}.timeout_minutes")
