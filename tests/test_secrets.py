@@ -249,6 +249,14 @@ def test_a_secret_that_is_typed_is_refused_and_not_repeated(project: Project, wo
     quiet(project, done)
 
 
+def test_the_team_s_store_of_the_environment_holds_none(project: Project) -> None:
+    env = environment(TRTBUILD_TEAM=f"s3://u:{CANARY}@bucket/p")
+    done = project.trtbuild("plan", "model.source=/nowhere", "output=json", env=env)
+    assert done.code == 2
+    assert "TRTBUILD_TEAM" in done.err
+    quiet(project, done)
+
+
 def test_a_job_may_read_a_secret_of_its_own_from_a_file(project: Project, tiny_llama: Path) -> None:
     word = "sweep.slurm.setup=['export HF_TOKEN=$(cat ~/.token)']"
     assert project.trtbuild("plan", f"model.source={tiny_llama}", word).code == 0
