@@ -5,6 +5,7 @@ Every vector would leave the file `RAN` if what it names were called, imported o
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -183,11 +184,34 @@ def test_plugins_in_the_working_directory_are_refused(project: Project, ran: Pat
     refused(project, ran, *words, names="hydra/sweeper=optuna", env=env)
 
 
-def test_a_schema_of_a_folder_does_not_stand_in_for_ours(project: Project, tiny_llama: Path) -> None:
-    flags = folder(project, "schema", "model: {}\n")
-    done = project.trtbuild("plan", *flags, f"model.source={tiny_llama}")
-    assert done.code == REFUSED
-    assert "fault of trtbuild" not in done.err
+def test_completion_runs_nothing(project: Project, ran: Path) -> None:
+    """Neither what a callback names, nor what a file's name or a value would be to a shell."""
+    line = f"trtbuild +hydra.callbacks.x={{_target_:pathlib.Path.touch,_args_:[{ran}]}} mod"
+    assert project.trtbuild("-sc", "query=bash", env={"COMP_LINE": line}).code == REFUSED
+    assert not ran.exists()
+    flags = folder(project, "model/other", "source: x\n")
+    (project.root / "conf" / "model" / "plain.yaml").write_text("source: x\n")
+    (project.root / "conf" / "check").mkdir()
+    (project.root / "conf" / "check" / "evil.yaml").write_text(f"prompt: $(touch {ran})\n")
+    (project.root / "conf" / "model" / "`touch RAN`.yaml").write_text("source: x\n")
+    (project.root / "conf" / "model" / "$(touch RAN).yaml").write_text("source: x\n")
+    for word in ("model=", "check=evil check.prompt="):
+        env = {"COMP_LINE": f"trtbuild {' '.join(flags)} {word}"}
+        done = project.trtbuild(*flags, "-sc", "query=bash", env=env)
+        assert done.code == 0, done.err
+        assert word != "model=" or {"model=plain", "model=smollm2"} <= set(done.out.split())
+        shell = ["bash", "-c", 'compgen -o nospace -o default -W "$1" -- ""', "bash", done.out]
+        subprocess.run(shell, cwd=project.root, check=True, capture_output=True, timeout=60)
+        assert not ran.exists()
+
+
+def test_a_root_file_of_a_folder_s_own_is_no_way_around(project: Project, ran: Path) -> None:
+    flags = folder(
+        project, "root", "hydra:\n  callbacks:\n    x: {_target_: pathlib.Path.touch, _args_: [RAN]}\n"
+    )
+    refused(project, ran, "plan", *flags, "--config-name", "root", names="hydra.callbacks.x")
+    folder(project, "root", "model: {source: /x}\n")
+    refused(project, ran, "plan", *flags, "--config-name", "root", names="hydra.launcher")
 
 
 def test_what_the_docs_promise_still_works(project: Project, tiny_llama: Path) -> None:

@@ -120,7 +120,7 @@ class Composer:
             prepend_hydra=False,
             skip_missing=False,
         )
-        if repository.users_say or any((file.package or "").startswith("hydra") for file in listed.defaults):
+        if repository.users_say or _about_hydra(listed.defaults):
             self._by_hydra_of(choices)  # the gate looks at what these files say of Hydra
         if not choices:
             self._default = {group: str(name) for group, name in listed.overrides.known_choices.items()}
@@ -181,10 +181,17 @@ def once(loader: Any, name: str, words: Sequence[str]) -> DictConfig | None:
     listed = create_defaults_list(
         repo=own, config_name=name, overrides_list=parsed, prepend_hydra=False, skip_missing=False
     )
+    if own.users_say or _about_hydra(listed.defaults):
+        return None
     made: DictConfig = loader._compose_config_from_defaults_list(defaults=listed.defaults, repo=own)
     OmegaConf.set_struct(made, True)
     ConfigLoaderImpl._apply_overrides_to_config(listed.config_overrides, made)
-    return None if own.users_say or "hydra" in made or has_references(made) else made
+    return None if own.users_say or has_references(made) else made
+
+
+def _about_hydra(files: Sequence[ResultDefault]) -> bool:
+    """Whether a file is put into Hydra's node, by its header or by the defaults list that names it."""
+    return any((file.package or "").partition(".")[0] == "hydra" for file in files)
 
 
 def has_references(config: DictConfig) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.resolvers import oc
 
+from trtbuild import stores
 from trtbuild.errors import InputError
 from trtbuild.redact import carries, secret_name, secrets
 
@@ -53,10 +54,11 @@ def refusal(error: BaseException, option: str | None) -> InputError | None:
 
 def check(config: Any, path: str = "") -> None:
     """Raises InputError for an option that holds a secret, whoever wrote it there. The error does not show it."""
+    _check_team(config)
     known = secrets()
     for option, text in _texts(config, path):
         name = next((known[value] for value in known if value in text), None)
-        if name is not None and option.rpartition(".")[0] != "executor.env":
+        if name is not None:
             raise _refused(name, option)
         if option not in _FREE and carries(text):
             raise InputError(
@@ -77,6 +79,18 @@ def check(config: Any, path: str = "") -> None:
                     )
 
 
+def _check_team(config: Any) -> None:
+    """The team's store that the environment names is in messages and records as one that an option names."""
+    store = getattr(config, "store", None)
+    named = None if store is None else stores.team(store.team)
+    if named is not None and carries(named):
+        raise InputError(
+            "the URL of the team's store holds a password or a token, and it is told in messages and logs",
+            option="store.team",
+            hint=_PLACES["store.team"] if store.team else f"${stores.TEAM} names it: {_PLACES['store.team']}",
+        )
+
+
 def _refused(name: str, option: str | None) -> InputError:
     return InputError(
         f"it would hold the secret of {name}, and options go to keys, records, logs and process lists",
@@ -94,7 +108,7 @@ def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
             yield from _texts(str(name), path)
             yield from _texts(each, f"{path}.{name}")
     elif isinstance(value, list):
-        for at, each in enumerate(value):
-            yield from _texts(each, f"{path}.{at}" if path.endswith("env") else path)
+        for each in value:
+            yield from _texts(each, path)
     elif isinstance(value, str):
         yield path, value

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +31,7 @@ from trtbuild.hydra_gate import CONF, Gate
 
 _VERSION = "1.3"  # whose ways Hydra keeps to
 _ROOT = "config"  # the file that everything starts from
+_PLAIN = re.compile(r"[\w./=@+:,%-]+")  # a word that a shell leaves as it is
 _TAKE_A_WORD = (
     "--config-dir",
     "-cd",
@@ -146,11 +149,26 @@ def _with_flags(words: Sequence[str], task: Callable[[DictConfig], None]) -> Non
         elif asked.cfg:
             program.show_cfg(name, asked.overrides, asked.cfg, asked.package, asked.resolve)
         elif asked.shell_completion:
-            program.shell_completion(name, asked.overrides)
+            _complete(program, name, asked.overrides)
         elif asked.info:
             program.show_info(asked.info, config_name=name, overrides=asked.overrides)
         else:
             _compose(program, name, asked, task)
+
+
+def _complete(program: Hydra, name: str, words: list[str]) -> None:
+    """What Hydra says for a shell; of what may complete a word, only what no shell takes for more than a word.
+
+    Bash expands candidates once more: `$(…)` as the name of a file, or as a value in one, would be run at a tab.
+    """
+    if not any(word.startswith("query=") for word in words):
+        program.shell_completion(name, words)
+        return
+    told = io.StringIO()
+    with redirect_stdout(told):
+        program.shell_completion(name, words)
+    plain = [word for word in told.getvalue().split() if _PLAIN.fullmatch(word)]
+    sys.stdout.write("".join(f"{word}\n" for word in plain))
 
 
 def _compose(

@@ -30,6 +30,8 @@ _QUERY = re.compile(
     r"([?&;](?:[\w.-]*(?:tok|sig|secret|passw|pwd|key|credential|auth|sas)[\w.-]*)=)[^&;\s'\"<>]+",
     re.IGNORECASE,
 )
+# A variable that is set: what follows is its value, but for a path and a reference.
+_SET = re.compile(r"\b([A-Z][A-Z0-9_]*)=(?![/~$*…])([^\s'\"]{6,})")
 
 
 @lru_cache(maxsize=4096)
@@ -87,11 +89,17 @@ def hiding(environ: Mapping[str, str] | None = None) -> Callable[[str], str]:
             text = _USER.sub(rf"\1{HIDDEN}@", text)
         if "=" in text and ("?" in text or "&" in text or ";" in text):
             text = _QUERY.sub(rf"\1{HIDDEN}", text)
+        if "=" in text:
+            text = _SET.sub(_unset, text)
         for form in forms:
             text = text.replace(form, HIDDEN)
         return text
 
     return hide
+
+
+def _unset(found: re.Match[str]) -> str:
+    return f"{found[1]}={HIDDEN}" if secret_name(found[1]) else found[0]
 
 
 def carries(text: str) -> bool:

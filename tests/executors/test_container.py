@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,23 @@ def test_a_secret_is_in_no_command_line(tmp_path: Path, monkeypatch: pytest.Monk
         command = container.words(box, task, tmp_path, tmp_path, LIMITS, "name")
         assert "HUB_TOKEN" in command
         assert not [word for word in command if SECRET in word]
+
+
+def test_a_container_has_no_more_rights_than_it_needs(tmp_path: Path) -> None:
+    task = Task("step", "ab" * 32, "module", {}, {}, {}, {})
+    for kind in container.ENGINES:
+        command = container.words(Container(kind, "image"), task, tmp_path, tmp_path, LIMITS, "name")
+        pairs = set(pairwise(command))
+        assert {
+            ("--cap-drop", "ALL"),
+            ("--security-opt", "no-new-privileges"),
+            ("--network", "none"),
+        } <= pairs
+        assert ("--env", "PYTHONSAFEPATH=1") in pairs
+        assert ("--pids-limit" in command) == (kind != "podman"), "which has one of its own"
+        assert not [word for word in command if "docker.sock" in word or word.strip("-") == "privileged"]
+        mounts = [mount for flag, mount in pairwise(command) if flag == "--mount"]
+        assert sorted("readonly" in each for each in mounts) == [False, False, True], "scratch, out, and code"
 
 
 def test_each_engine_brings_the_gpus_in_its_way(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.networks.test_networks_step import run_step
 from tests.support import tiny
 from tests.support.chat_templates import ALIKE, SEARCHED, TRIMMED, UNKNOWN
 from trtbuild.errors import InputError
-from trtbuild.networks import chat, chat_files, genai_config, genai_text, tokenizer
+from trtbuild.networks import chat, chat_files, chat_trial, genai_config, genai_text, tokenizer
 from trtbuild.networks.chat_render import Chat, ChatError, spelt_out, without_searches
 from trtbuild.networks.chat_trial import CHATS, Rendered, try_out
 from trtbuild.networks.checkpoint import Checkpoint
@@ -246,6 +247,47 @@ def test_a_template_that_runs_for_ever_is_stopped() -> None:
     template = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
     with pytest.raises(InputError, match="takes more than 1 seconds"):
         try_out(template, {}, seconds=1)
+
+
+def test_an_error_that_a_template_raises_is_told_in_part() -> None:
+    tried = try_out("{{ raise_exception('ab' * 4000000) }}", {})
+    assert all(each.error is not None and 100 < len(each.error) < 5000 for each in tried.rendered)
+
+
+def test_a_template_sees_no_variable_of_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step may be given secrets by name: what renders a stranger's template is not."""
+    monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
+    assert "HF_TOKEN" not in chat_trial._environment()
+    assert "PATH" in chat_trial._environment()
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% macro m(n) %}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}",
+        "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+        "{{ lipsum.__globals__['os'].getcwd() }}",
+        "{{ self.__init__.__globals__ }}",
+        "{{ ''|attr('__class__') }}{{ (''|attr('__class__')).mro() }}",
+        "{{ '{0.__class__.__mro__}'.format('') }}{{ '%s' % messages.__class__ }}",
+        "{% include '/etc/passwd' %}",
+        "{% import 'os' as os %}{{ os.getcwd() }}",
+        "{{ joiner.__call__.__func__.__globals__ }}",
+        "{{ '%999999999999d' % 1 }}",
+    ],
+)
+def test_a_template_gets_at_nothing_and_ends(template: str) -> None:
+    """By Jinja's sandbox: what cannot be had is an error, or no text."""
+    tried = try_out(template, {}, seconds=10)
+    for each in tried.rendered:
+        assert each.error is not None or "class" not in (each.text or "")
+
+
+@pytest.mark.parametrize("template", ["{{ 9 ** (9 ** 9) }}", "{{ ('a' * 30 + 'b') | urlize * 99999999 }}"])
+def test_one_operation_that_takes_for_ever_is_stopped_or_refused(template: str) -> None:
+    with suppress(InputError):
+        tried = try_out(template, {}, seconds=2)
+        assert all(each.error is not None for each in tried.rendered)
 
 
 def test_a_template_that_asks_for_all_memory_fails() -> None:

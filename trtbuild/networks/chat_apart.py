@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from trtbuild.networks.chat_render import Chat, ChatError, spelt_out, without_searches
+from trtbuild.networks.chat_render import MOST, Chat, ChatError, spelt_out, without_searches
 from trtbuild.networks.chat_trial import CHATS, MEMORY, Rendered
 
 Json = dict[str, Any]
@@ -81,8 +81,10 @@ class _Trial:
         theirs, said = None, None
         try:
             theirs = engine(template, CHATS[name], prompt)
+            if len(theirs) > MOST:
+                raise ChatError(f"it writes more than {MOST} characters")
         except ChatError as failed:
-            said = str(failed)
+            theirs, said = None, str(failed)
         if theirs != text:  # a clock that a template shows may have gone on between the two
             text, error = self._ours(self.chat, name, prompt)
         return Rendered(name, prompt, text, error, theirs, said)

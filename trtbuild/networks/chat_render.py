@@ -21,7 +21,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 Messages = Sequence[Mapping[str, Any]]
 
-_MOST = 1 << 24  # characters that one chat may become
+MOST = 1 << 24  # characters that one chat may become
+_SAID = 1000  # characters of an error: a template may raise one of any length
 #: What a template can raise beside its own errors: it calls Python's methods on Python's values.
 _FAILURES = (
     TemplateError,
@@ -54,7 +55,9 @@ class Chat:
         try:
             self._template = _environment().from_string(template)
         except TemplateSyntaxError as error:
-            raise ChatError(f"it is not valid Jinja: {error.message} (line {error.lineno})") from None
+            raise ChatError(
+                f"it is not valid Jinja: {str(error.message)[:_SAID]} (line {error.lineno})"
+            ) from None
         except _FAILURES as error:
             raise ChatError(f"it is not valid Jinja: {_said(error)}") from None
 
@@ -70,8 +73,8 @@ class Chat:
                 **self._special,
             ):
                 size += len(piece)
-                if size > _MOST:
-                    raise ChatError(f"it writes more than {_MOST} characters")
+                if size > MOST:
+                    raise ChatError(f"it writes more than {MOST} characters")
                 pieces.append(piece)
         except _FAILURES as error:
             raise ChatError(_said(error)) from None
@@ -167,5 +170,5 @@ def _now(form: str) -> str:
 
 
 def _said(error: BaseException) -> str:
-    text = str(error) or type(error).__name__
+    text = (str(error) or type(error).__name__)[:_SAID]
     return text if isinstance(error, TemplateError) else f"{type(error).__name__}: {text}"

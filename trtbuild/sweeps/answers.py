@@ -75,15 +75,18 @@ def read(path: Path) -> Mapping[str, Any]:
     """The answer in a file that is there. Raises BuildError for one that no job of ours wrote."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            found, home = os.fstat(descriptor), path.parent.stat()
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != home.st_uid:
+                raise BuildError(f"the job's answer is no file of this user's: {path}")
+            if found.st_size > LARGEST:
+                raise BuildError(f"the job's answer is larger than {LARGEST >> 20} MiB: {path}")
+            with os.fdopen(descriptor, "rb", closefd=False) as stream:
+                return parse(stream.read(LARGEST + 1).decode("utf-8", errors="replace"))
+        finally:
+            os.close(descriptor)
     except OSError as failure:
         raise BuildError(f"the job's answer cannot be read: {failure.strerror} ({path})") from None
-    with os.fdopen(descriptor, "rb") as stream:
-        found, home = os.fstat(stream.fileno()), path.parent.stat()
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != home.st_uid:
-            raise BuildError(f"the job's answer is no file of this user's: {path}")
-        if found.st_size > LARGEST:
-            raise BuildError(f"the job's answer is larger than {LARGEST >> 20} MiB: {path}")
-        return parse(stream.read(LARGEST + 1).decode("utf-8", errors="replace"))
 
 
 def parse(text: str) -> Mapping[str, Any]:
