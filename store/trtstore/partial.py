@@ -37,6 +37,14 @@ def opened(layout: Layout, digits: str) -> Iterator[tuple[int, Path] | None]:
         os.close(fd)
 
 
+def size(layout: Layout, digits: str) -> int:
+    """Bytes of the blob `digits` that are here already. Raises Invalid, OSError."""
+    try:
+        return (layout.own(layout.partial) / digits).lstat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def sweep(layout: Layout, kept: float = KEPT) -> None:
     """Remove what got no byte for `kept` seconds; what cannot be removed is left for the next time."""
     with suppress(StoreFailure, OSError):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trtstore import blobs, locks
+from trtstore import blobs, locks, room
 from trtstore.errors import Corrupt, Invalid
 from trtstore.layout import STAMP, Layout, walk
 from trtstore.manifest import EXECUTABLE, Entry, Manifest, mode_of
@@ -126,6 +126,7 @@ def _place(layout: Layout, blob: Path, target: Path, entry: Entry) -> Method:
     # An executable file cannot be its blob's other name: names of one file share the mode.
     if entry.mode != EXECUTABLE and blobs.link(blob, target):
         return "hardlink"
+    room.check(target.parent, entry.size)
     shutil.copyfile(blob, target, follow_symlinks=False)
     return _finish(layout, target, entry, "copy")
 
