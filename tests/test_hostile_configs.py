@@ -1,4 +1,4 @@
-"""Config folders of a team, or of a stranger: what their YAML holds costs little, runs nothing, and is refused by name."""
+"""YAML of a team, or of a stranger: what it holds costs little, runs nothing, and is refused by name."""
 
 from __future__ import annotations
 

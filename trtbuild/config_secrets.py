@@ -81,7 +81,7 @@ def check(config: Any, path: str = "") -> None:
 
 def _check_team(config: Any) -> None:
     """The team's store that the environment names is in messages and records as one that an option names."""
-    store = getattr(config, "store", None)
+    store: Any = getattr(config, "store", None)
     named = None if store is None else stores.team(store.team)
     if named is not None and carries(named):
         raise InputError(

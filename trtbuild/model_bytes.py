@@ -61,9 +61,10 @@ def given(planned: Planned, session: Session) -> ModelBytes:
     step = Step("source", 1, "", {}, reads_model=True)
     origin = source.describe()
     wanted = Expected(key_of(step, name, {}), {"step": "source", "model": origin}, manifest_of(files))
-    return _from_store(wanted, files, session, digester) or _fetched(
-        wanted, provenance.download(explain(step, name, {}), origin), planned, session, digester
-    )
+    record = None if wanted.manifest is None else session.stores.use(wanted)
+    found = None if record is None else _from_store(record, wanted, files, session, digester)
+    predicate = provenance.download(explain(step, name, {}), origin)
+    return found or _fetched(wanted, predicate, planned, session, digester)
 
 
 def manifest_of(files: Sequence[SourceFile]) -> str | None:
@@ -75,12 +76,9 @@ def manifest_of(files: Sequence[SourceFile]) -> str | None:
 
 
 def _from_store(
-    wanted: Expected, files: Sequence[SourceFile], session: Session, digester: Digester
+    record: Record, wanted: Expected, files: Sequence[SourceFile], session: Session, digester: Digester
 ) -> ModelBytes | None:
-    """What a store has of the checkpoint. A tree with other bytes is put right once, as `trtstore verify` does it."""
-    record = None if wanted.manifest is None else session.stores.use(wanted)
-    if record is None:
-        return None
+    """What our store has of the checkpoint. A tree with other bytes is put right once, as `trtstore verify` does it."""
     try:
         return _of(record, files, session, digester)
     except _Differs as trouble:
@@ -105,7 +103,11 @@ def _fetched(
         store.building(wanted.key, who=session.who(planned), on_wait=session.on_wait),
         store.scratch() as keep,
     ):
-        found = _from_store(wanted, files, session, digester)  # the one before may have fetched it
+        # The one before may have fetched it. What is wrong was told already.
+        there = None
+        if wanted.manifest is not None:
+            there = store.use(wanted.key, on_problem=lambda _: None, manifest=wanted.manifest)
+        found = None if there is None else _from_store(there, wanted, files, session, digester)
         if found is not None:
             return found
         began = time.monotonic()

@@ -24,6 +24,11 @@ MAX_PATH = 1024  # bytes of UTF-8
 MAX_NAME = 255  # bytes of UTF-8 in one component: the limit of Linux file systems
 MAX_SIZE = 2**53 - 1  # bytes of one file: what JSON's numbers can count
 
+MAX_DEPTH = 64  # names in a path
+MAX_FOLDERS = 100_000  # of one artifact
+MAX_REPEATED = 1 << 30  # bytes of executable files whose blob another entry names before: each is a copy
+MAX_TIMES = 64  # as large as its blobs together may the folder be, where a file system has no links
+
 PLAIN, EXECUTABLE = "0644", "0755"
 
 #: Control characters, lone surrogates, line and paragraph separators. None of these categories grows with
@@ -126,6 +131,8 @@ def check_path(path: str) -> None:
         raise Malformed(
             f"the path {shown} is not relative and plain: no leading, doubled or final slash, no . or .."
         )
+    if len(names) > MAX_DEPTH:
+        raise Malformed(f"the path {shown} has more than {MAX_DEPTH} names")
     if len(path.encode()) > MAX_PATH or any(len(name.encode()) > MAX_NAME for name in names):
         raise Malformed(f"the path {shown} is too long: {MAX_PATH} bytes, and {MAX_NAME} between slashes")
 
@@ -141,7 +148,23 @@ def _check(entries: tuple[Entry, ...]) -> None:
             raise Malformed(f"{entry.path}: the size {entry.size} is out of bounds")
         if not is_hex(entry.sha256):
             raise Malformed(f"{entry.path}: {entry.sha256[:100]!r} is no SHA-256")
+    _check_room(entries)
     _check_collisions(entries)
+
+
+def _check_room(entries: tuple[Entry, ...]) -> None:
+    """Refuse what takes far more room as a folder than it took to send: a blob that very many entries name."""
+    blobs: dict[str, int] = {}
+    repeated = 0
+    for entry in entries:
+        if entry.sha256 in blobs and entry.mode == EXECUTABLE:
+            repeated += entry.size
+        blobs[entry.sha256] = entry.size
+    if repeated > MAX_REPEATED:
+        raise Malformed(f"the same executable files again and again are more than {MAX_REPEATED} bytes")
+    whole, once = sum(entry.size for entry in entries), sum(blobs.values())
+    if whole > MAX_TIMES * once + MAX_REPEATED:
+        raise Malformed(f"its files have {whole} bytes, and without those that are the same {once}")
 
 
 def _check_collisions(entries: tuple[Entry, ...]) -> None:
@@ -151,6 +174,7 @@ def _check_collisions(entries: tuple[Entry, ...]) -> None:
     all folders would take memory with the square of a path's depth.)
     """
     folded = sorted((_folded(entry.path), entry.path) for entry in entries)
+    folders = folded[0][1].count("/")
     for (before, written), (after, other) in itertools.pairwise(folded):
         both = zip(before.split("\0"), after.split("\0"), strict=False)
         depth = sum(1 for _ in itertools.takewhile(lambda names: names[0] == names[1], both))
@@ -159,6 +183,9 @@ def _check_collisions(entries: tuple[Entry, ...]) -> None:
             raise Malformed(f"{written!r} and {other!r} differ in case only, or their folders do")
         if depth in (len(first), len(second)):
             raise Malformed(f"{written!r} is listed twice, or as both a file and a folder")
+        folders += len(second) - 1 - depth
+        if folders > MAX_FOLDERS:
+            raise Malformed(f"an artifact has at most {MAX_FOLDERS} folders, and this has more")
 
 
 def _folded(path: str) -> str:

@@ -37,11 +37,11 @@ def opened(layout: Layout, digits: str) -> Iterator[tuple[int, Path] | None]:
         os.close(fd)
 
 
-def here(layout: Layout, digits: str) -> int:
-    """The bytes that an earlier transfer left of the blob, believed or not."""
+def size(layout: Layout, digits: str) -> int:
+    """Bytes of the blob `digits` that are here already. Raises Invalid, OSError."""
     try:
-        return (layout.partial / digits).lstat().st_size
-    except (FileNotFoundError, NotADirectoryError):
+        return (layout.own(layout.partial) / digits).lstat().st_size
+    except FileNotFoundError:
         return 0
 
 

@@ -100,7 +100,11 @@ def _listing(folder: Path) -> list[tuple[str, Path, os.stat_result]]:
         if not stat.S_ISDIR(folder.lstat().st_mode):
             raise Invalid(f"{folder} is no folder")
         listed = list(walk(folder))
-    _manifest(folder, [Entry(name, mode_of(its.st_mode), its.st_size, "0" * 64) for name, _, its in listed])
+    # As if no two files were the same: which are is known once they are hashed.
+    named = enumerate(listed)
+    _manifest(
+        folder, [Entry(name, mode_of(its.st_mode), its.st_size, f"{at:064x}") for at, (name, _, its) in named]
+    )
     return listed
 
 

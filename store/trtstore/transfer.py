@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from trtstore import blobs, expected, gate, partial, records, words, writeback
+from trtstore import blobs, expected, gate, partial, records, room, writeback
 from trtstore.access import checked_manifest, manifest_bytes, named_blobs
 from trtstore.blobs import Staged
 from trtstore.digest import (
@@ -26,9 +26,9 @@ from trtstore.digest import (
     in_threads,
     side_by_side,
 )
-from trtstore.errors import Corrupt, Malformed, Mismatch, NoSpace, StoreFailure, Unreachable
+from trtstore.errors import Corrupt, Malformed, Mismatch, StoreFailure, Unreachable
 from trtstore.layout import Layout
-from trtstore.protocols import Doubting, OnProgress, Readable, Reader, Skipping, ignore_progress
+from trtstore.protocols import OnProgress, Readable, Reader, Skipping, ignore_progress
 from trtstore.records import Record
 from trtstore.seals import Seals
 
@@ -166,8 +166,7 @@ class Arrivals:
         needed = arrival.list_blobs(data)
         missing = {digits: size for digits, size in needed.items() if not arrival.has(digits, size)}
         done, whole, came = 0, sum(missing.values()), 0
-        if isinstance(source, Doubting):  # what lies on this disk may be shared with it, and take none
-            _check_room(self._layout, key, missing)
+        begun = sum(partial.size(self._layout, digits) for digits, size in missing.items() if size >= LARGE)
 
         def tell(count: int) -> None:
             nonlocal done
@@ -176,7 +175,7 @@ class Arrivals:
 
         def fetch(blob: tuple[str, int], on_bytes: OnBytes) -> None:
             nonlocal came
-            _fetch(arrival, source, *blob, on_bytes)
+            _fetch(arrival, source, *blob, on_bytes, self._stage, whole - done - begun)
             came += 1
             if blob[1] >= LARGE:
                 arrival.keep()  # who is killed later need not fetch it again
@@ -205,21 +204,14 @@ def settle(layout: Layout, staged: Sequence[Staged], wanted: Mapping[str, int], 
             raise Corrupt(trouble, "try again: it was there a moment ago")
 
 
-def _check_room(layout: Layout, key: str, missing: Mapping[str, int]) -> None:
-    """Raises NoSpace where what is to come does not fit, before any of it does. Others may fill the disk meanwhile."""
-    needed = sum(size - min(size, partial.here(layout, digits)) for digits, size in missing.items())
-    found = os.statvfs(layout.base if layout.base.is_dir() else layout.root)
-    free = found.f_bavail * found.f_frsize
-    if needed > free:
-        raise NoSpace(
-            f"{key[:12]} needs {words.size(needed)} more in {layout.root}, where {words.size(free)} are free",
-            "free some space (`trtstore gc --max-size`), or keep the store on another disk",
-        )
-
-
-def _fetch(arrival: Arrival, source: Reader, digits: str, size: int, on_bytes: OnBytes) -> None:
+def _fetch(
+    arrival: Arrival, source: Reader, digits: str, size: int, on_bytes: OnBytes, stage: Path, left: int
+) -> None:
+    """Take one blob; `left` are the bytes that must still be written for it and those behind it."""
     for _ in range(2):
         with _opened(source, digits, size) as file:
+            if not isinstance(file, io.FileIO):  # whose blocks may be shared
+                room.check(stage, left)
             try:
                 arrival.take(digits, size, file, on_bytes)
             except Damaged:
@@ -234,6 +226,8 @@ def _stage(layout: Layout, file: Readable, digits: str, size: int, target: Path,
         fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             cloned = _clone(file, size, fd)
+            if not cloned:
+                room.check(target.parent, size)
             tell = writeback.early(fd, on_bytes) if layout.durable else on_bytes
             found = hash_fd(fd, size, on_bytes=on_bytes) if cloned else _copy(file, fd, size, tell)
             _check(digits, size, *found)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trtstore import blobs, locks
+from trtstore import blobs, locks, room
 from trtstore.errors import Corrupt, Invalid
 from trtstore.layout import STAMP, Layout, walk
 from trtstore.manifest import EXECUTABLE, Entry, Manifest, mode_of
@@ -136,6 +136,7 @@ def _place(layout: Layout, target: Path, entry: Entry, seals: Seals) -> Method:
                 with seals.linking(entry.sha256, place):
                     if blobs.link(place, target):
                         return "hardlink"
+        room.check(target.parent, entry.size)
         # What is copied is hashed once more: a disk may give other bytes than a moment ago, and another owner may
         # write to the file at any time, by any of its names.
         if blobs.copy_and_hash(layout, source, entry.size, target) != (entry.sha256, entry.size):
