@@ -13,8 +13,8 @@ from trtbuild.toolchains import lock, pythons, shipped
 from trtbuild.toolchains.kept import holds, name_of
 from trtbuild.toolchains.lock import Lock
 from trtbuild.worker import matches
-from trtstore import Store, StoreFailure
-from trtstore.environments import Environments, verify
+from trtstore import Store, StoreFailure, standing
+from trtstore.environments import Environments
 from trtstore.words import size
 
 
@@ -45,8 +45,9 @@ def _toolchain(config: schema.Config, name: str, locked: Lock, store: Store | No
         return Check(titled, "ok", f"{python.path} has it")
     mend = (f"trtbuild toolchain rm {name}", f"trtbuild toolchain install {name}")
     found = None if store is None else Environments(store.layout).find(name_of(locked, python))
-    if found is not None:
-        altered = verify(found)
+    if found is not None and store is not None:
+        stands = standing.look(found, store.layout, always=True)
+        altered = (*stands.open, *stands.altered)
         words = f"installed, {size(found.bytes)}" if not altered else f"damaged: {altered[0]}"
         return judged(titled, not altered, words, required=True, mend=mend)
     fetch = locked.downloads.get((python.tag, python.machine))
