@@ -121,8 +121,8 @@ class Environments:
                 inner = files / path
                 inner.chmod(0o555 if inner.stat().st_mode & stat.S_IXUSR else 0o444)
             files.rename(home / FILES)
-            for name in (home, home / LOCAL, *(each for each, _, _ in os.walk(home / FILES))):
-                Path(name).chmod(_FOLDER)  # whatever the umask: nobody else adds to it
+            for folder in (home, home / LOCAL, *(Path(each) for each, _, _ in os.walk(home / FILES))):
+                folder.chmod(_FOLDER)  # whatever the umask: nobody else adds to it
             count, size = len(listed), sum(size for _, size, _ in listed)
             summary = {"schema": SCHEMA, "about": dict(about), "bytes": size, "files": count}
             (home / CONTENTS).write_text(json.dumps({"schema": SCHEMA, "files": listed}), encoding="utf-8")

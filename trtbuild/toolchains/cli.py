@@ -13,14 +13,13 @@ from typing import Any
 
 from trtbuild import stores
 from trtbuild.errors import InputError, NotInStoreError, StoreError, TrtbuildError
-from trtbuild.toolchains import bundle, kept, locking, pythons, shared, shim, shipped
+from trtbuild.toolchains import bundle, kept, locking, pythons, shared, shipped
 from trtbuild.toolchains.kept import Kept
 from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
 from trtbuild.toolchains.teller import Teller
-from trtstore import Store, StoreFailure, arguments, opening, standing, words
-from trtstore.digest import OnBytes
-from trtstore.environments import Environment, verify
+from trtstore import Store, StoreFailure, arguments, opening, words
+from trtstore.environments import Environment
 from trtstore.output import Output
 from trtstore.progress import Progress
 from trtstore.table import table
@@ -164,13 +163,13 @@ def _verify(asked: _Words) -> int:
         if absent:
             raise NotInStoreError(f"not installed: {', '.join(sorted(digests[each] for each in absent))}")
     progress = Progress("verifying", sum(one.bytes for one in there))
-    wrong = [(one, _altered(asked, one, progress.add)) for one in there]
+    wrong = [(one, kept.altered(one, asked.kept.store, progress.add)) for one in there]
     progress.close()
     lines = []
     for one, troubles in wrong:
         lines += [f"altered  {one.title} in {one.path}: {trouble}" for trouble in troubles]
         if troubles:
-            lines.append(f"         trtbuild toolchain rm {one.title}: the next use installs it anew")
+            lines.append(f"         trtbuild toolchain rm {one.name[:12]}: the next use installs it anew")
         else:
             lines.append(f"whole    {one.title}, {one.files} files, {words.size(one.bytes)}")
     document = [
@@ -178,19 +177,6 @@ def _verify(asked: _Words) -> int:
     ]
     asked.say({"toolchains": document}, lines or ["no toolchain is installed"])
     return StoreError.exit_code if any(troubles for _, troubles in wrong) else 0
-
-
-def _altered(asked: _Words, one: Environment, on_bytes: OnBytes) -> list[str]:
-    """Of its files, of the links to Pythons beside them, and of who else may write there."""
-    stands = standing.look(one, asked.kept.store.layout, always=True, on_bytes=on_bytes)
-    wrong = [*stands.open, *(verify(one) if stands.open else stands.altered)]
-    for place in sorted(one.local.iterdir() if one.local.is_dir() else ()):
-        try:
-            found = shim.trouble(place, one.content)
-        except OSError as error:
-            found = f"{place} cannot be read: {error.strerror}"
-        wrong += [] if found is None else [found]
-    return wrong
 
 
 def _rm(asked: _Words) -> int:

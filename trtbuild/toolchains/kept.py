@@ -19,7 +19,8 @@ from trtbuild.toolchains.pythons import Python
 from trtbuild.toolchains.shared import Wheels, nowhere
 from trtbuild.worker import matches
 from trtstore import Holder, Store, standing
-from trtstore.environments import Environment, Environments
+from trtstore.digest import OnBytes, ignore_bytes
+from trtstore.environments import Environment, Environments, verify
 from trtstore.errors import translated
 from trtstore.store import SAMPLE, Verify
 from trtstore.words import seconds, size
@@ -139,6 +140,20 @@ class Kept:
                     self._check(found, lock)
                     yield shim.ensure(found.local, found.content, python, spare)
                     return
+
+
+def altered(found: Environment, store: Store, on_bytes: OnBytes = ignore_bytes) -> list[str]:
+    """What is not as it was made, by every byte: of its files and of the links to Pythons; and who else may write there.
+
+    Raises StoreFailure.
+    """
+    stands = standing.look(found, store.layout, always=True, on_bytes=on_bytes)
+    wrong = [*stands.open, *(verify(found, on_bytes) if stands.open else stands.altered)]
+    with translated(found.path, reading=True):
+        for place in sorted(found.local.iterdir() if found.local.is_dir() else ()):
+            trouble = shim.trouble(place, found.content)
+            wrong += [] if trouble is None else [trouble]
+    return wrong
 
 
 def check(lock: Lock, python: Python) -> None:

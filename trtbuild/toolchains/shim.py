@@ -55,9 +55,9 @@ def name_of(base: str, release: str) -> str:
 
 
 def trouble(place: Path, files: Path) -> str | None:
-    """What of the shim `place` is not as `make` makes it for the packages in `files`; None where all is. Raises OSError.
+    """What of the shim `place` is not as `make` makes it for the packages in `files`; None where all is.
 
-    Its name says which interpreter it leads to. Nobody else may write to it.
+    Its name says which interpreter it leads to. Nobody else may write to it. Raises OSError.
     """
     linked = {inner.name: os.path.relpath(inner, place) for inner in files.iterdir()} | {"lib64": "lib"}
     for folder, names in ((place, {*linked, "bin", "pyvenv.cfg"}), (place / "bin", {"python"})):
@@ -67,14 +67,14 @@ def trouble(place: Path, files: Path) -> str | None:
         if odd := {inner.name for inner in folder.iterdir()} ^ names:
             return f"{folder / min(odd)} is {'not there' if min(odd) in names else 'not of trtbuild'}"
     for name, target in linked.items():
-        if not (place / name).is_symlink() or os.readlink(place / name) != target:
+        if not (place / name).is_symlink() or str((place / name).readlink()) != target:
             return f"{place / name} does not lead to {target}"
     interpreter, config = place / "bin" / "python", place / "pyvenv.cfg"
     if not interpreter.is_symlink():
         return f"{interpreter} is not the link to a Python"
     if not stat.S_ISREG(config.lstat().st_mode) or standing.writer(config.lstat()) is not None:
         return f"{config} is no file that this user alone may write to"
-    base, text = os.readlink(interpreter), config.read_bytes()[:_MAX_CONFIG].decode(errors="replace")
+    base, text = str(interpreter.readlink()), config.read_bytes()[:_MAX_CONFIG].decode(errors="replace")
     release = text.rpartition("version = ")[2].strip()
     if text != _config(base, release) or name_of(base, release) != place.name:
         return f"{place} does not lead to the Python that its name says"
