@@ -143,7 +143,7 @@ class Kept:
 
 
 def altered(found: Environment, store: Store, on_bytes: OnBytes = ignore_bytes) -> list[str]:
-    """What is not as it was made, by every byte: of its files and of the links to Pythons; and who else may write there.
+    """What is not as it was made, by every byte: its files, the links to Pythons, and who else may write there.
 
     Raises StoreFailure.
     """
