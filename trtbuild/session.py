@@ -250,7 +250,8 @@ class Session:
     @cached_property
     def workbench(self) -> Workbench:
         """Where its steps run."""
-        return Workbench(self.config, Kept(self.store, self.watcher, self._wheels), self.exact)
+        kept = Kept(self.store, self.watcher, self._wheels, self.config.store.verify.value)
+        return Workbench(self.config, kept, self.exact)
 
     def _wheels(self, lock: Lock, python: Python) -> Path | None:
         """The wheels of a toolchain in the team's store, as a folder; None where there is none, or not these."""

@@ -1,8 +1,9 @@
 """Environments that can be made again at any time: each a folder of toolchains/, whole or absent, and never altered.
 
 An environment `<name>/` holds `environment.json` (what it is), `contents.json` (every file with its size and SHA-256),
-`files/` (just those) and `local/` (what one machine adds to use it, which nobody verifies). It is made in tmp/ and gets
-its name by one rename, so a killed maker leaves nothing here. Who uses it holds its folder by flock, shared.
+`files/` (just those), `local/` (what one machine adds to use it, which its user checks) and `seal.json` (`standing`).
+It is made in tmp/ and gets its name by one rename, so a killed maker leaves nothing here. Who uses it holds its folder
+by flock, shared.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from trtstore.layout import Layout, entries, read_bounded, walk
 SCHEMA = 1
 ABOUT, CONTENTS, FILES, LOCAL = "environment.json", "contents.json", "files", "local"
 _NAME = re.compile(r"[0-9a-z][0-9A-Za-z._-]{0,199}")
+_FOLDER = 0o755
 _MAX_ABOUT, _MAX_CONTENTS = 1 << 20, 1 << 28  # bytes
 
 
@@ -119,10 +121,14 @@ class Environments:
                 inner = files / path
                 inner.chmod(0o555 if inner.stat().st_mode & stat.S_IXUSR else 0o444)
             files.rename(home / FILES)
+            for folder in (home, home / LOCAL, *(Path(each) for each, _, _ in os.walk(home / FILES))):
+                folder.chmod(_FOLDER)  # whatever the umask: nobody else adds to it
             count, size = len(listed), sum(size for _, size, _ in listed)
             summary = {"schema": SCHEMA, "about": dict(about), "bytes": size, "files": count}
             (home / CONTENTS).write_text(json.dumps({"schema": SCHEMA, "files": listed}), encoding="utf-8")
             (home / ABOUT).write_text(json.dumps(summary), encoding="utf-8")
+            for name in (CONTENTS, ABOUT):
+                (home / name).chmod(0o444)
             if self._layout.durable:
                 _sync_disk(home)
             self._layout.make(place.parent)

@@ -70,7 +70,7 @@ class Shop:
         prefix = self.installer.upper()
         return {f"{prefix}_NO_INDEX": "1", f"{prefix}_FIND_LINKS": str(self.wheels), **more}
 
-    def start(self, *words: str, **more: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, own_group: bool = False, **more: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [TRTBUILD, "toolchain", *words],
             cwd=self.project.root,
@@ -79,6 +79,7 @@ class Shop:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=own_group,
         )
 
     def fork(self, *words: str, **more: str) -> forks.Running:

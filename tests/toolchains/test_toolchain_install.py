@@ -240,9 +240,48 @@ def test_export_and_import(shop: Shop) -> None:
     assert shop.run("export", file, "-o", bundle).code == 0
     assert bundle.read_bytes() == first, "the same wheels give the same file"
     offline = {"PIP_FIND_LINKS": str(shop.project.root / "nothing"), "UV_OFFLINE": "1"}
-    document = shop.say("import", bundle, **offline)
+    document = shop.say("import", bundle, "--lock", file, **offline)
     assert document["toolchains"][0]["about"]["packages"] == {"tiny-a": "1.0", "tiny-b": "2.0"}
     assert shop.run("verify", file).code == 0
+
+
+def test_a_bundle_with_a_lock_that_nobody_knows_is_installed_by_word_alone(pip_shop: Shop) -> None:
+    """What it holds runs once it is installed, and whoever made the file chose it."""
+    shop, file = pip_shop, two(pip_shop)
+    bundle = shop.project.root / "both.zip"
+    assert shop.run("export", file, "-o", bundle).code == 0
+    other = lock(shop.project.root / "other.txt", wheel(shop.wheels, "tiny_c", "1.0"))
+    for words in ((), ("--lock", str(other))):
+        done = shop.run("import", bundle, *words)
+        assert (done.code, "does not ship with this trtbuild" in done.err) == (2, True), done.err
+        assert "--lock FILE.txt" in done.err
+        assert "--trust" in done.err
+        assert shop.lying_about() == []
+    assert shop.run("import", bundle, "--trust").code == 0
+    assert shop.run("verify", file).code == 0
+
+
+@pytest.mark.parametrize("what", ["deflated", "encrypted", "twice"])
+def test_a_bundle_never_unpacks_to_more_than_it_is(pip_shop: Shop, what: str) -> None:
+    shop, file = pip_shop, two(pip_shop)
+    bundle, altered = shop.project.root / "both.zip", shop.project.root / "altered.zip"
+    assert shop.run("export", file, "-o", bundle).code == 0
+    with zipfile.ZipFile(bundle) as source, zipfile.ZipFile(altered, "w") as target:
+        for name in source.namelist():
+            kind = zipfile.ZIP_DEFLATED if what == "deflated" else zipfile.ZIP_STORED
+            target.writestr(name, source.read(name), kind)
+        if what == "twice":
+            with pytest.warns(UserWarning, match="Duplicate"):
+                target.writestr(target.namelist()[-1], b"other")
+    if what == "encrypted":
+        data = bytearray(altered.read_bytes())
+        at = data.index(b"PK\x01\x02")
+        data[at + 8] |= 1  # of the first entry's flags
+        altered.write_bytes(data)
+    done = shop.run("import", altered, "--trust")
+    assert (done.code, "Traceback" in done.err) == (2, False), done.err
+    assert "error: toolchain import: " in done.err
+    assert shop.lying_about() == []
 
 
 @pytest.mark.parametrize("what", ["wheel", "lock", "stranger", "tar"])
@@ -262,7 +301,7 @@ def test_an_altered_bundle_is_refused(pip_shop: Shop, what: str) -> None:
             target.writestr("../evil.py", "x")
     if what == "tar":
         altered.write_bytes(b"no zip")
-    done = shop.run("import", altered)
+    done = shop.run("import", altered, "--trust")
     assert done.code == 2
     assert "error: toolchain import: " in done.err
     assert {"wheel": "tiny_b", "lock": "another lock", "stranger": "evil", "tar": "export"}[what] in done.err

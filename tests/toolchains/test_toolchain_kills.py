@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -81,6 +83,56 @@ def test_a_hundred_kills(shop: Shop, share: int) -> None:
     assert shop.lying_about() == [one.name], "nothing of the killed ones is left"
     locks = {path.name for path in (shop.project.store / "v1" / "locks").iterdir()}
     assert not [name for name in locks if name.startswith("toolchain-")]
+
+
+#: A signal, and whether all of the command's process group gets it, as from a terminal or a batch system.
+ENDS = [
+    (signal.SIGINT, False),
+    (signal.SIGINT, True),
+    (signal.SIGTERM, False),
+    (signal.SIGKILL, True),
+    (signal.SIGKILL, False),
+]
+ROUNDS = 1
+
+
+def of(place: Path) -> list[psutil.Process]:
+    """Whatever runs and names something below `place`: children of killed processes belong to nobody."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if any(str(place) in word for word in process.cmdline()) and not ended(process):
+                found.append(process)
+    return found
+
+
+def test_however_it_is_ended_no_process_is_left(shop: Shop) -> None:
+    """Installers start processes of their own, which byte-compile: those, too, end with trtbuild."""
+    file = several(shop)
+    began = time.monotonic()
+    assert shop.start("install", str(file)).wait(120) == 0
+    whole = time.monotonic() - began
+    assert shop.run("rm", file).code == 0
+    for number in range(ROUNDS * len(ENDS)):
+        sign, everyone = ENDS[number % len(ENDS)]
+        running = shop.start("install", str(file), own_group=True)
+        time.sleep(whole * random.uniform(0.3, 1))
+        if everyone:
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, sign)
+        else:
+            running.send_signal(sign)
+        _, err = running.communicate(timeout=60)
+        assert "Traceback" not in err
+        left = alive(of(shop.project.store))
+        assert not left, f"{sign.name} left {[process.cmdline() for process in left]}"
+        for one in shop.installed():
+            assert verify(one) == []
+            assert shop.run("rm", file).code == 0
+    done = shop.run("install", file)
+    assert done.code == 0, done.err
+    (one,) = shop.installed()
+    assert shop.lying_about() == [one.name]
 
 
 def test_an_interrupt_ends_the_installer(shop: Shop) -> None:

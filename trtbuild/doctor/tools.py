@@ -10,11 +10,11 @@ from trtbuild.compilers.base import Compiler
 from trtbuild.doctor.checks import Check, judged
 from trtbuild.errors import InputError
 from trtbuild.toolchains import lock, pythons, shipped
-from trtbuild.toolchains.kept import holds, name_of
+from trtbuild.toolchains.kept import altered, holds, name_of
 from trtbuild.toolchains.lock import Lock
 from trtbuild.worker import matches
 from trtstore import Store, StoreFailure
-from trtstore.environments import Environments, verify
+from trtstore.environments import Environments
 from trtstore.words import size
 
 
@@ -45,10 +45,10 @@ def _toolchain(config: schema.Config, name: str, locked: Lock, store: Store | No
         return Check(titled, "ok", f"{python.path} has it")
     mend = (f"trtbuild toolchain rm {name}", f"trtbuild toolchain install {name}")
     found = None if store is None else Environments(store.layout).find(name_of(locked, python))
-    if found is not None:
-        altered = verify(found)
-        words = f"installed, {size(found.bytes)}" if not altered else f"damaged: {altered[0]}"
-        return judged(titled, not altered, words, required=True, mend=mend)
+    if found is not None and store is not None:
+        wrong = altered(found, store)
+        words = f"installed, {size(found.bytes)}" if not wrong else f"damaged: {wrong[0]}"
+        return judged(titled, not wrong, words, required=True, mend=mend)
     fetch = locked.downloads.get((python.tag, python.machine))
     much = "" if fetch is None else f", about {size(fetch.bytes)} to fetch"
     by_hand = config.executor.name is choices.Executor.process

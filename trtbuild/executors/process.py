@@ -171,17 +171,13 @@ def supervise(
             return
         with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
             os.kill(process.pid, signal.SIGTERM)  # its keeper ends all
-        late.append(threading.Timer(KEEPERS, programs.sweep, (process.pid,)))
-        late[-1].daemon = True
-        late[-1].start()
+        late.append(_soon(KEEPERS, programs.sweep, process.pid))
 
     def on_timeout() -> None:
         timed_out.set()
         end()
 
-    timer = threading.Timer(limits.timeout_seconds, on_timeout)
-    timer.daemon = True
-    timer.start()
+    timer = _soon(limits.timeout_seconds, on_timeout)
     assert process.stdout is not None  # noqa: S101  # it was opened as a pipe
     try:
         with ending.awaited(end):
@@ -202,6 +198,14 @@ def supervise(
             process.stdin.close()
     process.returncode = os.waitstatus_to_exitcode(status)
     return Ended(process.returncode, usage.ru_maxrss * 1024, timed_out.is_set(), answer)
+
+
+def _soon(seconds: float, call: Callable[..., None], *words: object) -> threading.Timer:
+    """A timer that has begun."""
+    timer = threading.Timer(seconds, call, words)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def _start(

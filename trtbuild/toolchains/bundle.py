@@ -1,4 +1,8 @@
-"""Toolchains as one file for a site without a network: a zip archive of locks and wheels, each of which is checked."""
+"""Toolchains as one file for a site without a network: a zip archive of locks and wheels, each of which is checked.
+
+A file comes from anywhere, and its wheels run once they are installed: so just the locks that the reader knows already
+count, or by name those of a stranger. Members are stored as they are, so none unpacks to more than the file holds.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,12 @@ import hashlib
 import re
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from trtbuild.errors import InputError
-from trtbuild.toolchains import install, lock
+from trtbuild.toolchains import install, lock, shipped
 from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
 
@@ -20,6 +24,7 @@ _WHEEL = re.compile(r"wheels/([A-Za-z0-9][A-Za-z0-9_.+!-]*\.whl)")
 _MAX_LOCK = 16 << 20  # bytes
 _TIME = (1980, 1, 2, 0, 0, 0)  # of every member: the same wheels give the same file
 _OPTION = "toolchain import"
+_MOST = 20_000  # members
 
 
 @dataclass(frozen=True)
@@ -57,17 +62,37 @@ def write(
     return len(listed)
 
 
-def read(file: Path, work: Path) -> Taken:
-    """Unpack `file` below `work`. Raises InputError where a wheel is none of its locks', OSError."""
+def known(named: Sequence[str] | None) -> Callable[[Lock], bool]:
+    """Which locks a file may hold: those that ship, and those at the paths that were `named`; None: any.
+
+    Raises InputError.
+    """
+    if named is None:
+        return lambda _: True
+    digests = {lock.read(Path(each).expanduser(), "--lock").digest for each in named}
+    return lambda found: found.digest in digests or shipped.of_digest(found.digest) is not None
+
+
+def read(file: Path, work: Path, may: Callable[[Lock], bool]) -> Taken:
+    """Unpack `file` below `work`. `may` says whether a lock may be installed.
+
+    Raises InputError where one may not, or a wheel is none of its locks', OSError.
+    """
     wheels = work / "wheels"
     wheels.mkdir()
     locks: list[Lock] = []
     try:
         with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
+            names = _names(archive, file)
             for name in names:
                 if found := _LOCK.fullmatch(name):
                     locks.append(_lock(archive, name, found[1], file))
+            for stranger in (each for each in locks if not may(each)):
+                raise InputError(
+                    f"{file} holds the lock {stranger.digest[:12]}, which does not ship with this trtbuild",
+                    option=_OPTION,
+                    hint="name the lock that you know: --lock FILE.txt; or, if you trust who made this file: --trust",
+                )
             hashes = {digits for found_lock in locks for pin in found_lock.pins for digits in pin.hashes}
             for name in names:
                 if wheel := _WHEEL.fullmatch(name):
@@ -78,13 +103,25 @@ def read(file: Path, work: Path) -> Taken:
                     )
     except FileNotFoundError:
         raise InputError(f"there is no file {file}", option=_OPTION) from None
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
         raise InputError(
             f"{file} is not what `trtbuild toolchain export` writes: {error}", option=_OPTION
         ) from None
     if not locks:
         raise InputError(f"{file} holds no toolchain", option=_OPTION)
     return Taken(tuple(locks), wheels)
+
+
+def _names(archive: zipfile.ZipFile, file: Path) -> list[str]:
+    """Of the members, each once, stored as it is. Raises InputError."""
+    members = archive.infolist()
+    names = [member.filename for member in members]
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+            raise InputError(f"{file} holds {member.filename!r} compressed or encrypted", option=_OPTION)
+    if len(names) > _MOST or len(set(names)) < len(names):
+        raise InputError(f"{file} holds more than {_MOST} files, or one of them twice", option=_OPTION)
+    return names
 
 
 def _lock(archive: zipfile.ZipFile, name: str, digest: str, file: Path) -> Lock:

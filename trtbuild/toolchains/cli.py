@@ -19,7 +19,7 @@ from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
 from trtbuild.toolchains.teller import Teller
 from trtstore import Store, StoreFailure, arguments, opening, words
-from trtstore.environments import Environment, verify
+from trtstore.environments import Environment
 from trtstore.output import Output
 from trtstore.progress import Progress
 from trtstore.table import table
@@ -163,13 +163,13 @@ def _verify(asked: _Words) -> int:
         if absent:
             raise NotInStoreError(f"not installed: {', '.join(sorted(digests[each] for each in absent))}")
     progress = Progress("verifying", sum(one.bytes for one in there))
-    wrong = [(one, verify(one, progress.add)) for one in there]
+    wrong = [(one, kept.altered(one, asked.kept.store, progress.add)) for one in there]
     progress.close()
     lines = []
     for one, troubles in wrong:
         lines += [f"altered  {one.title} in {one.path}: {trouble}" for trouble in troubles]
         if troubles:
-            lines.append(f"         trtbuild toolchain rm {one.title}: the next use installs it anew")
+            lines.append(f"         trtbuild toolchain rm {one.name[:12]}: the next use installs it anew")
         else:
             lines.append(f"whole    {one.title}, {one.files} files, {words.size(one.bytes)}")
     document = [
@@ -284,7 +284,8 @@ def _push(asked: _Words) -> int:
 def _import(asked: _Words) -> int:
     done = []
     with asked.kept.store.scratch() as work:
-        taken = bundle.read(Path(asked.args.file), work)
+        named = None if asked.args.trust else asked.args.lock
+        taken = bundle.read(Path(asked.args.file), work, bundle.known(named))
         for lock in taken.locks:
             found = asked.kept.ensure(lock, asked.python(lock), taken.wheels)
             done.append({"toolchain": lock.title, "lock": lock.digest, **_installed(found)})
@@ -327,9 +328,10 @@ def _parser() -> arguments.Parser:
     push.add_argument("--team", metavar="URL", help=f"default: ${stores.TEAM}")
     push.add_argument("--key", metavar="NAME", help="the key that signs, where there are several")
     trusting(push)
-    command("import", _import, "install from such a file, every wheel checked", None).add_argument(
-        "file", metavar="FILE"
-    )
+    taken = command("import", _import, "install from such a file, every wheel checked", None)
+    taken.add_argument("file", metavar="FILE")
+    taken.add_argument("--lock", action="append", default=[], metavar="FILE.txt", help="one that it may hold")
+    taken.add_argument("--trust", action="store_true", help="install what it holds, whoever made its locks")
     return parser
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,16 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from trtbuild.errors import InputError
+from trtbuild.errors import InputError, StoreError
 from trtbuild.toolchains import shim
 from trtbuild.toolchains.install import install
 from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
 from trtbuild.toolchains.shared import Wheels, nowhere
 from trtbuild.worker import matches
-from trtstore import Holder, Store
-from trtstore.environments import Environment, Environments
+from trtstore import Holder, Store, standing
+from trtstore.digest import OnBytes, ignore_bytes
+from trtstore.environments import Environment, Environments, verify
 from trtstore.errors import translated
+from trtstore.store import SAMPLE, Verify
 from trtstore.words import seconds, size
 
 
@@ -45,6 +48,7 @@ class Kept:
     store: Store
     watcher: Watcher
     wheels: Wheels = nowhere
+    verify: Verify = "never"  # how often every byte is read before a use
 
     @property
     def environments(self) -> Environments:
@@ -92,6 +96,7 @@ class Kept:
             "seconds": round(took, 3),
         }
         made = self.environments.keep(name, work / "files", about)
+        standing.close(made, self.store.layout)
         took = time.monotonic() - started
         self.watcher.note(
             f"toolchain {lock.title}  installed by {done.installer}  {seconds(took)}  {size(made.bytes)}  "
@@ -102,18 +107,53 @@ class Kept:
     def _waiting(self, holder: Holder) -> None:
         self.watcher.waiting(f"waiting for {holder.who}, {time.time() - holder.started:.0f} s so far")
 
+    def _check(self, found: Environment, lock: Lock) -> None:
+        always = self.verify == "always" or (self.verify == "sample" and secrets.randbelow(SAMPLE) == 0)
+        stands = standing.look(found, self.store.layout, always=always)
+        altered = list(stands.altered)
+        if not altered and found.about.get("lock") != lock.digest:
+            altered = ["it is of another lock than its name says"]
+        if stands.open:
+            raise StoreError(
+                f"the toolchain {lock.title} is not used: {stands.open[0]}",
+                option="store.root",
+                hint=f"chmod -R go-w {self.store.root}, where it is yours; then `trtbuild toolchain verify`",
+            )
+        if altered:
+            more = f", and {len(altered) - 1} more" if len(altered) > 1 else ""
+            raise StoreError(
+                f"the toolchain {lock.title} in {found.path} was altered: {altered[0]}{more}",
+                option="executor",
+                hint=f"trtbuild toolchain rm {found.name[:12]}: the next use installs it anew",
+            )
+
     @contextmanager
     def using(self, lock: Lock, python: Python, spare: Path) -> Iterator[Path]:
         """The interpreter of the environment, which nobody removes before the end. `spare` is an own folder.
 
-        Raises as `ensure`.
+        Raises as `ensure`, and StoreError where it is not as it was made, or another user may write to it.
         """
         while True:
             self.ensure(lock, python)
             with self.environments.using(name_of(lock, python)) as found:
                 if found is not None:  # else it was removed in between
+                    self._check(found, lock)
                     yield shim.ensure(found.local, found.content, python, spare)
                     return
+
+
+def altered(found: Environment, store: Store, on_bytes: OnBytes = ignore_bytes) -> list[str]:
+    """What is not as it was made, by every byte: its files, the links to Pythons, and who else may write there.
+
+    Raises StoreFailure.
+    """
+    stands = standing.look(found, store.layout, always=True, on_bytes=on_bytes)
+    wrong = [*stands.open, *(verify(found, on_bytes) if stands.open else stands.altered)]
+    with translated(found.path, reading=True):
+        for place in sorted(found.local.iterdir() if found.local.is_dir() else ()):
+            trouble = shim.trouble(place, found.content)
+            wrong += [] if trouble is None else [trouble]
+    return wrong
 
 
 def check(lock: Lock, python: Python) -> None:

@@ -9,16 +9,23 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import stat
 from contextlib import suppress
 from pathlib import Path
 
 from trtbuild.toolchains.pythons import Python
-from trtstore import scratch
+from trtstore import scratch, standing
+
+_MAX_CONFIG = 8192  # bytes
 
 
 def packages_of(files: Path, python: Python) -> Path:
     """Where packages are installed below `files`."""
     return files / "lib" / f"python{python.markers['python_version']}" / "site-packages"
+
+
+def _config(base: str, release: str) -> str:
+    return f"home = {Path(base).parent}\ninclude-system-site-packages = false\nversion = {release}\n"
 
 
 def make(home: Path, files: Path | None, python: Python) -> Path:
@@ -27,8 +34,7 @@ def make(home: Path, files: Path | None, python: Python) -> Path:
     Raises OSError.
     """
     (home / "bin").mkdir(parents=True)
-    config = f"home = {Path(python.base).parent}\ninclude-system-site-packages = false\nversion = {python.release}\n"
-    (home / "pyvenv.cfg").write_text(config, encoding="utf-8")
+    (home / "pyvenv.cfg").write_text(_config(python.base, python.release), encoding="utf-8")
     if files is None:
         packages_of(home, python).mkdir(parents=True)
     else:
@@ -36,33 +42,65 @@ def make(home: Path, files: Path | None, python: Python) -> Path:
             # Relative, so that both can be moved together.
             (home / inner.name).symlink_to(os.path.relpath(inner, home))
     (home / "lib64").symlink_to("lib")  # where some systems' Pythons look
+    for own in (home, home / "bin", home / "pyvenv.cfg"):
+        own.chmod(0o644 if own.suffix else 0o755)  # whatever the umask
     interpreter = home / "bin" / "python"
     interpreter.symlink_to(python.base)
     return interpreter
 
 
-def name_of(python: Python) -> str:
+def name_of(base: str, release: str) -> str:
     """Of a shim: machines that share a store may keep their Pythons at different places."""
-    return "python-" + hashlib.sha256(f"{python.base}\n{python.release}".encode()).hexdigest()[:12]
+    return "python-" + hashlib.sha256(f"{base}\n{release}".encode()).hexdigest()[:12]
+
+
+def trouble(place: Path, files: Path) -> str | None:
+    """What of the shim `place` is not as `make` makes it for the packages in `files`; None where all is.
+
+    Its name says which interpreter it leads to. Nobody else may write to it. Raises OSError.
+    """
+    linked = {inner.name: os.path.relpath(inner, place) for inner in files.iterdir()} | {"lib64": "lib"}
+    for folder, names in ((place, {*linked, "bin", "pyvenv.cfg"}), (place / "bin", {"python"})):
+        status = folder.lstat()
+        if not stat.S_ISDIR(status.st_mode) or (standing.writer(status) is not None):
+            return f"{folder} is no folder that this user alone may write to"
+        if odd := {inner.name for inner in folder.iterdir()} ^ names:
+            return f"{folder / min(odd)} is {'not there' if min(odd) in names else 'not of trtbuild'}"
+    for name, target in linked.items():
+        if not (place / name).is_symlink() or str((place / name).readlink()) != target:
+            return f"{place / name} does not lead to {target}"
+    interpreter, config = place / "bin" / "python", place / "pyvenv.cfg"
+    if not interpreter.is_symlink():
+        return f"{interpreter} is not the link to a Python"
+    if not stat.S_ISREG(config.lstat().st_mode) or standing.writer(config.lstat()) is not None:
+        return f"{config} is no file that this user alone may write to"
+    base, text = str(interpreter.readlink()), config.read_bytes()[:_MAX_CONFIG].decode(errors="replace")
+    release = text.rpartition("version = ")[2].strip()
+    if text != _config(base, release) or name_of(base, release) != place.name:
+        return f"{place} does not lead to the Python that its name says"
+    return None
 
 
 def ensure(local: Path, files: Path, python: Python, spare: Path) -> Path:
-    """The interpreter of the shim below `local`, made where it is not there.
+    """The interpreter of the shim below `local`, made where it is not there, or not just as it would be made.
 
     Below `spare`, where the store is only read. Raises OSError.
     """
-    place = local / name_of(python)
-    if os.access(place / "bin" / "python", os.X_OK):
-        return place / "bin" / "python"
+    place = local / name_of(python.base, python.release)
+    with suppress(OSError):
+        if trouble(place, files) is None:
+            return place / "bin" / "python"
+    if place.is_symlink() or place.exists():
+        scratch.remove(place)
     new = local / f"{place.name}.{os.getpid()}.{secrets.token_hex(4)}"
     try:
         make(new, files, python)
-    except OSError:
-        scratch.remove(new)
-        return make(spare / place.name, files, python)
-    try:
         with suppress(OSError):  # somebody else has just made it
             new.rename(place)
+        if trouble(place, files) is None:
+            return place / "bin" / "python"
+    except OSError:  # it is another's, or read-only
+        pass
     finally:
         scratch.remove(new)
-    return place / "bin" / "python"
+    return make(spare / place.name, files, python)
