@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -31,6 +32,7 @@ from trtstore.errors import Corrupt, Invalid, StoreFailure, translated
 from trtstore.strictjson import Json
 
 BUSY = 5.0  # seconds to wait for another process's transaction
+PAUSE = 60.0  # seconds without the index after such a wait was in vain
 RACY = 2.0  # seconds: a file changed so lately may change again within its time stamp's grain
 MAX_ROW = 1 << 20  # characters of a row: its checksum, then JSON
 SUM = 16  # characters of a checksum: against bits that flip, not against who may write to the index
@@ -42,6 +44,8 @@ _SETTINGS = {
     "size_limit": 2**62,
     "sqlite_journal_mode": "truncate",  # WAL needs shared memory, which a network file system has not
 }
+_LOCK = "lock"
+_FILES = (DBNAME, f"{DBNAME}-journal", f"{DBNAME}-wal", f"{DBNAME}-shm")
 _TABLE = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _T = TypeVar("_T")
 
@@ -81,6 +85,7 @@ class Index:
         self._opening = threading.Lock()
         self._cache: Any = None
         self._unusable = False
+        self._busy_until = -math.inf  # of the monotonic clock: until then nobody waits for the database again
 
     def close(self) -> None:
         """Close the database; the next use opens it again."""
@@ -117,12 +122,15 @@ class Index:
     @contextmanager
     def batch(self) -> Iterator[None]:
         """What this thread puts before the end is one transaction: quicker than many, and others wait for its end."""
-        cache = self._open(create=True)
-        with ExitStack() as stack:
-            if cache is not None:
-                with suppress(sqlite3.Error, diskcache.Timeout, OSError):  # busy, or read-only
-                    stack.enter_context(cache.transact())
+        stack = ExitStack()
+        self._with_cache(lambda cache: stack.enter_context(cache.transact()), create=True)
+        try:
             yield
+        finally:
+            try:
+                stack.close()
+            except (sqlite3.Error, diskcache.Timeout, OSError):
+                self.close()  # the disk is full: let go of what was begun
 
     def items(self, table: str) -> dict[str, Json]:
         """Every row of `table` in one read; rows that are not what was put are passed over."""
@@ -186,16 +194,21 @@ class Index:
         return digits
 
     def _with_cache(self, use: Callable[[Any], _T], *, create: bool) -> _T | None:
+        if time.monotonic() < self._busy_until:
+            return None
         cache = self._open(create=create)
         if cache is None:
             return None
+        started = time.monotonic()
         try:
+            _refuse_special(self._folder)  # SQLite opens them by itself, and a FIFO keeps it for ever
             return use(cache)
-        except sqlite3.OperationalError:
-            return None  # busy, or read-only
+        except (sqlite3.OperationalError, diskcache.Timeout):  # busy, or read-only
+            if time.monotonic() - started >= BUSY / 2:  # whoever holds the database may have been stopped
+                self._busy_until = time.monotonic() + PAUSE
         except sqlite3.DatabaseError:
             self._open(create=True, rebuild=True)
-        except (diskcache.Timeout, OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError):
             pass  # a row of the wrong shape
         return None
 
@@ -206,7 +219,7 @@ class Index:
             if self._cache is not None and not rebuild:
                 return self._cache
             try:
-                if not create and not (self._folder / DBNAME).exists():
+                if not create and not os.path.lexists(self._folder / DBNAME):
                     return None
                 self._cache = _open_cache(self._folder, rebuild=rebuild)
             except (StoreFailure, OSError, sqlite3.Error, diskcache.Timeout, ValueError, TypeError):
@@ -257,15 +270,38 @@ def _open_cache(folder: Path, *, rebuild: bool) -> Any:
         raise OSError("the index belongs to somebody else")
     folder.chmod(0o700)
     # Alone: another process's half-made database must not be taken for a broken one.
-    with locks.exclusive(folder / "lock", keep=True, patience=BUSY):
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG((folder / _LOCK).lstat().st_mode):
+            _remove(folder / _LOCK)
+    with locks.exclusive(folder / _LOCK, keep=True, patience=BUSY):
+        rebuild = rebuild or bool(_special(folder))
         found = None if rebuild else schema.settings_of(folder / DBNAME, BUSY)
         if found is None:
             for path in folder.glob(f"{DBNAME}*"):
-                path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
+                _remove(path)
             found = schema.make(folder / DBNAME, _SETTINGS)
         if schema.says(found, _SETTINGS):
             return schema.Made(folder, BUSY, _TextDisk, found)
         return diskcache.Cache(str(folder), timeout=BUSY, disk=_TextDisk, **_SETTINGS)
+
+
+def _special(folder: Path) -> list[Path]:
+    """The database and the files that SQLite keeps beside it, as far as they are no regular files. Raises OSError."""
+    found = []
+    for name in _FILES:
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(os.lstat(f"{folder}/{name}").st_mode):
+                found.append(folder / name)
+    return found
+
+
+def _refuse_special(folder: Path) -> None:
+    for path in _special(folder):
+        raise OSError(f"{path} is no regular file")
+
+
+def _remove(path: Path) -> None:
+    path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
 
 
 def hash_files(

@@ -16,12 +16,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from trtstore.digest import OnBytes, hash_fd, ignore_bytes
 from trtstore.index import Index
 from trtstore.strictjson import Json
 
-GRAIN = 0.02  # seconds within which two changes of a file may leave one ctime
+GRAIN = (
+    0.011  # seconds within which two changes of a file may leave one ctime: a tick of the kernel's, at most
+)
 COARSE = 2.0  # the same, on a file system that keeps whole seconds
 SMALL = 1 << 16  # bytes: to read so many again takes no longer than to look a row up
 TRIES = 2  # reads of a file that somebody links meanwhile
@@ -83,6 +86,13 @@ class Seals:
             os.close(fd)
         return True
 
+    def settle(self, others: Mapping[str, os.stat_result]) -> None:
+        """Wait, outside of any transaction, until what `keep` was told of, and `others`, can be written down."""
+        with self._turn:
+            found = [*self._new.values(), *others.values()]
+        if found:
+            _settled(dict(enumerate(found)))
+
     def flush(self) -> None:
         """Write down what `keep` was told."""
         with self._turn:
@@ -142,7 +152,7 @@ def _sum(found: Mapping[str, os.stat_result]) -> str:
     return digest.hexdigest()
 
 
-def _settled(found: Mapping[str, os.stat_result]) -> bool:
+def _settled(found: Mapping[Any, os.stat_result]) -> bool:
     """Whether a change of these files from now on gives them another ctime; waits for that, where it is soon."""
     newest = max(status.st_ctime_ns for status in found.values())
     if newest % 10**9 == 0:  # whole seconds are all that the file system keeps, or a rare accident

@@ -51,11 +51,13 @@ class Served:
 
     def seal(self, record: Record, named: Mapping[str, int]) -> None:
         """Write down the seals of all blobs that the record names, where each is known to be right."""
-        self.seals.flush()
-        with suppress(OSError):
-            found = self._found(named)
-            if all(self.seals.is_right(digits, status) for digits, status in found.items()):
-                self.seals.hold(ARTIFACT, record.key, found)
+        self.seals.settle({})
+        with self.index.batch():
+            self.seals.flush()
+            with suppress(OSError):
+                found = self._found(named)
+                if all(self.seals.is_right(digits, status) for digits, status in found.items()):
+                    self.seals.hold(ARTIFACT, record.key, found)
 
     def _found(self, named: Mapping[str, int]) -> dict[str, os.stat_result]:
         return {digits: self.layout.blob(digits).lstat() for digits in named}
@@ -134,6 +136,7 @@ class Served:
                 with suppress(FileNotFoundError):
                     tree.rename(work / "broken")
                 (work / "tree").rename(tree)
+        self.seals.settle(built.own)
         with self.index.batch():
             self.index.put("copied", tree.name, built.copied)  # which a collector counts
             self.seals.hold(TREE, tree.name, built.own)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import socket
 import sqlite3
+import stat
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.store.support import write_files
+from tests.store.support import python, write_files
 from tests.store.test_store_index import Bomb
 from trtstore import Index
 
@@ -169,6 +174,67 @@ def test_a_view_in_place_of_the_table_executes_nothing(folder: Path) -> None:
     plant(folder, "DROP TABLE Cache")
     plant(folder, VIEW)
     assert len(said(folder)) == 1
+
+
+def make_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_folder(path: Path) -> None:
+    write_files(path, {"inner": b"x"})
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(os.path.relpath(path))  # a socket's path has at most 107 bytes
+
+
+def make_dead_link(path: Path) -> None:
+    path.symlink_to("/nowhere")
+
+
+@pytest.mark.parametrize("make", [make_fifo, make_folder, make_socket, make_dead_link])
+@pytest.mark.parametrize("name", ["cache.db", "cache.db-journal", "cache.db-wal", "cache.db-shm", "lock"])
+def test_an_index_with_a_special_file_is_made_anew_and_nobody_hangs(
+    folder: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    (folder / name).unlink(missing_ok=True)
+    make(folder / name)
+    assert said(folder) == ["value again"]
+    assert all(stat.S_ISREG(path.lstat().st_mode) for path in folder.iterdir())
+
+
+def test_a_fifo_that_comes_while_the_index_is_open_is_not_waited_for(folder: Path) -> None:
+    index = Index(folder)
+    assert index.get("t", "k") == "good"
+    (folder / "cache.db-journal").unlink(missing_ok=True)
+    os.mkfifo(folder / "cache.db-journal")
+    assert index.get("t", "k") is None
+    index.put("t", "k", "more")
+    index.close()
+    assert Index(folder).get("t", "k") in (None, "good")
+
+
+HOLD = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1] + "/cache.db", isolation_level=None)
+database.execute("BEGIN EXCLUSIVE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_database_that_a_stopped_process_holds_is_waited_for_once(folder: Path) -> None:
+    holder = python(HOLD, folder)
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    index = Index(folder)
+    started = time.monotonic()
+    for number in range(20):
+        index.put("t", str(number), number)
+        assert index.get("t", str(number)) is None
+    assert time.monotonic() - started < 60  # each wait takes five seconds
+    holder.communicate()
 
 
 @pytest.mark.parametrize("name", ["cache.db", "lock", "cache.db-journal", "cache.db-wal"])
