@@ -51,11 +51,12 @@ class Layered:
             if other.lookup(key, on_problem=tell) is None:
                 return None
             envelope = other.envelope(key)
+            doubt = other.doubt(key)
         except (StoreFailure, OSError) as trouble:
             tell(f"{other} is passed over: {trouble}")
             return None
         try:
-            received = self.local.receive(key, envelope, other, self._on_progress)
+            received = self.local.receive(key, envelope, other, self._on_progress, doubt)
         except (Corrupt, Unreachable) as trouble:
             tell(f"{key} of {other} is taken as absent: {trouble}")
             return None

@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 from trtstore import (
     access,
+    admission,
     blobs,
+    doubts,
     gate,
     locks,
     records,
@@ -28,6 +30,7 @@ from trtstore import (
 )
 from trtstore import verify as verification
 from trtstore.digest import checked_key, digest_of, hex_of
+from trtstore.doubts import Doubt
 from trtstore.errors import Corrupt, Invalid, Malformed, translated
 from trtstore.index import Index
 from trtstore.layout import Layout
@@ -113,7 +116,7 @@ class Store:
             record = self.lookup(key, on_problem=on_problem)
             if record is None:
                 return None
-            self._touch(key)
+            access.touch(self._layout, key)
         if verify == "always" or (verify == "sample" and secrets.randbelow(SAMPLE) == 0):
             for trouble in (found := verification.damage(self._layout, record)):
                 (on_problem or log.warning)(trouble)
@@ -122,12 +125,6 @@ class Store:
         if count:
             usage.hit(self.index, key)
         return record
-
-    def _touch(self, key: str) -> None:
-        path = self._layout.record(key)
-        with suppress(OSError):  # somebody else's record, or a read-only store
-            stored = path.lstat().st_mtime_ns
-            os.utime(path, ns=(time.time_ns(), stored), follow_symlinks=False)
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """The keys that begin with `prefix` and have a record; whether one is usable only `lookup` says."""
@@ -144,13 +141,16 @@ class Store:
         labels: Mapping[str, str],
         attachments: Mapping[str, Path] = _NOTHING,
         seconds: float | None = None,
+        doubt: Doubt | None = None,
     ) -> Record:
         """Keep the files below `folder` under `key`; returns the record that is now there.
 
-        When the key has a usable record already, that one stays and is returned. Blobs come first and the record
+        When the key has a usable record already, that one stays and is returned, unless that is doubted and this one
+        is not. Blobs come first and the record
         last, so a reader, or a crash, sees a whole artifact or none. Files in one of this store's `scratch` folders
         are taken over without a copy and become read-only: nothing may have them open for writing. Empty folders
-        are not kept. `seconds` is what the build took, for statistics. Raises Invalid (a symbolic link, a name that
+        are not kept. `seconds` is what the build took, for statistics; `doubt` says that it was made from what is
+        doubted. Raises Invalid (a symbolic link, a name that
         is not portable, a predicate that is not JSON),
         Corrupt when a file changes meanwhile, NoSpace, NotWritable and the like, and then leaves nothing behind.
         """
@@ -177,7 +177,7 @@ class Store:
             # Only this holds off collectors: copying and hashing may take minutes.
             with gate.adding(self._layout):
                 blobs.commit(self._layout, [*staged, *kept.values(), listed])
-                done = self._commit(key, envelope, stage / "record").record
+                done = self._commit(key, envelope, stage / "record", doubt).record
         if seconds is not None:
             usage.built(self.index, key, seconds)
         return done
@@ -256,13 +256,7 @@ class Store:
 
     def blob_path(self, digest: str) -> Path | None:
         """The file that holds the bytes of "sha256:<64 hex>", or None. For reading only."""
-        try:
-            path = self._layout.blob(hex_of(digest))
-        except Malformed as trouble:
-            raise Invalid(str(trouble)) from None
-        if self._layout.link_above(path) is not None or path.is_symlink():
-            return None
-        return path if path.is_file() else None
+        return ReadOnly(self._layout).blob_path(digest)
 
     def envelope(self, key: str) -> bytes:
         """The bytes of the record of `key`. Raises Corrupt when it is not there, NotReadable and the like."""
@@ -283,11 +277,24 @@ class Store:
             yield transfer.Arrivals(self._layout, stage, self._admit)
 
     def receive(
-        self, key: str, envelope: bytes, source: Reader, on_progress: OnProgress = ignore_progress
+        self,
+        key: str,
+        envelope: bytes,
+        source: Reader,
+        on_progress: OnProgress = ignore_progress,
+        doubt: Doubt | None = None,
     ) -> transfer.Received:
         """Copy an artifact from `source`, every byte verified; see `transfer.Arrivals.receive`."""
         with self.arriving() as arrivals:
-            return arrivals.receive(key, envelope, source, on_progress)
+            return arrivals.receive(key, envelope, source, on_progress, doubt)
+
+    def doubt(self, key: str) -> Doubt | None:
+        """What is known against the artifact of `key`, which is used all the same; None where nothing is.
+
+        Raises NotReadable and the like.
+        """
+        with translated(self.root, reading=True):
+            return doubts.of(self._layout, checked_key(key))
 
     def _admit(
         self,
@@ -296,34 +303,24 @@ class Store:
         staged: Sequence[blobs.Staged],
         wanted: Mapping[str, int],
         temporary: Path,
+        doubt: Doubt | None,
     ) -> transfer.Received:
         with gate.adding(self._layout):
             absent = self.lookup(key, on_problem=lambda _: None) is None  # before its lost blobs are back
-            transfer.settle(self._layout, staged, wanted)
-            done = self._commit(key, envelope, temporary)
+            admission.settle(self._layout, staged, wanted)
+            done = self._commit(key, envelope, temporary, doubt)
         return transfer.Received(done.record, done.new or absent)
 
-    def _commit(self, key: str, envelope: bytes, temporary: Path) -> transfer.Received:
-        """The record of `key` after this: the usable one that is there, else that of `envelope`."""
-        place = self._layout.record(key)
+    def _commit(self, key: str, envelope: bytes, temporary: Path, doubt: Doubt | None) -> transfer.Received:
+        """The record of `key` after this: the usable one that is there, else that of `envelope`, which also takes the
+        place of one that is doubted where it is not doubted itself."""
         # The lock makes check and rename one: of many publishers one wins, and a broken record is replaced once.
         with self._lock("record", key):
             existing = self.lookup(key)
-            if existing is not None:
-                self._touch(key)  # who publishes is about to use it
+            if existing is not None and (doubt is not None or doubts.of(self._layout, key) is None):
+                access.touch(self._layout, key)  # who publishes is about to use it
                 return transfer.Received(existing, new=False)
-            self._layout.make(place.parent)
-            temporary.write_bytes(envelope)
-            temporary.chmod(blobs.MODE)
-            self._layout.sync(temporary)
-            blobs.put(temporary, place)
-            try:
-                self._layout.sync(place.parent)
-            except OSError:
-                place.unlink(
-                    missing_ok=True
-                )  # a failed publish adds no record, and who looks now may not rely on it
-                raise
+            admission.put_record(self._layout, key, envelope, temporary, doubt)
         return transfer.Received(records.parse(envelope, key), new=True)
 
     def _rebuild(self, tree: Path, wanted: Manifest) -> trees.Method:

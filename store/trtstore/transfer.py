@@ -26,6 +26,7 @@ from trtstore.digest import (
     in_threads,
     side_by_side,
 )
+from trtstore.doubts import Doubt
 from trtstore.errors import Corrupt, Malformed, StoreFailure, Unreachable
 from trtstore.layout import Layout
 from trtstore.protocols import OnProgress, Readable, Reader, Skipping, ignore_progress
@@ -51,7 +52,13 @@ class Admit(Protocol):
     """How a store takes what is staged: `settle` while no collector decides, then the record, first one wins."""
 
     def __call__(
-        self, key: str, envelope: bytes, staged: Sequence[Staged], wanted: Mapping[str, int], temporary: Path
+        self,
+        key: str,
+        envelope: bytes,
+        staged: Sequence[Staged],
+        wanted: Mapping[str, int],
+        temporary: Path,
+        doubt: Doubt | None,
     ) -> Received: ...
 
 
@@ -62,8 +69,17 @@ class Arrival:
     before `finish`.
     """
 
-    def __init__(self, layout: Layout, stage: Path, admit: Admit, key: str, envelope: bytes) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        stage: Path,
+        admit: Admit,
+        key: str,
+        envelope: bytes,
+        parked: dict[str, Staged],
+    ) -> None:
         self._layout, self._stage, self._admit = layout, stage, admit
+        self._parked = parked
         self._key, self._envelope = key, envelope
         self._staged: list[Staged] = []
         self._turn = threading.Lock()
@@ -84,12 +100,19 @@ class Arrival:
         return needed
 
     def stored_manifest(self) -> bytes:
-        """The bytes of the manifest when it is in the store already."""
+        """The bytes of the manifest when it is in the store already, or came with an artifact that was refused."""
+        parked = self._parked.get(hex_of(self.record.manifest))
+        if parked is not None:
+            return parked.path.read_bytes()
         with _strictly():
             return manifest_bytes(self._layout, self.record.manifest)
 
     def has(self, digits: str, size: int) -> bool:
         """Whether the blob is in the store, and need not come."""
+        parked = self._parked.pop(digits, None)
+        if parked is not None:
+            self._add(parked)
+            return True
         if blobs.problem(self._layout, digits, size) is not None:
             return False
         # A second name, and the new ctime that comes with it, keep collectors from taking it before `finish`.
@@ -125,9 +148,17 @@ class Arrival:
                 staged, self._staged = self._staged, []
             blobs.commit(self._layout, staged)
 
-    def finish(self) -> Received:
-        """Put what was staged into the store."""
-        return self._admit(self._key, self._envelope, self._staged, self._wanted, self._stage / "record")
+    def finish(self, doubt: Doubt | None = None) -> Received:
+        """Put what was staged into the store, with what is to be remembered against it."""
+        return self._admit(
+            self._key, self._envelope, self._staged, self._wanted, self._stage / "record", doubt
+        )
+
+    def refuse(self) -> None:
+        """Keep nothing of it, but for artifacts that come later and have a blob of it: that does not come again."""
+        for one in self._staged:
+            self._parked[one.sha256] = one
+        self._staged = []
 
 
 class Arrivals:
@@ -135,13 +166,19 @@ class Arrivals:
 
     def __init__(self, layout: Layout, stage: Path, admit: Admit) -> None:
         self._layout, self._stage, self._admit = layout, stage, admit
+        self._parked: dict[str, Staged] = {}
 
     def begin(self, key: str, envelope: bytes) -> Arrival:
         """An artifact whose record is `envelope`. Raises Corrupt when that is not a record of `key`."""
-        return Arrival(self._layout, self._stage, self._admit, key, envelope)
+        return Arrival(self._layout, self._stage, self._admit, key, envelope, self._parked)
 
     def receive(
-        self, key: str, envelope: bytes, source: Reader, on_progress: OnProgress = ignore_progress
+        self,
+        key: str,
+        envelope: bytes,
+        source: Reader,
+        on_progress: OnProgress = ignore_progress,
+        doubt: Doubt | None = None,
     ) -> Received:
         """Copy the artifact of `envelope` from `source`: only the blobs that are missing here travel.
 
@@ -177,19 +214,7 @@ class Arrivals:
             if came:
                 arrival.keep()
             raise
-        return arrival.finish()
-
-
-def settle(layout: Layout, staged: Sequence[Staged], wanted: Mapping[str, int]) -> None:
-    """Commit the staged blobs; raises Corrupt unless all of `wanted` (digits -> bytes) are then there, OSError.
-
-    For an `Admit`, which holds off collectors: the blobs that were there already may have gone meanwhile.
-    """
-    blobs.commit(layout, list(staged))
-    for digits, size in wanted.items():
-        trouble = blobs.problem(layout, digits, size)
-        if trouble is not None:
-            raise Corrupt(trouble, "try again: it was there a moment ago")
+        return arrival.finish(doubt)
 
 
 def _fetch(arrival: Arrival, source: Reader, digits: str, size: int, on_bytes: OnBytes) -> None:
