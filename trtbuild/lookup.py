@@ -46,6 +46,7 @@ class Lookup:
         self._sharing = sharing
         self._teller = teller
         self.from_team: set[str] = set()
+        self._said: set[str] = set()
 
     @cached_property
     def also(self) -> tuple[ReadOnly, ...]:
@@ -61,7 +62,7 @@ class Lookup:
     def find(self, key: str) -> Found:
         """Where the artifact of `key` is; nothing is copied, and it does not count as a use."""
         record = self._store.lookup(key, on_problem=self._teller.note)
-        if record is not None:
+        if record is not None and self._may_use(record):
             return Found(record, here=True, store=str(self._store))
         for other in self.others:
             record = other.lookup(key, on_problem=self._teller.note)
@@ -83,12 +84,31 @@ class Lookup:
                 self._teller.note(words)
 
         record = self._store.use(key, verify=self._config.verify.value, on_problem=tell)
-        if record is not None or not self.others:
+        anew = record is not None and not self._may_use(record)
+        if not anew and (record is not None or not self.others):
             return record
         layers = Layered(self._store, self.others, on_fetched=self._fetched, on_progress=self._on_fetching)
-        if layers.lookup(key, on_problem=tell) is None:
+        if layers.lookup(key, on_problem=tell, anew=anew) is None:
             return None
-        return self._store.use(key, on_problem=tell)
+        record = self._store.use(key, on_problem=tell)
+        return record if record is not None and self._may_use(record) else None
+
+    def _may_use(self, record: Record) -> bool:
+        """Whether what our own store has may be used for what is asked for; tells once what is doubted of it."""
+        doubt = self._store.doubt(record.key)
+        if doubt is None:
+            return True
+        step, may = record.labels.get("step", record.key[:12]), self._sharing.admits(record.key, doubt)
+        if not may:
+            words = f"{step}: what our own store has {doubt}, from a key that is not trusted for this; it is not used"
+        elif doubt.unsigned and self._config.trust.value != "off":
+            words = f"{step}: {doubt}, and is used all the same; it is not signed here"
+        else:
+            return True
+        if words not in self._said:
+            self._said.add(words)
+            self._teller.note(words)
+        return may
 
     def _on_fetching(self, done: int, total: int) -> None:
         self._teller.progress("fetch", done, total, "B")

@@ -231,7 +231,11 @@ class Session:
 
     def _wheels(self, lock: Lock, python: Python) -> Path | None:
         """The wheels of a toolchain in the team's store, as a folder; None where there is none, or not these."""
-        record = None if self.sharing.team is None else self.use(wheels.key_of(lock, python))
+        if self.sharing.team is None:
+            return None
+        key = wheels.key_of(lock, python)
+        self.sharing.expect({key: wheels.labels(lock, python)})
+        record = self.use(key)
         return None if record is None else self.store.materialise(record).path
 
     def preflight(self, planned: Planned) -> None:

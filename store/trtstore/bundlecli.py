@@ -112,8 +112,9 @@ def _import(store: Store, args: argparse.Namespace, output: Output) -> int:
     )
     counts = f"{new} new, {len(received) - new} were here"
     output.warn(f"{counts}, {len(refused)} refused" if refused else counts)
-    if unsigned:
-        output.warn(f"{len(unsigned)} came unsigned, on your word: they are not pushed from here")
+    taken = [one for one in received if one.new and one.record.key in unsigned]
+    if taken:
+        output.warn(f"{len(taken)} came unsigned, on your word: they are not pushed from here")
     if refused:
         output.warn(f"hint: {_mend(args)}")
     return REFUSED if refused else 0
@@ -121,9 +122,9 @@ def _import(store: Store, args: argparse.Namespace, output: Output) -> int:
 
 def _judgement(
     store: Store, args: argparse.Namespace, where: str, output: Output
-) -> tuple[bundle.Judgement, list[str]]:
+) -> tuple[bundle.Judgement, set[str]]:
     """What judges the records of the file, and the keys that it takes although nobody who is trusted signed them."""
-    unsigned: list[str] = []
+    unsigned: set[str] = set()
     for line in args.trusted:
         trust.parse(line)
     policy = Policy.off if args.trust_unsigned else Policy.require
@@ -134,7 +135,7 @@ def _judgement(
     def judgement(key: str, envelope: bytes) -> Doubt | None:
         doubt = Doubt(where) if judge is None else judge.doubt(judge.judge(key, envelope))
         if doubt is not None and doubt.unsigned:
-            unsigned.append(key)
+            unsigned.add(key)
         return doubt
 
     return judgement, unsigned

@@ -33,13 +33,16 @@ class Layered:
         self._on_fetched = on_fetched
         self._on_progress = on_progress
 
-    def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None:
-        """The record of `key` in the local store, after a copy where only another has it, else None.
+    def lookup(
+        self, key: str, *, on_problem: Callable[[str], None] | None = None, anew: bool = False
+    ) -> Record | None:
+        """The record of `key` in the local store, after a copy where only another has it, else None. With `anew` the
+        others are asked though the local store has it: what is doubted there gives way to what is not.
 
         Raises Invalid for what is no key, and what reading and writing the local store raises.
         """
         tell = on_problem or log.warning
-        record = self.local.lookup(key, on_problem=tell)
+        record = None if anew else self.local.lookup(key, on_problem=tell)
         for other in self._others:
             if record is not None:
                 break

@@ -137,11 +137,12 @@ def _revoke(teams: Teams, store: Store, args: argparse.Namespace, output: Output
         record = query.record_of(store, query.key_of(store, given))
         digest, labels = record.manifest, record.labels
     team = teams.open(store, args, output)
-    done = team.revoke(digest, args.reason, opening.signer(args.key), labels)
+    signer = opening.signer(args.key)
+    done = team.revoke(digest, args.reason, signer, labels)
     hit = affected(store)
     output.say(
         {"digest": digest, "reason": done.reason, "revoked": done.when, "affected": hit},
-        [f"revoked {digest}: {shown(done.reason)}", *affected_lines(hit)],
+        [f"revoked {digest}: {shown(done.reason)}", *team.revocations.reach(signer), *affected_lines(hit)],
     )
     return 0
 

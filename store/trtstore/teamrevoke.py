@@ -105,14 +105,14 @@ class Revocations:
         Raises Invalid, NotWritable, Unreachable and the like.
         """
         self.check_signer(signer, labels)
+        data = signing.sign(revoked.statement(digest, reason), signer).encode()
         self._remote.check_writable()
         self.sync()
         digits = hex_of(digest)
-        data = signing.sign(revoked.statement(digest, reason), signer).encode()
-        objects, tail = self._remote.objects, f"{digits}.{hash_bytes(trust.raw(signer.public))[:16]}"
+        objects, tail = self._remote.objects, f"{digits}.{_who(signer.public)}"
         objects.create(REVOKED + digits, data)
         if not objects.create(REVOKED + tail, data):
-            there = self._one(tail, [one for one in self._trusted if one.key == signer.public])
+            there = self._one(tail)
             if there is None:  # somebody squats on the name
                 objects.replace(REVOKED + tail, data)
             else:
@@ -174,6 +174,13 @@ class Revocations:
                 f"to let it revoke anything: {with_role(lines, signer, Role.revoke)}",
             )
 
+    def reach(self, signer: Signer) -> list[str]:
+        """Where that is not all: for what a revocation of `signer` counts, in words."""
+        lines = [one for one in self._lines(signer) if one.revokes() is not None]
+        if not all(one.revokes() for one in lines):
+            return []
+        return [f"it counts for records with {' or '.join(one.words() for one in lines)} alone"]
+
     def may_list(self, signer: Signer) -> bool:
         """Whether readers here believe a list that `signer` signs."""
         return any(Role.revoke in one.roles for one in self._lines(signer))
@@ -188,19 +195,22 @@ class Revocations:
             raise Corrupt(f"{self._remote} has {len(tails)} revocations, and may have {MAX_NAMES}")
         return tails
 
-    def _one(self, tail: str, by: Sequence[Trusted] | None = None) -> Kept | None:
-        """The revocation that is the object `tail`, where it counts for something; signed by one of `by`, if given."""
+    def _one(self, tail: str) -> Kept | None:
+        """The revocation that is the object `tail`, where it counts for something."""
         data = self._remote.objects.read(REVOKED + tail, revoked.MAX_BYTES)
-        return None if data is None else self._judge(data, tail, by)
+        return None if data is None else self._judge(data, tail)
 
-    def _judge(self, data: bytes, tail: str, by: Sequence[Trusted] | None = None) -> Kept | None:
-        digits = tail[:64]
+    def _judge(self, data: bytes, tail: str) -> Kept | None:
+        digits, _, who = tail.partition(".")
+        by = [
+            one for one in self._trusted if who in ("", _who(one.key))
+        ]  # a name is its signer's, or anybody's
         try:
             envelope, said = revoked.parse(data, digits)
         except Malformed as trouble:
             self._passed.append(f"a revocation of {self._remote} is passed over: {trouble}")
             return None
-        signed = signing.signed_by(envelope, self._trusted if by is None else by)
+        signed = signing.signed_by(envelope, by)
         scopes = [scope for one in signed if (scope := one.revokes()) is not None]
         if not scopes:
             why = f"{signed[0]} may not revoke" if signed else "no trusted key signed it"
@@ -291,6 +301,11 @@ class Revocations:
         with suppress(NotWritable):  # who may not delete leaves them
             for each in (*old, *(one for one in garbage if one > version)):
                 self._remote.objects.delete(revlist.name(each))
+
+
+def _who(public: str) -> str:
+    """Whose name it is that a revocation has: of its signer's key."""
+    return hash_bytes(trust.raw(public))[:16]
 
 
 def with_role(lines: Sequence[Trusted], signer: Signer, role: Role) -> str:

@@ -33,6 +33,11 @@ def key_of(lock: Lock, python: Python) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
+def labels(lock: Lock, python: Python) -> dict[str, str]:
+    """What such an artifact is called: who may sign for it is held to these."""
+    return {"step": "wheels", "toolchain": lock.title, "python": python.tag}
+
+
 def publish(lock: Lock, python: Python, store: Store, say: Callable[[str], None]) -> Record:
     """The wheels of `lock` as an artifact of our own store, downloaded where they are not there.
 
@@ -52,5 +57,5 @@ def publish(lock: Lock, python: Python, store: Store, say: Callable[[str], None]
             wheels,
             predicate_type=PREDICATE_TYPE,
             predicate={"lock": lock.digest, "abi": python.abi, "machine": python.machine},
-            labels={"step": "wheels", "toolchain": lock.title, "python": python.tag},
+            labels=labels(lock, python),
         )
