@@ -173,11 +173,12 @@ class Team:
         """Sign the record of `key` in `source` and put the artifact here, the record last.
 
         A record that is there, believed and whole stays; another (unsigned, by a key that is trusted no more, one
-        whose blobs were lost) is replaced. Raises Invalid where `source` has no such artifact, or
-        the signer is not one that this reader trusts; Untrusted for what was revoked; NotWritable, Unreachable, ….
+        whose blobs were lost) is replaced. Raises Invalid where `source` has no such artifact, or the signer is not
+        trusted here with it; Untrusted for what was revoked, or came to `source` on less than the word of a key that
+        is trusted for everything; NotWritable, Unreachable, ….
         """
         self.check_signer(signer)
-        data = source.envelope(key)
+        data = sound_envelope(source, key)
         try:
             record = records.parse(data, key)
             envelope = signing.sign(envelopes.parse(data, records.MAX_BYTES, "the record"), signer).encode()

@@ -58,7 +58,7 @@ def test_what_nobody_signed_is_refused_with_the_count_and_the_way_out(maker: Use
     assert "nobody signed it" in done.err
     assert "--trust-unsigned" in done.err
     assert "export --key" in done.err
-    assert read_tree(site.project.store / "v1") == {}
+    assert read_tree(site.project.store / "v1").keys() <= {"locks/tmp"}
     assert leftovers(site.project.store) == []
 
 
