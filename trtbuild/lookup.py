@@ -48,6 +48,7 @@ class Lookup:
         self._sharing = sharing
         self._teller = teller
         self.from_team: set[str] = set()
+        self._said: set[str] = set()
 
     @cached_property
     def also(self) -> tuple[ReadOnly, ...]:
@@ -62,8 +63,10 @@ class Lookup:
 
     def find(self, wanted: Expected) -> Found:
         """Where what is wanted is; nothing is copied, and it does not count as a use."""
+        if wanted.labels is not None:
+            self._sharing.expect({wanted.key: wanted.labels})
         record = self._look(self._store, wanted)
-        if record is not None:
+        if record is not None and self._may_use(record):
             return Found(record, here=True, store=str(self._store))
         for other in self._asked(wanted):
             with deadline(self._config.patience):
@@ -90,8 +93,11 @@ class Lookup:
                 self._teller.note(words)
 
         key, manifest = wanted.key, wanted.manifest
+        if wanted.labels is not None:
+            self._sharing.expect({key: wanted.labels})
         record = self._store.use(key, verify=self._config.verify.value, on_problem=tell, manifest=manifest)
-        if record is not None:
+        anew = record is not None and not self._may_use(record)
+        if record is not None and not anew:
             self._sharing.gave(record)
             return record
         self._sharing.learn()
@@ -105,16 +111,31 @@ class Lookup:
             on_progress=self._on_fetching,
             patience=self._config.patience,
         )
-        if layers.lookup(key, manifest=manifest, on_problem=tell) is None:
+        if layers.lookup(key, manifest=manifest, on_problem=tell, anew=anew) is None:
             return None
-        return self._store.use(key, on_problem=tell, manifest=manifest)
+        record = self._store.use(key, on_problem=tell, manifest=manifest)
+        return record if record is not None and self._may_use(record) else None
 
     def _asked(self, wanted: Expected) -> tuple[Reader, ...]:
         """The other stores that may answer: the team's only where its scopes can be held to what is expected."""
-        if wanted.labels is None:
-            return self.also
-        self._sharing.expect({wanted.key: wanted.labels})
-        return self.others
+        return self.also if wanted.labels is None else self.others
+
+    def _may_use(self, record: Record) -> bool:
+        """Whether what our own store has may be used for what is asked for; tells once what is doubted of it."""
+        doubt = self._store.doubt(record.key)
+        if doubt is None:
+            return True
+        step, may = record.labels.get("step", record.key[:12]), self._sharing.admits(record.key, doubt)
+        if not may:
+            words = f"{step}: what our own store has {doubt}, from a key that is not trusted for this; it is not used"
+        elif doubt.unsigned and self._config.trust.value != "off":
+            words = f"{step}: {doubt}, and is used all the same; it is not signed here"
+        else:
+            return True
+        if words not in self._said:
+            self._said.add(words)
+            self._teller.note(words)
+        return may
 
     def _on_fetching(self, done: int, total: int) -> None:
         self._teller.progress("fetch", done, total, "B")

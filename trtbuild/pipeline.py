@@ -23,6 +23,9 @@ from trtbuild.plan import Plan, Planned
 from trtbuild.session import Session, StepResult, bytes_of
 from trtbuild.survey import notes, refuse_elsewhere
 from trtstore import Record, folder_manifest
+from trtstore.doubts import Doubt
+
+BUILT_FROM = ", from which it was built)"
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ def _run(
             model.recheck()  # the bytes that were read must be those that the key names
         size = bytes_of(out)
         digest = folder_manifest(out, session.store.index).digest if first is not None else None
+        doubt, doubted = _inherited(planned, session), session.store.doubt(planned.key) is not None
         record = session.store.publish(
             planned.key,
             out,
@@ -133,6 +137,7 @@ def _run(
             labels=provenance.labels(planned, plan),
             attachments={"log": ran.log, **_locks(planned, scratch)},
             seconds=ran.seconds,
+            doubt=doubt,
         )
         session.made.add(planned.key)
         session.ended(
@@ -140,8 +145,20 @@ def _run(
         )
         if digest is not None:
             same = "the same bytes as" if digest == record.manifest else "other bytes than"
-            session.watcher.note(f"{planned.name}: built again, {same} in the store, which keeps the first")
+            kept = "this one, as the first was doubted" if doubted and doubt is None else "the first"
+            session.watcher.note(f"{planned.name}: built again, {same} in the store, which keeps {kept}")
         return record
+
+
+def _inherited(planned: Planned, session: Session) -> Doubt | None:
+    """What is to be remembered against an artifact because of what it was built from."""
+    for up in planned.inputs:
+        doubt = session.store.doubt(up.key)
+        if doubt is not None and doubt.unsigned:
+            return Doubt(
+                doubt.origin if BUILT_FROM in doubt.origin else f"{doubt.origin} ({up.name}{BUILT_FROM}"
+            )
+    return None
 
 
 def _locks(planned: Planned, scratch: Path) -> dict[str, Path]:

@@ -124,7 +124,7 @@ def rebuild(found: Receipt, session: Session) -> Rebuilt:
     InputError, BuildError, StoreFailure.
     """
     with session.store.scratch() as scratch:
-        out = _make(found.step, session, scratch)
+        out = _make(found.step, session, scratch, found.record.labels)
         made = folder_manifest(out, session.store.index)
     files = _compare(session.store.manifest(found.record), made)
     return Rebuilt(found.record, made.digest, files, tuple(session.results.values()))
@@ -184,14 +184,14 @@ def _lock(store: Store, record: Record, step: str, digest: str, config: schema.C
     return here or attached.find(store, record, provenance.LOCK + step, step, digest, config)
 
 
-def _make(planned: Planned, session: Session, scratch: Path) -> Path:
-    """The folder of a step that was run again below `scratch`."""
+def _make(planned: Planned, session: Session, scratch: Path, labels: Mapping[str, str]) -> Path:
+    """The folder of a step that was run again below `scratch`; `labels` are those of the artifact that is rebuilt."""
     session.preflight(planned)
     inputs = {}
     for up in planned.inputs:
         record = None if session.config.refresh else session.use(up)
         if record is None:
-            inputs[up.name] = _make(up, session, scratch)
+            inputs[up.name] = _make(up, session, scratch, labels)
         else:
             session.ended(StepResult(up.name, up.key, "hit-local", bytes=record.bytes))
             inputs[up.name] = session.store.materialise(record).path

@@ -20,6 +20,7 @@ from trtbuild import schema, stores
 from trtbuild.errors import InputError, StoreError
 from trtstore import Record, Store, StoreFailure, opening, pending
 from trtstore.deadlines import deadline
+from trtstore.doubts import Doubt
 from trtstore.errors import Corrupt, Invalid, NotReadable, Unreachable
 from trtstore.leases import Held, Leases, Outcome
 from trtstore.trust import Policy
@@ -82,6 +83,7 @@ class Sharing:
                 self._note,
                 self._config.patience,
             )
+        found.judge.strict = True  # all that is asked for here has labels
         found.expected.update(self._expected)
         self._expected = found.expected
         return found
@@ -89,6 +91,11 @@ class Sharing:
     def expect(self, labels: Mapping[str, Mapping[str, str]]) -> None:
         """Labels by key of what will be asked for, which the scopes of trusted keys are held to."""
         self._expected.update(labels)
+
+    def admits(self, key: str, doubt: Doubt) -> bool:
+        """Whether our own store's `key`, of which `doubt` is known, may be used: those who signed it are trusted for
+        what is asked for, or a user took it unsigned."""
+        return doubt.unsigned or doubt.admits(self._expected.get(key, {}))
 
     def learn(self, most: float | None = None) -> None:
         """Ask what was revoked, if that is not known of the last minutes: what is here may be refused by now.
@@ -230,6 +237,10 @@ class Sharing:
         if team is None or not self._config.write:
             return
         name = record.labels.get("step", record.key[:12])
+        doubt = self._store.doubt(record.key)
+        if doubt is not None:
+            self._note(f"{name}: not shared: it {doubt}, and is not signed here")
+            return
         if held is not None and held.lost:
             self._note(f"{name}: another machine took over meanwhile; what the team has first, it keeps")
         try:

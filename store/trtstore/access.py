@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from trtstore import blobs, manifest, records, revoked
@@ -26,6 +28,14 @@ def identity(layout: Layout, key: str) -> tuple[int, int, int] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def touch(layout: Layout, key: str) -> None:
+    """Mark the record of `key` as used just now."""
+    path = layout.record(key)
+    with suppress(OSError):  # somebody else's record, or a read-only store
+        stored = path.lstat().st_mtime_ns
+        os.utime(path, ns=(time.time_ns(), stored), follow_symlinks=False)
 
 
 def lookup(
@@ -114,7 +124,7 @@ def _refuse_revoked(layout: Layout, record: Record, listed: Manifest) -> None:
     if not layout.revoked.is_dir():
         return  # as in most stores: a hit costs one look more
     for digits in (hex_of(record.manifest), *named_blobs(record, listed)):
-        revocation = revoked.of(layout, digits)
+        revocation = revoked.of(layout, digits, record.labels)
         if revocation is not None:
             raise Malformed(str(revocation))
 

@@ -5,18 +5,36 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trtstore import manifest, records, tarblocks
 from trtstore.access import checked_manifest, named_blobs
 from trtstore.digest import CHUNK, OnBytes, checked_key, digest_of, hash_bytes, hex_of, ignore_bytes, is_hex
-from trtstore.errors import Corrupt, Invalid, Malformed, translated
+from trtstore.doubts import Doubt
+from trtstore.errors import Corrupt, Invalid, Malformed, Untrusted, translated
 from trtstore.protocols import OnProgress, Readable, Reader, Writable, ignore_progress
 from trtstore.store import Store
 from trtstore.tarblocks import Stream
 from trtstore.transfer import Arrival, Arrivals, Received
+
+#: Judges a record that came: what is to be remembered against it, or None. Raises Untrusted where it is refused.
+Judgement = Callable[[str, bytes], Doubt | None]
+
+#: Makes of a record, by its key, what goes into a bundle: with a signature more.
+Sign = Callable[[str, bytes], bytes]
+
+
+def unjudged(_key: str, _envelope: bytes) -> Doubt | None:
+    """A judgement that takes everything, and believes nothing of it."""
+    return Doubt("a bundle")
+
+
+def as_it_is(_key: str, envelope: bytes) -> bytes:
+    """Signs nothing."""
+    return envelope
+
 
 #: Of one bundle. Who reads or writes one keeps the digests of all its blobs in memory: 100 bytes each.
 MAX_BLOBS = 1 << 20
@@ -33,14 +51,19 @@ def blob_name(digits: str) -> str:
 
 
 def export_file(
-    store: Reader, keys: Iterable[str], path: Path, on_progress: OnProgress = ignore_progress
+    store: Reader,
+    keys: Iterable[str],
+    path: Path,
+    on_progress: OnProgress = ignore_progress,
+    *,
+    sign: Sign = as_it_is,
 ) -> int:
     """As `export_to`, into the file `path`, which has its name only once it is whole."""
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}")
     with translated(path):
         try:
             with temporary.open("xb") as file:
-                count = export_to(store, keys, file, on_progress)
+                count = export_to(store, keys, file, on_progress, sign=sign)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -56,6 +79,7 @@ def export_to(
     file: Writable,
     on_progress: OnProgress = ignore_progress,
     *,
+    sign: Sign = as_it_is,
     max_blobs: int = MAX_BLOBS,
 ) -> int:
     """Write the artifacts of `keys` to `file`; returns how many. The same artifacts give the same bytes.
@@ -75,7 +99,8 @@ def export_to(
         raise Invalid(f"a bundle holds {max_blobs} blobs, and this one would have {len(sizes)}", "make two")
     writer = _Writer(store, file, max_blobs, sum(sizes.values()), on_progress)
     for key in wanted:
-        writer.group(_group(store, key))
+        group = _group(store, key)
+        writer.group(replace(group, envelope=sign(key, group.envelope)))
     writer.send(tarblocks.END)
     return len(wanted)
 
@@ -147,17 +172,24 @@ class _Writer:
 
 
 def import_from(
-    store: Store, file: Readable, on_bytes: OnBytes = ignore_bytes, *, max_blobs: int = MAX_BLOBS
+    store: Store,
+    file: Readable,
+    on_bytes: OnBytes = ignore_bytes,
+    *,
+    judge: Judgement = unjudged,
+    on_refused: Callable[[str, Untrusted], None] = lambda _key, _why: None,
+    max_blobs: int = MAX_BLOBS,
 ) -> Iterator[Received]:
     """Put the artifacts of a bundle into `store`, each as soon as it is whole; yields what became of each.
 
     Reads `file` once, to its end, and believes nothing. Raises Corrupt when it is no bundle, is damaged or ends
     early: what was yielded is kept, and nothing else; importing the whole file later goes on from there. An artifact
-    that is there already stays as it is.
+    that is there already stays as it is, unless that was doubted and this one is not. `judge` is asked of each
+    record before anything of it is taken; what it refuses is told to `on_refused`, read, and not kept.
     """
     stream, kept = Stream(file, on_bytes), 0
     with store.arriving() as arrivals:
-        groups = _arrived(stream, arrivals, _Seen(max_blobs))
+        groups = _arrived(stream, arrivals, _Seen(max_blobs), judge, on_refused)
         while True:
             try:
                 received = next(groups, None)
@@ -172,7 +204,13 @@ def import_from(
             yield received
 
 
-def _arrived(stream: Stream, arrivals: Arrivals, seen: _Seen) -> Iterator[Received]:
+def _arrived(
+    stream: Stream,
+    arrivals: Arrivals,
+    seen: _Seen,
+    judge: Judgement,
+    on_refused: Callable[[str, Untrusted], None],
+) -> Iterator[Received]:
     last = ""
     while (found := stream.header()) is not None:
         name, size = found
@@ -182,14 +220,25 @@ def _arrived(stream: Stream, arrivals: Arrivals, seen: _Seen) -> Iterator[Receiv
         if key <= last:
             raise Malformed(f"the record of {key} is not in the order of keys")
         last = key
-        arrival = arrivals.begin(key, stream.small(name, size, records.MAX_BYTES))
+        envelope = stream.small(name, size, records.MAX_BYTES)
+        arrival = arrivals.begin(key, envelope)
+        doubt, refused = None, None
+        try:
+            doubt = judge(key, envelope)
+        except Untrusted as trouble:
+            refused = trouble
         for digits, blob_size in arrival.list_blobs(_listing(stream, arrival, seen)).items():
             if not seen.is_first(digits):
+                arrival.has(digits, blob_size)
                 continue
             stream.expect(blob_name(digits), blob_size)
             with stream.member(blob_size) as member:
                 arrival.take(digits, blob_size, member)
-        yield arrival.finish()
+        if refused is None:
+            yield arrival.finish(doubt)
+        else:
+            arrival.refuse()
+            on_refused(key, refused)
 
 
 def _listing(stream: Stream, arrival: Arrival, seen: _Seen) -> bytes:

@@ -9,18 +9,16 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from trtstore import arguments, bundle, query, show, showgc, teamcli, teamviews, words
+from trtstore import arguments, bundlecli, doubts, query, show, showgc, teamcli, teamviews
 from trtstore.arguments import BAD_INPUT, Parser, a_size, a_span
 from trtstore.errors import Invalid, StoreFailure, translated
 from trtstore.locks import Holder
 from trtstore.output import Describe, Output, undescribed
 from trtstore.progress import Progress
-from trtstore.protocols import Readable
 from trtstore.store import Store
 from trtstore.teamargs import DefaultTeam, Teams, looking
 from trtstore.upkeep import GRACE, Upkeep
@@ -77,7 +75,9 @@ def _ls(store: Store, args: argparse.Namespace, output: Output) -> int:
     progress = Progress("reading new records")
     found = query.rows(store, labels, progress.count)
     progress.close()
-    show.rows(output, found, sort=args.sort, reverse=args.reverse, full=args.full)
+    with translated(store.root, reading=True):
+        unsigned = doubts.found(store.layout)
+    show.rows(output, found, sort=args.sort, reverse=args.reverse, full=args.full, doubted=unsigned)
     return 0
 
 
@@ -164,47 +164,6 @@ def _stats(store: Store, args: argparse.Namespace, output: Output) -> int:
     return 0
 
 
-def _export(store: Store, args: argparse.Namespace, output: Output) -> int:
-    keys = list(store.keys()) if args.all else query.select(store, args.what)
-    if not keys:
-        raise Invalid("nothing was named", "name keys or labels, or --all")
-    progress = Progress("writing")
-    with store.scratch():  # for as long as this is held no collector takes what is used from now on
-        for key in keys:
-            if store.use(key, count=False) is None:
-                query.record_of(store, key)
-        if args.output == "-":
-            count = bundle.export_to(store, keys, sys.stdout.buffer, progress.tell)
-            sys.stdout.buffer.flush()
-        else:
-            count = bundle.export_file(store, keys, Path(args.output), progress.tell)
-    progress.close()
-    shown = f"wrote {count} artifacts ({words.size(progress.done)}) to {args.output}"
-    if args.output == "-":
-        print(shown, file=sys.stderr)
-    else:
-        output.say({"file": args.output, "artifacts": count, "bytes": progress.done, "keys": keys}, [shown])
-    return 0
-
-
-def _import(store: Store, args: argparse.Namespace, output: Output) -> int:
-    progress = Progress("reading")
-    with ExitStack() as opened:
-        file: Readable = sys.stdin.buffer
-        if args.file != "-":
-            with translated(Path(args.file), reading=True):
-                file = opened.enter_context(Path(args.file).open("rb"))
-        received = list(bundle.import_from(store, file, progress.add))
-    progress.close()
-    new = sum(one.new for one in received)
-    output.say(
-        {"artifacts": [{"key": one.record.key, "new": one.new} for one in received]},
-        [f"{one.record.key} {'new' if one.new else 'was here'}" for one in received],
-    )
-    print(f"{new} new, {len(received) - new} were here", file=sys.stderr)
-    return 0
-
-
 def _parser(default_team: DefaultTeam | None) -> Parser:
     parser, command = arguments.parser("trtstore", __doc__, _EPILOG)
     ls = command("ls", _ls, "list artifacts, the one that was used last first")
@@ -236,13 +195,7 @@ def _parser(default_team: DefaultTeam | None) -> Parser:
     command("roots", _roots, "what keeps artifacts: links made by out=…, and pins")
     stats = command("stats", _stats, "totals: artifacts, bytes, what sharing and uses saved")
     stats.add_argument("--by", metavar="LABEL", default="step", help="group by this label (default: step)")
-    export = command("export", _export, "write artifacts to one file, for a site without a network")
-    export.add_argument("what", nargs="*", metavar="WHAT")
-    export.add_argument("--all", action="store_true", help="the whole store")
-    export.add_argument("-o", "--output", metavar="FILE", required=True, help="- is standard output")
-    command("import", _import, "take in such a file, every byte verified").add_argument(
-        "file", metavar="FILE"
-    )
+    bundlecli.add(command)
     teams = Teams(default_team)
     for local, theirs in (
         (ls, teamviews.rows),

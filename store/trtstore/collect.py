@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from trtstore import gate, manifest, partial, scratch, usage
+from trtstore import access, doubts, gate, manifest, partial, scratch, usage
 from trtstore.catalog import Catalog, OnParsed
 from trtstore.decide import Plan, Planner
 from trtstore.errors import Malformed, NoSpace, translated
@@ -99,6 +99,9 @@ def _remove(layout: Layout, found: Plan, bin_: Path | None) -> None:
         layout.sync(shard)  # no power failure may bring back a record whose blobs are gone
     _discard(others, bin_, "o")
     _discard(map(layout.blob, found.blobs()), bin_, "b")
+    for key in doubts.found(layout):
+        if access.identity(layout, key) is None:  # nobody adds a record meanwhile
+            doubts.clear(layout, key)
 
 
 def _discard(paths: Iterable[Path], bin_: Path | None, prefix: str) -> None:

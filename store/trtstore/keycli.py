@@ -29,15 +29,27 @@ def add(command: AddVerb) -> None:
         "key",
         nargs="*",
         metavar="PUBLIC_KEY",
-        help="and what it may sign for: model=llama* compiler=onnxruntime",
+        help="and what it may: name=ci role=publish,revoke,gc model=llama* compiler=onnxruntime",
     )
 
 
 def _keys(_store: Store, args: argparse.Namespace, output: Output) -> int:
     if args.action == "ls":
         found = keyring.found()
-        lines = [f"{one.public} name={one.name}" for one in found]
-        output.say({"keys": [{"name": one.name, "public": one.public} for one in found]}, lines)
+        here = {one.public: [each for each in trust.listed() if each.key == one.public] for one in found}
+        lines = []
+        for one in found:
+            lines.append(f"{one.public} name={one.name}")
+            lines += [f"  trusted here: {each.words()}" for each in here[one.public]]
+        document = [
+            {
+                "name": one.name,
+                "public": one.public,
+                "trusted": [_about(each) for each in here[one.public]],
+            }
+            for one in found
+        ]
+        output.say({"keys": document}, lines)
         return 0
     if args.name is None:
         raise Invalid("a new key needs a name", "trtstore keys new ci")
@@ -64,8 +76,10 @@ def _trust(_store: Store, args: argparse.Namespace, output: Output) -> int:
             raise query.NotThere(f"no trusted key is called {wanted!r}", "`trtstore trust ls` shows them")
         found = [each for each in found if each not in gone]
         trust.save(found)
-    document = {
-        "trusted": [{"key": each.key, "name": each.name, "scope": dict(each.scope)} for each in found]
-    }
-    output.say(document, [each.line() for each in found])
+    output.say({"trusted": [_about(each) for each in found]}, [each.line() for each in found])
     return 0
+
+
+def _about(one: trust.Trusted) -> dict[str, object]:
+    roles = [role.value for role in one.roles]
+    return {"key": one.key, "name": one.name, "scope": dict(one.scope), "roles": roles}

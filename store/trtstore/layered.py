@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from trtstore import deadlines, expected
 from trtstore.errors import Corrupt, Mismatch, StoreFailure, Unreachable
-from trtstore.protocols import Doubting, OnProgress, Reader, ignore_progress
+from trtstore.protocols import OnProgress, Reader, Suspecting, ignore_progress
 from trtstore.records import Record
 from trtstore.store import Store
 
@@ -37,16 +37,23 @@ class Layered:
         self._patience = patience
 
     def lookup(
-        self, key: str, *, manifest: str | None = None, on_problem: Callable[[str], None] | None = None
+        self,
+        key: str,
+        *,
+        manifest: str | None = None,
+        on_problem: Callable[[str], None] | None = None,
+        anew: bool = False,
     ) -> Record | None:
         """The record of `key` in the local store, after a copy where only another has it, else None.
+
+        With `anew` the others are asked though the local store has it: a doubted one gives way to one that is not.
 
         With `manifest`, a record of another is passed over in every store, and replaced in the local one.
 
         Raises Invalid for what is no key, and what reading and writing the local store raises.
         """
         tell = on_problem or log.warning
-        record = self.local.lookup(key, on_problem=tell)
+        record = None if anew else self.local.lookup(key, on_problem=tell)
         if record is not None and expected.trouble(record, manifest) is not None:
             record = None
         for other in self._others:
@@ -67,14 +74,17 @@ class Layered:
                     tell(f"{other} is passed over: {wrong}")
                     return None
                 envelope = other.envelope(key)
+                doubt = other.doubt(key)
         except (StoreFailure, OSError) as trouble:
             tell(f"{other} is passed over: {trouble}")
             return None
         try:
-            received = self.local.receive(key, envelope, other, self._on_progress, manifest=manifest)
+            received = self.local.receive(
+                key, envelope, other, self._on_progress, manifest=manifest, doubt=doubt
+            )
         except (Corrupt, Unreachable) as trouble:
-            if isinstance(trouble, Mismatch) and isinstance(other, Doubting):
-                other.doubt(trouble.digits)
+            if isinstance(trouble, Mismatch) and isinstance(other, Suspecting):
+                other.suspect(trouble.digits)
             tell(f"{key} of {other} is taken as absent: {trouble}")
             return None
         if self._on_fetched is not None:

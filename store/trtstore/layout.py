@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -62,6 +63,14 @@ class Layout:
     @cached_property
     def revoked(self) -> Path:
         return self.base / "revoked"
+
+    @cached_property
+    def doubts(self) -> Path:
+        return self.base / "doubts"
+
+    @cached_property
+    def teams(self) -> Path:
+        return self.base / "teams"
 
     @cached_property
     def quarantine(self) -> Path:
@@ -142,6 +151,8 @@ class Layout:
             self.own(folder)
         for folder in (self.locks, self.tmp, self.partial, self.index):
             self.own(folder)
+        for folder in (self.revoked, self.doubts, self.teams):
+            self.own(folder)
         for inner in entries(self.own(self.hints)):
             self.own(inner)
         for folder in (self.records, self.blobs):
@@ -211,6 +222,20 @@ def read_bounded(path: Path, limit: int) -> bytes | None:
         if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
             return None
         return file.read(limit)
+
+
+def write_small(layout: Layout, place: Path, data: bytes) -> None:
+    """Put a small file below v1 by rename, and bring it to the disk. Raises Invalid as `own`, OSError."""
+    folder = layout.make(place.parent)
+    temporary = folder / f".{secrets.token_hex(8)}"
+    try:
+        with temporary.open("xb") as file:  # not through a link that somebody left
+            file.write(data)
+        layout.sync(temporary)
+        temporary.replace(place)
+    finally:
+        temporary.unlink(missing_ok=True)
+    layout.sync(folder)
 
 
 def walk(folder: Path, prefix: str = "") -> Iterator[tuple[str, Path, os.stat_result]]:

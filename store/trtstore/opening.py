@@ -18,6 +18,7 @@ from trtstore.seen import Seen
 from trtstore.trust import Policy, Trusted
 
 if TYPE_CHECKING:
+    from trtstore.judging import Judge
     from trtstore.signing import Signer
     from trtstore.team import Team
 
@@ -61,6 +62,21 @@ def signers(envelope: bytes, record: Record, trusted: Iterable[str]) -> list[Tru
     return [one for one in signed if one.beyond(record.labels) is None]
 
 
+def judge(
+    where: object,
+    layout: Layout,
+    policy: Policy,
+    trusted: Iterable[str],
+    on_problem: Callable[[str], None],
+) -> Judge:
+    """Who judges records that came from `where`; `trusted` as for `team`. Raises Invalid."""
+    keys = [*map(trust.parse, trusted), *trust.listed()]
+    found: Judge = _module("trtstore.judging", "a judgement of signatures").Judge(
+        where, policy, keys, layout, on_problem
+    )
+    return found
+
+
 def check(url: str, trusted: Iterable[str]) -> None:
     """Raises Invalid as `team`, for what can be seen without loading anything."""
     checked(url)
@@ -72,6 +88,13 @@ def signer(name: str | None) -> Signer:
     """As `signing.signer`."""
     found: Signer = _module("trtstore.signing", "signing").signer(name)
     return found
+
+
+def signed(data: bytes, signer: Signer) -> bytes:
+    """The record in `data` with the signature of `signer` beside those that it has. Raises Malformed."""
+    found = envelopes.parse(data, records.MAX_BYTES, "the record")
+    made: bytes = _module("trtstore.signing", "signing").sign(found, signer).encode()
+    return made
 
 
 def new_key(name: str, passphrase: str | None) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
+from trtstore.doubts import Doubt
 from trtstore.manifest import Manifest
 from trtstore.records import Record
 
@@ -47,6 +48,9 @@ class Reader(Protocol):
     def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None:
         """The record of `key`, or None; what is there and cannot be used is told to `on_problem`."""
 
+    def doubt(self, key: str) -> Doubt | None:
+        """What a store that takes the artifact of `key` must remember against it; asked after `lookup`."""
+
     def keys(self) -> Iterator[str]:
         """The keys that have a record, sorted."""
 
@@ -61,8 +65,8 @@ class Reader(Protocol):
 
 
 @runtime_checkable
-class Doubting(Protocol):
+class Suspecting(Protocol):
     """A store that remembers which of its blobs were found whole."""
 
-    def doubt(self, digits: str) -> None:
+    def suspect(self, digits: str) -> None:
         """The blob came from it, and was not what its name says."""

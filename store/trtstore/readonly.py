@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trtstore import access
+from trtstore import access, doubts
 from trtstore.catalog import Catalog
 from trtstore.digest import checked_key, hash_bytes, hex_of
-from trtstore.errors import Corrupt, Malformed, translated
+from trtstore.doubts import Doubt
+from trtstore.errors import Corrupt, Invalid, Malformed, translated
 from trtstore.index import Index
 from trtstore.layout import Layout
 from trtstore.manifest import Manifest
@@ -41,6 +42,21 @@ class ReadOnly:
         checked_key(key)
         with translated(self._layout.root, reading=True):
             return access.lookup(self._layout, key, on_problem or log.warning, mend=False)
+
+    def doubt(self, key: str) -> Doubt | None:
+        """As `Store.doubt`: what its owner was told, who reads it should know."""
+        with translated(self._layout.root, reading=True):
+            return doubts.of(self._layout, checked_key(key))
+
+    def blob_path(self, digest: str) -> Path | None:
+        """The file that holds the bytes of "sha256:<64 hex>", or None. For reading only."""
+        try:
+            path = self._layout.blob(hex_of(digest))
+        except Malformed as trouble:
+            raise Invalid(str(trouble)) from None
+        if self._layout.link_above(path) is not None or path.is_symlink():
+            return None
+        return path if path.is_file() else None
 
     def keys(self) -> Iterator[str]:
         """The keys that have a record, sorted; whether one is usable only `lookup` says."""

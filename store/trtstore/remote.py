@@ -24,6 +24,7 @@ from trtstore.digest import (
     is_hex,
     side_by_side,
 )
+from trtstore.doubts import Doubt
 from trtstore.errors import Corrupt, Malformed, NotWritable, Silent, Unreachable
 from trtstore.layout import VERSION
 from trtstore.listed import Listed
@@ -87,6 +88,10 @@ class Remote:
             if on_problem is not None:
                 on_problem(f"{key} of {self} is taken as absent: {trouble}")
             return None
+
+    def doubt(self, key: str) -> Doubt | None:  # noqa: ARG002  # it is of whatever is here
+        """Nothing of it was judged."""
+        return Doubt(str(self))
 
     def keys(self) -> Iterator[str]:
         """The keys that have a record, sorted. Raises Unreachable and the like."""

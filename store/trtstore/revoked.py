@@ -4,23 +4,34 @@ A revocation is a DSSE envelope like a record's, of an in-toto statement about o
 
     {"_type":…,"subject":[{"name":"revoked","digest":{"sha256":"<64 hex>"}}],
      "predicateType":"urn:trtstore:revocation:v1","predicate":{"reason":"…","revokedOn":"2026-01-02T03:04:05Z"}}
+
+It counts for the records that its signer may speak of: each copy says which these are, as it was judged when it came.
+Several signers may revoke one digest; their copies lie in one file, and none hides another.
 """
 
 from __future__ import annotations
 
+import base64
 import datetime
 import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from trtstore import envelopes, strictjson
+from trtstore import doubts, envelopes, locks, strictjson
 from trtstore.digest import ALGORITHM, hex_of, is_hex
 from trtstore.envelopes import STATEMENT, Envelope
 from trtstore.errors import Invalid, Malformed, translated
 from trtstore.layout import Layout, entries, read_bounded
+from trtstore.trust import EVERYTHING, Scope, holds
+from trtstore.words import shown
 
 PREDICATE_TYPE = "urn:trtstore:revocation:v1"
 SUBJECT = "revoked"
 MAX_BYTES = 1 << 16  # of the envelope
+MAX_KEPT = 4 << 20  # of what a local store keeps of one digest
+UNREADABLE = "?"  # the source of what cannot be read
+
+_ALL = (EVERYTHING,)
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,7 @@ class Revocation:
     when: str
 
     def __str__(self) -> str:
-        return f"{self.digits[:12]} was revoked on {self.when}: {self.reason}"
+        return f"{self.digits[:12]} was revoked on {shown(self.when)}: {shown(self.reason)}"
 
 
 def statement(digest: str, reason: str) -> Envelope:
@@ -70,41 +81,111 @@ def parse(data: bytes, digits: str) -> tuple[Envelope, Revocation]:
     return envelope, Revocation(digits, told["reason"], told["revokedOn"])
 
 
-def keep(layout: Layout, digits: str, data: bytes) -> None:
-    """Keep a revocation whose signature was checked. Raises NotWritable and the like."""
+@dataclass(frozen=True)
+class Kept:
+    """A revocation in a local store: `source` names where it came from, and it counts for records in `scopes`."""
+
+    revocation: Revocation
+    source: str
+    scopes: tuple[Scope, ...]
+    envelope: bytes = b""  # none where the digest was on a list
+
+    def counts(self, labels: Mapping[str, str] | None) -> bool:
+        """Whether it is about records with these labels, None where they are not known."""
+        return any(holds(scope, labels) for scope in self.scopes)
+
+
+def keep(layout: Layout, found: Sequence[Kept]) -> None:
+    """Keep revocations that were judged, beside what is kept of their digests from elsewhere.
+
+    Raises NotWritable and the like.
+    """
+    if not found:
+        return
     with translated(layout.root):
+        layout.make(layout.locks)
         folder = layout.make(layout.revoked)
-        temporary = folder / f".{secrets.token_hex(8)}"
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-            layout.sync(temporary)
-            temporary.replace(folder / digits)
-        finally:
-            temporary.unlink(missing_ok=True)
-        layout.sync(folder)
+        with locks.exclusive(layout.lock("revoked")):  # two that learn of one digest at once keep both
+            for one in found:
+                digits = one.revocation.digits
+                others = [each for each in of_digest(layout, digits) if each.source != one.source]
+                temporary = folder / f".{secrets.token_hex(8)}"
+                try:
+                    with temporary.open("xb") as file:
+                        file.write(_encode([*others, one]))
+                    if one.envelope:
+                        layout.sync(
+                            temporary
+                        )  # else an empty file may be left: it counts for everything, as this does
+                    temporary.replace(folder / digits)
+                finally:
+                    temporary.unlink(missing_ok=True)
+            layout.sync(folder)
 
 
-def found(layout: Layout) -> dict[str, Revocation]:
-    """The revocations that are kept, by digits; one that does not parse counts all the same.
+def found(layout: Layout) -> dict[str, list[Kept]]:
+    """The revocations that are kept, by digits; what does not parse counts for everything.
 
     Raises Invalid where their folder is a link, OSError.
     """
-    names = [path.name for path in entries(layout.own(layout.revoked)) if is_hex(path.name)]
-    return {name: _read(layout, name) for name in names}
+    return {name: of_digest(layout, name) for name in digests(layout)}
 
 
-def of(layout: Layout, digits: str) -> Revocation | None:
-    """Why `digits` must not be used, or None where nothing says so. Raises OSError."""
+def digests(layout: Layout) -> list[str]:
+    """The digits of all that a revocation is kept of. Raises as `found`."""
+    return [path.name for path in entries(layout.own(layout.revoked)) if is_hex(path.name)]
+
+
+def of(layout: Layout, digits: str, labels: Mapping[str, str] | None) -> Revocation | None:
+    """Why `digits` must not be used in a record with `labels`, or None where nothing says so. Raises OSError."""
+    return next((each.revocation for each in of_digest(layout, digits) if each.counts(labels)), None)
+
+
+def of_digest(layout: Layout, digits: str) -> list[Kept]:
+    """All that is kept of one digest. Raises OSError."""
+    place = layout.revoked / digits
     try:
-        (layout.revoked / digits).lstat()
+        place.lstat()
     except (FileNotFoundError, NotADirectoryError):
-        return None
-    return _read(layout, digits)
-
-
-def _read(layout: Layout, digits: str) -> Revocation:
+        return []
     try:
-        return parse(read_bounded(layout.revoked / digits, MAX_BYTES) or b"", digits)[1]
+        data = read_bounded(place, MAX_KEPT) or b""
+        return _decode(data, digits)
     except Malformed:
-        return Revocation(digits, "the revocation cannot be read", "an unknown day")
+        return [Kept(Revocation(digits, "the revocation cannot be read", "an unknown day"), UNREADABLE, _ALL)]
+
+
+def _encode(found: Sequence[Kept]) -> bytes:
+    return strictjson.canonical(
+        {
+            "schema": 1,
+            "revocations": [
+                {
+                    "source": one.source,
+                    "reason": one.revocation.reason,
+                    "when": one.revocation.when,
+                    "scopes": [{label: list(some) for label, some in scope.items()} for scope in one.scopes],
+                    "envelope": base64.b64encode(one.envelope).decode("ascii"),
+                }
+                for one in found
+            ],
+        }
+    )
+
+
+def _decode(data: bytes, digits: str) -> list[Kept]:
+    """What one file of revoked/ holds. Before there were scopes that was the envelope itself, which counts for all."""
+    said = strictjson.parse(data, "the revocation")
+    if isinstance(said, dict) and "payload" in said:
+        return [Kept(parse(data, digits)[1], digits, _ALL, data)]
+    said = strictjson.fields(said, "the revocation", {"schema": int, "revocations": list})
+    if said["schema"] != 1 or not said["revocations"]:
+        raise Malformed("the revocation is of another schema")
+    kinds = {"source": str, "reason": str, "when": str, "scopes": list, "envelope": str}
+    kept = []
+    for one in said["revocations"]:
+        told = strictjson.fields(one, "a revocation", kinds)
+        scopes = doubts.scopes(told["scopes"])
+        envelope = envelopes.unbase64(told["envelope"], "a revocation")
+        kept.append(Kept(Revocation(digits, told["reason"], told["when"]), told["source"], scopes, envelope))
+    return kept

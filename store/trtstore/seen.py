@@ -38,7 +38,7 @@ class Seen:
         if self._index is not None:
             self._index.put(TABLE, self._name(digits), [found.size, found.stamp])
 
-    def doubt(self, digits: str) -> None:
+    def suspect(self, digits: str) -> None:
         """Somebody read other bytes: the next who wants to know has to read them, too."""
         with self._turn:
             self._sent.discard(digits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
@@ -37,16 +37,24 @@ SORTS: Mapping[str, Callable[[Row], Any]] = {
 }
 
 
-def rows(output: Output, found: list[Row], *, sort: str, reverse: bool, full: bool) -> None:
-    """The listing of `trtstore ls`."""
+def rows(
+    output: Output,
+    found: list[Row],
+    *,
+    sort: str,
+    reverse: bool,
+    full: bool,
+    doubted: Set[str] = frozenset(),
+) -> None:
+    """The listing of `trtstore ls`; `doubted` are keys that came on less than the word of who is trusted with all."""
     found = sorted(found, key=SORTS[sort], reverse=reverse)
     if output.json:
-        output.say({"records": (_row(row) for row in found)}, ())
+        output.say({"records": (_row(row, row.summary.key in doubted) for row in found)}, ())
         return
-    output.say({}, _listing(found, full=full))
+    output.say({}, _listing(found, doubted, full=full))
 
 
-def _listing(found: Sequence[Row], *, full: bool) -> Iterator[str]:
+def _listing(found: Sequence[Row], doubted: Set[str], *, full: bool) -> Iterator[str]:
     """The lines of `ls`, made one by one: widths are known beforehand, and what repeats is put in words once."""
     kinds = {id(row.summary.labels): row.summary.labels for row in found}  # equal labels are one object
     if not kinds:
@@ -69,10 +77,11 @@ def _listing(found: Sequence[Row], *, full: bool) -> Iterator[str]:
         bytes_ = size(it.bytes) if it.manifest or it.bytes else "unusable"
         spans = f"{span((now - it.stored) // 60)}  {span((now - used) // 60)}"
         uses = f"{hits:>5}  {saved(round(hits * took, 1))}" if hits and took is not None else f"{hits:>5}"
-        yield f"{it.key[:digits]}  {cells[id(it.labels)]}  {bytes_}  {spans}  {uses}"
+        doubt = "  doubted" if it.key in doubted else ""
+        yield f"{it.key[:digits]}  {cells[id(it.labels)]}  {bytes_}  {spans}  {uses}{doubt}"
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: Row, doubted: bool) -> dict[str, Any]:
     it = row.summary
     return {
         "key": it.key,
@@ -85,6 +94,7 @@ def _row(row: Row) -> dict[str, Any]:
         "hits": row.hits,
         "seconds": row.seconds,
         "saved_seconds": row.saved,
+        "doubted": doubted,
     }
 
 
@@ -93,7 +103,7 @@ def record(output: Output, store: Store, it: Record) -> None:
     with translated(store.root, reading=True):
         listed = access.read_manifest(store.layout, it.manifest)
     tree = store.layout.tree(it.manifest.partition(":")[2])
-    keepers = _keepers(store, it)
+    keepers, doubt = _keepers(store, it), store.doubt(it.key)
     document = {
         "key": it.key,
         "digest": it.manifest,
@@ -103,6 +113,7 @@ def record(output: Output, store: Store, it: Record) -> None:
         "attachments": {name: asdict(file) for name, file in it.attachments.items()},
         "path": str(tree) if tree.is_dir() else None,
         "kept_by": keepers,
+        "doubt": None if doubt is None else str(doubt),
         "predicate_type": it.predicate_type,
         "predicate": dict(it.predicate),
     }
@@ -113,6 +124,7 @@ def record(output: Output, store: Store, it: Record) -> None:
         f"size     {words.size(it.bytes)} in {it.files} file{'s' if it.files != 1 else ''}",
         f"path     {tree if tree.is_dir() else 'not made yet: `trtstore path` makes it'}",
         *(f"kept     {keeper}" for keeper in keepers),
+        *([] if doubt is None else [f"doubted  it {doubt}; it is not pushed from here"]),
         *output.describe(it),
         "",
         *table(

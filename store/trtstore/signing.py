@@ -23,7 +23,7 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 from securesystemslib.signer import Signature as RawSignature
 
 from trtstore import keyring, trust
-from trtstore.envelopes import PAYLOAD_TYPE, Envelope, Signature
+from trtstore.envelopes import MAX_SIGNATURES, PAYLOAD_TYPE, Envelope, Signature
 from trtstore.errors import Invalid
 from trtstore.keyring import PASSPHRASE
 from trtstore.trust import Trusted
@@ -71,11 +71,12 @@ def signer(name: str | None) -> Signer:
 
 
 def sign(envelope: Envelope, by: Signer) -> Envelope:
-    """`envelope` with one more signature; one of the same key is replaced."""
+    """`envelope` with one more signature; one of the same key is replaced, and of too many the first goes: nobody
+    could read it with more."""
     made = dsse.Envelope(envelope.payload, PAYLOAD_TYPE, {}).sign(by.key)
     text = base64.b64encode(bytes.fromhex(made.signature)).decode("ascii")
     others = tuple(one for one in envelope.signatures if one.keyid != made.keyid)
-    return Envelope(envelope.payload, (*others, Signature(made.keyid, text)))
+    return Envelope(envelope.payload, (*others[-(MAX_SIGNATURES - 1) :], Signature(made.keyid, text)))
 
 
 def signed_by(envelope: Envelope, trusted: Sequence[Trusted]) -> list[Trusted]:

@@ -80,20 +80,6 @@ def encoded(
         raise Invalid(f"the record of {key} cannot be written: {trouble}") from None
 
 
-def put_record(layout: Layout, place: Path, envelope: bytes, temporary: Path) -> None:
-    """Give the record its place, by way of `temporary` in tmp/; whatever is there is replaced. Raises OSError."""
-    layout.make(place.parent)
-    temporary.write_bytes(envelope)
-    temporary.chmod(blobs.MODE)
-    layout.sync(temporary)
-    blobs.put(temporary, place)
-    try:
-        layout.sync(place.parent)
-    except OSError:
-        place.unlink(missing_ok=True)  # a failed publish adds no record, and who looks now may not rely on it
-        raise
-
-
 def _listing(folder: Path) -> list[tuple[str, Path, os.stat_result]]:
     """(path in the artifact, path, lstat) of each file, after a check of the names: before any byte is read."""
     with translated(folder, reading=True):

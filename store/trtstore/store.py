@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import secrets
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -15,7 +13,9 @@ from typing import Any, Literal
 
 from trtstore import (
     access,
+    admission,
     blobs,
+    doubts,
     expected,
     gate,
     records,
@@ -27,8 +27,9 @@ from trtstore import (
     usage,
 )
 from trtstore import verify as verification
-from trtstore.digest import checked_key, hex_of
-from trtstore.errors import Corrupt, Invalid, Malformed, translated
+from trtstore.digest import checked_key
+from trtstore.doubts import Doubt
+from trtstore.errors import Corrupt, Malformed, translated
 from trtstore.index import Index
 from trtstore.layout import Layout
 from trtstore.locks import Holder
@@ -121,7 +122,7 @@ class Store:
             if (wrong := expected.trouble(found[0], manifest)) is not None:
                 tell(f"{self._layout.record(key)} is taken as absent: {wrong}")
                 return None
-            self._touch(key)
+            access.touch(self._layout, key)
         if verify == "always" or (verify == "sample" and secrets.randbelow(SAMPLE) == 0):
             self._tell(verification.damage(self._layout, found[0]), tell)
             found = self._again(key)
@@ -145,12 +146,6 @@ class Store:
             tell(trouble)
         return bool(found)
 
-    def _touch(self, key: str) -> None:
-        path = self._layout.record(key)
-        with suppress(OSError):  # somebody else's record, or a read-only store
-            stored = path.lstat().st_mtime_ns
-            os.utime(path, ns=(time.time_ns(), stored), follow_symlinks=False)
-
     def keys(self, prefix: str = "") -> Iterator[str]:
         """The keys that begin with `prefix` and have a record; whether one is usable only `lookup` says."""
         with translated(self.root, reading=True):
@@ -167,14 +162,17 @@ class Store:
         attachments: Mapping[str, Path] = _NOTHING,
         seconds: float | None = None,
         manifest: str | None = None,
+        doubt: Doubt | None = None,
     ) -> Record:
         """Keep the files below `folder` under `key`; returns the record that is now there.
 
-        When the key has a usable record already, that one stays and is returned; with `manifest`, the digest of what
-        is published, only where it is a record of that, too. Blobs come first and the record
+        When the key has a usable record already, that one stays and is returned, unless that is doubted and this one
+        is not; with `manifest`, the digest of what is published, only where it is a record of that, too. Blobs come
+        first and the record
         last, so a reader, or a crash, sees a whole artifact or none. Files in one of this store's `scratch` folders
         are taken over without a copy and become read-only: nothing may have them open for writing. Empty folders
-        are not kept. `seconds` is what the build took, for statistics. Raises Invalid (a symbolic link, a name that
+        are not kept. `seconds` is what the build took, for statistics; `doubt` says that it was made from what is
+        doubted. Raises Invalid (a symbolic link, a name that
         is not portable, a predicate that is not JSON),
         Corrupt when a file changes meanwhile, NoSpace, NotWritable and the like, and then leaves nothing behind.
         """
@@ -190,7 +188,7 @@ class Store:
             # Only this holds off collectors: copying and hashing may take minutes.
             with gate.adding(self._layout):
                 blobs.commit(self._layout, [*staged, *kept.values(), listed], self._served.seals)
-                done = self._commit(key, envelope, stage / "record", manifest).record
+                done = self._commit(key, envelope, stage / "record", doubt, manifest).record
         self._seal(done)
         if seconds is not None:
             usage.built(self.index, key, seconds)
@@ -244,13 +242,7 @@ class Store:
 
     def blob_path(self, digest: str) -> Path | None:
         """The file that holds the bytes of "sha256:<64 hex>", or None. For reading only."""
-        try:
-            path = self._layout.blob(hex_of(digest))
-        except Malformed as trouble:
-            raise Invalid(str(trouble)) from None
-        if self._layout.link_above(path) is not None or path.is_symlink():
-            return None
-        return path if path.is_file() else None
+        return ReadOnly(self._layout).blob_path(digest)
 
     def envelope(self, key: str) -> bytes:
         """The bytes of the record of `key`. Raises Corrupt when it is not there, NotReadable and the like."""
@@ -279,13 +271,22 @@ class Store:
         on_progress: OnProgress = ignore_progress,
         *,
         manifest: str | None = None,
+        doubt: Doubt | None = None,
     ) -> transfer.Received:
         """Copy an artifact from `source`, every byte verified; see `transfer.Arrivals.receive`.
 
         With `manifest`, Corrupt for a record of another; it replaces such a one that is here.
         """
         with self.arriving(manifest) as arrivals:
-            return arrivals.receive(key, envelope, source, on_progress, manifest)
+            return arrivals.receive(key, envelope, source, on_progress, manifest=manifest, doubt=doubt)
+
+    def doubt(self, key: str) -> Doubt | None:
+        """What is known against the artifact of `key`, which is used all the same; None where nothing is.
+
+        Raises NotReadable and the like.
+        """
+        with translated(self.root, reading=True):
+            return doubts.of(self._layout, checked_key(key))
 
     def _admit(
         self,
@@ -294,12 +295,13 @@ class Store:
         staged: Sequence[blobs.Staged],
         wanted: Mapping[str, int],
         temporary: Path,
+        doubt: Doubt | None,
         manifest: str | None = None,
     ) -> transfer.Received:
         with gate.adding(self._layout):
             absent = self.lookup(key, on_problem=lambda _: None) is None  # before its lost blobs are back
-            transfer.settle(self._layout, staged, wanted, self._served.seals)
-            done = self._commit(key, envelope, temporary, manifest)
+            admission.settle(self._layout, staged, wanted, self._served.seals)
+            done = self._commit(key, envelope, temporary, doubt, manifest)
         self._seal(done.record)
         return transfer.Received(done.record, done.new or absent)
 
@@ -309,14 +311,19 @@ class Store:
             self._served.seal(record, access.named_blobs(record, listed))
 
     def _commit(
-        self, key: str, envelope: bytes, temporary: Path, manifest: str | None = None
+        self, key: str, envelope: bytes, temporary: Path, doubt: Doubt | None, manifest: str | None = None
     ) -> transfer.Received:
-        """The record of `key` after this: the usable one that is there, else that of `envelope`."""
+        """The record of `key` after this: the usable one that is there, else that of `envelope`.
+
+        That of `envelope` also takes the place of one that is doubted where it is not doubted itself.
+        """
         # The lock makes check and rename one: of many publishers one wins, and a broken record is replaced once.
         with lock(self._layout, "record", key):
             existing = self.lookup(key)
-            if existing is not None and expected.trouble(existing, manifest) is None:
-                self._touch(key)  # who publishes is about to use it
+            if existing is not None and expected.trouble(existing, manifest) is not None:
+                existing = None
+            if existing is not None and (doubt is not None or doubts.of(self._layout, key) is None):
+                access.touch(self._layout, key)  # who publishes is about to use it
                 return transfer.Received(existing, new=False)
-            staging.put_record(self._layout, self._layout.record(key), envelope, temporary)
+            admission.put_record(self._layout, key, envelope, temporary, doubt)
         return transfer.Received(records.parse(envelope, key), new=True)

@@ -10,46 +10,32 @@ import io
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-from trtstore import blobs, envelopes, records, revoked, signing, teamgc
+from trtstore import blobs, envelopes, records, signing, teamgc, teampolicy
 from trtstore.access import named_blobs
 from trtstore.ahead import Ahead
-from trtstore.deadlines import Pool
-from trtstore.digest import hex_of, is_hex
-from trtstore.envelopes import Envelope
+from trtstore.digest import hex_of
+from trtstore.doubts import Doubt
 from trtstore.errors import Corrupt, Invalid, Malformed, NotReadable, StoreFailure, Unreachable, Untrusted
-from trtstore.layout import VERSION, Layout
+from trtstore.judging import Judge, Judged
+from trtstore.layout import Layout
 from trtstore.manifest import Manifest
 from trtstore.protocols import OnProgress, Readable, Reader, ignore_progress
 from trtstore.records import Record
 from trtstore.remote import Pushed, Remote
 from trtstore.revoked import Revocation
 from trtstore.signing import Signer
-from trtstore.trust import Policy, Trusted
+from trtstore.teamrevoke import Revocations, with_role
+from trtstore.trust import Policy, Role, Trusted
 
 log = logging.getLogger("trtstore")
-
-REVOKED = f"{VERSION}/revoked/"
-NO_KEY = "trust the key of who builds for you: `trtstore trust add PUBLIC_KEY`, or store.trusted in a config"
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A record that is believed: its bytes, what they say, and the trusted keys that signed it (none by policy)."""
-
-    envelope: bytes
-    record: Record
-    signers: tuple[Trusted, ...]
 
 
 class Team:
     """A `Reader` of `remote` under a policy; revocations that it meets are kept in the local store of `layout`.
 
     Once the remote was unreachable (`down`) it is not asked again: a build goes on without it, and does not wait each
-    time. `refused` are the records that were there and not believed, by key. `expected` are the labels by key that who
-    asks would give: a scope must hold these, too. Else a key that is trusted for one model could sign for the key of
-    another, and call it by the name of its own.
+    time. `refused` are the records that were there and not believed, by key. `expected` and `strict`: see `judging`.
     """
 
     def __init__(
@@ -64,12 +50,13 @@ class Team:
         self.remote = remote
         self.policy = policy
         self.trusted = tuple(trusted)
+        self.judge = Judge(remote, policy, self.trusted, layout, on_problem)
+        self.expected = self.judge.expected
+        self.revocations = Revocations(remote, layout, policy, self.trusted, on_problem)
         self._layout = layout
         self._tell = on_problem
         self._believed: dict[str, Judged] = {}
-        self._synced = False
         self._ahead = Ahead()
-        self.expected: dict[str, Mapping[str, str]] = {}
         self.down: StoreFailure | None = None
         self.refused: dict[str, Corrupt] = {}
 
@@ -83,7 +70,7 @@ class Team:
         try:
             found = self.judged(key)
         except Untrusted as trouble:
-            if key not in self.refused:  # said once
+            if key not in self.refused and trouble is not self.revocations.stale:  # said once
                 tell(trouble.message + (f"; {trouble.hint}" if trouble.hint else ""))
             self.refused[key] = trouble
             return None
@@ -100,6 +87,13 @@ class Team:
 
     def judged(self, key: str) -> Judged | None:
         """The record of `key` and who signed it, or None where there is none. Raises Untrusted, Unreachable, …"""
+        found = self._found(key)
+        if found is not None:
+            self.revocations.refuse_stale()
+        return found
+
+    def _found(self, key: str) -> Judged | None:
+        """As `judged`, by the revocations that were learnt, though there may be others."""
         if self.down is not None:
             raise self.down
         if key not in self._believed:
@@ -107,86 +101,23 @@ class Team:
             if data is None:
                 return None
             self.sync()
-            self._believed[key] = self._judge(key, data)
+            self._believed[key] = self.judge.judge(key, data)
         return self._believed[key]
 
-    def _judge(self, key: str, data: bytes) -> Judged:
-        try:
-            envelope = envelopes.parse(data, records.MAX_BYTES, "the record")
-            record = records.parse(data, key)
-        except Malformed as trouble:
-            raise Untrusted(f"{key[:12]} of {self} is refused: {trouble}") from None
-        self._refuse_revoked(key, hex_of(record.manifest))
-        if self.policy is Policy.off:
-            return Judged(data, record, ())
-        signers, why = self._signers(envelope, record)
-        if signers:
-            return Judged(data, record, tuple(signers))
-        if self.policy is Policy.require:
-            hint = None if self.trusted else NO_KEY
-            raise Untrusted(f"{key[:12]} of {self} is refused: {why}", hint)
-        self._tell(f"{key[:12]} of {self} is taken although {why} (store.trust=warn)")
-        return Judged(data, record, ())
-
-    def _signers(self, envelope: Envelope, record: Record) -> tuple[list[Trusted], str]:
-        """Those who signed and are trusted for such a record; where there is none, why."""
-        if not envelope.signatures:
-            return [], "nobody signed it"
-        signed = signing.signed_by(envelope, self.trusted)
-        expected = self.expected.get(record.key, record.labels)
-        beyond = {one.key: one.beyond(record.labels) or one.beyond(expected) for one in signed}
-        inside = [one for one in signed if beyond[one.key] is None]
-        if inside:
-            return inside, ""
-        if signed:
-            return [], f"{signed[0]} signed it, and is not trusted for {beyond[signed[0].key]}"
-        return [], "no trusted key signed it" if self.trusted else "no key is trusted"
-
-    def _refuse_revoked(self, key: str, digits: str) -> None:
-        revocation = revoked.of(self._layout, digits)
-        if revocation is not None:
-            raise Untrusted(f"{key[:12]} of {self} is refused: {revocation}", "it has to be built again")
-
     def sync(self) -> None:
-        """Learn the revocations, once. Those that no trusted key signed are told, and count for nothing.
+        """Learn the revocations, once. Raises Unreachable and the like."""
+        self.revocations.sync()
 
-        Raises Unreachable and the like: who cannot ask what was revoked takes nothing.
-        """
-        if self._synced:
-            return
-        known = revoked.found(self._layout)
-        names = [one.name.rpartition("/")[2] for one in self.remote.objects.listed(REVOKED)]
-        with Pool(8) as pool:
-            unknown = [name for name in names if is_hex(name) and name not in known]
-            found = list(pool.map(self._revocation, unknown))
-        for digits, data in zip(unknown, found, strict=True):
-            if data is not None:
-                revoked.keep(self._layout, digits, data)
-        self._synced = True
-
-    def _revocation(self, digits: str) -> bytes | None:
-        data = self.remote.objects.read(REVOKED + digits, revoked.MAX_BYTES)
-        if data is None:
-            return None
-        try:
-            envelope, _ = revoked.parse(data, digits)
-        except Malformed as trouble:
-            self._tell(f"a revocation of {self} is passed over: {trouble}")
-            return None
-        if not self.signed(envelope):
-            self._tell(f"the revocation of {digits[:12]} in {self} is passed over: no trusted key signed it")
-            return None
-        return data
+    def doubt(self, key: str) -> Doubt | None:
+        """What is to be remembered against the artifact of `key`, which was looked up and believed."""
+        found = self._believed.get(key)
+        return None if found is None else self.judge.doubt(found)
 
     def signers(self, key: str) -> tuple[str, ...]:
         """The names of the trusted keys that signed the record of `key`, as far as it was looked up. A key may be
         trusted by several lines."""
         found = self._believed.get(key)
         return () if found is None else tuple(dict.fromkeys(map(str, found.signers)))
-
-    def signed(self, envelope: Envelope) -> bool:
-        """Whether a trusted key, for whatever it is trusted, signed it."""
-        return bool(signing.signed_by(envelope, self.trusted))
 
     def keys(self) -> Iterator[str]:
         """The keys that have a record, sorted, believed or not. Raises Unreachable and the like."""
@@ -218,7 +149,7 @@ class Team:
             found = self.remote.manifest(record)
             named = named_blobs(record, found)
             for digits in named if self._layout.revoked.is_dir() else ():
-                self._refuse_revoked(record.key, digits)
+                self.judge.refuse_revoked(record, digits)
         except Malformed as trouble:
             raise Corrupt(f"{record.key[:12]} of {self} is refused: {trouble}") from None
         except Corrupt as trouble:
@@ -236,9 +167,9 @@ class Team:
         with self.remote.open_blob(digest, size) as file:
             yield file
 
-    def doubt(self, digits: str) -> None:
+    def suspect(self, digits: str) -> None:
         """The blob came, and was not what its name says: who writes may put it right."""
-        self.remote.seen.doubt(digits)
+        self.remote.seen.suspect(digits)
 
     def push(
         self, source: Reader, key: str, signer: Signer, on_progress: OnProgress = ignore_progress
@@ -246,22 +177,23 @@ class Team:
         """Sign the record of `key` in `source` and put the artifact here, the record last.
 
         A record that is there, believed and whole stays; another (unsigned, by a key that is trusted no more, one
-        whose blobs were lost or damaged) is replaced. Raises Invalid where `source` has no such artifact, or
-        the signer is not one that this reader trusts; Untrusted for what was revoked; NotWritable, Unreachable, ….
+        whose blobs were lost or damaged) is replaced. Raises Invalid where `source` has no such artifact, or the
+        signer is not trusted here with it; Untrusted for what was revoked, or came to `source` on less than the word
+        of a key that is trusted for everything; NotWritable, Unreachable, ….
         """
         self.check_signer(signer)
-        data = source.envelope(key)
+        data = sound_envelope(source, key)
         try:
             record = records.parse(data, key)
             envelope = signing.sign(envelopes.parse(data, records.MAX_BYTES, "the record"), signer).encode()
         except Malformed as trouble:
             raise Invalid(f"{key} cannot be pushed: {trouble}") from None
+        self.check_signer(signer, labels=record.labels)
         self.remote.check_writable()
         self.sync()
-        self._refuse_revoked(key, hex_of(record.manifest))
-        self.expected.setdefault(
-            key, record.labels
-        )  # what is there must be signed by a key for such an artifact
+        self.judge.refuse_revoked(record, hex_of(record.manifest))
+        # What is there must be signed by a key for such an artifact.
+        self.expected.setdefault(key, record.labels)
         if self._is_there(key):
             return Pushed(False, 0)
         sent = self.remote.push_blobs(source, record, on_progress)
@@ -277,7 +209,7 @@ class Team:
         """Whether the record of `key` is believed, and all that it names is there, every byte of it read once."""
         self._believed.pop(key, None)
         try:
-            found = self.judged(key)
+            found = self._found(key)
             if found is None:
                 return False
             lost = self.remote.missing(self, found.record)
@@ -289,32 +221,66 @@ class Team:
             self._tell(f"{trouble.message}: it is replaced")
             return False
 
-    def check_signer(self, signer: Signer) -> None:
-        """Raises Invalid where the readers of this configuration would refuse what `signer` signs."""
-        if self.policy is Policy.require and signer.public not in [one.key for one in self.trusted]:
+    def check_signer(
+        self, signer: Signer, role: Role = Role.publish, labels: Mapping[str, str] | None = None
+    ) -> None:
+        """Raises Invalid where the readers of this configuration would refuse what `signer` signs as `role`: a record,
+        with `labels` where these are known, a revocation, or the policy."""
+        lines = [one for one in self.trusted if one.key == signer.public]
+        if role is Role.revoke:
+            self.revocations.check_signer(signer, labels)
+        elif role is Role.gc and not any(role in one.roles for one in lines):
             raise Invalid(
-                f"the key {signer.name} is not trusted here, so what it signs would be refused at once",
-                f"`trtstore trust add '{signer.public}'`, or add it to store.trusted",
+                f"the key {signer.name} may not sign what collectors go by",
+                f"trust it with role=gc: {with_role(lines, signer, role)}",
             )
+        elif role is Role.publish and self.policy is Policy.require:
+            if not lines:
+                raise Invalid(
+                    f"the key {signer.name} is not trusted here, so what it signs would be refused at once",
+                    f"`trtstore trust add '{signer.public}'`, or add it to store.trusted",
+                )
+            _refuse_beyond(lines, signer, labels)
 
-    def put_policy(self, policy: Envelope, signer: Signer) -> None:
+    def put_policy(self, policy: teamgc.Policy, signer: Signer) -> None:
         """Sign what collectors of this store go by. Raises Invalid, NotWritable, Unreachable and the like."""
-        self.check_signer(signer)
-        self.remote.objects.replace(teamgc.POLICY, signing.sign(policy, signer).encode())
+        self.check_signer(signer, Role.gc)
+        teampolicy.put(self, self._layout, policy, signer)
 
-    def revoke(self, digest: str, reason: str, signer: Signer) -> Revocation:
-        """Sign that "sha256:<64 hex>", of an artifact or a blob, must not be used, here and for all who read this.
+    def read_policy(self) -> teamgc.Policy:
+        """As `teampolicy.read`."""
+        return teampolicy.read(self, self._layout)
 
-        Raises Invalid, NotWritable, Unreachable and the like.
-        """
-        self.check_signer(signer)
-        data = signing.sign(revoked.statement(digest, reason), signer).encode()
-        digits = hex_of(digest)
-        if not self.remote.objects.create(REVOKED + digits, data):
-            there = self._revocation(digits)
-            if there is None:  # somebody squats on the name
-                self.remote.objects.replace(REVOKED + digits, data)
-            else:
-                data = there
-        revoked.keep(self._layout, digits, data)
-        return revoked.parse(data, digits)[1]
+    def revoke(
+        self, digest: str, reason: str, signer: Signer, labels: Mapping[str, str] | None = None
+    ) -> Revocation:
+        """As `Revocations.revoke`; `labels` are those of the artifact, where they are known."""
+        return self.revocations.revoke(digest, reason, signer, labels)
+
+
+def sound_envelope(source: Reader, key: str) -> bytes:
+    """The record of `key` in `source`, if it may be signed. Raises Untrusted where it came there on less than the word
+    of a key that is trusted for everything."""
+    while True:
+        data = source.envelope(key)
+        doubt = source.doubt(key)
+        if doubt is not None:
+            why = str(doubt) if doubt.unsigned else f"{doubt}, signed by a key with a scope"
+            raise Untrusted(
+                f"{key[:12]} {why}: it is not signed here",
+                "build it again, or push it from where it was built; `trtstore mirror` keeps signatures",
+            )
+        if source.envelope(key) == data:  # else another one came between the two looks
+            return data
+
+
+def _refuse_beyond(lines: Sequence[Trusted], signer: Signer, labels: Mapping[str, str] | None) -> None:
+    if labels is None:
+        why = [None if Role.publish in one.roles else one.beyond({}) for one in lines]
+    else:
+        why = [one.beyond(labels) for one in lines]
+    if all(why):
+        raise Invalid(
+            f"the key {signer.name} is not trusted here for {why[0]}, so what it signs would be refused at once",
+            "another key may sign it (--key NAME), or this one has to be trusted with more (`trtstore trust add`)",
+        )

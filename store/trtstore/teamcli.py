@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from trtstore import keycli, opening, pending, query, teamgc, teamwork
+from trtstore import issues, keycli, opening, pending, query, teamgc, teamwork
 from trtstore.arguments import AddVerb, a_size, a_span
 from trtstore.digest import digest_of, is_hex
 from trtstore.errors import Corrupt, Invalid, StoreFailure, translated
@@ -16,7 +16,7 @@ from trtstore.store import Store
 from trtstore.teamargs import REFUSED, TEAM, Teams, remote_keys, trusting
 from trtstore.teamviews import affected, affected_lines
 from trtstore.trust import Policy
-from trtstore.words import size
+from trtstore.words import shown, size
 
 
 def add(command: AddVerb, teams: Teams) -> None:
@@ -40,8 +40,16 @@ def add(command: AddVerb, teams: Teams) -> None:
     pull.add_argument("what", nargs="*", metavar="WHAT")
     pull.add_argument("--all", action="store_true", help="the whole team store")
     revoke = verb("revoke", _revoke, "sign that an artifact must not be used any more, by anybody")
-    revoke.add_argument("digest", metavar="DIGEST", help="sha256:… of an artifact or a file, or a KEY")
-    revoke.add_argument("--reason", required=True, help="why, for people")
+    revoke.add_argument(
+        "digest", metavar="DIGEST", nargs="?", help="sha256:… of an artifact or a file, or a KEY"
+    )
+    revoke.add_argument("--reason", help="why, for people")
+    revoke.add_argument(
+        "--refresh",
+        action="store_true",
+        help="sign the list of revocations anew, before it ends; by a key with role=revoke",
+    )
+    revoke.add_argument("--valid", metavar="SPAN", type=a_span, help="30d: for how long that list counts")
     mirror = verb("mirror", _mirror, "copy one team store to another, signatures and all")
     mirror.add_argument("source", metavar="FROM")
     mirror.add_argument("target", metavar="TO")
@@ -56,9 +64,17 @@ def _push(teams: Teams, store: Store, args: argparse.Namespace, output: Output) 
     keys = [*waiting, *(store.keys() if args.all else query.select(store, args.what))]
     if not keys and not args.pending:
         raise Invalid("nothing was named", "name keys or labels, or --all, or --pending")
-    team, done = teams.open(store, args, output), []
+    team, done, refused = teams.open(store, args, output), [], 0
     for key in dict.fromkeys(keys):
         record = query.record_of(store, key)
+        doubt = store.doubt(key)
+        if doubt is not None:
+            refused += 1
+            output.warn(
+                f"{key[:12]} {doubt}: it is not pushed; build it again, or push it from where it was built"
+            )
+            pending.remove(store.layout, key)
+            continue
         progress = Progress(f"pushing {key[:12]}", record.bytes)
         pushed = team.push(store, key, opening.signer(args.key), progress.tell)
         progress.close()
@@ -67,9 +83,9 @@ def _push(teams: Teams, store: Store, args: argparse.Namespace, output: Output) 
         done.append({"key": key, "new": pushed.new, "sent_bytes": pushed.bytes})
         if not output.json:
             output.say({}, [f"{key} {said}"])
-    if output.json or not done:
-        output.say({"pushed": done}, ["nothing waits to be pushed"])
-    return 0
+    if output.json or not (done or refused):
+        output.say({"pushed": done, "refused": refused}, ["nothing waits to be pushed"])
+    return REFUSED if refused else 0
 
 
 def _pull(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:
@@ -95,19 +111,36 @@ def _pull(teams: Teams, store: Store, args: argparse.Namespace, output: Output) 
 
 
 def _revoke(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:
-    given = args.digest.removeprefix("sha256:")
+    if args.refresh and args.digest is None:
+        listing = teams.open(store, args, output).revocations.issue(opening.signer(args.key), (), args.valid)
+        until, version = issues.written(listing.expires), listing.issue.version
+        output.say(
+            {"version": version, "revoked": len(listing.revoked), "expires": until},
+            [
+                f"the list of revocations is version {version}, with {len(listing.revoked)}, and counts until {until}"
+            ],
+        )
+        return 0
+    if args.digest is None or args.reason is None or args.refresh or args.valid is not None:
+        raise Invalid(
+            "what is to be revoked, and why?",
+            "trtstore revoke DIGEST --reason WHY; or --refresh [--valid 30d]",
+        )
+    given, labels = args.digest.removeprefix("sha256:"), None
     if args.digest.startswith("sha256:"):
         digest = args.digest
     elif is_hex(given) and not list(store.keys(given)):
         digest = digest_of(given)
     else:
-        digest = query.record_of(store, query.key_of(store, given)).manifest
+        record = query.record_of(store, query.key_of(store, given))
+        digest, labels = record.manifest, record.labels
     team = teams.open(store, args, output)
-    done = team.revoke(digest, args.reason, opening.signer(args.key))
+    signer = opening.signer(args.key)
+    done = team.revoke(digest, args.reason, signer, labels)
     hit = affected(store)
     output.say(
         {"digest": digest, "reason": done.reason, "revoked": done.when, "affected": hit},
-        [f"revoked {digest}: {done.reason}", *affected_lines(hit)],
+        [f"revoked {digest}: {shown(done.reason)}", *team.revocations.reach(signer), *affected_lines(hit)],
     )
     return 0
 
@@ -142,8 +175,8 @@ def _policy(teams: Teams, store: Store, args: argparse.Namespace, output: Output
     team = teams.open(store, args, output)
     if args.max_size is not None or args.keep is not None:
         keep = None if args.keep is None else max(1, round(args.keep / 86_400))
-        team.put_policy(teamgc.Policy(args.max_size, keep).statement(), opening.signer(args.key))
-    found = teamgc.read_policy(team)
+        team.put_policy(teamgc.Policy(args.max_size, keep), opening.signer(args.key))
+    found = team.read_policy()
     most = "no limit" if found.max_bytes is None else f"{size(found.max_bytes)} at most"
     kept = "for ever" if found.keep_days is None else f"for {found.keep_days} days"
     output.say({"max_bytes": found.max_bytes, "keep_days": found.keep_days}, [f"{team}: {most}, kept {kept}"])

@@ -1,4 +1,4 @@
-"""What goes from a team store, by a policy that a trusted key signed: what is broken, revoked, too old or too much.
+"""What goes from a team store, by a policy that a key with role=gc signed: what is broken, revoked, old or too much.
 
 Nobody counts the uses there, since readers may not write: of two artifacts the one that was put there first goes first.
 """
@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtstore import records, revoked, strictjson
+from trtstore import records, revoked
 from trtstore.access import named_blobs
 from trtstore.deadlines import Pool
-from trtstore.digest import ALGORITHM, hash_bytes, hex_of
-from trtstore.envelopes import STATEMENT, Envelope, parse, statement
-from trtstore.errors import Corrupt, Invalid, Malformed, NotWritable
+from trtstore.digest import hex_of
+from trtstore.errors import Corrupt, Malformed, NotWritable
 from trtstore.layout import VERSION, Layout
 from trtstore.listed import Listed
 from trtstore.remote import Remote, blob_name, record_name
@@ -25,10 +24,7 @@ from trtstore.words import span
 if TYPE_CHECKING:  # it loads what signatures take
     from trtstore.team import Team
 
-POLICY = f"{VERSION}/policy"
 LEASES = f"{VERSION}/leases/"
-PREDICATE_TYPE = "urn:trtstore:policy:v1"
-MAX_BYTES = 1 << 16
 #: What nothing names is left for so long: a push may be on its way, and clocks may differ by minutes.
 GRACE = 86_400.0
 READERS = 16
@@ -41,18 +37,6 @@ class Policy:
     max_bytes: int | None
     keep_days: int | None
 
-    def statement(self) -> Envelope:
-        """It, unsigned."""
-        said = {"maxBytes": self.max_bytes, "keepDays": self.keep_days}
-        digest = hash_bytes(strictjson.canonical(said))
-        subject = [{"name": "policy", "digest": {ALGORITHM: digest}}]
-        return Envelope(
-            strictjson.canonical(
-                {"_type": STATEMENT, "subject": subject, "predicateType": PREDICATE_TYPE, "predicate": said}
-            ),
-            (),
-        )
-
 
 @dataclass(frozen=True)
 class Gone:
@@ -62,28 +46,6 @@ class Gone:
     name: str
     bytes: int
     why: str
-
-
-def read_policy(team: Team) -> Policy:
-    """The policy of a team store. Raises Invalid where there is none that a trusted key signed, Unreachable, …"""
-    data = team.remote.objects.read(POLICY, MAX_BYTES)
-    if data is None:
-        raise Invalid(
-            f"{team} has no policy", "a writer makes one: trtstore policy --max-size 500GB --keep 90d"
-        )
-    try:
-        envelope = parse(data, MAX_BYTES, "the policy")
-        said = statement(envelope, "the policy")
-        found = said["predicate"]
-        if said["predicateType"] != PREDICATE_TYPE or found.keys() != {"maxBytes", "keepDays"}:
-            raise Malformed("the statement is no policy")
-        if not all(value is None or (type(value) is int and value >= 0) for value in found.values()):
-            raise Malformed("the policy's limits are no numbers")
-    except Malformed as trouble:
-        raise Invalid(f"the policy of {team} is refused: {trouble}") from None
-    if not team.signed(envelope):
-        raise Invalid(f"the policy of {team} is refused: no trusted key signed it")
-    return Policy(found["maxBytes"], found["keepDays"])
 
 
 @dataclass(frozen=True)
@@ -155,7 +117,7 @@ def _artifact(
         named |= named_blobs(record, remote.manifest(record))
     except (Corrupt, Malformed) as trouble:
         return _Artifact(key, listed, named, str(trouble))
-    revocations = [found for one in named if (found := revoked.of(layout, one)) is not None]
+    revocations = [found for one in named if (found := revoked.of(layout, one, record.labels)) is not None]
     if revocations:
         return _Artifact(key, listed, named, str(revocations[0]))
     lost = [one for one, size in named.items() if one not in blobs or blobs[one].size != size]

@@ -128,7 +128,7 @@ class _Looked:
         if digits not in self._whole:
             self._whole[digits] = self._team.remote.reads(digits, size, self._on_bytes)
             if not self._whole[digits]:
-                self._team.doubt(digits)
+                self._team.suspect(digits)
         return self._whole[digits]
 
     def mended(self, blobs: Mapping[str, int]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from trtstore import query, revoked, show, teamgc, teamverify, teamwork
+from trtstore import issues, opening, query, revoked, show, teamgc, teamverify, teamwork
 from trtstore.digest import digest_of
 from trtstore.errors import Invalid, translated
 from trtstore.output import Output
@@ -12,8 +13,12 @@ from trtstore.progress import Progress
 from trtstore.store import Store
 from trtstore.table import table
 from trtstore.teamargs import REFUSED, Teams, remote_keys
+from trtstore.trust import Role
 from trtstore.upkeep import Upkeep
 from trtstore.words import seconds, size
+
+if TYPE_CHECKING:  # it loads what signatures take
+    from trtstore.team import Team
 
 
 def affected(store: Store) -> list[dict[str, object]]:
@@ -25,7 +30,12 @@ def affected(store: Store) -> list[dict[str, object]]:
             roots.setdefault(root.tree or "", []).append(str(root.link))
         found: list[dict[str, object]] = []
         for summary, blobs in Upkeep(store).catalog.named() if known else ():
-            hit = [known[digits] for digits, _ in blobs if digits in known]
+            hit = [
+                one.revocation
+                for digits, _ in blobs
+                for one in known.get(digits, ())
+                if one.counts(summary.labels)
+            ]
             if hit:
                 found.append(
                     {
@@ -61,7 +71,9 @@ def gc(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> 
     if args.max_size is not None:
         raise Invalid("a team store is collected by its signed policy", "trtstore policy --max-size SIZE")
     team = teams.open(store, args, output)
-    gone = teamgc.collect(team, store.layout, teamgc.read_policy(team), dry_run=args.dry_run)
+    gone = teamgc.collect(team, store.layout, team.read_policy(), dry_run=args.dry_run)
+    if not args.dry_run:
+        _refresh(team, output)
     freed = sum(one.bytes for one in gone)
     verb = "would go" if args.dry_run else "went"
     output.say(
@@ -75,6 +87,19 @@ def gc(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> 
         ],
     )
     return 0
+
+
+def _refresh(team: Team, output: Output) -> None:
+    """Sign the list of revocations anew, where the key at hand may: a nightly collection keeps it from ending."""
+    if not any(Role.revoke in one.roles for one in team.trusted):
+        return
+    try:
+        signer = opening.signer(None)
+    except Invalid:
+        return  # who has no key collects all the same
+    if team.revocations.may_list(signer):
+        listing = team.revocations.issue(signer)
+        output.warn(f"the list of revocations counts until {issues.written(listing.expires)}")
 
 
 def verify(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:

@@ -17,7 +17,8 @@ from trtstore.query import Row
 from trtstore.remote import Remote
 
 if TYPE_CHECKING:  # it loads what signatures take
-    from trtstore.team import Judged, Team
+    from trtstore.judging import Judged
+    from trtstore.team import Team
 
 NEWEST = 2000  # records that are looked at for what is like another
 READERS = 16  # records asked for at a time

@@ -26,6 +26,7 @@ from trtstore.digest import (
     in_threads,
     side_by_side,
 )
+from trtstore.doubts import Doubt
 from trtstore.errors import Corrupt, Malformed, Mismatch, StoreFailure, Unreachable
 from trtstore.layout import Layout
 from trtstore.protocols import OnProgress, Readable, Reader, Skipping, ignore_progress
@@ -52,7 +53,13 @@ class Admit(Protocol):
     """How a store takes what is staged: `settle` while no collector decides, then the record, first one wins."""
 
     def __call__(
-        self, key: str, envelope: bytes, staged: Sequence[Staged], wanted: Mapping[str, int], temporary: Path
+        self,
+        key: str,
+        envelope: bytes,
+        staged: Sequence[Staged],
+        wanted: Mapping[str, int],
+        temporary: Path,
+        doubt: Doubt | None,
     ) -> Received: ...
 
 
@@ -64,9 +71,17 @@ class Arrival:
     """
 
     def __init__(
-        self, layout: Layout, stage: Path, admit: Admit, seals: Seals, key: str, envelope: bytes
+        self,
+        layout: Layout,
+        stage: Path,
+        admit: Admit,
+        seals: Seals,
+        key: str,
+        envelope: bytes,
+        parked: dict[str, Staged],
     ) -> None:
         self._layout, self._stage, self._admit, self._seals = layout, stage, admit, seals
+        self._parked = parked
         self._key, self._envelope = key, envelope
         self._staged: list[Staged] = []
         self._turn = threading.Lock()
@@ -87,12 +102,19 @@ class Arrival:
         return needed
 
     def stored_manifest(self) -> bytes:
-        """The bytes of the manifest when it is in the store already."""
+        """The bytes of the manifest when it is in the store already, or came with an artifact that was refused."""
+        parked = self._parked.get(hex_of(self.record.manifest))
+        if parked is not None:
+            return parked.path.read_bytes()
         with _strictly():
             return manifest_bytes(self._layout, self.record.manifest)
 
     def has(self, digits: str, size: int) -> bool:
         """Whether the blob is in the store, and need not come."""
+        parked = self._parked.pop(digits, None)
+        if parked is not None:
+            self._add(parked)
+            return True
         if blobs.problem(self._layout, digits, size, seals=self._seals) is not None:
             return False
         # A second name, and the new ctime that comes with it, keep collectors from taking it before `finish`.
@@ -129,9 +151,17 @@ class Arrival:
                 staged, self._staged = self._staged, []
             blobs.commit(self._layout, staged, self._seals)
 
-    def finish(self) -> Received:
-        """Put what was staged into the store."""
-        return self._admit(self._key, self._envelope, self._staged, self._wanted, self._stage / "record")
+    def finish(self, doubt: Doubt | None = None) -> Received:
+        """Put what was staged into the store, with what is to be remembered against it."""
+        return self._admit(
+            self._key, self._envelope, self._staged, self._wanted, self._stage / "record", doubt
+        )
+
+    def refuse(self) -> None:
+        """Keep nothing of it, but for artifacts that come later and have a blob of it: that does not come again."""
+        for one in self._staged:
+            self._parked[one.sha256] = one
+        self._staged = []
 
 
 class Arrivals:
@@ -139,10 +169,11 @@ class Arrivals:
 
     def __init__(self, layout: Layout, stage: Path, admit: Admit, seals: Seals) -> None:
         self._layout, self._stage, self._admit, self._seals = layout, stage, admit, seals
+        self._parked: dict[str, Staged] = {}
 
     def begin(self, key: str, envelope: bytes) -> Arrival:
         """An artifact whose record is `envelope`. Raises Corrupt when that is not a record of `key`."""
-        return Arrival(self._layout, self._stage, self._admit, self._seals, key, envelope)
+        return Arrival(self._layout, self._stage, self._admit, self._seals, key, envelope, self._parked)
 
     def receive(
         self,
@@ -151,6 +182,7 @@ class Arrivals:
         source: Reader,
         on_progress: OnProgress = ignore_progress,
         manifest: str | None = None,
+        doubt: Doubt | None = None,
     ) -> Received:
         """Copy the artifact of `envelope` from `source`: only the blobs that are missing here travel.
 
@@ -189,19 +221,7 @@ class Arrivals:
             if came:
                 arrival.keep()
             raise
-        return arrival.finish()
-
-
-def settle(layout: Layout, staged: Sequence[Staged], wanted: Mapping[str, int], seals: Seals) -> None:
-    """Commit the staged blobs; raises Corrupt unless all of `wanted` (digits -> bytes) are then there, OSError.
-
-    For an `Admit`, which holds off collectors: the blobs that were there already may have gone meanwhile.
-    """
-    blobs.commit(layout, list(staged), seals)
-    for digits, size in wanted.items():
-        trouble = blobs.problem(layout, digits, size, seals=seals)
-        if trouble is not None:
-            raise Corrupt(trouble, "try again: it was there a moment ago")
+        return arrival.finish(doubt)
 
 
 def _fetch(

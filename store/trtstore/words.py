@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import unicodedata
 
 MAX_LINE = 20_000  # characters that are shown of a line
 
@@ -77,3 +78,12 @@ def parse_span(text: str) -> float:
     if found is None:
         raise ValueError(f"{text!r} is no span of time: write 90s, 30m, 12h or 7d")
     return float(found[1]) * _SPANS[found[2] or "s"]
+
+
+def shown(text: str) -> str:
+    """`text` of somebody else's, as a terminal shows it as it is: what is invisible, or turns the order round, is
+    written out."""
+    return "".join(
+        ascii(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") else c
+        for c in text
+    )

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import io
 import tempfile
 from pathlib import Path
 
 from tests.fuzz.targets import KEY
-from trtstore import Attachment, Record, Store, bundle, manifest, records, revoked
+from trtstore import (
+    Attachment,
+    Record,
+    Store,
+    bundle,
+    manifest,
+    records,
+    revlist,
+    revoked,
+    teamgc,
+    teampolicy,
+)
+from trtstore.issues import Issue
 from trtstore.leases import State
 from trtstore.manifest import Entry
 
@@ -64,6 +77,23 @@ SEEDS: dict[str, list[bytes]] = {
         b'{"pid":1,"who":"me","started":1.5}',
         b'{"pid":[],"who"',
         b'{"pid":"7","who":null,"started":NaN}',
+    ],
+    "revocation_list": [
+        revlist.Listing(
+            Issue("5e" * 16, 7, "2026-01-02T03:04:05Z"),
+            datetime.datetime(2026, 2, 3, tzinfo=datetime.UTC),
+            (KEY, "ff" * 32),
+        )
+        .statement()
+        .payload
+    ],
+    "policy": [
+        teampolicy.statement(teamgc.Policy(500, 90)).payload,
+        teampolicy.statement(teamgc.Policy(None, 1), Issue("5e" * 16, 7, "2026-01-02T03:04:05Z")).payload,
+    ],
+    "kept_files": [
+        b'{"from":"engines.tar","schema":1,"scopes":[{"model":["llama*"]}],"since":1780000000}',
+        b'{"revocations":[{"envelope":"","reason":"bad","scopes":[{}],"source":"x","when":"today"}],"schema":1}',
     ],
     "revocation": [revoked.statement(f"sha256:{KEY}", "bad scales").payload],
     "lease": [

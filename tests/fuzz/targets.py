@@ -17,13 +17,17 @@ from trtstore import (
     Store,
     StoreFailure,
     bundle,
+    doubts,
     index,
+    issues,
     leases,
     locks,
     manifest,
     records,
+    revlist,
     revoked,
     strictjson,
+    teampolicy,
     trust,
 )
 from trtstore.envelopes import Envelope
@@ -196,6 +200,35 @@ def revocation(data: bytes) -> None:
     assert not {"\x1b", "\n", "\r"} & set(str(found))
 
 
+def revocation_list(data: bytes) -> None:
+    """A list of revocations is one, with a version and a last day, or malformed."""
+    try:
+        found = revlist.parse(Envelope(data, ()).encode())[1]
+    except Malformed:
+        return
+    assert 1 <= found.issue.version <= issues.MAX_VERSION
+    assert found.seconds > 0
+    assert revlist.parse(found.statement().encode())[1] == found
+
+
+def policy(data: bytes) -> None:
+    """What collectors go by has limits that are counts, or none, or is malformed."""
+    try:
+        found, issue = teampolicy.parsed(Envelope(data, ()).encode())[1:]
+    except Malformed:
+        return
+    assert found.max_bytes is None or found.max_bytes >= 0
+    assert found.keep_days is None or found.keep_days >= 0
+    assert issue.version >= 0
+
+
+def kept_files(data: bytes) -> None:
+    """What a store keeps of revocations and doubts is read, or malformed: callers then believe the worst."""
+    for read in (lambda: revoked._decode(data, KEY), lambda: doubts._parse(data)):
+        with suppress(Malformed):
+            assert read()
+
+
 def lease(data: bytes) -> None:
     """A lease is read whatever it holds, makes nobody wait for long, and its words can be shown."""
     state = leases._parse(data, 7)
@@ -224,6 +257,9 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "index_row": index_row,
     "lock_note": lock_note,
     "export_file": export_file,
+    "revocation_list": revocation_list,
+    "policy": policy,
+    "kept_files": kept_files,
     "revocation": revocation,
     "lease": lease,
     "trusted_key": trusted_key,

@@ -237,9 +237,11 @@ def test_one_file_carries_artifacts_to_another_store(trtstore: Cli, tmp_path: Pa
     other = Cli(tmp_path / "other")
     wrote = trtstore.lines("export", "step=engine", "-o", tmp_path / "file.tar")
     assert re.fullmatch(rf"wrote 2 artifacts \([\d.]+ kB\) to {tmp_path / 'file.tar'}", wrote[0])
-    done = other("import", tmp_path / "file.tar")
+    assert "2 refused" in other("import", tmp_path / "file.tar", code=4).stderr
+    assert other.lines("ls") == []
+    done = other("import", tmp_path / "file.tar", "--trust-unsigned")
     assert done.stdout.splitlines() == [f"{ENGINE} new", f"{OTHER} new"]
-    assert other("import", tmp_path / "file.tar").stderr == "0 new, 2 were here\n"
+    assert other("import", tmp_path / "file.tar", "--trust-unsigned").stderr == "0 new, 2 were here\n"
     assert read_tree(Path(other.lines("path", "ab12")[0])) == FILES
     # Who exports has not used it.
     assert trtstore.json("ls", "quant=int8")["records"][0]["hits"] == 0
@@ -250,7 +252,7 @@ def test_a_pipe_carries_artifacts_too(trtstore: Cli, tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "TRTSTORE_ROOT": str(trtstore.root)}
     words = [sys.executable, "-m", "trtstore", "export", "--all", "-o", "-"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, env=environment) as export:
-        assert len(other.lines("import", "-", stdin=export.stdout)) == 3
+        assert len(other.lines("import", "-", "--trust-unsigned", stdin=export.stdout)) == 3
     assert export.returncode == 0
 
 

@@ -98,10 +98,10 @@ def user(folder: Path, place: Place, **more: str) -> User:
     )
 
 
-def believer(folder: Path, place: Place, signer: Signer, **more: str) -> User:
+def believer(folder: Path, place: Place, signer: Signer, role: str = "publish,gc", **more: str) -> User:
     """As `user`, and trusts the key of CI."""
     made = user(folder, place, **more)
-    assert made.trtstore("trust", "add", signer.public, "name=ci").code == 0
+    assert made.trtstore("trust", "add", signer.public, "name=ci", f"role={role}").code == 0
     return made
 
 

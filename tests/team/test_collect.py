@@ -9,7 +9,7 @@ import pytest
 
 from tests.store.support import KEY, OTHER
 from tests.team.support import Machine, Place, machine, make, writer
-from trtstore import signing, teamgc
+from trtstore import signing, teamgc, teampolicy
 from trtstore.digest import hex_of
 from trtstore.errors import Invalid
 from trtstore.remote import blob_name, record_name
@@ -106,16 +106,16 @@ def test_leases_that_nobody_touched_for_a_day_go(shared_folder: Place, tmp_path:
 
 
 def test_a_policy_is_what_a_trusted_key_signed(shared_folder: Place, tmp_path: Path) -> None:
-    made = machine(tmp_path / "ci", shared_folder, writer("ci").public)
+    made = machine(tmp_path / "ci", shared_folder, f"{writer('ci').public} role=publish,gc")
     team = made.team()
     with pytest.raises(Invalid, match="no policy"):
-        teamgc.read_policy(team)
-    team.put_policy(Policy(500, 90).statement(), signing.signer("ci"))
-    assert teamgc.read_policy(team) == Policy(500, 90)
-    shared_folder.put("v1/policy", Policy(0, 0).statement().encode())
+        team.read_policy()
+    team.put_policy(Policy(500, 90), signing.signer("ci"))
+    assert team.read_policy() == Policy(500, 90)
+    shared_folder.put("v1/policy", teampolicy.statement(Policy(0, 0)).encode())
     with pytest.raises(Invalid, match="no trusted key signed it"):
-        teamgc.read_policy(team)
+        team.read_policy()
     for data in (b"", b"[]", made.store.root.as_posix().encode(), b"{" * 1000):
         shared_folder.put("v1/policy", data)
         with pytest.raises(Invalid, match="refused"):
-            teamgc.read_policy(team)
+            team.read_policy()

@@ -13,7 +13,7 @@ import pytest
 from tests.store.support import KEY, OTHER
 from tests.support.seaweed import Seaweed
 from tests.team.support import Place, User, as_ci, believer, make, user, writer
-from trtstore import envelopes, records, teamgc
+from trtstore import envelopes, records, teamgc, teampolicy
 from trtstore.remote import record_name
 from trtstore.signing import Signer
 
@@ -252,8 +252,8 @@ def test_what_goes_from_a_team_store_a_signed_policy_says(ci: User, dev: User, s
     assert KEY in [one["name"] for one in done["gone"] if one["kind"] == "record"]
     assert not [one for one in done["gone"] if one["kind"] == "blob"]  # a push may be on its way
     assert not shared_folder.has(record_name(KEY))
-    signed = envelopes.parse(shared_folder.get("v1/policy"), teamgc.MAX_BYTES, "it").signatures
-    forged = envelopes.Envelope(teamgc.Policy(None, 1).statement().payload, signed)
+    signed = envelopes.parse(shared_folder.get("v1/policy"), teampolicy.MAX_BYTES, "it").signatures
+    forged = envelopes.Envelope(teampolicy.statement(teamgc.Policy(None, 1)).payload, signed)
     shared_folder.put("v1/policy", forged.encode())
     assert ci.trtstore("gc", "--team").code == 2
 
