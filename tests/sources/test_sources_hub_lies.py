@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import ssl
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -424,6 +426,41 @@ def test_a_token_goes_to_the_hub_alone(hub: MiniHub, client: Client, what: str) 
         assert other.log
         assert not any(one.token for one in other.log)
         assert any(one.token for one in hub.log)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate")
+@pytest.mark.parametrize("what", ["/api/models", "tokenizer.json"])
+def test_https_leads_nowhere_without_it(client: Client, tmp_path: Path, what: str) -> None:
+    """A plain answer could be anybody's: the list of files, too, which all else is compared with."""
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+    ]
+    command += ["-days", "9", "-subj", "/CN=hub", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with MiniHub(tls=context) as hub, MiniHub() as plain:
+        hub.add(REPO, checkpoint())
+        plain.repositories, plain.tokens, hub.tokens = hub.repositories, {TOKEN}, {TOKEN}
+        secure = Client(client.home, hub.url)
+        env = {"SSL_CERT_FILE": certificate, "HF_TOKEN": TOKEN}
+        assert secure.look(SOURCE, **env)["config"]
+        shutil.rmtree(client.home / "hf")
+        hub.twist = lambda answer: (
+            replace(answer, status=302, headers={**answer.headers, "Location": f"{plain.url}{answer.path}"})
+            if what in answer.path
+            else answer
+        )
+        assert_refused(secure.fetch(SOURCE, **env), "leads from https to http://127.0.0.1")
+        assert plain.log == []
 
 
 @pytest.mark.parametrize("what", ["/api/models", "tokenizer.json", "model.safetensors"])
