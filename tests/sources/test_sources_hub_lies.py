@@ -485,6 +485,13 @@ def test_a_hub_that_asks_to_wait_for_years_is_not_waited_for(hub: MiniHub, clien
     assert time.monotonic() - begun < 60
 
 
+@pytest.mark.parametrize("what", ["/api/models", "tokenizer.json"])
+def test_a_redirect_without_a_place_is_one_error(hub: MiniHub, client: Client, what: str) -> None:
+    hub.add(REPO, checkpoint())
+    hub.twist = lambda answer: replace(answer, status=302) if what in answer.path else answer
+    assert_refused(client.fetch(SOURCE), "without saying where")
+
+
 @pytest.mark.parametrize(
     "location", ["http://[", "http://\0", "file:///etc/passwd", "//", "http://a:b:c/", "x" * 70_000]
 )
