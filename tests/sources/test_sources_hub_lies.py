@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import ssl
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -426,6 +428,41 @@ def test_a_token_goes_to_the_hub_alone(hub: MiniHub, client: Client, what: str) 
         assert any(one.token for one in hub.log)
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate")
+@pytest.mark.parametrize("what", ["/api/models", "tokenizer.json"])
+def test_https_leads_nowhere_without_it(client: Client, tmp_path: Path, what: str) -> None:
+    """A plain answer could be anybody's: the list of files, too, which all else is compared with."""
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+    ]
+    command += ["-days", "9", "-subj", "/CN=hub", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with MiniHub(tls=context) as hub, MiniHub() as plain:
+        hub.add(REPO, checkpoint())
+        plain.repositories, plain.tokens, hub.tokens = hub.repositories, {TOKEN}, {TOKEN}
+        secure = Client(client.home, hub.url)
+        env = {"SSL_CERT_FILE": certificate, "HF_TOKEN": TOKEN}
+        assert secure.look(SOURCE, **env)["config"]
+        shutil.rmtree(client.home / "hf")
+        hub.twist = lambda answer: (
+            replace(answer, status=302, headers={**answer.headers, "Location": f"{plain.url}{answer.path}"})
+            if what in answer.path
+            else answer
+        )
+        assert_refused(secure.fetch(SOURCE, **env), "leads from https to http://127.0.0.1")
+        assert plain.log == []
+
+
 @pytest.mark.parametrize("what", ["/api/models", "tokenizer.json", "model.safetensors"])
 def test_a_byte_now_and_then_holds_nobody(hub: MiniHub, client: Client, what: str) -> None:
     hub.add(REPO, checkpoint())
@@ -446,6 +483,13 @@ def test_a_hub_that_asks_to_wait_for_years_is_not_waited_for(hub: MiniHub, clien
     begun = time.monotonic()
     assert_refused(client.fetch(SOURCE, **QUICK), REPO)
     assert time.monotonic() - begun < 60
+
+
+@pytest.mark.parametrize("what", ["/api/models", "tokenizer.json"])
+def test_a_redirect_without_a_place_is_one_error(hub: MiniHub, client: Client, what: str) -> None:
+    hub.add(REPO, checkpoint())
+    hub.twist = lambda answer: replace(answer, status=302) if what in answer.path else answer
+    assert_refused(client.fetch(SOURCE), "without saying where")
 
 
 @pytest.mark.parametrize(

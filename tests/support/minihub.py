@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -82,8 +83,9 @@ class Repository:
 class MiniHub:
     """Serves on a free port of the loopback, from a thread, until it is left."""
 
-    def __init__(self, lfs_from: int = 4096) -> None:
+    def __init__(self, lfs_from: int = 4096, tls: ssl.SSLContext | None = None) -> None:
         self.lfs_from = lfs_from
+        self._scheme = "https" if tls else "http"
         self.repositories: dict[str, Repository] = {}
         self.tokens: set[str] = set()  # of accounts; another token is refused
         self.log: list[Logged] = []
@@ -95,6 +97,8 @@ class MiniHub:
         self.gone = threading.Event()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.hub = self
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     def __enter__(self) -> MiniHub:
@@ -113,7 +117,7 @@ class MiniHub:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
 
     @property
     def cdn_url(self) -> str:

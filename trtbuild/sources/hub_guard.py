@@ -28,6 +28,7 @@ SPARE = 1 << 16  # bytes that an answer may have above what was published: chunk
 _FEW = 1 << 20  # bytes of an answer that is read for its words: an error, a redirect
 _PORTS = {"http": 80, "https": 443}
 _HUBS = ("huggingface.co", "hub-ci.huggingface.co")
+_REDIRECTS = (301, 302, 303, 307, 308)
 _SHOWN = 80  # characters of a stranger's text in a message
 
 
@@ -69,6 +70,8 @@ class Guard:
     def check(self, response: Any) -> None:
         """Raises Unsound; what the client reads of `response` afterwards is what was published."""
         expected, headers = self.expected, response.headers
+        if response.status_code in _REDIRECTS and "Location" not in headers:
+            raise Unsound(f"it sends its readers on ({response.status_code}) without saying where")
         if expected is None:
             return
         commit = headers.get("X-Repo-Commit")
