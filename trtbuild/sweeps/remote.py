@@ -6,11 +6,11 @@ another. Results come through the store, every byte of them by its digest.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trtbuild import foreign
 from trtbuild.errors import BuildError, InputError, NotInStoreError, StoreError, TrtbuildError
 from trtbuild.session import StepResult
 from trtbuild.sweeps.schedule import Ended
@@ -67,14 +67,18 @@ def memory_gb(units: Sequence[Unit], asked: float | None) -> float | None:
 
 def ended(unit: Unit, answer: str, worker: str, handed: float) -> Ended:
     """What became of a unit that was handed over then, by the answer of its job, and by the store."""
-    told = json.loads(answer)
-    result, error = _result(unit, told["document"], int(told["code"]))
+    try:
+        told = foreign.parse_object(answer)
+        result, error = _result(unit, told["document"], int(told["code"]))
+        started, until, host = float(told["started"]), float(told["ended"]), str(told["host"])
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as wrong:
+        said = f"the job's answer cannot be read: {foreign.shown(str(wrong))}"
+        return Ended(unit, None, BuildError(said), handed, handed, worker, handed)
     if error is None and (error := _not_here(unit)) is None:
         _, session = unit.job.planned
         session.results[unit.planned.name] = result
         session.made.add(unit.key)
-    started, until = float(told["started"]), float(told["ended"])
-    where = f"{told['host']} {worker}".strip()
+    where = f"{host} {worker}".strip()
     return Ended(unit, result if error is None else None, error, started, until, where, handed)
 
 
