@@ -3,7 +3,7 @@
 #   make locks           resolve conf/toolchain/*.in anew; UPGRADE=--upgrade takes the newest of what the pins leave open
 #   make test            all tests that need no torch
 #   make test-reference  what needs torch (large): aot_inductor's engines, ModelOpt's checkpoints, logits against transformers, onnxruntime-genai's builder
-#   make fuzz            each parser of the store against made-up bytes, FUZZ_SECONDS (60) a parser
+#   make fuzz            each parser of foreign bytes against made-up ones, FUZZ_SECONDS (60) a parser
 #   make lint            ruff, ruff format --check, mypy --strict, import directions
 #   make bench           speed of our engines beside those of onnxruntime-genai's builder, in one run
 #   make bench-store     speed of the store beside openssl and the disk; BENCH_FLAGS="--gigabytes 1" for a short one

@@ -1,4 +1,4 @@
-"""YAML of a team, or of a stranger: what it holds costs little, runs nothing, and is refused by name."""
+"""Config folders of a team, or of a stranger: their YAML costs little, runs nothing, and is refused by name."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ MAX_LINE = 4000
 
 
 def bounded(text: str) -> str:
-    """`text` as a line of at most MAX_LINE characters, which no terminal obeys."""
-    return printable(text if len(text) <= MAX_LINE else f"{text[:MAX_LINE]}…")
+    """`text` as one line of at most MAX_LINE characters, which no terminal obeys and which forges no other line."""
+    return printable(text if len(text) <= MAX_LINE else f"{text[:MAX_LINE]}…").replace("\n", "\\n")
 
 
 class TrtbuildError(Exception):

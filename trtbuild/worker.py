@@ -32,6 +32,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from trtbuild import foreign
 from trtbuild.errors import BuildError, InputError, TrtbuildError
 
 HELD = "TRTBUILD_HELD"  # set where standard input is open for as long as trtbuild lives
@@ -57,7 +58,7 @@ class Request:
 
     @classmethod
     def read(cls, path: Path) -> Request:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = foreign.read_object(path, option=None)
         return cls(
             step=raw["step"],
             options=raw["options"],

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from trtstore import strictjson
 from trtstore.errors import Busy, Invalid, no_locks
 from trtstore.layout import read_bounded
 
@@ -207,9 +208,11 @@ def _sign(fd: int, who: str) -> None:
 def _holder(path: Path) -> Holder:
     # Anybody may have written the note, and its words end up on a terminal.
     try:
-        note = json.loads(read_bounded(path, _MAX_NOTE) or b"")
-        pid, who, started = int(note["pid"]), str(note["who"]), float(note["started"])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        note = strictjson.parse(read_bounded(path, _MAX_NOTE) or b"", "the note")
+        pid, who, started = note["pid"], str(note["who"]), float(note["started"])
+        if type(pid) is not int:
+            raise TypeError("its process is no number")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return Holder(0, "another process", time.time())  # it is just signing, or just leaving
     printable = "".join(character for character in who if character.isprintable())
-    return Holder(pid, printable, started if math.isfinite(started) else time.time())
+    return Holder(pid, printable, started)

@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz TARGET FOLDER [libFuzzer's options]`: coverage-guided fuzzing of one parser of the store."""
+"""`python -m tests.fuzz TARGET FOLDER [libFuzzer options]`: coverage-guided fuzzing of one parser of foreign bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["trtstore"]):
+with atheris.instrument_imports(include=["trtstore", "trtbuild"]):
     from tests.fuzz import seeds, targets
 
 

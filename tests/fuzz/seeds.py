@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import datetime
 import io
+import struct
 import tempfile
 from pathlib import Path
 
+from tests.fuzz import corpus
 from tests.fuzz.targets import KEY
+from trtbuild.toolchains import shipped
 from trtstore import (
     Attachment,
     Record,
@@ -58,6 +61,10 @@ def exported() -> bytes:
         return file.getvalue()
 
 
+def _gguf_text(text: bytes) -> bytes:
+    return struct.pack("<Q", len(text)) + text
+
+
 SEEDS: dict[str, list[bytes]] = {
     "strict_json": [
         b'{"a":[1,-0,1.5,1e21,null,true,"\\u0000\xc3\xa9"],"b":{}}',
@@ -99,6 +106,42 @@ SEEDS: dict[str, list[bytes]] = {
     "lease": [
         State(7, "ab", 3, 15.0, "ci", "host", 1.5, 60.0, "weights, 7 %", released=False).encode(),
         b'{"beat":1e999,"elapsed":-1,"heartbeat":0,"token":1}',
+    ],
+    "foreign_json": [
+        *(text.encode() for text in corpus.VALUES.values() if len(text) < 2000),
+        b'{"a":[1,-0.5,1e21,null,true,"\\u0000\xc3\xa9"],"b":{}}',
+    ],
+    "tensors": [
+        b'{"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},"b":{"dtype":"F16","shape":[2],'
+        b'"data_offsets":[16,20]}}',
+    ],
+    "gguf": [
+        b"GGUF\x03\0\0\0"
+        + struct.pack("<QQ", 1, 2)
+        + _gguf_text(b"general.architecture")
+        + struct.pack("<I", 8)
+        + _gguf_text(b"llama")
+        + _gguf_text(b"a")
+        + struct.pack("<IIQ", 9, 4, 3)
+        + bytes(12)
+        + _gguf_text(b"t")
+        + struct.pack("<IQQIQ", 2, 32, 2, 0, 0),
+    ],
+    "config_file": [
+        b"weights: int8\ngroup_size: 32\na: &a [1, 2]\nb: [*a, *a]\n",
+        b"a: !!python/name:os.system\n",
+        b"a: ${b}\nb: 0x1f\n",
+    ],
+    "toolchain_lock": [(shipped.FOLDER / "network.txt").read_bytes()[:3000]],
+    "worker_answer": [
+        b'{"event":"progress","what":"weights","done":1,"total":2,"unit":"B"}\n{"event":"text","text":"x"}\n'
+        b'{"event":"result","facts":{}}\n',
+        b'{"event":"error","kind":"input","message":"m","option":null,"hint":null}\n',
+    ],
+    "small_files": [
+        b'{"note":"why","since":1.5}',
+        b'{"schema":1,"about":{},"bytes":1,"files":1}',
+        b'{"schema":1,"files":[["a",1,"ab"]]}',
     ],
     "trusted_key": [
         b"ed25519:" + base64.b64encode(bytes(range(32))) + b" name=ci model=llama*,x compiler=tensorrt",

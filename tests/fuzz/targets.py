@@ -1,37 +1,52 @@
-"""What must hold for each parser of the store, whatever bytes it is given: one function a parser."""
+"""What must hold for each parser of foreign bytes, whatever they are: one function a parser."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
+import math
 import sqlite3
+import struct
 import tempfile
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from trtbuild import foreign, tensor_header, yaml_files
+from trtbuild.errors import InputError, TrtbuildError
+from trtbuild.executors import process
+from trtbuild.sources import gguf_header
+from trtbuild.toolchains import lock
 from trtstore import (
     Index,
     Store,
     StoreFailure,
     bundle,
     doubts,
+    environments,
     index,
     issues,
     leases,
     locks,
     manifest,
+    pins,
     records,
     revlist,
     revoked,
     strictjson,
     teampolicy,
     trust,
+    words,
 )
 from trtstore.envelopes import Envelope
 from trtstore.errors import Invalid, Malformed
+from trtstore.layout import Layout
 from trtstore.upkeep import Upkeep
 
 KEY = "5e" * 32
@@ -249,6 +264,101 @@ def trusted_key(data: bytes) -> None:
     assert (found.beyond({}) is None) or found.scope
 
 
+def foreign_json(data: bytes) -> None:
+    """What is read can be written, compared, converted and printed; and Python's own parser reads the same."""
+    try:
+        found = foreign.parse(data)
+    except foreign.Malformed as refused:
+        assert len(str(refused)) < 1000
+        return
+    text = json.dumps(found, ensure_ascii=False)
+    text.encode()
+    assert foreign.parse(json.dumps(found)) == found == json.loads(data)
+    _convert(found)
+
+
+def _convert(value: Any) -> None:
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _convert(inner)
+    elif isinstance(value, int | float):
+        int(value)
+        assert math.isfinite(float(value))
+
+
+def tensors(data: bytes) -> None:
+    """A header of safetensors is refused, or each of its tensors lies in the file."""
+    for blob in (data, struct.pack("<Q", len(data)) + data + bytes(20)):
+        try:
+            found = tensor_header.parse(lambda count, blob=blob: blob[:count], len(blob))
+        except tensor_header.Malformed:
+            continue
+        assert all(0 <= each.begin <= each.end <= len(blob) for each in found.values())
+
+
+def gguf(data: bytes) -> None:
+    """A header of GGUF is refused, or read with no more than its bytes can hold."""
+    for read in (gguf_header.read_architecture, gguf_header.read_header, gguf_header.read_metadata):
+        with suppress(InputError):
+            read(lambda count: data[:count], len(data), "model.gguf", "model.source")
+
+
+_FILE: list[_Note] = []
+
+
+def config_file(data: bytes) -> None:
+    """A config's YAML is refused in words, or has few values: Hydra's loader unfolds its aliases."""
+    if not _FILE:
+        _FILE.append(_Note())
+    _FILE[0].write(data)
+    try:
+        yaml_files.check(_FILE[0].path)
+        found = OmegaConf.load(_FILE[0].path)
+    except (ValueError, TypeError, yaml.YAMLError, RecursionError, OmegaConfBaseException, OSError):
+        return  # as `yaml_files.Bounded` takes them
+    OmegaConf.to_container(found, resolve=False)
+
+
+def toolchain_lock(data: bytes) -> None:
+    """A lock is refused, or reads the same once it is written."""
+    with suppress(InputError):
+        found = lock.parse(data.decode(errors="replace"), "toolchain", "made-up", "made-up.txt")
+        assert lock.parse(found.text, "toolchain", "made-up", "made-up.txt") == found
+
+
+def worker_answer(data: bytes) -> None:
+    """What a worker says is an answer, an event with all its fields, or a line of the log."""
+    events: list[Any] = []
+    said, log = io.StringIO(data.decode(errors="replace")), io.StringIO()
+    answer = process._listen(said, log, events.append)
+    assert answer is None or isinstance(answer, dict | TrtbuildError)
+    for event in events:
+        if event["event"] == "progress":
+            assert event["what"] + event["unit"] is not None
+            assert event["done"] + event["total"] >= 0
+
+
+def small_files(data: bytes) -> None:
+    """A pin and an environment's files are read, or count as unreadable."""
+    if not _PLACE:
+        _PLACE.append(Layout(Path(tempfile.mkdtemp(prefix="fuzz-files-")), durable=False))
+    layout = _PLACE[0]
+    home = layout.toolchains / "a-1"
+    for folder in (layout.pins, home):
+        folder.mkdir(parents=True, exist_ok=True)
+    for path in (layout.pins / KEY, home / environments.ABOUT, home / environments.CONTENTS):
+        path.write_bytes(data)
+    (pin,) = pins.found(layout).values()
+    assert len(pin.note) <= pins.MAX_NOTE
+    words.moment(pin.since)
+    found = environments.read(home)
+    assert found is None or found.bytes + found.files is not None
+    environments._contents(home)
+
+
+_PLACE: list[Layout] = []
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "strict_json": strict_json,
     "manifest_blob": manifest_blob,
@@ -263,4 +373,11 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "revocation": revocation,
     "lease": lease,
     "trusted_key": trusted_key,
+    "foreign_json": foreign_json,
+    "tensors": tensors,
+    "gguf": gguf,
+    "config_file": config_file,
+    "toolchain_lock": toolchain_lock,
+    "worker_answer": worker_answer,
+    "small_files": small_files,
 }

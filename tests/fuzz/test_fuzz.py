@@ -11,7 +11,12 @@ import pytest
 from tests.fuzz import seeds
 from tests.fuzz.targets import TARGETS
 
-RUNS = {"index_row": 1500, "export_file": 1500}  # each run of these writes to a disk
+RUNS = {
+    "index_row": 1500,
+    "export_file": 1500,
+    "small_files": 1500,
+    "config_file": 1500,
+}  # each run of these writes to a disk
 
 
 @pytest.mark.parametrize("target", TARGETS)

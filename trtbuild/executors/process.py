@@ -237,19 +237,34 @@ def _listen(
     answer: dict[str, Any] | TrtbuildError | None = None
     for line in stream:
         try:
-            event = foreign.parse(line)
+            event = foreign.parse_object(line)
             kind = event["event"]
+            if kind == "result":
+                answer = dict(event["facts"])
+            elif kind == "error":
+                error = InputError if event["kind"] == "input" else BuildError
+                said = (event["message"], event["option"], event["hint"])
+                if not all(each is None or isinstance(each, str) for each in said):
+                    raise ValueError("an error's words are no text")
+                answer = error(str(said[0]), option=said[1], hint=said[2])
+            elif not _is_progress(event):
+                raise ValueError("it is no event")
         except (ValueError, KeyError, TypeError):
             log.write(line)  # not of the protocol: something printed before the worker took its stdout away
             continue
-        if kind == "result":
-            answer = dict(event["facts"])
-        elif kind == "error":
-            error = InputError if event["kind"] == "input" else BuildError
-            answer = error(event["message"], option=event["option"], hint=event["hint"])
-        else:
+        if kind not in ("result", "error"):
             on_event(event)
     return answer
+
+
+def _is_progress(event: Event) -> bool:
+    """Whether an event, which any Python or container may have written, is what the others are told."""
+    if event["event"] == "text":
+        return isinstance(event["text"], str)
+    if event["event"] != "progress":
+        return isinstance(event["event"], str)
+    texts, counts = (event["what"], event["unit"]), (event["done"], event["total"])
+    return {*map(type, texts)} == {str} and {*map(type, counts)} <= {int, float} and min(counts) >= 0
 
 
 def failure(

@@ -85,7 +85,7 @@ def _weights(folder: Path) -> list[Path]:
     sole, index = folder / "model.safetensors", folder / INDEX
     if sole.is_file() or not index.is_file():
         return [sole] if sole.is_file() else []
-    placed = foreign.read_object(index).get("weight_map", {})
+    placed = naming.weight_map(foreign.read_object(index))
     return [folder / name for name in sorted(set(placed.values()))]
 
 

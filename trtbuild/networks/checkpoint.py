@@ -103,7 +103,7 @@ def _open_safetensors(files: Mapping[str, Path]) -> Checkpoint:
         )
     if "config.json" not in files:
         raise InputError("the checkpoint has no config.json", option="model.source")
-    placed: dict[str, str] = read_json(files, INDEX).get("weight_map", {}) if INDEX in files else {}
+    placed = naming.weight_map(read_json(files, INDEX)) if INDEX in files else {}
     if placed:
         shards = sorted(set(placed.values()))
     elif len(shards) > 1:

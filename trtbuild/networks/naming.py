@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from trtbuild import ggml_types
@@ -98,6 +99,22 @@ class Settled:
         if _ties(config) == self.tied:
             return config
         return {**config, "tie_word_embeddings": self.tied}
+
+
+def weight_map(index: Mapping[str, Any]) -> dict[str, str]:
+    """Tensor -> shard of a parsed INDEX; {} where it places nothing. Raises InputError."""
+    named = index.get("weight_map", {})
+    if not isinstance(named, dict) or not all(map(_is_beside, named.values())):
+        raise InputError(
+            f"{INDEX} has a weight_map that does not name files beside it",
+            option="model.source",
+            hint="download the checkpoint again",
+        )
+    return named
+
+
+def _is_beside(shard: object) -> bool:
+    return isinstance(shard, str) and shard == PurePosixPath(shard).name
 
 
 def settle(

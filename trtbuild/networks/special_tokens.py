@@ -54,7 +54,11 @@ def vocabulary_of(tokenizer: Mapping[str, Any]) -> dict[str, int]:
     model = tokenizer.get("model")
     vocabulary = model.get("vocab") if isinstance(model, Mapping) else None
     if isinstance(vocabulary, list):
-        tokens = {str(entry[0]): number for number, entry in enumerate(vocabulary) if entry}
+        tokens = {
+            entry[0]: number
+            for number, entry in enumerate(vocabulary)
+            if isinstance(entry, list) and entry and isinstance(entry[0], str)
+        }
     else:
         tokens = dict(vocabulary) if isinstance(vocabulary, dict) else {}
     return tokens | {token["content"]: token["id"] for token in added_of(tokenizer)}

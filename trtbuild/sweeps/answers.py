@@ -6,7 +6,6 @@ but this user and root can put others in their place, and an answer is a small p
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 import stat
@@ -14,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trtbuild import foreign
 from trtbuild.errors import BuildError, InputError
 
 LARGEST = 16 << 20  # bytes of an answer: a document with some steps
@@ -92,11 +92,11 @@ def read(path: Path) -> Mapping[str, Any]:
 def parse(text: str) -> Mapping[str, Any]:
     """{"code", "host", "started", "ended", "document"} as `errand.run` makes it. Raises BuildError."""
     try:
-        told = json.loads(text) if len(text) <= LARGEST else None
-    except (ValueError, RecursionError):
-        told = None
+        told = foreign.parse_object(text, limit=LARGEST)
+    except foreign.Malformed:
+        told = {}
     kinds = {"code": (int,), "host": (str,), "started": (int, float), "ended": (int, float)}
-    if not isinstance(told, dict) or not all(
+    if not all(
         isinstance(told.get(name), kind) and not isinstance(told.get(name), bool)
         for name, kind in kinds.items()
     ):

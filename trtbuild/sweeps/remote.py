@@ -71,14 +71,14 @@ def ended(unit: Unit, told: Mapping[str, Any], worker: str, handed: float) -> En
     """
     try:
         result, error = _result(unit, told.get("document"), int(told["code"]))
-    except (AttributeError, LookupError, TypeError, ValueError):
+        started, until, host = float(told["started"]), float(told["ended"]), str(told["host"])
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError):
         raise BuildError("the document in the job's answer is not one of trtbuild's") from None
     if error is None and (error := _not_here(unit)) is None:
         _, session = unit.job.planned
         session.results[unit.planned.name] = result
         session.made.add(unit.key)
-    started, until = float(told["started"]), float(told["ended"])
-    where = f"{told['host']} {worker}".strip()
+    where = f"{host} {worker}".strip()
     return Ended(unit, result if error is None else None, error, started, until, where, handed)
 
 

@@ -66,8 +66,15 @@ def _asked(at: str, asked: tuple[str, ...]) -> Python:
                 f"{at} does not answer as a Python 3.10 or later: {type(error).__name__}",
                 option="executor.python",
             ) from None
-    made = Python(path=at, **found)  # type: ignore[arg-type]  # as `ask` says
-    if tuple(int(part) for part in made.markers["python_version"].split(".")) < LEAST:
+    try:
+        made = Python(path=at, **found)  # type: ignore[arg-type]  # as `ask` says
+        release = tuple(int(part) for part in made.markers["python_version"].split("."))
+    except (TypeError, KeyError, ValueError, AttributeError):
+        raise InputError(
+            f"{at} does not answer as a Python 3.10 or later: it answers something else",
+            option="executor.python",
+        ) from None
+    if release < LEAST:
         raise InputError(
             f"{at} is Python {made.release}, and trtbuild's workers need 3.10 or later",
             option="executor.python",

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from trtbuild.errors import InputError
+from trtbuild.networks.config_fields import layers_of
 
 OPTION = "compiler.exclude_modules"
 MAPS = {
@@ -34,13 +35,14 @@ def check(patterns: Sequence[str], config: Mapping[str, Any], algorithm: str | N
     """Raises InputError, as far as `config` (config.json) says what there is."""
     if patterns and algorithm is None:
         raise InputError(f"quant={quant} quantizes nothing", option=OPTION, hint="leave it out")
-    layers = config.get("num_hidden_layers")
-    if isinstance(layers, int):
-        modules(patterns, layers)
+    if patterns and isinstance(config.get("num_hidden_layers"), int):
+        modules(patterns, layers_of(config))
 
 
 def modules(patterns: Sequence[str], layers: int) -> frozenset[str]:
     """The maps that are left, as "model.layers.0.mlp.up_proj". Raises InputError for patterns that cannot be meant."""
+    if not patterns:
+        return frozenset()
     there = names(layers)
     found = set()
     for pattern in patterns:

@@ -43,12 +43,12 @@ class Shape:
         if len(known) < len(names) or experts or min(known.values()) <= 0:
             return None
         heads = known["num_attention_heads"]
-        return cls(
-            **known,
-            num_key_value_heads=config.get("num_key_value_heads") or heads,
-            head_dim=config.get("head_dim") or known["hidden_size"] // heads,
-            tied=bool(config.get("tie_word_embeddings")),
-        )
+        kv_heads = config.get("num_key_value_heads") or heads
+        head_dim = config.get("head_dim") or known["hidden_size"] // heads
+        if not all(isinstance(each, int) and each >= 0 for each in (kv_heads, head_dim)):
+            return None
+        tied = bool(config.get("tie_word_embeddings"))
+        return cls(**known, num_key_value_heads=kv_heads, head_dim=head_dim, tied=tied)
 
 
 @dataclass(frozen=True)
