@@ -82,8 +82,7 @@ def check(config: Any, path: str = "") -> None:
 def _check_team(config: Any) -> None:
     """The team's store that the environment names is in messages and records as one that an option names."""
     store: Any = getattr(config, "store", None)
-    named = None if store is None else stores.team(store.team)
-    if named is not None and carries(named):
+    if store is not None and carries(stores.team(store.team) or ""):
         raise InputError(
             "the URL of the team's store holds a password or a token, and it is told in messages and logs",
             option="store.team",

@@ -10,8 +10,10 @@ Out: {"rendered": [{"chat": "…", "prompt": true, "text": "…" | null, "error"
 from __future__ import annotations
 
 import json
+import math
 import resource
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -29,7 +31,8 @@ Renders = Callable[[str, Sequence[Mapping[str, str]], bool], str]
 def serve(opened: Callable[[Path], AbstractContextManager[Renders | None]]) -> None:
     """Answer on standard output; `opened` gives an engine's rendering over the folder that was named."""
     asked = json.load(sys.stdin)
-    limit(resource.RLIMIT_CPU, asked["seconds"])
+    # Beyond what it took to start, which a slow machine needs ten times as long for.
+    limit(resource.RLIMIT_CPU, asked["seconds"] + math.ceil(time.process_time()))
     limit(resource.RLIMIT_DATA, MEMORY)
     limit(resource.RLIMIT_CORE, 0)
     try:

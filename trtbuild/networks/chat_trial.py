@@ -18,7 +18,7 @@ from trtbuild.errors import BuildError, InputError
 
 Json = dict[str, Any]
 
-SECONDS = 20  # of a core, for a few chats that take milliseconds
+SECONDS = 10  # of a core, for a few chats that take milliseconds
 MEMORY = 4 << 30  # bytes
 _LINES = 3  # of what a failed trial printed
 
