@@ -185,12 +185,12 @@ def _listed(folder: Path, option: str) -> set[str]:
                     option=option,
                     hint="name a folder with a checkpoint and little else",
                 )
-            if entry.name.isprintable():
+            if os.fsencode(entry.name).decode("utf-8", "replace") == entry.name:
                 if entry.is_file():
                     names.add(entry.name)
             elif entry.name.endswith((".safetensors", ".gguf")):
                 raise InputError(
-                    f"{folder} holds {entry.name!a}, whose name is no plain text",
+                    f"{folder} holds {entry.name!a}, whose name is not UTF-8",
                     option=option,
                     hint="rename it",
                 )
