@@ -87,8 +87,22 @@ class Receipt:
                 option="model.source",
                 hint="name one with the same bytes: model.source=/path/to/checkpoint",
             )
+        return schema.ModelConf(source=origin, wheel=self._pins())
+
+    def _pins(self) -> schema.WheelConf | None:
+        """The pins of a wheel, each of its kind: a stranger may have written them."""
         pins = self.told.pins
-        return schema.ModelConf(source=origin, wheel=None if pins is None else schema.WheelConf(**pins))
+        if pins is None:
+            return None
+        texts = [pins.get(name) for name in ("sha256", "member", "member_sha256")]
+        size = pins.get("member_size")
+        if not all(isinstance(each, str) for each in texts) or type(size) is not int:
+            raise StoreError(
+                f"the record of {self.record.key[:12]} pins no wheel",
+                hint="name the checkpoint: model.source=…",
+            )
+        sha256, member, member_sha256 = map(str, texts)
+        return schema.WheelConf(sha256=sha256, member=member, member_sha256=member_sha256, member_size=size)
 
 
 def receipt(store: Store, prefix: str, config: schema.Config) -> Receipt:

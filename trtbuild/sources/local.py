@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from trtbuild.errors import InputError
-from trtbuild.sources import gguf_header, refusals, safetensors_header, select
+from trtbuild.sources import gguf_header, refusals, regular, safetensors_header, select
 from trtbuild.sources.base import Headers, Json, Progress, Request, SourceFile, local_path, parse_config
 from trtbuild.sources.gguf_header import Header, Reader
 from trtbuild.sources.refusals import Listing
@@ -17,6 +17,8 @@ from trtbuild.sources.sighting import Sighting, recheck, see
 
 _T = TypeVar("_T")
 _START = 64  # bytes that tell a pointer from a file
+_MOST = 50_000  # entries of a folder
+_SMALL = 1 << 28  # bytes of a file that is read as a whole: no tokenizer has so many
 _DEEP, _MANY = 4, 5000  # folders within folders, and files, that are looked at for a message
 
 
@@ -162,14 +164,37 @@ class LocalSource:
 
 def _names(folder: Path, option: str) -> set[str]:
     try:
-        names = {entry.name for entry in folder.iterdir() if entry.is_file()}
+        names = _listed(folder, option)
         templates = folder / refusals.TEMPLATES
         if templates.is_dir():
-            found = (refusals.TEMPLATES + entry.name for entry in templates.iterdir() if entry.is_file())
+            found = (refusals.TEMPLATES + name for name in _listed(templates, option))
             names |= {name for name in found if select.is_template(name)}
         return names
     except OSError as failure:
         raise InputError(f"{folder} cannot be read: {failure.strerror}", option=option) from None
+
+
+def _listed(folder: Path, option: str) -> set[str]:
+    """The regular files of `folder`, links to such included. Raises InputError, OSError."""
+    names: set[str] = set()
+    with os.scandir(folder) as entries:
+        for count, entry in enumerate(entries):
+            if count >= _MOST:
+                raise InputError(
+                    f"{folder} has more than {_MOST} files",
+                    option=option,
+                    hint="name a folder with a checkpoint and little else",
+                )
+            if os.fsencode(entry.name).decode("utf-8", "replace") == entry.name:
+                if entry.is_file():
+                    names.add(entry.name)
+            elif entry.name.endswith((".safetensors", ".gguf")):
+                raise InputError(
+                    f"{folder} holds {entry.name!a}, whose name is not UTF-8",
+                    option=option,
+                    hint="rename it",
+                )
+    return names
 
 
 def _below(folder: Path) -> list[str]:
@@ -185,9 +210,9 @@ def _below(folder: Path) -> list[str]:
 
 
 def _head(path: Path, count: int, option: str) -> bytes:
-    """The first `count` bytes; all of them for -1."""
+    """The first `count` bytes; for -1 all of them, of a file that is small enough to be read as a whole."""
     try:
-        with path.open("rb") as stream:
-            return stream.read(count)
+        with regular.opened(path) as stream:
+            return stream.read(_SMALL + 1 if count < 0 else count)
     except OSError as failure:
         raise InputError(f"{path} cannot be read: {failure.strerror}", option=option) from None

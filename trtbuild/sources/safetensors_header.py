@@ -7,12 +7,14 @@ shapes are the reader's to judge.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
 
 from trtbuild import foreign, tensor_header
 from trtbuild.errors import InputError
+from trtbuild.sources import regular
 from trtbuild.sources.base import Json
 from trtbuild.tensor_header import Tensor
 
@@ -46,8 +48,8 @@ def read_header(read: Callable[[int], bytes], size: int, file: str, option: str)
 
 def _header(path: Path, option: str) -> tuple[bytes, int]:
     """The header's text, and the number of bytes behind it."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
+    with regular.opened(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
         prefix = stream.read(8)
         if len(prefix) < 8:
             raise _broken(path, option, f"truncated: it has {size} bytes, and its header alone takes more")
