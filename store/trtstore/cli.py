@@ -44,6 +44,7 @@ def main(
     The defaults say where the stores are when nobody does, and `describe` what a record of its maker's says, in words.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    os.umask(os.umask(0o022) | 0o022)  # nothing that is made here may be written to by others
     gc.disable()  # one command makes few cycles and perhaps millions of objects, which each pass would visit
     args = _parser(default_team).parse_args(sys.argv[1:] if argv is None else argv)
     output = Output(getattr(args, "json", False), describe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,8 @@ from trtstore.manifest import Manifest
 from trtstore.records import Record
 from trtstore.seals import ARTIFACT, TREE, Seals
 from trtstore.trees import Materialised
+
+COPIES = 3600.0  # seconds for another process that makes the same folder, from copies at the worst
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,8 @@ class Served:
         return right
 
     def _rebuild(self, record: Record, tree: Path, wanted: Manifest) -> trees.Method:
-        with lock(self.layout, "tree", tree.name):
+        who = f"a process that makes a folder, {os.getpid()}"
+        with lock(self.layout, "tree", tree.name, who=who, patience=COPIES):
             with gate.adding(self.layout):
                 pass  # a collector that decided before this lock is done; a later one sees it
             with scratch.folder(self.layout) as work, translated(self.layout.root):
@@ -152,11 +156,12 @@ def lock(
     *,
     who: str = "",
     on_wait: Callable[[locks.Holder], None] | None = None,
+    patience: float = math.inf,
 ) -> Iterator[None]:
-    """Hold the lock of a key, a record or a tree alone. Raises NotWritable and the like."""
+    """Hold the lock of a key, a record or a tree alone. Raises Busy, NotWritable and the like."""
     with translated(layout.root):
         layout.make(layout.locks)
-    with locks.exclusive(layout.lock(kind, name), who=who, on_wait=on_wait):
+    with locks.exclusive(layout.lock(kind, name), who=who, on_wait=on_wait, patience=patience):
         yield
 
 
