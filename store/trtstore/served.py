@@ -63,7 +63,8 @@ class Served:
                     self.seals.hold(ARTIFACT, record.key, found)
 
     def _found(self, named: Mapping[str, int]) -> dict[str, os.stat_result]:
-        return {digits: self.layout.blob(digits).lstat() for digits in named}
+        folder = str(self.layout.blobs)  # a Path takes thrice as long, for every blob
+        return {digits: os.lstat(f"{folder}/{digits[:2]}/{digits}") for digits in named}
 
     def _read(self, named: Mapping[str, int], found: Mapping[str, os.stat_result]) -> list[str]:
         broken = [digits for digits, status in found.items() if not self.seals.is_right(digits, status)]
