@@ -134,6 +134,11 @@ class Durability(Enum):
     fast = "fast"
 
 
+class SharedWith(Enum):
+    nobody = "nobody"
+    group = "group"
+
+
 class Verify(Enum):
     always = "always"
     sample = "sample"

@@ -97,7 +97,11 @@ def _point(verb: _Verb, config: schema.Config, outcome: Outcome, words: Sequence
             "a report is of a sweep", option="report", hint="add -m; `trtstore report` is of a whole store"
         )
     try:
-        store = Store.open(stores.root(config.store.root), durability=config.store.durability.value)
+        store = Store.open(
+            stores.root(config.store.root),
+            durability=config.store.durability.value,
+            shared_with=config.store.shared_with and config.store.shared_with.value,
+        )
         watcher = terminal.watcher(None if outcome.json else sys.stdout)
         try:
             verb(_Asked(config, store, watcher, outcome, words))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import io
+import os
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 
@@ -46,6 +47,7 @@ Exit codes: 0, 1 a build or check failed, 2 bad input, 3 not in the store (fetch
 def main() -> int:
     """Run the command line that `sys.argv` holds; returns its exit code."""
     programs.settle()
+    os.umask(os.umask(0o022) | 0o022)  # nothing that is made here may be written to by others
     first = sys.argv[1] if len(sys.argv) > 1 else "--help"  # who types no word wants to know, not to build
     if first in ("--help", "-h", "help"):
         print(HELP, end="")

@@ -31,6 +31,7 @@ from trtbuild.choices import (
     Output,
     Serve,
     Shapes,
+    SharedWith,
     TargetKind,
     Trust,
     Verify,
@@ -200,6 +201,7 @@ class StoreConf:
     root: str | None = None
     durability: Durability = Durability.full
     verify: Verify = Verify.never
+    shared_with: SharedWith | None = None
     also: list[str] = field(default_factory=list)
     team: str | None = None
     write: bool = False

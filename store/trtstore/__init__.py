@@ -3,6 +3,7 @@
 from trtstore.errors import (
     Busy,
     Corrupt,
+    Exposed,
     Invalid,
     NoLocks,
     NoSpace,
@@ -22,6 +23,7 @@ __all__ = [
     "Attachment",
     "Busy",
     "Corrupt",
+    "Exposed",
     "Holder",
     "Index",
     "Invalid",

@@ -45,6 +45,7 @@ def main(
     signal.signal(signal.SIGTERM, _interrupt)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding has not
+    os.umask(os.umask(0o022) | 0o022)  # nothing that is made here may be written to by others
     gc.disable()  # one command makes few cycles and perhaps millions of objects, which each pass would visit
     args = _parser(default_team).parse_args(sys.argv[1:] if argv is None else argv)
     output = Output(getattr(args, "json", False), describe)

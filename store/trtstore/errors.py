@@ -34,6 +34,10 @@ class NotWritable(StoreFailure):
     """The folder is read-only, or belongs to somebody else."""
 
 
+class Exposed(StoreFailure):
+    """Others may write to the folders of a store, so nothing says whose artifacts it has."""
+
+
 class NotReadable(StoreFailure):
     """The permissions of a file forbid reading it."""
 

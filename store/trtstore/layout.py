@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from trtstore.errors import Invalid
+from trtstore.errors import Exposed, Invalid
 
 VERSION = "v1"
 
@@ -106,7 +107,8 @@ class Layout:
 
     @cached_property
     def index(self) -> Path:
-        return self.base / "index"
+        """Each user's own: what an index says is believed."""
+        return self.base / (f"index-{os.geteuid()}" if self.shared else "index")
 
     @cached_property
     def _inside(self) -> int:
@@ -161,16 +163,23 @@ class Layout:
                     self.own(inner)
 
     def make(self, folder: Path) -> Path:
-        """`folder`, created with its parents where absent. Raises Invalid as `own`, OSError."""
-        if not self.own(folder).is_dir():
+        """`folder`, created with its parents where absent. Raises Invalid as `own`, Exposed, OSError."""
+        try:
+            status = self.own(folder).stat()
+        except FileNotFoundError:
             self.make(folder.parent)
-            try:
+            with suppress(FileExistsError):
                 self.folder(folder)
-            except FileExistsError:
-                if not folder.is_dir():
-                    raise
             self.sync(folder.parent)
+            status = folder.stat()
+        if not stat.S_ISDIR(status.st_mode):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
+        if self._is_anothers(folder, status):
+            raise Exposed(f"{folder} was made by another user just now", "keep the store elsewhere")
         return folder
+
+    def _is_anothers(self, folder: Path, status: os.stat_result) -> bool:
+        return not self.shared and folder.is_relative_to(self.root) and status.st_uid not in (0, os.geteuid())
 
     def folder(self, path: Path) -> None:
         """Make the folder `path`, which nobody else may write to, whatever the umask, unless the store is shared.

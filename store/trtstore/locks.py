@@ -22,6 +22,7 @@ from trtstore.errors import Busy, Invalid, no_locks
 from trtstore.layout import read_bounded
 
 POLL = 0.05  # seconds between attempts while waiting
+PATIENCE = 600.0  # seconds for what nobody holds for longer, unless somebody stopped it
 TELL = 1.0  # seconds between two calls of on_wait
 _MAX_NOTE = 4096  # bytes of a lock file that are read
 _MAX_WHO = 300  # characters, each at most twelve bytes of JSON
@@ -66,14 +67,17 @@ def exclusive(
 
 
 @contextmanager
-def shared(path: Path) -> Iterator[None]:
+def shared(path: Path, *, patience: float = PATIENCE) -> Iterator[None]:
     """Hold the lock `path` together with others, and against who holds it alone. Raises as `exclusive`."""
     fd = _open(path)
+    started, pause = time.monotonic(), 0.001
+    while not _attempt(fd, path, fcntl.LOCK_SH):
+        if time.monotonic() - started > patience:
+            os.close(fd)
+            raise _busy(path, patience)
+        time.sleep(pause)
+        pause = min(2 * pause, POLL)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH)
-        except OSError as error:
-            raise no_locks(error, path) from error
         yield
     finally:
         os.close(fd)
@@ -82,7 +86,7 @@ def shared(path: Path) -> Iterator[None]:
 def try_exclusive(path: Path) -> int | None:
     """A descriptor that holds the lock `path` until it is closed, or None when somebody else has it."""
     fd = _open(path)
-    if _attempt(fd, path):
+    if _attempt(fd, path, fcntl.LOCK_EX):
         return fd
     os.close(fd)
     return None
@@ -146,7 +150,7 @@ def _wait(path: Path, on_wait: OnWait | None, patience: float) -> int:
             told = time.monotonic()
             on_wait(_holder(path))
         if time.monotonic() - started > patience:
-            raise Busy(f"{path} is held by {_holder(path).who}")
+            raise _busy(path, patience)
         time.sleep(POLL)
 
 
@@ -167,9 +171,19 @@ def _open(path: Path) -> int:
     )
 
 
-def _attempt(fd: int, path: Path) -> bool:
+def _busy(path: Path, patience: float) -> Busy:
+    holder = _holder(path)
+    hint = (
+        f"is the process {holder.pid} stopped? `kill -CONT {holder.pid}`, or end it" if holder.pid else None
+    )
+    return Busy(
+        f"{path} is held by {holder.who or 'another process'}, for more than {patience:.0f} seconds", hint
+    )
+
+
+def _attempt(fd: int, path: Path, how: int) -> bool:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:

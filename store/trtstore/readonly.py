@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trtstore import access, doubts
+from trtstore import access, doubts, owners
 from trtstore.catalog import Catalog
 from trtstore.digest import checked_key, hash_bytes, hex_of
 from trtstore.doubts import Doubt
@@ -31,8 +31,11 @@ class ReadOnly:
 
     @classmethod
     def open(cls, root: Path) -> ReadOnly:
-        """The store below `root`, which need not exist."""
-        return cls(Layout(root.absolute()))
+        """The store below `root`, which need not exist. Raises Exposed where everybody may write to it."""
+        layout = Layout(root.absolute())
+        with translated(layout.root, reading=True):
+            owners.check_other(layout)
+        return cls(layout)
 
     def __str__(self) -> str:
         return str(self._layout.root)

@@ -107,7 +107,8 @@ def remove(path: Path) -> None:
         if not stat.S_ISDIR(path.lstat().st_mode):
             path.unlink()
             return
-        path.chmod(0o700)
+        with suppress(OSError):  # another member's, in a store that a group shares
+            path.chmod(0o700)
         with suppress(OSError):
             for inner in list(path.iterdir()):
                 remove(inner)

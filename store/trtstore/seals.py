@@ -104,14 +104,16 @@ class Seals:
 
     def holds(self, table: str, name: str, found: Mapping[str, os.stat_result]) -> bool:
         """Whether the files `found` are those that `hold` was told of under this name."""
-        if any(is_foreign(status) for status in found.values()):
-            return False
-        return not found or self._fixed or self._index.get(table, name) == _sum(found)
+        if not found:
+            return True
+        total = _sum(found)
+        return total is not None and (self._index.get(table, name) == total or self._fixed)
 
     def hold(self, table: str, name: str, found: Mapping[str, os.stat_result]) -> None:
         """The files `found`, by digits or paths, all have the right bytes: one row says so."""
-        if found and not any(is_foreign(status) for status in found.values()) and _settled(found):
-            self._index.put(table, name, _sum(found))
+        total = _sum(found) if found else None
+        if total is not None and _settled(found):
+            self._index.put(table, name, total)
 
     def believe(self, found: Mapping[str, os.stat_result]) -> None:
         """The blobs `found`, by digits, are right, as `holds` has just said."""
@@ -145,11 +147,15 @@ def _identity(status: os.stat_result) -> list[Json]:
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _sum(found: Mapping[str, os.stat_result]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name, status in sorted(found.items()):
-        digest.update(f"{name}\0{_identity(status)}\n".encode(errors="surrogatepass"))
-    return digest.hexdigest()
+def _sum(found: Mapping[str, os.stat_result]) -> str | None:
+    """One text for all of `found`; None where a file of another user is among them."""
+    trusted, lines = {0, os.geteuid()}, []
+    for name, its in found.items():
+        if its.st_uid not in trusted:
+            return None
+        lines.append(f"{name}\0{its.st_ino} {its.st_size} {its.st_mtime_ns} {its.st_ctime_ns}")
+    lines.sort()
+    return hashlib.blake2b("\n".join(lines).encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 
 def _settled(found: Mapping[Any, os.stat_result]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,8 @@ from trtstore.manifest import Manifest
 from trtstore.records import Record
 from trtstore.seals import ARTIFACT, TREE, Seals
 from trtstore.trees import Materialised
+
+COPIES = 3600.0  # seconds for another process that makes the same folder, from copies at the worst
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Served:
                     self.seals.hold(ARTIFACT, record.key, found)
 
     def _found(self, named: Mapping[str, int]) -> dict[str, os.stat_result]:
-        return {digits: self.layout.blob(digits).lstat() for digits in named}
+        folder = str(self.layout.blobs)  # a Path takes thrice as long, for every blob
+        return {digits: os.lstat(f"{folder}/{digits[:2]}/{digits}") for digits in named}
 
     def _read(self, named: Mapping[str, int], found: Mapping[str, os.stat_result]) -> list[str]:
         broken = [digits for digits, status in found.items() if not self.seals.is_right(digits, status)]
@@ -123,7 +127,8 @@ class Served:
         return right
 
     def _rebuild(self, record: Record, tree: Path, wanted: Manifest) -> trees.Method:
-        with lock(self.layout, "tree", tree.name):
+        who = f"a process that makes a folder, {os.getpid()}"
+        with lock(self.layout, "tree", tree.name, who=who, patience=COPIES):
             with gate.adding(self.layout):
                 pass  # a collector that decided before this lock is done; a later one sees it
             with scratch.folder(self.layout) as work, translated(self.layout.root):
@@ -152,11 +157,12 @@ def lock(
     *,
     who: str = "",
     on_wait: Callable[[locks.Holder], None] | None = None,
+    patience: float = math.inf,
 ) -> Iterator[None]:
-    """Hold the lock of a key, a record or a tree alone. Raises NotWritable and the like."""
+    """Hold the lock of a key, a record or a tree alone. Raises Busy, NotWritable and the like."""
     with translated(layout.root):
         layout.make(layout.locks)
-    with locks.exclusive(layout.lock(kind, name), who=who, on_wait=on_wait):
+    with locks.exclusive(layout.lock(kind, name), who=who, on_wait=on_wait, patience=patience):
         yield
 
 

@@ -18,6 +18,8 @@ from trtstore import (
     doubts,
     expected,
     gate,
+    locks,
+    owners,
     records,
     roots,
     scratch,
@@ -60,13 +62,28 @@ class Store:
         self._served = Served(layout, self.index, Seals(self.index, layout.base))
 
     @classmethod
-    def open(cls, root: Path, *, durability: Literal["full", "fast"] = "full") -> Store:
+    def open(
+        cls,
+        root: Path,
+        *,
+        durability: Literal["full", "fast"] = "full",
+        shared_with: owners.SharedWith | None = None,
+    ) -> Store:
         """The store below `root`, which need not exist: nothing is written before the first write.
 
         "full" brings what is published to the disk before its record is there; "fast" leaves that to the kernel,
         and a power failure may then lose or truncate what was published last.
+
+        `shared_with` "group" lets the members of the root's group write, too: what this process makes from then on,
+        they may change (its umask says so). None asks $TRTSTORE_SHARED_WITH. Raises Exposed where others may write.
         """
-        return cls(Layout(root.absolute(), durable=durability == "full"))
+        shared = owners.shared_with(shared_with) == "group"
+        layout = Layout(root.absolute(), durable=durability == "full", shared=shared)
+        with translated(layout.root, reading=True):
+            owners.check(layout)
+        if shared:
+            os.umask(os.umask(0o002) & 0o007 | 0o002)
+        return cls(layout)
 
     @property
     def root(self) -> Path:
@@ -318,7 +335,7 @@ class Store:
         That of `envelope` also takes the place of one that is doubted where it is not doubted itself.
         """
         # The lock makes check and rename one: of many publishers one wins, and a broken record is replaced once.
-        with lock(self._layout, "record", key):
+        with lock(self._layout, "record", key, who=f"process {os.getpid()}", patience=locks.PATIENCE):
             existing = self.lookup(key)
             if existing is not None and expected.trouble(existing, manifest) is not None:
                 existing = None

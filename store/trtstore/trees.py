@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from trtstore import blobs, locks, room
-from trtstore.errors import Corrupt, Invalid
+from trtstore.errors import Busy, Corrupt, Invalid
 from trtstore.layout import STAMP, Layout, walk
 from trtstore.manifest import EXECUTABLE, Entry, Manifest, mode_of
 from trtstore.seals import Seals, is_foreign
@@ -70,8 +70,9 @@ def take(tree: Path, *, alone: bool) -> int | None:
     """A descriptor that holds the folder `tree` until it is closed; None when it is absent, or, `alone`, being read.
 
     Readers share a tree. A collector holds it alone for no longer than it takes to see that nobody reads, so a
-    reader waits for that: to take the tree for absent would make it anew below the next reader. Raises OSError.
+    reader waits for that: to take the tree for absent would make it anew below the next reader. Raises Busy, OSError.
     """
+    until = time.monotonic() + locks.PATIENCE
     while True:
         try:
             fd = locks.folder(tree, alone=alone)
@@ -81,6 +82,8 @@ def take(tree: Path, *, alone: bool) -> int | None:
             raise
         if fd is not None or alone:
             return fd
+        if time.monotonic() > until:
+            raise Busy(f"{tree} is held alone by another process", "is a collection stopped? end it")
         time.sleep(_LOOK)
 
 

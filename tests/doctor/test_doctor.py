@@ -190,6 +190,16 @@ class TestHere:
         assert "cannot be written" in done.out
         assert "store.root=PATH" in done.out
 
+    def test_a_store_that_others_may_write_to_is_named(self, project: Project) -> None:
+        root = project.root / "open"
+        (root / "v1").mkdir(parents=True)
+        (root / "v1").chmod(0o777)
+        done = project.trtbuild("doctor", "quant=int8", f"store.root={root}")
+        assert done.code == 1
+        assert f"everybody may write to {root / 'v1'}" in done.out
+        assert f"chmod -R go-w {root}" in done.out
+        assert project.trtbuild("quant=int8", f"store.root={root}", "model.source=.").code in (2, 4)
+
 
 def test_a_team_store_is_asked(tmp_path: Path) -> None:
     (tmp_path / "team").mkdir()

@@ -22,9 +22,9 @@ def examine(config: schema.Config, world: World) -> tuple[Check, ...]:
         raise InputError(f"there is no compiler {config.compiler.name!r}", option="compiler.name")
     needs = _needs(config)
     root = stores.root(config.store.root)
-    store = _open(root)
+    store, refused = _open(root, config.store)
     return (
-        *host.check(needs, root, world),
+        *host.check(needs, root, world, refused),
         *gpu.check(needs, asked(config), world),
         *containers.check(needs, world),
         *model.check(config, compiler),
@@ -33,12 +33,13 @@ def examine(config: schema.Config, world: World) -> tuple[Check, ...]:
     )
 
 
-def _open(root: Path) -> Store | None:
-    """The store, where it is there already: looking makes none."""
+def _open(root: Path, conf: schema.StoreConf) -> tuple[Store | None, StoreFailure | None]:
+    """The store, where it is there already, as looking makes none; and why it is refused, where it is."""
     try:
-        return Store.open(root) if root.is_dir() else None
-    except StoreFailure:
-        return None  # `host` says why
+        store = Store.open(root, shared_with=conf.shared_with and conf.shared_with.value)
+    except StoreFailure as failure:
+        return None, failure
+    return store if root.is_dir() else None, None
 
 
 def _needs(config: schema.Config) -> Needs:

@@ -11,6 +11,7 @@ from pathlib import Path
 from trtbuild.doctor import mends
 from trtbuild.doctor.checks import Check, Needs, chosen, judged
 from trtbuild.doctor.world import World
+from trtstore import StoreFailure
 from trtstore.words import size
 
 ROOM = 3  # times the checkpoint: what is downloaded, what is made of it, and the engine
@@ -18,11 +19,11 @@ LEAST_ROOM = 2_000_000_000  # bytes, where nothing is known of the checkpoint
 MEMORY = 2  # times the checkpoint, for tools that hold it twice
 
 
-def check(needs: Needs, store: Path, world: World) -> Iterator[Check]:
-    """The system, the store, disk, memory, the Hub."""
+def check(needs: Needs, store: Path, world: World, refused: StoreFailure | None = None) -> Iterator[Check]:
+    """The system, the store, disk, memory, the Hub. `refused` is why the store cannot be opened."""
     told = world.system
     yield Check("system", "ok", f"{told.get('PRETTY_NAME', platform.system())}, {platform.machine()}")
-    yield _store(store)
+    yield _store(store, refused)
     yield _disk(needs, store)
     if needs.gpu:
         yield from _memory(needs, world)
@@ -39,7 +40,10 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _store(root: Path) -> Check:
+def _store(root: Path, refused: StoreFailure | None) -> Check:
+    if refused is not None:
+        mend = () if refused.hint is None else (refused.hint,)
+        return judged("store", False, refused.message, required=True, mend=mend)
     place = _existing(root)
     good = place.is_dir() and os.access(place, os.R_OK | os.W_OK | os.X_OK)
     words = f"{root} takes engines" if good else f"{root} cannot be written: {place} is not this user's"

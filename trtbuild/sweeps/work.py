@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trtbuild import provenance
+from trtbuild.choices import Durability, SharedWith
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import InputError, StoreError, TrtbuildError
 from trtbuild.executors.ending import Ending
@@ -78,7 +79,7 @@ class Workplace:
     memory: Memory = field(default_factory=Memory)
     ending: Ending = field(default_factory=Ending)
     made: set[str] = field(default_factory=set)
-    _stores: dict[tuple[Path, str], Store] = field(default_factory=dict)
+    _stores: dict[tuple[Path, Durability, SharedWith | None], Store] = field(default_factory=dict)
     _histories: dict[tuple[Path, tuple[str, ...]], History] = field(default_factory=dict)
     _sharings: list[tuple[StoreConf, Sharing]] = field(default_factory=list)
     _found: dict[tuple[int, str], Found] = field(default_factory=dict)
@@ -99,9 +100,13 @@ class Workplace:
 
     def store(self, config: Config) -> Store:
         """The store that a config names, opened once. Raises StoreFailure."""
-        at = (self.store_root(config.store.root), config.store.durability.value)
+        conf = config.store
+        shared = conf.shared_with
+        at = (self.store_root(config.store.root), conf.durability, shared)
         if at not in self._stores:
-            self._stores[at] = Store.open(at[0], durability=config.store.durability.value)
+            self._stores[at] = Store.open(
+                at[0], durability=conf.durability.value, shared_with=shared and shared.value
+            )
         return self._stores[at]
 
     def _session(self, resolved: Resolved, store: Store, point: Point, watcher: Watcher) -> Session:
