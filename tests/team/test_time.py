@@ -6,6 +6,7 @@ Bounds are generous: they tell "ends" from "hangs", and nothing finer.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,9 +21,9 @@ import pytest
 from tests.store.support import KEY
 from tests.support.cli import TRTBUILD, Project
 from tests.support.seaweed import Seaweed
-from tests.team.support import Place, believer, machine, make, writer
+from tests.team.support import TRTSTORE, Place, believer, machine, make, user, writer
 from tests.team.test_faults import running, unsteady
-from trtstore import Store, deadlines, revoked, signing
+from trtstore import Store, deadlines, revoked, signing, teamgc
 from trtstore.digest import hex_of
 from trtstore.errors import NotWritable, Silent, StoreFailure, Unreachable
 from trtstore.leases import Leases
@@ -283,3 +284,65 @@ def test_a_slow_link_that_lives_is_waited_for(bucket, seaweed: Seaweed, tmp_path
         assert ci.patient(1.0).push(ci.store, KEY, signer).new  # three times as long as a question may take
         team = dev.patient(1.0)
         assert dev.store.receive(KEY, team.envelope(KEY), team).new
+
+
+YEAR = 365 * 86_400.0
+
+
+@pytest.mark.parametrize("years", [-30, 30])
+def test_a_collector_goes_by_the_clock_of_the_place(
+    place: Place, tmp_path: Path, monkeypatch, years: int
+) -> None:
+    """One whose own clock is years ahead would find all too old, and take what a push is about to name."""
+    signer = writer()
+    ci = machine(tmp_path / "ci", place, signer.public)
+    make(ci.store, tmp_path / "in")
+    ci.team().push(ci.store, KEY, signer)
+    connect(place.url).create(f"v1/blobs/sha256/aa/{'aa' * 32}", b"of a push that is on its way")
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + years * YEAR)
+    team = ci.team()
+    assert teamgc.collect(team, ci.store.layout, teamgc.Policy(10**12, 90), dry_run=False) == []
+    assert teamgc.collect(team, ci.store.layout, teamgc.Policy(10**12, 90), dry_run=True) == []
+
+
+SKEW = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <time.h>
+int clock_gettime(clockid_t clock, struct timespec *found) {
+    static int (*real)(clockid_t, struct timespec *);
+    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+    int done = real(clock, found);
+    if (!done && clock == CLOCK_REALTIME) found->tv_sec += atol(getenv("SKEW"));
+    return done;
+}
+"""
+
+
+@pytest.mark.parametrize("skew", [-3600, int(YEAR)])
+def test_a_clock_that_the_server_refuses_is_told_as_that(bucket: Place, tmp_path: Path, skew: int) -> None:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler: the clock of a process cannot be set")
+    library = tmp_path / "skew.so"
+    (tmp_path / "skew.c").write_text(SKEW)
+    words = [compiler, "-shared", "-fPIC", "-o", library, tmp_path / "skew.c", "-ldl"]
+    subprocess.run(words, check=True)
+    dev = user(tmp_path / "dev", bucket)
+    done = subprocess.run(
+        [TRTSTORE, "ls", "--team"],
+        env={
+            **dev.project.environment(dev.environment),
+            "TRTSTORE_TEAM": bucket.url,
+            "LD_PRELOAD": str(library),
+            "SKEW": str(skew),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert "clock here and the server's differ" in done.stderr
+    assert "set this machine's clock" in done.stderr
