@@ -110,7 +110,7 @@ class Sharing:
         if isinstance(asked, float) and 0 <= time.time() - asked < FRESH:
             return  # and a hit of our own store loads nothing of all this
         team = self.team
-        if team is None:
+        if team is None or team.down is not None:
             return
         self._asked = True
         try:

@@ -265,7 +265,7 @@ class Bucket:
         # What `chunks` raises passes through obstore, which then aborts the multipart upload.
         part = max(PART, -(-size // MOST_PARTS))
         store = self._writing
-        silent, allowed = 0.0, (AHEAD + 1) * part / UPLOAD_RATE
+        silent, allowed = 0.0, min((AHEAD + 1) * part, size) / UPLOAD_RATE
         with self._asking(writing=True), Outgoing(chunks) as sent:
             how: dict[str, Any] = {"chunk_size": part, "max_concurrency": AHEAD, "use_multipart": True}
             going = deadlines.spawn(lambda: obstore.put(store, name, sent, **how))

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from html import unescape
 from urllib.parse import unquote, urlsplit
 
 from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
@@ -109,7 +110,7 @@ def reason(error: Exception) -> str:
     code = re.search(r"<Code>([^<]{1,60})</Code>(?:\s*<Message>([^<\n]{1,200}))?", said)
     status = re.search(r"status code: (\d{3}[^:\n<]{0,40})", said)
     if code is not None:
-        line = code[1] + (f", {code[2].rstrip('.')}" if code[2] else "")
+        line = code[1] + (f", {unescape(code[2]).rstrip('.')}" if code[2] else "")
     elif status is not None:
         line = f"it answers {status[1].strip()}"
     else:

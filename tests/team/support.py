@@ -124,6 +124,10 @@ class Machine:
         """A fresh connection, as of a new process."""
         return opening.team(self.url, self.store.layout, self.policy, self.trusted, self.told.append)
 
+    def patient(self, seconds: float) -> Team:
+        """As `team`, for questions that may take so long."""
+        return opening.team(self.url, self.store.layout, self.policy, self.trusted, self.told.append, seconds)
+
     def pull(self, key: str = KEY) -> Record | None:
         """The artifact of `key` from the team's store, if it is there and believed."""
         from_there = Layered(self.store, [self.team()])

@@ -33,14 +33,17 @@ RUNS = 300
 KEYS = 24
 SEED = int(os.environ.get("TRTBUILD_TEST_SEED", "0")) or random.randrange(1 << 30)
 
+running: list[int] = []  # the process of each proxy, the last one last
+
 
 @contextmanager
-def unsteady(server: Seaweed, *options: str) -> Iterator[str]:
-    """The endpoint of a proxy in front of `server`."""
-    words = ["--target", f"{server.host}:{server.port}", *options]
+def unsteady(server: str, *options: str) -> Iterator[str]:
+    """The endpoint of a proxy in front of the server at that URL."""
+    words = ["--target", server.removeprefix("http://"), *options]
     with subprocess.Popen(
         [sys.executable, "-m", "tests.support.unsteady", *words], stdout=subprocess.PIPE, text=True, cwd=ROOT
     ) as proxy:
+        running.append(proxy.pid)
         try:
             assert proxy.stdout is not None
             yield f"http://127.0.0.1:{int(proxy.stdout.readline())}"
@@ -88,7 +91,7 @@ def test_three_hundred_runs_over_a_network_that_breaks(
         return "hit"
 
     pushed: set[int] = set()
-    with unsteady(seaweed, "--seed", str(SEED), "--chance", "0.25") as endpoint:
+    with unsteady(seaweed.url, "--seed", str(SEED), "--chance", "0.25") as endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         with ThreadPoolExecutor(12) as pool:
             outcomes.update(pool.map(run, range(RUNS)))
