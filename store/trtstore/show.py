@@ -60,7 +60,9 @@ def _listing(found: Sequence[Row], doubted: Set[str], *, full: bool) -> Iterator
     counted = Counter(name for labels in kinds.values() for name in labels if name != NEEDS)
     names = sorted(counted, key=lambda name: (-counted[name], name))
     heads, *rest = table(
-        names, [[labels.get(name, "") for name in names] for labels in kinds.values()], pad=True
+        [words.shown(name) for name in names],
+        [[words.shown(labels.get(name, "")) for name in names] for labels in kinds.values()],
+        pad=True,
     )
     cells = dict(zip(kinds, rest, strict=True))
     digits = 64 if full else SHORT
@@ -116,7 +118,7 @@ def record(output: Output, store: Store, it: Record) -> None:
     lines = [
         f"key      {it.key}",
         f"digest   {it.manifest}",
-        *(f"{name:<8} {value}" for name, value in sorted(it.labels.items())),
+        *(f"{words.shown(name):<8} {words.shown(value)}" for name, value in sorted(it.labels.items())),
         f"size     {words.size(it.bytes)} in {it.files} file{'s' if it.files != 1 else ''}",
         f"path     {tree if tree.is_dir() else 'not made yet: `trtstore path` makes it'}",
         *(f"kept     {keeper}" for keeper in keepers),
