@@ -62,8 +62,8 @@ def _listing(found: Sequence[Row], doubted: Set[str], *, full: bool) -> Iterator
     counted = Counter(name for labels in kinds.values() for name in labels if name != NEEDS)
     names = sorted(counted, key=lambda name: (-counted[name], name))[:MAX_COLUMNS]
     heads, *rest = table(
-        [name[:MAX_CELL] for name in names],
-        [[labels.get(name, "")[:MAX_CELL] for name in names] for labels in kinds.values()],
+        [words.shown(name[:MAX_CELL]) for name in names],
+        [[words.shown(labels.get(name, "")[:MAX_CELL]) for name in names] for labels in kinds.values()],
         pad=True,
     )
     cells = dict(zip(kinds, rest, strict=True))
@@ -120,7 +120,7 @@ def record(output: Output, store: Store, it: Record) -> None:
     lines = [
         f"key      {it.key}",
         f"digest   {it.manifest}",
-        *(f"{name:<8} {value}" for name, value in sorted(it.labels.items())),
+        *(f"{words.shown(name):<8} {words.shown(value)}" for name, value in sorted(it.labels.items())),
         f"size     {words.size(it.bytes)} in {it.files} file{'s' if it.files != 1 else ''}",
         f"path     {tree if tree.is_dir() else 'not made yet: `trtstore path` makes it'}",
         *(f"kept     {keeper}" for keeper in keepers),

@@ -149,6 +149,7 @@ def _mirror(_teams: Teams, store: Store, args: argparse.Namespace, output: Outpu
     source = opening.team(args.source, store.layout, Policy(args.trust), args.trusted, output.warn)
     target = opening.at(args.target, store.layout)
     target.check_writable()
+    source.revocations.copy_to(target)  # first: nobody gets there what was revoked here
     failed, new, seen = 0, 0, 0
     for key in list(source.keys()):
         try:

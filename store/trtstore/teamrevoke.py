@@ -158,6 +158,18 @@ class Revocations:
             return made
         raise Unreachable(f"others sign the list of revocations of {self._remote} all the time", "try again")
 
+    def copy_to(self, target: Remote) -> None:
+        """Put the revocations that count, and the newest list, into another team store as they are."""
+        self.sync()
+        there = {one.name for one in target.objects.listed(REVOKED)}
+        for tail in self._tails():
+            kept = [one for one in revoked.of_digest(self._layout, tail[:64]) if one.source == tail]
+            if kept and kept[0].envelope and REVOKED + tail not in there:
+                target.objects.create(REVOKED + tail, kept[0].envelope)
+        newest = next(iter(self._lists()), None)
+        if newest is not None:
+            target.objects.create(revlist.name(newest[1].issue.version), newest[0])
+
     def check_signer(self, signer: Signer, labels: Mapping[str, str] | None) -> None:
         """Raises Invalid where a revocation of `signer` would count for nothing, or not for such records."""
         lines = self._lines(signer)

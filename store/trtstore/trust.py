@@ -23,6 +23,7 @@ from platformdirs import user_config_path
 
 from trtstore.errors import Invalid, translated
 from trtstore.layout import read_bounded
+from trtstore.words import shown
 
 ALGORITHM = "ed25519"
 KEY_BYTES = 32
@@ -112,7 +113,7 @@ def beyond(scope: Scope, labels: Mapping[str, str]) -> str | None:
         if value is None:
             return f"what has no label {label}"
         if not any(fnmatchcase(value, pattern) for pattern in patterns):
-            return f"{label}={value}"
+            return f"{label}={shown(value)}"
     return None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.store.support import FILES, PREDICATE_TYPE, read_tree, write_files
+from tests.store.support import FILES, PREDICATE_TYPE, publish, read_tree, write_files
 from trtstore import Record, Store
 
 ENGINE, NETWORK, OTHER = "ab12" + "0" * 60, "ab34" + "1" * 60, "cd56" + "2" * 60
@@ -245,6 +245,14 @@ def test_one_file_carries_artifacts_to_another_store(trtstore: Cli, tmp_path: Pa
     assert read_tree(Path(other.lines("path", "ab12")[0])) == FILES
     # Who exports has not used it.
     assert trtstore.json("ls", "quant=int8")["records"][0]["hits"] == 0
+
+
+def test_a_label_is_shown_as_it_is_written(trtstore: Cli, store: Store, tmp_path: Path) -> None:
+    """A mark that turns the order of letters round would let one model look like another."""
+    publish(store, write_files(tmp_path / "x"), "77" * 32, labels={"model": "ll\u202eama"})
+    assert "ll\\u202eama" in trtstore("ls").stdout
+    assert "ll\\u202eama" in trtstore("show", "7777").stdout
+    assert "\u202e" not in trtstore("ls").stdout
 
 
 def test_a_pipe_carries_artifacts_too(trtstore: Cli, tmp_path: Path) -> None:

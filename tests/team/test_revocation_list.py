@@ -268,6 +268,17 @@ def test_the_commands_sign_it_and_a_nightly_collection_does_too(team: Team, tmp_
         assert ci.trtstore(*words).code == 2
 
 
+def test_a_mirror_has_the_revocations_and_the_list(team: Team, tmp_path: Path) -> None:
+    team.here.team().revoke("sha256:" + "77" * 32, "x", team.ci)
+    me = believer(tmp_path / "m", team.place, team.ci, "publish,revoke")
+    (tmp_path / "mirror").mkdir()
+    url = (tmp_path / "mirror").as_uri()
+    assert me.trtstore("mirror", team.place.url, url).code == 0
+    there = machine(tmp_path / "d", Place(url, folder=tmp_path / "mirror"), team.line)
+    assert there.pull() is not None
+    assert revoked.of(there.store.layout, "77" * 32, None) is not None
+
+
 def test_it_works_in_a_bucket_as_well(bucket: Place, tmp_path: Path) -> None:
     signer = writer("ci")
     line = f"{signer.public} name=ci role=publish,revoke"
