@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import stat
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,33 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from trtstore import blobs, expected, gate, partial, records, room, writeback
+from trtstore import blobs, expected, gate, landing, partial, records, room
 from trtstore.access import checked_manifest, manifest_bytes, named_blobs
 from trtstore.blobs import Staged
 from trtstore.digest import (
-    CHUNK,
-    Aside,
     OnBytes,
     digest_of,
-    hash_fd,
     hex_of,
     ignore_bytes,
     in_threads,
     side_by_side,
 )
 from trtstore.doubts import Doubt
-from trtstore.errors import Corrupt, Malformed, Mismatch, StoreFailure, Unreachable
+from trtstore.errors import Corrupt, Malformed, StoreFailure, Unreachable
 from trtstore.layout import Layout
-from trtstore.protocols import OnProgress, Readable, Reader, Skipping, ignore_progress
+from trtstore.protocols import OnProgress, Readable, Reader, ignore_progress
 from trtstore.records import Record
 from trtstore.seals import Seals
-
-#: Bytes of a blob that gets its name as soon as it came, and that goes on where it was cut off.
-LARGE = 16 << 20
-
-
-class Damaged(Corrupt):
-    """What an earlier transfer left of a blob was not its beginning, and is gone now: ask for the blob once more."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +121,9 @@ class Arrival:
         A large one of which an earlier transfer left a part goes on from there, where `file` can. Raises Damaged, too.
         """
         if self.has(digits, size):
-            _check(digits, size, *_copy(file, None, size, on_bytes))
+            landing.check(digits, size, *landing.copy(file, None, size, on_bytes))
         else:
-            self._add(_stage(self._layout, file, digits, size, self._stage / digits, on_bytes))
+            self._add(landing.stage(self._layout, file, digits, size, self._stage / digits, on_bytes))
 
     def _add(self, staged: Staged) -> None:
         with self._turn:  # or `keep`, in another thread, would leave it in a list that nobody looks at again
@@ -198,7 +186,9 @@ class Arrivals:
         needed = arrival.list_blobs(data)
         missing = {digits: size for digits, size in needed.items() if not arrival.has(digits, size)}
         done, whole, came = 0, sum(missing.values()), 0
-        begun = sum(partial.size(self._layout, digits) for digits, size in missing.items() if size >= LARGE)
+        begun = sum(
+            partial.size(self._layout, digits) for digits, size in missing.items() if size >= landing.LARGE
+        )
 
         def tell(count: int) -> None:
             nonlocal done
@@ -209,14 +199,16 @@ class Arrivals:
             nonlocal came
             _fetch(arrival, source, *blob, on_bytes, self._stage, whole - done - begun)
             came += 1
-            if blob[1] >= LARGE:
+            if blob[1] >= landing.LARGE:
                 arrival.keep()  # who is killed later need not fetch it again
 
         try:
             for blob in missing.items():
-                if blob[1] < LARGE:
+                if blob[1] < landing.LARGE:
                     fetch(blob, tell)
-            in_threads(fetch, [blob for blob in missing.items() if blob[1] >= LARGE], tell, side_by_side())
+            in_threads(
+                fetch, [blob for blob in missing.items() if blob[1] >= landing.LARGE], tell, side_by_side()
+            )
         except (Unreachable, KeyboardInterrupt):
             if came:
                 arrival.keep()
@@ -234,105 +226,9 @@ def _fetch(
                 room.check(stage, left)
             try:
                 arrival.take(digits, size, file, on_bytes)
-            except Damaged:
+            except landing.Damaged:
                 continue
             return
-
-
-def _stage(layout: Layout, file: Readable, digits: str, size: int, target: Path, on_bytes: OnBytes) -> Staged:
-    if not (
-        size >= LARGE and isinstance(file, Skipping) and _go_on(layout, file, digits, size, target, on_bytes)
-    ):
-        fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            cloned = _clone(file, size, fd)
-            if not cloned:
-                room.check(target.parent, size)
-            tell = writeback.early(fd, on_bytes) if layout.durable else on_bytes
-            found = hash_fd(fd, size, on_bytes=on_bytes) if cloned else _copy(file, fd, size, tell)
-            _check(digits, size, *found)
-        finally:
-            os.close(fd)
-    blobs.seal(target)
-    layout.sync(target)
-    return Staged(target, digits, size)
-
-
-def _go_on(layout: Layout, file: Skipping, digits: str, size: int, target: Path, on_bytes: OnBytes) -> bool:
-    """Fill partial/<digits> up and rename it to `target`; False where another process fills it just now."""
-    with partial.opened(layout, digits) as part:
-        if part is None:
-            return False
-        fd, path = part
-        here = os.fstat(fd).st_size
-        if here > size:
-            here = 0
-            os.ftruncate(fd, 0)
-        tell = writeback.early(fd, on_bytes) if layout.durable else on_bytes
-        with Aside(size) as digest:
-            while data := os.read(fd, CHUNK):
-                digest.update(data)
-                tell(len(data))
-            file.skip(here)
-            found = _pour(file, fd, size, tell, digest, here)
-        if found != (digits, size):
-            path.unlink()
-            if here:
-                raise Damaged(f"what was here of the blob {digits} was not its beginning", "try again")
-        _check(digits, size, *found)
-        path.rename(target)
-        return True
-
-
-def _clone(file: Readable, size: int, target: int) -> bool:
-    """Share the blocks of a plain file. Nothing but FileIO: a decompressing stream has a descriptor too."""
-    if not isinstance(file, io.FileIO):
-        return False
-    status = os.fstat(file.fileno())
-    return stat.S_ISREG(status.st_mode) and status.st_size == size and blobs.clone(file.fileno(), target)
-
-
-def _copy(file: Readable, target: int | None, size: int, on_bytes: OnBytes) -> tuple[str, int]:
-    """(hex SHA-256, bytes) of `file`, copied to `target`; ends, unwritten, with the first byte beyond `size`."""
-    with Aside(size) as digest:
-        return _pour(file, target, size, on_bytes, digest, 0)
-
-
-def _pour(
-    file: Readable, target: int | None, size: int, on_bytes: OnBytes, digest: Aside, done: int
-) -> tuple[str, int]:
-    """As `_copy`, behind the first `done` bytes, which `digest` and `target` have."""
-    while data := _read(file, min(CHUNK, size - done + 1)):
-        done += len(data)
-        if done > size:
-            break
-        digest.update(data)
-        if target is not None:
-            _write_all(target, data)
-        on_bytes(len(data))
-    return digest.hexdigest(), done
-
-
-def _read(file: Readable, count: int) -> bytes | memoryview:
-    try:
-        return file.read(count)
-    except OSError as error:
-        raise Unreachable(f"the source broke off: {error}") from error
-
-
-def _write_all(target: int, data: bytes | memoryview) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(target, view) :]
-
-
-def _check(digits: str, size: int, found: str, count: int) -> None:
-    if count > size:
-        raise Mismatch(digits, f"the blob {digits} that came has more than {size} bytes")
-    if count < size:
-        raise Mismatch(digits, f"the blob {digits} that came has {count} bytes, not {size}")
-    if found != digits:
-        raise Mismatch(digits, f"the blob {digits} that came is not what its name says")
 
 
 @contextmanager

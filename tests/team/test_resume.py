@@ -18,8 +18,8 @@ from tests.team.support import Machine, Place, machine, make, writer
 from trtstore import partial, signing
 from trtstore.digest import hash_bytes
 from trtstore.errors import Corrupt, Unreachable
+from trtstore.landing import LARGE
 from trtstore.protocols import Reader, Skipping
-from trtstore.transfer import LARGE
 from trtstore.upkeep import Upkeep
 
 SIZE = LARGE + (5 << 20) + 3
