@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
+
+import pytest
+
+from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).parents[1]
 CODE = sorted([*(ROOT / "trtbuild").rglob("*.py"), *(ROOT / "store" / "trtstore").rglob("*.py")])
 
 #: The calls that parse, by the end of their dotted name: of a module, or of anything.
-CALLS = {
-    *(
+CALLS = frozenset(
+    [
         "json.load",
         "json.loads",
         "tomllib.load",
@@ -19,51 +24,331 @@ CALLS = {
         "pickle.load",
         "pickle.loads",
         "marshal.loads",
-    ),
-    *("struct.unpack", "struct.unpack_from", "struct.iter_unpack", "ast.literal_eval", "plistlib.load"),
-    *(
+        "plistlib.load",
+        "shelve.open",
+        "struct.unpack",
+        "struct.unpack_from",
+        "struct.iter_unpack",
+        "ast.literal_eval",
+        "base64.b64decode",
+        "base64.urlsafe_b64decode",
         "zipfile.ZipFile",
-        "ZipFile",
         "tarfile.open",
-        "TarFile",
+        "tarfile.TarFile",
         "shutil.unpack_archive",
         "gzip.open",
         "lzma.open",
-    ),
-    *("csv.reader", "csv.DictReader", "configparser.ConfigParser", "shelve.open", "email.message_from_bytes"),
-    *("base64.b64decode", "base64.urlsafe_b64decode", "binascii.unhexlify"),
-    *("sqlite3.connect", "diskcache.Cache", "OmegaConf.load", "OmegaConf.create"),
-    *("np.load", "np.fromfile", "np.frombuffer", "np.memmap", "np.loadtxt", "torch.load", "torch.frombuffer"),
-    *("load_model", "onnx.load", "onnx.load_model", "load_external_data_for_model", "ParseFromString"),
-    *("safe_open", "load_file", "GGUFReader", "Tokenizer.from_str", "Tokenizer.from_file", "ParquetFile"),
-    *(
+        "csv.reader",
+        "csv.DictReader",
+        "configparser.ConfigParser",
+        "email.message_from_bytes",
+        "sqlite3.connect",
+        "diskcache.Cache",
+        "OmegaConf.load",
+        "OmegaConf.create",
+        "np.load",
+        "np.fromfile",
+        "np.frombuffer",
+        "np.memmap",
+        "np.loadtxt",
+        "torch.load",
+        "torch.frombuffer",
+        "load_model",
+        "onnx.load",
+        "onnx.load_model",
+        "load_external_data_for_model",
+        "ParseFromString",
+        "safe_open",
+        "load_file",
+        "GGUFReader",
+        "Tokenizer.from_str",
+        "Tokenizer.from_file",
+        "ParquetFile",
         "load_pem_private_key",
         "aoti_load_package",
         "deserialize_cuda_engine",
-        "ET.parse",
         "ElementTree.parse",
-    ),
-    *("datetime.fromtimestamp", "datetime.fromisoformat", "datetime.strptime", "strptime", "fromisoformat"),
-    *("strictjson.parse", "strictjson.parse_canonical", "yaml.parse", "yaml.load", "yaml.safe_load"),
-    *("foreign.parse", "foreign.parse_object", "foreign.json_object", "foreign.read_object"),
-}
+        "datetime.fromtimestamp",
+        "datetime.fromisoformat",
+        "datetime.strptime",
+        "strictjson.parse",
+        "strictjson.parse_canonical",
+        "yaml.parse",
+        "yaml.load",
+        "yaml.safe_load",
+        "foreign.parse",
+        "foreign.parse_object",
+        "foreign.json_object",
+        "foreign.read_object",
+    ]
+)
 
 
-def places() -> Iterator[str]:
-    """`module.function: call` of each call that parses."""
+@cache
+def places() -> tuple[str, ...]:
+    """`module.function: call` of each call that parses, in order."""
+    found = []
     for path in CODE:
         base = ROOT / "store" if "trtstore" in path.parts else ROOT
         module = ".".join(path.relative_to(base).with_suffix("").parts).removesuffix(".__init__")
-        yield from (f"{module}{where}: {call}" for where, call in _calls(ast.parse(path.read_text()), ""))
+        tree = ast.parse(path.read_text())
+        imported = {
+            alias.asname or alias.name: f"{node.module}.{alias.name}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        found += [f"{module}{where}: {call}" for where, call in _calls(tree, "", imported)]
+    return tuple(sorted(found))
 
 
-def _calls(node: ast.AST, where: str) -> Iterator[tuple[str, str]]:
+def _calls(node: ast.AST, where: str, imported: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for inner in ast.iter_child_nodes(node):
         named = isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        yield from _calls(inner, f"{where}.{inner.name}" if named else where)
+        yield from _calls(inner, f"{where}.{inner.name}" if named else where, imported)
     if isinstance(node, ast.Call):
-        called = ast.unparse(node.func)
-        for call in CALLS:
-            if called == call or called.endswith(f".{call}"):
-                yield where, call
-                break
+        names = _dotted(node.func)
+        for called in (names, [*imported.get(names[0], names[0]).split("."), *names[1:]]):
+            for count in (1, 2):
+                if (call := ".".join(called[-count:])) in CALLS:
+                    yield where, call
+                    return
+
+
+def _dotted(node: ast.AST) -> list[str]:
+    """The names of `a.b.c`; of another expression those behind it."""
+    names: list[str] = []
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    return [node.id if isinstance(node, ast.Name) else "", *reversed(names)]
+
+
+#: Covered by a fuzz target, or by a test in a file: `fuzz:name`, `path::function`.
+PLANS = "tests/test_hostile_checkpoints.py::test_a_plan_ends_in_words_of_its_own"
+JSON = "fuzz:foreign_json"
+_TRITON = "trtbuild.compilers.tensorrt_llm.triton_models"
+#: (what is parsed and who wrote it, what covers it) -> the places, one for each call.
+TABLE: dict[tuple[str, str], list[str]] = {
+    ("any JSON that is not ours; all other places of trtbuild call this one", JSON): [
+        "trtbuild.foreign.parse: json.loads",
+    ],
+    ("any JSON of a store; all other places of trtstore call this one", "fuzz:strict_json"): [
+        "trtstore.strictjson._parse: json.loads",
+    ],
+    ("a checkpoint's small files, by its author or a Hub's mirror", PLANS): [
+        "trtbuild.sources.base.parse_config: foreign.json_object",
+        "trtbuild.sources.refusals._object: foreign.parse",
+        "trtbuild.sources.select._shards: foreign.parse_object",
+        "trtbuild.sources.select.weight_map: foreign.parse_object",
+        "trtbuild.networks.special_tokens.read_object: foreign.json_object",
+        "trtbuild.networks.chat._refuse_json: foreign.parse",
+    ],
+    ("the same in a worker, which a plan has examined before", JSON): [
+        "trtbuild.networks.as_transformers._weights: foreign.read_object",
+        "trtbuild.networks.as_transformers.check_folder: foreign.read_object",
+        "trtbuild.networks.checkpoint.read_json: foreign.read_object",
+        "trtbuild.networks.tokens.check: foreign.json_object",
+        "trtbuild.networks.tokens._template: foreign.read_object",
+        "trtbuild.compilers.modelopt.quantizing._complete: foreign.read_object",
+        "trtbuild.compilers.modelopt.quantizing._complete: foreign.read_object",
+        "trtbuild.compilers.modelopt.quantizing.run: foreign.read_object",
+        "trtbuild.compilers.tensorrt_llm.checkpoint.run: foreign.read_object",
+        "trtbuild.compilers.tensorrt_llm.quantize.run: foreign.read_object",
+        "trtbuild.compilers.tensorrt_llm.serving._tokens: foreign.read_object",
+    ],
+    ("a checkpoint's tokenizer.json; a library in Rust parses it", "tests/compilers/test_tokenizer.py::*"): [
+        "trtbuild.networks.tokens._reference: Tokenizer.from_str",
+        "trtbuild.compilers.text.Text.__init__: Tokenizer.from_str",
+        f"{_TRITON}.postprocessing.TritonPythonModel.initialize: Tokenizer.from_file",
+        f"{_TRITON}.preprocessing.TritonPythonModel.initialize: Tokenizer.from_file",
+    ],
+    ("the header of a checkpoint's safetensors, by its author or a mirror", "fuzz:tensors"): [
+        "trtbuild.tensor_header.parse: foreign.parse_object",
+        "trtbuild.tensor_header.parse: struct.unpack",
+    ],
+    (
+        "the same, looked at before anything is hashed",
+        "tests/test_hostile_checkpoints.py::test_a_header_of_safetensors_is_refused_or_right",
+    ): [
+        "trtbuild.sources.safetensors_header._header: struct.unpack",
+        "trtbuild.sources.safetensors_header.check: foreign.parse_object",
+    ],
+    ("the header of a GGUF, by its author or a mirror", "fuzz:gguf"): [
+        "trtbuild.sources.gguf_header._Cursor.scalar: struct.unpack",
+        "trtbuild.sources.gguf_header._value: struct.unpack",
+    ],
+    ("the header of a GGUF in a worker", "tests/networks/test_networks_checkpoint.py::*"): [
+        "trtbuild.networks.gguf_file._Cursor.take: struct.unpack_from",
+    ],
+    (
+        "bytes of a tensor, as many as a checked header says",
+        "tests/networks/test_networks_checkpoint.py::*",
+    ): [
+        "trtbuild.networks.stored.Stored.read: np.fromfile",
+        "trtbuild.compilers.modelopt.reading.Entry.codes: np.fromfile",
+    ],
+    ("an ONNX network that a step before wrote", "tests/compilers/test_quantize.py::*"): [
+        "trtbuild.networks.tensors.Network.open: load_model",
+        "trtbuild.networks.tensors.Network.columns: np.frombuffer",
+        "trtbuild.networks.tensors.Network.rows: np.frombuffer",
+        "trtbuild.networks.tensors.Network.rows: np.fromfile",
+        "trtbuild.networks.genai_builder._settle_scale: load_model",
+    ],
+    ("what a step before, or a vendor's tool, wrote into an artifact", JSON): [
+        "trtbuild.networks.genai_builder._settle_context: foreign.read_object",
+        "trtbuild.compilers.aot_inductor.manifest.read: foreign.parse_object",
+        "trtbuild.compilers.aot_inductor.speaking._named: foreign.read_object",
+        "trtbuild.compilers.aot_inductor.stored.read_tensors: foreign.parse_object",
+        "trtbuild.compilers.aot_inductor.stored.read_tensors: struct.unpack",
+        "trtbuild.compilers.modelopt.check.run: foreign.read_object",
+        "trtbuild.compilers.modelopt.check.run: foreign.read_object",
+        "trtbuild.compilers.modelopt.proving._check_words: foreign.read_object",
+        "trtbuild.compilers.modelopt.proving.prove: foreign.read_object",
+        "trtbuild.compilers.modelopt.reading.entries: foreign.parse_object",
+        "trtbuild.compilers.modelopt.reading.header: foreign.parse_object",
+        "trtbuild.compilers.modelopt.reading.header: struct.unpack",
+        "trtbuild.compilers.onnxruntime.engine._copy_rest: foreign.read_object",
+        "trtbuild.compilers.onnxruntime.runtime._json: foreign.read_object",
+        "trtbuild.compilers.tensorrt.engine.run: foreign.read_object",
+        "trtbuild.compilers.tensorrt.engine.build_apart: foreign.read_object",
+        "trtbuild.compilers.tensorrt.inspection.precisions: foreign.parse",
+        "trtbuild.compilers.tensorrt.manifest.read: foreign.parse_object",
+        "trtbuild.compilers.tensorrt_llm.checkpoint.check_files: foreign.read_object",
+        "trtbuild.compilers.tensorrt_llm.engine._Ranks.__init__: foreign.read_object",
+        "trtbuild.compilers.tensorrt_llm.engine._positions: foreign.read_object",
+        "trtbuild.compilers.tensorrt_llm.folder.read: foreign.parse_object",
+        "trtbuild.compilers.tensorrt_llm.folder.settle: foreign.parse_object",
+        "trtbuild.compilers.tensorrt_llm.proving.prove: foreign.read_object",
+        "trtbuild.compilers.tensorrt_llm.quantizing._complete: foreign.read_object",
+        "trtbuild.compilers.text.Text.__init__: foreign.parse_object",
+    ],
+    (
+        "an engine, which is code: who may write it is the store's to say",
+        "tests/compilers/tensorrt/test_loading.py::*",
+    ): [
+        "trtbuild.compilers.tensorrt.gpu.TensorRt._load: deserialize_cuda_engine",
+    ],
+    (
+        "weights of an engine in safetensors, by the library",
+        "tests/compilers/aot_inductor/test_weights.py::*",
+    ): [
+        "trtbuild.compilers.aot_inductor.loading.read: load_file",
+    ],
+    ("a package that PyTorch wrote in this very step", "tests/compilers/aot_inductor/test_joining.py::*"): [
+        "trtbuild.compilers.aot_inductor.package.settle: zipfile.ZipFile",
+        "trtbuild.compilers.aot_inductor.package.settle: zipfile.ZipFile",
+        "trtbuild.compilers.aot_inductor.package.wanted: zipfile.ZipFile",
+    ],
+    ("a text to calibrate on, by its author or a mirror", JSON): [
+        "trtbuild.compilers.modelopt.texts._lines: foreign.parse",
+        "trtbuild.compilers.modelopt.texts._rows: ParquetFile",
+    ],
+    ("ours: this process's parent, or a file of this package", JSON): [
+        "trtbuild.compilers.tensorrt.build.main: json.loads",
+        "trtbuild.compilers.tensorrt_llm.contract.contract: json.loads",
+        f"{_TRITON}.postprocessing.TritonPythonModel.initialize: json.loads",
+        f"{_TRITON}.preprocessing.TritonPythonModel.initialize: json.loads",
+        "trtbuild.networks.chat_apart.serve: json.load",
+        "trtbuild.worker.Request.read: foreign.read_object",
+        "trtbuild.provenance._time: datetime.fromtimestamp",
+    ],
+    ("answers of a worker, in a Python or a container of the user's", "fuzz:worker_answer"): [
+        "trtbuild.executors.process._listen: foreign.parse_object",
+    ],
+    ("answers of other programs: docker, a named Python, a job elsewhere, a template's trial", JSON): [
+        "trtbuild.doctor.containers._runtimes: foreign.parse",
+        "trtbuild.networks.chat_trial.try_out: foreign.parse_object",
+        "trtbuild.sweeps.errand._parsed: foreign.parse",
+        "trtbuild.sweeps.remote.ended: foreign.parse_object",
+        "trtbuild.toolchains.pythons._asked: foreign.parse_object",
+    ],
+    ("a lock that uv has just written", "tests/toolchains/test_toolchain_lock.py::*"): [
+        "trtbuild.toolchains.locking.make: tomllib.loads",
+    ],
+    ("wheels of an index, and bundles of toolchains", "tests/sources/test_sources_wheel.py::*"): [
+        "trtbuild.sources.wheel._extract: zipfile.ZipFile",
+        "trtbuild.toolchains.bundle.read: zipfile.ZipFile",
+        "trtbuild.toolchains.bundle.write: zipfile.ZipFile",
+    ],
+    ("what this user's earlier commands remembered of a Hub", JSON): [
+        "trtbuild.sources.hub_commit.recall: foreign.parse",
+        "trtbuild.sources.hub_headers.recall: foreign.parse",
+    ],
+    ("a team's or a stranger's config folder", "fuzz:config_file"): [
+        "trtbuild.yaml_files.check: yaml.parse",
+    ],
+    ("a record's envelope and statement, by whoever may write to a store", "fuzz:statement"): [
+        "trtstore.envelopes.parse: strictjson.parse",
+        "trtstore.envelopes.statement: strictjson.parse_canonical",
+        "trtstore.envelopes.unbase64: base64.b64decode",
+        "trtstore.signing._verifies: base64.b64decode",
+        "trtstore.usage._moment: datetime.fromisoformat",
+    ],
+    ("a manifest, by whoever may write to a store", "fuzz:manifest_blob"): [
+        "trtstore.manifest.parse: strictjson.parse_canonical",
+    ],
+    ("a lease, by whoever may write to a team's store", "fuzz:lease"): [
+        "trtstore.leases._parse: strictjson.parse",
+    ],
+    ("pins and environments, by whoever may write to a local store", "fuzz:small_files"): [
+        "trtstore.environments._contents: strictjson.parse",
+        "trtstore.environments.read: strictjson.parse",
+        "trtstore.pins._read: strictjson.parse",
+        "trtstore.words.moment: datetime.fromtimestamp",
+    ],
+    ("a lock's note, by whoever may write to a local store", "fuzz:lock_note"): [
+        "trtstore.locks._holder: strictjson.parse",
+    ],
+    ("the index, by this user alone: it is refused where another may write", "fuzz:index_row"): [
+        "trtstore.index._open_cache: diskcache.Cache",
+        "trtstore.index._value: json.loads",
+        "trtstore.schema._Blank.__init__: sqlite3.connect",
+        "trtstore.schema.connect: sqlite3.connect",
+        "trtstore.schema.make: sqlite3.connect",
+    ],
+    ("public keys, by the user or a team's list", "fuzz:trusted_key"): [
+        "trtstore.trust.raw: base64.b64decode",
+    ],
+    ("the user's own private key", "tests/team/test_trust.py::*"): [
+        "trtstore.signing.signer: load_pem_private_key",
+    ],
+}
+
+
+def test_every_parser_of_foreign_bytes_is_in_the_table() -> None:
+    listed = sorted(place for some in TABLE.values() for place in some)
+    found = sorted(places())
+    new = [place for place in found if found.count(place) > listed.count(place)]
+    gone = [place for place in listed if listed.count(place) > found.count(place)]
+    assert not new, (
+        f"{', '.join(sorted({*new}))}: bytes are parsed there, and tests/test_parsers.py does not list it. Read JSON "
+        "through trtbuild.foreign or trtstore.strictjson, say in TABLE whose bytes they are, and name the fuzz target "
+        "(tests/fuzz/targets.py) or the test that tries the place with values nobody expects (tests/fuzz/corpus.py)."
+    )
+    assert not gone, f"{', '.join(sorted({*gone}))}: nothing is parsed there any more; take it out of TABLE"
+
+
+@pytest.mark.parametrize("covered", sorted({covered for _, covered in TABLE}))
+def test_what_covers_a_parser_exists(covered: str) -> None:
+    kind, _, name = covered.partition(":")
+    if kind == "fuzz":
+        assert name in TARGETS
+        return
+    path, _, function = covered.partition("::")
+    text = (ROOT / path).read_text()
+    assert function == "*" or f"def {function}(" in text
+
+
+def test_python_objects_are_unpickled_nowhere() -> None:
+    bad = (
+        "pickle.",
+        "marshal.",
+        "torch.load",
+        "shelve.",
+        "ast.literal_eval",
+        "yaml.load",
+        "np.load",
+        "plistlib.",
+    )
+    assert not [place for place in places() if place.partition(": ")[2].startswith(bad)]
