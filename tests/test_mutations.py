@@ -174,6 +174,7 @@ OTHER: Mapping[str, tuple[str, ...]] = {
     "executor.threads": ("1",),
     "store.root": ("elsewhere",),
     "store.also": ("[/elsewhere]",),
+    "store.shared_with": ("group",),
     "store.team": ("file:///elsewhere",),
     "store.trusted": ("['ed25519:AAAA']",),
     "store.key": ("ci",),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from trtstore import blobs, manifest, records, revoked
 from trtstore.digest import hash_bytes, hex_of, is_hex
@@ -14,6 +15,8 @@ from trtstore.errors import Malformed
 from trtstore.layout import Layout, read_bounded
 from trtstore.manifest import Manifest
 from trtstore.records import Record
+
+_T = TypeVar("_T")
 
 
 def identity(layout: Layout, key: str) -> tuple[int, int, int] | None:
@@ -103,6 +106,14 @@ def named_blobs(record: Record, listed: Manifest) -> dict[str, int]:
         if sizes.setdefault(digits, size) != size:
             raise Malformed(f"the blob {digits} is given two sizes")
     return sizes
+
+
+def twice(read: Callable[[], _T]) -> _T:
+    """What `read` gives, at the second try if need be: a disk may give wrong bytes once, and somebody is about to
+    remove what does not parse. Raises as `read`."""
+    with suppress(Malformed):
+        return read()
+    return read()
 
 
 def usable_manifest(layout: Layout, record: Record, *, mend: bool = True) -> Manifest:

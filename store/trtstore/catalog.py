@@ -134,7 +134,8 @@ class Catalog:
         page, before = _Page(folder, list(old.labels), {}), self._parsed
         for key, status in found:
             row = old.rows.get(key)
-            if row is None or row[:3] != _file_identity(status):
+            # What did not parse is read again each time: a collector is about to remove it.
+            if row is None or row[:3] != _file_identity(status) or not row[3]:
                 row = [*_file_identity(status), *self._short(key, page.labels)]
                 self._parsed += 1
             page.rows[key] = row
@@ -152,7 +153,7 @@ class Catalog:
     def _short(self, key: str, labels: list[dict[str, str]]) -> list[Json]:
         """What a row says of a record after its identity; labels by their number."""
         try:
-            record = access.read_record(self._layout, key)
+            record = access.twice(lambda: access.read_record(self._layout, key))
         except Malformed:
             return ["", 0, 0, _number(labels, {}), None]
         number = _number(labels, dict(record.labels))
@@ -192,8 +193,8 @@ class _References:
             return size, blobs
         self._parsed += 1
         try:
-            record = access.read_record(self._layout, key)
-            listed = access.read_manifest(self._layout, record.manifest)
+            record = access.twice(lambda: access.read_record(self._layout, key))
+            listed = access.twice(lambda: access.read_manifest(self._layout, record.manifest))
             named = access.named_blobs(record, listed)
         except Malformed:
             return None

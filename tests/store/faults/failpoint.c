@@ -27,8 +27,8 @@
 #define FICLONE_REQUEST 0x40049409UL
 
 /* As in failpoint.py. */
-enum kind { NEVER, KILL_BEFORE, KILL_AFTER, REFUSE_ONCE, REFUSE_FROM_THEN_ON, HALVE };
-enum verdict { PASS, REFUSED, LAST, HALVED };
+enum kind { NEVER, KILL_BEFORE, KILL_AFTER, REFUSE_ONCE, REFUSE_FROM_THEN_ON, HALVE, TEAR, END };
+enum verdict { PASS, REFUSED, LAST, HALVED, TORN, ENDED };
 
 static struct {
     char folder[PATH_MAX]; /* with a slash at its end */
@@ -86,6 +86,8 @@ static enum verdict meet(const char *name, const char *path) {
     if (number == plan.at && plan.kind == KILL_BEFORE) die();
     if (number == plan.at && plan.kind == KILL_AFTER) return LAST;
     if (number == plan.at && plan.kind == HALVE) return HALVED;
+    if (number == plan.at && plan.kind == TEAR) return TORN;
+    if (number == plan.at && plan.kind == END) return ENDED;
     if ((number == plan.at && plan.kind == REFUSE_ONCE) ||
         (number >= plan.at && plan.kind == REFUSE_FROM_THEN_ON)) {
         errno = plan.error;
@@ -124,6 +126,20 @@ static const char *either(const char *one, const char *other) { return is_watche
     static type(*next) parameters;         \
     if (!next) *(void **)&next = dlsym(RTLD_NEXT, #symbol)
 
+/* A torn read: all bytes are said to have come, and the second half of them are zeros. */
+static void zero_tail(void *data, ssize_t size) {
+    if (size > 0) memset((char *)data + size / 2, 0, size - size / 2);
+}
+
+static void zero_parts(const struct iovec *parts, int count, ssize_t size) {
+    ssize_t start = size / 2, seen = 0;
+    for (int part = 0; part < count && seen < size; part++) {
+        ssize_t length = parts[part].iov_len;
+        for (ssize_t byte = 0; byte < length && seen < size; byte++, seen++)
+            if (seen >= start) ((char *)parts[part].iov_base)[byte] = 0;
+    }
+}
+
 #define WRAP(type, symbol, name, path, parameters, arguments) \
     type symbol parameters {                                  \
         NEXT(type, symbol, parameters);                       \
@@ -146,6 +162,21 @@ static const char *either(const char *one, const char *other) { return is_watche
         if (verdict == HALVED && size > 1) size /= 2;                \
         ssize_t result = next arguments;                             \
         if (verdict == LAST) die();                                  \
+        return result;                                               \
+    }
+
+/* With TEAR a read whose tail did not come from the disk, with END a file that seems to end here. */
+#define WRAP_READ(symbol, parameters, arguments)                     \
+    ssize_t symbol parameters {                                      \
+        NEXT(ssize_t, symbol, parameters);                           \
+        char room[ROOM];                                             \
+        enum verdict verdict = meet("read", of(fd, room));           \
+        if (verdict == REFUSED) return -1;                           \
+        if (verdict == ENDED) return 0;                              \
+        if (verdict == HALVED && size > 1) size /= 2;                \
+        ssize_t result = next arguments;                             \
+        if (verdict == LAST) die();                                  \
+        if (verdict == TORN) zero_tail(data, result);                \
         return result;                                               \
     }
 
@@ -185,9 +216,9 @@ WRAP_OPEN(open64, path, (const char *path, int flags, ...), (path, flags, mode))
 WRAP_OPEN(openat, at(folder, path, room), (int folder, const char *path, int flags, ...), (folder, path, flags, mode))
 WRAP_OPEN(openat64, at(folder, path, room), (int folder, const char *path, int flags, ...), (folder, path, flags, mode))
 
-WRAP_TRANSFER(read, "read", fd, size, (int fd, void *data, size_t size), (fd, data, size))
-WRAP_TRANSFER(pread, "read", fd, size, (int fd, void *data, size_t size, off_t from), (fd, data, size, from))
-WRAP_TRANSFER(pread64, "read", fd, size, (int fd, void *data, size_t size, off64_t from), (fd, data, size, from))
+WRAP_READ(read, (int fd, void *data, size_t size), (fd, data, size))
+WRAP_READ(pread, (int fd, void *data, size_t size, off_t from), (fd, data, size, from))
+WRAP_READ(pread64, (int fd, void *data, size_t size, off64_t from), (fd, data, size, from))
 WRAP_TRANSFER(write, "write", fd, size, (int fd, const void *data, size_t size), (fd, data, size))
 WRAP_TRANSFER(pwrite, "write", fd, size, (int fd, const void *data, size_t size, off_t to), (fd, data, size, to))
 WRAP_TRANSFER(pwrite64, "write", fd, size, (int fd, const void *data, size_t size, off64_t to), (fd, data, size, to))
@@ -197,7 +228,18 @@ WRAP_TRANSFER(copy_file_range, "write", fd, size,
               (int from, off64_t *start, int fd, off64_t *place, size_t size, unsigned flags),
               (from, start, fd, place, size, flags))
 
-WRAP(ssize_t, readv, "read", of(fd, room), (int fd, const struct iovec *parts, int count), (fd, parts, count))
+ssize_t readv(int fd, const struct iovec *parts, int count) {
+    NEXT(ssize_t, readv, (int, const struct iovec *, int));
+    char room[ROOM];
+    enum verdict verdict = meet("read", of(fd, room));
+    if (verdict == REFUSED) return -1;
+    if (verdict == ENDED) return 0;
+    ssize_t result = next(fd, parts, count);
+    if (verdict == LAST) die();
+    if (verdict == TORN) zero_parts(parts, count, result);
+    return result;
+}
+
 WRAP(ssize_t, writev, "write", of(fd, room), (int fd, const struct iovec *parts, int count), (fd, parts, count))
 
 WRAP_SYNC(fsync)

@@ -46,6 +46,8 @@ class Kind(IntEnum):
     REFUSE_ONCE = 3
     REFUSE_FROM_THEN_ON = 4
     HALVE = 5
+    TEAR = 6  # the second half of what is read are zeros
+    END = 7  # a file seems to end before the read
 
 
 @dataclass(frozen=True)

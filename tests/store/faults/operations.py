@@ -244,13 +244,14 @@ def verify_all(world: World) -> None:
 
 
 def spoil(world: World) -> None:
-    """A blob with other bytes and the times that a store gives, so that only a verify sees it; and its tree."""
+    """A blob with other bytes and the times that a store gives; and its tree, which has it by another name."""
+    world.publish(KEY)
+    world.materialise(KEY)
     change_a_blob(world)
     blob = world.base / "blobs" / "sha256" / hash_bytes(ARTIFACTS[KEY]["engine.bin"])[:2]
     blob /= hash_bytes(ARTIFACTS[KEY]["engine.bin"])
     os.utime(blob, (STAMP, STAMP))
     blob.chmod(0o444)
-    world.materialise(KEY)
 
 
 def healed(world: World) -> None:
