@@ -140,7 +140,7 @@ def reader(folder: Path, cloud: Cloud, place: Place, signer: Signer) -> User:
     for name in cloud.credentials("writer"):
         made.environment.pop(name)
     made.environment.update(cloud.credentials("reader"))
-    assert made.trtstore("trust", "add", signer.public, "name=ci").code == 0
+    assert made.trtstore("trust", "add", signer.public, "name=ci", "role=publish,gc").code == 0
     return made
 
 
