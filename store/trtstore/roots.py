@@ -68,6 +68,7 @@ def _check_replaceable(link: Path) -> None:
     if not link.parent.is_dir():
         raise Invalid(f"{link} cannot be made: there is no folder {link.parent}", f"mkdir -p {link.parent}")
     if link.is_symlink():
+        _check_owner(link)
         target = link.readlink()
         # That of another store is as good: it was made by this function.
         if is_hex(target.name) and target.parts[-3:-1] == (VERSION, "trees"):
@@ -80,6 +81,12 @@ def _check_replaceable(link: Path) -> None:
         raise Invalid(f"{link} exists and is not a link made by a store", "choose another name, or remove it")
 
 
+def _check_owner(link: Path) -> None:
+    """Raises Invalid where the link is another user's, who could let it lead elsewhere later, as in /tmp."""
+    if link.lstat().st_uid not in (0, os.geteuid()):
+        raise Invalid(f"{link} is a link of another user's", "choose another name, in a folder of your own")
+
+
 def _lead(link: Path, target: Path) -> None:
     """Make `link` lead to `target`: in one call where nothing has its name yet, which a kill cannot cut in two."""
     try:
@@ -88,6 +95,7 @@ def _lead(link: Path, target: Path) -> None:
         # A root that is added again, the usual case, leads there already.
         if not (link.is_symlink() and link.readlink() == target):
             _replace(link, target)
+        _check_owner(link)  # somebody may have put one there since it was looked at
 
 
 def _replace(link: Path, target: Path) -> None:

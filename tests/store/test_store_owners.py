@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.store.support import FILES, KEY, publish, read_tree, write_files
-from trtstore import Exposed, Store
+from trtstore import Exposed, Invalid, Store
 from trtstore.readonly import ReadOnly
 from trtstore.upkeep import Upkeep
 
@@ -168,6 +168,25 @@ def test_what_a_member_of_the_group_changed_is_never_loaded(root: Path) -> None:
         assert read_tree(store.materialise(record).path) == FILES
     finally:
         os.umask(before)
+
+
+@as_root
+def test_a_link_of_another_user_is_not_taken_for_ones_own(root: Path) -> None:
+    store = Store.open(root)
+    record = store.lookup(KEY)
+    assert record is not None
+    place = root.parent / "tmp"
+    place.mkdir()
+    place.chmod(0o1777)
+    link = place / "engine"
+    link.symlink_to(store.materialise(record).path)  # right now, and elsewhere as soon as its owner likes
+    os.lchown(link, OTHER, OTHER)
+    with pytest.raises(Invalid, match="another user"):
+        store.add_root(link, record)
+    assert link.lstat().st_uid == OTHER
+    assert [path.name for path in place.iterdir()] == ["engine"]
+    store.add_root(place / "mine", record)
+    assert read_tree((place / "mine").resolve()) == FILES
 
 
 def test_an_other_store_is_read_where_its_owner_is_known_and_refused_where_everybody_writes(
