@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from trtstore import blobs, doubts
 from trtstore.blobs import Staged
 from trtstore.doubts import Doubt
-from trtstore.errors import Corrupt
+from trtstore.errors import Corrupt, StoreFailure
 from trtstore.layout import Layout
 from trtstore.seals import Seals
 
@@ -44,4 +45,7 @@ def put_record(layout: Layout, key: str, envelope: bytes, temporary: Path, doubt
         place.unlink(missing_ok=True)  # a failed publish adds no record, and who looks now may not rely on it
         raise
     if doubt is None:
-        doubts.clear(layout, key)
+        with suppress(
+            StoreFailure
+        ):  # the record is there: a mark that cannot go makes others too careful, no more
+            doubts.clear(layout, key)
