@@ -66,7 +66,7 @@ def check_other(layout: Layout) -> None:
 def _folders(layout: Layout) -> Iterator[Path]:
     yield from (layout.base, layout.blobs.parent, layout.blobs, layout.records, layout.trees)
     yield from (layout.roots, layout.pins, layout.pending, layout.revoked, layout.quarantine, layout.locks)
-    yield from (layout.tmp, layout.partial, layout.toolchains, layout.hints)
+    yield from (layout.tmp, layout.partial, layout.toolchains, layout.hints, layout.doubts, layout.teams)
 
 
 def _check(layout: Layout, folder: Path, trusted: set[int] | None, group: int | None) -> None:

@@ -102,7 +102,7 @@ class _Others:
 
     def __init__(self, layout: Layout) -> None:
         self.found: list[str] = []
-        shared = getattr(layout, "shared", False)  # with a group, by the user's own word
+        shared = layout.shared  # with a group, by the user's own word
         self._group = layout.root.stat().st_gid if shared else None
 
     def look(self, path: Path | str, status: os.stat_result) -> None:
