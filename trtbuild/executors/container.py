@@ -21,8 +21,9 @@ from pathlib import Path
 
 import trtbuild
 from trtbuild.errors import BuildError, InputError, TrtbuildError
+from trtbuild.executors.answers import Event
 from trtbuild.executors.ending import Ending
-from trtbuild.executors.process import Ended, Event, Limits, Ran, Task, failure, named, supervise
+from trtbuild.executors.process import Ended, Limits, Ran, Task, failure, named, supervise
 from trtbuild.worker import HELD
 
 ENGINES = ("docker", "podman", "nerdctl")
