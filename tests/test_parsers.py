@@ -254,7 +254,7 @@ TABLE: dict[tuple[str, str], list[str]] = {
         "trtbuild.provenance._time: datetime.fromtimestamp",
     ],
     ("answers of a worker, in a Python or a container of the user's", "fuzz:worker_answer"): [
-        "trtbuild.executors.process._listen: foreign.parse_object",
+        "trtbuild.executors.answers.listen: foreign.parse_object",
     ],
     ("answers of other programs: docker, a named Python, a job elsewhere, a template's trial", JSON): [
         "trtbuild.doctor.containers._runtimes: foreign.parse",

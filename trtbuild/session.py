@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from trtbuild import folders, provenance, schema
-from trtbuild.executors import allowance, process
+from trtbuild.executors import allowance, answers, process
 from trtbuild.executors.ending import Ending
 from trtbuild.history import History, Place
 from trtbuild.key import TOOL
@@ -115,7 +115,7 @@ class Session:
             self.watcher.step_started("source")
         self.watcher.progress(what, done, total, "B")
 
-    def on_event(self, event: process.Event) -> None:
+    def on_event(self, event: answers.Event) -> None:
         if event["event"] == "progress":
             self.watcher.progress(event["what"], event["done"], event["total"], event["unit"])
             self.sharing.tell(event["what"], event["done"], event["total"])

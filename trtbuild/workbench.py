@@ -10,7 +10,7 @@ from pathlib import Path
 from trtbuild import choices, schema
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import InputError
-from trtbuild.executors import container, process
+from trtbuild.executors import answers, container, process
 from trtbuild.executors.ending import Ending
 from trtbuild.key import IMAGE
 from trtbuild.plan import Planned
@@ -43,7 +43,7 @@ class Workbench:
         out: Path,
         home: Path,
         limits: process.Limits,
-        on_event: Callable[[process.Event], None],
+        on_event: Callable[[answers.Event], None],
         ending: Ending,
     ) -> process.Ran:
         """Run a worker of the step `planned` where that step runs. Raises InputError, BuildError."""

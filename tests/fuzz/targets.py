@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from trtbuild import foreign, tensor_header, yaml_files
 from trtbuild.errors import InputError, TrtbuildError
-from trtbuild.executors import process
+from trtbuild.executors import answers
 from trtbuild.sources import gguf_header
 from trtbuild.toolchains import lock
 from trtstore import (
@@ -330,7 +330,7 @@ def worker_answer(data: bytes) -> None:
     """What a worker says is an answer, an event with all its fields, or a line of the log."""
     events: list[Any] = []
     said, log = io.StringIO(data.decode(errors="replace")), io.StringIO()
-    answer = process._listen(said, log, events.append)
+    answer = answers.listen(said, log, events.append)
     assert answer is None or isinstance(answer, dict | TrtbuildError)
     for event in events:
         if event["event"] == "progress":

@@ -22,8 +22,9 @@ import trtbuild
 from trtbuild import programs, redact
 from trtbuild.errors import BuildError, InputError, TrtbuildError
 from trtbuild.executors import given
+from trtbuild.executors.answers import Event
 from trtbuild.executors.ending import Ending
-from trtbuild.executors.process import Ended, Event, Limits, Ran, Task, failure, supervise
+from trtbuild.executors.process import Ended, Limits, Ran, Task, failure, supervise
 from trtbuild.worker import HELD
 
 PROCESSES = 8192  # and threads of one container: a compiler starts some for each core

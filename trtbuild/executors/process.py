@@ -19,12 +19,11 @@ from typing import IO, Any
 
 from platformdirs import user_state_path
 
-from trtbuild import foreign, programs, redact
+from trtbuild import programs, redact
 from trtbuild.errors import BuildError, InputError, TrtbuildError
-from trtbuild.executors import given
+from trtbuild.executors import answers, given
+from trtbuild.executors.answers import Event
 from trtbuild.executors.ending import Ending
-
-Event = Mapping[str, Any]
 
 LOG_TAIL = 8  # lines of the log in an error
 KEPT_FAILURES = 20
@@ -181,7 +180,7 @@ def supervise(
     assert process.stdout is not None  # noqa: S101  # it was opened as a pipe
     try:
         with ending.awaited(end):
-            answer = _listen(process.stdout, errors, on_event)
+            answer = answers.listen(process.stdout, errors, on_event)
             # What a killed keeper left, while its id is still its own.
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
             programs.sweep(process.pid)
@@ -228,43 +227,6 @@ def _start(
         encoding="utf-8",
         errors="replace",
     )
-
-
-def _listen(
-    stream: IO[str], log: IO[str], on_event: Callable[[Event], None]
-) -> dict[str, Any] | TrtbuildError | None:
-    """Read events until the worker closes its output; the last result or error is the answer."""
-    answer: dict[str, Any] | TrtbuildError | None = None
-    for line in stream:
-        try:
-            event = foreign.parse_object(line)
-            kind = event["event"]
-            if kind == "result":
-                answer = dict(event["facts"])
-            elif kind == "error":
-                error = InputError if event["kind"] == "input" else BuildError
-                said = (event["message"], event["option"], event["hint"])
-                if not all(each is None or isinstance(each, str) for each in said):
-                    raise ValueError("an error's words are no text")
-                answer = error(str(said[0]), option=said[1], hint=said[2])
-            elif not _is_progress(event):
-                raise ValueError("it is no event")
-        except (ValueError, KeyError, TypeError):
-            log.write(line)  # not of the protocol: something printed before the worker took its stdout away
-            continue
-        if kind not in ("result", "error"):
-            on_event(event)
-    return answer
-
-
-def _is_progress(event: Event) -> bool:
-    """Whether an event, which any Python or container may have written, is what the others are told."""
-    if event["event"] == "text":
-        return isinstance(event["text"], str)
-    if event["event"] != "progress":
-        return isinstance(event["event"], str)
-    texts, counts = (event["what"], event["unit"]), (event["done"], event["total"])
-    return {*map(type, texts)} == {str} and {*map(type, counts)} <= {int, float} and min(counts) >= 0
 
 
 def failure(
