@@ -260,14 +260,14 @@ TABLE: dict[tuple[str, str], list[str]] = {
         "trtbuild.doctor.containers._runtimes: foreign.parse",
         "trtbuild.networks.chat_trial.try_out: foreign.parse_object",
         "trtbuild.sweeps.errand._parsed: foreign.parse",
-        "trtbuild.sweeps.remote.ended: foreign.parse_object",
+        "trtbuild.sweeps.answers.parse: foreign.parse_object",
         "trtbuild.toolchains.pythons._asked: foreign.parse_object",
     ],
     ("a lock that uv has just written", "tests/toolchains/test_toolchain_lock.py::*"): [
         "trtbuild.toolchains.locking.make: tomllib.loads",
     ],
     ("wheels of an index, and bundles of toolchains", "tests/sources/test_sources_wheel.py::*"): [
-        "trtbuild.sources.wheel._extract: zipfile.ZipFile",
+        "trtbuild.sources.wheel._opened: zipfile.ZipFile",
         "trtbuild.toolchains.bundle.read: zipfile.ZipFile",
         "trtbuild.toolchains.bundle.write: zipfile.ZipFile",
     ],
@@ -291,7 +291,18 @@ TABLE: dict[tuple[str, str], list[str]] = {
     ("a lease, by whoever may write to a team's store", "fuzz:lease"): [
         "trtstore.leases._parse: strictjson.parse",
     ],
+    ("a mirror's list of files", "tests/sources/test_sources_hub_lies.py::*"): [
+        "trtbuild.sources.hub_listing._value: foreign.parse_object",
+    ],
+    ("revocations, doubts and dates that a local store keeps", "fuzz:kept_files"): [
+        "trtstore.doubts._parse: strictjson.parse",
+        "trtstore.revoked._decode: strictjson.parse",
+    ],
+    ("the last day of a list or policy, by whoever signed it", "fuzz:revocation_list"): [
+        "trtstore.issues.moment: datetime.strptime",
+    ],
     ("pins and environments, by whoever may write to a local store", "fuzz:small_files"): [
+        "trtstore.standing._sealed: strictjson.parse",
         "trtstore.environments._contents: strictjson.parse",
         "trtstore.environments.read: strictjson.parse",
         "trtstore.pins._read: strictjson.parse",

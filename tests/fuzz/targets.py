@@ -39,6 +39,7 @@ from trtstore import (
     records,
     revlist,
     revoked,
+    standing,
     strictjson,
     teampolicy,
     trust,
@@ -346,7 +347,8 @@ def small_files(data: bytes) -> None:
     home = layout.toolchains / "a-1"
     for folder in (layout.pins, home):
         folder.mkdir(parents=True, exist_ok=True)
-    for path in (layout.pins / KEY, home / environments.ABOUT, home / environments.CONTENTS):
+    files = (environments.ABOUT, environments.CONTENTS, standing.SEAL)
+    for path in (layout.pins / KEY, *(home / name for name in files)):
         path.write_bytes(data)
     (pin,) = pins.found(layout).values()
     assert len(pin.note) <= pins.MAX_NOTE
@@ -354,6 +356,7 @@ def small_files(data: bytes) -> None:
     found = environments.read(home)
     assert found is None or found.bytes + found.files is not None
     environments._contents(home)
+    standing._sealed(home)
 
 
 _PLACE: list[Layout] = []

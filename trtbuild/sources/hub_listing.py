@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from urllib.parse import quote
 
 from huggingface_hub import constants, get_session, hf_raise_for_status
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public, but not in its __all__
 
+from trtbuild import foreign
 from trtbuild.sources.base import Json
 from trtbuild.sources.hub_commit import MOST_BYTES, MOST_FILES, Commit, Wrong, checked, is_git_id
 from trtbuild.sources.hub_guard import Guard, Unsound, check_encoding, shown
@@ -54,12 +54,11 @@ def _answer(location: Location) -> bytes:
 
 def _value(answer: bytes) -> dict[str, Json]:
     try:
-        value = json.loads(answer)
-    except RecursionError:
-        raise Unsound("its list of files is nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ValueError("no object in the answer")
-    return value
+        return foreign.parse_object(answer, limit=MOST_BYTES)
+    except foreign.Malformed as trouble:
+        if answer.lstrip()[:1] in (b"{", b"["):
+            raise Unsound(f"its list of files {trouble}") from None
+        raise
 
 
 def _row(sibling: Json) -> dict[str, Json]:
