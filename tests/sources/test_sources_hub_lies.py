@@ -165,7 +165,7 @@ LISTINGS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "no objects": (lambda listing: {**listing, "siblings": [1, None, "x"]}, "did not answer"),
     "a commit that is a path": (lambda listing: {**listing, "sha": "../../../x"}, "commit is ../../../x"),
     "a commit that is a number": (lambda listing: {**listing, "sha": 7}, "did not answer"),
-    "a size of 400 digits": (siblings(size=10**400), "a number has 401 digits"),
+    "a size of 400 digits": (siblings(size=10**400), "a number of 401 digits"),
     "a size below 0": (siblings(size=-1), "the size -1"),
     "a size beyond numbers": (siblings(size=2**53), "the size 9007199254740992"),
     "a size that is a fraction": (siblings(size=1.5), "the size 1.5"),
@@ -173,7 +173,7 @@ LISTINGS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "no size": (siblings(size=None), "the size NoneType"),
     "infinitely large": (
         lambda listing: json.dumps(siblings(size=0)(listing)).replace(": 0", ": 1e999", 1).encode(),
-        "not JSON",
+        "out of range",
     ),
     "large storage without a digest": (siblings(lfs={"size": 4}), "did not answer"),
     "a digest that is a path": (
