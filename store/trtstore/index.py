@@ -29,6 +29,7 @@ from diskcache.core import DBNAME, DEFAULT_SETTINGS, MODE_RAW
 from trtstore import locks, schema
 from trtstore.digest import HASHERS, OnBytes, hash_fd, ignore_bytes, in_threads, is_hex
 from trtstore.errors import Corrupt, Invalid, StoreFailure, translated
+from trtstore.layout import make_folders
 from trtstore.strictjson import Json
 
 BUSY = 5.0  # seconds to wait for another process's transaction
@@ -263,7 +264,7 @@ def _identity(status: os.stat_result) -> str:
 def _open_cache(folder: Path, *, rebuild: bool) -> Any:
     """The opened diskcache, made anew where `rebuild` or where what is there is not one."""
     with suppress(FileExistsError):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(folder.parent)
         folder.mkdir(mode=0o700)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():

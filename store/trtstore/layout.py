@@ -207,6 +207,14 @@ class Layout:
                 os.close(fd)
 
 
+def make_folders(path: Path) -> None:
+    """Make the folder `path` and those above it, where absent, with a mode that no umask widens. Raises OSError."""
+    if not path.is_dir():
+        make_folders(path.parent)
+        with suppress(FileExistsError):
+            path.mkdir(mode=0o755)
+
+
 def entries(folder: Path) -> list[Path]:
     """What lies in `folder`, sorted; nothing where it is no folder. Raises OSError."""
     try:

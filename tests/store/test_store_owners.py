@@ -207,6 +207,7 @@ from pathlib import Path
 from trtstore import Store
 os.umask(int(sys.argv[1], 8))
 store = Store.open(Path(sys.argv[2]), durability="fast")
+store.index.put("t", "k", 1)  # may be the first that is made
 record = store.publish("5e" * 32, Path(sys.argv[3]), labels={}, predicate={}, predicate_type="https://example.org/x")
 store.materialise(record)
 """
