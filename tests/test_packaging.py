@@ -188,12 +188,16 @@ def test_a_sweep_over_toolchains_that_contradict_each_other(core: Core, ours: Pa
 def test_an_engine_is_rebuilt_in_the_toolchain_of_its_own_record(
     core: Core, ours: Path, tiny_llama: Path
 ) -> None:
-    """Of a lock that does not ship, and that is not given again."""
+    """Of a lock that does not ship, and that is not given again: whoever asks for it allows it."""
     words = (f"model.source={tiny_llama}", "quant=int8")
     key = json.loads(core(*words, f"compiler.locks.onnxruntime={ours}", "output=json").stdout)["key"]
     ours.unlink()
     core("toolchain", "rm", "--all")
     uv = shutil.which("uv")  # quicker, where it is there
-    rebuilt = core("rebuild", key[:12], **({"PATH": f"{Path(uv).parent}:/usr/bin:/bin"} if uv else {}))
+    path = {"PATH": f"{Path(uv).parent}:/usr/bin:/bin"} if uv else {}
+    refused = core("rebuild", key[:12], code=2, **path)
+    allowed = re.findall(r"executor\.allow_lock=\[\w+\]", refused.stderr)
+    assert "packages of no toolchain that ships: numpy" in refused.stderr
+    rebuilt = core("rebuild", key[:12], *allowed, **path)
     assert "the same bytes" in rebuilt.stdout
     assert "toolchain ours  installed by" in rebuilt.stderr

@@ -109,7 +109,7 @@ def twice(data: bytes) -> bytes:
 
 SPOILT: dict[str, Callable[[bytes], bytes]] = {
     "cut off": lambda data: data[:-1],
-    "a tensor is there twice": twice,
+    "twice in one object": twice,
     "its header would have": lambda data: b"\xff" * 8 + data[8:],
     "cannot be read": lambda data: data[:8] + b"{" * (len(data) - 8),
 }

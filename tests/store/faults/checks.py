@@ -88,7 +88,13 @@ def wrong_artifacts(world: World) -> Iterator[str]:
     """Each key of ARTIFACTS that is a hit with other bytes than its own. Makes trees."""
     for key in usable(world):
         record = world.record(key)
-        if read_artifact(world.store.materialise(record).path) != ARTIFACTS[key]:
+        try:
+            tree = world.store.materialise(record).path
+        except Corrupt:  # found before it was served: from then on a miss
+            if key in usable(world):
+                yield f"{key[:4]}… is damaged, and stays"
+            continue
+        if read_artifact(tree) != ARTIFACTS[key]:
             yield f"{key[:4]}… is a hit with wrong bytes"
         for file in record.attachments.values():
             path = world.store.blob_path(file.digest)

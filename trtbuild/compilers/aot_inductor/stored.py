@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Any
 
 from trtbuild import foreign
 from trtbuild.errors import BuildError
@@ -40,11 +39,4 @@ def read_tensors(path: Path) -> dict[str, tuple[str, list[int]]]:
         raise BuildError(
             f"{path.name} has {size} bytes, and its header says {8 + length + end}: it is cut off"
         )
-    return found
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a tensor is there twice")
     return found
