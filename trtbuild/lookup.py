@@ -66,12 +66,12 @@ class Lookup:
         if wanted.labels is not None:
             self._sharing.expect({wanted.key: wanted.labels})
         record = self._look(self._store, wanted)
-        if record is not None and self._may_use(record):
+        if record is not None and (wanted.manifest or self._may_use(record)):
             return Found(record, here=True, store=str(self._store))
         for other in self._asked(wanted):
             with deadline(self._config.patience):
                 record = self._look(other, wanted)
-            if record is not None:
+            if record is not None and (wanted.manifest or self._may_use(record, other)):
                 return Found(record, here=False, store=str(other))
         return Found(None, here=False)
 
@@ -96,7 +96,7 @@ class Lookup:
         if wanted.labels is not None:
             self._sharing.expect({key: wanted.labels})
         record = self._store.use(key, verify=self._config.verify.value, on_problem=tell, manifest=manifest)
-        anew = record is not None and not self._may_use(record)
+        anew = record is not None and manifest is None and not self._may_use(record)
         if record is not None and not anew:
             self._sharing.gave(record)
             return record
@@ -114,20 +114,25 @@ class Lookup:
         if layers.lookup(key, manifest=manifest, on_problem=tell, anew=anew) is None:
             return None
         record = self._store.use(key, on_problem=tell, manifest=manifest)
-        return record if record is not None and self._may_use(record) else None
+        return record if record is not None and (manifest or self._may_use(record)) else None
 
     def _asked(self, wanted: Expected) -> tuple[Reader, ...]:
         """The other stores that may answer: the team's only where its scopes can be held to what is expected."""
         return self.also if wanted.labels is None else self.others
 
-    def _may_use(self, record: Record) -> bool:
-        """Whether what our own store has may be used for what is asked for; tells once what is doubted of it."""
-        doubt = self._store.doubt(record.key)
+    def _may_use(self, record: Record, of: Reader | None = None) -> bool:
+        """Whether what our own store, or another one, has may be used for what is asked for.
+
+        Tells once what is doubted of it. What the team's store has was judged, and told, when it was looked up.
+        """
+        if of is not None and of is self._sharing.team:
+            return True
+        doubt = (of or self._store).doubt(record.key)
         if doubt is None:
             return True
         step, may = record.labels.get("step", record.key[:12]), self._sharing.admits(record.key, doubt)
         if not may:
-            words = f"{step}: what our own store has {doubt}, from a key that is not trusted for this; it is not used"
+            words = f"{step}: what {of or 'our own store'} has {doubt}; it is not used for this"
         elif doubt.unsigned and self._config.trust.value != "off":
             words = f"{step}: {doubt}, and is used all the same; it is not signed here"
         else:

@@ -25,8 +25,6 @@ from trtbuild.survey import notes, refuse_elsewhere
 from trtstore import Record, folder_manifest
 from trtstore.doubts import Doubt
 
-BUILT_FROM = ", from which it was built)"
-
 
 @dataclass(frozen=True)
 class Result:
@@ -144,7 +142,9 @@ def _run(
             StepResult(planned.name, planned.key, "built", ran.seconds, size, ran.peak_memory_bytes)
         )
         if digest is not None:
-            same = "the same bytes as" if digest == record.manifest else "other bytes than"
+            same = (
+                "the same bytes as" if first is not None and digest == first.manifest else "other bytes than"
+            )
             kept = "this one, as the first was doubted" if doubted and doubt is None else "the first"
             session.watcher.note(f"{planned.name}: built again, {same} in the store, which keeps {kept}")
         return record
@@ -152,13 +152,12 @@ def _run(
 
 def _inherited(planned: Planned, session: Session) -> Doubt | None:
     """What is to be remembered against an artifact because of what it was built from."""
+    found = None
     for up in planned.inputs:
         doubt = session.store.doubt(up.key)
-        if doubt is not None and doubt.unsigned:
-            return Doubt(
-                doubt.origin if BUILT_FROM in doubt.origin else f"{doubt.origin} ({up.name}{BUILT_FROM}"
-            )
-    return None
+        if doubt is not None:
+            found = doubt.passed_on(found, up.name)
+    return found
 
 
 def _locks(planned: Planned, scratch: Path) -> dict[str, Path]:

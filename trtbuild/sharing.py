@@ -238,8 +238,10 @@ class Sharing:
             return
         name = record.labels.get("step", record.key[:12])
         doubt = self._store.doubt(record.key)
-        if doubt is not None:
-            self._note(f"{name}: not shared: it {doubt}, and is not signed here")
+        if doubt is not None and not doubt.lets_sign(
+            [one for one in team.trusted if one.key == self.signer.public]
+        ):
+            self._note(f"{name}: not shared: it {doubt}, and {self.signer.name} does not sign it")
             return
         if held is not None and held.lost:
             self._note(f"{name}: another machine took over meanwhile; what the team has first, it keeps")

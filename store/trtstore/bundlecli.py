@@ -73,10 +73,11 @@ def _export(store: Store, args: argparse.Namespace, output: Output) -> int:
 def _signing(store: Store, name: str, output: Output) -> bundle.Sign:
     """Puts the signature of the key `name` under each record that may have it."""
     signer = opening.signer(name)
+    lines = [one for one in trust.listed() if one.key == signer.public]
 
     def sign(key: str, envelope: bytes) -> bytes:
         doubt = store.doubt(key)
-        if doubt is not None:
+        if doubt is not None and not doubt.lets_sign(lines):
             output.warn(f"{key[:12]} {doubt}: {signer.name} does not sign it")
             return envelope
         try:

@@ -77,7 +77,8 @@ def _ls(store: Store, args: argparse.Namespace, output: Output) -> int:
     found = query.rows(store, labels, progress.count)
     progress.close()
     with translated(store.root, reading=True):
-        unsigned = doubts.found(store.layout)
+        marked = {key: doubts.of(store.layout, key) for key in doubts.found(store.layout)}
+    unsigned = {key for key, doubt in marked.items() if doubt is not None and doubt.unsigned}
     show.rows(output, found, sort=args.sort, reverse=args.reverse, full=args.full, doubted=unsigned)
     return 0
 

@@ -2,8 +2,9 @@
 
     {"from":"engines.tar","schema":1,"scopes":[],"since":1780000000}
 
-Without scopes nobody who is trusted signed it: a user took it all the same. With scopes, keys signed it that are
-trusted for such labels alone, and nobody said then what was asked for. Neither is ever signed anew from here.
+Without scopes nobody who is trusted signed it: a user took it all the same. It is never signed anew from here. With
+scopes, keys signed it that are trusted for such labels alone. It is used for these, and only a key with such a scope
+signs it. The same goes for what is built from it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from trtstore.digest import is_hex
 from trtstore.envelopes import MAX_VALUE
 from trtstore.errors import Malformed, translated
 from trtstore.layout import Layout, entries, read_bounded, write_small
-from trtstore.trust import Scope, holds
+from trtstore.trust import Scope, Trusted, holds
 from trtstore.words import shown
 
 MAX_BYTES = 1 << 20
 MAX_SCOPES = 16
+BUILT_FROM = ", from which it was built)"
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,35 @@ class Doubt:
         """Whether who asks for an artifact with these labels may have it without a word."""
         return any(holds(scope, labels) for scope in self.scopes)
 
+    def lets_sign(self, lines: Sequence[Trusted]) -> bool:
+        """Whether a key that is trusted by these lines may sign the artifact: for no more than who signed it may."""
+        known = [one.scope for one in lines]
+        return bool(known) and all(scope in self.scopes for scope in known)
+
+    def passed_on(self, other: Doubt | None, name: str) -> Doubt:
+        """What is to be remembered against what was built from this artifact, the step `name`, and of `other`."""
+        origin = self.origin
+        if BUILT_FROM not in origin:
+            origin = f"{origin} ({name}{BUILT_FROM}"
+        if other is None:
+            return Doubt(origin, self.scopes)
+        return Doubt(origin, tuple(scope for scope in self.scopes if scope in other.scopes))
+
     def __str__(self) -> str:
-        return f"came unsigned from {self.origin}" if self.unsigned else f"came from {self.origin}"
+        if self.unsigned:
+            return f"came unsigned from {self.origin}"
+        only = " or ".join(
+            " ".join(f"{label}={','.join(some)}" for label, some in sorted(scope.items()))
+            for scope in self.scopes
+        )
+        return f"came from {self.origin}, signed for {only} alone"
+
+
+def gives_way(there: Doubt | None, new: Doubt | None) -> bool:
+    """Whether an artifact of which `there` is known gives way to one of which `new` is: to a better or another word."""
+    if there is None or new is None:
+        return there is not None
+    return not new.unsigned and new.scopes != there.scopes
 
 
 def mark(layout: Layout, key: str, doubt: Doubt) -> None:

@@ -124,7 +124,7 @@ def record(output: Output, store: Store, it: Record) -> None:
         f"size     {words.size(it.bytes)} in {it.files} file{'s' if it.files != 1 else ''}",
         f"path     {tree if tree.is_dir() else 'not made yet: `trtstore path` makes it'}",
         *(f"kept     {keeper}" for keeper in keepers),
-        *([] if doubt is None else [f"doubted  it {doubt}; it is not pushed from here"]),
+        *([] if doubt is None else [f"{'doubted' if doubt.unsigned else 'scope':<8} it {doubt}"]),
         *output.describe(it),
         "",
         *table(

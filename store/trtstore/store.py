@@ -340,7 +340,7 @@ class Store:
             existing = self.lookup(key)
             if existing is not None and expected.trouble(existing, manifest) is not None:
                 existing = None
-            if existing is not None and (doubt is not None or doubts.of(self._layout, key) is None):
+            if existing is not None and not doubts.gives_way(doubts.of(self._layout, key), doubt):
                 access.touch(self._layout, key)  # who publishes is about to use it
                 return transfer.Received(existing, new=False)
             admission.put_record(self._layout, key, envelope, temporary, doubt)

@@ -182,7 +182,7 @@ class Team:
         of a key that is trusted for everything; NotWritable, Unreachable, ….
         """
         self.check_signer(signer)
-        data = sound_envelope(source, key)
+        data = sound_envelope(source, key, [one for one in self.trusted if one.key == signer.public])
         try:
             record = records.parse(data, key)
             envelope = signing.sign(envelopes.parse(data, records.MAX_BYTES, "the record"), signer).encode()
@@ -258,16 +258,15 @@ class Team:
         return self.revocations.revoke(digest, reason, signer, labels)
 
 
-def sound_envelope(source: Reader, key: str) -> bytes:
-    """The record of `key` in `source`, if it may be signed. Raises Untrusted where it came there on less than the word
-    of a key that is trusted for everything."""
+def sound_envelope(source: Reader, key: str, lines: Sequence[Trusted]) -> bytes:
+    """The record of `key` in `source`, if the key that is trusted by `lines` may sign it. Raises Untrusted where it
+    came there on less than the word of such a key."""
     while True:
         data = source.envelope(key)
         doubt = source.doubt(key)
-        if doubt is not None:
-            why = str(doubt) if doubt.unsigned else f"{doubt}, signed by a key with a scope"
+        if doubt is not None and not doubt.lets_sign(lines):
             raise Untrusted(
-                f"{key[:12]} {why}: it is not signed here",
+                f"{key[:12]} {doubt}: it is not signed here",
                 "build it again, or push it from where it was built; `trtstore mirror` keeps signatures",
             )
         if source.envelope(key) == data:  # else another one came between the two looks

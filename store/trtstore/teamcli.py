@@ -68,7 +68,10 @@ def _push(teams: Teams, store: Store, args: argparse.Namespace, output: Output) 
     for key in dict.fromkeys(keys):
         record = query.record_of(store, key)
         doubt = store.doubt(key)
-        if doubt is not None:
+        signer = opening.signer(args.key)
+        if doubt is not None and not doubt.lets_sign(
+            [one for one in team.trusted if one.key == signer.public]
+        ):
             refused += 1
             output.warn(
                 f"{key[:12]} {doubt}: it is not pushed; build it again, or push it from where it was built"
@@ -76,7 +79,7 @@ def _push(teams: Teams, store: Store, args: argparse.Namespace, output: Output) 
             pending.remove(store.layout, key)
             continue
         progress = Progress(f"pushing {key[:12]}", record.bytes)
-        pushed = team.push(store, key, opening.signer(args.key), progress.tell)
+        pushed = team.push(store, key, signer, progress.tell)
         progress.close()
         pending.remove(store.layout, key)
         said = f"pushed, {size(pushed.bytes)} sent" if pushed.new else "was there"

@@ -9,10 +9,10 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from trtstore import issues, revlist, revoked, signing, trust
+from trtstore.deadlines import Pool
 from trtstore.digest import hash_bytes, hex_of
 from trtstore.envelopes import Envelope
 from trtstore.errors import Corrupt, Invalid, Malformed, NotWritable, Unreachable, Untrusted
@@ -76,7 +76,7 @@ class Revocations:
             digits = tail[:64]
             if digits in here and digits not in known:
                 known[digits] = {one.source for one in revoked.of_digest(self._layout, digits)}
-        with ThreadPoolExecutor(8) as pool:
+        with Pool(8) as pool:
             unknown = [tail for tail in tails if tail not in known.get(tail[:64], ())]
             found = list(pool.map(self._one, unknown))
         revoked.keep(self._layout, [one for one in found if one is not None])
@@ -250,14 +250,13 @@ class Revocations:
                 f"the list of revocations of {self._remote} was signed on {listing.issue.issued}, which is to come",
                 "set the clock of this machine",
             )
-        here, new = set(revoked.digests(self._layout)), self._memory.seen() != data
         words = f"it is on the list of revocations of {self._remote}, version {listing.issue.version}"
         revoked.keep(
             self._layout,
             [
                 Kept(Revocation(digits, words, listing.issue.issued), revlist.NAME, (EVERYTHING,))
                 for digits in listing.revoked
-                if digits not in here or (new and revoked.of(self._layout, digits, None) is None)
+                if revoked.of(self._layout, digits, None) is None
             ],
         )
         self._memory.keep(data)

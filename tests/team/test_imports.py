@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.store.support import FILES, KEY, OTHER, leftovers, read_tree
+from tests.support import tiny
 from tests.team.support import LABELS, Place, User, as_ci, believer, machine, make, user, writer
 from trtstore import Store, bundle, doubts, opening, revoked, signing
 from trtstore.digest import hex_of
@@ -249,6 +250,7 @@ def test_a_build_uses_what_a_user_took_says_so_and_marks_what_it_makes_of_it(
 
     again = ci.trtbuild(*words, "refresh=true", "store.write=true")
     assert again.code == 0, again.err
+    assert "network: built again, the same bytes as in the store, which keeps this one" in again.err
     assert "engine   shared" in again.err
     assert not doubts.found(ci.store.layout)
     assert shared_folder.has(record_name(key))
@@ -270,8 +272,72 @@ def test_an_engine_that_a_narrow_key_brought_here_is_not_used_for_another_model(
     assert victim.trtstore("pull", key).code == 0
     done = victim.trtbuild(*words)
     assert done.code == 0, done.err
-    assert "not trusted for this; it is not used" in done.err
+    assert "it is not used for this" in done.err
     assert done.json["outcome"] == "built"
     assert (Path(done.json["path"]) / "model.onnx").read_bytes() != b"EVIL"
     assert not doubts.found(victim.store.layout)
     shutil.rmtree(tmp_path / "evil")
+
+
+def test_what_a_narrow_key_brought_for_its_own_model_is_not_widened_by_a_build(
+    shared_folder: Place, tmp_path: Path, tiny_llama: Path
+) -> None:
+    """Two names of one checkpoint have one key: what the key of `toy` signed must not reach the other by CI's hands."""
+    intern, ci_key = writer("intern"), writer("ci")
+    shutil.copytree(tiny_llama, tmp_path / "toy")
+    tiny.write_model(tmp_path / "other", seed=7)
+    words = ["quant=int8", "check=none", "output=json"]
+    toy, good = f"model.source={tmp_path / 'toy'}", f"model.source={tiny_llama}"
+
+    evil = user(tmp_path / "evil", shared_folder, TRTBUILD_TEAM="")
+    wrong = evil.trtbuild(f"model.source={tmp_path / 'other'}", "until=network", *words).json["path"]
+    key = evil.trtbuild("plan", toy, *words).json["steps"][0]["key"]
+    files = {path.name: path.read_bytes() for path in Path(wrong).iterdir()}
+    make(evil.store, tmp_path / "evil-in", key, files, labels={"model": "toy", "step": "network"})
+    lines = (f"{intern.public} name=intern model=toy",)
+    machine(evil.project.store, shared_folder, *lines).team().push(evil.store, key, intern)
+
+    ci = believer(tmp_path / "ci", shared_folder, ci_key, **as_ci())
+    ci.trtstore("trust", "add", intern.public, "name=intern", "model=toy")
+    done = ci.trtbuild(toy, *words, "store.write=true")
+    assert done.code == 0, done.err
+    assert "signed by intern" in done.err
+    assert "(network, from which it was built), signed for model=toy alone, and" in done.err
+    done = ci.trtbuild(good, *words, "store.write=true")
+    assert done.code == 0, done.err
+    assert [step["outcome"] for step in done.json["steps"]] == ["built", "built"]
+    honest = user(tmp_path / "honest", shared_folder, TRTBUILD_TEAM="").trtbuild(good, *words).json["digest"]
+    dev = believer(tmp_path / "dev", shared_folder, ci_key)
+    assert dev.trtbuild("fetch", good, *words).json["digest"] == honest
+
+
+def test_a_key_may_sign_what_came_by_its_own_scope(shared_folder: Place, tmp_path: Path) -> None:
+    """A team whose writers have a scope each: what one of them fetched and built upon goes on being theirs."""
+    narrow = writer("narrow")
+    line = f"{narrow.public} name=narrow model=toy"
+    first = machine(tmp_path / "first", shared_folder, line)
+    make(first.store, tmp_path / "in", OTHER, labels={"model": "toy"})
+    first.team().push(first.store, OTHER, narrow)
+    second = machine(tmp_path / "second", shared_folder, line)
+    assert second.pull(OTHER) is not None
+    shared_folder.remove(record_name(OTHER))
+    assert second.team().push(second.store, OTHER, narrow).new
+
+
+@pytest.mark.parametrize(
+    ("there", "new", "gives_way"),
+    [
+        (None, None, False),
+        (None, Doubt("x"), False),
+        (Doubt("x"), None, True),
+        (Doubt("x"), Doubt("y"), False),
+        (Doubt("x"), Doubt("y", ({"model": ("toy",)},)), True),
+        (Doubt("x", ({"model": ("toy",)},)), Doubt("y"), False),
+        (Doubt("x", ({"model": ("toy",)},)), Doubt("y", ({"model": ("toy",)},)), False),
+        (Doubt("x", ({"model": ("toy",)},)), Doubt("y", ({"model": ("llama",)},)), True),
+    ],
+)
+def test_what_is_doubted_gives_way_to_a_better_or_another_word(
+    there: Doubt | None, new: Doubt | None, gives_way: bool
+) -> None:
+    assert doubts.gives_way(there, new) is gives_way

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -88,6 +89,22 @@ def test_a_revocation_that_is_hidden_counts_all_the_same(team: Team) -> None:
     dev = team.dev()
     refused(dev, "on the list of revocations")
     assert revoked.of(dev.store.layout, hex_of(team.record.manifest), None) is not None
+
+
+def test_a_revocation_by_a_narrow_key_hides_none_that_is_on_the_list(team: Team) -> None:
+    """Also where the local store has forgotten what was revoked, and the list is the one that was seen before."""
+    team.here.team().revoke(team.record.manifest, "wrong scales", team.ci)
+    dev = team.dev()
+    refused(dev, "was revoked")
+    for path in (team.place.folder / "v1" / "revoked").iterdir():
+        path.unlink()
+    intern = writer("intern")
+    lines = (team.line, f"{intern.public} name=intern model=toy")
+    machine(team.folder / "intern", team.place, *lines).team().revoke(team.record.manifest, "mine", intern)
+    shutil.rmtree(dev.store.layout.revoked)
+    late = machine(dev.store.root, team.place, *lines)
+    assert late.pull() is None
+    assert "on the list of revocations" in late.told[-1]
 
 
 def test_an_old_list_is_refused_by_who_has_seen_a_newer_one(team: Team) -> None:
