@@ -7,7 +7,7 @@ import os
 import pwd
 import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -49,6 +49,23 @@ def check(layout: Layout) -> None:
     _check_above(layout, trusted)
 
 
+def owns(layout: Layout, key: str, tell: Callable[[str], None]) -> bool:
+    """Whether the record of `key` is of this user or root, if it is there; one of another user is told.
+
+    Blobs have names that tell their bytes, and need no such look. Raises Exposed where others may put a record there,
+    OSError.
+    """
+    place, trusted = layout.record(key), {0, os.geteuid()}
+    if layout.shared:
+        return True
+    _check(layout, place.parent, trusted, None)
+    status = _status(place)
+    if status is None or status.st_uid in trusted:
+        return True
+    tell(f"{place} is taken as absent: it belongs to {_user(status.st_uid)}")
+    return False
+
+
 def check_other(layout: Layout) -> None:
     """As `check`, for a store that is only read, because the user named it: whoever may write to it is believed.
 
@@ -77,7 +94,8 @@ def _check(layout: Layout, folder: Path, trusted: set[int] | None, group: int | 
     if trusted is not None and status.st_uid not in trusted:
         raise Exposed(
             f"{folder} belongs to {_user(status.st_uid)}, who could put anything into this store",
-            f"sudo chown -R {_user(os.geteuid())} {root}    # or read it, and keep your own: store.also=[{root}]",
+            "keep a store of your own, store.root=PATH; where you trust what is in this one, read it: "
+            f"store.also=[{root}]",
         )
     others = bool(status.st_mode & stat.S_IWOTH)
     by_group = (

@@ -110,8 +110,9 @@ class Store:
         NotReadable and the like.
         """
         checked_key(key)
+        tell = on_problem or log.warning
         with translated(self.root, reading=True):
-            return access.lookup(self._layout, key, on_problem or log.warning)
+            return access.lookup(self._layout, key, tell) if owners.owns(self._layout, key, tell) else None
 
     def use(
         self,
@@ -132,7 +133,8 @@ class Store:
         with translated(self.root, reading=True):
             if access.identity(self._layout, checked_key(key)) is None:
                 return None  # nothing is written for a miss
-        tell = on_problem or log.warning
+            if not owners.owns(self._layout, key, tell := on_problem or log.warning):
+                return None
         with gate.looking(self._layout), translated(self.root, reading=True):
             found = access.find(self._layout, key, tell)
             if found is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,30 @@ def test_a_folder_of_another_user_is_refused_and_named(root: Path, name: str) ->
     with pytest.raises(Exposed) as refused:
         Store.open(root)
     assert str(root / name) in refused.value.message
+
+
+def test_a_record_that_others_may_have_put_there_is_no_hit(root: Path) -> None:
+    """Names of blobs tell their bytes; what a record says rests on who may write to its own folder."""
+    store = Store.open(root)
+    shard = store.layout.record(KEY).parent
+    shard.chmod(0o777)
+    for look in (store.lookup, store.use):
+        with pytest.raises(Exposed, match=re.escape(str(shard))):
+            look(KEY)
+    shard.chmod(0o755)
+    assert store.use(KEY) is not None
+
+
+@as_root
+def test_a_record_of_another_user_is_a_miss_and_is_replaced(root: Path, tmp_path: Path) -> None:
+    store = Store.open(root)
+    os.chown(store.layout.record(KEY), OTHER, -1)
+    told: list[str] = []
+    assert store.lookup(KEY, on_problem=told.append) is None
+    assert store.use(KEY, on_problem=told.append) is None
+    assert "belongs to" in told[0]
+    publish(store, write_files(tmp_path / "again"))
+    assert store.use(KEY) is not None
 
 
 def test_a_folder_above_that_lets_others_swap_the_store_is_refused(root: Path) -> None:
