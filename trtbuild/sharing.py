@@ -163,16 +163,26 @@ class Sharing:
         with _told("store.key"):
             return opening.signer(self._config.key)
 
+    def may_sign(self) -> None:
+        """Whether what is to be shared can be signed, as far as that is known without a network.
+
+        Raises InputError, StoreError.
+        """
+        team = self.team
+        if team is not None and self._config.write:
+            with _told("store.write"):
+                team.check_signer(self.signer)
+
     def ready(self) -> None:
         """Before a build whose result is to be shared: may this one write, and sign? Raises InputError, StoreError.
 
         Nothing is asked where nothing is to be written, or the team's store was not reached before.
         """
+        self.may_sign()
         team = self.team
         if team is None or not self._config.write:
             return
         with _told("store.write"):
-            team.check_signer(self.signer)
             try:
                 if team.down is None:
                     team.remote.check_writable()

@@ -47,6 +47,7 @@ class Outlook:
 
 def survey(plan: Plan, session: Session) -> tuple[Outlook, ...]:
     """The outlook of each step of `plan`, in its order. Builds and copies nothing."""
+    session.sharing.may_sign()
     found = {step.name: session.find(step) for step in plan.steps}
     needed = {plan.final.name}
     for step in reversed(plan.steps):

@@ -51,11 +51,13 @@ def _export(store: Store, args: argparse.Namespace, output: Output) -> int:
     if not keys:
         raise Invalid("nothing was named", "name keys or labels, or --all")
     sign = bundle.as_it_is if args.key is None else _signing(store, args.key, output)
-    progress = Progress("writing")
+    progress, left_out = Progress("writing"), 0
     with store.scratch():  # for as long as this is held no collector takes what is used from now on
-        for key in keys:
-            if store.use(key, count=False) is None:
-                query.record_of(store, key)
+        usable = [key for key in keys if store.use(key, count=False, on_problem=output.warn) is not None]
+        left_out = len(keys) - len(usable)
+        if not usable:
+            query.record_of(store, keys[0])
+        keys = usable
         if args.output == "-":
             count = bundle.export_to(store, keys, sys.stdout.buffer, progress.tell, sign=sign)
             sys.stdout.buffer.flush()
@@ -67,7 +69,9 @@ def _export(store: Store, args: argparse.Namespace, output: Output) -> int:
         output.warn(shown)
     else:
         output.say({"file": args.output, "artifacts": count, "bytes": progress.done, "keys": keys}, [shown])
-    return 0
+    if left_out:
+        output.warn(f"{left_out} that cannot be used were left out")
+    return REFUSED if left_out else 0
 
 
 def _signing(store: Store, name: str, output: Output) -> bundle.Sign:

@@ -71,7 +71,9 @@ def _seal(found: Environment, layout: Layout) -> tuple[str, list[str]]:
     above = [path for path in found.path.parents if path.is_relative_to(layout.root)]
     for path in (*reversed(above), found.path, found.local):
         with suppress(FileNotFoundError):
-            others.look(path, path.lstat())
+            others.look(path, status := path.lstat())
+            if stat.S_ISLNK(status.st_mode):
+                raise Invalid(f"{path.name} is a symbolic link")
     for path in (found.path / ABOUT, found.path / CONTENTS):
         hasher.update(_line(path.name, status := path.lstat()))
         others.look(path, status)
@@ -106,6 +108,8 @@ class _Others:
         self._group = layout.root.stat().st_gid if shared else None
 
     def look(self, path: Path | str, status: os.stat_result) -> None:
+        if stat.S_ISLNK(status.st_mode):  # whose mode says nothing
+            return
         who = writer(status, self._group)
         if who is not None:
             self.found.append(f"{who} may write to {path}")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from trtstore import issues, keycli, opening, pending, query, teamgc, teamwork
 from trtstore.arguments import AddVerb, a_size, a_span
 from trtstore.digest import digest_of, is_hex
-from trtstore.errors import Corrupt, Invalid, StoreFailure, translated
+from trtstore.errors import Corrupt, Invalid, StoreFailure, Untrusted, translated
 from trtstore.layered import Layered
 from trtstore.output import Output
 from trtstore.progress import Progress
@@ -66,7 +66,10 @@ def _push(teams: Teams, store: Store, args: argparse.Namespace, output: Output) 
         raise Invalid("nothing was named", "name keys or labels, or --all, or --pending")
     team, done, refused = teams.open(store, args, output), [], 0
     for key in dict.fromkeys(keys):
-        record = query.record_of(store, key)
+        record = query.record_of(store, key) if len(keys) == 1 else store.lookup(key, on_problem=output.warn)
+        if record is None:
+            refused += 1
+            continue
         doubt = store.doubt(key)
         signer = opening.signer(args.key)
         if doubt is not None and not doubt.lets_sign(
@@ -79,8 +82,16 @@ def _push(teams: Teams, store: Store, args: argparse.Namespace, output: Output) 
             pending.remove(store.layout, key)
             continue
         progress = Progress(f"pushing {key[:12]}", record.bytes)
-        pushed = team.push(store, key, signer, progress.tell)
-        progress.close()
+        try:
+            pushed = team.push(store, key, signer, progress.tell)
+        except (Corrupt, Untrusted) as trouble:
+            if len(keys) == 1:
+                raise
+            refused += 1
+            output.warn(f"{key[:12]} is not pushed: {trouble}")
+            continue
+        finally:
+            progress.close()
         pending.remove(store.layout, key)
         said = f"pushed, {size(pushed.bytes)} sent" if pushed.new else "was there"
         done.append({"key": key, "new": pushed.new, "sent_bytes": pushed.bytes})

@@ -27,6 +27,7 @@ from trtstore.trust import EVERYTHING, Policy, Role, Trusted, holds
 REVOKED = f"{VERSION}/revoked/"
 MAX_NAMES = 2 * revlist.MAX_DIGESTS  # of revocations in one team store
 CANDIDATES = 8  # of lists that are looked at from the newest on: names may be taken by anything
+MOST_TAKEN = 1000  # of such names that a signer looks through, and takes away
 TOLD = 5  # revocations that count for nothing and are told one by one
 KEPT = 3  # versions of the list that stay
 ROUNDS = 20  # attempts to be the one who signs the next version
@@ -62,9 +63,10 @@ class Revocations:
         self._passed: list[str] = []  # why revocations count for nothing
         self.stale: Untrusted | None = None
 
-    def sync(self) -> None:
+    def sync(self, mending: bool = False) -> None:
         """Learn them, once. Those that no trusted key signed are told, and count for nothing.
 
+        Nor is it told that the list is not as it should be where the caller is `mending` that.
         Raises Unreachable and the like: who cannot ask what was revoked takes nothing.
         """
         if self._synced:
@@ -89,7 +91,8 @@ class Revocations:
                 self._learn_list()
             except Untrusted as trouble:
                 self.stale = trouble
-                self._tell(f"{trouble.message}; {trouble.hint}" if trouble.hint else trouble.message)
+                if not mending:
+                    self._tell(f"{trouble.message}; {trouble.hint}" if trouble.hint else trouble.message)
         self._synced = True
 
     def refuse_stale(self) -> None:
@@ -107,7 +110,7 @@ class Revocations:
         self.check_signer(signer, labels)
         data = signing.sign(revoked.statement(digest, reason), signer).encode()
         self._remote.check_writable()
-        self.sync()
+        self.sync(mending=self.may_list(signer))
         digits = hex_of(digest)
         objects, tail = self._remote.objects, f"{digits}.{_who(signer.public)}"
         objects.create(REVOKED + digits, data)
@@ -139,7 +142,7 @@ class Revocations:
                 f"trust it with role=revoke: {with_role(self._lines(signer), signer, Role.revoke)}",
             )
         self._remote.check_writable()
-        self.sync()
+        self.sync(mending=True)
         objects = self._remote.objects
         for _ in range(ROUNDS):
             last, garbage = self._last()
@@ -155,6 +158,12 @@ class Revocations:
             self._memory.keep(data)
             self.stale = None
             self._tidy(made.issue.version, garbage)
+            if next(iter(self._lists()), None) is None:
+                raise Unreachable(
+                    f"no reader sees the list of revocations of {self._remote}: too many of its numbers are taken "
+                    "by something else",
+                    f"remove what is no list below {revlist.PREFIX}, and sign it once more",
+                )
             return made
         raise Unreachable(f"others sign the list of revocations of {self._remote} all the time", "try again")
 
@@ -268,7 +277,7 @@ class Revocations:
 
     def _lists(self, garbage: list[int] | None = None) -> Iterable[tuple[bytes, Listing]]:
         """The newest lists that count, the newest first; numbers that are taken by something else go to `garbage`."""
-        for version in self._versions()[:CANDIDATES]:
+        for version in self._versions()[: CANDIDATES if garbage is None else MOST_TAKEN]:
             found = self._listed(version)
             if found is not None:
                 yield found

@@ -18,6 +18,8 @@ from tests.support import nvml
 from tests.support.cli import Project
 from trtbuild.doctor import team
 from trtbuild.schema import StoreConf
+from trtstore import signing, trust
+from trtstore.trust import Role, Trusted
 
 pytestmark = pytest.mark.xdist_group("doctor")
 ROOT = Path(__file__).parents[2]
@@ -201,7 +203,9 @@ class TestHere:
         assert project.trtbuild("quant=int8", f"store.root={root}", "model.source=.").code in (2, 4)
 
 
-def test_a_team_store_is_asked(tmp_path: Path) -> None:
+def test_a_team_store_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(trust.FOLDER, str(tmp_path / "config"))
+    trust.save([Trusted(signing.new("ci", None), "ci")])
     (tmp_path / "team").mkdir()
     there, missing = (tmp_path / "team").as_uri(), (tmp_path / "none").as_uri()
     for url, write, state, required in (
@@ -216,3 +220,20 @@ def test_a_team_store_is_asked(tmp_path: Path) -> None:
     assert not list(team.check(StoreConf(team="")))
     (unnamed,) = team.check(StoreConf(team="", write=True))
     assert unnamed.failed
+
+
+def test_a_team_store_that_would_be_refused_or_cannot_be_signed_for_is_told_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(trust.FOLDER, str(tmp_path / "config"))
+    (tmp_path / "team").mkdir()
+    conf = StoreConf(root=str(tmp_path / "store"), team=(tmp_path / "team").as_uri(), write=True)
+    (keyless,) = team.check(conf)
+    assert keyless.failed
+    assert "no key was named to sign with" in str(keyless)
+    public = signing.new("ci", None)
+    (stranger,) = team.check(conf)
+    assert "is not trusted here" in str(stranger)
+    trust.save([Trusted(public, "ci", roles=(Role.publish, Role.revoke))])
+    (listless,) = team.check(conf)
+    assert "has no list of revocations" in str(listless)

@@ -341,3 +341,20 @@ def test_what_is_doubted_gives_way_to_a_better_or_another_word(
     there: Doubt | None, new: Doubt | None, gives_way: bool
 ) -> None:
     assert doubts.gives_way(there, new) is gives_way
+
+
+def test_what_is_revoked_is_left_out_and_keeps_nothing_else_back(maker: User) -> None:
+    """Else whoever may revoke something of their own could keep all of CI's from being exported and pushed."""
+    config = {"TRTSTORE_CONFIG": str(Path(maker.environment["TRTSTORE_CONFIG"]).parents[1] / "config")}
+    key = signing.signer("ci").public
+    assert maker.trtstore("trust", "add", key, "name=ci", **config).code == 0
+    manifest = maker.store.lookup(OTHER).manifest
+    assert maker.trtstore("revoke", manifest, "--reason", "x", "--key", "ci", **config).code == 0
+    file = maker.project.root / "rest.tar"
+    done = maker.trtstore("export", "--all", "-o", str(file), **config)
+    assert (done.code, file.exists()) == (4, True)
+    assert "1 that cannot be used were left out" in done.err
+    done = maker.trtstore("push", "--all", "--key", "ci", **config)
+    assert done.code == 4
+    assert f"{KEY} pushed" in done.out
+    assert "was revoked" in done.err

@@ -307,3 +307,19 @@ def test_it_works_in_a_bucket_as_well(bucket: Place, tmp_path: Path) -> None:
     here.team().revoke(record.manifest, "x", signer)
     assert machine(tmp_path / "dev2", bucket, line).pull() is None
     assert bucket.has(revlist.name(2))
+
+
+def test_names_that_something_else_has_taken_are_taken_away_by_who_signs_next(team: Team) -> None:
+    team.here.team().revocations.issue(team.ci)
+    for number in range(99_999_960, 100_000_000):
+        team.place.put(revlist.name(number), b"{}")
+    refused(team.dev("late"), "has no list of revocations")
+    team.here.team().revocations.issue(team.ci)
+    assert team.names() == ["00000001", "00000002"]
+    assert team.dev("later").pull() is not None
+
+
+def test_who_signs_the_first_list_is_not_told_that_there_is_none(team: Team) -> None:
+    here = machine(team.folder / "first", team.place, team.line)
+    here.team().revocations.issue(team.ci)
+    assert here.told == []

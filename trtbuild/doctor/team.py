@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 from trtbuild import schema, stores
 from trtbuild.doctor.checks import Check, judged
-from trtstore import StoreFailure
+from trtstore import StoreFailure, opening
+from trtstore.layout import Layout
 from trtstore.objects import connect
 from trtstore.remote import Remote
+from trtstore.trust import Policy, Role
 
 _NOBODYS = "0" * 64  # a key that no record has
 
@@ -30,9 +32,25 @@ def check(conf: schema.StoreConf) -> Iterator[Check]:
         remote.find(_NOBODYS)
         if conf.write:
             remote.check_writable()
+        _believed(url, conf)
     except StoreFailure as trouble:
         mend = () if trouble.hint is None else (f"# {trouble.hint}",)
         yield judged("team store", False, trouble.message, required=conf.write, mend=mend)
         return
     honest = ", takes writes and refuses to create what is there" if conf.write else ""
     yield Check("team store", "ok", f"{remote} answers{honest}", required=conf.write)
+
+
+def _believed(url: str, conf: schema.StoreConf) -> None:
+    """Raises StoreFailure where this machine would refuse all that is there, or could not sign what it is to write."""
+    layout = Layout(stores.root(conf.root))
+    team = opening.team(url, layout, Policy(conf.trust.value), conf.trusted, _silent, conf.patience)
+    if any(Role.revoke in one.roles for one in team.trusted):
+        team.sync()
+        team.revocations.refuse_stale()
+    if conf.write:
+        team.check_signer(opening.signer(conf.key))
+
+
+def _silent(_words: str) -> None:
+    """What is wrong is the check's own words."""
