@@ -11,7 +11,7 @@ import pytest
 
 from tests import test_key
 from tests.fuzz import corpus
-from trtbuild import provenance, rebuild
+from trtbuild import provenance, rebuild, schema
 from trtbuild.errors import TrtbuildError, bounded
 from trtbuild.executors.process import Ran
 from trtbuild.history import History, Place
@@ -23,6 +23,8 @@ from trtstore.upkeep import Upkeep
 
 PLAN = plan(test_key.RECIPE)
 OTHER = plan(test_key.replaced(quant=dataclasses.replace(test_key.QUANT, group_size=64)))
+
+CONFIG = schema.Config(executor=schema.ExecutorConf(), store=schema.StoreConf())
 
 
 def predicate(made: Plan) -> dict[str, Any]:
@@ -83,7 +85,7 @@ def test_a_receipt_may_say_anything(store: Store) -> None:
     for number, said in enumerate(weird(7)):
         key = keep(store, number, said)
         try:
-            found = rebuild.receipt(store, key)
+            found = rebuild.receipt(store, key, CONFIG)
             found._model()
         except TrtbuildError as error:
             refused += 1

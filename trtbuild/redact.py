@@ -24,6 +24,8 @@ _NAMED = re.compile(
 )
 #: Named as secrets are, and said by shells and desktops: a folder, a socket.
 _NONE = frozenset({"PWD", "OLDPWD", "SSH_AUTH_SOCK", "XAUTHORITY", "GPG_KEY"})
+#: Ends of names that say which secret, or where it lies: AWS_ACCESS_KEY_ID, AZURE_FEDERATED_TOKEN_FILE.
+_OPEN = ("_ID", "_FILE", "_PATH", "APPLICATION_CREDENTIALS")
 # Of a URL: hf://org/name@revision has a slash before it, hf://name@revision no colon; an image's digest is no host.
 _USER = re.compile(r"(?<![\w+.-])(?!hf://[^\s/@:]*@)([A-Za-z][\w+.-]*://)[^\s/'\"<>]+@(?!sha256:)")
 _QUERY = re.compile(
@@ -37,7 +39,7 @@ _SET = re.compile(r"\b([A-Z][A-Z0-9_]*)=(?![/~$*…])([^\s'\"]{6,})")
 @lru_cache(maxsize=4096)
 def secret_name(name: str) -> bool:
     """Whether a variable of this name holds a secret: HF_TOKEN, AWS_SECRET_ACCESS_KEY, TRTSTORE_SIGNING_KEY, …"""
-    return name not in _NONE and _NAMED.search(name) is not None
+    return name not in _NONE and not name.upper().endswith(_OPEN) and _NAMED.search(name) is not None
 
 
 def secrets(environ: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -186,7 +186,9 @@ def make_folder(path: Path) -> None:
 
 def make_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as made:
-        made.bind(os.path.relpath(path))  # a socket's path has at most 107 bytes
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        made.bind(f"/proc/self/fd/{folder}/{path.name}")  # a socket's path has at most 107 bytes
+        os.close(folder)
 
 
 def make_dead_link(path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.fuzz import corpus
 from tests.store.support import KEY, publish, write_files
 from trtbuild.report import records as words
-from trtstore import Store, cli, records, revoked, strictjson, teamgc
+from trtstore import Store, cli, records, revoked, strictjson, teamgc, teampolicy
 from trtstore.errors import Malformed
 from trtstore.upkeep import Upkeep
 
@@ -229,12 +229,15 @@ def test_a_small_file_of_the_store_holds_anything(
 
 
 def test_no_revocation_or_policy_raises_anything_but_malformed() -> None:
-    policy = teamgc.Policy(1, 2).statement().payload
+    policy = teampolicy.statement(teamgc.Policy(1, 2)).payload
     revocation = revoked.statement(f"sha256:{KEY}", "bad").payload
-    for statement in (policy, revocation):
+    for statement, parse in (
+        (policy, teampolicy.parsed),
+        (revocation, lambda data: revoked.parse(data, KEY)),
+    ):
         whole = [change(statement) for change in corpus.FILES.values()]
         for data in (*whole, *(data for _, data in corpus.spoilt(json.loads(statement)))):
             try:
-                revoked.parse(enveloped(data), KEY)
+                parse(enveloped(data))
             except Malformed as error:
                 assert len(str(error)) < 4000
