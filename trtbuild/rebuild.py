@@ -138,7 +138,7 @@ def rebuild(found: Receipt, session: Session) -> Rebuilt:
     InputError, BuildError, StoreFailure.
     """
     with session.store.scratch() as scratch:
-        out = _make(found.step, session, scratch, found.record.labels)
+        out = _make(found.step, session, scratch)
         made = folder_manifest(out, session.store.index)
     files = _compare(session.store.manifest(found.record), made)
     return Rebuilt(found.record, made.digest, files, tuple(session.results.values()))
@@ -198,14 +198,14 @@ def _lock(store: Store, record: Record, step: str, digest: str, config: schema.C
     return here or attached.find(store, record, provenance.LOCK + step, step, digest, config)
 
 
-def _make(planned: Planned, session: Session, scratch: Path, labels: Mapping[str, str]) -> Path:
-    """The folder of a step that was run again below `scratch`; `labels` are those of the artifact that is rebuilt."""
+def _make(planned: Planned, session: Session, scratch: Path) -> Path:
+    """The folder of a step that was run again below `scratch`."""
     session.preflight(planned)
     inputs = {}
     for up in planned.inputs:
         record = None if session.config.refresh else session.use(up)
         if record is None:
-            inputs[up.name] = _make(up, session, scratch, labels)
+            inputs[up.name] = _make(up, session, scratch)
         else:
             session.ended(StepResult(up.name, up.key, "hit-local", bytes=record.bytes))
             inputs[up.name] = session.store.materialise(record).path

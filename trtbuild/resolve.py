@@ -22,6 +22,8 @@ from trtbuild.sources.folder import content
 from trtbuild.toolchains import lock, pythons, shipped
 from trtbuild.toolchains.lock import Lock
 
+MOST = 1e9  # of a number that an option counts with
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -280,5 +282,7 @@ def _check_numbers(config: schema.Config) -> None:
         "store.patience": config.store.patience,
     }
     for option, value in positive.items():
-        if value is not None and value <= 0:
+        if value is not None and not value > 0:  # nor is NaN
             raise InputError(f"{value} is not above 0", option=option)
+        if value is not None and value > MOST:
+            raise InputError(f"{value} is more than can be meant", option=option)

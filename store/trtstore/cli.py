@@ -231,6 +231,9 @@ def _gc_parser(gc: argparse.ArgumentParser) -> None:
         "--grace", metavar="SPAN", type=a_span, default=GRACE, help="leave what was used within (1h)"
     )
     gc.add_argument("--dry-run", action="store_true", help="say what would go, and remove nothing")
+    gc.add_argument(
+        "--key", metavar="NAME", help="with --team: the key that signs the list of revocations anew"
+    )
     gc.add_argument("--all", action="store_true", help="say of every artifact why it stays, too")
 
 

@@ -131,7 +131,7 @@ class Memory:
             raise Untrusted(
                 f"the {self._name} of {where} is version {found.version}, and version {last.version} was seen "
                 "before: somebody put an old one there",
-                f"who may sign signs it anew; look at who may write to {where}",
+                f"sign it anew, with a key that may; and look at who may write to {where}",
             )
 
     def keep(self, data: bytes) -> None:

@@ -131,7 +131,8 @@ def _revoke(teams: Teams, store: Store, args: argparse.Namespace, output: Output
         output.say(
             {"version": version, "revoked": len(listing.revoked), "expires": until},
             [
-                f"the list of revocations is version {version}, with {len(listing.revoked)}, and counts until {until}"
+                f"signed version {version} of the list of revocations: {len(listing.revoked)} revoked, "
+                f"valid until {until}"
             ],
         )
         return 0
@@ -189,7 +190,11 @@ def _mirror(_teams: Teams, store: Store, args: argparse.Namespace, output: Outpu
 def _policy(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:
     team = teams.open(store, args, output)
     if args.max_size is not None or args.keep is not None:
-        keep = None if args.keep is None else max(1, round(args.keep / 86_400))
+        keep = None if args.keep is None else round(args.keep / 86_400)
+        if keep == 0:
+            raise Invalid(
+                "--keep counts in days, and this is less than half of one", "write --keep 1d or more"
+            )
         team.put_policy(teamgc.Policy(args.max_size, keep), opening.signer(args.key))
     found = team.read_policy()
     most = "no limit" if found.max_bytes is None else f"{size(found.max_bytes)} at most"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trtstore import issues, opening, query, revoked, show, teamgc, teamverify, teamwork
@@ -73,7 +74,7 @@ def gc(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> 
     team = teams.open(store, args, output)
     gone = teamgc.collect(team, store.layout, team.read_policy(), dry_run=args.dry_run)
     if not args.dry_run:
-        _refresh(team, output)
+        _refresh(team, args.key, output)
     freed = sum(one.bytes for one in gone)
     verb = "would go" if args.dry_run else "went"
     output.say(
@@ -89,17 +90,22 @@ def gc(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> 
     return 0
 
 
-def _refresh(team: Team, output: Output) -> None:
+def _refresh(team: Team, name: str | None, output: Output) -> None:
     """Sign the list of revocations anew, where the key at hand may: a nightly collection keeps it from ending."""
     if not any(Role.revoke in one.roles for one in team.trusted):
         return
     try:
-        signer = opening.signer(None)
-    except Invalid:
+        signer = opening.signer(name)
+    except Invalid as trouble:
+        if name is not None:
+            raise
+        output.warn(f"the list of revocations is not signed anew: {trouble.message}")
         return  # who has no key collects all the same
     if team.revocations.may_list(signer):
         listing = team.revocations.issue(signer)
-        output.warn(f"the list of revocations counts until {issues.written(listing.expires)}")
+        output.warn(f"the list of revocations is valid until {issues.written(listing.expires)}")
+    else:
+        output.warn(f"the list of revocations is not signed anew: {signer.name} has no role=revoke here")
 
 
 def verify(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:
@@ -118,10 +124,16 @@ def verify(teams: Teams, store: Store, args: argparse.Namespace, output: Output)
                 one.words if one.words.startswith(one.key[:12]) else f"{one.key[:12]}: {one.words}"
                 for one in found
             ),
-            f"{len(found) or 'nothing'} wrong with {len(keys)} artifacts; read {size(progress.done)}",
+            _sum(found, len(keys), progress.done),
         ],
     )
     return REFUSED if any(not one.mended for one in found) else 0
+
+
+def _sum(found: Sequence[teamverify.Problem], artifacts: int, read: int) -> str:
+    mended = sum(one.mended for one in found)
+    repaired = f", {mended} of it put right" if mended else ""
+    return f"{len(found) or 'nothing'} wrong with {artifacts} artifacts{repaired}; read {size(read)}"
 
 
 def stats(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:

@@ -64,12 +64,19 @@ def printable(text: str, most: int = MAX_LINE) -> str:
     )
 
 
+MOST = 1 << 63  # bytes
+LONGEST = 100 * 366 * 86_400.0  # seconds
+
+
 def parse_size(text: str) -> int:
     """Bytes of `200GB` (10^9), `10GiB` (2^30), `5000`. Raises ValueError."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]{0,3})", text.strip())
     if found is None or found[2].lower() not in _SIZES:
         raise ValueError(f"{text!r} is no size: write 200GB, 10GiB or a number of bytes")
-    return int(float(found[1]) * _SIZES[found[2].lower()])
+    size = float(found[1]) * _SIZES[found[2].lower()]
+    if size >= MOST:
+        raise ValueError(f"{text[:40]} is more than any disk has")
+    return int(size)
 
 
 def parse_span(text: str) -> float:
@@ -77,7 +84,10 @@ def parse_span(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", text.strip())
     if found is None:
         raise ValueError(f"{text!r} is no span of time: write 90s, 30m, 12h or 7d")
-    return float(found[1]) * _SPANS[found[2] or "s"]
+    span = float(found[1]) * _SPANS[found[2] or "s"]
+    if span > LONGEST:
+        raise ValueError(f"{text[:40]} is longer than a hundred years")
+    return span
 
 
 def shown(text: str) -> str:

@@ -344,3 +344,16 @@ def test_it_starts_without_anything_heavy() -> None:
     heavy = ["hydra", "omegaconf", "rich", "huggingface_hub", "numpy", "trtbuild.cli", "trtbuild.schema"]
     code = f"import sys, trtbuild.store_command; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("policy", "--max-size", "9" * 30 + "TB"),
+        ("policy", "--keep", "0d"),
+        ("revoke", "--refresh", "--valid", "99999999d"),
+    ],
+)
+def test_a_number_that_nobody_can_mean_is_bad_input(trtstore: Cli, words: tuple[str, ...]) -> None:
+    done = trtstore(*words, "--team", f"file://{trtstore.root.parent}", code=2)
+    assert "Traceback" not in done.stderr

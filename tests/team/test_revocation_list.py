@@ -277,7 +277,7 @@ def test_the_commands_sign_it_and_a_nightly_collection_does_too(team: Team, tmp_
     assert done.code == 0, done.err
     assert (done.json["version"], done.json["revoked"]) == (1, 0)
     assert ci.trtstore("policy", "--max-size", "1GB").code == 0
-    assert "counts until" in ci.trtstore("gc", "--team").err
+    assert "is valid until" in ci.trtstore("gc", "--team").err
     assert team.names()[-1] == "00000002"
     assert ci.trtstore("gc", "--team", "--dry-run").code == 0
     assert team.names()[-1] == "00000002"

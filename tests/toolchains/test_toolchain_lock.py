@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -220,3 +222,25 @@ def test_a_lock_is_made_from_pins(project: Project) -> None:
     assert done.code == 2
     assert "tiny-a" in done.err
     assert shop.run("install", file).code == 0
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_a_lock_that_is_no_regular_file_is_one_error_and_is_never_waited_for(
+    project: Project, tiny_llama: Path, kind: str
+) -> None:
+    place = project.root / "F.txt"
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "device":
+        place.symlink_to("/dev/zero")
+    else:
+        place.mkdir()
+    words = ("plan", f"model.source={tiny_llama}", "quant=int8", f"compiler.locks.onnxruntime={place}")
+    for done in (
+        project.trtbuild(*words, timeout=120),
+        project.trtbuild("toolchain", "lock", str(place), timeout=120),
+        project.trtbuild("toolchain", "import", str(place), timeout=120),
+    ):
+        assert done.code == 2, done.err
+        assert done.err.count("error: ") == 1
+        assert "Traceback" not in done.err

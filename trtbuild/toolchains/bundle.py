@@ -73,6 +73,13 @@ def known(named: Sequence[str] | None) -> Callable[[Lock], bool]:
     return lambda found: found.digest in digests or shipped.of_digest(found.digest) is not None
 
 
+def _regular(file: Path) -> Path:
+    """`file`, unless it is a pipe or a device, which would be waited for. Raises InputError."""
+    if file.exists() and not file.is_file():
+        raise InputError(f"{file} is no regular file", option=_OPTION)
+    return file
+
+
 def read(file: Path, work: Path, may: Callable[[Lock], bool]) -> Taken:
     """Unpack `file` below `work`. `may` says whether a lock may be installed.
 
@@ -82,7 +89,7 @@ def read(file: Path, work: Path, may: Callable[[Lock], bool]) -> Taken:
     wheels.mkdir()
     locks: list[Lock] = []
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(_regular(file)) as archive:
             names = _names(archive, file)
             for name in names:
                 if found := _LOCK.fullmatch(name):

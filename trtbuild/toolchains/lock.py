@@ -19,10 +19,12 @@ from pathlib import Path
 from packaging.markers import InvalidMarker, Marker, UndefinedEnvironmentName
 from packaging.version import InvalidVersion, Version
 
+from trtbuild import foreign
 from trtbuild.errors import InputError
 
 SCHEMA = 1  # of the digest's pre-image
 
+MOST_BYTES = 16 << 20  # of a lock: the largest that ships has 57 kB
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*==\s*([^\s;*]+)\s*(?:;\s*(.*?))?\s*((?:--hash=\S+\s*)*)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _SAID = re.compile(r"#\s*(title|chosen|download):\s*(.*)")
@@ -115,12 +117,20 @@ def normal(name: str) -> str:
 
 def read(path: Path, option: str) -> Lock:
     """The lock in the file `path`. Raises InputError, about `option`, where there is none."""
+    return parse(read_text(path, option), option, path.stem, str(path))
+
+
+def read_text(path: Path, option: str) -> str:
+    """The text of a lock, or of pins, in the regular file `path`. Raises InputError about `option`."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise InputError(f"{path} cannot be read: {reason}", option=option) from None
-    return parse(text, option, path.stem, str(path))
+        return foreign.read_bytes(path, MOST_BYTES).decode("utf-8")
+    except foreign.Malformed as wrong:
+        reason: str | None = str(wrong)
+    except UnicodeError:
+        reason = "it is no text"
+    except OSError as error:
+        reason = error.strerror
+    raise InputError(f"{path} cannot be read: {reason}", option=option)
 
 
 def parse(text: str, option: str, title: str, place: str) -> Lock:

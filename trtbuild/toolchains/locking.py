@@ -37,10 +37,7 @@ def make(pins: Path, before: Path | None, upgrade: bool) -> Lock:
 
     Raises InputError where uv is missing, where there is no solution, or a package has no wheel.
     """
-    try:
-        text = pins.read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        raise InputError(f"{pins} cannot be read: {error}", option=str(pins)) from None
+    text = lock.read_text(pins, str(pins))
     uv = installer.find_uv()
     if uv is None:
         raise InputError("a lock is made by uv, which is not here", hint="pip install 'trtbuild[uv]'")
