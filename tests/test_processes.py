@@ -112,7 +112,7 @@ PLACES = {
     (
         "trtbuild.sources.pip_download",
         "_pip",
-        "programs.begin",
+        "programs.run",
     ): "pip by its place, with -I, in a folder of its own",
     (
         "trtbuild.toolchains.pythons",

@@ -14,7 +14,7 @@ import signal
 import site
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,9 +134,16 @@ class Done:
 
 
 def run(
-    command: Sequence[str], env: Mapping[str, str], cwd: str | Path, timeout: float | None = None
+    command: Sequence[str],
+    env: Mapping[str, str],
+    cwd: str | Path,
+    timeout: float | None = None,
+    attend: Callable[[subprocess.Popen[str]], Done] | None = None,
 ) -> Done:
-    """Run a command under a keeper to its end. Raises OSError, subprocess.TimeoutExpired."""
+    """Run a command under a keeper to its end, for which `attend` waits where it is given.
+
+    Raises OSError, subprocess.TimeoutExpired, and what `attend` raises.
+    """
     process = begin(
         command,
         env,
@@ -148,6 +155,8 @@ def run(
         errors="replace",
     )
     try:
+        if attend is not None:
+            return attend(process)
         out, err = process.communicate(timeout=timeout)
     except BaseException:
         end(process)

@@ -23,7 +23,7 @@ from trtstore.deadlines import deadline
 from trtstore.doubts import Doubt
 from trtstore.errors import Corrupt, Invalid, NotReadable, Unreachable
 from trtstore.leases import Held, Leases, Outcome
-from trtstore.trust import Policy
+from trtstore.trust import Policy, lines_of
 from trtstore.words import size, span
 
 if TYPE_CHECKING:
@@ -248,9 +248,7 @@ class Sharing:
             return
         name = record.labels.get("step", record.key[:12])
         doubt = self._store.doubt(record.key)
-        if doubt is not None and not doubt.lets_sign(
-            [one for one in team.trusted if one.key == self.signer.public]
-        ):
+        if doubt is not None and not doubt.lets_sign(lines_of(self.signer.public, team.trusted)):
             self._note(f"{name}: not shared: it {doubt}, and {self.signer.name} does not sign it")
             return
         if held is not None and held.lost:

@@ -77,7 +77,7 @@ def _export(store: Store, args: argparse.Namespace, output: Output) -> int:
 def _signing(store: Store, name: str, output: Output) -> bundle.Sign:
     """Puts the signature of the key `name` under each record that may have it."""
     signer = opening.signer(name)
-    lines = [one for one in trust.listed() if one.key == signer.public]
+    lines = trust.lines_of(signer.public, trust.listed())
 
     def sign(key: str, envelope: bytes) -> bytes:
         doubt = store.doubt(key)

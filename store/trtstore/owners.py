@@ -8,6 +8,7 @@ import pwd
 import shlex
 import stat
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -187,3 +188,13 @@ def _group(gid: int) -> str:
         return grp.getgrgid(gid).gr_name
     except (KeyError, OSError):
         return str(gid)
+
+
+@cache
+def is_own_group(gid: int) -> bool:
+    """Whether a group is this user's own, as many systems give one to each user: of the same name, with no other."""
+    try:
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return user.pw_gid == gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}

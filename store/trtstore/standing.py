@@ -6,16 +6,13 @@ nobody can set back. It rests on the owner: so what another user may write is na
 
 from __future__ import annotations
 
-import grp
 import hashlib
 import json
 import os
-import pwd
 import secrets
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from trtstore import environments, strictjson
@@ -23,6 +20,7 @@ from trtstore.digest import OnBytes, ignore_bytes
 from trtstore.environments import ABOUT, CONTENTS, Environment
 from trtstore.errors import Invalid, Malformed, translated
 from trtstore.layout import MAX_PREFIX, Layout, read_bounded
+from trtstore.owners import is_own_group
 
 SEAL = "seal.json"
 _MAX_SEAL = 4096  # bytes
@@ -151,16 +149,6 @@ def writer(status: os.stat_result, group: int | None = None) -> str | None:
         return f"its owner, user {status.st_uid},"
     if status.st_mode & stat.S_IWOTH:
         return "any user"
-    if status.st_mode & stat.S_IWGRP and status.st_gid != group and not _is_private(status.st_gid):
+    if status.st_mode & stat.S_IWGRP and status.st_gid != group and not is_own_group(status.st_gid):
         return f"the group {status.st_gid}"
     return None
-
-
-@cache
-def _is_private(gid: int) -> bool:
-    """Whether a group is this user's own, as many systems give one to each user: of the same name, with no other."""
-    try:
-        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
-    except KeyError:
-        return False
-    return user.pw_gid == gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}

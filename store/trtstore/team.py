@@ -26,7 +26,7 @@ from trtstore.remote import Pushed, Remote
 from trtstore.revoked import Revocation
 from trtstore.signing import Signer
 from trtstore.teamrevoke import Revocations, with_role
-from trtstore.trust import Policy, Role, Trusted
+from trtstore.trust import Policy, Role, Trusted, lines_of
 
 log = logging.getLogger("trtstore")
 
@@ -182,7 +182,7 @@ class Team:
         of a key that is trusted for everything; NotWritable, Unreachable, ….
         """
         self.check_signer(signer)
-        data = sound_envelope(source, key, [one for one in self.trusted if one.key == signer.public])
+        data = sound_envelope(source, key, lines_of(signer.public, self.trusted))
         try:
             record = records.parse(data, key)
             envelope = signing.sign(envelopes.parse(data, records.MAX_BYTES, "the record"), signer).encode()
@@ -226,7 +226,7 @@ class Team:
     ) -> None:
         """Raises Invalid where the readers of this configuration would refuse what `signer` signs as `role`: a record,
         with `labels` where these are known, a revocation, or the policy."""
-        lines = [one for one in self.trusted if one.key == signer.public]
+        lines = lines_of(signer.public, self.trusted)
         if role is Role.revoke:
             self.revocations.check_signer(signer, labels)
         elif role is Role.gc and not any(role in one.roles for one in lines):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from trtstore import issues, keycli, opening, pending, query, teamgc, teamwork
 from trtstore.arguments import AddVerb, a_size, a_span
@@ -15,8 +16,11 @@ from trtstore.progress import Progress
 from trtstore.store import Store
 from trtstore.teamargs import REFUSED, TEAM, Teams, remote_keys, trusting
 from trtstore.teamviews import affected, affected_lines
-from trtstore.trust import Policy
+from trtstore.trust import Policy, lines_of
 from trtstore.words import shown, size
+
+if TYPE_CHECKING:  # it loads what signatures take
+    from trtstore.signing import Signer
 
 
 def add(command: AddVerb, teams: Teams) -> None:
@@ -65,16 +69,15 @@ def _push(teams: Teams, store: Store, args: argparse.Namespace, output: Output) 
     if not keys and not args.pending:
         raise Invalid("nothing was named", "name keys or labels, or --all, or --pending")
     team, done, refused = teams.open(store, args, output), [], 0
+    signer: Signer | None = None
     for key in dict.fromkeys(keys):
         record = query.record_of(store, key) if len(keys) == 1 else store.lookup(key, on_problem=output.warn)
         if record is None:
             refused += 1
             continue
         doubt = store.doubt(key)
-        signer = opening.signer(args.key)
-        if doubt is not None and not doubt.lets_sign(
-            [one for one in team.trusted if one.key == signer.public]
-        ):
+        signer = signer or opening.signer(args.key)  # which may take a passphrase: once
+        if doubt is not None and not doubt.lets_sign(lines_of(signer.public, team.trusted)):
             refused += 1
             output.warn(
                 f"{key[:12]} {doubt}: it is not pushed; build it again, or push it from where it was built"

@@ -207,7 +207,7 @@ class Revocations:
         return any(Role.revoke in one.roles for one in self._lines(signer))
 
     def _lines(self, signer: Signer) -> list[Trusted]:
-        return [one for one in self._trusted if one.key == signer.public]
+        return trust.lines_of(signer.public, self._trusted)
 
     def _tails(self) -> list[str]:
         names = [one.name.rpartition("/")[2] for one in self._remote.objects.listed(REVOKED)]

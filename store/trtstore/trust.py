@@ -122,6 +122,11 @@ def holds(scope: Scope, labels: Mapping[str, str] | None) -> bool:
     return not scope or (labels is not None and beyond(scope, labels) is None)
 
 
+def lines_of(public: str, trusted: Iterable[Trusted]) -> list[Trusted]:
+    """Those of `trusted` that are about the key `public`: a key may have several lines."""
+    return [one for one in trusted if one.key == public]
+
+
 def raw(key: str) -> bytes:
     """The 32 bytes of "ed25519:<base64>". Raises Invalid."""
     algorithm, _, text = key.partition(":")

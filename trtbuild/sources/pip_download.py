@@ -9,7 +9,6 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from trtbuild import programs
 from trtbuild.errors import InputError
@@ -48,25 +47,15 @@ def _pip(pinned: Path, scratch: Path, requirement: str, option: str, most: int) 
     command += ["--disable-pip-version-check", "--progress-bar", "off"]
     # pip writes to the temporary folder first, and a model may be larger than /tmp.
     environment = {**settings.environment(), "TMPDIR": str(scratch)}
-    process = programs.begin(
-        command,
-        environment,
-        scratch,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        errors="replace",
-    )
-    try:
+
+    def attend(process: subprocess.Popen[str]) -> programs.Done:
         return _attend(process, scratch, requirement, option, most)
-    except BaseException:
-        programs.end(process)
-        raise
+
+    return programs.run(command, environment, scratch, attend=attend)
 
 
 def _attend(
-    process: subprocess.Popen[Any], scratch: Path, requirement: str, option: str, most: int
+    process: subprocess.Popen[str], scratch: Path, requirement: str, option: str, most: int
 ) -> programs.Done:
     """Wait for pip while bytes come, and not too many of them."""
     stall = _STALL * _waits()

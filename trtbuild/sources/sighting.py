@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from pathlib import Path
 from trtbuild.errors import BuildError, InputError
 from trtbuild.sources.base import Digester
 from trtstore import StoreFailure
+from trtstore.owners import is_own_group
 
 
 @dataclass(frozen=True)
@@ -90,19 +89,10 @@ def _others(path: Path) -> str | None:
         if found.st_uid not in (os.geteuid(), 0):
             return f"the owner of {place}"
         sticky = place != real and found.st_mode & stat.S_ISVTX
-        group = found.st_mode & stat.S_IWGRP and not _is_private(found.st_gid)
+        group = found.st_mode & stat.S_IWGRP and not is_own_group(found.st_gid)
         if (group or found.st_mode & stat.S_IWOTH) and not sticky:
             return f"others than the owner of {place}"
     return None
-
-
-def _is_private(gid: int) -> bool:
-    """Whether the group is this user's own, as many systems give each user one: nobody else is in it."""
-    try:
-        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
-    except KeyError:
-        return False
-    return user.pw_gid == gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
 
 
 def _stat(path: Path) -> tuple[int, ...]:
