@@ -38,7 +38,7 @@ def removing(layout: Layout, *, who: str, on_wait: locks.OnWait | None = None) -
 
 @contextmanager
 def looking(layout: Layout) -> Iterator[None]:
-    """As `adding`, for who only reads: where that cannot be written down, nobody removes from the store either."""
+    """As `adding`, for readers: where the lock cannot be written, nobody removes from the store either."""
     with ExitStack() as held:
         with suppress(NotWritable, NoLocks, NoSpace):
             held.enter_context(adding(layout))

@@ -1,7 +1,7 @@
 """Large blobs that are half here: what a killed pull or a broken network left, for the next pull to go on from.
 
-A file partial/<digits> is held, by a lock on itself, by who writes it. Nothing of it is believed: who goes on from it
-hashes it first.
+Whoever writes a file partial/<digits> holds a lock on it. Partial data is untrusted: a resumed download hashes it
+first.
 """
 
 from __future__ import annotations

@@ -60,10 +60,10 @@ def blob_name(digits: str) -> str:
 
 
 class Remote:
-    """The artifacts in `objects`: a `Reader`. It believes nothing; whose signature counts is its user's affair.
+    """The artifacts in `objects`: a `Reader`. It believes nothing; its user decides whose signature counts.
 
-    `seen` remembers which blobs were read before, for who writes: those that are there need not be sent. A lookup
-    should take `patience` seconds at most.
+    `seen` remembers which blobs were read before, so that a writer need not send them again. A lookup takes `patience`
+    seconds at most.
     """
 
     def __init__(self, objects: Objects, seen: Seen | None = None, patience: float = PATIENCE) -> None:

@@ -46,7 +46,7 @@ def rows(
     full: bool,
     doubted: Set[str] = frozenset(),
 ) -> None:
-    """The listing of `trtstore ls`; `doubted` are keys that came on less than the word of who is trusted with all."""
+    """The listing of `trtstore ls`; `doubted` are the keys of artifacts that no trusted key signed."""
     found = sorted(found, key=SORTS[sort], reverse=reverse)
     if output.json:
         output.say({"records": (_row(row, row.summary.key in doubted) for row in found)}, ())
