@@ -58,6 +58,7 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	PYTHONPATH=store $(VENV)/bin/lint-imports --no-cache --no-logo
 
 bench: $(VENV)/.dev $(REFERENCE)/.done
 	$(VENV)/bin/python bench/engine_speed.py --builder-python $(REFERENCE)/bin/python

@@ -125,12 +125,12 @@ def _module(way: str, engine: Path, made: dict[str, Any], scratch: Path) -> tupl
     import torch  # noqa: PLC0415
 
     from trtbuild.compilers.aot_inductor import loading  # noqa: PLC0415
-    from trtbuild.compilers.aot_inductor.module import Decoder  # noqa: PLC0415
-    from trtbuild.compilers.aot_inductor.structure import Scheme, Structure  # noqa: PLC0415
+    from trtbuild.compilers.aot_inductor.module import DecoderModule  # noqa: PLC0415
+    from trtbuild.compilers.aot_inductor.structure import Structure, WeightScheme  # noqa: PLC0415
 
     started = time.perf_counter()
-    module = Decoder(
-        Structure(**made["structure"]), Scheme(**made["scheme"], dtype=made["dtype"]), made["device"]
+    module = DecoderModule(
+        Structure(**made["structure"]), WeightScheme(**made["scheme"], dtype=made["dtype"]), made["device"]
     )
     module.load_state_dict(loading.read(engine / made["weights"], made["device"]))
     parts = {"weights_s": time.perf_counter() - started}

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from trtbuild import compose, resolve, schema
-from trtbuild.hashing import Hasher
-from trtbuild.networks import tokenizer
-from trtbuild.networks.checkpoint import Checkpoint
+from trtbuild.building.digests import Hasher
+from trtbuild.config import compose, schema
+from trtbuild.networks.tokenizer import convert
+from trtbuild.networks.weights.checkpoint import Checkpoint
+from trtbuild.planning import resolve
 from trtbuild.report import terminal
 from trtstore import Store
 
@@ -37,7 +38,7 @@ def write(folder: Path) -> Path:
         }
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         (folder / "config.json").write_text(json.dumps(dict(checkpoint.config), indent=2))
-        tokenizer.write(checkpoint, folder)
+        convert.write(checkpoint, folder)
     return folder
 
 

@@ -20,10 +20,13 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from trtstore import Attachment, Record, Store, blobs, manifest, records
-from trtstore.digest import digest_of, hash_bytes
-from trtstore.layout import STAMP, Layout
-from trtstore.manifest import PLAIN, Entry
+from trtstore import Attachment, Record, Store
+from trtstore.content import blobs
+from trtstore.disk.layout import STAMP, Layout
+from trtstore.format import manifest
+from trtstore.format import record as records
+from trtstore.format.digest import digest_of, hash_bytes
+from trtstore.format.manifest import PLAIN, Entry
 
 MODELS = [f"{family}-{size}" for family in ("llama3", "qwen3", "smollm2", "phi4", "gemma3") for size in "sml"]
 QUANTS = ["none", "fp16", "int8", "int4", "fp8", "nvfp4"]
@@ -45,7 +48,7 @@ def labels_of(number: int) -> dict[str, str]:
 
 
 def predicate_of(number: int, labels: Mapping[str, str]) -> dict[str, object]:
-    """About 2.5 kB in the shape of trtbuild/provenance.py."""
+    """About 2.5 kB in the shape of trtbuild/artifacts/provenance.py."""
     names = ("network", "quant", "compiler", "profile", "target")
     options = {f"{name}.option_{n}": f"{labels['quant']}-{n}" for name in names for n in range(5)}
     step = {"schema": 1, "step.name": labels["step"], "step.version": 1, "compiler.name": labels["compiler"]}

@@ -22,12 +22,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.support import tiny
-from trtbuild import compose
-from trtbuild.hashing import Hasher
-from trtbuild.plan import plan
-from trtbuild.points import Point
+from trtbuild.building.digests import Hasher
+from trtbuild.config import compose
+from trtbuild.config.points import Point
+from trtbuild.planning.plan import plan
+from trtbuild.planning.resolve import resolve
 from trtbuild.report import terminal
-from trtbuild.resolve import resolve
 from trtstore import Store
 
 TRTBUILD = Path(sys.executable).with_name("trtbuild")
@@ -74,7 +74,7 @@ def hits(folder: Path) -> None:
 
 
 def _publish(points: Sequence[Point], store: Store, folder: Path) -> list[float | None]:
-    watcher = terminal.Plain(sys.stderr, None)
+    watcher = terminal.PlainTerminal(sys.stderr, None)
     for point in points:
         planned = plan(resolve(point.config, Hasher(store.index, watcher)).recipe)
         made = folder / "made"

@@ -33,11 +33,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.support.hosts import ends, hosts, inside
 from tests.support.seaweed import Seaweed
-from trtstore import Store, opening, signing, trust
-from trtstore.layered import Layered
-from trtstore.remote import blob_name
-from trtstore.team import Team
-from trtstore.trust import Policy
+from trtstore import Store
+from trtstore.exchange.layered import Layered
+from trtstore.format.trust import TrustPolicy
+from trtstore.remote.remote import blob_name
+from trtstore.team import open, signing, trust_list
+from trtstore.team.team import Team
 
 KEY = "5e" * 32
 PART = 8 << 20
@@ -60,7 +61,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder, prefix="team-speed-") as name, ExitStack() as held:
         folder = Path(name)
-        os.environ[trust.FOLDER] = str(folder / "config")
+        os.environ[trust_list.FOLDER] = str(folder / "config")
         if not args.there:
             gateway, host = held.enter_context(network(args.mbit)) if args.mbit else ("127.0.0.1", None)
             server = held.enter_context(Seaweed(folder / "server", gateway))
@@ -100,7 +101,7 @@ def run(folder: Path, size: int, count: int, rounds: int, mbit: int | None) -> N
     names = [blob_name(entry.sha256) for entry in store.manifest(record).entries]
     took: dict[str, list[float]] = {}
     for number in range(rounds):
-        team = opening.team(f"s3://bench/{number}", store.layout, Policy.require, [public], print)
+        team = open.team(f"s3://bench/{number}", store, TrustPolicy.require, [public], print)
         raw: Any = team.remote.objects._store  # type: ignore[attr-defined]
 
         def up(file: Path, raw: Any = raw) -> None:
@@ -157,7 +158,7 @@ def hit(folder: Path, rounds: int, public: str) -> None:
         for number, size in enumerate([2_100_000, 466_000, 800_000, *range(1000, 10_000, 1000)]):
             (work / "out" / f"file{number}.json").write_bytes(os.urandom(size))
         record = store.publish(KEY, work / "out", predicate_type="bench", predicate={}, labels={})
-    team = opening.team("s3://bench/engine", store.layout, Policy.require, [public], print)
+    team = open.team("s3://bench/engine", store, TrustPolicy.require, [public], print)
     team.push(store, KEY, signing.signer("bench"))
     raw: Any = team.remote.objects._store  # type: ignore[attr-defined]
     took: dict[str, list[float]] = {}
@@ -176,7 +177,7 @@ def hit(folder: Path, rounds: int, public: str) -> None:
 
 def pull(root: Path, team: Team, public: str) -> None:
     store = Store.open(root, durability="fast")
-    fresh = opening.team(str(team), store.layout, Policy.require, [public], print)
+    fresh = open.team(str(team), store, TrustPolicy.require, [public], print)
     assert Layered(store, [fresh]).lookup(KEY) is not None
 
 

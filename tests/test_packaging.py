@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from trtbuild.toolchains import locking
+from trtbuild.toolchains import lockfile_build
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packaging")]
@@ -49,7 +49,7 @@ def test_the_wheel_holds_configs_types_and_both_packages(wheel: Path) -> None:
     for base, prefix in ((ROOT / "trtbuild", "trtbuild"), (ROOT / "store" / "trtstore", "trtstore")):
         for path in base.rglob("*.py"):
             name = f"{prefix}/{path.relative_to(base).as_posix()}"
-            assert name.replace("trtbuild/plugin/", "hydra_plugins/trtbuild/") in names
+            assert name.replace("trtbuild/config/plugin/", "hydra_plugins/trtbuild/") in names
     assert {"trtbuild/py.typed", "trtstore/py.typed", "trtbuild/conf/__init__.py"} <= names
     assert {"trtbuild/report/page.css", "trtbuild/report/page.js"} <= names
     assert not [name for name in names if name.startswith(("tests", "bench", "store/"))]
@@ -98,7 +98,6 @@ def core(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Core:
     return made
 
 
-MODEL = ("model=smollm2", "quant=int8")
 NOWHERE = {
     "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
     "PIP_EXTRA_INDEX_URL": "",
@@ -108,27 +107,31 @@ NOWHERE = {
 }
 
 
-def test_the_core_alone_builds_and_speaks(core: Core, tmp_path: Path) -> None:
-    """The tests of this module are one story: first without a network, then with one, then without one again."""
-    plan = core("plan", *MODEL)
+def test_the_core_alone_builds_and_speaks(core: Core, tiny_llama: Path, tmp_path: Path) -> None:
+    """The tests of this module are one story: first without a network, then with one, then without one again.
+
+    SmolLM2 is built so and answers in English in `make demo`.
+    """
+    model = (f"model.source={tiny_llama}", "quant=int8")
+    plan = core("plan", *model)
     (missing,) = re.findall(
         "The toolchain onnxruntime of network and engine is missing: about ([0-9.]+) MB", plan.stdout
     )
     assert 70 < float(missing) < 90
-    cold = core(*MODEL, code=2, **NOWHERE)
+    cold = core(*model, code=2, **NOWHERE)
     assert cold.stderr.count("error: ") == 1
     assert "trtbuild toolchain export onnxruntime -o FILE" in cold.stderr
     assert "trtbuild toolchain import FILE" in cold.stderr
     assert list(core.root.glob("store/v1/records/**/*")) == []
-    lacking = core(*MODEL, "executor=process", code=2)
+    lacking = core(*model, "executor=process", code=2)
     assert "pip install 'trtbuild[onnxruntime]'" in lacking.stderr
 
-    run = core("run", *MODEL, "prompt=Why is the sky blue?", "generate.max_tokens=24", "output=json")
+    run = core("run", *model, "prompt=Why is the sky blue?", "generate.max_tokens=24", "output=json")
     document = json.loads(run.stdout)
     assert [step["outcome"] for step in document["steps"]] == ["built", "built"]
-    assert "blue" in document["run"]["text"] or "scatter" in document["run"]["text"]
+    assert document["run"]["text"]
     print(run.stderr)
-    assert run.stderr.count("installed by") == 1
+    assert len(re.findall(r"toolchain \S+  installed", run.stderr)) == 1
 
     witness = tmp_path / "witness"
     witness.mkdir()
@@ -136,13 +139,13 @@ def test_the_core_alone_builds_and_speaks(core: Core, tmp_path: Path) -> None:
         "import sys\nsys.addaudithook(lambda e, a: print('STARTED', *a[1], file=sys.stderr)"
         " if e == 'subprocess.Popen' else None)\n"
     )
-    again = core("run", *MODEL, "prompt=Hello", "generate.max_tokens=4", PYTHONPATH=str(witness), **NOWHERE)
+    again = core("run", *model, "prompt=Hello", "generate.max_tokens=4", PYTHONPATH=str(witness), **NOWHERE)
     started = [line.split() for line in again.stderr.splitlines() if line.startswith("STARTED")]
     assert len(started) == 1, "the worker alone: neither pip nor uv"
     assert "trtbuild.compilers.onnxruntime.generate" in started[0]
     assert any("/v1/toolchains/" in word for word in started[0])
     assert core("toolchain", "verify").stdout.count("whole ") == 1
-    assert "toolchain" in core("plan", *MODEL, "output=json").stdout
+    assert "toolchain" in core("plan", *model, "output=json").stdout
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +155,7 @@ def ours(core: Core) -> Path:
     text = (ROOT / "conf" / "toolchain" / "onnxruntime.in").read_text()
     pins.write_text(re.sub("numpy==.*", "numpy==2.3.5", text))
     made = core.root / "ours.txt"
-    made.write_text(locking.make(pins, None, upgrade=False).text)
+    made.write_text(lockfile_build.make(pins, None, upgrade=False).text)
     return made
 
 
@@ -193,11 +196,9 @@ def test_an_engine_is_rebuilt_in_the_toolchain_of_its_own_record(
     key = json.loads(core(*words, f"compiler.locks.onnxruntime={ours}", "output=json").stdout)["key"]
     ours.unlink()
     core("toolchain", "rm", "--all")
-    uv = shutil.which("uv")  # quicker, where it is there
-    path = {"PATH": f"{Path(uv).parent}:/usr/bin:/bin"} if uv else {}
-    refused = core("rebuild", key[:12], code=2, **path)
+    refused = core("rebuild", key[:12], code=2)
     allowed = re.findall(r"executor\.allow_lock=\[\w+\]", refused.stderr)
     assert "packages of no toolchain that ships: numpy" in refused.stderr
-    rebuilt = core("rebuild", key[:12], *allowed, **path)
+    rebuilt = core("rebuild", key[:12], *allowed)
     assert "the same bytes" in rebuilt.stdout
-    assert "toolchain ours  installed by" in rebuilt.stderr
+    assert "toolchain ours  installed" in rebuilt.stderr

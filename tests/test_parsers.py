@@ -71,15 +71,15 @@ CALLS = frozenset(
         "datetime.fromtimestamp",
         "datetime.fromisoformat",
         "datetime.strptime",
-        "strictjson.parse",
-        "strictjson.parse_canonical",
+        "canonical_json.parse",
+        "canonical_json.parse_canonical",
         "yaml.parse",
         "yaml.load",
         "yaml.safe_load",
-        "foreign.parse",
-        "foreign.parse_object",
-        "foreign.json_object",
-        "foreign.read_object",
+        "untrusted.parse",
+        "untrusted.parse_object",
+        "untrusted.json_object",
+        "untrusted.read_object",
     ]
 )
 
@@ -125,103 +125,93 @@ def _dotted(node: ast.AST) -> list[str]:
 
 
 #: Covered by a fuzz target, or by a test in a file: `fuzz:name`, `path::function`.
-PLANS = "tests/test_hostile_checkpoints.py::test_a_plan_ends_in_words_of_its_own"
+PLANS = "tests/planning/test_hostile_checkpoints.py::test_a_plan_ends_in_words_of_its_own"
 JSON = "fuzz:foreign_json"
 _TRITON = "trtbuild.compilers.tensorrt_llm.triton_models"
 #: (what is parsed and who wrote it, what covers it) -> the places, one for each call.
 TABLE: dict[tuple[str, str], list[str]] = {
     ("any JSON that is not ours; all other places of trtbuild call this one", JSON): [
-        "trtbuild.foreign.parse: json.loads",
+        "trtbuild.untrusted.parse: json.loads",
     ],
     ("any JSON of a store; all other places of trtstore call this one", "fuzz:strict_json"): [
-        "trtstore.strictjson._parse: json.loads",
+        "trtstore.format.canonical_json._parse: json.loads",
     ],
     ("a checkpoint's small files, by its author or a Hub's mirror", PLANS): [
-        "trtbuild.sources.base.parse_config: foreign.json_object",
-        "trtbuild.sources.refusals._object: foreign.parse",
-        "trtbuild.sources.select._shards: foreign.parse_object",
-        "trtbuild.sources.select.weight_map: foreign.parse_object",
-        "trtbuild.networks.special_tokens.read_object: foreign.json_object",
-        "trtbuild.networks.chat._refuse_json: foreign.parse",
+        "trtbuild.sources.base.parse_config: untrusted.json_object",
+        "trtbuild.sources.refusals._object: untrusted.parse",
+        "trtbuild.sources.select._shards: untrusted.parse_object",
+        "trtbuild.sources.select.weight_map: untrusted.parse_object",
+        "trtbuild.networks.tokenizer.special_tokens.read_object: untrusted.json_object",
+        "trtbuild.networks.chat.template._refuse_json: untrusted.parse",
     ],
     ("the same in a worker, which a plan has examined before", JSON): [
-        "trtbuild.networks.as_transformers._weights: foreign.read_object",
-        "trtbuild.networks.as_transformers.check_folder: foreign.read_object",
-        "trtbuild.networks.checkpoint.read_json: foreign.read_object",
-        "trtbuild.networks.tokens.check: foreign.json_object",
-        "trtbuild.networks.tokens._template: foreign.read_object",
-        "trtbuild.compilers.modelopt.quantizing._complete: foreign.read_object",
-        "trtbuild.compilers.modelopt.quantizing._complete: foreign.read_object",
-        "trtbuild.compilers.modelopt.quantizing.run: foreign.read_object",
-        "trtbuild.compilers.tensorrt_llm.checkpoint.run: foreign.read_object",
-        "trtbuild.compilers.tensorrt_llm.quantize.run: foreign.read_object",
-        "trtbuild.compilers.tensorrt_llm.serving._tokens: foreign.read_object",
+        "trtbuild.networks.weights.as_transformers._weights: untrusted.read_object",
+        "trtbuild.networks.weights.as_transformers.check_folder: untrusted.read_object",
+        "trtbuild.networks.weights.checkpoint.read_json: untrusted.read_object",
+        "trtbuild.networks.tokenizer.tokens.check: untrusted.json_object",
+        "trtbuild.networks.tokenizer.tokens._template: untrusted.read_object",
+        "trtbuild.compilers.modelopt.modelopt_run._complete: untrusted.read_object",
+        "trtbuild.compilers.modelopt.modelopt_run._complete: untrusted.read_object",
+        "trtbuild.compilers.modelopt.modelopt_run.run: untrusted.read_object",
+        "trtbuild.compilers.tensorrt_llm.checkpoint.run: untrusted.read_object",
+        "trtbuild.compilers.tensorrt_llm.quantize.run: untrusted.read_object",
+        "trtbuild.compilers.tensorrt_llm.serving._tokens: untrusted.read_object",
     ],
     ("a checkpoint's tokenizer.json; a library in Rust parses it", "tests/compilers/test_tokenizer.py::*"): [
-        "trtbuild.networks.tokens._reference: Tokenizer.from_str",
+        "trtbuild.networks.tokenizer.tokens._reference: Tokenizer.from_str",
         "trtbuild.compilers.text.Text.__init__: Tokenizer.from_str",
         f"{_TRITON}.postprocessing.TritonPythonModel.initialize: Tokenizer.from_file",
         f"{_TRITON}.preprocessing.TritonPythonModel.initialize: Tokenizer.from_file",
     ],
     ("the header of a checkpoint's safetensors, by its author or a mirror", "fuzz:tensors"): [
-        "trtbuild.tensor_header.parse: foreign.parse_object",
-        "trtbuild.tensor_header.parse: struct.unpack",
-    ],
-    (
-        "the same, looked at before anything is hashed",
-        "tests/test_hostile_checkpoints.py::test_a_header_of_safetensors_is_refused_or_right",
-    ): [
-        "trtbuild.sources.safetensors_header._header: struct.unpack",
-        "trtbuild.sources.safetensors_header.check: foreign.parse_object",
+        "trtbuild.formats.safetensors._parse: untrusted.parse_object",
+        "trtbuild.formats.safetensors._parse: struct.unpack",
     ],
     ("the header of a GGUF, by its author or a mirror", "fuzz:gguf"): [
-        "trtbuild.sources.gguf_header._Cursor.scalar: struct.unpack",
-        "trtbuild.sources.gguf_header._value: struct.unpack",
-    ],
-    ("the header of a GGUF in a worker", "tests/networks/test_networks_checkpoint.py::*"): [
-        "trtbuild.networks.gguf_file._Cursor.take: struct.unpack_from",
+        "trtbuild.formats.gguf._Cursor.scalar: struct.unpack",
+        "trtbuild.formats.gguf._value: struct.unpack",
     ],
     (
         "bytes of a tensor, as many as a checked header says",
-        "tests/networks/test_networks_checkpoint.py::*",
+        "tests/networks/weights/test_checkpoint.py::*",
     ): [
-        "trtbuild.networks.stored.Stored.read: np.fromfile",
-        "trtbuild.compilers.modelopt.reading.Entry.codes: np.fromfile",
+        "trtbuild.networks.weights.stored.Stored.read: np.fromfile",
+        "trtbuild.compilers.modelopt.reading.TensorEntry.codes: np.fromfile",
     ],
     ("an ONNX network that a step before wrote", "tests/compilers/test_quantize.py::*"): [
-        "trtbuild.networks.tensors.Network.open: load_model",
-        "trtbuild.networks.tensors.Network.columns: np.frombuffer",
-        "trtbuild.networks.tensors.Network.rows: np.frombuffer",
-        "trtbuild.networks.tensors.Network.rows: np.fromfile",
-        "trtbuild.networks.genai_builder._settle_scale: load_model",
+        "trtbuild.networks.weights.tensors.Network.open: load_model",
+        "trtbuild.networks.weights.tensors.Network.columns: np.frombuffer",
+        "trtbuild.networks.weights.tensors.Network.rows: np.frombuffer",
+        "trtbuild.networks.weights.tensors.Network.rows: np.fromfile",
+        "trtbuild.networks.genai.builder._settle_scale: load_model",
     ],
     ("what a step before, or a vendor's tool, wrote into an artifact", JSON): [
-        "trtbuild.networks.genai_builder._settle_context: foreign.read_object",
-        "trtbuild.compilers.aot_inductor.manifest.read: foreign.parse_object",
-        "trtbuild.compilers.aot_inductor.speaking._named: foreign.read_object",
-        "trtbuild.compilers.aot_inductor.stored.read_tensors: foreign.parse_object",
+        "trtbuild.networks.genai.builder._settle_context: untrusted.read_object",
+        "trtbuild.compilers.aot_inductor.manifest.read: untrusted.parse_object",
+        "trtbuild.compilers.aot_inductor.inference._named: untrusted.read_object",
+        "trtbuild.compilers.aot_inductor.stored.read_tensors: untrusted.parse_object",
         "trtbuild.compilers.aot_inductor.stored.read_tensors: struct.unpack",
-        "trtbuild.compilers.modelopt.check.run: foreign.read_object",
-        "trtbuild.compilers.modelopt.check.run: foreign.read_object",
-        "trtbuild.compilers.modelopt.proving._check_words: foreign.read_object",
-        "trtbuild.compilers.modelopt.proving.prove: foreign.read_object",
-        "trtbuild.compilers.modelopt.reading.entries: foreign.parse_object",
-        "trtbuild.compilers.modelopt.reading.header: foreign.parse_object",
+        "trtbuild.compilers.modelopt.check.run: untrusted.read_object",
+        "trtbuild.compilers.modelopt.check.run: untrusted.read_object",
+        "trtbuild.compilers.modelopt.verify_export._check_words: untrusted.read_object",
+        "trtbuild.compilers.modelopt.verify_export.prove: untrusted.read_object",
+        "trtbuild.compilers.modelopt.reading.entries: untrusted.parse_object",
+        "trtbuild.compilers.modelopt.reading.header: untrusted.parse_object",
         "trtbuild.compilers.modelopt.reading.header: struct.unpack",
-        "trtbuild.compilers.onnxruntime.engine._copy_rest: foreign.read_object",
-        "trtbuild.compilers.onnxruntime.runtime._json: foreign.read_object",
-        "trtbuild.compilers.tensorrt.engine.run: foreign.read_object",
-        "trtbuild.compilers.tensorrt.engine.build_apart: foreign.read_object",
-        "trtbuild.compilers.tensorrt.inspection.precisions: foreign.parse",
-        "trtbuild.compilers.tensorrt.manifest.read: foreign.parse_object",
-        "trtbuild.compilers.tensorrt_llm.checkpoint.check_files: foreign.read_object",
-        "trtbuild.compilers.tensorrt_llm.engine._Ranks.__init__: foreign.read_object",
-        "trtbuild.compilers.tensorrt_llm.engine._positions: foreign.read_object",
-        "trtbuild.compilers.tensorrt_llm.folder.read: foreign.parse_object",
-        "trtbuild.compilers.tensorrt_llm.folder.settle: foreign.parse_object",
-        "trtbuild.compilers.tensorrt_llm.proving.prove: foreign.read_object",
-        "trtbuild.compilers.tensorrt_llm.quantizing._complete: foreign.read_object",
-        "trtbuild.compilers.text.Text.__init__: foreign.parse_object",
+        "trtbuild.compilers.onnxruntime.engine._copy_rest: untrusted.read_object",
+        "trtbuild.compilers.onnxruntime.runtime._json: untrusted.read_object",
+        "trtbuild.compilers.tensorrt.engine.run: untrusted.read_object",
+        "trtbuild.compilers.tensorrt.engine.build_apart: untrusted.read_object",
+        "trtbuild.compilers.tensorrt.inspection.precisions: untrusted.parse",
+        "trtbuild.compilers.tensorrt.manifest.read: untrusted.parse_object",
+        "trtbuild.compilers.tensorrt_llm.checkpoint.check_files: untrusted.read_object",
+        "trtbuild.compilers.tensorrt_llm.engine._Ranks.__init__: untrusted.read_object",
+        "trtbuild.compilers.tensorrt_llm.engine._positions: untrusted.read_object",
+        "trtbuild.compilers.tensorrt_llm.folder.read: untrusted.parse_object",
+        "trtbuild.compilers.tensorrt_llm.folder.settle: untrusted.parse_object",
+        "trtbuild.compilers.tensorrt_llm.verify_export.prove: untrusted.read_object",
+        "trtbuild.compilers.tensorrt_llm.modelopt_run._complete: untrusted.read_object",
+        "trtbuild.compilers.text.Text.__init__: untrusted.parse_object",
     ],
     (
         "an engine, which is code: who may write it is the store's to say",
@@ -241,7 +231,7 @@ TABLE: dict[tuple[str, str], list[str]] = {
         "trtbuild.compilers.aot_inductor.package.wanted: zipfile.ZipFile",
     ],
     ("a text to calibrate on, by its author or a mirror", JSON): [
-        "trtbuild.compilers.modelopt.texts._lines: foreign.parse",
+        "trtbuild.compilers.modelopt.texts._lines: untrusted.parse",
         "trtbuild.compilers.modelopt.texts._rows: ParquetFile",
     ],
     ("ours: this process's parent, or a file of this package", JSON): [
@@ -249,80 +239,82 @@ TABLE: dict[tuple[str, str], list[str]] = {
         "trtbuild.compilers.tensorrt_llm.contract.contract: json.loads",
         f"{_TRITON}.postprocessing.TritonPythonModel.initialize: json.loads",
         f"{_TRITON}.preprocessing.TritonPythonModel.initialize: json.loads",
-        "trtbuild.networks.chat_apart.serve: json.load",
-        "trtbuild.worker.Request.read: foreign.read_object",
-        "trtbuild.provenance._time: datetime.fromtimestamp",
+        "trtbuild.networks.chat.apart.serve: json.load",
+        "trtbuild.worker.StepRequest.read: untrusted.read_object",
+        "trtbuild.artifacts.provenance._time: datetime.fromtimestamp",
     ],
     ("answers of a worker, in a Python or a container of the user's", "fuzz:worker_answer"): [
-        "trtbuild.executors.answers.listen: foreign.parse_object",
+        "trtbuild.executors.worker_events.listen: untrusted.parse_object",
     ],
     ("answers of other programs: docker, a named Python, a job elsewhere, a template's trial", JSON): [
-        "trtbuild.doctor.containers._runtimes: foreign.parse",
-        "trtbuild.networks.chat_trial.try_out: foreign.parse_object",
-        "trtbuild.sweeps.errand._parsed: foreign.parse",
-        "trtbuild.sweeps.answers.parse: foreign.parse_object",
-        "trtbuild.toolchains.pythons._asked: foreign.parse_object",
+        "trtbuild.doctor.containers._runtimes: untrusted.parse",
+        "trtbuild.networks.chat.trial.try_out: untrusted.parse_object",
+        "trtbuild.sweeps.job_entry._parsed: untrusted.parse",
+        "trtbuild.sweeps.job_folder.parse: untrusted.parse_object",
+        "trtbuild.toolchains.pythons._asked: untrusted.parse_object",
     ],
-    ("a lock that uv has just written", "tests/toolchains/test_toolchain_lock.py::*"): [
-        "trtbuild.toolchains.locking.make: tomllib.loads",
+    ("a lock that uv has just written", "tests/toolchains/test_lock.py::*"): [
+        "trtbuild.toolchains.lockfile_build.make: tomllib.loads",
     ],
-    ("wheels of an index, and bundles of toolchains", "tests/sources/test_sources_wheel.py::*"): [
+    ("the user's own uv.toml", "tests/toolchains/test_indexes.py::*"): [
+        "trtbuild.toolchains.indexes._of_files: tomllib.loads",
+    ],
+    ("wheels of an index, and bundles of toolchains", "tests/sources/test_wheel.py::*"): [
         "trtbuild.sources.wheel._opened: zipfile.ZipFile",
         "trtbuild.toolchains.bundle.read: zipfile.ZipFile",
         "trtbuild.toolchains.bundle.write: zipfile.ZipFile",
     ],
     ("what this user's earlier commands remembered of a Hub", JSON): [
-        "trtbuild.sources.hub_commit.recall: foreign.parse",
-        "trtbuild.sources.hub_headers.recall: foreign.parse",
+        "trtbuild.sources.hub.commit.recall: untrusted.parse",
+        "trtbuild.sources.hub.headers.recall: untrusted.parse",
     ],
     ("a team's or a stranger's config folder", "fuzz:config_file"): [
-        "trtbuild.yaml_files.check: yaml.parse",
+        "trtbuild.config.yaml_files.check: yaml.parse",
     ],
     ("a record's envelope and statement, by whoever may write to a store", "fuzz:statement"): [
-        "trtstore.envelopes.parse: strictjson.parse",
-        "trtstore.envelopes.statement: strictjson.parse_canonical",
-        "trtstore.envelopes.unbase64: base64.b64decode",
-        "trtstore.signing._verifies: base64.b64decode",
-        "trtstore.usage._moment: datetime.fromisoformat",
+        "trtstore.format.envelope.parse: canonical_json.parse",
+        "trtstore.format.envelope.statement: canonical_json.parse_canonical",
+        "trtstore.format.envelope.unbase64: base64.b64decode",
+        "trtstore.team.signing._verifies: base64.b64decode",
+        "trtstore.index.usage._moment: datetime.fromisoformat",
     ],
     ("a manifest, by whoever may write to a store", "fuzz:manifest_blob"): [
-        "trtstore.manifest.parse: strictjson.parse_canonical",
+        "trtstore.format.manifest.parse: canonical_json.parse_canonical",
     ],
     ("a lease, by whoever may write to a team's store", "fuzz:lease"): [
-        "trtstore.leases._parse: strictjson.parse",
+        "trtstore.remote.leases._parse: canonical_json.parse",
     ],
-    ("a mirror's list of files", "tests/sources/test_sources_hub_lies.py::*"): [
-        "trtbuild.sources.hub_listing._value: foreign.parse_object",
+    ("a mirror's list of files", "tests/sources/hub/test_lies.py::*"): [
+        "trtbuild.sources.hub.listing._value: untrusted.parse_object",
     ],
     ("revocations, doubts and dates that a local store keeps", "fuzz:kept_files"): [
-        "trtstore.doubts._parse: strictjson.parse",
-        "trtstore.revoked._decode: strictjson.parse",
+        "trtstore.marks.doubts._parse: canonical_json.parse",
+        "trtstore.marks.revocations._decode: canonical_json.parse",
     ],
     ("the last day of a list or policy, by whoever signed it", "fuzz:revocation_list"): [
-        "trtstore.issues.moment: datetime.strptime",
+        "trtstore.team.versioned.moment: datetime.strptime",
     ],
     ("pins and environments, by whoever may write to a local store", "fuzz:small_files"): [
-        "trtstore.standing._sealed: strictjson.parse",
-        "trtstore.environments._contents: strictjson.parse",
-        "trtstore.environments.read: strictjson.parse",
-        "trtstore.pins._read: strictjson.parse",
-        "trtstore.words.moment: datetime.fromtimestamp",
+        "trtstore.environments.seal._sealed: canonical_json.parse",
+        "trtstore.environments.environment._contents: canonical_json.parse",
+        "trtstore.environments.environment.read: canonical_json.parse",
+        "trtstore.marks.pins._read: canonical_json.parse",
+        "trtstore.units.moment: datetime.fromtimestamp",
     ],
     ("a lock's note, by whoever may write to a local store", "fuzz:lock_note"): [
-        "trtstore.locks._holder: strictjson.parse",
+        "trtstore.disk.locks._holder: canonical_json.parse",
     ],
     ("the index, by this user alone: it is refused where another may write", "fuzz:index_row"): [
-        "trtstore.index._open_cache: diskcache.Cache",
-        "trtstore.index._value: json.loads",
-        "trtstore.schema._Blank.__init__: sqlite3.connect",
-        "trtstore.schema.connect: sqlite3.connect",
-        "trtstore.schema.make: sqlite3.connect",
+        "trtstore.index.index._value: json.loads",
+        "trtstore.index.index_schema._Blank.__init__: sqlite3.connect",
+        "trtstore.index.index_schema.connect: sqlite3.connect",
+        "trtstore.index.index_schema.make: sqlite3.connect",
     ],
     ("public keys, by the user or a team's list", "fuzz:trusted_key"): [
-        "trtstore.trust.raw: base64.b64decode",
+        "trtstore.format.trust.raw: base64.b64decode",
     ],
     ("the user's own private key", "tests/team/test_trust.py::*"): [
-        "trtstore.signing.signer: load_pem_private_key",
+        "trtstore.team.signing.signer: load_pem_private_key",
     ],
 }
 
@@ -334,7 +326,8 @@ def test_every_parser_of_foreign_bytes_is_in_the_table() -> None:
     gone = [place for place in listed if listed.count(place) > found.count(place)]
     assert not new, (
         f"{', '.join(sorted({*new}))}: bytes are parsed there, and tests/test_parsers.py does not list it. Read JSON "
-        "through trtbuild.foreign or trtstore.strictjson, say in TABLE whose bytes they are, and name the fuzz target "
+        "through trtbuild.untrusted or trtstore.format.canonical_json, say in TABLE whose bytes they are, and name the "
+        "fuzz target "
         "(tests/fuzz/targets.py) or the test that tries the place with values nobody expects (tests/fuzz/corpus.py)."
     )
     assert not gone, f"{', '.join(sorted({*gone}))}: nothing is parsed there any more; take it out of TABLE"

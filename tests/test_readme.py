@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support import tiny
 from tests.support.cli import Project
-from trtbuild.cli import VERBS
+from trtbuild.cli.main import VERBS
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,7 +26,7 @@ def test_every_command_composes(project: Project, tiny_llama: Path) -> None:
     embedder = tiny.write_model(project.root / "embedder", is_causal=False)
     for words, code in commands():
         if words[0] == "rebuild":
-            continue  # of a key that only its reader's store has; tests/test_rebuild.py
+            continue  # of a key that only its reader's store has; tests/building/test_rebuild.py
         if words[0] in ("toolchain", "doctor"):
             continue  # the next test, and tests/doctor
         words = [word for word in words if not word.startswith("compiler.locks.")]  # a file of its reader's

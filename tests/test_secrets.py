@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from tests.support.cli import Done, Project
-from trtbuild import compose, config_secrets, redact, schema
+from trtbuild import redact
+from trtbuild.config import compose, schema, secrets
 from trtbuild.errors import InputError
 
 CANARY = "CANARY7f3a9c"
@@ -192,13 +193,13 @@ def test_no_option_may_hold_a_secret_of_the_environment(
         before = getattr(node, name)
         setattr(node, name, value)
         with pytest.raises(InputError) as caught:
-            config_secrets.check(found[0])
+            secrets.check(found[0])
         assert caught.value.option is not None and caught.value.option.startswith(dotted)
         assert CANARY not in str(caught.value.document())
         assert "HF_TOKEN" in caught.value.message
         setattr(node, name, before)
         tried += 1
-    config_secrets.check(found[0])
+    secrets.check(found[0])
     assert tried > 40
 
 

@@ -207,7 +207,7 @@ def command_for(user: int) -> list[str | Path]:
     if os.geteuid() != 0:
         pytest.skip("only root may become another user")
     packages = sysconfig.get_path("purelib")
-    start = f"import site, sys; site.addsitedir({packages!r}); from trtbuild.cli import main"
+    start = f"import site, sys; site.addsitedir({packages!r}); from trtbuild.cli.main import main"
     system = shutil.which(f"python{THIS}", path="/usr/local/bin:/usr/bin:/bin")
     said = ""
     for python in [sys.executable, *([system] if system else [])]:

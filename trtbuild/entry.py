@@ -10,11 +10,11 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 
 import trtbuild
-from trtbuild import programs
+from trtbuild.processes import programs
 from trtbuild.redact import scrubbed
 
 HELP = """\
-trtbuild: an inference engine is built once, by anyone in the team, and never again.
+trtbuild: build each LLM inference engine once, and share it with your whole team.
 
 usage: trtbuild [build|plan|explain|fetch|run|doctor] [group=choice] [group.option=value] …
        trtbuild rebuild KEY [option=value] …
@@ -70,4 +70,4 @@ def main() -> int:
 
 def module(first: str) -> str:
     """Where the command line is that begins with this word, by name: each takes long to import. It has a `main`."""
-    return "trtbuild.toolchains.cli" if first == "toolchain" else "trtbuild.cli"
+    return "trtbuild.cli.toolchain" if first == "toolchain" else "trtbuild.cli.main"

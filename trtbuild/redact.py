@@ -80,6 +80,11 @@ def redact(text: str, environ: Mapping[str, str] | None = None) -> str:
     return hiding(environ)(text)
 
 
+def redact_urls(text: str) -> str:
+    """As `redact`, and the query of each URL, which may hold a credential that looks like none."""
+    return re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*", r"\1?***", redact(text))
+
+
 def hiding(environ: Mapping[str, str] | None = None) -> Callable[[str], str]:
     """As `redact`, for many texts: the environment is looked through once."""
     # The longest first: one secret may be a part of another.

@@ -32,7 +32,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from trtbuild import foreign
+from trtbuild import untrusted
 from trtbuild.errors import BuildError, InputError, TrtbuildError
 
 HELD = "TRTBUILD_HELD"  # set where standard input is open for as long as trtbuild lives
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Request:
+class StepRequest:
     """One step to run. `model` maps logical checkpoint paths to files; `inputs` names upstream folders.
 
     `hints` are files that earlier builds left to make this one quicker; what this one leaves goes to `learnt`.
@@ -57,8 +57,8 @@ class Request:
     learnt: Path | None = None
 
     @classmethod
-    def read(cls, path: Path) -> Request:
-        raw = foreign.read_object(path, option=None)
+    def read(cls, path: Path) -> StepRequest:
+        raw = untrusted.read_object(path, option=None)
         return cls(
             step=raw["step"],
             options=raw["options"],
@@ -221,7 +221,7 @@ def serve(target: str) -> None:
     reporter = Reporter(protocol)
     limit: int | None = None
     try:
-        request, out = Request.read(Path(sys.argv[1])), Path(sys.argv[2])
+        request, out = StepRequest.read(Path(sys.argv[1])), Path(sys.argv[2])
         out.mkdir(parents=True, exist_ok=True)  # it is there already, but for who runs a worker by hand
         limit = request.memory_bytes
         check_toolchain(request.toolchain)

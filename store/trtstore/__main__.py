@@ -2,6 +2,6 @@
 
 import sys
 
-from trtstore.cli import main
+from trtstore.cli.main import main
 
 sys.exit(main())

@@ -81,6 +81,7 @@ class Malformed(ValueError):
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+_DECAYED = {errno.EIO, errno.EBADMSG, errno.EUCLEAN}
 _LOCKLESS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
@@ -107,7 +108,28 @@ def from_os(error: OSError, path: Path, *, reading: bool = False) -> StoreFailur
             f"cannot write to {path}: {reason}{place}",
             "check its owner, mode and mount, or choose another folder",
         )
-    return StoreFailure(f"cannot {'read' if reading else 'write to'} {path}: {reason}{place}")
+    hint = "look at the disk; `trtstore verify` moves what cannot be read away" if is_decay(error) else None
+    return StoreFailure(f"cannot {'read' if reading else 'write to'} {path}: {reason}{place}", hint)
+
+
+def is_decay(error: OSError) -> bool:
+    """Whether a file that was opened cannot be read because the disk, or its file system, lost what it had."""
+    return error.errno in _DECAYED
+
+
+@contextmanager
+def decayed(path: Path | str | None = None) -> Iterator[None]:
+    """Raise as Malformed what the disk does not give, of `path` or of the file that the error names.
+
+    Not for code that removes what does not parse: a disk may fail once.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not is_decay(error):
+            raise
+        reason = (error.strerror or str(error)).lower()
+        raise Malformed(f"{path or error.filename or 'it'} cannot be read: {reason}") from error
 
 
 def no_locks(error: OSError, path: Path) -> StoreFailure:

@@ -12,37 +12,31 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from trtstore import (
-    access,
-    admission,
-    blobs,
-    doubts,
-    expected,
-    gate,
-    locks,
-    owners,
-    records,
-    roots,
-    scratch,
-    staging,
-    strictjson,
-    transfer,
-    usage,
-)
-from trtstore import verify as verification
-from trtstore.digest import checked_key
-from trtstore.doubts import Doubt
+from trtstore.content import blobs, commit, read
+from trtstore.content import stage as staging
+from trtstore.content import verify as verification
+from trtstore.content.hints import Hints
+from trtstore.content.serve import Served, lock
+from trtstore.content.trees import Materialised
+from trtstore.disk import gate, locks, owners, scratch
+from trtstore.disk.layout import Layout
+from trtstore.disk.locks import Holder
+from trtstore.environments.environments import Environments
 from trtstore.errors import Corrupt, Malformed, translated
-from trtstore.index import Index
-from trtstore.layout import Layout
-from trtstore.locks import Holder
-from trtstore.manifest import Manifest
-from trtstore.protocols import OnProgress, Readable, Reader, ignore_progress
-from trtstore.readonly import ReadOnly
-from trtstore.records import Record
-from trtstore.seals import Seals
-from trtstore.served import Served, lock
-from trtstore.trees import Materialised
+from trtstore.format import canonical_json, expected
+from trtstore.format import record as records
+from trtstore.format.digest import checked_key
+from trtstore.format.manifest import Manifest
+from trtstore.format.record import Record
+from trtstore.index import usage
+from trtstore.index.index import Index
+from trtstore.index.seals import Seals
+from trtstore.marks import doubts, roots
+from trtstore.marks.doubts import Doubt
+from trtstore.marks.pending import Pending
+from trtstore.transfer import receive as transfer
+from trtstore.transfer.protocols import OnProgress, Readable, Reader, ignore_progress
+from trtstore.transfer.readonly import ReadOnly
 
 log = logging.getLogger("trtstore")
 
@@ -58,6 +52,10 @@ class Store:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self.root = layout.root
+        self.environments = Environments(layout)
+        self.hints = Hints(layout)
+        self.pending = Pending(layout)
         self._swept = False
         self.index = Index(layout.index)
         self._served = Served(layout, self.index, Seals(self.index, layout.base))
@@ -69,31 +67,23 @@ class Store:
         *,
         durability: Literal["full", "fast"] = "full",
         shared_with: owners.SharedWith | None = None,
+        verity: bool = False,
     ) -> Store:
         """The store below `root`, which need not exist: nothing is written before the first write.
 
         "full" brings what is published to the disk before its record is there; "fast" leaves that to the kernel,
         and a power failure may then lose or truncate what was published last.
-
         `shared_with` "group" lets the members of the root's group write, too: what this process makes from then on,
         they may change (its umask says so). None asks $TRTSTORE_SHARED_WITH. Raises Exposed where others may write.
+        With `verity` the kernel keeps what is stored from now on, where it can (fs-verity).
         """
         shared = owners.shared_with(shared_with) == "group"
-        layout = Layout(root.absolute(), durable=durability == "full", shared=shared)
+        layout = Layout(root.absolute(), durable=durability == "full", shared=shared, verity=verity)
         with translated(layout.root, reading=True):
             owners.check(layout)
         if shared:
             os.umask(os.umask(0o002) & 0o007 | 0o002)
         return cls(layout)
-
-    @property
-    def root(self) -> Path:
-        return self._layout.root
-
-    @property
-    def layout(self) -> Layout:
-        """Where things lie; for the modules of this package."""
-        return self._layout
 
     def __str__(self) -> str:
         return str(self.root)
@@ -112,7 +102,7 @@ class Store:
         checked_key(key)
         tell = on_problem or log.warning
         with translated(self.root, reading=True):
-            return access.lookup(self._layout, key, tell) if owners.owns(self._layout, key, tell) else None
+            return read.lookup(self._layout, key, tell) if owners.owns(self._layout, key, tell) else None
 
     def use(
         self,
@@ -131,18 +121,18 @@ class Store:
         found damaged is quarantined, told to `on_problem`, and a miss. Raises as `lookup`.
         """
         with translated(self.root, reading=True):
-            if access.identity(self._layout, checked_key(key)) is None:
+            if read.identity(self._layout, checked_key(key)) is None:
                 return None  # nothing is written for a miss
             if not owners.owns(self._layout, key, tell := on_problem or log.warning):
                 return None
         with gate.looking(self._layout), translated(self.root, reading=True):
-            found = access.find(self._layout, key, tell)
+            found = read.find(self._layout, key, tell)
             if found is None:
                 return None
             if (wrong := expected.trouble(found[0], manifest)) is not None:
                 tell(f"{self._layout.record(key)} is taken as absent: {wrong}")
                 return None
-            access.touch(self._layout, key)
+            read.touch(self._layout, key)
         if verify == "always" or (verify == "sample" and secrets.randbelow(SAMPLE) == 0):
             self._tell(verification.damage(self._layout, found[0]), tell)
             found = self._again(key)
@@ -158,7 +148,7 @@ class Store:
 
     def _again(self, key: str) -> tuple[Record, Manifest] | None:
         with translated(self.root, reading=True):
-            return access.find(self._layout, key, lambda _: None)
+            return read.find(self._layout, key, lambda _: None)
 
     @staticmethod
     def _tell(found: list[str], tell: Callable[[str], None]) -> bool:
@@ -169,7 +159,7 @@ class Store:
     def keys(self, prefix: str = "") -> Iterator[str]:
         """The keys that begin with `prefix` and have a record; whether one is usable only `lookup` says."""
         with translated(self.root, reading=True):
-            yield from access.keys(self._layout, prefix)
+            yield from read.keys(self._layout, prefix)
 
     def publish(
         self,
@@ -188,16 +178,15 @@ class Store:
 
         When the key has a usable record already, that one stays and is returned, unless that is doubted and this one
         is not; with `manifest`, the digest of what is published, only where it is a record of that, too. Blobs come
-        first and the record
-        last, so a reader, or a crash, sees a whole artifact or none. Files in one of this store's `scratch` folders
-        are taken over without a copy and become read-only: nothing may have them open for writing. Empty folders
-        are not kept. `seconds` is what the build took, for statistics; `doubt` says that it was made from what is
-        doubted. Raises Invalid (a symbolic link, a name that
+        first and the record last, so a reader, or a crash, sees a whole artifact or none. Files in one of this store's
+        `scratch` folders are taken over without a copy and become read-only: nothing may have them open for writing.
+        Empty folders are not kept. `seconds` is what the build took, for statistics; `doubt` says that it was made from
+        what is doubted. Raises Invalid (a symbolic link, a name that
         is not portable, a predicate that is not JSON),
         Corrupt when a file changes meanwhile, NoSpace, NotWritable and the like, and then leaves nothing behind.
         """
         checked_key(key)
-        facts = strictjson.plain(predicate, "predicate")
+        facts = canonical_json.plain(predicate, "predicate")
         with self.scratch() as stage, translated(self.root):
             made, staged = staging.stage_folder(self._layout, folder, stage)
             if manifest not in (None, made.digest):
@@ -293,7 +282,7 @@ class Store:
         manifest: str | None = None,
         doubt: Doubt | None = None,
     ) -> transfer.Received:
-        """Copy an artifact from `source`, every byte verified; see `transfer.Arrivals.receive`.
+        """Copy an artifact from `source`, every byte verified; see `receive.Arrivals.receive`.
 
         With `manifest`, Corrupt for a record of another; it replaces such a one that is here.
         """
@@ -320,15 +309,15 @@ class Store:
     ) -> transfer.Received:
         with gate.adding(self._layout):
             absent = self.lookup(key, on_problem=lambda _: None) is None  # before its lost blobs are back
-            admission.settle(self._layout, staged, wanted, self._served.seals)
+            commit.settle(self._layout, staged, wanted, self._served.seals)
             done = self._commit(key, envelope, temporary, doubt, manifest)
         self._seal(done.record)
         return transfer.Received(done.record, done.new or absent)
 
     def _seal(self, record: Record) -> None:
         with suppress(Malformed, OSError):  # another one, which a lookup finds wanting
-            listed = access.read_manifest(self._layout, record.manifest)
-            self._served.seal(record, access.named_blobs(record, listed))
+            listed = read.read_manifest(self._layout, record.manifest)
+            self._served.seal(record, read.named_blobs(record, listed))
 
     def _commit(
         self, key: str, envelope: bytes, temporary: Path, doubt: Doubt | None, manifest: str | None = None
@@ -339,11 +328,11 @@ class Store:
         """
         # The lock makes check and rename one: of many publishers one wins, and a broken record is replaced once.
         with lock(self._layout, "record", key, who=f"process {os.getpid()}", patience=locks.PATIENCE):
-            existing = self.lookup(key)
+            existing = self.lookup(key, on_problem=log.info)  # a caller looked before, and was told
             if existing is not None and expected.trouble(existing, manifest) is not None:
                 existing = None
             if existing is not None and not doubts.gives_way(doubts.of(self._layout, key), doubt):
-                access.touch(self._layout, key)  # who publishes is about to use it
+                read.touch(self._layout, key)  # who publishes is about to use it
                 return transfer.Received(existing, new=False)
-            admission.put_record(self._layout, key, envelope, temporary, doubt)
+            commit.put_record(self._layout, key, envelope, temporary, doubt)
         return transfer.Received(records.parse(envelope, key), new=True)

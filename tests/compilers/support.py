@@ -12,7 +12,7 @@ import numpy as np
 
 from trtbuild.compilers.onnxruntime import engine
 from trtbuild.networks import build
-from trtbuild.worker import Reporter, Request
+from trtbuild.worker import Reporter, StepRequest
 
 OPTIONS = {
     "quant.weights": "none",
@@ -25,8 +25,10 @@ OPTIONS = {
 }
 
 
-def request(options: Mapping[str, Any], model: Mapping[str, Path] | None = None, **inputs: Path) -> Request:
-    return Request("step", options, model or {}, inputs, {}, None)
+def request(
+    options: Mapping[str, Any], model: Mapping[str, Path] | None = None, **inputs: Path
+) -> StepRequest:
+    return StepRequest("step", options, model or {}, inputs, {}, None)
 
 
 def make_network(checkpoint: Path, out: Path) -> Path:

@@ -11,11 +11,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from trtbuild.compilers.onnxruntime.blocks import Scheme
+from trtbuild.compilers.onnxruntime.blocks import BlockScheme
 from trtbuild.compilers.onnxruntime.optimize import optimize
 from trtbuild.compilers.onnxruntime.quantize import quantize_network
 from trtbuild.compilers.onnxruntime.tie import untranspose
-from trtbuild.networks.tensors import Network, in_branches, settle
+from trtbuild.networks.weights.tensors import Network, in_branches, settle
 
 RNG = np.random.default_rng(0)
 SMALL, LARGE, EMBEDDING, OUTER = (RNG.standard_normal((rows, 64), np.float32) for rows in (32, 32, 64, 1))
@@ -106,7 +106,7 @@ def test_both_branches_keep_their_weights(
 
 @pytest.mark.parametrize("ids", [[1, 2, 3], [5, 6, 7, 8, 9, 31]])
 def test_a_quantized_network_keeps_them_too(ids: list[int], network: Network, tmp_path: Path) -> None:
-    scheme = Scheme(8, 32, True, 0)
+    scheme = BlockScheme(8, 32, True, 0)
     made = quantize_network(network, scheme, True, tmp_path / "quantized.onnx", lambda *_: None)
     made = optimize(made.path, tmp_path / "optimized.onnx", "all")
     got = logits(settled(made, tmp_path), ids)

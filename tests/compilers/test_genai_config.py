@@ -10,9 +10,11 @@ import pytest
 
 from tests.support import tiny
 from trtbuild.errors import InputError
-from trtbuild.networks import chat, genai_config, tokenizer
-from trtbuild.networks.architectures import parse
-from trtbuild.networks.checkpoint import Checkpoint
+from trtbuild.networks.chat import template
+from trtbuild.networks.config.architectures import parse
+from trtbuild.networks.genai import config as genai_config
+from trtbuild.networks.tokenizer import convert
+from trtbuild.networks.weights.checkpoint import Checkpoint
 
 GOLDEN = """{
     "model": {
@@ -67,8 +69,8 @@ GOLDEN = """{
 
 
 def write(checkpoint: Checkpoint, folder: Path) -> None:
-    tokenizer.write(checkpoint, folder)
-    settled = chat.settle(checkpoint.files, checkpoint.config)
+    convert.write(checkpoint, folder)
+    settled = template.settle(checkpoint.files, checkpoint.config)
     genai_config.write(parse(checkpoint.config), checkpoint, folder, settled)
 
 

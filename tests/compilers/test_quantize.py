@@ -15,10 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.compilers.support import dequantize, make_engine, make_network
 from tests.support import tiny
-from trtbuild.compilers.onnxruntime.blocks import Scheme, quantize, quantize_slices
+from trtbuild.compilers.onnxruntime.blocks import BlockScheme, quantize, quantize_slices
 from trtbuild.compilers.onnxruntime.quantize import quantize_network
 from trtbuild.errors import BuildError, InputError
-from trtbuild.networks.tensors import Network
+from trtbuild.networks.weights.tensors import Network
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("k", [96, 100])
 def test_values_are_within_half_a_step(bits: int, symmetric: bool, group_size: int, k: int) -> None:
     values = np.random.default_rng(0).standard_normal((k, 40), dtype=np.float32)
-    made = quantize(values, Scheme(bits, group_size, symmetric, 4))
+    made = quantize(values, BlockScheme(bits, group_size, symmetric, 4))
     found = dequantize(made.packed, made.scales, made.zeros, bits)[:, :k].T
     step = np.abs(np.repeat(made.scales, group_size, axis=1))[:, :k].T
     # a symmetric block reaches one step less far on the side away from its largest value: clipped there
@@ -64,7 +64,7 @@ def test_values_are_within_half_a_step(bits: int, symmetric: bool, group_size: i
 
 def test_slices_joined_are_the_whole() -> None:
     values = np.random.default_rng(1).standard_normal((64, 50), dtype=np.float32)
-    scheme = Scheme(4, 32, False, 4)
+    scheme = BlockScheme(4, 32, False, 4)
     parts = list(
         quantize_slices(64, 50, lambda a, b: np.ascontiguousarray(values[:, a:b]), scheme, 64 * 4 * 7)
     )
@@ -200,7 +200,7 @@ def test_a_network_without_weights_is_refused(tmp_path: Path) -> None:
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [value], [result])
     source = Network(helper.make_model(graph), tmp_path / "model.onnx")
     with pytest.raises(BuildError, match="nothing to quantize"):
-        quantize_network(source, Scheme(4, 32, True, 4), True, tmp_path / "q.onnx", lambda *_: None)
+        quantize_network(source, BlockScheme(4, 32, True, 4), True, tmp_path / "q.onnx", lambda *_: None)
 
 
 _MEASURE = """

@@ -18,17 +18,17 @@ from tests.support.vocabularies import SPACE, SPECIAL
 from trtbuild.compilers.onnxruntime import runtime
 from trtbuild.compilers.text import Text
 from trtbuild.errors import InputError
-from trtbuild.networks import (
+from trtbuild.networks.tokenizer import (
+    convert,
     genai_text,
-    gguf_tokenizer,
+    gguf,
     post_processor,
     pre_tokenizers,
     text_normalizer,
-    tokenizer,
     tokens,
 )
-from trtbuild.networks.checkpoint import Checkpoint
-from trtbuild.networks.texts import DECOMPOSED, TEXTS, literals
+from trtbuild.networks.tokenizer.texts import DECOMPOSED, TEXTS, literals
+from trtbuild.networks.weights.checkpoint import Checkpoint
 
 Json = dict[str, Any]
 
@@ -90,7 +90,7 @@ def template(before: bool, after: bool) -> Json:
 def rewritten(content: Json, folder: Path, **config: Any) -> bytes:
     """The files as they are said for onnxruntime-genai; returns tokenizer.json as it was."""
     original = write(content, folder, **config)
-    tokenizer.rewrite(folder)
+    convert.rewrite(folder)
     return original
 
 
@@ -140,7 +140,7 @@ def test_what_a_trainer_set_of_lengths_counts_for_nothing(
     (folder / "model.safetensors").write_bytes((tiny_llama / "model.safetensors").read_bytes())
     checkpoint = Checkpoint.open({path.name: path for path in folder.iterdir()})
     (tmp_path / "out").mkdir()
-    original = tokenizer.write(checkpoint, tmp_path / "out")
+    original = convert.write(checkpoint, tmp_path / "out")
     tokens.say(tmp_path / "out")
     assert tokens.check(tmp_path / "out", original) > len(TEXTS)
     for place in (folder, tmp_path / "out"):  # an engine's folder from before says it still
@@ -191,7 +191,7 @@ def unprefixed(content: Json) -> Json:
 
 SENTENCE_PIECE: dict[str, Callable[[Json], Json]] = {
     "Llama 2": lambda content: content,
-    "a cut that cuts nothing": lambda content: content | {"pre_tokenizer": gguf_tokenizer.WHOLE},
+    "a cut that cuts nothing": lambda content: content | {"pre_tokenizer": gguf.WHOLE},
     "no space before": lambda content: (
         unprefixed(content)
         | {"normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}}
@@ -228,7 +228,7 @@ def test_merges_in_lines_keep_their_carriage_returns(sentence_piece: Json, tmp_p
 def test_a_long_text_without_a_space_or_of_many_words(sentence_piece: Json, tmp_path: Path) -> None:
     """Without a cut onnxruntime-genai 0.18 overflowed its stack at 30,000 characters."""
     write(sentence_piece, tmp_path)
-    tokenizer.rewrite(tmp_path)
+    convert.rewrite(tmp_path)
     read = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     with genai_text.opened(tmp_path) as genai:
         for text in ("word " * 20_000, "\u6f22\u5b57" * 1000, "line\n" * 20_000):

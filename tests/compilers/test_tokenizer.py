@@ -18,8 +18,10 @@ from tests.compilers.support import make_engine, make_network
 from tests.support import tiny
 from tests.support.cli import Project
 from trtbuild.errors import InputError
-from trtbuild.networks import gguf_file, gguf_tokenizer, text_normalizer, tokenizer
-from trtbuild.networks.checkpoint import Checkpoint
+from trtbuild.formats import gguf as gguf_file
+from trtbuild.networks.tokenizer import convert, text_normalizer
+from trtbuild.networks.tokenizer import gguf as gguf_tokenizer
+from trtbuild.networks.weights.checkpoint import Checkpoint
 
 Tokens = Callable[[str], list[int]]
 
@@ -90,7 +92,7 @@ def write_gguf(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return gguf_file.read_header(path, path.name)[0]
+    return gguf_file.read_file(path, path.name, "model.source").metadata
 
 
 def byte_level(**changes: Any) -> dict[str, Any]:
@@ -178,8 +180,8 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_genai_and_tokenizers_agree(kind: str, engine: Path, tmp_path: Path) -> None:
     metadata = write_gguf(tmp_path / "model.gguf", KINDS[kind])
-    tokenizer.write(Checkpoint({}, metadata, {}, {}, {}), tmp_path)
-    tokenizer.rewrite(tmp_path)
+    convert.write(Checkpoint({}, metadata, {}, {}, {}), tmp_path)
+    convert.rewrite(tmp_path)
     ours, theirs, _ = both(tmp_path, engine, tmp_path)
     different = {text: (ours(text), theirs(text)) for text in TEXTS if ours(text) != theirs(text)}
     assert not different
@@ -206,8 +208,8 @@ def test_pieces_are_those_of_the_model(kind: str, text: str, pieces: list[str]) 
 def test_a_whole_word_is_taken_as_it_is_where_llama_3_does(engine: Path, tmp_path: Path) -> None:
     fields = byte_level(pre="llama-bpe")
     fields["tokenizer.ggml.tokens"][-4] = "zzz"  # a token that no merge makes
-    tokenizer.write(Checkpoint({}, fields, {}, {}, {}), tmp_path)
-    tokenizer.rewrite(tmp_path)
+    convert.write(Checkpoint({}, fields, {}, {}, {}), tmp_path)
+    convert.rewrite(tmp_path)
     ours, theirs, _ = both(tmp_path, engine, tmp_path)
     assert (
         ours("zzz")
@@ -223,8 +225,8 @@ def test_the_chat_template_reaches_the_runtime(engine: Path, tmp_path: Path) -> 
     )
     fields = byte_level() | {"tokenizer.chat_template": template}
     metadata = write_gguf(tmp_path / "model.gguf", fields)
-    tokenizer.write(Checkpoint({}, metadata, {}, {}, {}), tmp_path)
-    tokenizer.rewrite(tmp_path)
+    convert.write(Checkpoint({}, metadata, {}, {}, {}), tmp_path)
+    convert.rewrite(tmp_path)
     *_, theirs = both(tmp_path, engine, tmp_path)
     messages = json.dumps([{"role": "user", "content": "hi"}])
     assert theirs.apply_chat_template(messages=messages, add_generation_prompt=True) == "[user]hi[bot]"
@@ -233,7 +235,7 @@ def test_the_chat_template_reaches_the_runtime(engine: Path, tmp_path: Path) -> 
 def test_bytes_repeat(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        tokenizer.write(Checkpoint({}, sentence_piece(), {}, {}, {}), tmp_path / name)
+        convert.write(Checkpoint({}, sentence_piece(), {}, {}, {}), tmp_path / name)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -263,14 +265,14 @@ def test_what_is_wrong_with_the_metadata_is_named(fields: dict[str, Any], named:
 def test_a_checkpoint_without_a_tokenizer_is_refused(missing: str, tiny_llama: Path, tmp_path: Path) -> None:
     files = {path.name: path for path in tiny_llama.iterdir() if path.name != missing}
     with pytest.raises(InputError, match=rf"no {missing}"):
-        tokenizer.write(Checkpoint.open(files), tmp_path)
+        convert.write(Checkpoint.open(files), tmp_path)
 
 
 def test_a_checkpoints_own_files_are_copied(tiny_llama: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_llama, tmp_path / "model")
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     (tmp_path / "out").mkdir()
-    tokenizer.write(Checkpoint.open({path.name: path for path in folder.iterdir()}), tmp_path / "out")
+    convert.write(Checkpoint.open({path.name: path for path in folder.iterdir()}), tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "tokenizer.json",
         "tokenizer_config.json",
@@ -302,8 +304,8 @@ def test_what_genai_would_misread_is_said_otherwise(
     (folder / "tokenizer_config.json").write_text(json.dumps(made.config))
     (tmp_path / "out").mkdir()
     files = {path.name: path for path in folder.iterdir()}
-    tokenizer.write(Checkpoint.open(files), tmp_path / "out")
-    tokenizer.rewrite(tmp_path / "out")
+    convert.write(Checkpoint.open(files), tmp_path / "out")
+    convert.rewrite(tmp_path / "out")
     ours, theirs, _ = both(tmp_path / "out", engine, tmp_path)
     original = Tokenizer.from_str(json.dumps(given))
     assert [original.encode(text).ids for text in TEXTS] == [ours(text) for text in TEXTS]
@@ -315,8 +317,8 @@ def test_what_genai_would_misread_is_said_otherwise(
 def test_a_real_model_round_trips(engine: Path, smollm2: Project, tmp_path: Path) -> None:
     assert smollm2.trtbuild("model=smollm2", "until=network", timeout=600).code == 0
     (gguf,) = (smollm2.store / "v1" / "trees").glob("*/model.gguf")
-    tokenizer.write(Checkpoint.open({"model.gguf": gguf}), tmp_path)
-    tokenizer.rewrite(tmp_path)
+    convert.write(Checkpoint.open({"model.gguf": gguf}), tmp_path)
+    convert.rewrite(tmp_path)
     ours, theirs, genai = both(tmp_path, engine, tmp_path)
     plain = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     for text in TEXTS:

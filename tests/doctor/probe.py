@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tests.support import nvml
-from trtbuild import compose, schema
+from trtbuild.config import compose, schema
 from trtbuild.doctor.examine import examine
 from trtbuild.doctor.world import World
 from trtbuild.report import doctor

@@ -16,10 +16,10 @@ import pytest
 from tests.doctor.machines import IMAGE, MACHINES
 from tests.support import nvml
 from tests.support.cli import Project
+from trtbuild.config.schema import StoreConf
 from trtbuild.doctor import team
-from trtbuild.schema import StoreConf
-from trtstore import signing, trust
-from trtstore.trust import Role, Trusted
+from trtstore.format.trust import Role, Trusted
+from trtstore.team import signing, trust_list
 
 pytestmark = pytest.mark.xdist_group("doctor")
 ROOT = Path(__file__).parents[2]
@@ -204,8 +204,8 @@ class TestHere:
 
 
 def test_a_team_store_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(trust.FOLDER, str(tmp_path / "config"))
-    trust.save([Trusted(signing.new("ci", None), "ci")])
+    monkeypatch.setenv(trust_list.FOLDER, str(tmp_path / "config"))
+    trust_list.save([Trusted(signing.new("ci", None), "ci")])
     (tmp_path / "team").mkdir()
     there, missing = (tmp_path / "team").as_uri(), (tmp_path / "none").as_uri()
     for url, write, state, required in (
@@ -225,7 +225,7 @@ def test_a_team_store_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_team_store_that_would_be_refused_or_cannot_be_signed_for_is_told_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(trust.FOLDER, str(tmp_path / "config"))
+    monkeypatch.setenv(trust_list.FOLDER, str(tmp_path / "config"))
     (tmp_path / "team").mkdir()
     conf = StoreConf(root=str(tmp_path / "store"), team=(tmp_path / "team").as_uri(), write=True)
     (keyless,) = team.check(conf)
@@ -234,6 +234,6 @@ def test_a_team_store_that_would_be_refused_or_cannot_be_signed_for_is_told_befo
     public = signing.new("ci", None)
     (stranger,) = team.check(conf)
     assert "is not trusted here" in str(stranger)
-    trust.save([Trusted(public, "ci", roles=(Role.publish, Role.revoke))])
+    trust_list.save([Trusted(public, "ci", roles=(Role.publish, Role.revoke))])
     (listless,) = team.check(conf)
     assert "has no list of revocations" in str(listless)

@@ -22,11 +22,11 @@ from tests.targets.conftest import facts
 from trtbuild.errors import InputError
 from trtbuild.executors import container
 from trtbuild.executors.container import Container
-from trtbuild.executors.process import Limits, Task
+from trtbuild.executors.process import StepLimits, Task
 from trtstore import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("podman")]
-LIMITS = Limits(60, None, 1)
+LIMITS = StepLimits(60, None, 1)
 SECRET = "hf_of_nobody"  # noqa: S105  # it is
 
 
@@ -125,7 +125,7 @@ def look(engine: Podman, tmp_path: Path, **more: Any) -> dict[str, Any]:
         flags, task, tmp_path / "out", tmp_path / "scratch", LIMITS, f"look-{os.getpid()}"
     )
     assert command[-4:] == [
-        "/trtbuild/code/trtbuild/start.py",
+        "/trtbuild/code/trtbuild/processes/start.py",
         "module",
         "/trtbuild/home/request.json",
         "/trtbuild/out",

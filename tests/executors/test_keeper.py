@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trtbuild import programs
+from trtbuild.processes import programs
 
 # A child in a session of its own, and an orphan of one: each writes its id, and sleeps.
 FAMILY = """
@@ -31,7 +31,7 @@ open(f"{place}/ready-{os.getpid()}", "w").close()
 PARENT = """
 import subprocess, sys
 sys.path.insert(0, sys.argv[1])
-from trtbuild import programs
+from trtbuild.processes import programs
 process = programs.begin(sys.argv[3:], {"PATH": "/usr/bin:/bin"}, "/")
 open(sys.argv[2] + "/keeper-%d" % process.pid, "w").close()
 process.wait()

@@ -11,22 +11,15 @@ from pathlib import Path
 
 from tests.fuzz import corpus
 from tests.fuzz.targets import KEY
-from trtbuild.toolchains import shipped
-from trtstore import (
-    Attachment,
-    Record,
-    Store,
-    bundle,
-    manifest,
-    records,
-    revlist,
-    revoked,
-    teamgc,
-    teampolicy,
-)
-from trtstore.issues import Issue
-from trtstore.leases import State
-from trtstore.manifest import Entry
+from trtbuild.toolchains import builtin
+from trtstore import Attachment, Record, Store
+from trtstore.exchange import bundle
+from trtstore.format import manifest, record
+from trtstore.format.manifest import Entry
+from trtstore.marks import revocations
+from trtstore.remote.leases import State
+from trtstore.team import gc, policy, revocation_list
+from trtstore.team.versioned import Issue
 
 MANIFEST = manifest.build(
     [
@@ -45,7 +38,7 @@ RECORD = Record(
     predicate_type="https://example.org/build/v1",
     predicate={"seconds": 1.5, "big": 1e20, "tags": ["a", None, True, {}]},
 )
-ENVELOPE = records.encode(RECORD)
+ENVELOPE = record.encode(RECORD)
 STATEMENT = base64.b64decode(ENVELOPE.split(b'"')[3])
 
 
@@ -86,7 +79,7 @@ SEEDS: dict[str, list[bytes]] = {
         b'{"pid":"7","who":null,"started":NaN}',
     ],
     "revocation_list": [
-        revlist.Listing(
+        revocation_list.Listing(
             Issue("5e" * 16, 7, "2026-01-02T03:04:05Z"),
             datetime.datetime(2026, 2, 3, tzinfo=datetime.UTC),
             (KEY, "ff" * 32),
@@ -95,14 +88,14 @@ SEEDS: dict[str, list[bytes]] = {
         .payload
     ],
     "policy": [
-        teampolicy.statement(teamgc.Policy(500, 90)).payload,
-        teampolicy.statement(teamgc.Policy(None, 1), Issue("5e" * 16, 7, "2026-01-02T03:04:05Z")).payload,
+        policy.statement(gc.RetentionPolicy(500, 90)).payload,
+        policy.statement(gc.RetentionPolicy(None, 1), Issue("5e" * 16, 7, "2026-01-02T03:04:05Z")).payload,
     ],
     "kept_files": [
         b'{"from":"engines.tar","schema":1,"scopes":[{"model":["llama*"]}],"since":1780000000}',
         b'{"revocations":[{"envelope":"","reason":"bad","scopes":[{}],"source":"x","when":"today"}],"schema":1}',
     ],
-    "revocation": [revoked.statement(f"sha256:{KEY}", "bad scales").payload],
+    "revocation": [revocations.statement(f"sha256:{KEY}", "bad scales").payload],
     "lease": [
         State(7, "ab", 3, 15.0, "ci", "host", 1.5, 60.0, "weights, 7 %", released=False).encode(),
         b'{"beat":1e999,"elapsed":-1,"heartbeat":0,"token":1}',
@@ -132,7 +125,7 @@ SEEDS: dict[str, list[bytes]] = {
         b"a: !!python/name:os.system\n",
         b"a: ${b}\nb: 0x1f\n",
     ],
-    "toolchain_lock": [(shipped.FOLDER / "network.txt").read_bytes()[:3000]],
+    "toolchain_lock": [(builtin.FOLDER / "network.txt").read_bytes()[:3000]],
     "worker_answer": [
         b'{"event":"progress","what":"weights","done":1,"total":2,"unit":"B"}\n{"event":"text","text":"x"}\n'
         b'{"event":"result","facts":{}}\n',

@@ -18,37 +18,29 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from trtbuild import foreign, tensor_header, yaml_files
+from trtbuild import untrusted
+from trtbuild.config import yaml_files
 from trtbuild.errors import InputError, TrtbuildError
-from trtbuild.executors import answers
-from trtbuild.sources import gguf_header
+from trtbuild.executors import worker_events
+from trtbuild.formats import gguf as gguf_header
+from trtbuild.formats import safetensors
 from trtbuild.toolchains import lock
-from trtstore import (
-    Index,
-    Store,
-    StoreFailure,
-    bundle,
-    doubts,
-    environments,
-    index,
-    issues,
-    leases,
-    locks,
-    manifest,
-    pins,
-    records,
-    revlist,
-    revoked,
-    standing,
-    strictjson,
-    teampolicy,
-    trust,
-    words,
-)
-from trtstore.envelopes import Envelope
+from trtstore import Index, Store, StoreFailure, units
+from trtstore.disk import locks
+from trtstore.disk.layout import Layout
+from trtstore.environments import environment, seal
 from trtstore.errors import Invalid, Malformed
-from trtstore.layout import Layout
-from trtstore.upkeep import Upkeep
+from trtstore.exchange import bundle
+from trtstore.format import canonical_json, manifest, trust
+from trtstore.format import record as records
+from trtstore.format.envelope import Envelope
+from trtstore.index import index
+from trtstore.marks import doubts, pins, revocations
+from trtstore.remote import leases
+from trtstore.team import policy as teampolicy
+from trtstore.team import revocation_list as revlist
+from trtstore.team import versioned
+from trtstore.upkeep.upkeep import Upkeep
 
 KEY = "5e" * 32
 MODES = (1, 2, 3, 4, None, "x")
@@ -58,13 +50,13 @@ FORMS = ("?", "CAST(? AS TEXT)", "CAST(? AS INTEGER)", "CAST(? AS REAL)", "NULL"
 def strict_json(data: bytes) -> None:
     """Canonical bytes are the one spelling of their value, and a value survives being written."""
     try:
-        value = strictjson.parse(data, "it")
-        written = strictjson.canonical(value)
+        value = canonical_json.parse(data, "it")
+        written = canonical_json.canonical(value)
     except (Malformed, ValueError):
         return
-    assert strictjson.parse_canonical(written, "it") == value
+    assert canonical_json.parse_canonical(written, "it") == value
     try:
-        strictjson.parse_canonical(data, "it")
+        canonical_json.parse_canonical(data, "it")
     except Malformed:
         assert written != data
     else:
@@ -105,7 +97,9 @@ def record(data: bytes) -> None:
 def statement(data: bytes) -> None:
     """As `record`, for the statement in its envelope, which mutations of base64 would rarely reach."""
     payload = base64.b64encode(data).decode()
-    record(strictjson.canonical({"payload": payload, "payloadType": records.PAYLOAD_TYPE, "signatures": []}))
+    record(
+        canonical_json.canonical({"payload": payload, "payloadType": records.PAYLOAD_TYPE, "signatures": []})
+    )
 
 
 class _Row:
@@ -209,7 +203,7 @@ def export_file(data: bytes) -> None:
 def revocation(data: bytes) -> None:
     """A revocation is of the digest that was asked for, and its words can be shown."""
     try:
-        found = revoked.parse(Envelope(data, ()).encode(), KEY)[1]
+        found = revocations.parse(Envelope(data, ()).encode(), KEY)[1]
     except Malformed:
         return
     assert found.digits == KEY
@@ -222,7 +216,7 @@ def revocation_list(data: bytes) -> None:
         found = revlist.parse(Envelope(data, ()).encode())[1]
     except Malformed:
         return
-    assert 1 <= found.issue.version <= issues.MAX_VERSION
+    assert 1 <= found.issue.version <= versioned.MAX_VERSION
     assert found.seconds > 0
     assert revlist.parse(found.statement().encode())[1] == found
 
@@ -240,7 +234,7 @@ def policy(data: bytes) -> None:
 
 def kept_files(data: bytes) -> None:
     """What a store keeps of revocations and doubts is read, or malformed: callers then believe the worst."""
-    for read in (lambda: revoked._decode(data, KEY), lambda: doubts._parse(data)):
+    for read in (lambda: revocations._decode(data, KEY), lambda: doubts._parse(data)):
         with suppress(Malformed):
             assert read()
 
@@ -268,13 +262,13 @@ def trusted_key(data: bytes) -> None:
 def foreign_json(data: bytes) -> None:
     """What is read can be written, compared, converted and printed; and Python's own parser reads the same."""
     try:
-        found = foreign.parse(data)
-    except foreign.Malformed as refused:
+        found = untrusted.parse(data)
+    except untrusted.MalformedJson as refused:
         assert len(str(refused)) < 1000
         return
     text = json.dumps(found, ensure_ascii=False)
     text.encode()
-    assert foreign.parse(json.dumps(found)) == found == json.loads(data)
+    assert untrusted.parse(json.dumps(found)) == found == json.loads(data)
     _convert(found)
 
 
@@ -291,8 +285,10 @@ def tensors(data: bytes) -> None:
     """A header of safetensors is refused, or each of its tensors lies in the file."""
     for blob in (data, struct.pack("<Q", len(data)) + data + bytes(20)):
         try:
-            found = tensor_header.parse(lambda count, blob=blob: blob[:count], len(blob))
-        except tensor_header.Malformed:
+            found = safetensors.read_header(
+                lambda count, blob=blob: blob[:count], len(blob), "model.safetensors", "model.source"
+            )
+        except InputError:
             continue
         assert all(0 <= each.begin <= each.end <= len(blob) for each in found.values())
 
@@ -331,7 +327,7 @@ def worker_answer(data: bytes) -> None:
     """What a worker says is an answer, an event with all its fields, or a line of the log."""
     events: list[Any] = []
     said, log = io.StringIO(data.decode(errors="replace")), io.StringIO()
-    answer = answers.listen(said, log, events.append)
+    answer = worker_events.listen(said, log, events.append)
     assert answer is None or isinstance(answer, dict | TrtbuildError)
     for event in events:
         if event["event"] == "progress":
@@ -347,16 +343,16 @@ def small_files(data: bytes) -> None:
     home = layout.toolchains / "a-1"
     for folder in (layout.pins, home):
         folder.mkdir(parents=True, exist_ok=True)
-    files = (environments.ABOUT, environments.CONTENTS, standing.SEAL)
+    files = (environment.ABOUT, environment.CONTENTS, seal.SEAL)
     for path in (layout.pins / KEY, *(home / name for name in files)):
         path.write_bytes(data)
     (pin,) = pins.found(layout).values()
     assert len(pin.note) <= pins.MAX_NOTE
-    words.moment(pin.since)
-    found = environments.read(home)
+    units.moment(pin.since)
+    found = environment.read(home)
     assert found is None or found.bytes + found.files is not None
-    environments._contents(home)
-    standing._sealed(home)
+    environment._contents(home)
+    seal._sealed(home)
 
 
 _PLACE: list[Layout] = []

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from trtbuild.networks.architectures import Decoder, parse
-from trtbuild.networks.checkpoint import Checkpoint
-from trtbuild.networks.emit import check, emit
+from trtbuild.networks.config.architectures import parse
+from trtbuild.networks.config.decoder import Decoder
+from trtbuild.networks.onnx_graph.emit import check, emit
+from trtbuild.networks.weights.checkpoint import Checkpoint
 
 
 def write_network(files: Mapping[str, Path], folder: Path, operators: str, dtype: str = "float32") -> Decoder:

@@ -10,8 +10,8 @@ from typing import Any
 import gguf
 import numpy as np
 
-from trtbuild.networks.architectures import parse
-from trtbuild.networks.layout import expected
+from trtbuild.networks.config.architectures import parse
+from trtbuild.networks.weights.layout import expected
 
 ARCHITECTURES = {
     "LlamaForCausalLM": "llama",

@@ -16,7 +16,7 @@ import onnxruntime
 
 from tests.compilers.support import make_engine, request
 from tests.support import tiny
-from trtbuild.networks import genai_builder
+from trtbuild.networks.genai import builder as genai_builder
 from trtbuild.worker import Reporter
 
 # Runs the builder's module for each line of arguments, folder and log: torch is imported once for all of them.

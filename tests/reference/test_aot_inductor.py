@@ -17,10 +17,11 @@ from tests.networks import tiny_models
 from tests.support import tiny
 from tests.support.cli import Done, Project
 from trtbuild.compilers.aot_inductor import loading, manifest, weights
-from trtbuild.compilers.aot_inductor.structure import ALIGNED, Scheme, Structure
-from trtbuild.networks import safetensors_writer, unpack
-from trtbuild.networks.architectures import parse
-from trtbuild.worker import Reporter, Request
+from trtbuild.compilers.aot_inductor.structure import ALIGNED, Structure, WeightScheme
+from trtbuild.networks import unpack
+from trtbuild.networks.config.architectures import parse
+from trtbuild.networks.weights import safetensors_writer
+from trtbuild.worker import Reporter, StepRequest
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -60,12 +61,12 @@ CASES = {
 
 def loaded(folder: Path, out: Path, settings: dict[str, Any]) -> Any:
     """The module with the weights of the folder's checkpoint, by the weights' step."""
-    structure, scheme = Structure.of(parse(settings)), Scheme("none", None, False, "float32")
+    structure, scheme = Structure.of(parse(settings)), WeightScheme("none", None, False, "float32")
     options = {**structure.facts(), "model.dtype": "float32", "quant.weights": "none"}
     files = {path.name: path for path in folder.iterdir()}
     out.mkdir()
-    weights.run(Request("weights", options, files, {}, {}, None), out, Reporter(io.StringIO()))
-    decoder = module.Decoder(structure, scheme, "cpu")
+    weights.run(StepRequest("weights", options, files, {}, {}, None), out, Reporter(io.StringIO()))
+    decoder = module.DecoderModule(structure, scheme, "cpu")
     decoder.load_state_dict(loading.read(out / manifest.WEIGHTS, "cpu"))
     return decoder
 
@@ -212,8 +213,8 @@ def behind(folder: Path, prompt: list[int], said: list[int]) -> list[float]:
     It is uncompiled, and in float32: in bfloat16 it rounds where compiled code does not.
     """
     made = manifest.read(folder)
-    scheme = Scheme(**made["scheme"], dtype="float32")
-    decoder = module.Decoder(Structure(**made["structure"]), scheme, "cpu")
+    scheme = WeightScheme(**made["scheme"], dtype="float32")
+    decoder = module.DecoderModule(Structure(**made["structure"]), scheme, "cpu")
     decoder.load_state_dict(loading.read(folder / manifest.WEIGHTS, "cpu"))
     keys, values = caches(decoder, 128)
     found: list[float] = []
@@ -310,7 +311,7 @@ def fine_tune(project: Project) -> Path:
     gguf = project.store / "v1" / "blobs" / "sha256" / digest[:2] / digest
     link = project.root / "model.gguf"
     link.symlink_to(gguf)
-    request = Request("unpack", {"model.dtype": "float16"}, {"model.gguf": link}, {}, {}, None)
+    request = StepRequest("unpack", {"model.dtype": "float16"}, {"model.gguf": link}, {}, {}, None)
     unpack.run(request, folder, Reporter(io.StringIO()))
     path = folder / "model.safetensors"
     data = bytearray(path.read_bytes())

@@ -11,9 +11,10 @@ import pytest
 from tests.support import tiny
 from tests.support.chat_templates import ALIKE, TRIMMED, UNKNOWN
 from trtbuild.compilers.text import Text
-from trtbuild.networks import chat, chat_files
-from trtbuild.networks.chat_render import Chat, ChatError
-from trtbuild.networks.chat_trial import CHATS
+from trtbuild.networks.chat import files as chat_files
+from trtbuild.networks.chat import template
+from trtbuild.networks.chat.render import Chat, ChatError
+from trtbuild.networks.chat.trial import CHATS
 
 transformers = pytest.importorskip("transformers")
 
@@ -32,9 +33,9 @@ def saved(folder: Path, model: str = "Llama", **named: Any) -> Path:
     return folder
 
 
-def settled(folder: Path) -> chat.Settled:
+def settled(folder: Path) -> template.Settled:
     files = {path.name: path for path in folder.iterdir() if path.is_file()}
-    return chat.settle(files, json.loads((folder / "config.json").read_text()))
+    return template.settle(files, json.loads((folder / "config.json").read_text()))
 
 
 def rendered(tokenizer: Any, messages: Any, prompt: bool) -> str:
@@ -114,7 +115,7 @@ def test_the_template_is_the_one_that_transformers_takes(
         (folder / name).write_bytes(text.encode())
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     theirs = transformers.AutoTokenizer.from_pretrained(folder).get_chat_template()
-    assert chat.template_of(files) == theirs
+    assert template.template_of(files) == theirs
 
 
 @pytest.mark.parametrize("name", ["one line", *TRIMMED])

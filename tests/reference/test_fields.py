@@ -20,7 +20,7 @@ import pytest
 from tests.networks.graph_runner import Network, write_network
 from tests.networks.tiny_models import ARCHITECTURES, LINEAR, LLAMA3, YARN, config, save, save_gguf, weights
 from trtbuild.errors import InputError
-from trtbuild.networks.config_audit import kind_of
+from trtbuild.networks.config.audit import kind_of
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -16,7 +16,7 @@ from tests.compilers.support import make_engine, make_network, request
 from tests.support import tiny
 from trtbuild.compilers.onnxruntime.runtime import Engine, Sampling, speak
 from trtbuild.errors import BuildError, InputError
-from trtbuild.networks import genai_builder
+from trtbuild.networks.genai import builder
 from trtbuild.worker import Reporter
 
 torch = pytest.importorskip("torch")
@@ -53,7 +53,7 @@ def phi3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build(folder: Path, out: Path) -> dict[str, object]:
     out.mkdir(parents=True)
     files = {path.name: path for path in folder.iterdir()}
-    return genai_builder.run(request({}, files), out, Reporter(io.StringIO()))
+    return builder.run(request({}, files), out, Reporter(io.StringIO()))
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,8 @@ from tests.reference.genai_models import (
 from tests.support import tiny
 from trtbuild.compilers.onnxruntime.runtime import Engine, Sampling, speak
 from trtbuild.errors import InputError
-from trtbuild.networks import genai_builder, genai_families
+from trtbuild.networks.genai import builder as genai_builder
+from trtbuild.networks.genai import families
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -174,7 +175,7 @@ def test_its_logits_are_those_of_transformers(name: str, start: genai_builder.St
 
 
 def test_every_family_on_the_list_has_a_tiny_model() -> None:
-    assert {f"{family}ForCausalLM" for family, _ in CASES.values()} == set(genai_families.PROVEN)
+    assert {f"{family}ForCausalLM" for family, _ in CASES.values()} == set(families.PROVEN)
 
 
 def test_the_builders_other_architectures_are_refused_by_name() -> None:
@@ -182,8 +183,8 @@ def test_the_builders_other_architectures_are_refused_by_name() -> None:
     distribution = importlib.metadata.distribution("onnxruntime-genai")
     source = Path(str(distribution.locate_file("onnxruntime_genai/models/builder.py"))).read_text("utf-8")
     known = set(re.findall(r'config\.architectures\[0\] == "(\w+)"', source))
-    assert known == set(genai_families.PROVEN) | set(genai_families.REFUSED)
-    assert not set(genai_families.PROVEN) & set(genai_families.REFUSED)
+    assert known == set(families.PROVEN) | set(families.REFUSED)
+    assert not set(families.PROVEN) & set(families.REFUSED)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -192,9 +193,9 @@ def test_what_is_refused_is_wrong(name: str, start: genai_builder.Start, tmp_pat
     family, switches, failure = REFUSED[name]
     model = save(f"{family}ForCausalLM", tmp_path / "model", **switches)
     config = json.loads((model / "config.json").read_text())
-    assert genai_families.refusal(config)
+    assert families.refusal(config)
     shown = (
-        change(model, **genai_families.PROVEN[f"{family}ForCausalLM"].given(config))
+        change(model, **families.PROVEN[f"{family}ForCausalLM"].given(config))
         if family
         in (
             "Nemotron",

@@ -18,14 +18,14 @@ from tests.support import tiny
 from tests.support.cli import Done, Project
 from trtbuild.compilers.aot_inductor import loading, weights
 from trtbuild.compilers.aot_inductor import structure as structures
-from trtbuild.compilers.modelopt import check, decoding, proving, reading, texts
+from trtbuild.compilers.modelopt import check, decoding, reading, texts, verify_export
 from trtbuild.errors import InputError
-from trtbuild.networks.architectures import parse
-from trtbuild.recipe import SCHEMES
-from trtbuild.worker import Reporter, Request
+from trtbuild.facts.recipe import SCHEMES
+from trtbuild.networks.config.architectures import parse
+from trtbuild.worker import Reporter, StepRequest
 
 pytest.importorskip("modelopt")
-quantizing = pytest.importorskip("trtbuild.compilers.modelopt.quantizing")
+quantizing = pytest.importorskip("trtbuild.compilers.modelopt.modelopt_run")
 
 torch = pytest.importorskip("torch")
 aot = pytest.importorskip("trtbuild.compilers.aot_inductor.module")
@@ -86,9 +86,9 @@ def made(source: Path, out: Path, quant: str, **options: Any) -> dict[str, Any]:
     }
     inputs = {"unpack": source} | ({"calib_dataset": options["dataset"]} if "dataset" in options else {})
     out.mkdir(parents=True)
-    request = Request("checkpoint", given, {}, inputs, {}, None)
+    request = StepRequest("checkpoint", given, {}, inputs, {}, None)
     facts = quantizing.run(request, out, Reporter(io.StringIO()))
-    check.run(Request("check", {}, {}, {"engine": out}, {}, None), out, Reporter(io.StringIO()))
+    check.run(StepRequest("check", {}, {}, {"engine": out}, {}, None), out, Reporter(io.StringIO()))
     print(f"{quant} of {source.name}: {facts}")
     return facts
 
@@ -215,13 +215,16 @@ def test_an_engine_of_pytorch_s_computes_with_the_checkpoint_s_numbers(tmp_path:
     made(source, tmp_path / "fp8", "fp8", dtype="float32")
     config = json.loads((source / "config.json").read_text())
     decoder = parse(config)
-    structure, scheme = structures.Structure.of(decoder), structures.Scheme("fp8", None, False, "float32")
+    structure, scheme = (
+        structures.Structure.of(decoder),
+        structures.WeightScheme("fp8", None, False, "float32"),
+    )
     facts = {**structure.facts(), "quant.weights": "fp8", "model.dtype": "float32"}
     model = {path.name: path for path in source.iterdir()}
     (tmp_path / "weights").mkdir()
-    request = Request("weights", facts, model, {"checkpoint": tmp_path / "fp8"}, {}, None)
+    request = StepRequest("weights", facts, model, {"checkpoint": tmp_path / "fp8"}, {}, None)
     weights.run(request, tmp_path / "weights", Reporter(io.StringIO()))
-    module = aot.Decoder(structure, scheme, "cpu").eval()
+    module = aot.DecoderModule(structure, scheme, "cpu").eval()
     module.load_state_dict(loading.read(tmp_path / "weights" / "model.safetensors", "cpu"))
     tokens = list(range(3, 43))
     caches = [[torch.zeros(decoder.kv_heads, 64, decoder.head_dim) for _ in range(3)] for _ in range(2)]
@@ -231,7 +234,7 @@ def test_an_engine_of_pytorch_s_computes_with_the_checkpoint_s_numbers(tmp_path:
             logits = module(torch.tensor(tokens[at : at + 1]), torch.tensor([at]), *caches)
             total -= float(torch.log_softmax(logits, -1)[tokens[at + 1]])
     exported = reading.Exported(reading.entries(tmp_path / "fp8"), "FP8", None)
-    expected = decoding.mean_loss(decoder, proving.Made(exported), tokens, "FP8", None)
+    expected = decoding.mean_loss(decoder, verify_export.ExportedWeights(exported), tokens, "FP8", None)
     assert abs(total / (len(tokens) - 1) - expected) < 2e-3
     table = module.get_buffer(structures.SCALES)
     assert table.shape == (12, 8)

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 from tests.support import vocabularies
 from tests.support.vocabularies import SPACE
 from trtbuild.errors import InputError
-from trtbuild.networks import pre_tokenizers, tokenizer, tokens
-from trtbuild.networks.texts import TEXTS
+from trtbuild.networks.tokenizer import convert, pre_tokenizers, tokens
+from trtbuild.networks.tokenizer.texts import TEXTS
 
 pytestmark = pytest.mark.reference
 transformers = pytest.importorskip("transformers")
@@ -105,7 +105,7 @@ def test_byte_level(kind: str, claimed: Json, tmp_path: Path) -> None:
     write(tmp_path, content, model_type, name, **claimed)
     assert differing(tmp_path) == []
     original = (tmp_path / "tokenizer.json").read_bytes()
-    tokenizer.rewrite(tmp_path)
+    convert.rewrite(tmp_path)
     if kind == "DeepSeek":
         with pytest.raises(InputError, match="marks beside blanks"):
             tokens.check(tmp_path, original)
@@ -124,7 +124,7 @@ def test_what_transformers_5_saves_of_sentence_piece(model_type: str, tmp_path: 
     original = (tmp_path / "tokenizer.json").read_bytes()
     assert json.loads(original)["pre_tokenizer"]["prepend_scheme"] == "first"
     assert differing(tmp_path) == []
-    tokenizer.rewrite(tmp_path)
+    convert.rewrite(tmp_path)
     assert tokens.check(tmp_path, original) > len(TEXTS)
 
 
@@ -140,7 +140,7 @@ def test_llama_2s_own_file_is_followed_where_transformers_rebuilds_it(tmp_path: 
     assert different
     assert all(text.startswith((" ", SPACE)) for text in different)
     original = (tmp_path / "tokenizer.json").read_bytes()
-    tokenizer.rewrite(tmp_path)
+    convert.rewrite(tmp_path)
     assert tokens.check(tmp_path, original) > len(TEXTS)
 
 
@@ -151,5 +151,5 @@ def test_smollms_own_file_is_followed_where_transformers_rebuilds_it(tmp_path: P
     assert different
     assert all(any(letter.isnumeric() for letter in text) for text in different)
     original = (tmp_path / "tokenizer.json").read_bytes()
-    tokenizer.rewrite(tmp_path)
+    convert.rewrite(tmp_path)
     assert tokens.check(tmp_path, original) > len(TEXTS)

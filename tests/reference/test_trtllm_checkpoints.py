@@ -20,7 +20,7 @@ import pytest
 from tests.networks import tiny_models
 from tests.support import tiny
 from tests.support.cli import Done, Project
-from trtbuild.recipe import SCHEMES
+from trtbuild.facts.recipe import SCHEMES
 
 ROOT = Path(__file__).parents[2]
 PYTHON = Path(os.environ.get("TRTLLM_MODELOPT_PYTHON", ROOT / ".venv-modelopt-trtllm" / "bin" / "python"))

@@ -17,9 +17,9 @@ import pytest
 from tests.networks.graph_runner import Network
 from tests.networks.tiny_models import config, save, weights
 from trtbuild.errors import InputError
-from trtbuild.networks.architectures import parse
-from trtbuild.networks.checkpoint import Checkpoint
-from trtbuild.networks.emit import check, emit
+from trtbuild.networks.config.architectures import parse
+from trtbuild.networks.onnx_graph.emit import check, emit
+from trtbuild.networks.weights.checkpoint import Checkpoint
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

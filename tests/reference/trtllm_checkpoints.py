@@ -16,7 +16,7 @@ from typing import Any
 
 from trtbuild.compilers.tensorrt_llm import quantize
 from trtbuild.errors import BuildError, InputError
-from trtbuild.worker import Reporter, Request
+from trtbuild.worker import Reporter, StepRequest
 
 
 def made(source: Path, out: Path, case: dict[str, Any]) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def made(source: Path, out: Path, case: dict[str, Any]) -> dict[str, Any]:
         **case.get("options", {}),
     }
     out.mkdir(parents=True)
-    request = Request("checkpoint", facts, {}, {"unpack": Path(case.get("source", source))}, {}, None)
+    request = StepRequest("checkpoint", facts, {}, {"unpack": Path(case.get("source", source))}, {}, None)
     try:
         return quantize.run(request, out, Reporter(io.StringIO()))
     except (InputError, BuildError) as error:

@@ -16,14 +16,14 @@ from typing import Any
 
 from tests.sources.samples import PlainDigester
 from trtbuild.errors import TrtbuildError
-from trtbuild.networks import gguf_tokenizer
+from trtbuild.formats.weight_file import TensorInfo
+from trtbuild.networks.tokenizer import gguf
 from trtbuild.sources import identity, open_source
-from trtbuild.tensor_header import Entry
 
 
 def look(source: str, revision: str | None, keep: Path | None, *, headers: bool = False) -> dict[str, Any]:
     digester = PlainDigester()
-    opened = open_source(source, revision=revision, digester=digester, understood=gguf_tokenizer.understood)
+    opened = open_source(source, revision=revision, digester=digester, understood=gguf.understood)
     if headers:
         found = opened.headers()
         if keep is not None:
@@ -46,7 +46,7 @@ def look(source: str, revision: str | None, keep: Path | None, *, headers: bool 
     return seen | {"hashed": len(digester.hashed), "hashed_at_once": max(digester.at_once, default=0)}
 
 
-def told(files: Mapping[str, Mapping[str, Entry]]) -> dict[str, Any]:
+def told(files: Mapping[str, Mapping[str, TensorInfo]]) -> dict[str, Any]:
     return {
         file: {name: [entry.kind, list(entry.shape)] for name, entry in entries.items()}
         for file, entries in files.items()

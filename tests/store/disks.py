@@ -28,12 +28,12 @@ def mounted(where: Path, *options: str) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(where)], check=True)
 
 
-def make_image(kind: str, image: Path) -> Path:
+def make_image(kind: str, image: Path, *options: str) -> Path:
     """A small file system of its own in the file `image`, or a skip that says why there is none."""
     mkfs = shutil.which(f"mkfs.{kind}", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if mkfs is None:
         pytest.skip(f"mkfs.{kind} is not installed")
     with image.open("wb") as file:
         file.truncate(MEGABYTES[kind] << 20)
-    subprocess.run([mkfs, "-q", image], check=True, capture_output=True)
+    subprocess.run([mkfs, "-q", *options, image], check=True, capture_output=True)
     return image

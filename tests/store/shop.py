@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tests.store.support import publish, write_files
 from trtstore import Record, Store
-from trtstore.decide import Plan
-from trtstore.digest import hash_bytes
-from trtstore.upkeep import Upkeep
+from trtstore.format.digest import hash_bytes
+from trtstore.upkeep.plan import Plan
+from trtstore.upkeep.upkeep import Upkeep
 
 
 def key_of(name: str) -> str:

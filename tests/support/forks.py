@@ -25,9 +25,10 @@ from trtbuild import entry
 #: program -> the module whose `main` it is, and more that is read before there is a command
 PROGRAMS = {
     "trtbuild": ("trtbuild.entry", entry.module("toolchain"), entry.module("plan")),
-    "trtstore": ("trtbuild.store_command", "trtstore.teamcli"),
+    "trtstore": ("trtbuild.cli.store_command", "trtstore.cli.team"),
+    "trtstore alone": ("trtstore.cli.main", "trtstore.cli.team"),  # as `python -m trtstore`
     # What the Hub's client imports. It itself reads its environment when it is imported: that is the child's.
-    "probe": ("tests.sources.probe", "httpx2", "yaml", "tqdm.auto", "fsspec"),
+    "probe": ("tests.sources.probe", "trtstore", "httpx2", "httpcore2", "yaml", "tqdm.auto", "fsspec"),
 }
 REPOSITORY = Path(__file__).parents[2]
 #: what Python, or the loader of shared libraries, reads at its start

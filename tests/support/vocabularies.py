@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from trtbuild.networks.texts import TEXTS
+from trtbuild.networks.tokenizer.texts import TEXTS
 
 Json = dict[str, Any]
 

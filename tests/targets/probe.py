@@ -10,8 +10,10 @@ import json
 import os
 import sys
 
-from trtbuild import compose, resolve, schema, targets
+from trtbuild import targets
+from trtbuild.config import compose, schema
 from trtbuild.errors import InputError
+from trtbuild.planning import resolve
 from trtbuild.report import document, plans
 
 

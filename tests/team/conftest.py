@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.seaweed import WEED, Seaweed
 from tests.team.support import CLOUDS, Place
-from trtstore import keyring, trust
+from trtstore.team import keyring, trust_list
 
 BUCKET = "team"
 GROUP = pytest.mark.xdist_group("team")
@@ -38,7 +38,7 @@ def _own_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     of_clouds = [name for name in os.environ if name.startswith(CLOUDS)]
     for name in (keyring.PASSPHRASE, keyring.PRIVATE, "TRTSTORE_TEAM", "TRTBUILD_TEAM", *of_clouds):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv(trust.FOLDER, str(tmp_path / "config"))
+    monkeypatch.setenv(trust_list.FOLDER, str(tmp_path / "config"))
 
 
 @pytest.fixture

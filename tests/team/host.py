@@ -12,10 +12,11 @@ import time
 from pathlib import Path
 
 from tests.store.support import publish
-from trtstore import Record, Store, opening, signing
-from trtstore.layered import Layered
-from trtstore.leases import Leases
-from trtstore.trust import Policy
+from trtstore import Record, Store
+from trtstore.exchange.layered import Layered
+from trtstore.format.trust import TrustPolicy
+from trtstore.remote.leases import Leases
+from trtstore.team import open, signing
 
 
 def say(*words: object) -> None:
@@ -27,7 +28,7 @@ def main() -> None:
     store = Store.open(Path(root), durability="fast")
 
     def team():
-        return opening.team(url, store.layout, Policy.require, [public], lambda words: say("told", words))
+        return open.team(url, store, TrustPolicy.require, [public], lambda words: say("told", words))
 
     def look() -> Record | None:
         return Layered(store, [team()]).lookup(key)

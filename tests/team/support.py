@@ -13,11 +13,12 @@ from typing import Protocol
 from tests.store.support import FILES, KEY, publish, write_files
 from tests.support import forks
 from tests.support.cli import Done, Project
-from trtstore import Record, Store, opening, signing, trust
-from trtstore.layered import Layered
-from trtstore.signing import Signer
-from trtstore.team import Team
-from trtstore.trust import Policy, Trusted, parse
+from trtstore import Record, Store
+from trtstore.exchange.layered import Layered
+from trtstore.format.trust import Trusted, TrustPolicy, parse
+from trtstore.team import open, signing, trust_list
+from trtstore.team.signing import Signer
+from trtstore.team.team import Team
 
 TRTSTORE = Path(sys.executable).with_name("trtstore")
 CLOUDS = ("AWS_", "AZURE_", "GOOGLE_")  # how the variables begin that say who somebody is, and where
@@ -94,7 +95,8 @@ def user(folder: Path, place: Place, **more: str) -> User:
     folder.mkdir()
     found = {name: value for name, value in os.environ.items() if name.startswith(CLOUDS)}
     return User(
-        Project(folder), {**found, "TRTBUILD_TEAM": place.url, trust.FOLDER: str(folder / "config"), **more}
+        Project(folder),
+        {**found, "TRTBUILD_TEAM": place.url, trust_list.FOLDER: str(folder / "config"), **more},
     )
 
 
@@ -107,7 +109,7 @@ def believer(folder: Path, place: Place, signer: Signer, role: str = "publish,gc
 
 def as_ci() -> dict[str, str]:
     """The variable that has the private key of `writer("ci")`, as CI has it."""
-    return {"TRTSTORE_SIGNING_KEY": (trust.folder() / "keys" / "ci.pem").read_text()}
+    return {"TRTSTORE_SIGNING_KEY": (trust_list.folder() / "keys" / "ci.pem").read_text()}
 
 
 @dataclass
@@ -117,16 +119,16 @@ class Machine:
     store: Store
     url: str
     trusted: tuple[str, ...] = ()
-    policy: Policy = Policy.require
+    policy: TrustPolicy = TrustPolicy.require
     told: list[str] = field(default_factory=list)
 
     def team(self) -> Team:
         """A fresh connection, as of a new process."""
-        return opening.team(self.url, self.store.layout, self.policy, self.trusted, self.told.append)
+        return open.team(self.url, self.store, self.policy, self.trusted, self.told.append)
 
     def patient(self, seconds: float) -> Team:
         """As `team`, for questions that may take so long."""
-        return opening.team(self.url, self.store.layout, self.policy, self.trusted, self.told.append, seconds)
+        return open.team(self.url, self.store, self.policy, self.trusted, self.told.append, seconds)
 
     def pull(self, key: str = KEY) -> Record | None:
         """The artifact of `key` from the team's store, if it is there and believed."""
@@ -134,7 +136,7 @@ class Machine:
         return from_there.lookup(key, on_problem=self.told.append)
 
 
-def machine(folder: Path, place: Place, *trusted: str, policy: Policy = Policy.require) -> Machine:
+def machine(folder: Path, place: Place, *trusted: str, policy: TrustPolicy = TrustPolicy.require) -> Machine:
     return Machine(Store.open(folder, durability="fast"), place.url, trusted, policy)
 
 

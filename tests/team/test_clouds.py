@@ -30,13 +30,13 @@ from tests.team.test_objects import (  # noqa: F401
     test_what_is_longer_than_it_may_be_is_not_read,
     test_what_is_not_there_is_told_when_it_is_opened,
 )
-from trtstore import clouds
-from trtstore.bucket import PART
-from trtstore.digest import hash_bytes
 from trtstore.errors import NotReadable, NotWritable, Unreachable
-from trtstore.objects import connect
-from trtstore.remote import blob_name, record_name
-from trtstore.signing import Signer
+from trtstore.format.digest import hash_bytes
+from trtstore.remote import clouds
+from trtstore.remote.bucket import PART
+from trtstore.remote.connect import connect
+from trtstore.remote.remote import blob_name, record_name
+from trtstore.team.signing import Signer
 
 pytestmark = pytest.mark.xdist_group("team-clouds")  # with servers of their own
 BUCKET = "team"

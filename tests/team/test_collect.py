@@ -9,11 +9,12 @@ import pytest
 
 from tests.store.support import KEY, OTHER
 from tests.team.support import Machine, Place, machine, make, writer
-from trtstore import signing, teamgc, teampolicy
-from trtstore.digest import hex_of
 from trtstore.errors import Invalid
-from trtstore.remote import blob_name, record_name
-from trtstore.teamgc import Gone, Policy
+from trtstore.format.digest import hex_of
+from trtstore.remote.remote import blob_name, record_name
+from trtstore.team import gc, signing
+from trtstore.team import policy as teampolicy
+from trtstore.team.gc import Gone, RetentionPolicy
 
 DAY = 86_400.0
 THIRD = "33" * 32
@@ -33,10 +34,8 @@ def ci(place: Place, tmp_path: Path) -> Machine:
     return made
 
 
-def collect(made: Machine, policy: Policy, *, days: float = 0, dry_run: bool = False) -> list[Gone]:
-    return teamgc.collect(
-        made.team(), made.store.layout, policy, dry_run=dry_run, now=time.time() + days * DAY
-    )
+def collect(made: Machine, policy: RetentionPolicy, *, days: float = 0, dry_run: bool = False) -> list[Gone]:
+    return gc.collect(made.team(), made.store._layout, policy, dry_run=dry_run, now=time.time() + days * DAY)
 
 
 def keys(gone: list[Gone]) -> list[str]:
@@ -44,17 +43,17 @@ def keys(gone: list[Gone]) -> list[str]:
 
 
 def test_without_limits_all_stays(ci: Machine, place: Place) -> None:
-    assert collect(ci, Policy(None, None), days=1000) == []
+    assert collect(ci, RetentionPolicy(None, None), days=1000) == []
     assert all(place.has(record_name(key)) for key in (KEY, OTHER, THIRD))
 
 
 def test_what_is_old_goes_and_its_blobs_after_it(ci: Machine, place: Place, tmp_path: Path) -> None:
     late = "44" * 32
     make(ci.store, tmp_path / late, late, {"shared": b"s" * 500})
-    later = collect(ci, Policy(None, 30), days=31, dry_run=True)
+    later = collect(ci, RetentionPolicy(None, 30), days=31, dry_run=True)
     assert sorted(keys(later)) == sorted((KEY, OTHER, THIRD))
     assert place.has(record_name(KEY))
-    gone = collect(ci, Policy(None, 30), days=31)
+    gone = collect(ci, RetentionPolicy(None, 30), days=31)
     assert gone == later
     assert not place.has(record_name(KEY))
     own = ci.store.manifest(ci.store.lookup(KEY)).entries[0].sha256
@@ -66,9 +65,9 @@ def test_above_the_size_the_oldest_go_and_shared_blobs_count_once(ci: Machine, p
     manifests = sum(
         len(place.get(blob_name(hex_of(ci.store.lookup(key).manifest)))) for key in (KEY, OTHER, THIRD)
     )
-    assert keys(collect(ci, Policy(5500 + manifests, None), dry_run=True)) == []
-    assert keys(collect(ci, Policy(5499 + manifests, None), dry_run=True)) == [KEY]
-    gone = collect(ci, Policy(3600, None), days=2)
+    assert keys(collect(ci, RetentionPolicy(5500 + manifests, None), dry_run=True)) == []
+    assert keys(collect(ci, RetentionPolicy(5499 + manifests, None), dry_run=True)) == [KEY]
+    gone = collect(ci, RetentionPolicy(3600, None), days=2)
     assert sorted(keys(gone)) == sorted((KEY, OTHER))
     dev = machine(ci.store.root.with_name("dev"), place, *ci.trusted)
     assert dev.pull(THIRD) is not None  # with the file that it shared
@@ -78,8 +77,8 @@ def test_above_the_size_the_oldest_go_and_shared_blobs_count_once(ci: Machine, p
 def test_what_nothing_names_is_left_for_a_day(ci: Machine, place: Place) -> None:
     """A push puts blobs first: they may be a part of what is on its way."""
     place.remove(record_name(KEY))
-    assert collect(ci, Policy(None, None)) == []
-    gone = collect(ci, Policy(None, None), days=1.1)
+    assert collect(ci, RetentionPolicy(None, None)) == []
+    gone = collect(ci, RetentionPolicy(None, None), days=1.1)
     assert {one.kind for one in gone} == {"blob"}
     assert sum(one.bytes for one in gone) > 1000
 
@@ -89,8 +88,12 @@ def test_what_is_broken_or_revoked_goes_after_a_day(ci: Machine, place: Place) -
     own = max(ci.store.manifest(ci.store.lookup(THIRD)).entries, key=lambda entry: entry.size).sha256
     place.remove(blob_name(own))
     ci.team().revoke(ci.store.lookup(OTHER).manifest, "bad", signing.signer("ci"))
-    assert keys(collect(ci, Policy(None, None))) == []
-    gone = {one.name: one.why for one in collect(ci, Policy(None, None), days=1.1) if one.kind == "record"}
+    assert keys(collect(ci, RetentionPolicy(None, None))) == []
+    gone = {
+        one.name: one.why
+        for one in collect(ci, RetentionPolicy(None, None), days=1.1)
+        if one.kind == "record"
+    }
     assert gone.keys() == {KEY, OTHER, THIRD}
     assert "bad" in gone[OTHER]
     assert "is not there" in gone[THIRD]
@@ -99,8 +102,8 @@ def test_what_is_broken_or_revoked_goes_after_a_day(ci: Machine, place: Place) -
 def test_leases_that_nobody_touched_for_a_day_go(shared_folder: Place, tmp_path: Path) -> None:
     made = machine(tmp_path / "ci", shared_folder, writer("ci").public)
     shared_folder.put(f"v1/leases/{KEY}/00000001", b"{}")
-    assert collect(made, Policy(None, None)) == []
-    (gone,) = collect(made, Policy(None, None), days=1.1)
+    assert collect(made, RetentionPolicy(None, None)) == []
+    (gone,) = collect(made, RetentionPolicy(None, None), days=1.1)
     assert gone.kind == "lease"
     assert not shared_folder.has(f"v1/leases/{KEY}/00000001")
 
@@ -109,13 +112,13 @@ def test_a_policy_is_what_a_trusted_key_signed(shared_folder: Place, tmp_path: P
     made = machine(tmp_path / "ci", shared_folder, f"{writer('ci').public} role=publish,gc")
     team = made.team()
     with pytest.raises(Invalid, match="no policy"):
-        team.read_policy()
-    team.put_policy(Policy(500, 90), signing.signer("ci"))
-    assert team.read_policy() == Policy(500, 90)
-    shared_folder.put("v1/policy", teampolicy.statement(Policy(0, 0)).encode())
+        teampolicy.read(team)
+    teampolicy.put(team, RetentionPolicy(500, 90), signing.signer("ci"))
+    assert teampolicy.read(team) == RetentionPolicy(500, 90)
+    shared_folder.put("v1/policy", teampolicy.statement(RetentionPolicy(0, 0)).encode())
     with pytest.raises(Invalid, match="no trusted key signed it"):
-        team.read_policy()
+        teampolicy.read(team)
     for data in (b"", b"[]", made.store.root.as_posix().encode(), b"{" * 1000):
         shared_folder.put("v1/policy", data)
         with pytest.raises(Invalid, match="refused"):
-            team.read_policy()
+            teampolicy.read(team)

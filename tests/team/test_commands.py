@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,9 +14,11 @@ import pytest
 from tests.store.support import KEY, OTHER
 from tests.support.seaweed import Seaweed
 from tests.team.support import Place, User, as_ci, believer, make, user, writer
-from trtstore import envelopes, records, teamgc, teampolicy
-from trtstore.remote import record_name
-from trtstore.signing import Signer
+from trtstore.format import envelope
+from trtstore.format import record as records
+from trtstore.remote.remote import blob_name, record_name
+from trtstore.team import gc, policy
+from trtstore.team.signing import Signer
 
 
 @pytest.fixture
@@ -90,11 +93,11 @@ def test_ci_builds_and_a_reader_has_it_signed(
     assert fetched.json["outcome"] == "hit-team"
     assert fetched.json["digest"] == built.json["digest"]
     assert "signed by ci, every byte verified" in fetched.err
-    kept = envelopes.parse(reader.store.envelope(fetched.json["key"]), records.MAX_BYTES, "it")
+    kept = envelope.parse(reader.store.envelope(fetched.json["key"]), records.MAX_BYTES, "it")
     assert len(kept.signatures) == 1
 
     # And a hit of what is here already loads nothing of what a team store takes.
-    code = f"import sys; from trtbuild import cli; cli.main({words!r}); print('obstore' in sys.modules)"
+    code = f"import sys; from trtbuild.cli import main; main.main({words!r}); print('obstore' in sys.modules)"
     environment = reader.project.environment(reader.environment)
     hit = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert "hit-local" in hit.stderr
@@ -153,6 +156,60 @@ def test_without_a_network_it_is_built_here_and_shared_later(
     assert "pushed" in builder.trtstore("push", "--pending").out
     assert bucket.has(record_name(built.json["key"]))
     assert builder.trtstore("push", "--pending").out == "nothing waits to be pushed\n"
+
+
+def test_what_is_wrong_is_told_once_and_what_is_refused_is_no_absence(
+    shared_folder: Place, tmp_path: Path, tiny_llama: Path, signer: Signer
+) -> None:
+    words = [
+        f"model.source={tiny_llama}",
+        "check=none",
+        "until=network",
+        f"store.trusted=['{signer.public} name=ci role=publish,revoke']",
+    ]
+    builder = user(tmp_path / "ci", shared_folder, **as_ci())
+    built = builder.trtbuild(*words, "store.write=true", "output=json")
+    assert built.code == 0, built.err
+    assert built.err.count("has no list of revocations") == 1
+    assert "is empty, and has no list of revocations yet; sign one" in built.err  # nothing is wrong
+    assert "hiding" not in built.err
+
+    reader = user(tmp_path / "dev", shared_folder)
+    early = reader.trtbuild("fetch", *words)
+    assert (early.code, early.err.count("has no list of revocations")) == (4, 1), early.err
+    assert "hiding" in early.err  # there is something, and no list
+    assert builder.trtstore("trust", "add", signer.public, "role=publish,revoke").code == 0
+    assert builder.trtstore("revoke", "--refresh").code == 0
+
+    record = builder.store.lookup(built.json["key"])
+    assert record is not None
+    entry = builder.store.manifest(record).entries[0]
+    blob = shared_folder.folder / blob_name(entry.sha256)
+    good = blob.read_bytes()
+    blob.unlink()
+    os.mkfifo(blob)
+    refused = reader.trtbuild("fetch", *words)
+    assert (refused.code, refused.err.count("no regular file")) == (4, 1), refused.err
+    assert record.key[:12] in refused.err
+    blob.unlink()
+    blob.write_bytes(good)
+    assert reader.trtbuild("fetch", *words).code == 0
+
+    def spoil() -> None:
+        kept = reader.project.store / record_name(record.key)
+        kept.chmod(0o644)
+        kept.write_bytes(b"{")
+
+    trusting = ["--trusted", f"{signer.public} role=publish,revoke"]
+    for run, given in (
+        (reader.trtbuild, ["plan", *words]),
+        (reader.trtbuild, words),
+        (reader.trtstore, ["pull", record.key, *trusting]),
+    ):
+        spoil()
+        done = run(*given)
+        assert done.code == 0, done.err
+        assert done.err.count("is taken as absent") == 1, done.err
 
 
 def test_the_keys_and_the_list_of_one_user(tmp_path: Path, shared_folder: Place) -> None:
@@ -252,8 +309,8 @@ def test_what_goes_from_a_team_store_a_signed_policy_says(ci: User, dev: User, s
     assert KEY in [one["name"] for one in done["gone"] if one["kind"] == "record"]
     assert not [one for one in done["gone"] if one["kind"] == "blob"]  # a push may be on its way
     assert not shared_folder.has(record_name(KEY))
-    signed = envelopes.parse(shared_folder.get("v1/policy"), teampolicy.MAX_BYTES, "it").signatures
-    forged = envelopes.Envelope(teampolicy.statement(teamgc.Policy(None, 1)).payload, signed)
+    signed = envelope.parse(shared_folder.get("v1/policy"), policy.MAX_BYTES, "it").signatures
+    forged = envelope.Envelope(policy.statement(gc.RetentionPolicy(None, 1)).payload, signed)
     shared_folder.put("v1/policy", forged.encode())
     assert ci.trtstore("gc", "--team").code == 2
 

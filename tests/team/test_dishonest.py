@@ -16,10 +16,10 @@ import pytest
 from tests.store.support import KEY
 from tests.support.seaweed import free_ports
 from tests.team.support import Place, machine, make, writer
+from trtbuild.config.schema import StoreConf
 from trtbuild.doctor import team
-from trtbuild.schema import StoreConf
 from trtstore.errors import NotWritable
-from trtstore.remote import record_name
+from trtstore.remote.remote import record_name
 
 NANIO = Path(sys.executable).with_name("nanio")
 

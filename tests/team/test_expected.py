@@ -10,11 +10,11 @@ import pytest
 
 import trtbuild
 from tests.team.support import Machine, Place, machine, make, writer
-from trtbuild import choices, schema
-from trtbuild.lookup import Lookup
-from trtbuild.sharing import Sharing
+from trtbuild.artifacts.chain import Lookup
+from trtbuild.artifacts.team import Sharing
+from trtbuild.config import choices, schema
 from trtstore import Store
-from trtstore.expected import Expected
+from trtstore.format.expected import Expected
 
 KEY = "5" * 64
 TOY = {"step": "source", "model": "toy"}
@@ -95,7 +95,7 @@ def test_whoever_pushes_believes_no_record_of_a_narrower_key(
 
 
 def test_one_module_alone_asks_for_artifacts_of_the_team() -> None:
-    """`lookup` states what it expects; no other module has a way around it."""
+    """`chain` states what it expects; no other module has a way around it."""
     asking = set()
     for path in Path(trtbuild.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -105,4 +105,4 @@ def test_one_module_alone_asks_for_artifacts_of_the_team() -> None:
                 node.attr == "envelope" or ast.unparse(node).endswith(("team.lookup", "team.judged"))
             ):
                 asking.add(path.stem)
-    assert asking == {"lookup", "attached"}, "attached reads a record of our own store"
+    assert asking == {"chain", "attached_locks"}, "attached_locks reads a record of our own store"

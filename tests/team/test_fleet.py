@@ -22,7 +22,7 @@ from tests.support.cli import TRTBUILD, Project
 from tests.support.hosts import hosts, inside
 from tests.support.seaweed import Seaweed
 from tests.team.support import Place, machine, writer
-from trtstore.remote import record_name
+from trtstore.remote.remote import record_name
 
 ROOT = Path(__file__).parents[2]
 BEAT = 1.5

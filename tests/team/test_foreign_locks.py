@@ -16,10 +16,11 @@ import rfc8785
 from tests.support.cli import Done, Project
 from tests.team.support import Place, machine, writer
 from trtbuild.errors import InputError
-from trtbuild.key import LOCK
-from trtbuild.toolchains import lock, shipped
+from trtbuild.facts.key import LOCK
+from trtbuild.toolchains import builtin, lock
 from trtbuild.toolchains.lock import Lock
-from trtstore import Store, trust
+from trtstore import Store
+from trtstore.team import trust_list
 
 FOREIGN = f"evilpkg==1.0 --hash=sha256:{'e' * 64}\n"
 
@@ -91,7 +92,7 @@ def its_lock(network: tuple[Store, str]) -> str:
     """The text of the lock that the network was made with."""
     record = network[0].lookup(network[1])
     assert record is not None
-    found = shipped.of_digest(record.predicate["buildDefinition"]["externalParameters"][LOCK])
+    found = builtin.of_digest(record.predicate["buildDefinition"]["externalParameters"][LOCK])
     assert found is not None
     return found.text
 
@@ -156,7 +157,7 @@ def test_packages_that_ship_need_no_word(
     second = next(number for number, line in enumerate(lines) if "==" in line and number > first)
     fewer = [line for line in (*lines[:first], *lines[second:]) if not line.startswith("# chosen")]
     key, found = with_lock(network, Store.open(project.store), "".join(fewer))
-    assert shipped.of_digest(found.digest) is None
+    assert builtin.of_digest(found.digest) is None
     assert "could not install the toolchain" in rebuild(project, key, tiny_llama, index).err
 
 
@@ -183,7 +184,7 @@ def test_a_trusted_signature_allows_it_within_its_scope(
         tiny_llama,
         index,
         f"store.trusted=['{signer.public} name=ci {scope}']",
-        **{trust.FOLDER: str(tmp_path / "nobody")},
+        **{trust_list.FOLDER: str(tmp_path / "nobody")},
     )
     assert ("could not install the toolchain" in done.err) == installs, done.err
     assert ("of no toolchain that ships: evilpkg 1.0" in done.err) != installs

@@ -12,14 +12,17 @@ import pytest
 from tests.store.support import FILES, KEY, OTHER, leftovers, read_tree
 from tests.support import tiny
 from tests.team.support import LABELS, Place, User, as_ci, believer, machine, make, user, writer
-from trtstore import Store, bundle, doubts, opening, revoked, signing
-from trtstore.digest import hex_of
-from trtstore.doubts import Doubt
+from trtstore import Store
 from trtstore.errors import StoreFailure, Untrusted
-from trtstore.readonly import ReadOnly
-from trtstore.remote import record_name
-from trtstore.trust import Policy
-from trtstore.upkeep import Upkeep
+from trtstore.exchange import bundle
+from trtstore.format.digest import hex_of
+from trtstore.format.trust import TrustPolicy
+from trtstore.marks import doubts, revocations
+from trtstore.marks.doubts import Doubt
+from trtstore.remote.remote import record_name
+from trtstore.team import open, signing
+from trtstore.transfer.readonly import ReadOnly
+from trtstore.upkeep.upkeep import Upkeep
 
 
 @pytest.fixture
@@ -67,7 +70,7 @@ def test_what_a_trusted_key_signed_comes_in_and_goes_on(
     maker: User, site: User, shared_folder: Place
 ) -> None:
     assert site.trtstore("import", exported(maker, "--key", "ci")).code == 0
-    assert not doubts.found(site.store.layout)
+    assert not doubts.found(site.store._layout)
     assert site.trtstore("push", KEY, **as_ci()).code == 0
     assert shared_folder.has(record_name(KEY))
 
@@ -86,7 +89,7 @@ def test_a_key_counts_within_its_scope_and_the_blobs_that_groups_share_come_all_
     assert [one["key"] for one in done.json["refused"]] == [first]
     assert list(me.store.keys()) == [second]
     names = {entry.sha256 for entry in me.store.manifest(me.store.lookup(second)).entries}
-    kept = {path.name for path in me.store.layout.blobs.rglob("*") if path.is_file()}
+    kept = {path.name for path in me.store._layout.blobs.rglob("*") if path.is_file()}
     assert kept == {*names, hex_of(me.store.lookup(second).manifest)}  # and nothing of what was refused
 
 
@@ -130,14 +133,14 @@ def test_what_comes_again_signed_takes_the_place_of_what_was_marked(
     assert site.store.lookup(KEY) == was  # the first of two that are both doubted
     assert site.trtstore("import", exported(maker, "--key", "ci")).code == 0
     assert site.store.lookup(KEY).manifest == maker.store.lookup(KEY).manifest
-    assert not doubts.found(site.store.layout)
+    assert not doubts.found(site.store._layout)
 
 
 def test_a_mark_never_comes_to_what_was_built_here(maker: User, site: User, tmp_path: Path) -> None:
     mine = make(site.store, tmp_path / "mine", KEY, {"engine.bin": b"mine"})
     assert site.trtstore("import", exported(maker), "--trust-unsigned").code == 0
     assert site.store.lookup(KEY) == mine
-    assert doubts.found(site.store.layout) == {OTHER}
+    assert doubts.found(site.store._layout) == {OTHER}
 
 
 def test_what_is_built_again_has_no_mark_and_a_collection_takes_marks_away(
@@ -147,16 +150,17 @@ def test_what_is_built_again_has_no_mark_and_a_collection_takes_marks_away(
     make(site.store, tmp_path / "mine", KEY, {"engine.bin": b"mine"})
     assert site.store.doubt(KEY) is None
     assert site.store.blob_path(site.store.manifest(site.store.lookup(KEY)).digest) is not None
-    doubts.mark(site.store.layout, "99" * 32, Doubt("a kill before the record"))
+    doubts.mark(site.store._layout, "99" * 32, Doubt("a kill before the record"))
     Upkeep(site.store).collect(0, grace=0)
     assert site.store.lookup(OTHER, on_problem=lambda _: None) is None
-    assert not doubts.found(site.store.layout)
+    assert not doubts.found(site.store._layout)
 
 
 def test_what_was_revoked_is_refused_whatever_a_user_says(maker: User, site: User) -> None:
     digest = maker.store.lookup(KEY).manifest
-    revoked.keep(
-        site.store.layout, [revoked.Kept(revoked.Revocation(hex_of(digest), "bad", "today"), "x", ({},))]
+    revocations.keep(
+        site.store._layout,
+        [revocations.Kept(revocations.Revocation(hex_of(digest), "bad", "today"), "x", ({},))],
     )
     done = site.trtstore("import", exported(maker, "--key", "ci"), "--trust-unsigned")
     assert (done.code, "was revoked" in done.err) == (4, True), done.err
@@ -178,7 +182,7 @@ def test_what_is_taken_with_warn_or_off_is_marked_and_other_stores_marks_come_al
     for entry in [maker.store.lookup(KEY).manifest, *_blobs(maker.store)]:
         digits = hex_of(entry)
         shared_folder.put(f"v1/blobs/sha256/{digits[:2]}/{digits}", maker.store.blob_path(entry).read_bytes())
-    for policy in (Policy.warn, Policy.off):
+    for policy in (TrustPolicy.warn, TrustPolicy.off):
         dev = machine(tmp_path / policy.value, shared_folder, signing.signer("ci").public, policy=policy)
         assert dev.pull() is not None
         assert dev.store.doubt(KEY).unsigned
@@ -215,16 +219,16 @@ def test_a_narrow_signature_is_remembered_and_not_widened(
 def test_a_mark_that_cannot_be_read_is_a_mark(tmp_path: Path, text: bytes) -> None:
     store = Store.open(tmp_path / "store")
     make(store, tmp_path / "in")
-    store.layout.make(store.layout.doubts)
-    (store.layout.doubts / KEY).write_bytes(text)
+    store._layout.make(store._layout.doubts)
+    (store._layout.doubts / KEY).write_bytes(text)
     assert store.doubt(KEY).unsigned
 
 
 def test_where_a_file_comes_from_is_shown_as_it_is(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
-    doubts.mark(store.layout, KEY, Doubt("evil\u202e\u001b[2Jrat.tar"))
+    doubts.mark(store._layout, KEY, Doubt("evil\u202e\u001b[2Jrat.tar"))
     assert str(store.doubt(KEY)) == "came unsigned from evil\\u202e\\x1b[2Jrat.tar"
-    judge = opening.judge("x", store.layout, Policy.require, [], print)
+    judge = open.judge("x", store._layout, TrustPolicy.require, [], print)
     assert judge.trusted == ()
 
 
@@ -252,7 +256,7 @@ def test_a_build_uses_what_a_user_took_says_so_and_marks_what_it_makes_of_it(
     assert again.code == 0, again.err
     assert "network: built again, the same bytes as in the store, which keeps this one" in again.err
     assert "engine   shared" in again.err
-    assert not doubts.found(ci.store.layout)
+    assert not doubts.found(ci.store._layout)
     assert shared_folder.has(record_name(key))
 
 
@@ -275,7 +279,7 @@ def test_an_engine_that_a_narrow_key_brought_here_is_not_used_for_another_model(
     assert "it is not used for this" in done.err
     assert done.json["outcome"] == "built"
     assert (Path(done.json["path"]) / "model.onnx").read_bytes() != b"EVIL"
-    assert not doubts.found(victim.store.layout)
+    assert not doubts.found(victim.store._layout)
     shutil.rmtree(tmp_path / "evil")
 
 

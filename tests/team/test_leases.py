@@ -13,8 +13,9 @@ import pytest
 from tests.store.support import KEY, OTHER
 from tests.team.support import Place
 from trtstore.errors import Unreachable
-from trtstore.leases import Leases, State
-from trtstore.objects import Objects, connect
+from trtstore.remote.connect import connect
+from trtstore.remote.leases import Leases, State
+from trtstore.remote.objects import Objects
 
 BEAT = 0.4
 

@@ -12,11 +12,13 @@ import pytest
 
 from tests.support.seaweed import Seaweed
 from tests.team.support import Place
-from trtstore.bucket import PART
-from trtstore.clouds import reason
 from trtstore.errors import Corrupt, Invalid, NotReadable, NotWritable, Unreachable
-from trtstore.objects import Objects, connect
-from trtstore.remote import Remote
+from trtstore.remote.bucket import PART
+from trtstore.remote.clouds import reason
+from trtstore.remote.connect import connect
+from trtstore.remote.objects import Objects
+from trtstore.remote.remote import Remote
+from trtstore.remote.shared_folder import NO_FILE
 
 LARGE = os.urandom(1 << 20) * 20  # more than one part
 
@@ -67,6 +69,21 @@ def test_a_listing_has_what_is_below_a_prefix_and_nothing_else(place: Place) -> 
     assert [(one.name, one.size) for one in found] == [("v1/leases/a/1", 13), ("v1/leases/a/2", 13)]
     assert all(abs(one.modified - began) < 60 for one in found)
     assert list(objects.listed("v1/nothing/")) == []
+
+
+def test_what_is_no_file_is_damage_among_blobs_and_nothing_elsewhere(shared_folder: Place) -> None:
+    objects, folder = connect(shared_folder.url), shared_folder.folder
+    assert folder is not None
+    for room in ("v1/blobs", "v1/leases"):
+        objects.create(f"{room}/file", b"x")
+        os.mkfifo(folder / room / "fifo")
+        (folder / room / "link").symlink_to("file")
+    assert {(one.name, one.size) for one in objects.listed("v1/blobs/")} == {
+        ("v1/blobs/file", 1),
+        ("v1/blobs/fifo", NO_FILE),
+        ("v1/blobs/link", NO_FILE),
+    }
+    assert [one.name for one in objects.listed("v1/leases/")] == ["v1/leases/file"]
 
 
 def test_large_objects_travel_in_parts_and_come_back_the_same(place: Place) -> None:
@@ -196,11 +213,12 @@ def test_a_link_in_a_shared_folder_leads_nowhere(shared_folder: Place, tmp_path:
         return
     for asked in (
         lambda: objects.create("v1/records/5e/5e", b""),
-        lambda: objects.read("v1/records/5e/5e", 10),
         lambda: objects.delete("v1/records/5e/5e"),
     ):
         with pytest.raises(Invalid, match="symbolic link"):
             asked()
+    with pytest.raises(Corrupt, match="symbolic link"):  # what others put there, and this one cannot mend
+        objects.read("v1/records/5e/5e", 10)
     assert list(outside.iterdir()) == []
 
 

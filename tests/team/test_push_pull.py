@@ -12,12 +12,12 @@ import pytest
 
 from tests.store.support import KEY, OTHER, leftovers, read_tree
 from tests.team.support import Machine, Place, machine, make, writer
-from trtstore import pending, signing
-from trtstore.digest import hash_bytes
 from trtstore.errors import Corrupt, Invalid, Unreachable
-from trtstore.protocols import Readable, Reader
-from trtstore.remote import Pushed, Remote, blob_name, record_name
-from trtstore.upkeep import Upkeep
+from trtstore.format.digest import hash_bytes
+from trtstore.remote.remote import Pushed, Remote, blob_name, record_name
+from trtstore.team import signing
+from trtstore.transfer.protocols import Readable, Reader
+from trtstore.upkeep.upkeep import Upkeep
 
 BIG = {"engine.bin": os.urandom(1 << 20) * 20, "small.json": b"{}", "empty": b""}
 
@@ -162,10 +162,10 @@ def test_what_is_not_here_cannot_be_pushed(ci) -> None:
 def test_what_waits_to_be_pushed_is_not_collected(ci, tmp_path) -> None:
     make(ci.store, tmp_path / "in")
     make(ci.store, tmp_path / "in2", OTHER, {"other": b"other"})
-    pending.add(ci.store.layout, KEY)
+    ci.store.pending.add(KEY)
     Upkeep(ci.store).collect(0, grace=0)
     assert list(ci.store.keys()) == [KEY]
-    pending.remove(ci.store.layout, KEY)
+    ci.store.pending.remove(KEY)
     Upkeep(ci.store).collect(0, grace=0)
     assert list(ci.store.keys()) == []
 

@@ -15,12 +15,13 @@ import pytest
 
 from tests.store.support import KEY, leftovers, read_tree
 from tests.team.support import Machine, Place, machine, make, writer
-from trtstore import partial, signing
-from trtstore.digest import hash_bytes
+from trtstore.disk import partial
 from trtstore.errors import Corrupt, Unreachable
-from trtstore.landing import LARGE
-from trtstore.protocols import Reader, Skipping
-from trtstore.upkeep import Upkeep
+from trtstore.format.digest import hash_bytes
+from trtstore.team import signing
+from trtstore.transfer.incoming import LARGE
+from trtstore.transfer.protocols import Reader, Skipping
+from trtstore.upkeep.upkeep import Upkeep
 
 SIZE = LARGE + (5 << 20) + 3
 
@@ -80,7 +81,7 @@ def dev(bucket: Place, tmp_path: Path, data: bytes) -> Machine:
 
 
 def beginning(dev: Machine, data: bytes) -> Path:
-    return dev.store.layout.partial / hash_bytes(data)
+    return dev.store._layout.partial / hash_bytes(data)
 
 
 def fetch(dev: Machine, most: int = 1 << 40) -> Watched:
@@ -113,12 +114,13 @@ def test_what_came_before_the_network_broke_does_not_travel_again(dev: Machine, 
 PULL = """
 import sys
 from pathlib import Path
-from trtstore import Store, opening
-from trtstore.layered import Layered
-from trtstore.trust import Policy
+from trtstore import Store
+from trtstore.team import open as opening
+from trtstore.exchange.layered import Layered
+from trtstore.format.trust import TrustPolicy
 root, url, key, public = sys.argv[1:]
 store = Store.open(Path(root))
-team = opening.team(url, store.layout, Policy.require, [public], print)
+team = opening.team(url, store, TrustPolicy.require, [public], print)
 Layered(store, [team], on_progress=lambda done, _: print(done, flush=True)).lookup(key)
 """
 
@@ -164,18 +166,18 @@ def test_a_place_with_other_bytes_is_refused_and_leaves_no_beginning(
     bucket.put(f"v1/blobs/sha256/{digits[:2]}/{digits}", large(7))
     with pytest.raises(Corrupt, match="not what its name says"):
         fetch(dev)
-    assert list(dev.store.layout.partial.iterdir()) == []
+    assert list(dev.store._layout.partial.iterdir()) == []
 
 
 def test_of_two_who_fetch_at_once_one_takes_another_file(dev: Machine, data: bytes) -> None:
-    with partial.opened(dev.store.layout, hash_bytes(data)) as held:
+    with partial.opened(dev.store._layout, hash_bytes(data)) as held:
         assert held is not None
         assert fetch(dev).came == SIZE + 5
     assert beginning(dev, data).stat().st_size == 0
 
 
 def test_beginnings_go_when_nobody_goes_on(dev: Machine) -> None:
-    layout = dev.store.layout
+    layout = dev.store._layout
     layout.make(layout.partial)
     now = time.time()
     ages = {"a" * 64: 2 * partial.KEPT, "b" * 64: 3600.0 * 2, "c" * 64: 0.0}
@@ -215,5 +217,5 @@ def test_several_large_files_come_and_go_side_by_side(bucket: Place, tmp_path: P
     record = dev.store.lookup(KEY)
     assert record is not None
     assert read_tree(dev.store.materialise(record).path) == files
-    assert list(dev.store.layout.partial.iterdir()) == []
+    assert list(dev.store._layout.partial.iterdir()) == []
     assert leftovers(dev.store.root) == []

@@ -11,13 +11,14 @@ import pytest
 
 from tests.store.support import KEY, OTHER
 from tests.team.support import Machine, Place, as_ci, believer, machine, make, writer
-from trtstore import issues, revlist, revoked, signing
-from trtstore.digest import hex_of
 from trtstore.errors import Invalid, Malformed, Untrusted
-from trtstore.issues import Issue
-from trtstore.revlist import Listing
-from trtstore.signing import Signer
-from trtstore.trust import Policy
+from trtstore.format.digest import hex_of
+from trtstore.format.trust import TrustPolicy
+from trtstore.marks import revocations
+from trtstore.team import revocation_list, signing, versioned
+from trtstore.team.revocation_list import Listing
+from trtstore.team.signing import Signer
+from trtstore.team.versioned import Issue
 
 DAY = datetime.timedelta(days=1)
 NOW = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
@@ -34,12 +35,12 @@ class Team:
         self.record = make(self.here.store, folder / "in")
         self.here.team().push(self.here.store, KEY, self.ci)
 
-    def dev(self, name: str = "dev", policy: Policy = Policy.require) -> Machine:
+    def dev(self, name: str = "dev", policy: TrustPolicy = TrustPolicy.require) -> Machine:
         return machine(self.folder / name, self.place, self.line, policy=policy)
 
     def put(self, listing: Listing, signer: Signer | None = None, number: int | None = None) -> None:
         data = signing.sign(listing.statement(), signer or self.ci).encode()
-        self.place.put(revlist.name(number or listing.issue.version), data)
+        self.place.put(revocation_list.name(number or listing.issue.version), data)
 
     def names(self) -> list[str]:
         return sorted(path.name for path in (self.place.folder / "v1" / "revocations").iterdir())
@@ -52,7 +53,9 @@ def team(shared_folder: Place, tmp_path: Path) -> Team:
 
 def listing(version: int = 1, *digits: str, days: int = 30, ago: int = 0, series: str = SERIES) -> Listing:
     begun = NOW - ago * DAY
-    return Listing(Issue(series, version, issues.written(begun)), begun + days * DAY, tuple(sorted(digits)))
+    return Listing(
+        Issue(series, version, versioned.written(begun)), begun + days * DAY, tuple(sorted(digits))
+    )
 
 
 def refused(dev: Machine, words: str) -> None:
@@ -70,8 +73,60 @@ def test_without_a_list_nothing_is_taken_and_the_mend_is_told(team: Team) -> Non
     assert team.dev().pull() is not None
 
 
+def test_an_empty_store_is_told_as_one_unless_it_had_a_list(team: Team) -> None:
+    before, saw = team.dev("before"), team.dev("saw")
+    team.here.team().revocations.issue(team.ci)
+    assert saw.pull() is not None
+    for folder in ("records", "revocations"):
+        shutil.rmtree(team.place.folder / "v1" / folder)
+    empty = before.team()
+    empty.sync()
+    assert "is empty, and has no list of revocations yet; sign one" in before.told[0]
+    again = saw.team()
+    again.sync()
+    assert "no list of revocations any more, and version 1 was seen before" in saw.told[-1]
+    team.here.team().push(team.here.store, KEY, team.ci)
+    for connection in (empty, again):  # neither takes what comes there meanwhile
+        assert connection.lookup(KEY) is None
+        with pytest.raises(Untrusted):
+            connection.judged(KEY)
+
+
+def test_who_revokes_again_writes_nothing_and_is_told_what_counts(team: Team, tmp_path: Path) -> None:
+    ci = believer(tmp_path / "c", team.place, team.ci, "publish,revoke", **as_ci())
+    make(ci.store, tmp_path / "in-c")
+
+    def there() -> dict[str, int]:
+        files = (path for path in team.place.folder.rglob("*") if path.is_file())
+        return {str(path): path.stat().st_mtime_ns for path in files}
+
+    assert ci.trtstore("revoke", KEY[:8], "--reason", "wrong scales").code == 0
+    before = there()
+    for name, reason in ((KEY[:8], "wrong scales"), (team.record.manifest, "another")):
+        done = ci.trtstore("revoke", name, "--reason", reason)
+        assert done.code == 0, done.err
+        assert f"{team.record.manifest} is revoked already, by ci on " in done.out
+        assert ": wrong scales" in done.out  # the first reason stays, and that is said
+        assert ("that reason stays" in done.out) == (reason == "another")
+        assert there() == before
+    assert ci.trtstore("revoke", KEY[:8], "--reason", "x", "--json").json["already"]
+
+    # What is missing of it is written again; another key says it beside, in its own name.
+    team.place.remove(revocation_list.name(1))
+    assert ci.trtstore("revoke", KEY[:8], "--reason", "x").out.startswith("revoked ")
+    assert team.names() == ["00000002"]
+    other = writer("other")
+    lines = (team.line, f"{other.public} name=other role=revoke")
+    here = machine(tmp_path / "o", team.place, *lines).team()
+    assert here.revocations.standing(team.record.manifest, other, None) is None
+    assert here.revoke(team.record.manifest, "mine", other, None).reason == "mine"
+    assert here.revocations.standing(team.record.manifest, other, None) is not None
+    names = [path.name for path in (team.place.folder / "v1" / "revoked").iterdir()]
+    assert len(names) == 3  # the first one's, by both names, and the other's
+
+
 def test_with_warn_it_is_a_word_and_with_off_nothing(team: Team) -> None:
-    warned, off = team.dev("warned", Policy.warn), team.dev("off", Policy.off)
+    warned, off = team.dev("warned", TrustPolicy.warn), team.dev("off", TrustPolicy.off)
     assert warned.pull() is not None
     assert "has no list of revocations" in warned.told[0]
     assert off.pull() is not None
@@ -88,7 +143,7 @@ def test_a_revocation_that_is_hidden_counts_all_the_same(team: Team) -> None:
         path.unlink()
     dev = team.dev()
     refused(dev, "on the list of revocations")
-    assert revoked.of(dev.store.layout, hex_of(team.record.manifest), None) is not None
+    assert revocations.of(dev.store._layout, hex_of(team.record.manifest), None) is not None
 
 
 def test_a_revocation_by_a_narrow_key_hides_none_that_is_on_the_list(team: Team) -> None:
@@ -101,7 +156,7 @@ def test_a_revocation_by_a_narrow_key_hides_none_that_is_on_the_list(team: Team)
     intern = writer("intern")
     lines = (team.line, f"{intern.public} name=intern model=toy")
     machine(team.folder / "intern", team.place, *lines).team().revoke(team.record.manifest, "mine", intern)
-    shutil.rmtree(dev.store.layout.revoked)
+    shutil.rmtree(dev.store._layout.revoked)
     late = machine(dev.store.root, team.place, *lines)
     assert late.pull() is None
     assert "on the list of revocations" in late.told[-1]
@@ -109,14 +164,14 @@ def test_a_revocation_by_a_narrow_key_hides_none_that_is_on_the_list(team: Team)
 
 def test_an_old_list_is_refused_by_who_has_seen_a_newer_one(team: Team) -> None:
     team.here.team().revocations.issue(team.ci)
-    old = team.place.get(revlist.name(1))
+    old = team.place.get(revocation_list.name(1))
     dev = team.dev()
     assert dev.pull() is not None
     team.here.team().revoke("sha256:" + "77" * 32, "x", team.ci)
     dev.team().sync()
     for name in team.names():
-        team.place.remove(revlist.PREFIX + name)
-    team.place.put(revlist.name(1), old)
+        team.place.remove(revocation_list.PREFIX + name)
+    team.place.put(revocation_list.name(1), old)
     late = machine(dev.store.root, team.place, team.line)
     make(team.here.store, team.folder / "in2", OTHER, {"x": b"y"})
     team.here.team().push(team.here.store, OTHER, team.ci)
@@ -132,7 +187,7 @@ def test_an_old_list_is_refused_by_who_has_seen_a_newer_one(team: Team) -> None:
         (lambda team: team.put(listing(), writer("mallory")), "has no list of revocations"),
         (lambda team: team.put(listing(1), number=2), "has no list of revocations"),
         (lambda team: team.put(listing(ago=-9)), "set the clock"),
-        (lambda team: team.place.put(revlist.name(1), b"{" * 1000), "has no list of revocations"),
+        (lambda team: team.place.put(revocation_list.name(1), b"{" * 1000), "has no list of revocations"),
     ],
     ids=["ended", "another signer", "another number", "to come", "nonsense"],
 )
@@ -159,7 +214,7 @@ def test_two_who_revoke_at_once_lose_nothing(team: Team) -> None:
             lambda one, digits: one.team().revoke(f"sha256:{digits}", "x", team.ci), machines, digits
         )
         assert len(list(done)) == len(digits)
-    newest = revlist.parse(team.place.get(revlist.PREFIX + team.names()[-1]))[1]
+    newest = revocation_list.parse(team.place.get(revocation_list.PREFIX + team.names()[-1]))[1]
     assert set(newest.revoked) == set(digits)
     assert newest.issue.version == len(digits)
     assert len(team.names()) <= 3 + len(digits)
@@ -167,7 +222,7 @@ def test_two_who_revoke_at_once_lose_nothing(team: Team) -> None:
 
 def test_names_that_are_taken_by_nonsense_keep_nobody_from_signing(team: Team) -> None:
     for version in (1, *range(99_999_990, 100_000_000)):
-        team.place.put(revlist.name(version), b"nonsense")
+        team.place.put(revocation_list.name(version), b"nonsense")
     team.here.team().revoke(team.record.manifest, "x", team.ci)
     refused(team.dev(), "was revoked")
     assert team.names()[0] == "00000001"
@@ -176,13 +231,13 @@ def test_names_that_are_taken_by_nonsense_keep_nobody_from_signing(team: Team) -
 def test_a_machine_that_remembers_goes_on_where_the_list_was_put_back(team: Team) -> None:
     """An old one is in its place: what was revoked since is not lost when it is signed anew."""
     team.here.team().revocations.issue(team.ci)
-    old = team.place.get(revlist.name(1))
+    old = team.place.get(revocation_list.name(1))
     team.here.team().revoke(team.record.manifest, "x", team.ci)
     for name in team.names():
-        team.place.remove(revlist.PREFIX + name)
+        team.place.remove(revocation_list.PREFIX + name)
     for path in (team.place.folder / "v1" / "revoked").iterdir():
         path.unlink()
-    team.place.put(revlist.name(1), old)
+    team.place.put(revocation_list.name(1), old)
     made = team.here.team().revocations.issue(team.ci)
     assert (made.issue.version, made.revoked) == (3, (hex_of(team.record.manifest),))
 
@@ -191,7 +246,7 @@ def test_a_list_is_kept_for_as_long_as_it_was_signed_for(team: Team) -> None:
     first = team.here.team().revocations.issue(team.ci, (), 7 * 86_400.0)
     assert first.seconds == 7 * 86_400
     team.here.team().revoke(team.record.manifest, "x", team.ci)
-    assert revlist.parse(team.place.get(revlist.name(2)))[1].seconds == 7 * 86_400
+    assert revocation_list.parse(team.place.get(revocation_list.name(2)))[1].seconds == 7 * 86_400
 
 
 def test_who_may_not_sign_it_is_told_how(team: Team) -> None:
@@ -244,23 +299,25 @@ def test_a_list_is_read_strictly(change: dict[str, object]) -> None:
         "expiresOn": "2026-02-01T03:04:05Z",
         "revoked": ["ab" * 32],
     }
-    revlist.parse(issues.enclosed(revlist.NAME, revlist.PREDICATE_TYPE, good).encode())
+    revocation_list.parse(
+        versioned.enclosed(revocation_list.NAME, revocation_list.PREDICATE_TYPE, good).encode()
+    )
     try:
-        bad = issues.enclosed(revlist.NAME, revlist.PREDICATE_TYPE, {**good, **change})
+        bad = versioned.enclosed(revocation_list.NAME, revocation_list.PREDICATE_TYPE, {**good, **change})
     except ValueError:
         return  # JSON of one spelling has no such number
     with pytest.raises(Malformed):
-        revlist.parse(bad.encode())
+        revocation_list.parse(bad.encode())
     with pytest.raises(Malformed):
-        revlist.parse(issues.enclosed("policy", revlist.PREDICATE_TYPE, good).encode())
+        revocation_list.parse(versioned.enclosed("policy", revocation_list.PREDICATE_TYPE, good).encode())
 
 
 def test_a_list_has_a_limit() -> None:
     with pytest.raises(Invalid, match="a list holds"):
-        listing(1, *(f"{n:064x}" for n in range(revlist.MAX_DIGESTS + 1))).statement()
-    whole = listing(1, *(f"{n:064x}" for n in range(revlist.MAX_DIGESTS))).statement().encode()
-    assert len(whole) < revlist.MAX_BYTES
-    assert len(revlist.parse(whole)[1].revoked) == revlist.MAX_DIGESTS
+        listing(1, *(f"{n:064x}" for n in range(revocation_list.MAX_DIGESTS + 1))).statement()
+    whole = listing(1, *(f"{n:064x}" for n in range(revocation_list.MAX_DIGESTS))).statement().encode()
+    assert len(whole) < revocation_list.MAX_BYTES
+    assert len(revocation_list.parse(whole)[1].revoked) == revocation_list.MAX_DIGESTS
 
 
 def test_a_push_needs_no_list_and_replaces_nothing_for_the_want_of_one(team: Team) -> None:
@@ -293,7 +350,7 @@ def test_a_mirror_has_the_revocations_and_the_list(team: Team, tmp_path: Path) -
     assert me.trtstore("mirror", team.place.url, url).code == 0
     there = machine(tmp_path / "d", Place(url, folder=tmp_path / "mirror"), team.line)
     assert there.pull() is not None
-    assert revoked.of(there.store.layout, "77" * 32, None) is not None
+    assert revocations.of(there.store._layout, "77" * 32, None) is not None
 
 
 def test_it_works_in_a_bucket_as_well(bucket: Place, tmp_path: Path) -> None:
@@ -306,13 +363,13 @@ def test_it_works_in_a_bucket_as_well(bucket: Place, tmp_path: Path) -> None:
     assert machine(tmp_path / "dev", bucket, line).pull() is not None
     here.team().revoke(record.manifest, "x", signer)
     assert machine(tmp_path / "dev2", bucket, line).pull() is None
-    assert bucket.has(revlist.name(2))
+    assert bucket.has(revocation_list.name(2))
 
 
 def test_names_that_something_else_has_taken_are_taken_away_by_who_signs_next(team: Team) -> None:
     team.here.team().revocations.issue(team.ci)
     for number in range(99_999_960, 100_000_000):
-        team.place.put(revlist.name(number), b"{}")
+        team.place.put(revocation_list.name(number), b"{}")
     refused(team.dev("late"), "has no list of revocations")
     team.here.team().revocations.issue(team.ci)
     assert team.names() == ["00000001", "00000002"]

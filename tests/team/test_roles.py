@@ -9,14 +9,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.store.support import KEY, OTHER
 from tests.team.support import LABELS, Machine, Place, User, believer, machine, make, user, writer
-from trtstore import Store, envelopes, records, revoked, signing, teamgc, teampolicy, trust
-from trtstore.digest import hash_bytes, hex_of
-from trtstore.envelopes import MAX_SIGNATURES, Envelope, Signature
+from trtstore import Store
 from trtstore.errors import Invalid, Malformed, Untrusted
-from trtstore.remote import record_name
-from trtstore.revoked import Kept, Revocation
-from trtstore.signing import Signer
-from trtstore.trust import EVERYTHING, Role, Trusted
+from trtstore.format import envelope, record, trust
+from trtstore.format.digest import hash_bytes, hex_of
+from trtstore.format.envelope import MAX_SIGNATURES, Envelope, Signature
+from trtstore.format.trust import EVERYTHING, Role, Trusted
+from trtstore.marks import revocations
+from trtstore.marks.revocations import Kept, Revocation
+from trtstore.remote.remote import record_name
+from trtstore.team import gc, signing, trust_list
+from trtstore.team import policy as teampolicy
+from trtstore.team.signing import Signer
 
 REVOKED = "v1/revoked/"
 TOY = {"model": "toy"}
@@ -49,7 +53,7 @@ def team(shared_folder: Place, tmp_path: Path) -> Team:
 
 def put_revocation(team: Team, digest: str, signer: Signer, name: str = "") -> None:
     """As somebody with another program puts it there."""
-    data = signing.sign(revoked.statement(digest, f"by {signer.name}"), signer).encode()
+    data = signing.sign(revocations.statement(digest, f"by {signer.name}"), signer).encode()
     team.place.put(REVOKED + hex_of(digest) + name, data)
 
 
@@ -97,36 +101,36 @@ def test_nobodys_revocation_hides_anothers(team: Team) -> None:
 
 
 def test_two_who_learn_of_one_digest_at_once_keep_both(tmp_path: Path) -> None:
-    layout = Store.open(tmp_path / "store").layout
+    layout = Store.open(tmp_path / "store")._layout
     toy = Kept(Revocation("ab" * 32, "by the intern", "today"), "one", ({"model": ("toy",)},), b"x")
     everything = Kept(Revocation("ab" * 32, "by ci", "today"), "two", (EVERYTHING,), b"y")
-    revoked.keep(layout, [toy])
-    assert revoked.of(layout, "ab" * 32, LABELS) is None
-    assert revoked.of(layout, "ab" * 32, None) is None
-    revoked.keep(layout, [everything])
-    revoked.keep(layout, [toy])
-    assert revoked.of(layout, "ab" * 32, LABELS) == everything.revocation
-    assert revoked.of(layout, "ab" * 32, TOY) is not None
-    assert {one.source for one in revoked.of_digest(layout, "ab" * 32)} == {"one", "two"}
+    revocations.keep(layout, [toy])
+    assert revocations.of(layout, "ab" * 32, LABELS) is None
+    assert revocations.of(layout, "ab" * 32, None) is None
+    revocations.keep(layout, [everything])
+    revocations.keep(layout, [toy])
+    assert revocations.of(layout, "ab" * 32, LABELS) == everything.revocation
+    assert revocations.of(layout, "ab" * 32, TOY) is not None
+    assert {one.source for one in revocations.of_digest(layout, "ab" * 32)} == {"one", "two"}
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"nonsense", b'{"revocations":[],"schema":1}', b"[" * 100_000])
 def test_what_cannot_be_read_in_the_folder_of_revocations_counts_for_everything(
     tmp_path: Path, text: bytes
 ) -> None:
-    layout = Store.open(tmp_path / "store").layout
+    layout = Store.open(tmp_path / "store")._layout
     layout.make(layout.revoked)
     (layout.revoked / ("ab" * 32)).write_bytes(text)
-    assert "cannot be read" in str(revoked.of(layout, "ab" * 32, LABELS))
+    assert "cannot be read" in str(revocations.of(layout, "ab" * 32, LABELS))
 
 
 def test_a_revocation_of_an_earlier_release_counts_for_everything(team: Team) -> None:
     """It is the envelope itself, and was checked when it came."""
-    data = signing.sign(revoked.statement(team.llama.manifest, "long ago"), team.ci).encode()
-    layout = team.here.store.layout
+    data = signing.sign(revocations.statement(team.llama.manifest, "long ago"), team.ci).encode()
+    layout = team.here.store._layout
     layout.make(layout.revoked)
     (layout.revoked / hex_of(team.llama.manifest)).write_bytes(data)
-    assert "long ago" in str(revoked.of(layout, hex_of(team.llama.manifest), LABELS))
+    assert "long ago" in str(revocations.of(layout, hex_of(team.llama.manifest), LABELS))
 
 
 def test_a_key_without_publish_signs_no_record_and_revokes_all_with_revoke(team: Team) -> None:
@@ -145,7 +149,7 @@ def test_a_key_without_publish_signs_no_record_and_revokes_all_with_revoke(team:
 def test_who_may_not_sign_something_is_told_before_anything_is_sent(team: Team) -> None:
     dev, before = team.reader(), sorted(team.place.folder.rglob("*"))
     with pytest.raises(Invalid, match="may not sign what collectors go by") as caught:
-        dev.team().put_policy(teamgc.Policy(0, 0), team.intern)
+        teampolicy.put(dev.team(), gc.RetentionPolicy(0, 0), team.intern)
     assert "role=publish,gc" in (caught.value.hint or "")
     with pytest.raises(Invalid, match="is not trusted here for model=llama-7b"):
         dev.team().revoke(team.llama.manifest, "x", team.intern, LABELS)
@@ -157,50 +161,50 @@ def test_who_may_not_sign_something_is_told_before_anything_is_sent(team: Team) 
 
 
 def test_a_policy_counts_only_by_a_key_that_may_sign_it(team: Team) -> None:
-    said = teampolicy.statement(teamgc.Policy(0, 0))
+    said = teampolicy.statement(gc.RetentionPolicy(0, 0))
     team.place.put("v1/policy", signing.sign(said, team.intern).encode())
     with pytest.raises(Invalid, match="intern signed it, which has no role=gc") as caught:
-        team.here.team().read_policy()
+        teampolicy.read(team.here.team())
     assert "role=publish,gc model=toy" in (caught.value.hint or "")
 
 
 def test_an_older_policy_and_one_of_another_store_are_refused(team: Team, tmp_path: Path) -> None:
     here = team.here
-    here.team().put_policy(teamgc.Policy(500, 90), team.ci)
+    teampolicy.put(here.team(), gc.RetentionPolicy(500, 90), team.ci)
     old = team.place.get("v1/policy")
-    here.team().put_policy(teamgc.Policy(900, 90), team.ci)
-    assert here.team().read_policy() == teamgc.Policy(900, 90)
+    teampolicy.put(here.team(), gc.RetentionPolicy(900, 90), team.ci)
+    assert teampolicy.read(here.team()) == gc.RetentionPolicy(900, 90)
     team.place.put("v1/policy", old)
     with pytest.raises(Untrusted, match="is version 1, and version 2 was seen before"):
-        here.team().read_policy()
-    before_versions = signing.sign(teampolicy.statement(teamgc.Policy(0, 0)), team.ci).encode()
+        teampolicy.read(here.team())
+    before_versions = signing.sign(teampolicy.statement(gc.RetentionPolicy(0, 0)), team.ci).encode()
     team.place.put("v1/policy", before_versions)
     with pytest.raises(Untrusted, match="another series"):
-        here.team().read_policy()
+        teampolicy.read(here.team())
     (tmp_path / "b").mkdir()
     other = machine(tmp_path / "z", Place((tmp_path / "b").as_uri(), folder=tmp_path / "b"), *team.lines)
     for size in range(4):
-        other.team().put_policy(teamgc.Policy(size, 1), team.ci)
+        teampolicy.put(other.team(), gc.RetentionPolicy(size, 1), team.ci)
     team.place.put("v1/policy", (tmp_path / "b" / "v1" / "policy").read_bytes())
     with pytest.raises(Untrusted, match="another series") as caught:
-        here.team().read_policy()
+        teampolicy.read(here.team())
     assert "teams/" in (caught.value.hint or "")
-    here.team().put_policy(teamgc.Policy(7, 7), team.ci)  # who remembers goes on from there
-    assert here.team().read_policy() == teamgc.Policy(7, 7)
+    teampolicy.put(here.team(), gc.RetentionPolicy(7, 7), team.ci)  # who remembers goes on from there
+    assert teampolicy.read(here.team()) == gc.RetentionPolicy(7, 7)
 
 
 def test_what_one_document_says_no_other_can_stand_for(team: Team) -> None:
     """All are signed by one key."""
     digest = team.llama.manifest
-    revocation = signing.sign(revoked.statement(digest, "x"), team.ci).encode()
-    policy = signing.sign(teampolicy.statement(teamgc.Policy(0, 0)), team.ci).encode()
+    revocation = signing.sign(revocations.statement(digest, "x"), team.ci).encode()
+    policy = signing.sign(teampolicy.statement(gc.RetentionPolicy(0, 0)), team.ci).encode()
     team.place.put("v1/policy", revocation)
     with pytest.raises(Invalid, match="the statement is no policy"):
-        team.here.team().read_policy()
+        teampolicy.read(team.here.team())
     with pytest.raises(Malformed):
-        revoked.parse(policy, hex_of(digest))
+        revocations.parse(policy, hex_of(digest))
     with pytest.raises(Malformed):
-        records.parse(policy, KEY)
+        record.parse(policy, KEY)
 
 
 # Lines of trust
@@ -256,7 +260,7 @@ def test_a_key_has_one_spelling() -> None:
 
 
 def _base64(data: bytes) -> str:
-    return envelopes.base64.b64encode(data).decode()
+    return envelope.base64.b64encode(data).decode()
 
 
 def test_a_scope_holds_no_record_that_lacks_the_label() -> None:
@@ -270,10 +274,10 @@ def test_a_long_pattern_is_answered_at_once() -> None:
 
 
 def test_a_record_full_of_signatures_can_still_be_signed(team: Team) -> None:
-    unsigned = envelopes.parse(team.here.store.envelope(KEY), records.MAX_BYTES, "it")
+    unsigned = envelope.parse(team.here.store.envelope(KEY), record.MAX_BYTES, "it")
     filled = Envelope(unsigned.payload, tuple(Signature(f"{n:064x}", "AAAA") for n in range(MAX_SIGNATURES)))
     signed = signing.sign(filled, team.ci).encode()
-    assert len(envelopes.parse(signed, records.MAX_BYTES, "it").signatures) == MAX_SIGNATURES
+    assert len(envelope.parse(signed, record.MAX_BYTES, "it").signatures) == MAX_SIGNATURES
     team.place.put(record_name(KEY), signed)
     assert team.reader().pull() is not None
 
@@ -281,7 +285,7 @@ def test_a_record_full_of_signatures_can_still_be_signed(team: Team) -> None:
 def test_the_commands_say_for_what_a_revocation_counts(team: Team, tmp_path: Path) -> None:
     me: User = believer(tmp_path / "me", team.place, team.ci)
     me.trtstore("trust", "add", team.intern.public, "name=intern", "model=toy")
-    pem = (trust.folder() / "keys" / "intern.pem").read_text()
+    pem = (trust_list.folder() / "keys" / "intern.pem").read_text()
     done = me.trtstore("revoke", team.llama.manifest, "--reason", "x", TRTSTORE_SIGNING_KEY=pem)
     assert done.code == 0, done.err
     assert "it counts for records with model=toy alone" in done.out

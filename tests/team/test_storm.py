@@ -20,12 +20,12 @@ from tests.store.support import KEY, leftovers, read_tree
 from tests.support.seaweed import Seaweed
 from tests.team.support import Machine, Place, machine, make, writer
 from tests.team.test_faults import files_of, key_of, unsteady
-from trtstore import teamgc
-from trtstore.digest import hash_bytes
 from trtstore.errors import StoreFailure
-from trtstore.leases import Leases
-from trtstore.objects import connect
-from trtstore.remote import blob_name
+from trtstore.format.digest import hash_bytes
+from trtstore.remote.connect import connect
+from trtstore.remote.leases import Leases
+from trtstore.remote.remote import blob_name
+from trtstore.team import gc
 
 RUNS = int(os.environ.get("TRTBUILD_TEST_NETWORK_RUNS", "80"))
 SEED = int(os.environ.get("TRTBUILD_TEST_SEED", "0")) or random.randrange(1 << 30)
@@ -82,7 +82,7 @@ class Storm:
 
     def collect(self, name: str) -> str:
         ci = self.machine(name)
-        teamgc.collect(ci.team(), ci.store.layout, teamgc.Policy(None, None), dry_run=False)
+        gc.collect(ci.team(), ci.store._layout, gc.RetentionPolicy(None, None), dry_run=False)
         return "collected"
 
     def pull(self, name: str, which: int) -> str:

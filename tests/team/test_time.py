@@ -23,14 +23,16 @@ from tests.support.cli import TRTBUILD, Project
 from tests.support.seaweed import Seaweed
 from tests.team.support import TRTSTORE, Place, believer, machine, make, user, writer
 from tests.team.test_faults import running, unsteady
-from trtstore import Store, deadlines, revoked, signing, teamgc
-from trtstore.digest import hex_of
+from trtstore import Store, deadlines
 from trtstore.errors import NotWritable, Silent, StoreFailure, Unreachable
-from trtstore.leases import Leases
-from trtstore.objects import connect
+from trtstore.format.digest import hex_of
+from trtstore.marks import revocations
+from trtstore.remote.connect import connect
+from trtstore.remote.leases import Leases
+from trtstore.team import gc, signing
 
 SLACK = 60.0  # seconds: a machine may be slow, and a server that is waited for without a bound would take for ever
-BUILD = ("quant=int8", "check=none", "compiler=onnxruntime")
+BUILD = ("until=network", "compiler=onnxruntime")
 
 
 class Mute:
@@ -188,7 +190,7 @@ def test_what_was_given_and_is_revoked_is_told_with_exit_code_4(
     first = dev.trtbuild(*words, "output=json", TRTBUILD_TEAM="")
     assert first.code == 0, first.err
     digest = first.json["digest"]
-    data = signing.sign(revoked.statement(digest, "wrong scales"), signer).encode()
+    data = signing.sign(revocations.statement(digest, "wrong scales"), signer).encode()
     shared_folder.put(f"v1/revoked/{hex_of(digest)}", data)
     given = dev.trtbuild(*words)
     assert Path(given.out.strip()).is_dir()  # it did not wait
@@ -302,8 +304,8 @@ def test_a_collector_goes_by_the_clock_of_the_place(
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + years * YEAR)
     team = ci.team()
-    assert teamgc.collect(team, ci.store.layout, teamgc.Policy(10**12, 90), dry_run=False) == []
-    assert teamgc.collect(team, ci.store.layout, teamgc.Policy(10**12, 90), dry_run=True) == []
+    assert gc.collect(team, ci.store._layout, gc.RetentionPolicy(10**12, 90), dry_run=False) == []
+    assert gc.collect(team, ci.store._layout, gc.RetentionPolicy(10**12, 90), dry_run=True) == []
 
 
 SKEW = """

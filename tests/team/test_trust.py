@@ -7,19 +7,26 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.store.support import KEY, OTHER, leftovers, read_tree
 from tests.team.support import LABELS, Machine, Place, machine, make, trusted, writer
-from trtstore import Attachment, Record, Store, envelopes, records, revoked, signing, strictjson, trust
-from trtstore.digest import hash_bytes, hex_of
-from trtstore.envelopes import Envelope
-from trtstore.errors import Invalid, Malformed, Untrusted
-from trtstore.layered import Layered
-from trtstore.remote import blob_name, record_name
-from trtstore.trust import Policy
+from trtstore import Attachment, Record, Store
+from trtstore.disk.hashing import ignore_bytes
+from trtstore.errors import Corrupt, Invalid, Malformed, Untrusted
+from trtstore.exchange.layered import Layered
+from trtstore.format import canonical_json, envelope, trust
+from trtstore.format import record as records
+from trtstore.format.digest import hash_bytes, hex_of
+from trtstore.format.envelope import Envelope
+from trtstore.format.trust import TrustPolicy
+from trtstore.marks import revocations
+from trtstore.remote.remote import blob_name, record_name
+from trtstore.team import admin, signing, trust_list
+from trtstore.team.verify import Mender, verify
 
 REVOKED = "v1/revoked/"
 
@@ -34,7 +41,7 @@ def ci(shared_folder: Place, tmp_path: Path) -> Machine:
     return made
 
 
-def reader(tmp_path: Path, place: Place, *keys: str, policy: Policy = Policy.require) -> Machine:
+def reader(tmp_path: Path, place: Place, *keys: str, policy: TrustPolicy = TrustPolicy.require) -> Machine:
     return machine(tmp_path / "reader", place, *keys, policy=policy)
 
 
@@ -54,10 +61,10 @@ def public(ci: Machine) -> str:
 
 def rewritten(place: Place, change, key: str = KEY) -> None:
     """The record of `key` with its statement changed, and its signatures as they were."""
-    found = envelopes.parse(place.get(record_name(key)), records.MAX_BYTES, "it")
+    found = envelope.parse(place.get(record_name(key)), records.MAX_BYTES, "it")
     said = json.loads(found.payload)
     change(said)
-    place.put(record_name(key), Envelope(strictjson.canonical(said), found.signatures).encode())
+    place.put(record_name(key), Envelope(canonical_json.canonical(said), found.signatures).encode())
 
 
 def test_what_a_trusted_key_signed_is_taken_and_keeps_its_signature(ci, shared_folder, tmp_path) -> None:
@@ -65,7 +72,7 @@ def test_what_a_trusted_key_signed_is_taken_and_keeps_its_signature(ci, shared_f
     record = dev.pull()
     assert record is not None
     assert read_tree(dev.store.materialise(record).path) == read_tree(tmp_path / "in")
-    kept = envelopes.parse(dev.store.envelope(KEY), records.MAX_BYTES, "it")
+    kept = envelope.parse(dev.store.envelope(KEY), records.MAX_BYTES, "it")
     assert [str(one) for one in signing.signed_by(kept, [trusted(signing.signer("ci"), "name=ci")])] == ["ci"]
     assert dev.told == []
 
@@ -83,10 +90,10 @@ def test_a_record_signed_by_another_key_is_refused(ci, shared_folder, tmp_path) 
 
 def test_a_signature_that_claims_to_be_a_trusted_keys_is_refused(ci, shared_folder, tmp_path) -> None:
     """The keyid is what an attacker writes; the signature under it is of another key."""
-    unsigned = envelopes.parse(ci.store.envelope(KEY), records.MAX_BYTES, "it")
+    unsigned = envelope.parse(ci.store.envelope(KEY), records.MAX_BYTES, "it")
     right = signing.sign(unsigned, signing.signer("ci")).signatures[0]
     wrong = signing.sign(unsigned, writer("mallory")).signatures[0]
-    forged = envelopes.Signature(right.keyid, wrong.sig)
+    forged = envelope.Signature(right.keyid, wrong.sig)
     shared_folder.put(record_name(KEY), Envelope(unsigned.payload, (forged,)).encode())
     refused(reader(tmp_path, shared_folder, public(ci)), "no trusted key signed it")
 
@@ -146,6 +153,66 @@ def test_a_blob_that_was_replaced_is_not_kept(ci, shared_folder, tmp_path) -> No
     assert list(dev.store.keys()) == []
 
 
+@pytest.mark.parametrize("kind", ["fifo", "folder", "link", "gone", "other bytes"])
+@pytest.mark.parametrize("what", ["blob", "manifest"])
+def test_what_is_there_and_cannot_be_taken_is_a_refusal(ci, shared_folder, tmp_path, what, kind) -> None:
+    """And never waited for; whoever must know it from an absence finds why."""
+    record = ci.store.lookup(KEY)
+    entry = ci.store.manifest(record).entries[0]
+    place = shared_folder.folder / blob_name(entry.sha256 if what == "blob" else hex_of(record.manifest))
+    place.rename(tmp_path / "aside")
+    if kind == "fifo":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    elif kind == "link":
+        place.symlink_to(tmp_path / "aside")
+    elif kind == "other bytes":
+        place.write_bytes(b"X" * (tmp_path / "aside").stat().st_size)
+    dev = reader(tmp_path, shared_folder, public(ci))
+    team = dev.team()
+    assert Layered(dev.store, [team]).lookup(KEY, on_problem=dev.told.append) is None
+    assert str(team.refused[KEY]) in dev.told[0]
+    assert team.down is None
+    assert list(dev.store.keys()) == []
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "link"])
+@pytest.mark.parametrize("what", ["record", "blob", "manifest"])
+def test_what_is_no_file_is_one_damaged_artifact_and_is_put_right(
+    ci, shared_folder, tmp_path, what, kind
+) -> None:
+    """The team's store is asked for others; `verify` sees it, a push replaces it, and a collector may take it."""
+    record = ci.store.lookup(KEY)
+    entry = ci.store.manifest(record).entries[0]
+    digits = entry.sha256 if what == "blob" else hex_of(record.manifest)
+    place = shared_folder.folder / (record_name(KEY) if what == "record" else blob_name(digits))
+    place.rename(tmp_path / "aside")
+    if kind == "fifo":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+        (place / "inside").touch()
+    else:
+        place.symlink_to(tmp_path / "aside")
+    dev = reader(tmp_path, shared_folder, public(ci))
+    team = dev.team()
+    assert Layered(dev.store, [team]).lookup(KEY) is None
+    assert team.down is None
+    assert isinstance(team.refused[KEY], Corrupt)
+    (problem,) = verify(team, list(team.keys()), every_byte=True, on_bytes=ignore_bytes)
+    assert problem.key == KEY
+    assert len(admin.rows(team.remote, {}, lambda _: None)) == 1
+    if what == "record":
+        ci.team().push(ci.store, KEY, signing.signer("ci"))
+    else:
+        mender = Mender(ci.team(), ci.store)
+        (problem,) = verify(ci.team(), [KEY], every_byte=True, on_bytes=ignore_bytes, mend=mender)
+        assert problem.mended, problem.words
+    assert reader(tmp_path, shared_folder, public(ci)).pull() is not None
+    assert list(verify(dev.team(), [KEY], every_byte=True, on_bytes=ignore_bytes)) == []
+
+
 def test_an_old_record_does_not_count_for_another_key(ci, shared_folder, tmp_path) -> None:
     shared_folder.put(record_name(OTHER), shared_folder.get(record_name(KEY)))
     refused(reader(tmp_path, shared_folder, public(ci)), "the record is of the key", OTHER)
@@ -169,18 +236,18 @@ def test_a_statement_that_was_changed_is_refused(ci, shared_folder, tmp_path, ch
 def test_a_revocation_is_no_record_and_a_record_no_revocation(ci, shared_folder, tmp_path) -> None:
     """Both are signed by the same key: neither may stand for the other."""
     digest = ci.store.lookup(KEY).manifest
-    statement = signing.sign(revoked.statement(digest, "bad"), signing.signer("ci")).encode()
+    statement = signing.sign(revocations.statement(digest, "bad"), signing.signer("ci")).encode()
     shared_folder.put(record_name(KEY), statement)
     refused(reader(tmp_path, shared_folder, public(ci)), "the record")
     with pytest.raises(Malformed):
-        revoked.parse(ci.store.envelope(KEY), hex_of(digest))
+        revocations.parse(ci.store.envelope(KEY), hex_of(digest))
 
 
 @pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "a/../../b", "a\\b"])
 def test_a_manifest_that_leads_outside_is_refused(ci, shared_folder, tmp_path, path) -> None:
     """Signed by a trusted key, and still not followed."""
     entry = {"mode": "0644", "path": path, "sha256": hash_bytes(b"x"), "size": 1}
-    listing = strictjson.canonical({"entries": [entry], "schema": 1})
+    listing = canonical_json.canonical({"entries": [entry], "schema": 1})
     shared_folder.put(blob_name(hash_bytes(b"x")), b"x")
     _push_by_hand(shared_folder, listing, size=1)
     dev = reader(tmp_path, shared_folder, public(ci))
@@ -205,7 +272,7 @@ def test_a_gigantic_manifest_is_not_read(ci, shared_folder, tmp_path) -> None:
 
 def test_a_digest_of_two_sizes_is_refused(ci, shared_folder, tmp_path) -> None:
     entry = {"mode": "0644", "path": "a", "sha256": hash_bytes(b"x"), "size": 1}
-    listing = strictjson.canonical({"entries": [entry], "schema": 1})
+    listing = canonical_json.canonical({"entries": [entry], "schema": 1})
     shared_folder.put(blob_name(hash_bytes(listing)), listing)
     log = {"log": Attachment(f"sha256:{hash_bytes(b'x')}", 1 << 40)}
     _push_by_hand(shared_folder, listing, size=1, attachments=log)
@@ -232,16 +299,16 @@ def _push_by_hand(
     record = Record(
         KEY, f"sha256:{digits}", size, 1, LABELS, attachments or {}, "https://example.org/build/v1", {}
     )
-    unsigned = envelopes.parse(records.encode(record), records.MAX_BYTES, "it")
+    unsigned = envelope.parse(records.encode(record), records.MAX_BYTES, "it")
     place.put(record_name(KEY), signing.sign(unsigned, signing.signer("ci")).encode())
 
 
 def test_with_warn_it_is_taken_and_told_and_with_off_just_taken(ci, shared_folder, tmp_path) -> None:
     shared_folder.put(record_name(KEY), ci.store.envelope(KEY))
-    warned = reader(tmp_path, shared_folder, public(ci), policy=Policy.warn)
+    warned = reader(tmp_path, shared_folder, public(ci), policy=TrustPolicy.warn)
     assert warned.pull() is not None
     assert "nobody signed it" in warned.told[0]
-    off = machine(tmp_path / "off", shared_folder, policy=Policy.off)
+    off = machine(tmp_path / "off", shared_folder, policy=TrustPolicy.off)
     assert off.pull() is not None
     assert off.told == []
 
@@ -249,7 +316,7 @@ def test_with_warn_it_is_taken_and_told_and_with_off_just_taken(ci, shared_folde
 def test_with_off_bytes_are_verified_all_the_same(ci, shared_folder, tmp_path) -> None:
     digits = ci.store.manifest(ci.store.lookup(KEY)).entries[0].sha256
     shared_folder.put(blob_name(digits), b"X" * len(shared_folder.get(blob_name(digits))))
-    assert machine(tmp_path / "off", shared_folder, policy=Policy.off).pull() is None
+    assert machine(tmp_path / "off", shared_folder, policy=TrustPolicy.off).pull() is None
 
 
 # Revocation
@@ -294,7 +361,7 @@ def test_a_revocation_that_no_trusted_key_signed_counts_for_nothing(ci, shared_f
     digest = ci.store.lookup(KEY).manifest
     mallory = writer("mallory")
     shared_folder.put(
-        REVOKED + hex_of(digest), signing.sign(revoked.statement(digest, "denied"), mallory).encode()
+        REVOKED + hex_of(digest), signing.sign(revocations.statement(digest, "denied"), mallory).encode()
     )
     dev = reader(tmp_path, shared_folder, public(ci))
     assert dev.pull() is not None
@@ -305,7 +372,7 @@ def test_a_revocation_that_no_trusted_key_signed_counts_for_nothing(ci, shared_f
 
 def test_a_revocation_of_another_digest_is_not_taken(ci, shared_folder, tmp_path) -> None:
     digest = ci.store.lookup(KEY).manifest
-    statement = signing.sign(revoked.statement(f"sha256:{'77' * 32}", "other"), signing.signer("ci"))
+    statement = signing.sign(revocations.statement(f"sha256:{'77' * 32}", "other"), signing.signer("ci"))
     shared_folder.put(REVOKED + hex_of(digest), statement.encode())
     assert reader(tmp_path, shared_folder, public(ci)).pull() is not None
 
@@ -315,7 +382,7 @@ def test_a_revocation_of_another_digest_is_not_taken(ci, shared_folder, tmp_path
 
 def test_several_may_sign_and_one_of_them_is_enough(ci, shared_folder, tmp_path) -> None:
     release = writer("release")
-    unsigned = envelopes.parse(shared_folder.get(record_name(KEY)), records.MAX_BYTES, "it")
+    unsigned = envelope.parse(shared_folder.get(record_name(KEY)), records.MAX_BYTES, "it")
     shared_folder.put(record_name(KEY), signing.sign(unsigned, release).encode())
     for name, key in (("a", public(ci)), ("b", release.public)):
         assert machine(tmp_path / name, shared_folder, key).pull() is not None
@@ -335,7 +402,7 @@ def test_after_a_rotation_what_the_old_key_signed_is_pushed_again_by_the_new(
 
 def test_a_private_key_is_a_file_that_nobody_else_reads(tmp_path: Path) -> None:
     writer("ci")
-    path = trust.folder() / "keys" / "ci.pem"
+    path = trust_list.folder() / "keys" / "ci.pem"
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert b"PRIVATE KEY" in path.read_bytes()
@@ -362,7 +429,7 @@ def test_the_only_key_signs_and_of_several_one_is_named(monkeypatch) -> None:
         signing.signer(None)
     one = writer("one")
     assert signing.signer(None).public == one.public
-    pem = (trust.folder() / "keys" / "one.pem").read_text()
+    pem = (trust_list.folder() / "keys" / "one.pem").read_text()
     two = writer("two")
     with pytest.raises(Invalid, match="there are 2: one, two"):
         signing.signer(None)
@@ -396,9 +463,9 @@ def test_what_is_no_public_key_is_refused(line: str) -> None:
 def test_a_trusted_key_is_a_line_that_reads_back(tmp_path: Path) -> None:
     text = "ed25519:" + base64.b64encode(bytes(range(32))).decode() + " name=ci compiler=a,b* model=x"
     assert trust.parse(text).line() == text
-    trust.save([trust.parse(text)])
-    assert [one.line() for one in trust.listed()] == [text]
-    assert tmp_path in trust.folder().parents
+    trust_list.save([trust.parse(text)])
+    assert [one.line() for one in trust_list.listed()] == [text]
+    assert tmp_path in trust_list.folder().parents
 
 
 def test_who_signs_with_a_key_that_nobody_here_trusts_is_told_before_anything_is_sent(

@@ -20,11 +20,11 @@ from tests.support.seaweed import Seaweed
 from tests.team.support import Machine, Place, as_ci, believer, machine, make, user, writer
 from tests.team.test_dishonest import nanio as nanio  # a fixture
 from tests.team.test_faults import unsteady
-from trtstore.digest import hash_bytes
 from trtstore.errors import NotWritable, StoreFailure
-from trtstore.objects import connect
-from trtstore.protocols import Readable
-from trtstore.remote import blob_name, record_name
+from trtstore.format.digest import hash_bytes
+from trtstore.remote.connect import connect
+from trtstore.remote.remote import blob_name, record_name
+from trtstore.transfer.protocols import Readable
 
 FILES = {
     "small.bin": random.Random(1).randbytes(2000),
@@ -163,7 +163,7 @@ def test_who_pushed_it_finds_damage_after_a_reader_here_met_it(place, tmp_path) 
     )  # as if the stamp were the same
     assert stat != connect(place.url).stat(blob_name(LARGEST))
     from_there = Machine(ci.store, place.url, ci.trusted)
-    ci.store.layout.record(KEY).unlink()
+    ci.store._layout.record(KEY).unlink()
     ci.store.blob_path(f"sha256:{LARGEST}").unlink()
     assert from_there.pull() is None
     make(ci.store, tmp_path / "in2", files=FILES)

@@ -14,7 +14,7 @@ from typing import Any
 from tests.support import forks
 from tests.support.cli import TRTBUILD, Done, Project
 from trtstore import Store
-from trtstore.environments import Environment, Environments
+from trtstore.environments.environment import Environment
 
 
 def wheel(folder: Path, name: str, version: str, files: Mapping[str, str] | None = None) -> Path:
@@ -53,21 +53,24 @@ def lock(file: Path, *wheels: Path, chosen: str = "") -> Path:
 
 @dataclass(frozen=True)
 class Shop:
-    """A project beside a folder of wheels, which is all of the world that pip or uv sees."""
+    """A project beside a folder of wheels, which is all of the world that pip or uv sees.
+
+    `told` is the one of the two whose variables name the folder.
+    """
 
     project: Project
-    installer: str = "pip"
+    told: str = "pip"
 
     @property
     def wheels(self) -> Path:
         return self.project.root / "wheels"
 
     def environment(self, **more: str) -> dict[str, str]:
-        """What makes the installer look into `wheels` and nowhere else."""
+        """What makes pip and uv look into `wheels` and nowhere else."""
         return self.project.environment(self._settings(**more))
 
     def _settings(self, **more: str) -> dict[str, str]:
-        prefix = self.installer.upper()
+        prefix = self.told.upper()
         return {f"{prefix}_NO_INDEX": "1", f"{prefix}_FIND_LINKS": str(self.wheels), **more}
 
     def start(self, *words: str, own_group: bool = False, **more: str) -> subprocess.Popen[str]:
@@ -97,7 +100,7 @@ class Shop:
         return json.loads(done.out)
 
     def installed(self) -> list[Environment]:
-        return Environments(Store.open(self.project.store).layout).all()
+        return Store.open(self.project.store).environments.all()
 
     def lying_about(self) -> list[str]:
         """All that lies in the store's toolchains/ and tmp/, whole or not."""

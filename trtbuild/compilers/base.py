@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild.errors import InputError
-from trtbuild.key import TOOL, Step
+from trtbuild.facts.key import TOOL, Step
+from trtbuild.facts.recipe import Recipe, Tools, Value, frozen
 from trtbuild.networks import NETWORK_VERSION
-from trtbuild.networks.architectures import Decoder
-from trtbuild.recipe import Recipe, Tools, Value, frozen
+from trtbuild.networks.config.decoder import Decoder
 from trtbuild.targets import Kind
 from trtbuild.toolchains.lock import Lock
 
@@ -67,7 +67,7 @@ class Compiler:
     workers: Mapping[str, Worker]  # step -> what runs it
     unread: Mapping[
         str, str
-    ]  # option -> why this compiler's keys leave it out; `trtbuild.unkeyed` has the others
+    ]  # option -> why this compiler's keys leave it out; `trtbuild.facts.key_exclusions` has the others
     toolchains: tuple[str, ...] = ()  # of conf/toolchain, that its steps run in
     apart: tuple[str, ...] = ()  # of these, those that `compiler.packages` does not speak of
     #: facts of the hardware that need not be those of the machine that builds

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from trtbuild.errors import BuildError
-from trtbuild.networks.arrays import Array
+from trtbuild.networks.weights.arrays import Array
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 _DEVICE_MEMORY = 2  # CU_MEMORYTYPE_DEVICE
 
 
 @dataclass(frozen=True)
-class Found:
+class CudaFacts:
     """The first GPU that this process sees."""
 
     name: str
@@ -46,7 +46,7 @@ class _Copy2D(ctypes.Structure):
     ]
 
 
-def find() -> tuple[Found | None, str]:
+def find() -> tuple[CudaFacts | None, str]:
     """The GPU, and where there is none the reason."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
@@ -63,10 +63,10 @@ def find() -> tuple[Found | None, str]:
         value = ctypes.c_int()
         driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, handle)
         numbers.append(str(value.value))
-    return Found(name.value.decode(errors="replace"), ".".join(numbers)), ""
+    return CudaFacts(name.value.decode(errors="replace"), ".".join(numbers)), ""
 
 
-class Device:
+class CudaDevice:
     """Memory and one stream of the first GPU. Raises BuildError where a call fails."""
 
     def __init__(self) -> None:

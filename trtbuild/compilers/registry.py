@@ -12,8 +12,8 @@ from trtbuild.compilers.onnxruntime import compiler as onnxruntime
 from trtbuild.compilers.tensorrt import compiler as tensorrt
 from trtbuild.compilers.tensorrt_llm import compiler as tensorrt_llm
 from trtbuild.errors import InputError
-from trtbuild.key import Step
-from trtbuild.recipe import Recipe
+from trtbuild.facts.key import Step
+from trtbuild.facts.recipe import Recipe
 from trtbuild.targets.facts import is_class
 
 COMPILERS: dict[str, Compiler] = {

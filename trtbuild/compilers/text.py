@@ -7,11 +7,11 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from trtbuild import foreign
+from trtbuild import untrusted
 from trtbuild.errors import BuildError, InputError
-from trtbuild.networks import chat
-from trtbuild.networks.chat_render import Chat, ChatError
-from trtbuild.networks.special_tokens import read_object, texts_of
+from trtbuild.networks.chat import template as chat
+from trtbuild.networks.chat.render import Chat, ChatError
+from trtbuild.networks.tokenizer.special_tokens import read_object, texts_of
 
 _SMALL = ("tokenizer_config.json", "special_tokens_map.json", chat.TEMPLATE_FILE)
 
@@ -25,7 +25,7 @@ class Text:
             # Set by a trainer, they would cut or fill prompts; transformers takes them back before each text.
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
-            foreign.parse_object(foreign.read_bytes(folder / "tokenizer_config.json"))
+            untrusted.parse_object(untrusted.read_bytes(folder / "tokenizer_config.json"))
         except (OSError, ValueError) as error:
             raise BuildError(f"the engine's tokenizer cannot be read: {error}") from None
         self._chat = self._opened(folder)

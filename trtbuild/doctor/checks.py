@@ -12,7 +12,7 @@ Mends = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Check:
+class Examined:
     """One thing that was looked at. `mend` are commands, in order; where there is none, `words` say what to do."""
 
     name: str
@@ -45,11 +45,11 @@ class Needs:
     model_bytes: int | None = None
 
 
-def judged(name: str, good: bool, words: str, *, required: bool, mend: Sequence[str] = ()) -> Check:
+def judged(name: str, good: bool, words: str, *, required: bool, mend: Sequence[str] = ()) -> Examined:
     """ok, or else missing where it is required and a warning where it is not."""
     if good:
-        return Check(name, "ok", words, required)
-    return Check(name, "missing" if required else "warning", words, required, tuple(mend))
+        return Examined(name, "ok", words, required)
+    return Examined(name, "missing" if required else "warning", words, required, tuple(mend))
 
 
 def chosen(mends: Mends, family: str) -> tuple[str, ...]:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trtbuild import foreign
+from trtbuild import untrusted
 from trtbuild.doctor import mends
-from trtbuild.doctor.checks import Check, Needs, chosen, judged
+from trtbuild.doctor.checks import Examined, Needs, chosen, judged
 from trtbuild.doctor.world import World
 from trtbuild.executors.container import ENGINES, Container, gpu_flags, reference
 
 _CDI_FOLDERS = ("/etc/cdi", "/var/run/cdi")
 
 
-def check(needs: Needs, world: World) -> Iterator[Check]:
+def check(needs: Needs, world: World) -> Iterator[Examined]:
     """Each is required only where the config runs steps in a container."""
     if not needs.container:
-        yield Check(
+        yield Examined(
             "container", "unneeded", "steps run as processes (executor=container runs them in an image)"
         )
         return
@@ -50,14 +50,14 @@ def check(needs: Needs, world: World) -> Iterator[Check]:
         yield from _image(needs, base, found, world, seen=seen)
 
 
-def _toolkit(world: World) -> Check:
+def _toolkit(world: World) -> Examined:
     said = world.run("nvidia-ctk", "--version")
     version = said.out.splitlines()[0].strip() if said.ok and said.out.strip() else ""
     words = version or "NVIDIA's container toolkit is not installed (nvidia-ctk)"
     return judged("toolkit", bool(version), words, required=True, mend=chosen(mends.TOOLKIT, world.family))
 
 
-def _way(needs: Needs, engine: str, info: str, world: World) -> Check:
+def _way(needs: Needs, engine: str, info: str, world: World) -> Examined:
     """How GPUs get into a container of this engine: NVIDIA's runtime, or CDI."""
     way = ("cdi" if engine == "podman" else "runtime") if needs.gpus == "auto" else needs.gpus
     if way == "cdi":
@@ -69,7 +69,7 @@ def _way(needs: Needs, engine: str, info: str, world: World) -> Check:
     configured = '"nvidia"' in (world.text("/etc/docker/daemon.json") or "")
     known = "nvidia" in _runtimes(info)
     if known or engine == "nerdctl":
-        return Check("runtime", "ok", "NVIDIA's runtime is registered", required=True)
+        return Examined("runtime", "ok", "NVIDIA's runtime is registered", required=True)
     words = (
         "NVIDIA's runtime is in /etc/docker/daemon.json, and the daemon has not read it"
         if configured
@@ -81,14 +81,14 @@ def _way(needs: Needs, engine: str, info: str, world: World) -> Check:
 
 def _runtimes(info: str) -> list[str]:
     try:
-        told = foreign.parse(info)
+        told = untrusted.parse(info)
     except ValueError:
         return []
     runtimes = told.get("Runtimes") if isinstance(told, dict) else None
     return list(runtimes) if isinstance(runtimes, dict) else []
 
 
-def _pinned(needs: Needs) -> Check:
+def _pinned(needs: Needs) -> Examined:
     image = needs.image or "none"
     good = "sha256:" in image
     words = (
@@ -98,7 +98,9 @@ def _pinned(needs: Needs) -> Check:
     return judged("image", good, words, required=True, mend=() if good else mend)
 
 
-def _image(needs: Needs, base: tuple[str, ...], engine: str, world: World, *, seen: bool) -> Iterator[Check]:
+def _image(
+    needs: Needs, base: tuple[str, ...], engine: str, world: World, *, seen: bool
+) -> Iterator[Examined]:
     """Whether the image is here; if so, whether a container of it sees the GPU."""
     if needs.image is None or "sha256:" not in needs.image:
         return
@@ -107,7 +109,7 @@ def _image(needs: Needs, base: tuple[str, ...], engine: str, world: World, *, se
         words = "not here yet: it is pulled at the first build"
         yield judged("pulled", False, words, required=False, mend=(f"{engine} pull {name}",))
         return
-    yield Check("pulled", "ok", "the image is here")
+    yield Examined("pulled", "ok", "the image is here")
     if needs.gpus == "none" or not seen:
         return
     box = Container(engine, needs.image, needs.gpus)

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trtbuild import choices, schema, stores
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.compilers.tensorrt_llm.contract import contract
+from trtbuild.config import choices, locations, schema
 from trtbuild.doctor import containers, gpu, host, model, team, tools
-from trtbuild.doctor.checks import Check, Needs
+from trtbuild.doctor.checks import Examined, Needs
 from trtbuild.doctor.world import World
 from trtbuild.errors import InputError
-from trtbuild.resolve import asked
+from trtbuild.planning.resolve import asked
 from trtstore import Store, StoreFailure
 
 
-def examine(config: schema.Config, world: World) -> tuple[Check, ...]:
+def examine(config: schema.Config, world: World) -> tuple[Examined, ...]:
     """What this machine has and lacks for `config`. Changes and downloads nothing. Raises InputError."""
     compiler = COMPILERS.get(config.compiler.name)
     if compiler is None:
         raise InputError(f"there is no compiler {config.compiler.name!r}", option="compiler.name")
     needs = _needs(config)
-    root = stores.root(config.store.root)
+    root = locations.root(config.store.root)
     store, refused = _open(root, config.store)
     return (
         *host.check(needs, root, world, refused),

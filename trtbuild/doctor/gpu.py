@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from trtbuild import targets
 from trtbuild.doctor import mends
-from trtbuild.doctor.checks import Check, Needs, chosen, judged
+from trtbuild.doctor.checks import Examined, Needs, chosen, judged
 from trtbuild.doctor.world import World
 from trtbuild.errors import InputError
 from trtbuild.targets import Kind, hosts
@@ -16,7 +16,7 @@ from trtbuild.targets.hosts import Host
 LEAST_DRIVER = {11: 450, 12: 525, 13: 580}
 
 
-def check(needs: Needs, asked: targets.Asked, world: World) -> Iterator[Check]:
+def check(needs: Needs, asked: targets.Asked, world: World) -> Iterator[Examined]:
     """NVML, nvidia-smi, the target, CUDA."""
     try:
         host = hosts.look(world.env)
@@ -29,7 +29,7 @@ def check(needs: Needs, asked: targets.Asked, world: World) -> Iterator[Check]:
     there = host.driver is not None
     words = f"NVIDIA {host.driver}, CUDA {host.cuda}" if there else f"none ({host.missing})"
     if not there and not needs.gpu:
-        yield Check("driver", "unneeded", f"{words}; compiler={needs.compiler} builds without a GPU")
+        yield Examined("driver", "unneeded", f"{words}; compiler={needs.compiler} builds without a GPU")
         return
     yield judged("driver", there, words, required=needs.gpu, mend=chosen(mends.DRIVER, world.family))
     yield _gpu(needs, asked, host, there=there)
@@ -41,7 +41,7 @@ def check(needs: Needs, asked: targets.Asked, world: World) -> Iterator[Check]:
 _CUDA: tuple[Kind, ...] = ("cuda",)
 
 
-def _gpu(needs: Needs, asked: targets.Asked, host: Host, *, there: bool) -> Check:
+def _gpu(needs: Needs, asked: targets.Asked, host: Host, *, there: bool) -> Examined:
     if not host.found:
         words = f"none that this process may use ({host.missing})" if there else "none, without a driver"
         return judged("gpu", False, words, required=needs.gpu)
@@ -55,7 +55,7 @@ def _gpu(needs: Needs, asked: targets.Asked, host: Host, *, there: bool) -> Chec
     return judged("gpu", here, words, required=needs.gpu)
 
 
-def _smi(needs: Needs, world: World, *, there: bool) -> Iterator[Check]:
+def _smi(needs: Needs, world: World, *, there: bool) -> Iterator[Examined]:
     if world.which("nvidia-smi") is None:
         words = "nvidia-smi is not on PATH: trtbuild does without, people do not"
         yield judged("nvidia-smi", False, words, required=False, mend=chosen(mends.NVIDIA_SMI, world.family))
@@ -67,7 +67,7 @@ def _smi(needs: Needs, world: World, *, there: bool) -> Iterator[Check]:
     yield judged("nvidia-smi", good, words, required=needs.gpu, mend=mend)
 
 
-def _cuda(needs: Needs, host: Host, world: World) -> Iterator[Check]:
+def _cuda(needs: Needs, host: Host, world: World) -> Iterator[Examined]:
     if needs.cuda is None or host.driver is None:
         return
     least = LEAST_DRIVER[int(needs.cuda.partition(".")[0])]

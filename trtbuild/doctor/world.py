@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trtbuild import programs
+from trtbuild.processes import programs
 
 PATIENCE = 30  # seconds for one program
 

@@ -19,12 +19,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trtbuild
-from trtbuild import programs, redact
+from trtbuild import redact
 from trtbuild.errors import BuildError, InputError, TrtbuildError
-from trtbuild.executors import given
-from trtbuild.executors.answers import Event
-from trtbuild.executors.ending import Ending
-from trtbuild.executors.process import Ended, Limits, Ran, Task, failure, supervise
+from trtbuild.executors import worker_environment
+from trtbuild.executors.cancellation import Cancellation
+from trtbuild.executors.process import Ran, StepLimits, Task, WorkerExit, failure, supervise
+from trtbuild.executors.worker_events import Event
+from trtbuild.processes import programs
 from trtbuild.worker import HELD
 
 PROCESSES = 8192  # and threads of one container: a compiler starts some for each core
@@ -92,16 +93,16 @@ def run(
     out: Path,
     scratch: Path,
     container: Container,
-    limits: Limits,
+    limits: StepLimits,
     on_event: Callable[[Event], None],
-    ending: Ending | None = None,
+    ending: Cancellation | None = None,
 ) -> Ran:
     """Run `task` into the empty folder `out`, with `scratch` for its log and what is temporary.
 
     Raises InputError or BuildError as the worker says; BuildError when the container did not start, was killed, or ran
     out of time, or `ending` came. The container is gone afterwards, however this ends.
     """
-    ending = ending or Ending()
+    ending = ending or Cancellation()
     log, request = scratch / "log.txt", scratch / "request.json"
     (scratch / "tmp").mkdir()
     bounds = replace(limits, memory_bytes=None)  # the container's own: the worker sets itself none
@@ -113,7 +114,7 @@ def run(
         with log.open("w", encoding="utf-8") as errors:
             env = {
                 **programs.cleaned(),
-                **given.named(container.env),
+                **worker_environment.named(container.env),
             }  # the engine's own: it needs HOME and more
             ended = supervise(
                 command,
@@ -137,7 +138,9 @@ def run(
         _end(container, name)
 
 
-def words(container: Container, task: Task, out: Path, scratch: Path, limits: Limits, name: str) -> list[str]:
+def words(
+    container: Container, task: Task, out: Path, scratch: Path, limits: StepLimits, name: str
+) -> list[str]:
     """The whole command, up to the worker's own arguments."""
     run = [*container.base, "run", "--interactive", "--name", name, "--entrypoint", "python3"]
     run += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--workdir", str(HOME)]
@@ -158,9 +161,7 @@ def words(container: Container, task: Task, out: Path, scratch: Path, limits: Li
     for source, target, writable in _mounts(task, out, scratch):
         run += ["--mount", _mount(source, target, writable)]
     request = HOME / "request.json"
-    start = str(
-        CODE / "trtbuild" / programs.START.name
-    )  # not `-m`, which looks into the working directory first
+    start = str(CODE / programs.START_IN_CODE)  # not `-m`, which looks into the working directory first
     return [*run, *container.flags, reference(container.image), start, task.worker, str(request), str(OUT)]
 
 
@@ -216,7 +217,7 @@ def gpu_flags(container: Container) -> tuple[str, ...]:
     return _GPU_FLAGS[usual if container.gpus == "auto" else container.gpus]
 
 
-def _environment(limits: Limits) -> dict[str, str]:
+def _environment(limits: StepLimits) -> dict[str, str]:
     env = {
         "HOME": str(HOME),
         "TMPDIR": str(HOME / "tmp"),
@@ -278,9 +279,9 @@ def _out_of_memory(container: Container, name: str) -> bool:
 
 def _failure(
     task: Task,
-    ended: Ended,
+    ended: WorkerExit,
     log: Path,
-    limits: Limits,
+    limits: StepLimits,
     container: Container,
     ran: tuple[list[str], Path, Path],
     name: str,
@@ -308,9 +309,9 @@ def _failure(
 
 def _not_started(
     task: Task,
-    ended: Ended,
+    ended: WorkerExit,
     log: Path,
-    limits: Limits,
+    limits: StepLimits,
     container: Container,
     again: Callable[[Path], list[str]],
 ) -> TrtbuildError:

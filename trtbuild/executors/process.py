@@ -19,11 +19,12 @@ from typing import IO, Any
 
 from platformdirs import user_state_path
 
-from trtbuild import programs, redact
+from trtbuild import redact
 from trtbuild.errors import BuildError, InputError, TrtbuildError
-from trtbuild.executors import answers, given
-from trtbuild.executors.answers import Event
-from trtbuild.executors.ending import Ending
+from trtbuild.executors import worker_environment, worker_events
+from trtbuild.executors.cancellation import Cancellation
+from trtbuild.executors.worker_events import Event
+from trtbuild.processes import programs
 
 LOG_TAIL = 8  # lines of the log in an error
 KEPT_FAILURES = 20
@@ -31,7 +32,7 @@ KEEPERS = 10.0  # seconds that a keeper may take to end its family
 
 
 @dataclass(frozen=True)
-class Limits:
+class StepLimits:
     """Bounds of one step; `None` is no bound. Memory counts private writable bytes (RLIMIT_DATA).
 
     `devices` is the worker's CUDA_VISIBLE_DEVICES; None is that of this process. `option` sets the time.
@@ -63,7 +64,7 @@ class Task:
     hints: tuple[Path, ...] = ()
     learnt: Path | None = None
 
-    def request(self, limits: Limits) -> dict[str, Any]:
+    def request(self, limits: StepLimits) -> dict[str, Any]:
         return {
             "step": self.step,
             "options": dict(self.options),
@@ -92,9 +93,9 @@ def run(
     out: Path,
     scratch: Path,
     python: str,
-    limits: Limits,
+    limits: StepLimits,
     on_event: Callable[[Event], None],
-    ending: Ending | None = None,
+    ending: Cancellation | None = None,
     passed: Sequence[str] = (),
     *,
     sealed: bool = False,
@@ -104,17 +105,17 @@ def run(
     `passed` names variables that the worker gets, too. What is `sealed` holds packages that nothing may be added to.
     Raises InputError or BuildError as the worker says; BuildError when it died, ran out of time, or `ending` came.
     """
-    ending = ending or Ending()
+    ending = ending or Cancellation()
     env = {
-        **given.environment(scratch, limits.threads, limits.devices),
-        **given.packages(python, sealed),
-        **given.named(passed),
+        **worker_environment.environment(scratch, limits.threads, limits.devices),
+        **worker_environment.packages(python, sealed),
+        **worker_environment.named(passed),
     }
     log, request = scratch / "log.txt", scratch / "request.json"
     (scratch / "tmp").mkdir()
-    given.put_code(scratch)
+    worker_environment.put_code(scratch)
     request.write_text(json.dumps(task.request(limits), indent=1), encoding="utf-8")
-    command = programs.module(python, task.worker, request, out, start=given.start_of(scratch))
+    command = programs.module(python, task.worker, request, out, start=worker_environment.start_of(scratch))
     started = time.monotonic()
     with log.open("w", encoding="utf-8") as errors:
         ended = supervise(command, env, errors, scratch, limits, on_event, ending)
@@ -125,15 +126,17 @@ def run(
         return Ran(ended.answer, seconds, ended.peak_memory_bytes, log)
 
     def again(kept: Path) -> list[str]:
-        found = programs.module(python, task.worker, kept / "request.json", "out", start=given.start_of(kept))
-        more = given.packages(python, sealed)
+        found = programs.module(
+            python, task.worker, kept / "request.json", "out", start=worker_environment.start_of(kept)
+        )
+        more = worker_environment.packages(python, sealed)
         return [*(["env"] if more else []), *(f"{name}={value}" for name, value in more.items()), *found]
 
     raise failure(task, ended, log, limits, again)
 
 
 @dataclass
-class Ended:
+class WorkerExit:
     status: int  # exit code, or minus the signal
     peak_memory_bytes: int
     timed_out: bool
@@ -145,13 +148,13 @@ def supervise(
     env: Mapping[str, str],
     errors: IO[str],
     scratch: Path,
-    limits: Limits,
+    limits: StepLimits,
     on_event: Callable[[Event], None],
-    ending: Ending,
+    ending: Cancellation,
     *,
     stop: Callable[[], None] = lambda: None,
     held: bool = False,
-) -> Ended:
+) -> WorkerExit:
     """Run `command` to its end, with a time limit. `stop` ends what it started elsewhere, before it is killed itself.
 
     It runs under a keeper, or with `held`, for a container's engine, with a standard input that stays open for as long
@@ -180,7 +183,7 @@ def supervise(
     assert process.stdout is not None  # noqa: S101  # it was opened as a pipe
     try:
         with ending.awaited(end):
-            answer = answers.listen(process.stdout, errors, on_event)
+            answer = worker_events.listen(process.stdout, errors, on_event)
             # What a killed keeper left, while its id is still its own.
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
             programs.sweep(process.pid)
@@ -196,7 +199,7 @@ def supervise(
         if process.stdin is not None:
             process.stdin.close()
     process.returncode = os.waitstatus_to_exitcode(status)
-    return Ended(process.returncode, usage.ru_maxrss * 1024, timed_out.is_set(), answer)
+    return WorkerExit(process.returncode, usage.ru_maxrss * 1024, timed_out.is_set(), answer)
 
 
 def _soon(seconds: float, call: Callable[..., None], *words: object) -> threading.Timer:
@@ -230,7 +233,7 @@ def _start(
 
 
 def failure(
-    task: Task, ended: Ended, log: Path, limits: Limits, again: Callable[[Path], list[str]]
+    task: Task, ended: WorkerExit, log: Path, limits: StepLimits, again: Callable[[Path], list[str]]
 ) -> TrtbuildError:
     """The error of a step that failed; its log and request are kept, in the folder that `again` makes a command of."""
     if isinstance(ended.answer, InputError):
@@ -282,7 +285,7 @@ def _keep(task: Task, log: Path) -> Path:
         for name in ("log.txt", "request.json"):
             shutil.copyfile(log.with_name(name), kept / name)
             redact.scrub(kept / name)
-        given.put_code(kept)
+        worker_environment.put_code(kept)
         for old in sorted(failures.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT_FAILURES]:
             shutil.rmtree(old, ignore_errors=True)
     except OSError as error:

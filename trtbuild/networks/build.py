@@ -18,12 +18,14 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from trtbuild.networks import chat_files, genai_builder, genai_config, tokenizer
-from trtbuild.networks.architectures import parse
-from trtbuild.networks.checkpoint import Checkpoint, read_json
-from trtbuild.networks.emit import OPERATORS, check, emit
-from trtbuild.networks.gguf_config import token_ids
-from trtbuild.worker import Reporter, Request
+from trtbuild.networks.chat import files
+from trtbuild.networks.config.architectures import parse
+from trtbuild.networks.genai import builder, config
+from trtbuild.networks.gguf.config import token_ids
+from trtbuild.networks.onnx_graph.emit import OPERATORS, check, emit
+from trtbuild.networks.tokenizer import convert
+from trtbuild.networks.weights.checkpoint import Checkpoint, read_json
+from trtbuild.worker import Reporter, StepRequest
 
 # ml_dtypes, which onnx brings, is how numpy knows bfloat16.
 _DTYPES: Mapping[str, np.dtype[Any]] = {
@@ -34,13 +36,13 @@ _DTYPES: Mapping[str, np.dtype[Any]] = {
 _FRONTENDS = ("native", "genai")
 
 
-def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
+def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
     """Write the network of `request.model` to the folder `out`; returns what it is, for the manifest.
 
     Raises InputError for a checkpoint or an option that cannot be built, before anything is written.
     """
     if request.choice("network.frontend", _FRONTENDS) == "genai":
-        return genai_builder.run(request, out, reporter)
+        return builder.run(request, out, reporter)
     operators = request.choice("network.operators", OPERATORS)
     dtype = _DTYPES[request.choice("model.dtype", tuple(_DTYPES))]
     checkpoint = Checkpoint.open(request.model)
@@ -48,10 +50,10 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     shapes = check(checkpoint, decoder, operators)
     write_config(checkpoint, out)
     fused = operators == "fused"
-    original = tokenizer.write(checkpoint, out)
+    original = convert.write(checkpoint, out)
     if fused:
         _tokens().say(out)
-    chats = chat_files.write(
+    chats = files.write(
         checkpoint.files,
         checkpoint.config,
         checkpoint.metadata,
@@ -62,7 +64,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     compared = {}
     if fused:
         compared["texts"] = _tokens().check(out, original)  # as the tokenizers library reads them
-        genai_config.write(decoder, checkpoint, out, chats.settled)
+        config.write(decoder, checkpoint, out, chats.settled)
     size = emit(checkpoint, decoder, operators, dtype, out / "model.onnx", reporter.percents("weights"))
     return {
         "architecture": decoder.architecture,
@@ -80,7 +82,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
 
 def _tokens() -> ModuleType:
     """`networks.tokens`, which needs onnxruntime-genai: where operators are standard ones, there is none."""
-    return importlib.import_module("trtbuild.networks.tokens")
+    return importlib.import_module("trtbuild.networks.tokenizer.tokens")
 
 
 def write_config(checkpoint: Checkpoint, out: Path) -> None:

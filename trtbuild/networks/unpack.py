@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 
 from trtbuild.errors import InputError
-from trtbuild.networks import chat_files, safetensors_writer, tokenizer
-from trtbuild.networks.checkpoint import Checkpoint
-from trtbuild.networks.gguf_config import token_ids
-from trtbuild.worker import Reporter, Request, serve
+from trtbuild.networks.chat import files
+from trtbuild.networks.gguf.config import token_ids
+from trtbuild.networks.tokenizer import convert
+from trtbuild.networks.weights import safetensors_writer
+from trtbuild.networks.weights.checkpoint import Checkpoint
+from trtbuild.worker import Reporter, StepRequest, serve
 
 WEIGHTS = "model.safetensors"
 _DTYPES = ("float32", "float16", "bfloat16")
 
 
-def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
+def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
     """Write the folder `out`; returns facts for the record. Raises InputError for what cannot be unpacked."""
     name = request.choice("model.dtype", _DTYPES)
     checkpoint = Checkpoint.open(request.model)
@@ -31,8 +33,8 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     _write(out / "config.json", _config(checkpoint.config, name))
     ids = {key: value for key, value in token_ids(checkpoint.metadata).items() if value is not None}
     _write(out / "generation_config.json", ids)
-    tokenizer.write(checkpoint, out)
-    chat_files.write(checkpoint.files, checkpoint.config, checkpoint.metadata, out)
+    convert.write(checkpoint, out)
+    files.write(checkpoint.files, checkpoint.config, checkpoint.metadata, out)
     size = _weights(checkpoint, name, out / WEIGHTS, reporter)
     return {
         "architecture": checkpoint.config["architectures"][0],

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from trtbuild.doctor.checks import Check
+from trtbuild.doctor.checks import Examined
 
 _MARKS = {"ok": "ok", "missing": "MISSING", "warning": "note", "unneeded": "-"}
 
 
-def lines(checks: Sequence[Check]) -> Iterator[str]:
+def lines(checks: Sequence[Examined]) -> Iterator[str]:
     """A line for each check, and below what is wrong the commands that mend it."""
     wide = max(len(check.name) for check in checks)
     for check in checks:
@@ -26,7 +26,7 @@ def lines(checks: Sequence[Check]) -> Iterator[str]:
         yield "A build with this config can work here."
 
 
-def document(checks: Sequence[Check]) -> dict[str, Any]:
+def document(checks: Sequence[Examined]) -> dict[str, Any]:
     """For output=json."""
     return {
         "schema": 1,

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from trtbuild import history, provenance
+from trtbuild.artifacts import history, provenance
+from trtbuild.artifacts.chain import Found
+from trtbuild.artifacts.history import Difference, Estimate, Near
+from trtbuild.building.pipeline import Result
+from trtbuild.building.preview import Outlook, Tools
+from trtbuild.building.rebuild import Rebuilt
 from trtbuild.errors import TrtbuildError
-from trtbuild.history import Difference, Estimate, Near
-from trtbuild.lookup import Found
-from trtbuild.pipeline import Result
-from trtbuild.plan import Plan
-from trtbuild.rebuild import Rebuilt
-from trtbuild.survey import Outlook, Tools
+from trtbuild.planning.plan import Plan
 from trtbuild.targets import Target
-from trtstore.manifest import Entry
+from trtstore import Entry
 
 SCHEMA = 1
 

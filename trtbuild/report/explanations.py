@@ -6,18 +6,16 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from trtbuild import history, provenance, unkeyed
+from trtbuild.artifacts import history, provenance
+from trtbuild.artifacts.chain import Found
+from trtbuild.artifacts.history import Near
+from trtbuild.building.rebuild import Rebuilt
 from trtbuild.compilers.registry import COMPILERS
-from trtbuild.history import Near
-from trtbuild.key import LOCK
-from trtbuild.lookup import Found
-from trtbuild.plan import Plan
-from trtbuild.rebuild import Rebuilt
+from trtbuild.facts import key_exclusions
+from trtbuild.facts.key import LOCK
+from trtbuild.planning.plan import Plan
 from trtbuild.report import plans
-from trtstore.digest import is_hex
-from trtstore.manifest import Entry
-from trtstore.table import table
-from trtstore.words import seconds, size
+from trtstore import Entry, format_seconds, format_size, format_table, is_hex
 
 
 def lines(
@@ -41,11 +39,11 @@ def lines(
         yield from _facts(plan)
     else:
         yield f"{step.name} {step.key[:12]} is in no store."
-        took = f", took {seconds(near.seconds)}" if near.seconds else ""
+        took = f", took {format_seconds(near.seconds)}" if near.seconds else ""
         where = "" if near.ours else f" in {near.store}"
         yield f"The nearest is {plans.called(near)}{where}{_when(provenance.told(near.record))}{took}."
         count = len(near.differences)
-        yield f"{count} field{'s' if count != 1 else ''} of the key differ{'' if count != 1 else 's'}, there and here:"
+        yield f"{count} difference{'s' if count != 1 else ''} from the nearest {step.name} (old → new):"
         yield ""
         yield from _differences(plan, near)
     yield from plans.shared(sharers)
@@ -103,7 +101,7 @@ def _unkeyed(plan: Plan, overrides: Sequence[str]) -> Iterator[str]:
     rows = []
     for word in overrides:
         name = word.partition("=")[0].lstrip("+~")
-        why = unkeyed.reason(name, unread)
+        why = key_exclusions.reason(name, unread)
         if why is not None:
             rows.append([f"  {name}", why])
     if rows:
@@ -116,7 +114,7 @@ def _unkeyed(plan: Plan, overrides: Sequence[str]) -> Iterator[str]:
 def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """The rows in columns, without a heading."""
     if rows:
-        _, *lines = table([""] * len(rows[0]), rows)
+        _, *lines = format_table([""] * len(rows[0]), rows)
         yield from lines
 
 
@@ -140,8 +138,8 @@ def rebuilt_lines(done: Rebuilt) -> Iterator[str]:
     yield f"{name} {key}: other bytes in {len(done.files)} of its files: {digest} in the store, {done.digest} now"
     yield ""
     rows = [[f"  {file.path}", _file(file.stored), _file(file.rebuilt)] for file in done.files]
-    yield from table(["  file", "in the store", "rebuilt"], rows)
+    yield from format_table(["  file", "in the store", "rebuilt"], rows)
 
 
 def _file(entry: Entry | None) -> str:
-    return "(not there)" if entry is None else f"{entry.sha256[:12]}  {size(entry.size)}  {entry.mode}"
+    return "(not there)" if entry is None else f"{entry.sha256[:12]}  {format_size(entry.size)}  {entry.mode}"

@@ -17,8 +17,8 @@ from typing import Any
 from trtbuild.errors import InputError
 from trtbuild.redact import clean, hiding
 from trtbuild.report import plots
-from trtbuild.report.rows import Bar, Row, as_csv
-from trtstore.words import seconds, size
+from trtbuild.report.rows import Bar, ReportRow, as_csv
+from trtstore import format_seconds, format_size
 
 SCHEMA = 1
 POLICY = (
@@ -41,12 +41,12 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Report:
+class ReportPage:
     """What a page shows. `bars` are empty where nothing ran."""
 
     title: str
     summary: str
-    rows: Sequence[Row]
+    rows: Sequence[ReportRow]
     bars: Sequence[Bar] = ()
     forecast: Mapping[str, Any] | None = None
 
@@ -60,7 +60,7 @@ def check(folder: str) -> None:
     _plotter()
 
 
-def write(report: Report, folder: Path) -> Path:
+def write(report: ReportPage, folder: Path) -> Path:
     """index.html, points.csv and report.json in `folder`, each whole or not at all; the page's path.
 
     Raises InputError.
@@ -90,7 +90,7 @@ def write(report: Report, folder: Path) -> Path:
     return folder / "index.html"
 
 
-def _without_secrets(report: Report) -> Report:
+def _without_secrets(report: ReportPage) -> ReportPage:
     """Text by text: the page holds a library whose code must stay as it is."""
     hide = hiding()
 
@@ -98,11 +98,11 @@ def _without_secrets(report: Report) -> Report:
         texts = {each.name: getattr(of, each.name) for each in fields(of)}
         return replace(of, **{name: hide(text) for name, text in texts.items() if isinstance(text, str)})
 
-    shown: Report = replace(hidden(report), rows=[hidden(row) for row in report.rows])
+    shown: ReportPage = replace(hidden(report), rows=[hidden(row) for row in report.rows])
     return replace(shown, bars=[hidden(bar) for bar in report.bars], forecast=clean(report.forecast))
 
 
-def html(report: Report) -> str:
+def html(report: ReportPage) -> str:
     """The page. Raises InputError where the plots' library is not installed."""
     drawn = {"scatter": plots.scatter(report.rows), "timeline": plots.timeline(report.bars)}
     found = {name: spec for name, spec in drawn.items() if spec is not None}
@@ -150,7 +150,7 @@ def _figure(name: str, title: str, caption: str, drawn: bool) -> Iterator[str]:
     yield f"<figcaption>{escape(caption)}</figcaption></figure></section>"
 
 
-def _measured(rows: Sequence[Row]) -> str:
+def _measured(rows: Sequence[ReportRow]) -> str:
     count = sum(row.tokens_per_second is not None for row in rows)
     if not count:
         return "No engine was executed, so there is no speed to show."
@@ -158,13 +158,13 @@ def _measured(rows: Sequence[Row]) -> str:
     return words if count == len(rows) else f"{words} {len(rows) - count} of {len(rows)} were not measured."
 
 
-def _matrix(rows: Sequence[Row]) -> Iterator[str]:
+def _matrix(rows: Sequence[ReportRow]) -> Iterator[str]:
     """Model and quantization by target."""
     columns = sorted({(row.target, row.compiler) for row in rows if row.target})
     lines = sorted({(row.model, row.quant) for row in rows if row.target})
     if not lines:
         return
-    cells: dict[tuple[str, ...], list[Row]] = {}
+    cells: dict[tuple[str, ...], list[ReportRow]] = {}
     for row in rows:
         cells.setdefault((row.model, row.quant, row.target, row.compiler), []).append(row)
     yield '<section><h2>Matrix</h2><div class="wide" tabindex="0" role="region" aria-label="Matrix"><table><thead><tr>'
@@ -182,13 +182,13 @@ def _matrix(rows: Sequence[Row]) -> Iterator[str]:
     yield "</tbody></table></div></section>"
 
 
-def _cells(rows: Sequence[Row]) -> str:
+def _cells(rows: Sequence[ReportRow]) -> str:
     """Each engine of a place in the matrix once; with the words of its point where there are several."""
     distinct = {row.key: row for row in reversed(rows)}.values()  # the first of those with one key
     return "".join(_cell(row, row.point if len(distinct) > 1 else "") for row in reversed(distinct))
 
 
-def _cell(row: Row, point: str) -> str:
+def _cell(row: ReportRow, point: str) -> str:
     numbers = [shown(row, name) for name in ("bytes", "seconds", "tokens_per_second")]
     if numbers[2]:
         numbers[2] += " tokens/s"
@@ -197,7 +197,7 @@ def _cell(row: Row, point: str) -> str:
     return f'<span class="{escape(row.outcome)}">{escape(row.outcome)}</span><small>{more}</small>{whose}'
 
 
-def _table(rows: Sequence[Row]) -> Iterator[str]:
+def _table(rows: Sequence[ReportRow]) -> Iterator[str]:
     columns = [column for column in COLUMNS if column[1] != "quality" or any(row.quality for row in rows)]
     yield '<section><h2 id="points-title">Points</h2><div class="tools">'
     yield '<label>Filter <input id="filter" type="search" autocomplete="off"></label>'
@@ -212,7 +212,7 @@ def _table(rows: Sequence[Row]) -> Iterator[str]:
     yield "</tbody></table></div></section>"
 
 
-def _td(row: Row, field: str, numeric: bool) -> str:
+def _td(row: ReportRow, field: str, numeric: bool) -> str:
     value = getattr(row, field)
     text = escape(shown(row, field))
     if numeric:
@@ -228,15 +228,15 @@ def _td(row: Row, field: str, numeric: bool) -> str:
     return f"<td>{text}</td>"
 
 
-def shown(row: Row, field: str) -> str:
+def shown(row: ReportRow, field: str) -> str:
     """A field for people."""
     value = getattr(row, field)
     if value is None:
         return ""
     if field in ("bytes", "peak_memory_bytes"):
-        return size(value)
+        return format_size(value)
     if field == "seconds":
-        return seconds(value)
+        return format_seconds(value)
     if field == "load_seconds":
         return f"{value:.2f} s"
     if field == "tokens_per_second":

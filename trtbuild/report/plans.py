@@ -7,13 +7,12 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TypeAlias
 
-from trtbuild import provenance
-from trtbuild.history import Estimate, Near
-from trtbuild.plan import Plan, Planned
-from trtbuild.survey import Outlook, Tools
+from trtbuild.artifacts import provenance
+from trtbuild.artifacts.history import Estimate, Near
+from trtbuild.building.preview import Outlook, Tools
+from trtbuild.planning.plan import Plan, Planned
 from trtbuild.targets import Target
-from trtstore.table import table
-from trtstore.words import seconds, size
+from trtstore import format_seconds, format_size, format_table
 
 Sharers: TypeAlias = tuple[Planned, tuple[str, ...]]  # a step, and the models that share its result
 
@@ -24,7 +23,7 @@ def lines(
     """What `trtbuild plan` prints."""
     model = plan.recipe.model
     yield (
-        f"model     {model.label}, {model.architecture or 'architecture in the file'}, {size(model.bytes)}, "
+        f"model     {model.label}, {model.architecture or 'architecture in the file'}, {format_size(model.bytes)}, "
         f"identity {model.identity[:12]}"
     )
     yield f"quant     {plan.recipe.quant.scheme}"
@@ -36,7 +35,7 @@ def lines(
         [one.planned.name, one.planned.key[:12], _store(one), _will(one, plan), _takes(one)]
         for one in outlooks
     ]
-    yield from table(["step", "key", "store", "will", "takes"], rows)
+    yield from format_table(["step", "key", "store", "will", "takes"], rows)
     yield ""
     yield from shared([(one.planned, one.sharers) for one in outlooks])
     yield from _summary(outlooks)
@@ -62,7 +61,11 @@ def missing_tools(tools: Sequence[Tools]) -> Iterator[str]:
 
 
 def _fetched(found: Tools) -> str:
-    return "" if found.fetch is None else f": about {size(found.fetch)} will be fetched and installed first"
+    return (
+        ""
+        if found.fetch is None
+        else f": about {format_size(found.fetch)} will be fetched and installed first"
+    )
 
 
 def target_words(found: Target) -> str:
@@ -111,15 +114,15 @@ def _takes(one: Outlook) -> str:
     record = one.found.record
     if record is not None:
         took = provenance.stats(record).get("seconds")
-        return size(record.bytes) + (f", took {seconds(took)}" if took else "")
+        return format_size(record.bytes) + (f", took {format_seconds(took)}" if took else "")
     if not one.runs:
         return ""
     return "no basis" if one.estimate is None else f"about {_amounts(one.estimate)}"
 
 
 def _amounts(found: Estimate) -> str:
-    peak = f", {size(found.peak_memory_bytes)} of memory" if found.peak_memory_bytes else ""
-    return f"{seconds(found.seconds)}, {size(found.bytes)}{peak}"
+    peak = f", {format_size(found.peak_memory_bytes)} of memory" if found.peak_memory_bytes else ""
+    return f"{format_seconds(found.seconds)}, {format_size(found.bytes)}{peak}"
 
 
 def _summary(outlooks: Sequence[Outlook]) -> Iterator[str]:
@@ -129,18 +132,17 @@ def _summary(outlooks: Sequence[Outlook]) -> Iterator[str]:
         return
     known = [one.estimate for one in running if one.estimate is not None]
     total = (
-        f"about {seconds(sum(e.seconds for e in known))} and {size(sum(e.bytes for e in known))}"
+        f"about {format_seconds(sum(e.seconds for e in known))} and {format_size(sum(e.bytes for e in known))}"
         if known
         else ""
     )
     unknown = [one.planned.name for one in running if one.estimate is None]
     elsewhere = [one for one in running if one.obstacle is not None]
-    steps = f"{len(running)} step{'s' if len(running) > 1 else ''} {'would' if elsewhere else 'will'} run"
+    steps = f"{len(running)} step{'s' if len(running) > 1 else ''} to run{' elsewhere' if elsewhere else ''}"
+    yield f"{steps}: {total}." if total else f"{steps}."
     if unknown:
-        lacking = f"no basis for {' and '.join(unknown)}: nothing like it is in these stores"
-        yield f"{steps}: {total}, and {lacking}" if total else f"{steps}; {lacking}"
-    else:
-        yield f"{steps}: {total}"
+        which = f" for {' and '.join(unknown)}" if total else ""
+        yield f"No time estimate{which}: nothing similar has been built yet."
     for one in running:
         if one.estimate is not None:
             yield f"  {one.planned.name}: {_basis(one.estimate)}"

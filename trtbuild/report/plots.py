@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from trtbuild.report.rows import Bar, Row
+from trtbuild.report.rows import Bar, ReportRow
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 #: Told apart with any colour vision, on white and on black (Okabe and Ito's, and lighter ones).
@@ -17,7 +17,7 @@ PALETTE = {
 PHASES = ["waiting", "installing", "fetching", "building", "checking"]
 
 
-def scatter(rows: Sequence[Row]) -> dict[str, Any] | None:
+def scatter(rows: Sequence[ReportRow]) -> dict[str, Any] | None:
     """Size against speed, the Pareto set joined by a line; None where nothing was measured."""
     measured = [row for row in rows if row.bytes is not None and row.tokens_per_second is not None]
     if not measured:

@@ -9,10 +9,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trtbuild import provenance
+from trtbuild.artifacts import provenance
 from trtbuild.errors import bounded
-from trtstore import Record
-from trtstore.words import seconds, size
+from trtstore import Record, format_seconds, format_size
 
 Json = Mapping[str, Any]
 _EVERY = "from compute capability 8.0 on"
@@ -31,7 +30,12 @@ def _told(record: Record) -> Iterator[tuple[str, str]]:
     took, check = said.get("trtbuild_stats") or {}, said.get("trtbuild_check")
     if "seconds" in took:
         peak, when = took.get("peak_memory_bytes"), f", {said['runDetails']['metadata']['finishedOn']}"
-        yield "built", f"in {seconds(took['seconds'])}" + (f", {size(peak)} of memory" if peak else "") + when
+        yield (
+            "built",
+            f"in {format_seconds(took['seconds'])}"
+            + (f", {format_size(peak)} of memory" if peak else "")
+            + when,
+        )
     if check is not None:
         yield "executed", f"no: {check['why']}" if check.get("executed") is False else f"yes: {speed(check)}"
     losses = provenance.loss(record)
@@ -73,7 +77,7 @@ def _layers(one: Json, loaded: Json | None) -> Iterator[str]:
         if kinds:
             yield f"by their outputs {kinds}"
         if loaded.get("scratch_bytes") is not None:
-            yield f"{size(loaded['scratch_bytes'])} of scratch memory"
+            yield f"{format_size(loaded['scratch_bytes'])} of scratch memory"
 
 
 def _range(extent: list[int]) -> str:

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from trtbuild import provenance
-from trtbuild.pipeline import Result
-from trtbuild.sweeps.schedule import Ended
+from trtbuild.artifacts import provenance
+from trtbuild.building.pipeline import Result
+from trtbuild.sweeps.schedule import UnitResult
 from trtbuild.sweeps.work import Job
 from trtstore import Record
 
@@ -27,7 +27,7 @@ BUILDING, WAITING, FETCHING, CHECKING, INSTALLING = (
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """A point of a sweep, or an engine of a store; None where a number is not known.
 
     `seconds` and `peak_memory_bytes` are of its worker; the last three are what the check measured.
@@ -64,21 +64,21 @@ class Bar:
 
 def of_sweep(
     jobs: Sequence[Job], results: Mapping[int, Result], own: Mapping[int, str], shared: Sequence[str]
-) -> list[Row]:
+) -> list[ReportRow]:
     """A row for each point. `own` are the words that tell points apart, `shared` flags of the command line."""
     return with_pareto(
         [_of_job(job, results.get(job.point.index), own[job.point.index], shared) for job in jobs]
     )
 
 
-def _of_job(job: Job, done: Result | None, point: str, shared: Sequence[str]) -> Row:
+def _of_job(job: Job, done: Result | None, point: str, shared: Sequence[str]) -> ReportRow:
     words = [word for word in job.point.words if not word.startswith(_OF_SWEEPS)]
     command = shlex.join(["trtbuild", *shared, *words])
     error = "" if job.error is None else job.error.message
     if job.plan is None:
-        return Row(point, "", "", "", "", "", "failed", error=error, command=command)
+        return ReportRow(point, "", "", "", "", "", "failed", error=error, command=command)
     recipe = job.plan.recipe
-    row = Row(
+    row = ReportRow(
         point,
         recipe.model.label,
         recipe.quant.scheme,
@@ -92,20 +92,20 @@ def _of_job(job: Job, done: Result | None, point: str, shared: Sequence[str]) ->
     return row if done is None else measured(row, done.record)
 
 
-def of_record(record: Record) -> Row:
+def of_record(record: Record) -> ReportRow:
     """A row for an artifact of a store."""
     labels = record.labels
     model, quant, target, compiler = (
         labels.get(name, "") for name in ("model", "quant", "target", "compiler")
     )
     command = f"trtbuild rebuild {record.key}"
-    row = Row(
+    row = ReportRow(
         f"{model} {quant} {target}", model, quant, target, compiler, record.key, "kept", command=command
     )
     return measured(row, record)
 
 
-def measured(row: Row, record: Record) -> Row:
+def measured(row: ReportRow, record: Record) -> ReportRow:
     """With what a record says of its build and its check."""
     stats, check = provenance.stats(record), provenance.check(record) or {}
     peak = _number(stats.get("peak_memory_bytes"))
@@ -132,12 +132,12 @@ def _number(found: Any) -> float | None:
     return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
 
 
-def with_pareto(rows: Sequence[Row]) -> list[Row]:
+def with_pareto(rows: Sequence[ReportRow]) -> list[ReportRow]:
     """Marks those of each model and target that no other one beats in size, speed and quality together."""
     return [replace(row, pareto=_stands(row, rows)) for row in rows]
 
 
-def _stands(row: Row, rows: Iterable[Row]) -> bool:
+def _stands(row: ReportRow, rows: Iterable[ReportRow]) -> bool:
     mine = _virtues(row)
     if mine is None:
         return False
@@ -148,14 +148,14 @@ def _stands(row: Row, rows: Iterable[Row]) -> bool:
     )
 
 
-def _virtues(row: Row) -> tuple[float, ...] | None:
+def _virtues(row: ReportRow) -> tuple[float, ...] | None:
     """The larger, the better; None where size or speed were not measured."""
     if row.bytes is None or row.tokens_per_second is None:
         return None
     return (-row.bytes, row.tokens_per_second, row.quality or 0.0)
 
 
-def bars(done: Iterable[Ended], began: float) -> list[Bar]:
+def bars(done: Iterable[UnitResult], began: float) -> list[Bar]:
     """What each worker did from when to when, since `began` (seconds since the epoch)."""
     found: list[Bar] = []
     for ended in done:
@@ -181,11 +181,11 @@ def _phase(name: str) -> str:
     return {"source": FETCHING, "check": CHECKING}.get(name, BUILDING)
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[ReportRow]) -> str:
     """One line a row, with the fields' names above. What a spreadsheet would take for a formula is put in quotes."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(Row)])
+    writer.writerow([field.name for field in fields(ReportRow)])
     for row in rows:
         writer.writerow([_cell(value) for value in asdict(row).values()])
     return text.getvalue()

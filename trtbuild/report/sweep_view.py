@@ -13,11 +13,11 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from trtbuild.building.session import StepResult
 from trtbuild.report import terminal
-from trtbuild.session import StepResult
-from trtbuild.sweeps.schedule import Ended
+from trtbuild.sweeps.schedule import UnitResult
 from trtbuild.sweeps.work import Unit, seconds_of
-from trtstore.words import seconds
+from trtstore import format_seconds
 
 #: is told a line; and what a unit does
 Tell: TypeAlias = Callable[[str], None]
@@ -27,20 +27,20 @@ DRAWINGS = 4  # a second
 LINES = 16  # of running steps
 
 
-class Plain:
+class PlainSweepView:
     """A line for each step that has ended. Threads may share it."""
 
     def __init__(self, stream: TextIO, units: Sequence[Unit]) -> None:
         self._stream, self._total, self.done = stream, len(units), 0
 
-    def watcher(self, unit: Unit) -> Aside:
+    def watcher(self, unit: Unit) -> UnitNotes:
         """Notes are told, with whose they are; the rest is not."""
-        return Aside(unit, self.note)
+        return UnitNotes(unit, self.note)
 
     def started(self, unit: Unit, worker: str) -> None:
         """Nothing: a log wants what came of it."""
 
-    def ended(self, ended: Ended) -> None:
+    def ended(self, ended: UnitResult) -> None:
         self.done += 1
         for line in ended_lines(ended, self.done, self._total):
             self.note(line)
@@ -80,15 +80,15 @@ class Drawn:
         if units:
             self._live.start()
 
-    def watcher(self, unit: Unit) -> Aside:
+    def watcher(self, unit: Unit) -> UnitNotes:
         """What the unit does is shown beside it, notes are told."""
-        return Aside(unit, self.note, self._does)
+        return UnitNotes(unit, self.note, self._does)
 
     def started(self, unit: Unit, worker: str) -> None:
         with self._lock:
             self._running[unit.key] = (unit, worker, time.monotonic(), "")
 
-    def ended(self, ended: Ended) -> None:
+    def ended(self, ended: UnitResult) -> None:
         with self._lock:
             self._running.pop(ended.unit.key, None)
             self._done[ended.unit.key] = ended.error is None
@@ -118,7 +118,7 @@ class Drawn:
         lines = Table.grid(padding=(0, 2))
         now = time.monotonic()
         for unit, worker, since, what in running[:LINES]:
-            lines.add_row("  " + unit.label, what, seconds(now - since), worker)
+            lines.add_row("  " + unit.label, what, format_seconds(now - since), worker)
         if len(running) > LINES:
             lines.add_row(f"  and {len(running) - LINES} more")
         for name, bar in self._bars.items():
@@ -151,10 +151,10 @@ class Drawn:
             return ""
         now = time.monotonic()
         spent = sum(min(now - since, seconds_of(unit)) for unit, _, since, _ in running)
-        return f"about {seconds((sum(map(seconds_of, units)) - spent) / len(running))} left"
+        return f"about {format_seconds((sum(map(seconds_of, units)) - spent) / len(running))} left"
 
 
-class Aside:
+class UnitNotes:
     """A watcher of one unit among others: its notes, and what it does where somebody asks."""
 
     def __init__(self, unit: Unit | None, tell: Tell, does: Does | None = None) -> None:
@@ -185,7 +185,7 @@ class Aside:
         self.step_started(words)
 
 
-def ended_lines(ended: Ended, done: int, total: int) -> Iterator[str]:
+def ended_lines(ended: UnitResult, done: int, total: int) -> Iterator[str]:
     """`[ 3/12] engine   built     3.1 s  152 MB  peak 1.1 GB  llama int8 h100_sxm`; or its error."""
     place = f"[{done:>{len(str(total))}}/{total}]"
     if ended.error is None and ended.result is not None:
@@ -198,6 +198,6 @@ def ended_lines(ended: Ended, done: int, total: int) -> Iterator[str]:
         yield f"{place} {ended.unit.label}  not run: what it needs failed"
 
 
-def view(units: Sequence[Unit], points: Sequence[str]) -> Plain | Drawn:
+def view(units: Sequence[Unit], points: Sequence[str]) -> PlainSweepView | Drawn:
     """The one that fits stderr. `points` are the keys of what is asked for, one a point."""
-    return Drawn(units, points) if sys.stderr.isatty() else Plain(sys.stderr, units)
+    return Drawn(units, points) if sys.stderr.isatty() else PlainSweepView(sys.stderr, units)

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from trtbuild import provenance
-from trtbuild.pipeline import Result
+from trtbuild.artifacts import provenance
+from trtbuild.building.pipeline import Result
 from trtbuild.report.document import SCHEMA
 from trtbuild.report.plans import missing_tools
 from trtbuild.sweeps.forecast import Forecast, Group
 from trtbuild.sweeps.work import Job, Unit, Workplace
-from trtstore.table import table
-from trtstore.words import seconds, size
+from trtstore import format_seconds, format_size, format_table
 
 LONG = 32  # characters of a path
 SHOWN = 3  # names in a list of those without a basis
@@ -36,7 +35,7 @@ def forecast_lines(found: Forecast) -> Iterator[str]:
     yield f"{count(len(found.units), 'step')} will run{_amount(found)}"
     if len(found.groups) > 1 or found.unknown:
         heads = ["  on", ">steps", ">work", ">results", ">no basis"]
-        yield from table(heads, [_row(group) for group in found.groups])
+        yield from format_table(heads, [_row(group) for group in found.groups])
     if found.unknown:
         names = [unit.label for unit in found.unknown]
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
@@ -64,14 +63,14 @@ def _amount(found: Forecast) -> str:
     known = len(found.units) - len(found.unknown)
     if not known:
         return ""
-    longest = f", the longest chain {seconds(found.chain)}" if found.chain else ""
+    longest = f", the longest chain {format_seconds(found.chain)}" if found.chain else ""
     whose = "" if not found.unknown else f" for {known} of them"
-    return f": about {seconds(found.seconds)} of work and {size(found.bytes)} of results{whose}{longest}"
+    return f": about {format_seconds(found.seconds)} of work and {format_size(found.bytes)} of results{whose}{longest}"
 
 
 def _row(group: Group) -> list[str]:
     known = len(group.units) - len(group.unknown)
-    amounts = [seconds(group.seconds), size(group.bytes)] if known else ["", ""]
+    amounts = [format_seconds(group.seconds), format_size(group.bytes)] if known else ["", ""]
     return [f"  {group.name}", str(len(group.units)), *amounts, str(len(group.unknown) or "")]
 
 
@@ -125,7 +124,7 @@ def plan_lines(jobs: Sequence[Job], found: Forecast, place: Workplace) -> Iterat
         store = "miss" if seen.record is None else "hit" if seen.here else f"hit in {seen.also}"
         steps = [step.name for step in plan.steps if step.key in units]
         rows.append([own_words(job, jobs), plan.final.key[:12], store, ", ".join(steps) or "nothing"])
-    yield from table(["point", "key", "store", "runs"], rows)
+    yield from format_table(["point", "key", "store", "runs"], rows)
     yield ""
     yield from forecast_lines(found)
 
@@ -158,12 +157,12 @@ def final_lines(jobs: Sequence[Job], results: Mapping[int, Result]) -> Iterator[
                 own_words(job, jobs),
                 done.record.key[:12],
                 done.outcome,
-                seconds(took) if took else "",
-                size(done.record.bytes),
+                format_seconds(took) if took else "",
+                format_size(done.record.bytes),
                 *_speed(done.check),
             ]
         )
-    yield from table(["point", "key", "outcome", ">took", ">size", ">loads in", ">tokens/s"], rows)
+    yield from format_table(["point", "key", "outcome", ">took", ">size", ">loads in", ">tokens/s"], rows)
 
 
 def _speed(check: Mapping[str, Any] | None) -> tuple[str, str]:
@@ -182,7 +181,7 @@ def summary(jobs: Sequence[Job], results: Mapping[int, Result], took: float) -> 
         words.append(count(hits, "hit"))
     if failed := len(jobs) - len(outcomes):
         words.append(f"{failed} failed")
-    return f"{count(len(jobs), 'point')} in {seconds(took)}: {', '.join(words)}"
+    return f"{count(len(jobs), 'point')} in {format_seconds(took)}: {', '.join(words)}"
 
 
 def document(results: Sequence[dict[str, Any]], found: Forecast) -> dict[str, Any]:

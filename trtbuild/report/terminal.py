@@ -11,10 +11,10 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from trtbuild.building.session import StepResult
 from trtbuild.errors import TrtbuildError
 from trtbuild.report.records import speed
-from trtbuild.session import StepResult
-from trtstore.words import seconds, size
+from trtstore import format_seconds, format_size
 
 HASHING_PATIENCE = 2.0  # seconds of hashing before a log is told of it
 BAR_PATIENCE = 0.5  # and before a bar is drawn: what is done by then needs none
@@ -37,17 +37,17 @@ def step_line(result: StepResult) -> str:
     words = [f"{result.name:<8} {result.outcome:<9}"]
     ran = result.outcome in ("built", "rebuilt")
     if ran and result.seconds is not None:
-        words.append(seconds(result.seconds))
+        words.append(format_seconds(result.seconds))
     if result.bytes is not None:
-        words.append(size(result.bytes))
+        words.append(format_size(result.bytes))
     if ran and result.peak_memory_bytes:
-        words.append(f"peak {size(result.peak_memory_bytes)}")
+        words.append(f"peak {format_size(result.peak_memory_bytes)}")
     if result.outcome.startswith("hit") and result.seconds:
-        words.append(f"saves {seconds(result.seconds)}")
+        words.append(f"saves {format_seconds(result.seconds)}")
     return "  ".join(words)
 
 
-class Plain:
+class PlainTerminal:
     """One line when a step starts and one when it ends. `text` goes to `answers`, as it comes."""
 
     def __init__(self, stream: TextIO, answers: TextIO | None) -> None:
@@ -72,7 +72,7 @@ class Plain:
             self._tell_hashing = now + HASHING_PATIENCE
         elif now >= self._tell_hashing:
             self._tell_hashing = math.inf  # once
-            self._line(f"{DOING['hash']}, {size(total)} …")
+            self._line(f"{DOING['hash']}, {format_size(total)} …")
 
     def text(self, piece: str) -> None:
         if self._answers is not None:
@@ -131,12 +131,14 @@ class Live:
             self._progress.remove_task(self._task)
             self._task = self._progress.add_task(f"{self._label}: {what}", total=None, amount="")
         elapsed = time.monotonic() - self._started
-        amount = f"{size(done)} of {size(total)}" if unit == "B" else f"{done} of {total} {unit}"
+        amount = (
+            f"{format_size(done)} of {format_size(total)}" if unit == "B" else f"{done} of {total} {unit}"
+        )
         if done == 0:  # nothing is known of its pace: the bar pulses
-            self._progress.update(self._task, amount=size(total) if unit == "B" else "")
+            self._progress.update(self._task, amount=format_size(total) if unit == "B" else "")
             return
         if unit == "B" and elapsed > 0.5:
-            amount += f", {size(done / elapsed)}/s"
+            amount += f", {format_size(done / elapsed)}/s"
         self._progress.update(self._task, completed=done, total=total or None, amount=amount)
 
     def hashing(self, done: int, total: int) -> None:
@@ -179,9 +181,9 @@ class Live:
             self._progress.stop()
 
 
-def watcher(answers: TextIO | None) -> Plain | Live:
+def watcher(answers: TextIO | None) -> PlainTerminal | Live:
     """The one that fits stderr. `answers` is where generated text streams to, if anywhere."""
-    return Live(answers) if sys.stderr.isatty() else Plain(sys.stderr, answers)
+    return Live(answers) if sys.stderr.isatty() else PlainTerminal(sys.stderr, answers)
 
 
 def print_error(error: TrtbuildError) -> None:

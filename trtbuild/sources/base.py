@@ -11,11 +11,10 @@ from typing import Any, Protocol, TypeAlias
 
 import rfc8785
 
-from trtbuild import foreign
+from trtbuild import untrusted
 from trtbuild.errors import InputError
-from trtbuild.redact import redact as hide
-from trtbuild.sources.gguf_header import Header
-from trtbuild.tensor_header import Entry
+from trtbuild.formats.gguf import GgufHeader
+from trtbuild.formats.weight_file import TensorInfo
 
 #: Whether the tokenizer in a GGUF's metadata (long arrays as their lengths) is understood.
 Understood: TypeAlias = Callable[[Mapping[str, Any]], bool]
@@ -72,7 +71,7 @@ class Headers:
     `index` is the weight_map of model.safetensors.index.json; None where there is none.
     """
 
-    files: Mapping[str, Mapping[str, Entry]]
+    files: Mapping[str, Mapping[str, TensorInfo]]
     index: Mapping[str, str] | None
 
 
@@ -106,7 +105,7 @@ class Source(Protocol):
         """
         ...
 
-    def gguf_header(self) -> Header | None:
+    def gguf_header(self) -> GgufHeader | None:
         """What a GGUF says of itself; None where `gguf_architecture` is None.
 
         Raises InputError.
@@ -180,7 +179,7 @@ def identity(files: Sequence[SourceFile]) -> str:
 
 def parse_config(text: bytes, where: str, option: str) -> dict[str, Json]:
     """The JSON object in a config.json, called `where` in messages. Raises InputError."""
-    return foreign.json_object(text, where, option=option, hint="download the checkpoint again")
+    return untrusted.json_object(text, where, option=option, hint="download the checkpoint again")
 
 
 def is_sha256(text: str) -> bool:
@@ -193,9 +192,3 @@ def local_path(source: str) -> Path:
         return Path(source).expanduser()
     except RuntimeError:  # "~name" of nobody: a file may well be called so
         return Path(source)
-
-
-def redact(text: str) -> str:
-    """Hides the user part and the query of each URL: either may hold a credential."""
-    text = hide(text)
-    return re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*", r"\1?***", text)

@@ -10,7 +10,7 @@ from trtbuild.errors import InputError
 from trtbuild.sources.base import FORMS, Digester, Request, Source, Understood, WheelSpec, local_path
 
 # The Hub's client takes longer to import than the rest of a cold start: hence a name, and no import here.
-_MODULES = {"hf": "trtbuild.sources.hub", "wheel": "trtbuild.sources.wheel"}
+_MODULES = {"hf": "trtbuild.sources.hub.source", "wheel": "trtbuild.sources.wheel"}
 _LOCAL = "trtbuild.sources.local"
 # Of two letters or more: one letter and a colon is a drive of Windows.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")

@@ -12,7 +12,7 @@ from trtbuild.sources.base import Digester, SourceFile, identity, local_path
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _HUB = "hf://"
 # The Hub's client takes longer to import than the rest of a cold start: hence a name, and no import here.
-_DATASET = "trtbuild.sources.hub_dataset"
+_DATASET = "trtbuild.sources.hub.dataset"
 _fetched: dict[str, Path] = {}  # a branch may move: a process that planned with a file builds with it
 
 

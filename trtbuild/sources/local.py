@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from trtbuild.errors import InputError
-from trtbuild.sources import gguf_header, refusals, regular, safetensors_header, select
+from trtbuild.formats import gguf as gguf_header
+from trtbuild.formats import safetensors
+from trtbuild.formats.gguf import GgufHeader
+from trtbuild.formats.weight_file import HeaderReader, PlacedTensor
+from trtbuild.sources import refusals, regular, select
 from trtbuild.sources.base import Headers, Json, Progress, Request, SourceFile, local_path, parse_config
-from trtbuild.sources.gguf_header import Header, Reader
 from trtbuild.sources.refusals import Listing
 from trtbuild.sources.sighting import Sighting, recheck, see
 
@@ -50,6 +53,7 @@ class LocalSource:
         self._request = request
         self._folder = folder
         self._gguf = gguf  # the one file that was named
+        self._read_before: dict[str, dict[str, PlacedTensor]] = {}
 
     def describe(self) -> str:
         # Not where: a path would tell others of this machine, and the identity says what it was.
@@ -68,7 +72,7 @@ class LocalSource:
         first = next((name for name in self._paths if name.endswith(".gguf")), None)
         return None if first is None else self._read(gguf_header.read_architecture, self._paths[first])
 
-    def gguf_header(self) -> Header | None:
+    def gguf_header(self) -> GgufHeader | None:
         return gguf_header.joined(list(self._gguf_headers.values()))
 
     def gguf_metadata(self) -> Mapping[str, Json] | None:
@@ -77,17 +81,21 @@ class LocalSource:
 
     def headers(self) -> Headers:
         if self._gguf_headers:
-            return Headers({name: each.entries for name, each in self._gguf_headers.items()}, None)
-        shards = {name: path for name, path in self._paths.items() if name.endswith(".safetensors")}
+            return Headers({name: header.tensors for name, header in self._gguf_headers.items()}, None)
         index = None
         if select.INDEX in self._paths:
             index = select.weight_map(self._small(select.INDEX))
-        return Headers(
-            {name: self._read(safetensors_header.read_header, path) for name, path in shards.items()}, index
-        )
+        shards = [name for name in self._paths if name.endswith(".safetensors")]
+        return Headers({name: self._tensors(name) for name in shards}, index)
+
+    def _tensors(self, name: str) -> dict[str, PlacedTensor]:
+        """Those of a .safetensors file, whose header is read once."""
+        if name not in self._read_before:
+            self._read_before[name] = self._read(safetensors.read_header, self._paths[name])
+        return self._read_before[name]
 
     @cached_property
-    def _gguf_headers(self) -> dict[str, Header]:
+    def _gguf_headers(self) -> dict[str, GgufHeader]:
         parts = {name: path for name, path in self._paths.items() if name.endswith(".gguf")}
         return {name: self._read(gguf_header.read_header, path) for name, path in parts.items()}
 
@@ -144,14 +152,14 @@ class LocalSource:
         for name, path in self._paths.items():
             refusals.check_pointer(_head(path, _START, option), str(path), option)
             if name.endswith(".safetensors"):
-                safetensors_header.check(path, option)
+                self._tensors(name)
             elif name.endswith(".gguf"):
                 gguf_header.check_start(_head(path, 8, option), str(path), option)
         self.gguf_architecture()
         seen = see(list(self._paths.values()), self._request.digester, option)
         return dict(zip(self._paths, seen, strict=True))
 
-    def _read(self, reader: Reader[_T], path: Path) -> _T:
+    def _read(self, reader: HeaderReader[_T], path: Path) -> _T:
         option = self._request.option
 
         def read(count: int) -> bytes:

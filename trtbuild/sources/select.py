@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from trtbuild import foreign
+from trtbuild import untrusted
 from trtbuild.sources import refusals
 from trtbuild.sources.refusals import TEMPLATES, Listing, some
 
@@ -125,15 +125,15 @@ def _with_parts(listing: Listing, name: str) -> dict[str, str]:
 
 def weight_map(index: bytes) -> dict[str, str]:
     """Tensor -> shard of an index that `choose` has accepted."""
-    placed: dict[str, str] = foreign.parse_object(index)["weight_map"]
+    placed: dict[str, str] = untrusted.parse_object(index)["weight_map"]
     return placed
 
 
 def _shards(listing: Listing, index: bytes) -> list[str]:
     where = f"{listing.where}: {INDEX}"
     try:
-        placed = foreign.parse_object(index)["weight_map"]
-    except foreign.Malformed as error:
+        placed = untrusted.parse_object(index)["weight_map"]
+    except untrusted.MalformedJson as error:
         raise listing.refuse(f"{where} {error}", "download the checkpoint again") from None
     except KeyError:
         raise listing.refuse(f"{where} has no weight_map", "download the checkpoint again") from None

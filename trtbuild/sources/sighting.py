@@ -10,8 +10,7 @@ from pathlib import Path
 
 from trtbuild.errors import BuildError, InputError
 from trtbuild.sources.base import Digester
-from trtstore import StoreFailure
-from trtstore.owners import is_own_group
+from trtstore import StoreFailure, is_own_group
 
 
 @dataclass(frozen=True)

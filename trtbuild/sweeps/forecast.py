@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from trtbuild.artifacts.history import Estimate
+from trtbuild.building.preview import Tools, toolchains_of
+from trtbuild.config.sweep_schema import SweepConf
 from trtbuild.errors import InputError
-from trtbuild.history import Estimate
-from trtbuild.survey import Tools, toolchains_of
-from trtbuild.sweep_schema import SweepConf
 from trtbuild.sweeps.work import Job, Unit, Workplace, urgency
-from trtstore.words import seconds, size
+from trtstore import format_seconds, format_size
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,13 @@ def refuse_too_dear(found: Forecast, conf: SweepConf) -> None:
     hint = "raise it, or sweep over less; sweep.dry_run=true shows the forecast alone"
     if conf.max_minutes is not None and found.seconds > conf.max_minutes * 60:
         raise InputError(
-            f"the forecast is {seconds(found.seconds)} of work",
+            f"the forecast is {format_seconds(found.seconds)} of work",
             option=f"sweep.max_minutes={conf.max_minutes:g}",
             hint=hint,
         )
     if conf.max_gb is not None and found.bytes > conf.max_gb * 1e9:
         raise InputError(
-            f"the forecast is {size(found.bytes)} of results",
+            f"the forecast is {format_size(found.bytes)} of results",
             option=f"sweep.max_gb={conf.max_gb:g}",
             hint=hint,
         )

@@ -9,11 +9,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from trtbuild import pipeline
+from trtbuild.building import pipeline
+from trtbuild.building.session import StepResult
 from trtbuild.errors import TrtbuildError
-from trtbuild.executors import allowance
-from trtbuild.session import StepResult
-from trtbuild.sweeps.schedule import Ended, Observer
+from trtbuild.executors import cgroup_limits
+from trtbuild.sweeps.schedule import Observer, UnitResult
 from trtbuild.sweeps.work import CPU, Unit, refused
 from trtbuild.targets import gpu_slots
 from trtstore import StoreFailure
@@ -27,14 +27,14 @@ class Local:
 
     def __init__(self, jobs: int | None, observer: Observer) -> None:
         """`jobs` is how many units at a time; None is as many as there are cores."""
-        self._cores = allowance.cores()
+        self._cores = cgroup_limits.cores()
         self._slots = jobs or self._cores
-        self._memory = allowance.free_memory() * SPARE
+        self._memory = cgroup_limits.free_memory() * SPARE
         self._observer = observer
         self._running: dict[
             str, tuple[Unit, str | None, int]
         ] = {}  # with the GPU that it has to itself, and a place
-        self._ended: queue.SimpleQueue[Ended | BaseException] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[UnitResult | BaseException] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
     def start(self, ready: Sequence[Unit]) -> Sequence[Unit]:
@@ -63,7 +63,7 @@ class Local:
         self._running[unit.key] = (unit, free[0] if free else None, lane)
         return True
 
-    def wait(self) -> Sequence[Ended]:
+    def wait(self) -> Sequence[UnitResult]:
         """Raises what is no error of a user's, as it came."""
         ended = self._ended.get()
         if isinstance(ended, BaseException):
@@ -97,7 +97,7 @@ class Local:
             self._ended.put(fault)
             return
         phases = tuple(watcher.phases)
-        self._ended.put(Ended(unit, result, error, started, time.time(), name, started, phases))
+        self._ended.put(UnitResult(unit, result, error, started, time.time(), name, started, phases))
 
     def _fits(self, unit: Unit) -> bool:
         if not self._running:

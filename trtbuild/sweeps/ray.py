@@ -15,10 +15,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from trtbuild.config.sweep_schema import SweepConf
 from trtbuild.errors import BuildError, InputError
-from trtbuild.sweep_schema import SweepConf
-from trtbuild.sweeps import answers, errand, remote
-from trtbuild.sweeps.schedule import Ended, Observer
+from trtbuild.sweeps import job_entry, job_folder, remote
+from trtbuild.sweeps.schedule import Observer, UnitResult
 from trtbuild.sweeps.work import CPU, Unit
 
 LOOK = 1.0  # seconds to wait for the next answer
@@ -28,7 +28,7 @@ ACCELERATOR = "accelerator_type:"  # the prefix of Ray's own resource
 
 
 @dataclass
-class _Running:
+class _RunningTask:
     unit: Unit
     task: Any
     since: float = field(default_factory=time.time)
@@ -40,7 +40,7 @@ class Ray:
     def __init__(self, conf: SweepConf, shared: Sequence[str], root: Path, observer: Observer) -> None:  # noqa: ARG002  # as all engines
         """`shared` are flags for all tasks. Raises InputError where the cluster is not there."""
         self._conf, self._shared, self._observer = conf, shared, observer
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, _RunningTask] = {}
         try:
             _connect(conf.ray.address)
             ray.init(conf.ray.address, logging_level=logging.ERROR, log_to_driver=False)
@@ -58,14 +58,14 @@ class Ray:
         taken = list(ready[: max(0, room)])
         for unit in taken:
             options = self._options(unit)
-            task = ray.remote(errand.run).options(**options)
-            self._running[unit.key] = _Running(
+            task = ray.remote(job_entry.run).options(**options)
+            self._running[unit.key] = _RunningTask(
                 unit, task.remote(remote.words_of(unit, self._shared, self._conf.ray.cpus), None)
             )
             self._observer.started(unit, "a task of Ray")
         return taken
 
-    def wait(self) -> Sequence[Ended]:
+    def wait(self) -> Sequence[UnitResult]:
         """What has answered, or was lost."""
         tasks = {each.task: each for each in self._running.values()}
         answered, _ = ray.wait(list(tasks), num_returns=1, timeout=LOOK)
@@ -109,21 +109,21 @@ class Ray:
             found["accelerator_type"] = kind
         return found
 
-    def _ended(self, each: _Running) -> Ended:
+    def _ended(self, each: _RunningTask) -> UnitResult:
         try:
-            return remote.ended(each.unit, answers.parse(str(ray.get(each.task))), "", each.since)
+            return remote.ended(each.unit, job_folder.parse(str(ray.get(each.task))), "", each.since)
         except BuildError as error:
-            return Ended(each.unit, None, error, each.since, time.time(), "a task of Ray", each.since)
+            return UnitResult(each.unit, None, error, each.since, time.time(), "a task of Ray", each.since)
         except RayError:
             return _lost(each)
 
 
-def _lost(each: _Running) -> Ended:
+def _lost(each: _RunningTask) -> UnitResult:
     error = BuildError(
         "the task was lost: its process died, or its machine went away",
         hint="`ray logs` may say why; the same command builds what is missing",
     )
-    return Ended(each.unit, None, error, each.since, time.time(), "a task of Ray", each.since)
+    return UnitResult(each.unit, None, error, each.since, time.time(), "a task of Ray", each.since)
 
 
 def _connect(address: str) -> None:

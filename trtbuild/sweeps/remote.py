@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trtbuild.building.session import StepResult
 from trtbuild.errors import BuildError, InputError, NotInStoreError, StoreError, TrtbuildError
-from trtbuild.session import StepResult
-from trtbuild.sweeps.schedule import Ended
+from trtbuild.sweeps.schedule import UnitResult
 from trtbuild.sweeps.work import Unit, refused
 from trtstore import StoreFailure
 
@@ -64,7 +64,7 @@ def memory_gb(units: Sequence[Unit], asked: float | None) -> float | None:
     return max(1.0, round(max(known) * ROOM / 1e9, 1))
 
 
-def ended(unit: Unit, told: Mapping[str, Any], worker: str, handed: float) -> Ended:
+def ended(unit: Unit, told: Mapping[str, Any], worker: str, handed: float) -> UnitResult:
     """What became of a unit that was handed over then, by the answer of its job, and by the store.
 
     Raises BuildError for an answer that is not as trtbuild makes it.
@@ -79,7 +79,7 @@ def ended(unit: Unit, told: Mapping[str, Any], worker: str, handed: float) -> En
         session.results[unit.planned.name] = result
         session.made.add(unit.key)
     where = f"{host} {worker}".strip()
-    return Ended(unit, result if error is None else None, error, started, until, where, handed)
+    return UnitResult(unit, result if error is None else None, error, started, until, where, handed)
 
 
 def _result(unit: Unit, document: Any, code: int) -> tuple[StepResult, TrtbuildError | None]:

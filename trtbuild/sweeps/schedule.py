@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from trtbuild.building.session import StepResult, Watcher
 from trtbuild.errors import TrtbuildError
-from trtbuild.session import StepResult, Watcher
 from trtbuild.sweeps.work import Unit, urgency
 
 
 @dataclass(frozen=True)
-class Ended:
+class UnitResult:
     """A unit that ran, or could not. Times are seconds since the epoch; `worker` is where it ran, for people.
 
     `handed` is when it was handed to the workers; `phases` are what it did from when on, where that is known.
@@ -44,7 +44,7 @@ class Observer(Protocol):
     def watcher(self, unit: Unit) -> UnitWatcher: ...
 
     def started(self, unit: Unit, worker: str) -> None: ...
-    def ended(self, ended: Ended) -> None: ...
+    def ended(self, ended: UnitResult) -> None: ...
 
 
 class Workers(Protocol):
@@ -54,7 +54,7 @@ class Workers(Protocol):
         """Start as many of `ready` as there is room for, first come first; those that were started."""
         ...
 
-    def wait(self) -> Sequence[Ended]:
+    def wait(self) -> Sequence[UnitResult]:
         """What has ended since; waits for the first, or a moment."""
         ...
 
@@ -63,17 +63,17 @@ class Workers(Protocol):
         ...
 
 
-def run(found: Sequence[Unit], workers: Workers, observer: Observer) -> Mapping[str, Ended]:
+def run(found: Sequence[Unit], workers: Workers, observer: Observer) -> Mapping[str, UnitResult]:
     """Run all units; by key, what became of each. The units that wait for one that failed fail as it did.
 
     However it ends, an interrupt included, nothing is left running.
     """
     chains = urgency(found)
     waiting = {unit.key: unit for unit in sorted(found, key=lambda unit: -chains[unit.key])}
-    done: dict[str, Ended] = {}
+    done: dict[str, UnitResult] = {}
     running = 0
 
-    def note(ended: Ended) -> None:
+    def note(ended: UnitResult) -> None:
         done[ended.unit.key] = ended
         observer.ended(ended)
 
@@ -82,7 +82,7 @@ def run(found: Sequence[Unit], workers: Workers, observer: Observer) -> Mapping[
             for unit in _spoilt(waiting, done):
                 del waiting[unit.key]
                 now = time.time()
-                note(Ended(unit, None, _cause(unit, done), now, now, "", now))
+                note(UnitResult(unit, None, _cause(unit, done), now, now, "", now))
             ready = [unit for unit in waiting.values() if all(key in done for key in unit.needs)]
             for unit in workers.start(ready) if ready else ():
                 del waiting[unit.key]
@@ -96,10 +96,10 @@ def run(found: Sequence[Unit], workers: Workers, observer: Observer) -> Mapping[
     return done
 
 
-def _spoilt(waiting: Mapping[str, Unit], done: Mapping[str, Ended]) -> list[Unit]:
+def _spoilt(waiting: Mapping[str, Unit], done: Mapping[str, UnitResult]) -> list[Unit]:
     return [unit for unit in waiting.values() if _cause(unit, done) is not None]
 
 
-def _cause(unit: Unit, done: Mapping[str, Ended]) -> TrtbuildError | None:
+def _cause(unit: Unit, done: Mapping[str, UnitResult]) -> TrtbuildError | None:
     errors = (done[key].error for key in unit.needs if key in done)
     return next((error for error in errors if error is not None), None)

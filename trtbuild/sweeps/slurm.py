@@ -17,11 +17,11 @@ from typing import Any
 
 import submitit
 
-from trtbuild import programs
+from trtbuild.config.sweep_schema import JobConf, SlurmConf, SweepConf
 from trtbuild.errors import BuildError, InputError, TrtbuildError
-from trtbuild.sweep_schema import JobConf, SlurmConf, SweepConf
-from trtbuild.sweeps import answers, errand, remote
-from trtbuild.sweeps.schedule import Ended, Observer
+from trtbuild.processes import programs
+from trtbuild.sweeps import job_entry, job_folder, remote
+from trtbuild.sweeps.schedule import Observer, UnitResult
 from trtbuild.sweeps.work import CPU, Unit
 
 LOOK = 0.5  # seconds between two looks for answers
@@ -32,7 +32,7 @@ TAIL = 8  # lines of a job's log
 
 
 @dataclass
-class _Running:
+class _RunningJob:
     unit: Unit
     job: submitit.Job[str]
     answer: Path
@@ -55,8 +55,8 @@ class Slurm:
         self._conf, self._shared, self._observer = conf, shared, observer
         base = Path(conf.slurm.folder).expanduser().absolute() if conf.slurm.folder else root / "jobs"
         self._folder = base / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-        answers.make_private(self._folder)
-        self._running: dict[str, _Running] = {}
+        job_folder.make_private(self._folder)
+        self._running: dict[str, _RunningJob] = {}
         self._failed = False
         self._asked = time.monotonic()
 
@@ -68,7 +68,7 @@ class Slurm:
             self._submit(like)
         return taken
 
-    def wait(self) -> Sequence[Ended]:
+    def wait(self) -> Sequence[UnitResult]:
         """What has answered, or is gone without an answer."""
         time.sleep(LOOK)
         done = [each for each in self._running.values() if os.path.lexists(each.answer)]
@@ -83,11 +83,11 @@ class Slurm:
         self._failed = self._failed or any(ended.error is not None for ended in found)
         return found
 
-    def _answered(self, each: _Running) -> Ended:
+    def _answered(self, each: _RunningJob) -> UnitResult:
         try:
-            return remote.ended(each.unit, answers.read(each.answer), _name(each), each.since)
+            return remote.ended(each.unit, job_folder.read(each.answer), _name(each), each.since)
         except BuildError as error:
-            return Ended(each.unit, None, error, each.since, time.time(), _name(each), each.since)
+            return UnitResult(each.unit, None, error, each.since, time.time(), _name(each), each.since)
 
     def stop(self) -> None:
         """Cancel what runs, and wait until it is gone. The folder stays where a job's log may be wanted."""
@@ -111,7 +111,7 @@ class Slurm:
         places = [self._folder / f"{unit.key}.json" for unit in units]
         lines = [remote.words_of(unit, self._shared, conf.cpus) for unit in units]
         try:
-            jobs = executor.map_array(errand.run, lines, [str(place) for place in places])
+            jobs = executor.map_array(job_entry.run, lines, [str(place) for place in places])
         except submitit.core.utils.FailedJobError as failure:
             said = str(failure).strip().splitlines()
             raise InputError(
@@ -120,7 +120,7 @@ class Slurm:
                 hint="see target.job.partition, .gres and .constraint, and sweep.slurm",
             ) from None
         for unit, job, place in zip(units, jobs, places, strict=True):
-            self._running[unit.key] = _Running(unit, job, place)
+            self._running[unit.key] = _RunningJob(unit, job, place)
             self._observer.started(unit, f"job {job.job_id}")
 
     def _parameters(self, conf: SlurmConf, wants: JobConf, units: Sequence[Unit]) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class Slurm:
         }
         return {name: value for name, value in asked.items() if value is not None}
 
-    def _lost(self) -> list[_Running]:
+    def _lost(self) -> list[_RunningJob]:
         """Those that Slurm no longer has, and that have not answered either."""
         queue = _queue()
         if queue is None:
@@ -155,7 +155,7 @@ class Slurm:
             each.missing = 0 if each.job.job_id in queue else each.missing + 1
         return [each for each in self._running.values() if each.missing >= GRACE]
 
-    def _without_answer(self, each: _Running) -> Ended:
+    def _without_answer(self, each: _RunningJob) -> UnitResult:
         state = _state(each.job.job_id)
         log = each.job.paths.stderr
         error: TrtbuildError = BuildError(
@@ -163,10 +163,10 @@ class Slurm:
             details=[*_tail(log), f"log:    {log}"],
             hint="the same command builds what is missing",
         )
-        return Ended(each.unit, None, error, each.since, time.time(), _name(each), each.since)
+        return UnitResult(each.unit, None, error, each.since, time.time(), _name(each), each.since)
 
 
-def _name(each: _Running) -> str:
+def _name(each: _RunningJob) -> str:
     return f"job {each.job.job_id}"
 
 

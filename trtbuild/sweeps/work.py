@@ -6,23 +6,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trtbuild import provenance
-from trtbuild.choices import Durability, SharedWith
+from trtbuild.artifacts import provenance
+from trtbuild.artifacts.chain import Found
+from trtbuild.artifacts.history import Estimate, History
+from trtbuild.artifacts.team import Sharing
+from trtbuild.building.digests import Hasher
+from trtbuild.building.preview import differs_here, not_here
+from trtbuild.building.session import Session, Watcher
 from trtbuild.compilers.registry import COMPILERS
+from trtbuild.config.choices import Durability, SharedWith, Verify
+from trtbuild.config.points import Point
+from trtbuild.config.schema import Config, StoreConf
 from trtbuild.errors import InputError, StoreError, TrtbuildError
-from trtbuild.executors.ending import Ending
-from trtbuild.hashing import Hasher
-from trtbuild.history import Estimate, History
-from trtbuild.lookup import Found
-from trtbuild.memory import Memory
-from trtbuild.plan import Plan, Planned
-from trtbuild.plan import plan as make_plan
-from trtbuild.points import Point
-from trtbuild.resolve import Resolved, resolve
-from trtbuild.schema import Config, StoreConf
-from trtbuild.session import Session, Watcher
-from trtbuild.sharing import Sharing
-from trtbuild.survey import differs_here, not_here
+from trtbuild.executors.cancellation import Cancellation
+from trtbuild.planning.memo import Memory
+from trtbuild.planning.plan import Plan, Planned
+from trtbuild.planning.plan import plan as make_plan
+from trtbuild.planning.resolve import Resolved, resolve
 from trtstore import Store, StoreFailure
 
 CPU = "cpu"  # the group of steps that need no GPU
@@ -77,9 +77,9 @@ class Workplace:
 
     store_root: Callable[[str | None], Path]
     memory: Memory = field(default_factory=Memory)
-    ending: Ending = field(default_factory=Ending)
+    ending: Cancellation = field(default_factory=Cancellation)
     made: set[str] = field(default_factory=set)
-    _stores: dict[tuple[Path, Durability, SharedWith | None], Store] = field(default_factory=dict)
+    _stores: dict[tuple[Path, Durability, SharedWith | None, bool], Store] = field(default_factory=dict)
     _histories: dict[tuple[Path, tuple[str, ...]], History] = field(default_factory=dict)
     _sharings: list[tuple[StoreConf, Sharing]] = field(default_factory=list)
     _found: dict[tuple[int, str], Found] = field(default_factory=dict)
@@ -102,10 +102,11 @@ class Workplace:
         """The store that a config names, opened once. Raises StoreFailure."""
         conf = config.store
         shared = conf.shared_with
-        at = (self.store_root(config.store.root), conf.durability, shared)
+        verity = conf.verify is not Verify.never
+        at = (self.store_root(config.store.root), conf.durability, shared, verity)
         if at not in self._stores:
             self._stores[at] = Store.open(
-                at[0], durability=conf.durability.value, shared_with=shared and shared.value
+                at[0], durability=conf.durability.value, shared_with=shared and shared.value, verity=verity
             )
         return self._stores[at]
 

@@ -35,7 +35,7 @@ def main() -> int:
     return code
 
 
-def _device(device: nvml.Device) -> dict[str, Any]:
+def _device(device: nvml.GpuReport) -> dict[str, Any]:
     reported = asdict(device)
     for key in ("uuid", "slices"):
         del reported[key]

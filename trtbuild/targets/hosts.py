@@ -12,7 +12,7 @@ from trtbuild.targets.visible import VARIABLE, visible
 
 
 @dataclass(frozen=True)
-class Seen:
+class GpuKind:
     """A GPU or a MIG slice, as far as NVML tells; the names are those of `Gpu` and of the options."""
 
     gpu: str
@@ -30,14 +30,14 @@ class Seen:
 class Host:
     """What a process sees here. `found` holds NVML's index of the GPU with each GPU or slice."""
 
-    found: tuple[tuple[int, Seen], ...] = ()
+    found: tuple[tuple[int, GpuKind], ...] = ()
     driver: str | None = None
     cuda: str | None = None
     missing: str | None = None  # why nothing is found
 
-    def kinds(self) -> dict[Seen, list[int]]:
+    def kinds(self) -> dict[GpuKind, list[int]]:
         """Each kind, with the indices of the GPUs that are of it or hold slices of it."""
-        grouped: dict[Seen, list[int]] = {}
+        grouped: dict[GpuKind, list[int]] = {}
         for index, seen in self.found:
             grouped.setdefault(seen, []).append(index)
         return grouped
@@ -60,7 +60,7 @@ def look(env: Mapping[str, str] | None = None) -> Host:
     return host(nvml.read(), os.environ if env is None else env)
 
 
-def host(report: nvml.Report, env: Mapping[str, str]) -> Host:
+def host(report: nvml.NvmlReport, env: Mapping[str, str]) -> Host:
     """`report` as facts. Raises InputError for a CUDA_VISIBLE_DEVICES whose meaning is not known."""
     found = tuple(_found(report.devices, env))
     missing = report.missing
@@ -74,7 +74,7 @@ def host(report: nvml.Report, env: Mapping[str, str]) -> Host:
     )
 
 
-def slots(env: Mapping[str, str] | None = None) -> tuple[tuple[Seen, str], ...]:
+def slots(env: Mapping[str, str] | None = None) -> tuple[tuple[GpuKind, str], ...]:
     """Each GPU or slice that a process with the environment `env` may use, with the name that CUDA knows it by.
 
     Raises as `look`.
@@ -89,7 +89,7 @@ def slots(env: Mapping[str, str] | None = None) -> tuple[tuple[Seen, str], ...]:
     return tuple(found)
 
 
-def _found(devices: Sequence[nvml.Device], env: Mapping[str, str]) -> Iterator[tuple[int, Seen]]:
+def _found(devices: Sequence[nvml.GpuReport], env: Mapping[str, str]) -> Iterator[tuple[int, GpuKind]]:
     for at, nth in visible(devices, env):
         device = devices[at]
         seen = facts(device)
@@ -98,18 +98,18 @@ def _found(devices: Sequence[nvml.Device], env: Mapping[str, str]) -> Iterator[t
                 yield device.index, each
 
 
-def facts(device: nvml.Device) -> tuple[Seen, ...]:
+def facts(device: nvml.GpuReport) -> tuple[GpuKind, ...]:
     """A GPU as one, or its slices where MIG is on."""
     capability = None if device.capability is None else "{}.{}".format(*device.capability)
     name = sku_name(device.name)
     if device.slices is not None:
         return tuple(
-            Seen(name, mig_memory_gb(each.profile), capability, each.sms, each.profile)
+            GpuKind(name, mig_memory_gb(each.profile), capability, each.sms, each.profile)
             for each in device.slices
         )
     known = device.cores is not None and device.capability is not None
     return (
-        Seen(
+        GpuKind(
             gpu=name,
             memory_gb=None if device.memory is None else memory_gb(device.memory),
             compute_capability=capability,

@@ -12,7 +12,7 @@ from trtbuild.targets import cpu
 from trtbuild.targets.asked import CUDA_OPTIONS, GPU_FACTS, Asked, check, identity
 from trtbuild.targets.cpu import DETECTED
 from trtbuild.targets.facts import Gpu, Kind, Target, driver_fact
-from trtbuild.targets.hosts import Host, Seen, look, slots
+from trtbuild.targets.hosts import GpuKind, Host, look, slots
 
 NAME_ONE = "name what it is built for: target=rtx4070, target=h100_sxm, …; `trtbuild target=help` lists all"
 
@@ -73,7 +73,7 @@ def gpus_here() -> str:
     return look().words()
 
 
-def _same(seen: Seen, gpu: Gpu) -> bool:
+def _same(seen: GpuKind, gpu: Gpu) -> bool:
     """Whether it is that GPU; what NVML does not tell counts as equal."""
     asked = (gpu.name, gpu.memory_gb, gpu.compute_capability, gpu.sm_count)
     found = (seen.gpu, seen.memory_gb, seen.compute_capability, seen.sm_count)
@@ -156,19 +156,19 @@ def _cuda(asked: Asked, host: Host) -> Target:
     return _absent(asked, host, wanted)
 
 
-def _is(seen: Seen, wanted: Mapping[str, str | int], asked: Asked) -> bool:
+def _is(seen: GpuKind, wanted: Mapping[str, str | int], asked: Asked) -> bool:
     """Whether what is asked holds of a GPU here; what NVML does not tell is taken from what is asked."""
     if asked.arch not in (None, cpu.arch()) or (asked.complete and seen.mig != asked.mig):
         return False
     return all(getattr(seen, name) in (None, value) for name, value in wanted.items())
 
 
-def _filled(seen: Seen, wanted: Mapping[str, str | int]) -> Seen:
+def _filled(seen: GpuKind, wanted: Mapping[str, str | int]) -> GpuKind:
     unknown = {name: wanted[name] for name in GPU_FACTS if getattr(seen, name) is None and name in wanted}
     return replace(seen, **unknown)  # type: ignore[arg-type]  # each value has its own option's type
 
 
-def _present(asked: Asked, host: Host, seen: Seen, count: int) -> Target:
+def _present(asked: Asked, host: Host, seen: GpuKind, count: int) -> Target:
     gpu = _gpu(
         {name: getattr(seen, name) for name in (*GPU_FACTS, "mig")},
         f"NVML does not tell it of the {seen.gpu}",

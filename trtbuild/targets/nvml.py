@@ -45,7 +45,7 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Device:
+class GpuReport:
     """A GPU as NVML reports it; None where the driver does not tell (Jetson, WSL)."""
 
     index: int  # as nvidia-smi shows it
@@ -64,10 +64,10 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Report:
+class NvmlReport:
     driver: str | None = None  # "580.95.05"
     cuda: int | None = None  # 13000
-    devices: tuple[Device, ...] = ()
+    devices: tuple[GpuReport, ...] = ()
     missing: str | None = None  # why there is no device
 
 
@@ -89,7 +89,7 @@ class Nvml(Protocol):
     def nvmlDeviceGetHandleByIndex(self, index: int) -> Handle: ...
     def nvmlDeviceGetUUID(self, handle: Handle) -> str: ...
     def nvmlDeviceGetName(self, handle: Handle) -> str: ...
-    def nvmlDeviceGetMemoryInfo(self, handle: Handle) -> Memory: ...
+    def nvmlDeviceGetMemoryInfo(self, handle: Handle) -> MemoryInfo: ...
     def nvmlDeviceGetCudaComputeCapability(self, handle: Handle) -> tuple[int, int]: ...
     def nvmlDeviceGetNumGpuCores(self, handle: Handle) -> int: ...
     def nvmlDeviceGetMigMode(self, handle: Handle) -> list[int]: ...
@@ -100,7 +100,7 @@ class Nvml(Protocol):
     def nvmlDeviceGetAttributes(self, handle: Handle) -> Attributes: ...
 
 
-class Memory(Protocol):
+class MemoryInfo(Protocol):
     total: int
 
 
@@ -111,7 +111,7 @@ class Attributes(Protocol):
     memorySizeMB: int
 
 
-def read() -> Report:
+def read() -> NvmlReport:
     """What NVML reports of this machine. No library, no loaded driver or no GPU is a report without devices.
 
     Raises InputError, with NVML's words and the mend, for a driver that is there and does not work.
@@ -121,7 +121,7 @@ def read() -> Report:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
         if _code(error) in _ABSENT:
-            return Report(missing=f"NVML says: {error}")
+            return NvmlReport(missing=f"NVML says: {error}")
         raise _broken(error, "the NVIDIA driver") from error
     try:
         return _report(nvml)
@@ -131,15 +131,15 @@ def read() -> Report:
         nvml.nvmlShutdown()
 
 
-def _report(nvml: Nvml) -> Report:
-    found: list[Device] = []
+def _report(nvml: Nvml) -> NvmlReport:
+    found: list[GpuReport] = []
     for index in range(nvml.nvmlDeviceGetCount()):
         try:
             found.append(_device(nvml, index, nvml.nvmlDeviceGetHandleByIndex(index)))
         except nvml.NVMLError as error:
             if _code(error) != _NO_PERMISSION:  # a GPU that this user or container was not given
                 raise _broken(error, f"GPU {index}") from error
-    return Report(
+    return NvmlReport(
         driver=_told(nvml, nvml.nvmlSystemGetDriverVersion),
         # v2 asks the CUDA library, which a container may lack; the other then tells what the driver supports.
         cuda=_told(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2)
@@ -149,12 +149,12 @@ def _report(nvml: Nvml) -> Report:
     )
 
 
-def _device(nvml: Nvml, index: int, handle: Handle) -> Device:
+def _device(nvml: Nvml, index: int, handle: Handle) -> GpuReport:
     memory = _told(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
     uuid, name = nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle)
     mode = _told(nvml, lambda: nvml.nvmlDeviceGetMigMode(handle))
     total = int(memory.total) if memory else None
-    return Device(
+    return GpuReport(
         index=index,
         uuid=uuid,
         name=name,

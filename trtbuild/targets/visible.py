@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from trtbuild.errors import InputError
-from trtbuild.targets.nvml import Device
+from trtbuild.targets.nvml import GpuReport
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
@@ -21,7 +21,7 @@ ORDER = "CUDA_DEVICE_ORDER"
 Place: TypeAlias = tuple[int, int | None]
 
 
-def visible(devices: Sequence[Device], env: Mapping[str, str]) -> tuple[Place, ...]:
+def visible(devices: Sequence[GpuReport], env: Mapping[str, str]) -> tuple[Place, ...]:
     """Which of `devices` a process with the environment `env` sees, in CUDA's order where that is told.
 
     Not set: all of them; set to nothing or to -1: none. Raises InputError where a number would mean another GPU to
@@ -51,12 +51,12 @@ def _places(found: Sequence[Place | None]) -> tuple[Place, ...]:
     return tuple(kept) if len(set(kept)) == len(kept) else ()
 
 
-def _numbered(devices: Sequence[Device], word: str) -> Place | None:
+def _numbered(devices: Sequence[GpuReport], word: str) -> Place | None:
     digits = re.match(r"\d{1,9}", word)
     return (int(digits[0]), None) if digits and int(digits[0]) < len(devices) else None
 
 
-def _named(devices: Sequence[Device], word: str) -> Place | None:
+def _named(devices: Sequence[GpuReport], word: str) -> Place | None:
     """The one GPU or slice whose UUID begins with `word`."""
     if word.startswith("GPU-"):
         places: list[Place] = [(at, None) for at, each in enumerate(devices) if each.uuid.startswith(word)]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trtbuild.errors import InputError
-from trtbuild.toolchains import install, lock, shipped
+from trtbuild.toolchains import builtin, install, lock
 from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
 
@@ -70,7 +70,7 @@ def known(named: Sequence[str] | None) -> Callable[[Lock], bool]:
     if named is None:
         return lambda _: True
     digests = {lock.read(Path(each).expanduser(), "--lock").digest for each in named}
-    return lambda found: found.digest in digests or shipped.of_digest(found.digest) is not None
+    return lambda found: found.digest in digests or builtin.of_digest(found.digest) is not None
 
 
 def _regular(file: Path) -> Path:

@@ -5,104 +5,78 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from trtbuild import programs
 from trtbuild.errors import InputError
-from trtbuild.sources.base import redact
-from trtbuild.toolchains import installer, shim
-from trtbuild.toolchains.installer import Installer
-from trtbuild.toolchains.lock import Lock, Pin, normal
+from trtbuild.processes import programs
+from trtbuild.redact import redact_urls
+from trtbuild.toolchains import pip_command, venv
+from trtbuild.toolchains.lock import Lock, PackagePin, normal
 from trtbuild.toolchains.pythons import Python
 
 #: is told how many packages of how many are dealt with
 OnPackage = Callable[[int, int], None]
 
-_NAMES = re.compile(r"^\s*(?:Collecting|Downloading|Downloaded|Processing|Using cached|\+)\s+(\S+)")
-_TAIL = 6  # lines of the installer in an error
-_UNREACHABLE = (
-    "connection broken",
-    "Max retries",
-    "NewConnectionError",
-    "Failed to fetch",
-    "error sending request",
-    "dns error",
-    "Network connectivity is disabled",
-    "Could not connect",
-    "client error (Connect)",
-    "--no-index",
-    "No matching distribution found",
-    "was not found in",
-    "the network was disabled",
-)
-_ERRORS = ("error", "\u00d7", "caused by", "cause:", "\u2570")  # what their lines begin with
-
-
-@dataclass(frozen=True)
-class Installed:
-    """What was installed: package -> version, and by which program."""
-
-    packages: Mapping[str, str]
-    installer: str
+_NAMES = re.compile(r"^\s*(?:Collecting|Downloading|Processing|Using cached)\s+(\S+)")
+_TAIL = 6  # lines of pip in an error
+_UNREACHABLE = ("connection broken", "Max retries", "NewConnectionError", "No matching distribution found")
 
 
 def install(
     lock: Lock, python: Python, files: Path, work: Path, on_package: OnPackage, links: Path | None = None
-) -> Installed:
+) -> dict[str, str]:
     """Install what `lock` says for `python` below the new folder `files`, with `work` for what is in between.
 
-    Wheels come from the user's indexes, or from the folder `links` alone. Raises InputError, OSError.
+    Returns package -> version. Wheels come from the user's indexes, or from the folder `links` alone.
+    Raises InputError, OSError.
     """
     wanted = lock.wanted(python.markers)
     # In a plain virtual environment: installers do not expect folders that are links.
     home = work / "python"
-    interpreter = shim.make(home, None, python)
+    interpreter = venv.make(home, None, python)
     requirements = work / "lock.txt"
     requirements.write_text(lock.text, encoding="utf-8")
-    chosen = Installer("pip") if links is not None else installer.choose()
-    command = chosen.install(interpreter, requirements, work)
+    command = pip_command.install(interpreter, requirements, work)
     if links is not None:
         command += ["--no-index", "--find-links", str(links)]
-    output, status = _run(command, installer.environment(work), _Count(wanted, on_package))
+    output, status = _run(command, pip_command.environment(work), _Count(wanted, on_package))
     if status:
-        raise _explained(lock, python, chosen, output)
+        raise _explained(lock, python, output)
     on_package(len(wanted), len(wanted))
     packages = {
         normal(found.metadata["Name"]): found.version
-        for found in metadata.distributions(path=[str(shim.packages_of(home, python))])
+        for found in metadata.distributions(path=[str(venv.packages_of(home, python))])
     }
     if packages != {name: pin.version for name, pin in wanted.items()}:
         odd = sorted(
             {*packages, *wanted} - {name for name in wanted if packages.get(name) == wanted[name].version}
         )
         raise InputError(
-            f"{chosen.name} installed something else than the toolchain {lock.title} locks: {', '.join(odd[:5])}",
+            f"pip installed something else than the toolchain {lock.title} locks: {', '.join(odd[:5])}",
             option="executor",
         )
     _compile(interpreter, home, work)
     _take_over(home, files)
-    return Installed(packages, chosen.name)
+    return packages
 
 
 def download(lock: Lock, python: Python, wheels: Path, work: Path, on_package: OnPackage) -> None:
     """Fetch the wheels that `lock` says for `python` into the folder `wheels`. Raises InputError, OSError."""
     wanted = lock.wanted(python.markers)
-    interpreter = shim.make(work / "python", None, python)
+    interpreter = venv.make(work / "python", None, python)
     requirements = work / "lock.txt"
     requirements.write_text(lock.text, encoding="utf-8")
-    command = installer.download(interpreter, requirements, wheels, work)
-    environment = installer.as_pip(installer.environment(work))
-    output, status = _run(command, environment, _Count(wanted, on_package))
+    command = pip_command.download(interpreter, requirements, wheels, work)
+    output, status = _run(command, pip_command.environment(work), _Count(wanted, on_package))
     if status:
-        raise _explained(lock, python, Installer("pip"), output)
+        raise _explained(lock, python, output)
 
 
 class _Count:
     """Counts the packages that an installer's lines are about."""
 
-    def __init__(self, wanted: Mapping[str, Pin], on_package: OnPackage) -> None:
+    def __init__(self, wanted: Mapping[str, PackagePin], on_package: OnPackage) -> None:
         self._wanted, self._on_package = wanted, on_package
         self._seen: set[str] = set()
 
@@ -161,7 +135,7 @@ def _compile(interpreter: Path, home: Path, work: Path) -> None:
     programs.run([*command, "-s", str(home), str(home / "lib")], programs.allowed(("PATH",)), work)
 
 
-def _explained(lock: Lock, python: Python, chosen: Installer, output: list[str]) -> InputError:
+def _explained(lock: Lock, python: Python, output: list[str]) -> InputError:
     text = "\n".join(output)
     option = "executor"
     if wrong := _other_bytes(text):
@@ -170,22 +144,18 @@ def _explained(lock: Lock, python: Python, chosen: Installer, output: list[str])
             f"the index's wheel of {name} is not the one that the toolchain {lock.title} locks"
             + (f": its sha256 is {got}" if got else ""),
             option=option,
-            hint="use another index; who trusts these bytes makes a lock of their own: `trtbuild toolchain lock`",
+            hint="use another index; if you trust these bytes, make a lock of your own: `trtbuild toolchain lock`",
             details=list(_shown(output)),
         )
     if any(sign in text for sign in _UNREACHABLE):
         hint = (
             f"without a network: `trtbuild toolchain export {lock.title} -o FILE` where there is one, then here "
-            f"`trtbuild toolchain import FILE`; else check {chosen.name}'s index and proxy"
+            "`trtbuild toolchain import FILE`; else check pip's index and proxy"
         )
     else:
-        hint = (
-            f"`{chosen.name}` says why above; executor=process takes a Python that holds the packages already"
-        )
-    broken = re.search(r"Failed to (?:download|extract|read|unpack)[^`\n]*`([^`\n]+)`", text)
-    at = f": {broken[1]} cannot be read" if broken else ""
+        hint = "pip says why above; executor=process takes a Python that holds the packages already"
     return InputError(
-        f"{chosen.name} could not install the toolchain {lock.title} for Python {python.release}{at}",
+        f"pip could not install the toolchain {lock.title} for Python {python.release}",
         option=option,
         hint=hint,
         details=list(_shown(output)),
@@ -193,24 +163,16 @@ def _explained(lock: Lock, python: Python, chosen: Installer, output: list[str])
 
 
 def _other_bytes(text: str) -> tuple[str, str | None] | None:
-    """The package whose bytes are not the locked ones, and their sha256, in pip's words or uv's."""
-    if found := re.search(
-        r"Hash mismatch for `([^`]+)`.*?Computed:\s+sha256:([0-9a-f]{64})", text, re.DOTALL
-    ):
-        return found[1], found[2]
-    if found := re.search(r"Failed to download `([^`]+)`\n\s*cause: Failed to extract archive", text):
-        return found[1], None  # uv unpacks before it hashes
-    if "DO NOT MATCH THE HASHES" in text:
-        found = re.search(
-            r"HASHES.*?\n\s*(\S+?)(?: from \S+)?(?: \(from [^\n]*)?:?\n\s*Expected", text, re.DOTALL
-        )
-        got = re.search(r"Got\s+([0-9a-f]{64})", text)
-        return (found[1] if found else "a package"), (got[1] if got else None)
-    return None
+    """The package whose bytes are not the locked ones, and their sha256, in pip's words."""
+    if "DO NOT MATCH THE HASHES" not in text:
+        return None
+    name = re.search(r"HASHES.*?\n\s*(\S+?)(?: from \S+)?(?: \(from [^\n]*)?:?\n\s*Expected", text, re.DOTALL)
+    got = re.search(r"Got\s+([0-9a-f]{64})", text)
+    return (name[1] if name else "a package"), (got[1] if got else None)
 
 
 def _shown(output: list[str]) -> Iterator[str]:
     lines = [line for line in output if line.strip()]
     errors = [line for line in lines if line.lstrip().lower().startswith(("error", "cause", "hint"))]
     for line in (errors or lines)[-_TAIL:]:
-        yield f"  | {redact(line.strip())[:300]}"
+        yield f"  | {redact_urls(line.strip())[:300]}"

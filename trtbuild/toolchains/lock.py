@@ -19,7 +19,7 @@ from pathlib import Path
 from packaging.markers import InvalidMarker, Marker, UndefinedEnvironmentName
 from packaging.version import InvalidVersion, Version
 
-from trtbuild import foreign
+from trtbuild import untrusted
 from trtbuild.errors import InputError
 
 SCHEMA = 1  # of the digest's pre-image
@@ -37,7 +37,7 @@ _WRITTEN = (
 
 
 @dataclass(frozen=True)
-class Pin:
+class PackagePin:
     """One package: its name as PEP 503 normalises it, version, environment marker and the sha256 of its wheels."""
 
     name: str
@@ -59,7 +59,7 @@ class Lock:
     """A toolchain. `chosen` are the packages that a result depends on; `indexes` are options for the installer."""
 
     title: str
-    pins: tuple[Pin, ...]
+    pins: tuple[PackagePin, ...]
     chosen: tuple[str, ...]
     indexes: tuple[str, ...] = ()
     downloads: Mapping[tuple[str, str], Download] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Lock:
         """As `packages`, of the chosen ones alone."""
         return {name: self.packages[name] for name in self.chosen}
 
-    def wanted(self, markers: Mapping[str, str]) -> dict[str, Pin]:
+    def wanted(self, markers: Mapping[str, str]) -> dict[str, PackagePin]:
         """The pins that count where the environment markers are these, by name."""
         return {
             pin.name: pin
@@ -123,8 +123,8 @@ def read(path: Path, option: str) -> Lock:
 def read_text(path: Path, option: str) -> str:
     """The text of a lock, or of pins, in the regular file `path`. Raises InputError about `option`."""
     try:
-        return foreign.read_bytes(path, MOST_BYTES).decode("utf-8")
-    except foreign.Malformed as wrong:
+        return untrusted.read_bytes(path, MOST_BYTES).decode("utf-8")
+    except untrusted.MalformedJson as wrong:
         reason: str | None = str(wrong)
     except UnicodeError:
         reason = "it is no text"
@@ -138,7 +138,7 @@ def parse(text: str, option: str, title: str, place: str) -> Lock:
 
     Raises InputError.
     """
-    pins: list[Pin] = []
+    pins: list[PackagePin] = []
     chosen: tuple[str, ...] | None = None
     indexes: list[str] = []
     downloads: dict[tuple[str, str], Download] = {}
@@ -191,7 +191,7 @@ def _logical(text: str) -> Iterator[tuple[int, str]]:
         yield first, " ".join(parts)
 
 
-def _pin(line: str, option: str, place: str) -> Pin:
+def _pin(line: str, option: str, place: str) -> PackagePin:
     found = _PIN.fullmatch(line)
     hashes = _HASH.findall(found[4]) if found else []
     if found is None or len(hashes) != len(found[4].split()) or not hashes:
@@ -206,7 +206,7 @@ def _pin(line: str, option: str, place: str) -> Pin:
                 raise InvalidMarker(f"the marker {marker[:80]!a} holds an option of pip's")
     except (InvalidVersion, InvalidMarker, UndefinedEnvironmentName) as error:
         raise InputError(f"{place}: {str(error).splitlines()[0]}", option=option) from None
-    return Pin(normal(found[1]), found[2], marker, tuple(sorted(set(hashes))))
+    return PackagePin(normal(found[1]), found[2], marker, tuple(sorted(set(hashes))))
 
 
 def _without_secret(flag: str, url: str, option: str, place: str) -> str:

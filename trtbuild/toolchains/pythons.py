@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from trtbuild import foreign, programs
+from trtbuild import untrusted
 from trtbuild.errors import InputError
-from trtbuild.toolchains import ask
+from trtbuild.processes import programs
+from trtbuild.toolchains import probe
 
 LEAST = (3, 10)  # what workers need: TensorRT 8.6 has wheels for no later one. The command line needs 3.11.
 
@@ -46,10 +47,12 @@ def python(path: str | None, names: Iterable[str] = ()) -> Python:
 @cache
 def _asked(at: str, asked: tuple[str, ...]) -> Python:
     if at == sys.executable:
-        found = ask.answer(list(asked))
+        found = probe.answer(list(asked))
     else:
         try:
-            code = Path(ask.__file__).read_text(encoding="utf-8")  # as text: no folder of ours is looked into
+            code = Path(probe.__file__).read_text(
+                encoding="utf-8"
+            )  # as text: no folder of ours is looked into
             done = subprocess.run(
                 programs.python(at, "-c", code, *asked),
                 capture_output=True,
@@ -60,7 +63,7 @@ def _asked(at: str, asked: tuple[str, ...]) -> Python:
                 env=programs.cleaned(),
                 stdin=subprocess.DEVNULL,
             )
-            found = foreign.parse_object(done.stdout)
+            found = untrusted.parse_object(done.stdout)
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             raise InputError(
                 f"{at} does not answer as a Python 3.10 or later: {type(error).__name__}",

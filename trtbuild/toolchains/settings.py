@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-import sys
+import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
 import pip
 
-from trtbuild import programs
+from trtbuild.processes import programs
 
 #: Settings of pip that reach it, as variables.
 _PIP = re.compile(
@@ -68,9 +68,9 @@ def pip_command(interpreter: str | Path, folder: Path) -> list[str]:
     return programs.python(interpreter, "-u", link)
 
 
-def own_pip() -> list[str]:
-    """pip for a question about its settings."""
-    return programs.python(sys.executable, Path(pip.__file__).parent)
+def find_uv() -> str | None:
+    """uv beside this Python (the extra `uv`), else on PATH."""
+    return programs.find("uv", beside=Path(sysconfig.get_path("scripts")))
 
 
 def _uv_cache(environ: Mapping[str, str]) -> Path:
@@ -80,7 +80,7 @@ def _uv_cache(environ: Mapping[str, str]) -> Path:
 
 
 def _is_own(cache: Path) -> bool:
-    """Whether nobody else may write what uv would take from its cache, unpacked and without hashing it again."""
+    """Whether nobody else may write what uv would take from its cache, as it hashes nothing of that again."""
     try:
         status = cache.stat()
     except OSError:

@@ -17,22 +17,22 @@ from typing import Any
 import pytest
 
 from trtbuild.compilers.aot_inductor import link, loading, manifest, package
-from trtbuild.compilers.aot_inductor.structure import Tensor
+from trtbuild.compilers.aot_inductor.structure import TensorSpec
 from trtbuild.errors import BuildError
-from trtbuild.networks import safetensors_writer
-from trtbuild.worker import Reporter, Request
+from trtbuild.networks.weights import safetensors_writer
+from trtbuild.worker import Reporter, StepRequest
 
 ROOT = Path(__file__).parents[3]
 QEMU = shutil.which("qemu-x86_64")
 WANTED = {
-    "a.weight": Tensor("int8", (4, 8)),
-    "a.scales": Tensor("float32", (4,)),
-    "b": Tensor("float32", (2,)),
+    "a.weight": TensorSpec("int8", (4, 8)),
+    "a.scales": TensorSpec("float32", (4,)),
+    "b": TensorSpec("float32", (2,)),
 }
 SIZES = {"int8": 1, "float32": 4}
 
 
-def write_weights(folder: Path, wanted: dict[str, Tensor]) -> Path:
+def write_weights(folder: Path, wanted: dict[str, TensorSpec]) -> Path:
     folder.mkdir(exist_ok=True)
     listed = {name: (each.dtype, each.shape) for name, each in wanted.items()}
     sizes = (SIZES[each.dtype] * each.shape[0] * (each.shape[1:] or (1,))[0] for each in wanted.values())
@@ -64,7 +64,7 @@ def joined(tmp_path: Path, weights: Path) -> Path:
     out = tmp_path / "out"
     out.mkdir()
     inputs = {"engine": write_engine(tmp_path / "engine"), "weights": weights}
-    link.run(Request("link", {}, {}, inputs, {}, None), out, Reporter(io.StringIO()))
+    link.run(StepRequest("link", {}, {}, inputs, {}, None), out, Reporter(io.StringIO()))
     return out
 
 
@@ -81,15 +81,18 @@ def test_both_are_in_one_folder_and_take_no_room(tmp_path: Path) -> None:
     assert (out / manifest.WEIGHTS).samefile(weights / manifest.WEIGHTS)
 
 
-def without(name: str) -> dict[str, Tensor]:
+def without(name: str) -> dict[str, TensorSpec]:
     return {each: tensor for each, tensor in WANTED.items() if each != name}
 
 
-WRONG: dict[str, dict[str, Tensor]] = {
+WRONG: dict[str, dict[str, TensorSpec]] = {
     "lacks b": without("b"),
-    "has c, which the engine does not want": {**WANTED, "c": Tensor("float32", (2,))},
-    r"has b as float32 \[3\], and the engine wants float32 \[2\]": {**WANTED, "b": Tensor("float32", (3,))},
-    r"has b as int8 \[2\], and the engine wants float32 \[2\]": {**WANTED, "b": Tensor("int8", (2,))},
+    "has c, which the engine does not want": {**WANTED, "c": TensorSpec("float32", (2,))},
+    r"has b as float32 \[3\], and the engine wants float32 \[2\]": {
+        **WANTED,
+        "b": TensorSpec("float32", (3,)),
+    },
+    r"has b as int8 \[2\], and the engine wants float32 \[2\]": {**WANTED, "b": TensorSpec("int8", (2,))},
 }
 
 
@@ -131,7 +134,7 @@ def run_worker(folder: Path, step: str, emulator: list[str]) -> list[dict[str, A
     asked = {"step": step, "options": options, "model": None, "inputs": {"engine": str(folder)}}
     request.write_text(json.dumps(asked | {"toolchain": {}, "memory_bytes": None}))
     paths = [str(ROOT), str(ROOT / "store"), sysconfig.get_path("purelib")]
-    target = f"trtbuild.compilers.aot_inductor.checking:{step}"
+    target = f"trtbuild.compilers.aot_inductor.check_and_generate:{step}"
     code = f"import sys; sys.path[:0] = {paths}; from trtbuild.worker import serve; serve({target!r})"
     command = [*emulator, str(Path(sys.executable).resolve()), "-c", code, str(request), str(folder) + ".out"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

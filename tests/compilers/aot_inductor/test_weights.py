@@ -15,10 +15,10 @@ from tests.networks import tiny_models
 from tests.support import tiny
 from trtbuild.compilers.aot_inductor import weights
 from trtbuild.compilers.aot_inductor.stored import read_tensors
-from trtbuild.compilers.aot_inductor.structure import ALIGNED, Scheme, Structure, tensors
+from trtbuild.compilers.aot_inductor.structure import ALIGNED, Structure, WeightScheme, tensors
 from trtbuild.errors import InputError
-from trtbuild.networks.architectures import parse
-from trtbuild.worker import Reporter, Request
+from trtbuild.networks.config.architectures import parse
+from trtbuild.worker import Reporter, StepRequest
 
 ARCHITECTURES = ["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"]
 
@@ -34,7 +34,7 @@ def made(folder: Path, out: Path, settings: dict[str, Any], **facts: Any) -> Pat
     }
     files = {path.name: path for path in folder.iterdir()}
     out.mkdir(parents=True)
-    weights.run(Request("weights", options, files, {}, {}, None), out, Reporter(io.StringIO()))
+    weights.run(StepRequest("weights", options, files, {}, {}, None), out, Reporter(io.StringIO()))
     return out / "model.safetensors"
 
 
@@ -61,7 +61,7 @@ def test_names_types_and_shapes_are_those_that_an_engine_wants(
 ) -> None:
     folder, settings = checkpoint
     path = made(folder, tmp_path / "out", settings, quant__weights=scheme, model__dtype="bfloat16")
-    wanted = tensors(Structure.of(parse(settings)), Scheme(scheme, 32, True, "bfloat16"))
+    wanted = tensors(Structure.of(parse(settings)), WeightScheme(scheme, 32, True, "bfloat16"))
     assert read_tensors(path) == {name: (each.dtype, list(each.shape)) for name, each in wanted.items()}
     assert (8 + int.from_bytes(path.read_bytes()[:8], "little")) % ALIGNED == 0
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tests.support import tiny
 from trtbuild.compilers.modelopt.reading import E4M3
-from trtbuild.compilers.modelopt.schemes import SCHEMES, Scheme
+from trtbuild.compilers.modelopt.schemes import SCHEMES, ModelOptScheme
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 GROUP = 16
@@ -77,7 +77,7 @@ def quantized(name: str, weight: np.ndarray, algorithm: str) -> Tensors:
     return {f"{name}.{part}": value for part, value in made.items()}
 
 
-def export(weights: dict[str, np.ndarray], scheme: Scheme, kv: bool) -> Tensors:
+def export(weights: dict[str, np.ndarray], scheme: ModelOptScheme, kv: bool) -> Tensors:
     """All tensors of the checkpoint."""
     made: Tensors = {}
     for name, values in weights.items():

@@ -11,17 +11,19 @@ import pytest
 from tests.compilers.tensorrt_llm.support import recipe, steps
 from tests.support import tiny
 from tests.support.cli import Project
-from trtbuild.compilers.modelopt import excluding
+from trtbuild.compilers.modelopt import exclusions
 from trtbuild.errors import InputError
-from trtbuild.plan import plan
+from trtbuild.planning.plan import plan
 
-FIRST = frozenset(f"model.layers.0.{part}.{name}" for part, names in excluding.MAPS.items() for name in names)
+FIRST = frozenset(
+    f"model.layers.0.{part}.{name}" for part, names in exclusions.MAPS.items() for name in names
+)
 
 
 def test_patterns_are_of_hugging_face_s_names() -> None:
-    assert excluding.modules([], 3) == frozenset()
-    assert excluding.modules(["model.layers.0.*"], 3) == FIRST
-    found = excluding.modules(["*.down_proj", "model.layers.[01].self_attn.[qkv]_proj"], 3)
+    assert exclusions.modules([], 3) == frozenset()
+    assert exclusions.modules(["model.layers.0.*"], 3) == FIRST
+    found = exclusions.modules(["*.down_proj", "model.layers.[01].self_attn.[qkv]_proj"], 3)
     assert len(found) == 3 + 2 * 3
 
 
@@ -47,7 +49,7 @@ def test_patterns_are_of_hugging_face_s_names() -> None:
 )
 def test_what_cannot_be_meant_is_said(patterns: list[str], said: str) -> None:
     with pytest.raises(InputError) as refused:
-        excluding.modules(patterns, 3)
+        exclusions.modules(patterns, 3)
     assert refused.value.option == "compiler.exclude_modules"
     assert refused.value.message.startswith(said)
     assert refused.value.hint
@@ -77,7 +79,7 @@ def test_a_key_reads_the_patterns_in_any_order_and_nothing_where_there_are_none(
 
 def test_tensorrt_llm_s_checkpoints_leave_maps_too_where_modelopt_makes_them() -> None:
     def asked(**given: Any) -> list[str]:
-        return excluding.read(
+        return exclusions.read(
             steps(recipe("h100_sxm", "fp8", checkpoint_by="auto", **given))["checkpoint"].facts
         )
 

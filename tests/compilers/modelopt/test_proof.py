@@ -13,12 +13,12 @@ import pytest
 from tests.compilers.modelopt.exporter import Case, export, fp8
 from tests.networks import numpy_decoder
 from tests.support import tiny
-from trtbuild.compilers.modelopt import decoding, proving
+from trtbuild.compilers.modelopt import decoding, verify_export
 from trtbuild.compilers.modelopt.reading import E4M3, Exported, entries
 from trtbuild.compilers.modelopt.schemes import SCHEMES
 from trtbuild.errors import BuildError
-from trtbuild.networks.architectures import parse
-from trtbuild.networks.checkpoint import Checkpoint
+from trtbuild.networks.config.architectures import parse
+from trtbuild.networks.weights.checkpoint import Checkpoint
 
 TOKENS = [int(token) for token in np.random.default_rng(3).integers(0, tiny.VOCAB, 700)]
 ALL = [
@@ -35,7 +35,7 @@ def source(case: Case) -> Checkpoint:
 
 
 def prove(case: Case) -> dict[str, Any]:
-    return proving.prove(source(case), case.write(), case.scheme, case.facts, TOKENS)
+    return verify_export.prove(source(case), case.write(), case.scheme, case.facts, TOKENS)
 
 
 @pytest.mark.parametrize(("parts", "kv"), ALL)
@@ -60,7 +60,7 @@ def test_the_loss_is_that_of_another_decoder(tmp_path: Path) -> None:
         logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         total -= logs[np.arange(len(piece) - 1), piece[1:]].sum()
         count += len(piece) - 1
-    original = proving.Original(source(case), "float32")
+    original = verify_export.Original(source(case), "float32")
     found = decoding.mean_loss(parse(case.config), original, TOKENS, None, None)
     assert math.isclose(found, total / count, rel_tol=1e-5)
 
@@ -184,7 +184,7 @@ def test_what_is_off_is_not_kept(
     checkpoint = source(case)
     fault(case)
     with pytest.raises(BuildError, match=said.replace("(", r"\(")):
-        proving.prove(checkpoint, case.write(), case.scheme, case.facts, TOKENS)
+        verify_export.prove(checkpoint, case.write(), case.scheme, case.facts, TOKENS)
 
 
 @pytest.mark.parametrize("parts", [INT8, FP8, AWQ, NVFP4, ("fp8", "fp8", "rowwise")], ids="/".join)
@@ -236,20 +236,20 @@ def test_what_is_off_of_maps_that_are_left(fault: Callable[[Case], None], said: 
     checkpoint = source(case)
     fault(case)
     with pytest.raises(BuildError, match=said):
-        proving.prove(checkpoint, case.write(), case.scheme, case.facts, TOKENS)
+        verify_export.prove(checkpoint, case.write(), case.scheme, case.facts, TOKENS)
 
 
 def test_activations_that_would_be_cut_off_are_found(tmp_path: Path) -> None:
     """The scale of an input is in no weight: what the model makes of a text tells."""
     case = Case(tmp_path, FP8)
     checkpoint = source(case)
-    good = proving.prove(checkpoint, case.write(), case.scheme, case.facts, TOKENS)["loss"]
+    good = verify_export.prove(checkpoint, case.write(), case.scheme, case.facts, TOKENS)["loss"]
     for name in case.tensors:
         if name.endswith("input_scale"):
             case.tensors[name] = ("F32", np.float32(1e9).reshape(()))  # everything rounds to zero
     case.weights["model.embed_tokens.weight"] *= 40  # a model that has something to lose
     case.tensors["model.embed_tokens.weight"] = ("F32", case.weights["model.embed_tokens.weight"])
-    exported = proving.Made(Exported(entries(case.write()), "FP8", None))
+    exported = verify_export.ExportedWeights(Exported(entries(case.write()), "FP8", None))
     bad = decoding.mean_loss(parse(case.config), exported, TOKENS, "FP8", None)
     assert bad > good["quantized"] + 0.4
 
@@ -265,5 +265,5 @@ def test_a_file_that_is_cut_off_is_no_checkpoint(kept: int, tmp_path: Path) -> N
 
 def test_bfloat16_rounds_to_the_nearest() -> None:
     given = np.array([1.0, 1.00390625, 1.01171875, -3.14159265, 65504.0], np.float32)
-    assert proving.rounded(given, "bfloat16").tolist() == [1.0, 1.0, 1.015625, -3.140625, 65536.0]
-    assert proving.rounded(given, "float32").tolist() == given.tolist()
+    assert verify_export.rounded(given, "bfloat16").tolist() == [1.0, 1.0, 1.015625, -3.140625, 65536.0]
+    assert verify_export.rounded(given, "float32").tolist() == given.tolist()

@@ -12,11 +12,12 @@ import onnxruntime
 from tests.networks.graph_runner import write_network
 from tests.networks.tiny_models import save, weights
 from trtbuild.compilers.tensorrt import manifest, shapes
+from trtbuild.compilers.tensorrt.call_schedule import Call
 from trtbuild.compilers.tensorrt.quantize import quantize_network
-from trtbuild.compilers.tensorrt.speech import Call
-from trtbuild.networks.architectures import Decoder, parse
-from trtbuild.networks.tensors import Network
-from trtbuild.recipe import Model, Profile, Quant, Recipe, Tools, frozen
+from trtbuild.facts.recipe import Model, Profile, Quant, Recipe, Tools, frozen
+from trtbuild.networks.config.architectures import parse
+from trtbuild.networks.config.decoder import Decoder
+from trtbuild.networks.weights.tensors import Network
 from trtbuild.targets import Gpu, Target
 
 ADA = Gpu("GeForce RTX 4070", 12, "8.9", 46)
@@ -95,7 +96,7 @@ def network(
     return decoder, out / "model.onnx"
 
 
-def describe(settings: Mapping[str, Any], kind: str, limits: shapes.Limits) -> dict[str, Any]:
+def describe(settings: Mapping[str, Any], kind: str, limits: shapes.ProfileLimits) -> dict[str, Any]:
     """engine.json of an engine of the kind `kind` (dynamic, phases, static) in float32."""
     options = {
         "compiler.name": "tensorrt_rtx",
@@ -110,7 +111,7 @@ def describe(settings: Mapping[str, Any], kind: str, limits: shapes.Limits) -> d
 
 
 class OnnxRuntimeMachine:
-    """A `speech.Machine` over the network that the engine is built from; the cache is numpy's."""
+    """A `call_schedule.Machine` over the network that the engine is built from; the cache is numpy's."""
 
     def __init__(self, decoder: Decoder, model: Path, past: Mapping[str, int]) -> None:
         options = onnxruntime.SessionOptions()

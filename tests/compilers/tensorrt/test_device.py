@@ -21,7 +21,7 @@ def test_where_there_is_none_the_reason_is_told() -> None:
 @pytest.mark.skipif(FOUND is None, reason=WHY)
 def test_rows_go_to_the_slots_of_a_cache_on_the_gpu() -> None:
     assert FOUND is not None and FOUND.capability.count(".") == 1
-    here = device.Device()
+    here = device.CudaDevice()
     heads, slots, tokens, row = 3, 10, 4, 8
     cache, new = here.zeros(heads * slots * row * 2), here.zeros(heads * tokens * row * 2)
     values = np.arange(heads * tokens * row, dtype=np.float16).reshape(heads, tokens, row)

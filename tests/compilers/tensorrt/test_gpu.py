@@ -12,10 +12,10 @@ import pytest
 from tests.compilers.tensorrt import host_gpu
 from tests.compilers.tensorrt.support import describe, network
 from tests.compilers.tensorrt.test_speech import ANSWER, MODELS, PROMPT, by_forward
-from trtbuild.compilers.tensorrt import inspection, shapes, speech
+from trtbuild.compilers.tensorrt import call_schedule, inspection, shapes
 from trtbuild.compilers.tensorrt.gpu import TensorRt
 from trtbuild.errors import BuildError
-from trtbuild.networks.architectures import parse
+from trtbuild.networks.config.architectures import parse
 
 SETTINGS = MODELS["qwen3"]
 
@@ -23,7 +23,7 @@ SETTINGS = MODELS["qwen3"]
 def load(kind: str, folder: Path, batch: int = 1) -> tuple[TensorRt, dict[str, Any]]:
     """An engine folder whose engines are ONNX files, and the machine that runs them."""
     decoder, path = network(folder, SETTINGS)
-    limits = shapes.Limits(batch, 16, 64)
+    limits = shapes.ProfileLimits(batch, 16, 64)
     manifest = describe(SETTINGS, kind, limits)
     fixed = []
     for plan in shapes.engines(kind, limits):
@@ -39,9 +39,9 @@ def load(kind: str, folder: Path, batch: int = 1) -> tuple[TensorRt, dict[str, A
 @pytest.mark.parametrize("kind", shapes.SHAPES)
 def test_greedy_tokens_are_those_of_a_forward_pass(kind: str, batch: int, tmp_path: Path) -> None:
     machine, manifest = load(kind, tmp_path, batch)
-    layout = speech.layout(manifest, len(PROMPT), ANSWER)
+    layout = call_schedule.layout(manifest, len(PROMPT), ANSWER)
     machine.prepare(layout)
-    tokens = speech.tokens(machine, layout, PROMPT, lambda logits: int(logits.argmax()))
+    tokens = call_schedule.tokens(machine, layout, PROMPT, lambda logits: int(logits.argmax()))
     assert list(islice(tokens, ANSWER)) == by_forward(SETTINGS)
 
 

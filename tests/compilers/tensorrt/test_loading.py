@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.compilers.tensorrt import workers
-from trtbuild.compilers.cuda import Found
+from trtbuild.compilers.cuda import CudaFacts
 from trtbuild.compilers.tensorrt import addresses, header, loading
 
 
@@ -19,8 +19,8 @@ def start(release: bytes = b"\x01\x07\x01\x74", bits: int = 8, size: int = 5000)
 
 
 def test_a_header_says_release_capabilities_and_size() -> None:
-    assert header.read(start()) == header.Header("1.7.1.116", ("8.9",), 5000)
-    assert header.read(start(bits=0x7E)) == header.Header("1.7.1.116", header.CAPABILITIES[1:], 5000)
+    assert header.read(start()) == header.EngineHeader("1.7.1.116", ("8.9",), 5000)
+    assert header.read(start(bits=0x7E)) == header.EngineHeader("1.7.1.116", header.CAPABILITIES[1:], 5000)
 
 
 @pytest.mark.parametrize(
@@ -42,11 +42,11 @@ def engine(capability: str | None = "8.9", compiler: str = "tensorrt_rtx", **opt
     return {"compiler": compiler, "compute_capability": capability, "release": "10.9.1", "options": options}
 
 
-def refusals(manifest: dict[str, Any], gpu: Found, release: str) -> list[str | None]:
+def refusals(manifest: dict[str, Any], gpu: CudaFacts, release: str) -> list[str | None]:
     return [loading.gpu_refusal(manifest, gpu), loading.release_refusal(manifest, release)]
 
 
-RTX4070, RTX5090, T4 = Found("RTX 4070", "8.9"), Found("RTX 5090", "12.0"), Found("T4", "7.5")
+RTX4070, RTX5090, T4 = CudaFacts("RTX 4070", "8.9"), CudaFacts("RTX 5090", "12.0"), CudaFacts("T4", "7.5")
 RELEASE = "10.9.1"
 
 
@@ -60,7 +60,9 @@ RELEASE = "10.9.1"
         (engine(version_compatible=True), RTX4070, "10.10.0"),
     ],
 )
-def test_an_engine_may_be_loaded_where_it_fits(manifest: dict[str, Any], gpu: Found, release: str) -> None:
+def test_an_engine_may_be_loaded_where_it_fits(
+    manifest: dict[str, Any], gpu: CudaFacts, release: str
+) -> None:
     assert refusals(manifest, gpu, release) == [None, None]
 
 
@@ -76,7 +78,7 @@ def test_an_engine_may_be_loaded_where_it_fits(manifest: dict[str, Any], gpu: Fo
     ],
 )
 def test_an_engine_is_refused_with_the_reason(
-    manifest: dict[str, Any], gpu: Found, release: str, words: str
+    manifest: dict[str, Any], gpu: CudaFacts, release: str, words: str
 ) -> None:
     (told,) = filter(None, refusals(manifest, gpu, release))
     assert words in told

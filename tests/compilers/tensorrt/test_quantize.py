@@ -18,7 +18,7 @@ from tests.networks.tiny_models import config
 from trtbuild.compilers.tensorrt import quantize
 from trtbuild.compilers.tensorrt.quantize import quantize_network
 from trtbuild.errors import BuildError, InputError
-from trtbuild.networks.tensors import Network
+from trtbuild.networks.weights.tensors import Network
 
 SETTINGS = config("Qwen3ForCausalLM", tie_word_embeddings=True)
 GROUPS = {"int8": None, "int4": 16, "fp8": None}

@@ -6,10 +6,10 @@ import pytest
 
 from tests.networks.tiny_models import config
 from trtbuild.compilers.tensorrt import shapes
-from trtbuild.networks.architectures import parse
+from trtbuild.networks.config.architectures import parse
 
 DECODER = parse(config())
-LIMITS = shapes.Limits(batch=4, input=100, sequence=256)
+LIMITS = shapes.ProfileLimits(batch=4, input=100, sequence=256)
 
 
 def test_dynamic_is_one_profile_from_one_token_to_the_longest_input() -> None:
@@ -43,9 +43,9 @@ def test_static_is_two_engines_of_one_shape_each() -> None:
 
 
 @pytest.mark.parametrize("kind", shapes.SHAPES)
-@pytest.mark.parametrize("limits", [shapes.Limits(1, 1, 2), shapes.Limits(8, 1000, 1001)])
+@pytest.mark.parametrize("limits", [shapes.ProfileLimits(1, 1, 2), shapes.ProfileLimits(8, 1000, 1001)])
 def test_least_typical_and_greatest_are_in_order_and_fill_the_sequence(
-    kind: str, limits: shapes.Limits
+    kind: str, limits: shapes.ProfileLimits
 ) -> None:
     for plan in shapes.engines(kind, limits):
         for phase in plan.phases:

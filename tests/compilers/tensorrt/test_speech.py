@@ -12,7 +12,7 @@ import pytest
 from tests.compilers.tensorrt.support import OnnxRuntimeMachine, describe, network
 from tests.networks.numpy_decoder import forward
 from tests.networks.tiny_models import config, weights
-from trtbuild.compilers.tensorrt import shapes, speech
+from trtbuild.compilers.tensorrt import call_schedule, shapes
 from trtbuild.errors import InputError
 
 MODELS = {
@@ -32,20 +32,20 @@ def by_forward(settings: dict[str, Any]) -> list[int]:
 
 
 def spoken(
-    settings: dict[str, Any], kind: str, limits: shapes.Limits, folder: Path
+    settings: dict[str, Any], kind: str, limits: shapes.ProfileLimits, folder: Path
 ) -> tuple[list[int], list]:
     decoder, path = network(folder, settings)
-    layout = speech.layout(describe(settings, kind, limits), len(PROMPT), ANSWER)
+    layout = call_schedule.layout(describe(settings, kind, limits), len(PROMPT), ANSWER)
     past = {"prefill": layout.prefill.past, "decode": layout.decode.past}
     machine = OnnxRuntimeMachine(decoder, path, past)
-    tokens = speech.tokens(machine, layout, PROMPT, lambda logits: int(logits.argmax()))
+    tokens = call_schedule.tokens(machine, layout, PROMPT, lambda logits: int(logits.argmax()))
     return list(islice(tokens, ANSWER)), machine.shapes
 
 
 @pytest.mark.parametrize("kind", shapes.SHAPES)
 @pytest.mark.parametrize("name", MODELS)
 def test_greedy_tokens_are_those_of_a_forward_pass(name: str, kind: str, tmp_path: Path) -> None:
-    found, called = spoken(MODELS[name], kind, shapes.Limits(1, 16, 64), tmp_path)
+    found, called = spoken(MODELS[name], kind, shapes.ProfileLimits(1, 16, 64), tmp_path)
     assert found == by_forward(MODELS[name])
     assert len(set(found)) > 2  # the yardstick says something
     if kind == "static":
@@ -55,12 +55,12 @@ def test_greedy_tokens_are_those_of_a_forward_pass(name: str, kind: str, tmp_pat
 
 
 def test_each_call_lies_within_the_profile_that_it_is_made_for() -> None:
-    limits = shapes.Limits(1, 16, 64)
+    limits = shapes.ProfileLimits(1, 16, 64)
     for kind in shapes.SHAPES:
         made = describe(MODELS["llama"], kind, limits)
         phases = {phase["name"]: phase for engine in made["engines"] for phase in engine["phases"]}
         for prompt, answer in ((1, 1), (16, 48), (16, 500), (3, 7)):
-            layout = speech.layout(made, prompt, answer)
+            layout = call_schedule.layout(made, prompt, answer)
             for name, shape in (("prefill", layout.prefill), ("decode", layout.decode)):
                 phase = phases.get(name, phases.get("any"))
                 assert phase["tokens"][0] <= shape.tokens <= phase["tokens"][2], (kind, name)
@@ -68,16 +68,18 @@ def test_each_call_lies_within_the_profile_that_it_is_made_for() -> None:
 
 
 def test_a_prompt_that_does_not_fit_is_refused_by_name() -> None:
-    made = describe(MODELS["llama"], "dynamic", shapes.Limits(1, 16, 64))
+    made = describe(MODELS["llama"], "dynamic", shapes.ProfileLimits(1, 16, 64))
     with pytest.raises(InputError, match="17 tokens, and the engine takes 16") as caught:
-        speech.layout(made, 17, 1)
+        call_schedule.layout(made, 17, 1)
     assert caught.value.option == "prompt"
-    assert speech.room(made, 16) == 48
+    assert call_schedule.room(made, 16) == 48
 
 
 def test_a_bias_masks_empty_slots_padding_and_what_is_beyond_the_window() -> None:
-    shapes_ = speech.Layout(speech.Shape(3, 4), speech.Shape(1, 4), 3, -9.0)
-    seen = speech.bias(speech.Shape(3, 4), shapes_, at=2, count=2) == 0
+    shapes_ = call_schedule.CallSchedule(
+        call_schedule.CallShape(3, 4), call_schedule.CallShape(1, 4), 3, -9.0
+    )
+    seen = call_schedule.bias(call_schedule.CallShape(3, 4), shapes_, at=2, count=2) == 0
     # slots 0 to 3, then the new tokens 2, 3 and one of padding
     assert seen[:2].tolist() == [
         [True, True, False, False, True, False, False],

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from tests.compilers.tensorrt.support import ADA, recipe, scheme, target, tools
-from trtbuild import plan
 from trtbuild.compilers.tensorrt.compiler import RTX, RTX_CAPABILITIES, TENSORRT
 from trtbuild.errors import InputError
-from trtbuild.recipe import Profile, Recipe, Tools, frozen
+from trtbuild.facts.key_exclusions import reason
+from trtbuild.facts.recipe import Profile, Recipe, Tools, frozen
+from trtbuild.planning import plan
 from trtbuild.targets import Gpu
-from trtbuild.unkeyed import reason
 
 HOPPER = Gpu("H100 80GB HBM3", 80, "9.0", 132)
 TURING = Gpu("T4", 16, "7.5", 40)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import tiny
-from trtbuild.compilers.answering import end_tokens
+from trtbuild.compilers.sampling import end_tokens
 from trtbuild.compilers.text import Text
 from trtbuild.errors import BuildError, InputError
 

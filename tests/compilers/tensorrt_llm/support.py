@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from trtbuild.key import Step
-from trtbuild.plan import plan
-from trtbuild.recipe import SCHEMES, Model, Profile, Quant, Recipe, Tools, frozen
+from trtbuild.config.trtllm_options import TensorRtLlmOptions
+from trtbuild.facts.key import Step
+from trtbuild.facts.recipe import SCHEMES, Model, Profile, Quant, Recipe, Tools, frozen
+from trtbuild.planning.plan import plan
 from trtbuild.targets import Gpu, Target
-from trtbuild.trtllm_options import TensorRtLlmOptions
 
 CONF = Path(__file__).parents[3] / "conf"
 GPTQ = {"quantization_config": {"quant_method": "gptq", "bits": 4}}

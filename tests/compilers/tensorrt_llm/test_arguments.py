@@ -17,8 +17,8 @@ from tests.compilers.tensorrt_llm.support import recipe
 from tests.support.tensorrt_llm_standin import parser
 from trtbuild.compilers.tensorrt_llm import arguments, rules
 from trtbuild.compilers.tensorrt_llm.arguments import Places
-from trtbuild.key import Step
-from trtbuild.recipe import Profile, Recipe
+from trtbuild.facts.key import Step
+from trtbuild.facts.recipe import Profile, Recipe
 
 GOLDEN = Path(__file__).parent / "golden"
 LIMITS = Profile(8, 2048, 4096, 16384)

@@ -11,8 +11,8 @@ from tests.compilers.tensorrt_llm import support
 from tests.compilers.tensorrt_llm.support import LLAMA_1B, LLAMA_8B, keys, recipe, steps
 from trtbuild.compilers.registry import advice
 from trtbuild.errors import InputError
-from trtbuild.plan import plan
-from trtbuild.recipe import Recipe
+from trtbuild.facts.recipe import Recipe
+from trtbuild.planning.plan import plan
 
 MODELOPT, SCRIPTS = "trtbuild.compilers.tensorrt_llm.quantize", "trtbuild.compilers.tensorrt_llm.checkpoint"
 BY_MODELOPT = ("none", "int8", "int4", "int8_sq", "int4_awq", "w4a8_awq", "fp8", "fp8_kv")

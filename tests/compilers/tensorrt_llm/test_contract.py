@@ -11,7 +11,7 @@ import pytest
 from trtbuild.compilers.tensorrt_llm import arguments
 from trtbuild.compilers.tensorrt_llm.algorithms import NAMES, QFORMATS, SMOOTHQUANT
 from trtbuild.compilers.tensorrt_llm.contract import FAMILIES, contract, converters
-from trtbuild.trtllm_options import BuildOptions, CheckpointOptions, PluginOptions
+from trtbuild.config.trtllm_options import BuildOptions, CheckpointOptions, PluginOptions
 
 FLAGS = contract()["trtllm_build_flags"]
 BUILD = {

@@ -11,10 +11,10 @@ import pytest
 
 from tests.compilers.tensorrt_llm.exporter import Case
 from tests.support import tiny
-from trtbuild.compilers.tensorrt_llm import proving
+from trtbuild.compilers.tensorrt_llm import verify_export
 from trtbuild.compilers.tensorrt_llm.modelopt_schemes import SCHEMES
 from trtbuild.errors import BuildError
-from trtbuild.networks.checkpoint import Checkpoint
+from trtbuild.networks.weights.checkpoint import Checkpoint
 
 TOKENS = [int(token) for token in np.random.default_rng(3).integers(0, tiny.VOCAB, 60)]
 INT8, INT4 = ("int8", "none", "rtn"), ("int4", "none", "rtn")
@@ -34,7 +34,7 @@ def source(case: Case) -> Checkpoint:
 
 
 def prove(case: Case) -> dict[str, Any]:
-    return proving.prove(source(case), case.write(), case.scheme, case.facts, TOKENS)
+    return verify_export.prove(source(case), case.write(), case.scheme, case.facts, TOKENS)
 
 
 @pytest.mark.parametrize(("tp", "pp"), SHARED)
@@ -229,4 +229,4 @@ def test_what_is_off_is_not_kept(
     checkpoint = source(case)
     fault(case)
     with pytest.raises(BuildError, match=said):
-        proving.prove(checkpoint, case.write(), case.scheme, case.facts, TOKENS)
+        verify_export.prove(checkpoint, case.write(), case.scheme, case.facts, TOKENS)

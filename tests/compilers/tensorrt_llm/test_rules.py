@@ -14,8 +14,8 @@ from tests.compilers.tensorrt_llm.support import LLAMA_1B, LLAMA_8B, keys, recip
 from trtbuild.compilers.registry import advice
 from trtbuild.compilers.tensorrt_llm.contract import contract
 from trtbuild.errors import InputError
-from trtbuild.plan import plan
-from trtbuild.recipe import SCHEMES, Profile, Recipe
+from trtbuild.facts.recipe import SCHEMES, Profile, Recipe
+from trtbuild.planning.plan import plan
 
 #: preset -> what the contract calls it; written down here, apart from the code
 ALGORITHMS = {

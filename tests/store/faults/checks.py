@@ -11,9 +11,9 @@ from pathlib import Path
 
 from tests.store.faults.operations import ARTIFACTS, LATER, LOG, World, read_artifact
 from tests.store.support import KEY
-from trtstore.digest import hash_bytes, is_hex
+from trtstore.disk.layout import STAMP
 from trtstore.errors import Corrupt
-from trtstore.layout import STAMP
+from trtstore.format.digest import hash_bytes, is_hex
 
 _RANDOM = re.compile(r"(?<=tmp/)\d+\.[0-9a-f]{16}|\.[0-9a-f]{16}$")
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from tests.store.faults.operations import read_artifact, write_artifact
 from tests.store.faults.storm import files_of, key_of, publish_folder, trouble
-from trtstore import Corrupt, Record, Store, bundle
-from trtstore.upkeep import Upkeep
+from trtstore import Corrupt, Record, Store
+from trtstore.exchange import bundle
+from trtstore.upkeep.upkeep import Upkeep
 
 KEYS = 256  # more than processes have roots and pins; the first are each pinned by one process
 PACKED = range(0, KEYS, 32)  # the keys of the bundle

@@ -19,9 +19,10 @@ from pathlib import Path
 
 from tests.store.faults.operations import read_artifact, write_artifact
 from tests.store.support import KEY, OTHER, PREDICATE_TYPE
-from trtstore import Record, Store, StoreFailure, bundle
-from trtstore.readonly import ReadOnly
-from trtstore.upkeep import Upkeep
+from trtstore import Record, Store, StoreFailure
+from trtstore.exchange import bundle
+from trtstore.transfer.readonly import ReadOnly
+from trtstore.upkeep.upkeep import Upkeep
 
 PATIENCE = 60  # seconds until a case that hangs is ended, by SIGALRM
 SHARED = b"of both" * 20_000

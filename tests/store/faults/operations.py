@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.store.support import KEY, OTHER, PREDICATE_TYPE, write_files
-from trtstore import Record, Store, bundle
-from trtstore.digest import hash_bytes
-from trtstore.layout import STAMP
-from trtstore.upkeep import Upkeep
+from trtstore import Record, Store
+from trtstore.disk.layout import STAMP
+from trtstore.exchange import bundle
+from trtstore.format.digest import hash_bytes
+from trtstore.upkeep.upkeep import Upkeep
 
 RUN = "a1" * 32
 LATER = "77" * 32
@@ -206,11 +207,11 @@ def rooted(world: World) -> None:
 
 
 def use(world: World) -> None:
-    assert world.store.use(KEY) is not None
+    assert world.store.use(KEY) is not None, "it is not there"
 
 
 def use_and_verify(world: World) -> None:
-    assert world.store.use(KEY, verify="always") is not None
+    assert world.store.use(KEY, verify="always") is not None, "it is not there"
 
 
 def read(world: World) -> None:

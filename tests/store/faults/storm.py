@@ -17,8 +17,8 @@ from tests.store.faults.checks import half_written, held_locks
 from tests.store.faults.operations import read_artifact, write_artifact
 from tests.store.support import PREDICATE_TYPE
 from trtstore import Record, Store
-from trtstore.digest import hash_bytes
-from trtstore.upkeep import Upkeep
+from trtstore.format.digest import hash_bytes
+from trtstore.upkeep.upkeep import Upkeep
 
 LONGEST = 0.06  # seconds that a worker may live
 TOGETHER = 2  # workers at a time

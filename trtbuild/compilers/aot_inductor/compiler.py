@@ -10,9 +10,10 @@ from trtbuild.compilers.aot_inductor.structure import Structure, linears
 from trtbuild.compilers.base import NETWORK_TOOLS, UNPACK, Compiler, Worker, check_parallel, tools
 from trtbuild.compilers.modelopt import compiler as modelopt
 from trtbuild.errors import InputError
-from trtbuild.key import Step
-from trtbuild.networks.architectures import GGUF_SUPPORTED, SUPPORTED, Decoder, parse
-from trtbuild.recipe import Recipe, Value, frozen
+from trtbuild.facts.key import Step
+from trtbuild.facts.recipe import Recipe, Value, frozen
+from trtbuild.networks.config.architectures import GGUF_SUPPORTED, SUPPORTED, parse
+from trtbuild.networks.config.decoder import Decoder
 
 WORKERS = {
     "unpack": UNPACK,

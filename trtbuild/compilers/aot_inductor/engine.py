@@ -22,19 +22,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from trtbuild import programs
 from trtbuild.compilers import cuda
 from trtbuild.compilers.aot_inductor import loading, manifest, package
-from trtbuild.compilers.aot_inductor.structure import Scheme, Structure, tensors
+from trtbuild.compilers.aot_inductor.structure import Structure, WeightScheme, tensors
 from trtbuild.errors import BuildError
-from trtbuild.worker import Reporter, Request
+from trtbuild.processes import programs
+from trtbuild.worker import Reporter, StepRequest
 
 COMPILING = (
-    "trtbuild.compilers.aot_inductor.compiling"  # imported late: torch reads the variables that are set here
+    "trtbuild.compilers.aot_inductor.export"  # imported late: torch reads the variables that are set here
 )
 
 
-def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
+def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
     """Build the package in the folder `out`; returns what it is. Options are the facts of the step's key.
 
     Raises BuildError where there is no C++ compiler, the hardware is another, the compiler fails, or what it made does
@@ -50,7 +50,7 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
         loading.make_ready(device)
         compiling = importlib.import_module(COMPILING)
         made = compiling.compile_to(out / manifest.PACKAGE, Path(scratch), options, device, weights, reporter)
-    structure, scheme = Structure.read(options), Scheme.read(options)
+    structure, scheme = Structure.read(options), WeightScheme.read(options)
     about = {
         "package": manifest.PACKAGE,
         "weights": None if weights else manifest.WEIGHTS,

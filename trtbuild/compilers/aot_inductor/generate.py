@@ -3,4 +3,4 @@
 from trtbuild.worker import serve
 
 if __name__ == "__main__":
-    serve("trtbuild.compilers.aot_inductor.checking:generate")
+    serve("trtbuild.compilers.aot_inductor.check_and_generate:generate")

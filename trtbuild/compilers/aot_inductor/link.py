@@ -14,10 +14,10 @@ from typing import Any
 from trtbuild.compilers.aot_inductor import manifest
 from trtbuild.compilers.aot_inductor.stored import read_tensors
 from trtbuild.errors import BuildError
-from trtbuild.worker import Reporter, Request, serve
+from trtbuild.worker import Reporter, StepRequest, serve
 
 
-def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:  # noqa: ARG001
+def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:  # noqa: ARG001
     """Join `request.inputs`, "engine" and "weights", in the folder `out`. Raises BuildError where they do not fit."""
     engine, weights = request.inputs["engine"], request.inputs["weights"]
     made = manifest.read(engine)

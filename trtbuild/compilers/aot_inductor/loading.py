@@ -99,7 +99,7 @@ def open_package(path: Path) -> Any:
 def read(path: Path, device: str) -> dict[str, Any]:
     """The tensors of a weights' file, as code on `device` wants them, and there. Raises BuildError."""
     torch = importlib.import_module("safetensors.torch")
-    pack = importlib.import_module("trtbuild.compilers.aot_inductor.packing").pack
+    pack = importlib.import_module("trtbuild.compilers.aot_inductor.device_constants").pack
     try:
         stored = torch.load_file(path)
     except (OSError, ValueError, RuntimeError) as error:

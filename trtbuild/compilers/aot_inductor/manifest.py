@@ -25,7 +25,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trtbuild import foreign
+from trtbuild import untrusted
 from trtbuild.errors import BuildError
 
 FILE = "engine.json"
@@ -44,7 +44,7 @@ def write(content: Json, folder: Path) -> None:
 def read(folder: Path) -> Json:
     """What `write` wrote. Raises BuildError."""
     try:
-        content: Json = foreign.parse_object(foreign.read_bytes(folder / FILE))
+        content: Json = untrusted.parse_object(untrusted.read_bytes(folder / FILE))
     except (OSError, ValueError) as error:
         raise BuildError(f"{FILE} cannot be read: {error}") from None
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:

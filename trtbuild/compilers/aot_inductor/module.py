@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trtbuild.compilers.aot_inductor.packing import constants
-from trtbuild.compilers.aot_inductor.structure import JOINED, SCALE, SCALES, Scheme, Structure, place
+from trtbuild.compilers.aot_inductor.device_constants import constants
+from trtbuild.compilers.aot_inductor.structure import JOINED, SCALE, SCALES, Structure, WeightScheme, place
 
 _E4M3_MAX = torch.finfo(torch.float8_e4m3fn).max
 
 
-class Decoder(nn.Module):
+class DecoderModule(nn.Module):
     """One sequence at a time, with its cache among the inputs, where it is changed in place.
 
     `forward(ids, positions, keys, values)`: ids and positions [tokens] int64; keys and values a tensor for each layer,
@@ -24,7 +24,7 @@ class Decoder(nn.Module):
     is one.
     """
 
-    def __init__(self, structure: Structure, scheme: Scheme, device: str) -> None:
+    def __init__(self, structure: Structure, scheme: WeightScheme, device: str) -> None:
         super().__init__()
         self.structure, self.scheme = structure, scheme
         self.device = device

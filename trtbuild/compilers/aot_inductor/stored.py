@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from trtbuild import foreign
+from trtbuild import untrusted
 from trtbuild.errors import BuildError
 
 _NAMES = {
@@ -27,7 +27,7 @@ def read_tensors(path: Path) -> dict[str, tuple[str, list[int]]]:
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > min(_LIMIT, size):
                 raise ValueError(f"its header would have {length} bytes")
-            header = foreign.parse_object(stream.read(length), limit=_LIMIT)
+            header = untrusted.parse_object(stream.read(length), limit=_LIMIT)
         header.pop("__metadata__", None)
         found = {
             name: (_NAMES.get(each["dtype"], each["dtype"]), each["shape"]) for name, each in header.items()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from trtbuild.networks.architectures import Decoder
+from trtbuild.networks.config.decoder import Decoder
 
 #: The prefix of its fields among a step's facts.
 PREFIX = "network."
@@ -59,7 +59,7 @@ class Structure:
 
 
 @dataclass(frozen=True)
-class Scheme:
+class WeightScheme:
     """How weights are stored: `weights` of `SCHEMES`, `group_size` along a row for int4, and of the rest the dtype.
 
     With `embedding` the embedding and the head are 8 bits a row, too, in int8 and int4.
@@ -76,7 +76,7 @@ class Scheme:
         return self.embedding and self.weights in _WITH_EMBEDDING
 
     @classmethod
-    def read(cls, facts: Mapping[str, Any]) -> Scheme:
+    def read(cls, facts: Mapping[str, Any]) -> WeightScheme:
         """From a step's facts."""
         return cls(
             weights=facts["quant.weights"],
@@ -87,42 +87,42 @@ class Scheme:
 
 
 @dataclass(frozen=True)
-class Tensor:
+class TensorSpec:
     """One that an engine wants: its type in torch's words, and its shape."""
 
     dtype: str
     shape: tuple[int, ...]
 
 
-def tensors(structure: Structure, scheme: Scheme) -> dict[str, Tensor]:
+def tensors(structure: Structure, scheme: WeightScheme) -> dict[str, TensorSpec]:
     """All that an engine wants, by name, as they stand in its weights' file.
 
     Names are Hugging Face's, with q, k and v as one matrix `qkv_proj` and gate and up as one `gate_up_proj`.
     """
     s, dtype = structure, scheme.dtype
-    found: dict[str, Tensor] = {}
+    found: dict[str, TensorSpec] = {}
     small = scheme.small
     found |= _rows("model.embed_tokens", s.vocab, s.hidden, dtype, small)
     for layer in range(s.layers):
         prefix = f"model.layers.{layer}"
-        found[f"{prefix}.input_layernorm.weight"] = Tensor(dtype, (s.hidden,))
-        found[f"{prefix}.post_attention_layernorm.weight"] = Tensor(dtype, (s.hidden,))
+        found[f"{prefix}.input_layernorm.weight"] = TensorSpec(dtype, (s.hidden,))
+        found[f"{prefix}.post_attention_layernorm.weight"] = TensorSpec(dtype, (s.hidden,))
         for name, rows, columns, bias in linears(s):
             found |= _linear(f"{prefix}.{name}", rows, columns, scheme)
             if bias:
-                found[f"{prefix}.{name}.bias"] = Tensor(dtype, (rows,))
+                found[f"{prefix}.{name}.bias"] = TensorSpec(dtype, (rows,))
         if s.qk_norm:
-            found[f"{prefix}.self_attn.q_norm.weight"] = Tensor(dtype, (s.head_dim,))
-            found[f"{prefix}.self_attn.k_norm.weight"] = Tensor(dtype, (s.head_dim,))
-    found["model.norm.weight"] = Tensor(dtype, (s.hidden,))
+            found[f"{prefix}.self_attn.q_norm.weight"] = TensorSpec(dtype, (s.head_dim,))
+            found[f"{prefix}.self_attn.k_norm.weight"] = TensorSpec(dtype, (s.head_dim,))
+    found["model.norm.weight"] = TensorSpec(dtype, (s.hidden,))
     if not s.tied:
         found |= _rows("lm_head", s.vocab, s.hidden, dtype, small)
     if scheme.weights == "fp8":
         # Of each linear map that of its input and the largest of its weights; one matrix for the same reason as below,
         # and each four times, as cuBLAS wants the place of a scale in multiples of 16 bytes.
-        found[SCALES] = Tensor("float32", (len(JOINED) * s.layers, 2 * SCALE))
+        found[SCALES] = TensorSpec("float32", (len(JOINED) * s.layers, 2 * SCALE))
     # Frequencies and the factor of each, as one matrix: the compiler would put a vector of eight values into the code.
-    found["rotary.table"] = Tensor("float32", (2, s.head_dim // 2))
+    found["rotary.table"] = TensorSpec("float32", (2, s.head_dim // 2))
     return found
 
 
@@ -150,27 +150,27 @@ JOINED: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def _rows(name: str, rows: int, columns: int, dtype: str, small: bool) -> dict[str, Tensor]:
+def _rows(name: str, rows: int, columns: int, dtype: str, small: bool) -> dict[str, TensorSpec]:
     if not small:
-        return {f"{name}.weight": Tensor(dtype, (rows, columns))}
+        return {f"{name}.weight": TensorSpec(dtype, (rows, columns))}
     return {
-        f"{name}.weight": Tensor("int8", (rows, columns)),
-        f"{name}.scales": Tensor(dtype, (rows,)),
+        f"{name}.weight": TensorSpec("int8", (rows, columns)),
+        f"{name}.scales": TensorSpec(dtype, (rows,)),
     }
 
 
-def _linear(name: str, rows: int, columns: int, scheme: Scheme) -> dict[str, Tensor]:
+def _linear(name: str, rows: int, columns: int, scheme: WeightScheme) -> dict[str, TensorSpec]:
     if scheme.weights == "fp8":
-        found = {f"{name}.weight": Tensor("float8_e4m3fn", (rows, columns))}
+        found = {f"{name}.weight": TensorSpec("float8_e4m3fn", (rows, columns))}
         if (
             len(JOINED[name.split(".", 3)[3]]) > 1
         ):  # each has a scale of its own: a share of the largest, by row
-            found[f"{name}.shares"] = Tensor("float32", (rows,))
+            found[f"{name}.shares"] = TensorSpec("float32", (rows,))
         return found
     if scheme.weights != "int4":
         return _rows(name, rows, columns, scheme.dtype, scheme.weights == "int8")
     groups = columns // (scheme.group_size or columns)
     return {
-        f"{name}.weight": Tensor("uint8", (rows, columns // 2)),
-        f"{name}.groups": Tensor(scheme.dtype, (groups, rows, 2)),
+        f"{name}.weight": TensorSpec("uint8", (rows, columns // 2)),
+        f"{name}.groups": TensorSpec(scheme.dtype, (groups, rows, 2)),
     }

@@ -1,7 +1,7 @@
 """The `weights` step: a checkpoint's tensors as an engine wants them, without torch and a piece at a time.
 
 model.safetensors    the tensors of `structure.tensors`, in that order; the first one at a multiple of `ALIGNED` bytes
-weights.json         how they are stored (`Scheme`), and what the model is called
+weights.json         how they are stored (`WeightScheme`), and what the model is called
 tokenizer.json, config.json, generation_config.json, …
 
 Linear maps [out, in]. int8: value = stored * scale of the row. int4: two values a byte, the lower half first,
@@ -24,25 +24,30 @@ from trtbuild.compilers.aot_inductor.structure import (
     JOINED,
     PREFIX,
     SCALE,
-    Scheme,
     Structure,
+    WeightScheme,
     linears,
     tensors,
 )
 from trtbuild.compilers.modelopt.reading import Exported, entries
 from trtbuild.errors import BuildError, InputError
-from trtbuild.networks import build, chat_files, rope, safetensors_writer, tokenizer
-from trtbuild.networks.architectures import Decoder, parse
-from trtbuild.networks.arrays import Array
-from trtbuild.networks.checkpoint import Checkpoint
-from trtbuild.networks.layout import check
-from trtbuild.worker import Reporter, Request
+from trtbuild.networks import build
+from trtbuild.networks.chat import files
+from trtbuild.networks.config.architectures import parse
+from trtbuild.networks.config.decoder import Decoder
+from trtbuild.networks.onnx_graph import rope
+from trtbuild.networks.tokenizer import convert
+from trtbuild.networks.weights import safetensors_writer
+from trtbuild.networks.weights.arrays import Array
+from trtbuild.networks.weights.checkpoint import Checkpoint
+from trtbuild.networks.weights.layout import check
+from trtbuild.worker import Reporter, StepRequest
 
 FILE = "model.safetensors"
 _SLICE = 64 << 20  # bytes of float32 that are quantized at once
 
 
-def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
+def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
     """Write the weights of `request.model` to the folder `out`; returns facts for the record.
 
     Options are the facts of the step's key. Raises InputError for a checkpoint that is not what its config says, or
@@ -51,13 +56,13 @@ def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
     checkpoint = Checkpoint.open(request.model)
     decoder = parse(checkpoint.config)
     check(checkpoint, decoder)
-    structure, scheme = Structure.of(decoder), Scheme.read(request.options)
+    structure, scheme = Structure.of(decoder), WeightScheme.read(request.options)
     _compare(structure, request.options)
     wanted = {name: (each.dtype, each.shape) for name, each in tensors(structure, scheme).items()}
     build.write_config(checkpoint, out)
-    tokenizer.write(checkpoint, out)
+    convert.write(checkpoint, out)
     ends = decoder.eos_token_ids
-    chat_files.write(checkpoint.files, checkpoint.config, checkpoint.metadata, out, assumed=ends)
+    files.write(checkpoint.files, checkpoint.config, checkpoint.metadata, out, assumed=ends)
     quantized = None
     if scheme.weights == "fp8":
         quantized = Exported(entries(request.inputs["checkpoint"]), "FP8", None)
@@ -91,7 +96,7 @@ def _compare(found: Structure, facts: Mapping[str, Any]) -> None:
 
 
 def _pieces(
-    checkpoint: Checkpoint, decoder: Decoder, scheme: Scheme, quantized: Exported | None
+    checkpoint: Checkpoint, decoder: Decoder, scheme: WeightScheme, quantized: Exported | None
 ) -> Iterator[bytes]:
     """The bytes of all tensors, in the order of `structure.tensors`; linear maps of FP8 are ModelOpt's, `quantized`."""
     structure, write = Structure.of(decoder), _Writer(checkpoint, scheme)
@@ -153,7 +158,7 @@ def _scales(quantized: Exported, structure: Structure) -> Iterator[bytes]:
 @dataclass(frozen=True)
 class _Writer:
     checkpoint: Checkpoint
-    scheme: Scheme
+    scheme: WeightScheme
 
     def plain(self, name: str) -> bytes:
         kind = safetensors_writer.DTYPES[self.scheme.dtype]

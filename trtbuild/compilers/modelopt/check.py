@@ -5,25 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trtbuild import foreign
+from trtbuild import untrusted
 from trtbuild.compilers.modelopt.reading import Exported, entries
 from trtbuild.errors import BuildError
-from trtbuild.worker import Reporter, Request, serve
+from trtbuild.worker import Reporter, StepRequest, serve
 
 _NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
-def run(request: Request, _out: Path, _reporter: Reporter) -> dict[str, Any]:
+def run(request: StepRequest, _out: Path, _reporter: Reporter) -> dict[str, Any]:
     """Facts of a folder that is whole. Raises BuildError for one that is not."""
     folder = request.inputs["engine"]
     missing = [name for name in _NEEDED if not (folder / name).is_file()]
     if missing:
         raise BuildError(f"the checkpoint lacks {', '.join(missing)}")
-    config = foreign.read_object(folder / "config.json")
+    config = untrusted.read_object(folder / "config.json")
     said = config.get("quantization_config") or {}
     algorithm, group = said.get("quant_algo"), None
     if (folder / "hf_quant_config.json").is_file():
-        quantized = foreign.read_object(folder / "hf_quant_config.json")
+        quantized = untrusted.read_object(folder / "hf_quant_config.json")
         group = quantized["quantization"].get("group_size")
     exported = Exported(entries(folder), algorithm, group)
     return {

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trtbuild.compilers.base import UNPACK, Compiler, Worker, check_parallel, tools, unpack
-from trtbuild.compilers.modelopt import excluding, serving, texts
+from trtbuild.compilers.modelopt import exclusions, serving, texts
 from trtbuild.compilers.modelopt.options import DTYPES, LEVELS
 from trtbuild.compilers.modelopt.schemes import (
     DEFAULT_GROUP,
     KV_CACHES,
     SCHEMES,
-    Scheme,
+    ModelOptScheme,
     check_columns,
     names,
 )
 from trtbuild.errors import InputError
-from trtbuild.key import Step
-from trtbuild.networks.architectures import SUPPORTED
-from trtbuild.recipe import SCHEMES as PRESETS
-from trtbuild.recipe import Recipe, Value, frozen
-from trtstore.words import size
+from trtbuild.facts.key import Step
+from trtbuild.facts.recipe import SCHEMES as PRESETS
+from trtbuild.facts.recipe import Recipe, Value, frozen
+from trtbuild.networks.config.architectures import SUPPORTED
+from trtstore import format_size
 
 WORKERS = {"unpack": UNPACK, "checkpoint": Worker("trtbuild.compilers.modelopt.quantize", 2)}
 NAME = "modelopt"
@@ -46,7 +46,7 @@ def made(recipe: Recipe, dtype: str) -> tuple[Step, ...]:
         "quant.method": recipe.quant.method,
         "quant.kv_cache": recipe.quant.kv_cache,
         **({"quant.group_size": _group(recipe)} if scheme.grouped else {}),
-        **excluding.fact(excluding.read(recipe.tools.options)),
+        **exclusions.fact(exclusions.read(recipe.tools.options)),
         **_calibration(recipe, scheme),
         **versions,
     }
@@ -64,16 +64,16 @@ def made(recipe: Recipe, dtype: str) -> tuple[Step, ...]:
     return (*first, step)
 
 
-def _scheme(recipe: Recipe) -> Scheme:
+def _scheme(recipe: Recipe) -> ModelOptScheme:
     quant = recipe.quant
     return SCHEMES[quant.weights, quant.activations, quant.method]
 
 
-def _calibrated(recipe: Recipe, scheme: Scheme) -> bool:
+def _calibrated(recipe: Recipe, scheme: ModelOptScheme) -> bool:
     return scheme.calibrated or KV_CACHES[recipe.quant.kv_cache] is not None
 
 
-def _check(recipe: Recipe, scheme: Scheme) -> None:
+def _check(recipe: Recipe, scheme: ModelOptScheme) -> None:
     check_parallel(
         recipe,
         "a unified checkpoint is one for any number of GPUs: the server that loads it splits it",
@@ -100,7 +100,7 @@ def _check(recipe: Recipe, scheme: Scheme) -> None:
         )
     known = recipe.model.config or recipe.model.described or {}
     check_columns(known, scheme, recipe.quant.group_size)
-    excluding.check(excluding.read(recipe.tools.options), known, scheme.algorithm, recipe.quant.scheme)
+    exclusions.check(exclusions.read(recipe.tools.options), known, scheme.algorithm, recipe.quant.scheme)
     options = recipe.tools.options
     for name in ("calib_size", "calib_batch_size", "calib_max_length", "threads"):
         value = options[f"compiler.{name}"]
@@ -135,7 +135,7 @@ def _dtype(recipe: Recipe) -> str:
     return dtype
 
 
-def _calibration(recipe: Recipe, scheme: Scheme) -> dict[str, Value]:
+def _calibration(recipe: Recipe, scheme: ModelOptScheme) -> dict[str, Value]:
     """What the scales depend on that are measured: the text, how it is shown, and what computes. Else nothing.
 
     Threads change the order of sums, and instruction sets what is rounded when: other bytes for each (measured).
@@ -161,7 +161,7 @@ def _calibration(recipe: Recipe, scheme: Scheme) -> dict[str, Value]:
     }
 
 
-def _samples(recipe: Recipe, scheme: Scheme) -> int:
+def _samples(recipe: Recipe, scheme: ModelOptScheme) -> int:
     asked = recipe.tools.options["compiler.calib_size"]
     return asked if isinstance(asked, int) else scheme.samples
 
@@ -175,8 +175,8 @@ def advise(recipe: Recipe) -> Sequence[str]:
         said += texts.advice(scheme, recipe.quant.scheme, _samples(recipe, scheme), dataset)
     if recipe.model.bytes > 4 << 30:
         said.append(
-            f"ModelOpt holds the whole model: about {size(recipe.model.bytes)} of memory, a GPU's first, and a fifth "
-            "more while it writes"
+            f"ModelOpt holds the whole model: about {format_size(recipe.model.bytes)} of memory, a GPU's first, and a "
+            "fifth more while it writes"
         )
     return said
 

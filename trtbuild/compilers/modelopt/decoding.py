@@ -13,16 +13,16 @@ import numpy as np
 
 from trtbuild.compilers.modelopt.reading import E2M1_MAX, E4M3_MAX, Linear
 from trtbuild.compilers.modelopt.schemes import BLOCK
-from trtbuild.networks import rope
-from trtbuild.networks.architectures import Decoder
-from trtbuild.networks.arrays import Array
+from trtbuild.networks.config.decoder import Decoder
+from trtbuild.networks.onnx_graph import rope
+from trtbuild.networks.weights.arrays import Array
 
 WINDOW = 512  # tokens that see one another
 _CHUNK = 256  # rows of logits that are alive at once
 _ROWS = 128  # queries that are multiplied with the keys before them at once
 
 
-class Weights(Protocol):
+class DecoderWeights(Protocol):
     """Where the numbers of a decoder come from."""
 
     def plain(self, name: str) -> Array:
@@ -38,7 +38,7 @@ Rounding = Callable[[Array, float], Array]
 
 
 def mean_loss(
-    decoder: Decoder, weights: Weights, tokens: Sequence[int], algorithm: str | None, cache: str | None
+    decoder: Decoder, weights: DecoderWeights, tokens: Sequence[int], algorithm: str | None, cache: str | None
 ) -> float:
     """Nats a token: the mean negative log likelihood of each token after the first of its window of `WINDOW`.
 
@@ -66,7 +66,7 @@ def mean_loss(
 class _Maps:
     """Linear maps of the checkpoint, each read once for all pieces."""
 
-    def __init__(self, weights: Weights, rounding: Rounding | None) -> None:
+    def __init__(self, weights: DecoderWeights, rounding: Rounding | None) -> None:
         self.weights = weights
         self._round = rounding
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild.errors import InputError
-from trtbuild.worker import Reporter, Request, serve
+from trtbuild.worker import Reporter, StepRequest, serve
 
 
-def run(_request: Request, _out: Path, _reporter: Reporter) -> dict[str, Any]:
+def run(_request: StepRequest, _out: Path, _reporter: Reporter) -> dict[str, Any]:
     """Raises InputError."""
     raise InputError(
         "trtbuild does not run checkpoints: TensorRT-LLM, vLLM and SGLang do",

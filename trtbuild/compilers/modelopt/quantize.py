@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild.compilers.modelopt.options import settle
-from trtbuild.worker import Reporter, Request, serve
+from trtbuild.worker import Reporter, StepRequest, serve
 
 
-def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
-    """Write the checkpoint to `out`; see `quantizing.run`, which is imported once the CPU's part is settled."""
+def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
+    """Write the checkpoint to `out`; see `modelopt_run.run`, which is imported once the CPU's part is settled."""
     settle(request.options.get("target.level"))
-    made: dict[str, Any] = importlib.import_module("trtbuild.compilers.modelopt.quantizing").run(
+    made: dict[str, Any] = importlib.import_module("trtbuild.compilers.modelopt.modelopt_run").run(
         request, out, reporter
     )
     return made

@@ -26,10 +26,10 @@ from typing import Protocol
 
 import numpy as np
 
-from trtbuild import foreign
+from trtbuild import untrusted
 from trtbuild.compilers.modelopt.schemes import BLOCK
 from trtbuild.errors import BuildError
-from trtbuild.networks.arrays import Array
+from trtbuild.networks.weights.arrays import Array
 
 _WIDTHS = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "I8": 1, "U8": 1}
 _PLAIN = ("F32", "F16", "BF16")
@@ -63,7 +63,7 @@ def _e4m3() -> Array:
 E4M3 = _e4m3()
 
 
-class Stored(Protocol):
+class StoredTensor(Protocol):
     """A tensor as it is stored: `kind` by the name that safetensors gives it."""
 
     @property
@@ -76,7 +76,7 @@ class Stored(Protocol):
         """Its bytes, as they are stored: float32, uint16 (16-bit floats), int8 or uint8 (8-bit floats, too)."""
 
 
-def values(stored: Stored) -> Array:
+def values(stored: StoredTensor) -> Array:
     """The numbers of a tensor of a float type, as float32."""
     codes = stored.codes()
     if stored.kind == "F8_E4M3":
@@ -87,7 +87,7 @@ def values(stored: Stored) -> Array:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """A tensor of a file: `kind` as its header has it, `start` in bytes from the file's beginning."""
 
     path: Path
@@ -127,7 +127,7 @@ class Exported:
 
     def __init__(
         self,
-        entries: Mapping[str, Stored],
+        entries: Mapping[str, StoredTensor],
         algorithm: str | None,
         group: int | None,
         left: frozenset[str] = frozenset(),
@@ -212,7 +212,7 @@ class Exported:
         numbers = values(entry)
         return numbers * scale, np.maximum(np.abs(numbers) / 16, 2.0**-10) * scale
 
-    def _four_bits(self, module: str, entry: Stored) -> tuple[Array, Array]:
+    def _four_bits(self, module: str, entry: StoredTensor) -> tuple[Array, Array]:
         codes, name = entry.codes(), f"{module}.weight_scale"
         low, high = codes & 15, codes >> 4
         if self.algorithm == "NVFP4":
@@ -249,17 +249,19 @@ class Exported:
             raise BuildError(f"{name} has a scale that is zero, below zero or not finite")
         return found
 
-    def _find(self, name: str) -> Stored:
+    def _find(self, name: str) -> StoredTensor:
         if name not in self.entries:
             raise BuildError(f"the checkpoint lacks {name}")
         return self.entries[name]
 
 
-def entries(folder: Path) -> dict[str, Entry]:
+def entries(folder: Path) -> dict[str, TensorEntry]:
     """Every tensor of a unified checkpoint by its name, as the index and the headers say. Raises BuildError."""
     try:
         if (folder / INDEX).is_file():
-            placed: dict[str, str] = foreign.parse_object(foreign.read_bytes(folder / INDEX))["weight_map"]
+            placed: dict[str, str] = untrusted.parse_object(untrusted.read_bytes(folder / INDEX))[
+                "weight_map"
+            ]
         else:
             placed = dict.fromkeys(header(folder / SOLE), SOLE)
         found = {file: header(folder / Path(file).name) for file in sorted(set(placed.values()))}
@@ -268,7 +270,7 @@ def entries(folder: Path) -> dict[str, Entry]:
         raise BuildError(f"the checkpoint's weights cannot be read: {error}") from None
 
 
-def header(path: Path) -> dict[str, Entry]:
+def header(path: Path) -> dict[str, TensorEntry]:
     """Every tensor of one file.
 
     Raises OSError, ValueError, KeyError, TypeError or struct.error for one that is not whole.
@@ -278,7 +280,7 @@ def header(path: Path) -> dict[str, Entry]:
         (length,) = struct.unpack("<Q", stream.read(8))
         if length > min(_HEADER_LIMIT, size):
             raise ValueError(f"{path.name}: its header would have {length} bytes")
-        told = foreign.parse_object(stream.read(length), limit=_HEADER_LIMIT)
+        told = untrusted.parse_object(stream.read(length), limit=_HEADER_LIMIT)
     told.pop("__metadata__", None)
     found, ends = {}, 8 + length
     for name, each in told.items():
@@ -286,7 +288,7 @@ def header(path: Path) -> dict[str, Entry]:
         begin, end = (8 + length + int(offset) for offset in each["data_offsets"])
         if kind not in _WIDTHS or end - begin != math.prod(shape) * _WIDTHS[kind]:
             raise ValueError(f"{path.name}: {name} is {kind} {list(shape)}, in {end - begin} bytes")
-        found[name] = Entry(path, kind, shape, begin)
+        found[name] = TensorEntry(path, kind, shape, begin)
         ends = max(ends, end)
     if size != ends:
         raise ValueError(f"{path.name} has {size} bytes, and its header says {ends}")

@@ -19,7 +19,7 @@ BLOCK = 16  # values that share a scale in NVFP4
 
 
 @dataclass(frozen=True)
-class Scheme:
+class ModelOptScheme:
     """One way to quantize.
 
     `recipe` is the name of ModelOpt's config in `modelopt.torch.quantization`, and `algorithm` what it is called in
@@ -46,21 +46,25 @@ class Scheme:
 
 _Parts = tuple[str, str, str]
 #: (weights, activations, method) -> the scheme
-SCHEMES: Mapping[_Parts, Scheme] = {
-    ("none", "none", "rtn"): Scheme(None, None, 0, 0.02),
-    ("int8", "none", "rtn"): Scheme("INT8_WEIGHT_ONLY_CFG", "W8A16", 0, 0.1),
-    ("int8", "int8", "smoothquant"): Scheme("INT8_SMOOTHQUANT_CFG", "W8A8_SQ_PER_CHANNEL", _BASIS, 2.0),
-    ("int4", "none", "awq"): Scheme("INT4_AWQ_CFG", "W4A16_AWQ", _BASIS_AWQ, 1.0, grouped=True),
-    ("int4", "fp8", "awq"): Scheme("W4A8_AWQ_BETA_CFG", "W4A8_AWQ", _BASIS_AWQ, 1.0, grouped=True),
-    ("fp8", "fp8", "minmax"): Scheme("FP8_DEFAULT_CFG", "FP8", _BASIS, 0.4),
-    ("fp8", "fp8", "rowwise"): Scheme("FP8_PER_CHANNEL_PER_TOKEN_CFG", "FP8_PER_CHANNEL_PER_TOKEN", 0, 0.4),
-    ("nvfp4", "nvfp4", "minmax"): Scheme("NVFP4_DEFAULT_CFG", "NVFP4", _BASIS, 1.0),
+SCHEMES: Mapping[_Parts, ModelOptScheme] = {
+    ("none", "none", "rtn"): ModelOptScheme(None, None, 0, 0.02),
+    ("int8", "none", "rtn"): ModelOptScheme("INT8_WEIGHT_ONLY_CFG", "W8A16", 0, 0.1),
+    ("int8", "int8", "smoothquant"): ModelOptScheme(
+        "INT8_SMOOTHQUANT_CFG", "W8A8_SQ_PER_CHANNEL", _BASIS, 2.0
+    ),
+    ("int4", "none", "awq"): ModelOptScheme("INT4_AWQ_CFG", "W4A16_AWQ", _BASIS_AWQ, 1.0, grouped=True),
+    ("int4", "fp8", "awq"): ModelOptScheme("W4A8_AWQ_BETA_CFG", "W4A8_AWQ", _BASIS_AWQ, 1.0, grouped=True),
+    ("fp8", "fp8", "minmax"): ModelOptScheme("FP8_DEFAULT_CFG", "FP8", _BASIS, 0.4),
+    ("fp8", "fp8", "rowwise"): ModelOptScheme(
+        "FP8_PER_CHANNEL_PER_TOKEN_CFG", "FP8_PER_CHANNEL_PER_TOKEN", 0, 0.4
+    ),
+    ("nvfp4", "nvfp4", "minmax"): ModelOptScheme("NVFP4_DEFAULT_CFG", "NVFP4", _BASIS, 1.0),
 }
 #: quant.kv_cache -> ModelOpt's config, and its name in hf_quant_config.json
 KV_CACHES: Mapping[str, tuple[str, str] | None] = {"auto": None, "fp8": ("FP8_KV_CFG", "FP8")}
 
 
-def scheme_of(facts: Mapping[str, Any], schemes: Mapping[_Parts, Scheme] = SCHEMES) -> Scheme:
+def scheme_of(facts: Mapping[str, Any], schemes: Mapping[_Parts, ModelOptScheme] = SCHEMES) -> ModelOptScheme:
     """The scheme of a step with these facts."""
     weights, activations, method = (
         str(facts[f"quant.{name}"]) for name in ("weights", "activations", "method")
@@ -78,7 +82,7 @@ def names(presets: Mapping[tuple[str, str, str, str], str]) -> frozenset[str]:
     )
 
 
-def check_columns(config: Mapping[str, Any], scheme: Scheme, group: int | None) -> None:
+def check_columns(config: Mapping[str, Any], scheme: ModelOptScheme, group: int | None) -> None:
     """Raises InputError where weights that share a scale do not divide the model's sizes, as far as these are known."""
     step = (group or DEFAULT_GROUP) if scheme.grouped else BLOCK if scheme.algorithm == "NVFP4" else 1
     sizes = {name: config.get(name) for name in ("hidden_size", "intermediate_size")}

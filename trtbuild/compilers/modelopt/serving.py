@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trtbuild.compilers.modelopt.schemes import scheme_of
 from trtbuild.errors import InputError
-from trtbuild.key import Step
+from trtbuild.facts.key import Step
 
 _HEAD = "#!/bin/sh\n# Written by trtbuild; the server was not run when this was written.\nset -eu\n"
 #: server -> the algorithms that it loads; None: as they are, without quantization

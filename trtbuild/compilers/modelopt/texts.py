@@ -10,8 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
-from trtbuild import foreign
-from trtbuild.compilers.modelopt.schemes import Scheme
+from trtbuild import untrusted
+from trtbuild.compilers.modelopt.schemes import ModelOptScheme
 from trtbuild.errors import InputError
 
 OPTION = "compiler.calib_dataset"
@@ -19,7 +19,7 @@ _DATA = resources.files("trtbuild.compilers.modelopt") / "data"
 _COLUMNS = ("text", "article")  # of a JSON line, the first that it has
 
 
-class Tokenizer(Protocol):
+class TextTokenizer(Protocol):
     """Text to tokens, as the model's tokenizer does it."""
 
     def __call__(self, text: str) -> list[int]: ...
@@ -48,7 +48,7 @@ def fact(dataset: Any) -> dict[str, Any]:
     return {OPTION: dataset}
 
 
-def advice(scheme: Scheme, preset: str, count: int, dataset: Any) -> Iterator[str]:
+def advice(scheme: ModelOptScheme, preset: str, count: int, dataset: Any) -> Iterator[str]:
     """Whether `count` samples of `dataset` are what a calibration of quant=`preset` wants, in words."""
     if dataset is None:
         yield (
@@ -64,7 +64,7 @@ def judged() -> str:
     return (_DATA / "constitution.txt").read_text(encoding="utf-8")
 
 
-def samples(source: Path | None, tokenizer: Tokenizer, count: int, length: int) -> list[list[int]]:
+def samples(source: Path | None, tokenizer: TextTokenizer, count: int, length: int) -> list[list[int]]:
     """Up to `count` samples of at most `length` tokens: of `source`, a file or a folder; None: of the packaged text.
 
     A line of a .jsonl and a row of a .parquet is a sample; a .txt is cut into samples of `length` tokens. Files are
@@ -137,7 +137,7 @@ def _lines(text: str, name: str) -> Iterator[str]:
         if not line.strip():
             continue
         try:
-            row = foreign.parse(line)
+            row = untrusted.parse(line)
             yield str(next(row[column] for column in _COLUMNS if column in row))
         except (ValueError, TypeError, StopIteration):
             raise InputError(

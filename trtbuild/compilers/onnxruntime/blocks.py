@@ -18,13 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 from onnxruntime.capi import _pybind_state as native  # where onnxruntime.quantization takes the same two from
 
-from trtbuild.networks.arrays import Array
+from trtbuild.networks.weights.arrays import Array
 
 SLICE = 64 << 20  # bytes of float values quantized at once
 
 
 @dataclass(frozen=True)
-class Scheme:
+class BlockScheme:
     """How weights are stored; `accuracy_level` is how ONNX Runtime multiplies them (MatMulNBits)."""
 
     bits: int
@@ -42,12 +42,12 @@ class Blocks:
     zeros: Array | None
 
 
-def blocks_of(k: int, scheme: Scheme) -> int:
+def blocks_of(k: int, scheme: BlockScheme) -> int:
     """Blocks in a column of k values."""
     return -(-k // scheme.group_size)
 
 
-def quantize(values: Array, scheme: Scheme) -> Blocks:
+def quantize(values: Array, scheme: BlockScheme) -> Blocks:
     """Quantize the matrix `values` [k, n], float32."""
     k, n = values.shape
     count, per_byte = blocks_of(k, scheme), 8 // scheme.bits
@@ -63,7 +63,7 @@ def quantize(values: Array, scheme: Scheme) -> Blocks:
 
 
 def quantize_slices(
-    k: int, n: int, read: Callable[[int, int], Array], scheme: Scheme, slice_bytes: int = SLICE
+    k: int, n: int, read: Callable[[int, int], Array], scheme: BlockScheme, slice_bytes: int = SLICE
 ) -> Iterator[Blocks]:
     """Quantize a matrix [k, n] of which `read(start, stop)` gives columns, as slices from the first column on.
 

@@ -8,10 +8,11 @@ from typing import Any
 from trtbuild.compilers.base import NETWORK, Compiler, Worker, network, tools
 from trtbuild.compilers.onnxruntime.options import ACCURACY_LEVELS, DEFAULT_GROUP, GROUPS
 from trtbuild.errors import InputError
-from trtbuild.key import Step
-from trtbuild.networks import genai_families, text_normalizer, tokenizer_rewrite
-from trtbuild.networks.layout import check_fused
-from trtbuild.recipe import Quant, Recipe, Value, frozen
+from trtbuild.facts.key import Step
+from trtbuild.facts.recipe import Quant, Recipe, Value, frozen
+from trtbuild.networks.genai import families
+from trtbuild.networks.tokenizer import rewrite, text_normalizer
+from trtbuild.networks.weights.layout import check_fused
 from trtbuild.targets import CUDA_FACTS
 
 _RIGHT_UP_TO = "with this longrope an engine is right up to original_max_position_embeddings={}, its context"
@@ -105,7 +106,7 @@ def _limit(recipe: Recipe) -> int | None:
 
 def _longest(recipe: Recipe) -> int | None:
     config = recipe.model.config
-    return genai_families.longest(config) if recipe.frontend == "genai" and config is not None else None
+    return families.longest(config) if recipe.frontend == "genai" and config is not None else None
 
 
 def advise(recipe: Recipe) -> Sequence[str]:
@@ -135,8 +136,8 @@ _NO_GPU = "these engines run on a CPU"
 
 def tells(tokenizer: Mapping[str, Any]) -> Sequence[str]:
     """What onnxruntime-genai does not do to a text, and this tokenizer does: sentences. Raises InputError."""
-    tokenizer_rewrite.refuse(tokenizer)
-    return text_normalizer.notes(tokenizer_rewrite.asked_before(tokenizer))
+    rewrite.refuse(tokenizer)
+    return text_normalizer.notes(rewrite.asked_before(tokenizer))
 
 
 UNREAD = {
@@ -149,7 +150,7 @@ UNREAD = {
     "quant.kv_cache": _ONE_VALUE,
     "parallel.tp": _ONE_VALUE,
     "parallel.pp": _ONE_VALUE,
-    "target.level": "the bytes are equal on AVX2 and AVX-512 (tests/test_instruction_sets.py)",
+    "target.level": "the bytes are equal on AVX2 and AVX-512 (tests/building/test_instruction_sets.py)",
     **dict.fromkeys((f"target.{name}" for name in CUDA_FACTS), _NO_GPU),
     "key.driver": _NO_GPU,
     "fleet.driver": _NO_GPU,

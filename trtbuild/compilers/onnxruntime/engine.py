@@ -16,15 +16,15 @@ from typing import Any
 
 import onnxruntime
 
-from trtbuild import foreign
-from trtbuild.compilers.onnxruntime.blocks import Scheme
+from trtbuild import untrusted
+from trtbuild.compilers.onnxruntime.blocks import BlockScheme
 from trtbuild.compilers.onnxruntime.optimize import LEVELS, optimize
 from trtbuild.compilers.onnxruntime.options import ACCURACY_LEVELS, GROUPS
 from trtbuild.compilers.onnxruntime.quantize import quantize_network
 from trtbuild.compilers.onnxruntime.tie import untranspose
 from trtbuild.errors import BuildError, InputError
-from trtbuild.networks.tensors import Network, settle
-from trtbuild.worker import Reporter, Request
+from trtbuild.networks.weights.tensors import Network, settle
+from trtbuild.worker import Reporter, StepRequest
 
 MODEL = "model.onnx"
 CONFIG = "genai_config.json"
@@ -32,7 +32,7 @@ _BITS = {"int8": 8, "int4": 4}
 _QUANTIZED = ("MatMulNBits", "GatherBlockQuantized")
 
 
-def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
+def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
     """Build the engine of the folder `request.inputs["network"]` in `out`; returns what it is.
 
     Raises InputError for options that there are not, BuildError when the network is not one for ONNX Runtime.
@@ -70,13 +70,13 @@ def _facts(network: Network, size: int) -> dict[str, Any]:
     }
 
 
-def _scheme(request: Request) -> Scheme | None:
+def _scheme(request: StepRequest) -> BlockScheme | None:
     weights = request.choice("quant.weights", ("none", *_BITS))
     if weights == "none":
         return None
     group_size = request.choice("quant.group_size", GROUPS)
     level = request.choice("compiler.accuracy_level", ACCURACY_LEVELS)
-    return Scheme(_BITS[weights], group_size, bool(request.options["quant.symmetric"]), level)
+    return BlockScheme(_BITS[weights], group_size, bool(request.options["quant.symmetric"]), level)
 
 
 def _copy_rest(folder: Path, out: Path, max_seq_len: int | None) -> None:
@@ -84,7 +84,7 @@ def _copy_rest(folder: Path, out: Path, max_seq_len: int | None) -> None:
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name not in (MODEL, MODEL + ".data", CONFIG):
             shutil.copyfile(path, out / path.name)
-    config = foreign.read_object(folder / CONFIG)
+    config = untrusted.read_object(folder / CONFIG)
     if max_seq_len is not None:
         longest = config["model"]["context_length"]
         if not 0 < max_seq_len <= longest:

@@ -8,7 +8,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from trtbuild.errors import BuildError
-from trtbuild.networks.tensors import INLINE, Network
+from trtbuild.networks.weights.tensors import INLINE, Network
 
 LEVELS = {
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,

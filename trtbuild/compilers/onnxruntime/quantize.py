@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from trtbuild.compilers.onnxruntime.blocks import Scheme, blocks_of, quantize_slices
+from trtbuild.compilers.onnxruntime.blocks import BlockScheme, blocks_of, quantize_slices
 from trtbuild.errors import BuildError
-from trtbuild.networks.arrays import Array
-from trtbuild.networks.tensors import INLINE, DataFile, Network, in_branches, nbytes, read_by
+from trtbuild.networks.weights.arrays import Array
+from trtbuild.networks.weights.tensors import INLINE, DataFile, Network, in_branches, nbytes, read_by
 
 _MICROSOFT = "com.microsoft"
 
@@ -44,7 +44,7 @@ class _Stored:
 
 
 def quantize_network(
-    source: Network, scheme: Scheme, embedding: bool, path: Path, progress: Progress
+    source: Network, scheme: BlockScheme, embedding: bool, path: Path, progress: Progress
 ) -> Network:
     """Write `source`, quantized, to `path` and `path`.data.
 
@@ -98,7 +98,7 @@ class _Writer:
 
     source: Network
     weights: Mapping[str, TensorProto]
-    scheme: Scheme
+    scheme: BlockScheme
     data: DataFile
     progress: Progress
     total: int  # bytes of the matrices to quantize

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import onnxruntime_genai as genai
 
-from trtbuild import foreign
+from trtbuild import untrusted
 from trtbuild.errors import BuildError, InputError
-from trtbuild.networks import text_normalizer
-from trtbuild.networks.special_tokens import added_of
-from trtbuild.worker import Reporter, Request
+from trtbuild.networks.tokenizer import text_normalizer
+from trtbuild.networks.tokenizer.special_tokens import added_of
+from trtbuild.worker import Reporter, StepRequest
 
 _CONFIG = "genai_config.json"
 
@@ -87,7 +87,7 @@ class Engine:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = foreign.read_object(path)
+    content: dict[str, Any] = untrusted.read_object(path)
     return content
 
 
@@ -171,7 +171,7 @@ def _tokens(
         yield int(generator.get_next_tokens()[0])
 
 
-def check(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:  # noqa: ARG001
+def check(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:  # noqa: ARG001
     """Greedy text from the engine `request.inputs["engine"]`; returns how it did.
 
     Options: `prompt`, `max_tokens`, `raw`. Raises BuildError when the engine does not load, when a logit is
@@ -189,7 +189,7 @@ def check(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:  #
     return spoken.facts(engine)
 
 
-def generate(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:  # noqa: ARG001
+def generate(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:  # noqa: ARG001
     """Text from the engine `request.inputs["engine"]`, streamed; returns the same facts as `check`.
 
     Options: as `check`, and `temperature` (0: greedy), `top_p`, `seed`.

@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from trtbuild.compilers.onnxruntime.blocks import SLICE
 from trtbuild.compilers.onnxruntime.quantize import Embedding, find_embedding
-from trtbuild.networks.tensors import DataFile, Network, element_type, in_branches, read_by
+from trtbuild.networks.weights.tensors import DataFile, Network, element_type, in_branches, read_by
 
 
 def untranspose(source: Network, path: Path) -> Network:

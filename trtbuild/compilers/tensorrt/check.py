@@ -3,4 +3,4 @@
 from trtbuild.worker import serve
 
 if __name__ == "__main__":
-    serve("trtbuild.compilers.tensorrt.checking:check")
+    serve("trtbuild.compilers.tensorrt.check_and_generate:check")

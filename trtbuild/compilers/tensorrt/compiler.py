@@ -8,9 +8,9 @@ from dataclasses import replace
 from trtbuild.compilers.base import NETWORK, Compiler, Worker, check_parallel, network, tools
 from trtbuild.compilers.tensorrt.options import DEFAULT_SEQUENCE
 from trtbuild.errors import InputError
-from trtbuild.key import Step, hint_key
-from trtbuild.networks.architectures import SUPPORTED
-from trtbuild.recipe import Profile, Recipe, Value, frozen
+from trtbuild.facts.key import Step, hint_key
+from trtbuild.facts.recipe import Profile, Recipe, Value, frozen
+from trtbuild.networks.config.architectures import SUPPORTED
 from trtbuild.targets import CUDA_FACTS, gpu_facts
 
 WORKERS = {

@@ -17,30 +17,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trtbuild import foreign, programs
+from trtbuild import untrusted
 from trtbuild.compilers import cuda as device
 from trtbuild.compilers.tensorrt import addresses, build, header, manifest
 from trtbuild.compilers.tensorrt.options import DEFAULT_SEQUENCE
 from trtbuild.compilers.tensorrt.quantize import SCHEMES, quantize_network
-from trtbuild.compilers.tensorrt.shapes import SHAPES, Limits, Plan, engines, inputs
+from trtbuild.compilers.tensorrt.shapes import SHAPES, ProfileLimits, ShapePlan, engines, inputs
 from trtbuild.errors import BuildError, InputError
-from trtbuild.networks.architectures import Decoder, parse
-from trtbuild.networks.tensors import Network
-from trtbuild.worker import Reporter, Request
+from trtbuild.networks.config.architectures import parse
+from trtbuild.networks.config.decoder import Decoder
+from trtbuild.networks.weights.tensors import Network
+from trtbuild.processes import programs
+from trtbuild.worker import Reporter, StepRequest
 
 CONFIG = "config.json"
 _STACK = 8 << 20  # of the builder's own threads: their sizes move what is mapped after them
 _ERROR = "[E]"  # in a line of TensorRT's log
 
 
-def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
+def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
     """Build the engines of the network `request.inputs["network"]` in `out`; returns what they are.
 
     Options are the facts of the step's key. Raises InputError for limits beyond the model's, BuildError when the
     builder fails.
     """
     options, folder = request.options, request.inputs["network"]
-    decoder = parse(foreign.read_object(folder / CONFIG))
+    decoder = parse(untrusted.read_object(folder / CONFIG))
     limits = _limits(options, decoder)
     if options["compiler.name"] == "tensorrt":
         _check_gpu(str(options["target.compute_capability"]))
@@ -98,14 +100,14 @@ def build_apart(spec: build.Spec, stage: Path) -> dict[str, Any]:
     if done.returncode != 0 or not result.is_file():
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         raise BuildError(f"TensorRT's builder ended with {how}: {_last_error(log)}")
-    answer: dict[str, Any] = foreign.read_object(result)
+    answer: dict[str, Any] = untrusted.read_object(result)
     if "error" in answer:
         message = str(answer["error"]).replace(build.LOG_SAYS, _last_error(log))
         raise BuildError(message, option=answer["option"])
     return answer
 
 
-def _stage(request: Request, network: Path, stage: Path, reporter: Reporter) -> Network:
+def _stage(request: StepRequest, network: Path, stage: Path, reporter: Reporter) -> Network:
     """The network in `stage`, quantized where that is asked for."""
     weights = request.choice("quant.weights", ("none", *SCHEMES))
     target = stage / build.NETWORK
@@ -118,7 +120,7 @@ def _stage(request: Request, network: Path, stage: Path, reporter: Reporter) -> 
     return quantize_network(Network.open(network), weights, group, target, done)
 
 
-def _spec(options: Mapping[str, Any], decoder: Decoder, plans: tuple[Plan, ...]) -> dict[str, Any]:
+def _spec(options: Mapping[str, Any], decoder: Decoder, plans: tuple[ShapePlan, ...]) -> dict[str, Any]:
     prefix = "compiler."
     return {
         "compiler": options["compiler.name"],
@@ -136,7 +138,7 @@ def _spec(options: Mapping[str, Any], decoder: Decoder, plans: tuple[Plan, ...])
     }
 
 
-def _limits(options: Mapping[str, Any], decoder: Decoder) -> Limits:
+def _limits(options: Mapping[str, Any], decoder: Decoder) -> ProfileLimits:
     """As asked for. The default length gives way to a shorter context, which is known here at the latest."""
     batch, longest = options["profile.max_batch_size"], options["profile.max_input_len"]
     sequence, context = options["profile.max_seq_len"], decoder.max_positions
@@ -149,7 +151,7 @@ def _limits(options: Mapping[str, Any], decoder: Decoder) -> Limits:
             option="profile.max_seq_len",
             hint=f"choose at most {context}: profile.max_seq_len={context}",
         )
-    return Limits(batch, longest, sequence)
+    return ProfileLimits(batch, longest, sequence)
 
 
 def _check_gpu(capability: str) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from trtbuild.compilers.cuda import Device
+from trtbuild.compilers.cuda import CudaDevice
 from trtbuild.compilers.tensorrt import inspection
-from trtbuild.compilers.tensorrt.speech import Call, Layout, Shape
+from trtbuild.compilers.tensorrt.call_schedule import Call, CallSchedule, CallShape
 from trtbuild.errors import BuildError
-from trtbuild.networks.arrays import Array
+from trtbuild.networks.weights.arrays import Array
 
 _DTYPES = {"float16": np.float16, "float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 
@@ -21,7 +21,7 @@ _DTYPES = {"float16": np.float16, "float32": np.float32, "bfloat16": ml_dtypes.b
 class TensorRt:
     """The engines of a folder, loaded by the module `trt`. Raises BuildError where one does not load or run."""
 
-    def __init__(self, folder: Path, manifest: Mapping[str, Any], trt: Any, device: Device) -> None:
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], trt: Any, device: CudaDevice) -> None:
         self._trt, self._device, self._manifest = trt, device, manifest
         self._dtype = np.dtype(_DTYPES[manifest["dtype"]])
         self._logger = self._trt.Logger(self._trt.Logger.WARNING)
@@ -60,7 +60,7 @@ class TensorRt:
         inspector = engine.create_engine_inspector()
         return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
-    def prepare(self, shapes: Layout) -> None:
+    def prepare(self, shapes: CallSchedule) -> None:
         """Make the contexts and the empty cache for calls of these shapes."""
         static = self._manifest["engines"][0]["static"]
         several = len(self._manifest["engines"][0]["phases"]) > 1
@@ -84,7 +84,7 @@ class TensorRt:
 class _Cache:
     """Keys and values of each layer, [batch, kv_heads, slots, head_dim]."""
 
-    def __init__(self, device: Device, manifest: Mapping[str, Any], slots: int, itemsize: int) -> None:
+    def __init__(self, device: CudaDevice, manifest: Mapping[str, Any], slots: int, itemsize: int) -> None:
         self._decoder = manifest["decoder"]
         self.slots = slots
         size = _batch(manifest) * self._decoder["kv_heads"] * slots * self._decoder["head_dim"] * itemsize
@@ -120,9 +120,9 @@ class _Phase:
 
     def __init__(
         self,
-        device: Device,
+        device: CudaDevice,
         context: _Context,
-        shape: Shape,
+        shape: CallShape,
         manifest: Mapping[str, Any],
         dtype: np.dtype[Any],
         caches: Mapping[int, _Cache],

@@ -23,7 +23,7 @@ _FORMAT = 2
 
 
 @dataclass(frozen=True)
-class Header:
+class EngineHeader:
     """`release` is as the package's version, "1.7.1.116"; `capabilities` some of `CAPABILITIES`; `size` is in bytes."""
 
     release: str
@@ -31,7 +31,7 @@ class Header:
     size: int
 
 
-def read(start: bytes) -> Header | None:
+def read(start: bytes) -> EngineHeader | None:
     """The header in the first `SIZE` bytes of a plan; None where they are not laid out as above."""
 
     def number(at: int) -> int:
@@ -43,4 +43,4 @@ def read(start: bytes) -> Header | None:
     if bits >> len(CAPABILITIES):
         return None
     capabilities = tuple(name for bit, name in enumerate(CAPABILITIES) if bits >> bit & 1)
-    return Header(".".join(map(str, start[24:28])), capabilities, number(16))
+    return EngineHeader(".".join(map(str, start[24:28])), capabilities, number(16))

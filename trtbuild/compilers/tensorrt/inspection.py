@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import Any
 
-from trtbuild import foreign
+from trtbuild import untrusted
 
 _TYPE = re.compile(
     r"\b(FP32|FP16|BF16|FP8|FP4|INT64|INT32|INT8|INT4|UINT8|BOOL|Half|Float|Int8|Int32|Bool)\b"
@@ -21,7 +21,7 @@ def precisions(told: str) -> dict[str, int]:
     (release 8) or "Half" (10): NVIDIA's documentation of IEngineInspector.
     """
     try:
-        layers = foreign.parse(told)["Layers"] or []
+        layers = untrusted.parse(told)["Layers"] or []
     except (ValueError, KeyError, TypeError):
         return {}
     found = Counter(_type(layer) for layer in layers if isinstance(layer, dict))

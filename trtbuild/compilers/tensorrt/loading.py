@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trtbuild.compilers.cuda import Found
+from trtbuild.compilers.cuda import CudaFacts
 from trtbuild.compilers.tensorrt import header
 from trtbuild.errors import BuildError
 
@@ -35,7 +35,7 @@ def verify(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     return held
 
 
-def _compare(path: Path, found: header.Header, manifest: Mapping[str, Any]) -> None:
+def _compare(path: Path, found: header.EngineHeader, manifest: Mapping[str, Any]) -> None:
     size, capability = path.stat().st_size, manifest["compute_capability"]
     if found.size != size:
         raise BuildError(
@@ -53,7 +53,7 @@ def _compare(path: Path, found: header.Header, manifest: Mapping[str, Any]) -> N
         )
 
 
-def gpu_refusal(manifest: Mapping[str, Any], gpu: Found) -> str | None:
+def gpu_refusal(manifest: Mapping[str, Any], gpu: CudaFacts) -> str | None:
     """Why `gpu` cannot run the engine; None where nothing speaks against it."""
     capability, tuned = manifest["compute_capability"], manifest["options"]
     here = tuple(int(part) for part in gpu.capability.split("."))

@@ -25,10 +25,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trtbuild import foreign
-from trtbuild.compilers.tensorrt.shapes import Limits, Plan, Range
+from trtbuild import untrusted
+from trtbuild.compilers.tensorrt.shapes import ProfileLimits, Range, ShapePlan
 from trtbuild.errors import BuildError
-from trtbuild.networks.architectures import Decoder
+from trtbuild.networks.config.decoder import Decoder
 
 FILE = "engine.json"
 SCHEMA = 1
@@ -38,7 +38,11 @@ Json = dict[str, Any]
 
 
 def describe(
-    options: Mapping[str, Any], decoder: Decoder, limits: Limits, plans: tuple[Plan, ...], answer: Json
+    options: Mapping[str, Any],
+    decoder: Decoder,
+    limits: ProfileLimits,
+    plans: tuple[ShapePlan, ...],
+    answer: Json,
 ) -> Json:
     """The content, from the step's options and from what the builder answered."""
     built = {each["file"]: each for each in answer["engines"]}
@@ -74,7 +78,7 @@ def describe(
     }
 
 
-def _engine(plan: Plan) -> Json:
+def _engine(plan: ShapePlan) -> Json:
     phases = [
         {
             "name": phase.name,
@@ -98,7 +102,7 @@ def write(content: Json, folder: Path) -> None:
 def read(folder: Path) -> Json:
     """What `write` wrote. Raises BuildError."""
     try:
-        content: Json = foreign.parse_object(foreign.read_bytes(folder / FILE))
+        content: Json = untrusted.parse_object(untrusted.read_bytes(folder / FILE))
     except (OSError, ValueError) as error:
         raise BuildError(f"{FILE} cannot be read: {error}") from None
     if content.get("schema") != SCHEMA:

@@ -21,8 +21,8 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from trtbuild.errors import BuildError, InputError
-from trtbuild.networks.arrays import Array
-from trtbuild.networks.tensors import DataFile, Network, element_type, nbytes
+from trtbuild.networks.weights.arrays import Array
+from trtbuild.networks.weights.tensors import DataFile, Network, element_type, nbytes
 
 OPSET, IR_VERSION = 21, 10
 HEAD = "lm_head.MatMul.weight"  # of an untied head: NVIDIA's own recipes leave it out, too

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from trtbuild.networks.architectures import Decoder
+from trtbuild.networks.config.decoder import Decoder
 
 SHAPES = ("dynamic", "phases", "static")
 ENGINE = "model.engine"
@@ -24,7 +24,7 @@ Dims = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Limits:
+class ProfileLimits:
     """Sequences at once, tokens of a prompt, tokens of prompt and answer."""
 
     batch: int
@@ -56,7 +56,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ShapePlan:
     """One engine file. It has fixed shapes where `static`, else a profile per phase, in this order."""
 
     file: str
@@ -64,21 +64,21 @@ class Plan:
     phases: tuple[Phase, ...]
 
 
-def engines(shapes: str, limits: Limits) -> tuple[Plan, ...]:
+def engines(shapes: str, limits: ProfileLimits) -> tuple[ShapePlan, ...]:
     """The engines that `shapes`, one of `SHAPES`, asks for. `limits.input` is below `limits.sequence`."""
     longest = limits.sequence - 1
     batch = Range(1, limits.batch, limits.batch)
     cache = Range(0, longest // 2, longest)
     one, many = Range(1, 1, 1), Range(1, min(_TYPICAL_PREFILL, limits.input), limits.input)
     if shapes == "dynamic":
-        return (Plan(ENGINE, False, (Phase("any", batch, Range(1, 1, limits.input), cache),)),)
+        return (ShapePlan(ENGINE, False, (Phase("any", batch, Range(1, 1, limits.input), cache),)),)
     if shapes == "phases":
         prefill = Phase("prefill", batch, many, Range(0, 0, longest))
-        return (Plan(ENGINE, False, (Phase("decode", batch, one, cache), prefill)),)
+        return (ShapePlan(ENGINE, False, (Phase("decode", batch, one, cache), prefill)),)
     all_of_them = _fixed(limits.batch)
     decode = Phase("decode", all_of_them, one, _fixed(longest))
     prefill = Phase("prefill", all_of_them, _fixed(limits.input), _fixed(limits.sequence - limits.input))
-    return Plan("decode.engine", True, (decode,)), Plan("prefill.engine", True, (prefill,))
+    return ShapePlan("decode.engine", True, (decode,)), ShapePlan("prefill.engine", True, (prefill,))
 
 
 def inputs(decoder: Decoder, phase: Phase) -> Mapping[str, tuple[Dims, Dims, Dims]]:

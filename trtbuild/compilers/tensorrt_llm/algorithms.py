@@ -48,7 +48,7 @@ QFORMATS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Scheme:
+class AlgorithmScheme:
     """One choice: the algorithm of weights and activations, that of the KV cache, and the script that makes it."""
 
     algorithm: str

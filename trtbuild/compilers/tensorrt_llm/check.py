@@ -9,10 +9,10 @@ from trtbuild.compilers.tensorrt_llm import folder
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED
 from trtbuild.compilers.tensorrt_llm.folder import TOKENIZER
 from trtbuild.errors import BuildError
-from trtbuild.worker import Reporter, Request, serve
+from trtbuild.worker import Reporter, StepRequest, serve
 
 
-def run(request: Request, _out: Path, _reporter: Reporter) -> dict[str, Any]:
+def run(request: StepRequest, _out: Path, _reporter: Reporter) -> dict[str, Any]:
     """What is told of a folder that is as the contract says. Raises BuildError for one that is not."""
     engine = request.inputs["engine"]
     built = folder.read(engine)

@@ -12,23 +12,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trtbuild import foreign
+from trtbuild import untrusted
 from trtbuild.compilers.tensorrt_llm import arguments, rules, tools
-from trtbuild.compilers.tensorrt_llm.algorithms import Scheme
+from trtbuild.compilers.tensorrt_llm.algorithms import AlgorithmScheme
 from trtbuild.compilers.tensorrt_llm.arguments import Places
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED
 from trtbuild.compilers.tensorrt_llm.folder import copy_tokenizer
 from trtbuild.errors import BuildError, InputError
-from trtbuild.networks import as_transformers
-from trtbuild.worker import Reporter, Request, serve
+from trtbuild.networks.weights import as_transformers
+from trtbuild.worker import Reporter, StepRequest, serve
 
 
-def run(request: Request, out: Path, _reporter: Reporter) -> dict[str, Any]:
+def run(request: StepRequest, out: Path, _reporter: Reporter) -> dict[str, Any]:
     """Write the checkpoint to the folder `out`; returns facts for the record. Raises InputError, BuildError."""
     facts = request.options
     home = Path(os.environ["TMPDIR"])
     model = request.folder(home)
-    config = foreign.read_object(model / "config.json")
+    config = untrusted.read_object(model / "config.json")
     architecture = str((config.get("architectures") or ["?"])[0])
     scheme = _check(config, architecture, facts)
     as_transformers.check_folder(model)
@@ -64,7 +64,7 @@ def run(request: Request, out: Path, _reporter: Reporter) -> dict[str, Any]:
 def check_files(folder: Path, ranks: int) -> dict[str, Any]:
     """The config of a checkpoint that has the files of all its ranks. Raises BuildError."""
     try:
-        config = foreign.read_object(folder / "config.json")
+        config = untrusted.read_object(folder / "config.json")
     except (OSError, ValueError):
         raise BuildError("the checkpoint has no readable config.json") from None
     missing = [f"rank{rank}.safetensors" for rank in range(ranks)]
@@ -77,7 +77,7 @@ def check_files(folder: Path, ranks: int) -> dict[str, Any]:
     return config
 
 
-def _check(config: Mapping[str, Any], architecture: str, facts: Mapping[str, Any]) -> Scheme:
+def _check(config: Mapping[str, Any], architecture: str, facts: Mapping[str, Any]) -> AlgorithmScheme:
     """The rules once more: of a model that had to be downloaded, nothing was known when the build was planned."""
     asked = tuple(str(facts[f"quant.{name}"]) for name in ("weights", "activations", "method", "kv_cache"))
     scheme = rules.scheme((asked[0], asked[1], asked[2], asked[3]), architecture, facts)

@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from trtbuild.compilers.base import UNPACK, Compiler, Worker, unpack
-from trtbuild.compilers.tensorrt_llm import checkpoints, rules, serving, sizes
-from trtbuild.compilers.tensorrt_llm.algorithms import Scheme, schemes
+from trtbuild.compilers.tensorrt_llm import checkpoint_steps, memory_estimate, rules, serving
+from trtbuild.compilers.tensorrt_llm.algorithms import AlgorithmScheme, schemes
 from trtbuild.compilers.tensorrt_llm.arguments import BUILD
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED, VERSION, contract
 from trtbuild.errors import InputError
-from trtbuild.key import Step, hint_key
-from trtbuild.recipe import SCHEMES, Profile, Recipe, Value, frozen
+from trtbuild.facts.key import Step, hint_key
+from trtbuild.facts.recipe import SCHEMES, Profile, Recipe, Value, frozen
 from trtbuild.targets import gpu_facts
-from trtstore.words import size
+from trtstore import format_size
 
 WORKERS = {
     "unpack": UNPACK,
-    "checkpoint": checkpoints.SCRIPTS,
-    "checkpoint (modelopt)": checkpoints.MODELOPT,
+    "checkpoint": checkpoint_steps.SCRIPTS,
+    "checkpoint (modelopt)": checkpoint_steps.MODELOPT,
     "stripped": Worker("trtbuild.compilers.tensorrt_llm.engine", 1),
     "engine": Worker("trtbuild.compilers.tensorrt_llm.engine", 1),
 }
@@ -31,22 +31,22 @@ _OURS = ("target.gpus=", "detected")  # origins of a count of GPUs that somebody
 def steps(recipe: Recipe) -> tuple[Step, ...]:
     """`unpack` (of a GGUF), `checkpoint`, `stripped` (of compiler.strip_plan) and `engine`. Raises InputError."""
     found = _check(recipe)
-    first = (unpack(recipe, checkpoints.dtype(recipe)),) if recipe.model.gguf else ()
-    checkpoint = checkpoints.step(recipe, found)
+    first = (unpack(recipe, checkpoint_steps.dtype(recipe)),) if recipe.model.gguf else ()
+    checkpoint = checkpoint_steps.step(recipe, found)
     engine = _engine(recipe, ("checkpoint",))
     if not recipe.tools.options["compiler.strip_plan"]:
         return (*first, checkpoint, engine)
     return (*first, checkpoint, replace(engine, name="stripped", loads=False), _refit(recipe))
 
 
-def _check(recipe: Recipe) -> Scheme:
+def _check(recipe: Recipe) -> AlgorithmScheme:
     options, quant = recipe.tools.options, recipe.quant
     _check_release(recipe)
-    architecture = checkpoints.architecture(recipe)
+    architecture = checkpoint_steps.architecture(recipe)
     found = rules.scheme(
         (quant.weights, quant.activations, quant.method, quant.kv_cache), architecture, options
     )
-    gpu = checkpoints.gpu(recipe)
+    gpu = checkpoint_steps.gpu(recipe)
     rules.check_hardware(found, gpu.compute_capability, quant.scheme, recipe.target.name)
     rules.check_plugins(options, gpu.compute_capability, recipe.target.name)
     rules.check_options(options)
@@ -56,7 +56,7 @@ def _check(recipe: Recipe) -> Scheme:
     rules.check_shapes(config, _ranks(recipe), found.grouped, quant.group_size)
     _check_quant(recipe, found)
     _check_ranks(recipe)
-    checkpoints.check(recipe, found)
+    checkpoint_steps.check(recipe, found)
     _limits(recipe)
     need = _need(recipe, found)
     if need is not None and need.sequences(gpu.memory_gb * _GIB, 1) < 1:
@@ -81,7 +81,7 @@ def _ranks(recipe: Recipe) -> rules.Ranks:
     return rules.Ranks(recipe.tp, recipe.pp, cp)
 
 
-def _check_quant(recipe: Recipe, found: Scheme) -> None:
+def _check_quant(recipe: Recipe, found: AlgorithmScheme) -> None:
     if recipe.quant.symmetric is False:
         raise InputError(
             "TensorRT-LLM's formats have no zero points here",
@@ -136,7 +136,7 @@ def _limits(recipe: Recipe) -> dict[str, Value]:
 
 
 def _engine(recipe: Recipe, inputs: tuple[str, ...]) -> Step:
-    lock, versions = checkpoints.packages(recipe, _ENGINE_TOOLS)
+    lock, versions = checkpoint_steps.packages(recipe, _ENGINE_TOOLS)
     hardware = gpu_facts(recipe.target, recipe.driver_policy)
     facts: dict[str, Value] = {
         "compiler.name": recipe.tools.name,
@@ -165,7 +165,7 @@ def _refit(recipe: Recipe) -> Step:
 
     The team's store gets the plan, megabytes, and not what is refitted from it.
     """
-    lock, versions = checkpoints.packages(recipe, _ENGINE_TOOLS)
+    lock, versions = checkpoint_steps.packages(recipe, _ENGINE_TOOLS)
     facts: dict[str, Value] = {
         "compiler.name": recipe.tools.name,
         **gpu_facts(recipe.target, recipe.driver_policy),
@@ -184,24 +184,24 @@ def _refit(recipe: Recipe) -> Step:
     )
 
 
-def _need(recipe: Recipe, found: Scheme) -> sizes.Need | None:
-    shape = sizes.Shape.of(recipe.model.config or {})
+def _need(recipe: Recipe, found: AlgorithmScheme) -> memory_estimate.Need | None:
+    shape = memory_estimate.DecoderSizes.of(recipe.model.config or {})
     if shape is None:
         return None
     limits = _limits(recipe)
     tokens, batch = limits["profile.max_num_tokens"], limits["profile.max_batch_size"]
-    return sizes.need(shape, found, _ranks(recipe), _whole(tokens), _whole(batch))
+    return memory_estimate.need(shape, found, _ranks(recipe), _whole(tokens), _whole(batch))
 
 
 def _whole(value: Value) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _too_large(recipe: Recipe, need: sizes.Need) -> InputError:
+def _too_large(recipe: Recipe, need: memory_estimate.Need) -> InputError:
     return InputError(
-        f"the engine does not fit {recipe.target.name}: weights take {size(need.weights)}, activations "
-        f"{size(need.activations)} and CUDA about {size(sizes.RESERVED)}, and it has "
-        f"{checkpoints.gpu(recipe).memory_gb} GB (an estimate: docs/tensorrt-llm.md)",
+        f"the engine does not fit {recipe.target.name}: weights take {format_size(need.weights)}, activations "
+        f"{format_size(need.activations)} and CUDA about {format_size(memory_estimate.RESERVED)}, and it has "
+        f"{checkpoint_steps.gpu(recipe).memory_gb} GB (an estimate: docs/tensorrt-llm.md)",
         option="quant" if recipe.quant.weights == "none" else "parallel.tp",
         hint="smaller: quant=int4_awq or quant=int8; over several GPUs: parallel.tp=2; or fewer activations: "
         "profile.max_num_tokens=2048 profile.max_batch_size=32",
@@ -211,19 +211,20 @@ def _too_large(recipe: Recipe, need: sizes.Need) -> InputError:
 def advise(recipe: Recipe) -> Sequence[str]:
     """That no engine of this compiler was executed, and what will be short of memory."""
     found = _check(recipe)
-    said = [UNEXECUTED, *checkpoints.advise(recipe)]
+    said = [UNEXECUTED, *checkpoint_steps.advise(recipe)]
     need, sequence = _need(recipe, found), _limits(recipe)["profile.max_seq_len"]
     if need is not None and isinstance(sequence, int):
-        fit = need.sequences(checkpoints.gpu(recipe).memory_gb * _GIB, sequence)
-        whole = f"{size(need.token * sequence)} of KV cache for {sequence} tokens"
+        fit = need.sequences(checkpoint_steps.gpu(recipe).memory_gb * _GIB, sequence)
+        whole = f"{format_size(need.token * sequence)} of KV cache for {sequence} tokens"
         if fit < 1:
             said.append(
                 f"memory: not one sequence of profile.max_seq_len fits {recipe.target.name} ({whole} beside "
-                f"{size(need.weights)} of weights): shorter ones do, or lower profile.max_seq_len"
+                f"{format_size(need.weights)} of weights): shorter ones do, or lower profile.max_seq_len"
             )
         else:
             said.append(
-                f"memory: about {size(need.weights)} of weights a GPU; {fit} sequences of full length at once ({whole})"
+                f"memory: about {format_size(need.weights)} of weights a GPU; {fit} sequences of full length at once "
+                f"({whole})"
             )
     return said
 

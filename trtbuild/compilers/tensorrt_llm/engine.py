@@ -7,18 +7,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from trtbuild import foreign
+from trtbuild import untrusted
 from trtbuild.compilers.tensorrt_llm import arguments, folder, rules, tools
 from trtbuild.compilers.tensorrt_llm.arguments import Places
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED
 from trtbuild.compilers.tensorrt_llm.folder import TOKENIZER
 from trtbuild.errors import BuildError
-from trtbuild.worker import Reporter, Request, serve
+from trtbuild.worker import Reporter, StepRequest, serve
 
 CACHE = "model.cache"  # the timing cache that a build leaves, where nobody asked for it
 
 
-def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
+def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
     """Write the engine to the folder `out`; returns facts for the record. Raises InputError, BuildError."""
     checkpoint = request.inputs["checkpoint"]
     stripped = request.inputs.get("stripped")
@@ -53,7 +53,7 @@ class _Ranks:
     """Tells of each rank when it is written: the one thing that trtllm-build says of how far it is."""
 
     def __init__(self, checkpoint: Path, reporter: Reporter) -> None:
-        config = foreign.read_object(checkpoint / "config.json")
+        config = untrusted.read_object(checkpoint / "config.json")
         self.total = int(config.get("mapping", {}).get("world_size", 1))
         self.done, self.reporter = 0, reporter
         reporter.progress("ranks", 0, self.total, "ranks")
@@ -64,7 +64,7 @@ class _Ranks:
             self.reporter.progress("ranks", self.done, self.total, "ranks")
 
 
-def _places(request: Request, checkpoint: Path, out: Path, home: Path) -> Places:
+def _places(request: StepRequest, checkpoint: Path, out: Path, home: Path) -> Places:
     lora = [
         request.inputs[name] for name in sorted(request.inputs, key=_number) if name.startswith("lora_dir.")
     ]
@@ -86,13 +86,13 @@ def _number(name: str) -> int:
 
 def _positions(checkpoint: Path) -> int | None:
     """The model's own limit, for a profile that leaves it open."""
-    config = foreign.read_object(checkpoint / "config.json")
+    config = untrusted.read_object(checkpoint / "config.json")
     if "rope_scaling" not in config and "rotary_scaling" in config:  # as TensorRT-LLM's checkpoints call it
         config["rope_scaling"] = config["rotary_scaling"]
     return rules.positions(config)
 
 
-def _check_release(request: Request, built: folder.Built) -> None:
+def _check_release(request: StepRequest, built: folder.EngineConfig) -> None:
     wanted = request.toolchain.get("tensorrt_llm")
     if wanted is not None and built.version != wanted:
         raise BuildError(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trtbuild import foreign
+from trtbuild import untrusted
 from trtbuild.errors import BuildError
 
 TOKENIZER = "tokenizer"
@@ -39,7 +39,7 @@ _COMPARED = ("max_batch_size", "max_input_len", "max_seq_len", "max_num_tokens")
 
 
 @dataclass(frozen=True)
-class Built:
+class EngineConfig:
     """What an engine's config.json says."""
 
     version: str
@@ -68,7 +68,7 @@ def settle(folder: Path) -> None:
     """
     path = folder / "config.json"
     try:
-        config = foreign.parse_object(foreign.read_bytes(path))
+        config = untrusted.parse_object(untrusted.read_bytes(path))
         build = config["build_config"]
         build |= {name: default for name, default in _CACHES.items() if name in build}
     except (OSError, ValueError, KeyError, TypeError):
@@ -76,13 +76,13 @@ def settle(folder: Path) -> None:
     path.write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
 
 
-def read(folder: Path) -> Built:
+def read(folder: Path) -> EngineConfig:
     """Raises BuildError for a folder that is no engine, or lacks a rank."""
     path = folder / "config.json"
     try:
-        config = foreign.parse_object(foreign.read_bytes(path))
+        config = untrusted.parse_object(untrusted.read_bytes(path))
         mapping = config["pretrained_config"].get("mapping", {})
-        built = Built(
+        built = EngineConfig(
             version=str(config["version"]),
             ranks=int(mapping.get("world_size", 1)),
             build_config=dict(config["build_config"]),

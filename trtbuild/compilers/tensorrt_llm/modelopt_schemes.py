@@ -9,19 +9,19 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trtbuild.compilers.modelopt import excluding
+from trtbuild.compilers.modelopt import exclusions
 from trtbuild.compilers.modelopt.schemes import SCHEMES as UNIFIED
-from trtbuild.compilers.modelopt.schemes import Scheme
+from trtbuild.compilers.modelopt.schemes import ModelOptScheme
 from trtbuild.errors import InputError
 
 _Parts = tuple[str, str, str]
 _NONE, _FP8 = ("none", "none", "rtn"), ("fp8", "fp8", "minmax")
 #: (weights, activations, method) -> the scheme. The loader quantizes W8A16 and W4A16 for the GPU that it runs on: what
 #: is stored is as it was, so that how much coarser it becomes tells of the format, and of nothing that could be off.
-SCHEMES: Mapping[_Parts, Scheme] = {
+SCHEMES: Mapping[_Parts, ModelOptScheme] = {
     _NONE: UNIFIED[_NONE],
-    ("int8", "none", "rtn"): Scheme(None, "W8A16", 0, math.inf),
-    ("int4", "none", "rtn"): Scheme(None, "W4A16", 0, math.inf),
+    ("int8", "none", "rtn"): ModelOptScheme(None, "W8A16", 0, math.inf),
+    ("int4", "none", "rtn"): ModelOptScheme(None, "W4A16", 0, math.inf),
     **{
         parts: UNIFIED[parts]
         for parts in (("int8", "int8", "smoothquant"), ("int4", "none", "awq"), ("int4", "fp8", "awq"), _FP8)
@@ -56,7 +56,7 @@ def check_model(config: Mapping[str, Any]) -> None:
         raise InputError(why, option="compiler.checkpoint_by=modelopt", hint=_SCRIPTS)
 
 
-def check_ranks(config: Mapping[str, Any], scheme: Scheme, tp: int, pp: int) -> None:
+def check_ranks(config: Mapping[str, Any], scheme: ModelOptScheme, tp: int, pp: int) -> None:
     """What ModelOpt wants of ranks beside what TensorRT-LLM does, as far as `config` says it. Raises InputError."""
     layers, kv = config.get("num_hidden_layers"), config.get("num_key_value_heads")
     if isinstance(layers, int) and layers % pp:
@@ -74,19 +74,19 @@ def check_ranks(config: Mapping[str, Any], scheme: Scheme, tp: int, pp: int) -> 
 
 
 def check_excluded(
-    patterns: Sequence[str], config: Mapping[str, Any], scheme: Scheme, quant: str, pp: int
+    patterns: Sequence[str], config: Mapping[str, Any], scheme: ModelOptScheme, quant: str, pp: int
 ) -> None:
     """Whether these maps can be left as they are, as far as `config` says it. Raises InputError."""
-    excluding.check(patterns, config, scheme.algorithm, quant)
+    exclusions.check(patterns, config, scheme.algorithm, quant)
     if patterns and scheme.recipe is None:
         raise InputError(
             f"TensorRT-LLM's loader quantizes the weights of {scheme.algorithm} itself, all of them",
-            option=excluding.OPTION,
+            option=exclusions.OPTION,
             hint="a calibrated scheme leaves out what you name: quant=fp8, int4_awq",
         )
     if patterns and pp > 1:
         raise InputError(
             "the checkpoint numbers layers by stage, and could not name those of one stage alone",
-            option=excluding.OPTION,
+            option=exclusions.OPTION,
             hint=f"parallel.tp={pp} in place of parallel.pp={pp}",
         )

@@ -7,32 +7,32 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from trtbuild import foreign
-from trtbuild.compilers.modelopt import excluding
+from trtbuild import untrusted
+from trtbuild.compilers.modelopt import exclusions
 from trtbuild.compilers.modelopt.options import settle
 from trtbuild.compilers.modelopt.schemes import scheme_of
 from trtbuild.compilers.tensorrt_llm import modelopt_schemes, rules
-from trtbuild.networks import as_transformers
-from trtbuild.worker import Reporter, Request, serve
+from trtbuild.networks.weights import as_transformers
+from trtbuild.worker import Reporter, StepRequest, serve
 
 
-def run(request: Request, out: Path, reporter: Reporter) -> dict[str, Any]:
-    """Write the checkpoint to `out`: what the model forbids is refused, then `quantizing.run` starts.
+def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
+    """Write the checkpoint to `out`: what the model forbids is refused, then `modelopt_run.run` starts.
 
     Raises InputError, BuildError.
     """
     facts = request.options
     source = request.folder(Path(tempfile.gettempdir()))
-    config = foreign.read_object(source / "config.json")
+    config = untrusted.read_object(source / "config.json")
     scheme = scheme_of(facts, modelopt_schemes.SCHEMES)
     modelopt_schemes.check_model(config)
     tp, pp = int(facts["parallel.tp"]), int(facts["parallel.pp"])
     rules.check_shapes(config, rules.Ranks(tp, pp, 1), scheme.grouped, facts.get("quant.group_size"))
     modelopt_schemes.check_ranks(config, scheme, tp, pp)
-    modelopt_schemes.check_excluded(excluding.read(facts), config, scheme, "none", pp)
+    modelopt_schemes.check_excluded(exclusions.read(facts), config, scheme, "none", pp)
     as_transformers.check_folder(source)
     settle(facts.get("compiler.calib_level"))
-    made: dict[str, Any] = importlib.import_module("trtbuild.compilers.tensorrt_llm.quantizing").run(
+    made: dict[str, Any] = importlib.import_module("trtbuild.compilers.tensorrt_llm.modelopt_run").run(
         request, source, config, out, reporter
     )
     return made

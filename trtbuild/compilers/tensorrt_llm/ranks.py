@@ -37,10 +37,10 @@ from pathlib import Path
 
 import numpy as np
 
-from trtbuild.compilers.modelopt.reading import Entry, Stored, header
+from trtbuild.compilers.modelopt.reading import StoredTensor, TensorEntry, header
 from trtbuild.errors import BuildError
-from trtbuild.networks.architectures import Decoder
-from trtbuild.networks.arrays import Array
+from trtbuild.networks.config.decoder import Decoder
+from trtbuild.networks.weights.arrays import Array
 
 #: Of a linear map, what Hugging Face's layout calls it.
 _PARTS = {
@@ -59,7 +59,7 @@ class Joined:
 
     kind: str
     shape: tuple[int, ...]
-    pieces: tuple[tuple[Entry, slice], ...]
+    pieces: tuple[tuple[TensorEntry, slice], ...]
     axis: int = 0
 
     def codes(self) -> Array:
@@ -70,7 +70,9 @@ class Joined:
         return whole.view(np.uint8 if self.kind == "U8" else whole.dtype).reshape(self.shape)
 
 
-def entries(folder: Path, decoder: Decoder, tp: int, pp: int, algorithm: str | None) -> dict[str, Stored]:
+def entries(
+    folder: Path, decoder: Decoder, tp: int, pp: int, algorithm: str | None
+) -> dict[str, StoredTensor]:
     """Every tensor of the model by Hugging Face's name.
 
     Raises BuildError where one is missing or one too many, ranks that should agree do not, or sizes do not add up.
@@ -79,7 +81,7 @@ def entries(folder: Path, decoder: Decoder, tp: int, pp: int, algorithm: str | N
         files = [header(folder / f"rank{rank}.safetensors") for rank in range(tp * pp)]
     except (OSError, struct.error, ValueError, KeyError, TypeError) as error:
         raise BuildError(f"the checkpoint's weights cannot be read: {error}") from None
-    found: dict[str, Stored] = {}
+    found: dict[str, StoredTensor] = {}
     per_stage = decoder.layers // pp
     for stage in range(pp):
         ranks = _Stage(files[stage * tp : (stage + 1) * tp], decoder, algorithm)
@@ -101,16 +103,18 @@ def entries(folder: Path, decoder: Decoder, tp: int, pp: int, algorithm: str | N
 class _Stage:
     """The files of one stage of the pipeline, a dictionary each; what was read is ticked off."""
 
-    def __init__(self, files: Sequence[dict[str, Entry]], decoder: Decoder, algorithm: str | None) -> None:
+    def __init__(
+        self, files: Sequence[dict[str, TensorEntry]], decoder: Decoder, algorithm: str | None
+    ) -> None:
         self._files = files
         self._left = [set(file) for file in files]
         self._decoder = decoder
         self._packed = 2 if algorithm in _FOUR_BITS else 1
         self._kind = {"I8": "U8"} if algorithm in _FOUR_BITS else {}
 
-    def layer(self, prefix: str, name: str) -> dict[str, Stored]:
+    def layer(self, prefix: str, name: str) -> dict[str, StoredTensor]:
         """The tensors of the layer `prefix`, below `name` as Hugging Face has it."""
-        found: dict[str, Stored] = {}
+        found: dict[str, StoredTensor] = {}
         for ours, theirs in (("input", "input"), ("post_attention", "post")):
             found[f"{name}{ours}_layernorm.weight"] = self.same(f"{prefix}{theirs}_layernorm.weight")
         found |= self._qkv(f"{prefix}attention.qkv.", f"{name}self_attn.")
@@ -145,7 +149,7 @@ class _Stage:
         if more:
             raise BuildError(f"the checkpoint has {more[0]}, which TensorRT-LLM's loader does not know")
 
-    def _take(self, name: str) -> list[Entry]:
+    def _take(self, name: str) -> list[TensorEntry]:
         found = []
         for rank, (file, left) in enumerate(zip(self._files, self._left, strict=True)):
             if name not in file:
@@ -162,9 +166,9 @@ class _Stage:
     def _parts(self, prefix: str) -> dict[str, str]:
         return {theirs: ours for theirs, ours in _PARTS.items() if self._has(prefix + theirs)}
 
-    def _rows(self, prefix: str, name: str) -> dict[str, Stored]:
+    def _rows(self, prefix: str, name: str) -> dict[str, StoredTensor]:
         """A linear map whose outputs are shared out."""
-        found: dict[str, Stored] = {}
+        found: dict[str, StoredTensor] = {}
         for theirs, ours in self._parts(prefix).items():
             if self._of_each_output(prefix, theirs):
                 found[name + ours] = self._join([(e, slice(None)) for e in self._take(prefix + theirs)], 0)
@@ -172,9 +176,9 @@ class _Stage:
                 found[name + ours] = self.same(prefix + theirs)
         return found
 
-    def _columns(self, prefix: str, name: str) -> dict[str, Stored]:
+    def _columns(self, prefix: str, name: str) -> dict[str, StoredTensor]:
         """A linear map whose inputs are shared out."""
-        found: dict[str, Stored] = {}
+        found: dict[str, StoredTensor] = {}
         for theirs, ours in self._parts(prefix).items():
             shape = self._files[0][prefix + theirs].shape
             if theirs == "prequant_scaling_factor" or len(shape) == 2:
@@ -188,11 +192,11 @@ class _Stage:
         shape = self._files[0][prefix + part].shape
         return part == "weight" or (part == "weights_scaling_factor" and shape != (1,))
 
-    def _qkv(self, prefix: str, name: str) -> dict[str, Stored]:
+    def _qkv(self, prefix: str, name: str) -> dict[str, StoredTensor]:
         """Each rank has its heads of q, then of k, then of v; a head of k and v several, where ranks outnumber them."""
         d, tp = self._decoder, len(self._files)
         q, kv = d.heads // tp * d.head_dim, max(d.kv_heads // tp, 1) * d.head_dim
-        found: dict[str, Stored] = {}
+        found: dict[str, StoredTensor] = {}
         for theirs, ours in self._parts(prefix).items():
             if not self._of_each_output(prefix, theirs):
                 shared = self.same(prefix + theirs)
@@ -213,7 +217,7 @@ class _Stage:
                 found[f"{name}{one}_proj.{ours}"] = self._join([(each, rows) for each in of], 0)
         return found
 
-    def _distinct(self, ranks: list[Entry], rows: slice, name: str) -> list[Entry]:
+    def _distinct(self, ranks: list[TensorEntry], rows: slice, name: str) -> list[TensorEntry]:
         """Those ranks that have other heads of keys and values than the one before."""
         times = max(len(ranks) // self._decoder.kv_heads, 1)
         for at, each in enumerate(ranks):
@@ -222,7 +226,7 @@ class _Stage:
                 raise BuildError(f"{name}: ranks that share a head of keys and values have not the same")
         return ranks[::times]
 
-    def _join(self, pieces: list[tuple[Entry, slice]], axis: int) -> Joined:
+    def _join(self, pieces: list[tuple[TensorEntry, slice]], axis: int) -> Joined:
         entry, rows = pieces[0]
         shape = list(entry.shape)
         shape[0] = len(range(*rows.indices(shape[0])))
@@ -230,7 +234,7 @@ class _Stage:
         kind = self._kind.get(entry.kind, entry.kind)
         return Joined(kind, tuple(shape), tuple(pieces), axis)
 
-    def _cache(self, prefix: str, name: str) -> dict[str, Stored]:
+    def _cache(self, prefix: str, name: str) -> dict[str, StoredTensor]:
         """TensorRT-LLM reads one scale for keys and values; those of each are what it was made from."""
         if not self._has(f"{prefix}kv_cache_scaling_factor"):
             return {}

@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trtbuild.compilers.tensorrt_llm.algorithms import DEFAULT_GROUP, KV_CACHES, NAMES, SMOOTHQUANT, Scheme
+from trtbuild.compilers.tensorrt_llm.algorithms import (
+    DEFAULT_GROUP,
+    KV_CACHES,
+    NAMES,
+    SMOOTHQUANT,
+    AlgorithmScheme,
+)
 from trtbuild.compilers.tensorrt_llm.contract import FAMILIES, contract, takes
 from trtbuild.errors import InputError
 
@@ -49,7 +55,7 @@ def family(architecture: str) -> str:
     )
 
 
-def scheme(asked: tuple[str, str, str, str], architecture: str, options: Options) -> Scheme:
+def scheme(asked: tuple[str, str, str, str], architecture: str, options: Options) -> AlgorithmScheme:
     """What makes (weights, activations, method, kv_cache) for this architecture. Raises InputError."""
     weights, activations, method, cache = asked
     if cache not in KV_CACHES:
@@ -74,7 +80,7 @@ def scheme(asked: tuple[str, str, str, str], architecture: str, options: Options
                     option=f"compiler.{name}",
                     hint="it goes with quant=int8_sq and compiler.smoothquant=0.5",
                 )
-    return Scheme(algorithm, kv_cache, weights, _tool(algorithm, kv_cache, where, architecture))
+    return AlgorithmScheme(algorithm, kv_cache, weights, _tool(algorithm, kv_cache, where, architecture))
 
 
 def _tool(algorithm: str, kv_cache: str | None, where: str, architecture: str) -> str:
@@ -105,7 +111,7 @@ def _need(there: bool, architecture: str, what: str, hint: str) -> None:
         )
 
 
-def check_hardware(found: Scheme, capability: str, preset: str, target: str) -> None:
+def check_hardware(found: AlgorithmScheme, capability: str, preset: str, target: str) -> None:
     """The algorithm against the compute capability. Raises InputError."""
     rules = contract()
     option = f"quant={preset}"
@@ -197,7 +203,7 @@ def check_options(options: Options) -> None:
         )
 
 
-def check_mapping(options: Options, found: Scheme, where: str) -> None:
+def check_mapping(options: Options, found: AlgorithmScheme, where: str) -> None:
     """How ranks share the model against the flags of the script that shares it. Raises InputError."""
     defaults = {"cp_size": 1, "moe_tp_size": -1, "moe_ep_size": -1, "use_parallel_embedding": False}
     for name, default in {**defaults, "embedding_sharding_dim": 0}.items():
@@ -257,7 +263,7 @@ def check_shapes(config: Config, ranks: Ranks, grouped: bool, group: int | None)
                 )
 
 
-def check_gptq(config: Config, found: Scheme) -> None:
+def check_gptq(config: Config, found: AlgorithmScheme) -> None:
     """GPTQ is not made here: the checkpoint has it already. Raises InputError."""
     if not found.algorithm.endswith("_GPTQ"):
         return

@@ -6,14 +6,14 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from trtbuild import foreign
+from trtbuild import untrusted
 from trtbuild.compilers.tensorrt_llm import folder
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED, contract
-from trtbuild.compilers.tensorrt_llm.folder import TOKENIZER, Built
+from trtbuild.compilers.tensorrt_llm.folder import TOKENIZER, EngineConfig
 from trtbuild.compilers.tensorrt_llm.triton import repository
 from trtbuild.errors import InputError
-from trtbuild.networks import chat
-from trtbuild.networks.special_tokens import no_end
+from trtbuild.networks.chat import template
+from trtbuild.networks.tokenizer.special_tokens import no_end
 
 _HEAD = f"#!/bin/sh\n# Written by trtbuild; {UNEXECUTED}.\nset -eu\n"
 
@@ -24,7 +24,7 @@ def trtllm(engine: Path) -> Mapping[str, str]:
     return {"serve.sh": f'{_HEAD}exec {words} "$@"\n'}
 
 
-def serve_words(engine: Path, built: Built) -> list[str]:
+def serve_words(engine: Path, built: EngineConfig) -> list[str]:
     """What follows `trtllm-serve`."""
     mapping, limits = built.pretrained_config.get("mapping", {}), built.build_config
     words = [str(engine), "--tokenizer", str(engine / TOKENIZER), "--backend", "tensorrt"]
@@ -61,7 +61,7 @@ def _tokens(tokenizer: Path) -> tuple[list[int], int]:
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json", "generation_config.json"):
         path = tokenizer / name
         called = f"the model's {name}"
-        said[name] = foreign.read_object(path, called, option="serve=triton") if path.is_file() else {}
+        said[name] = untrusted.read_object(path, called, option="serve=triton") if path.is_file() else {}
     if not said["tokenizer.json"]:
         raise InputError(
             "the models in Python of a Triton repository read tokenizer.json, and this model has none",
@@ -69,7 +69,7 @@ def _tokens(tokenizer: Path) -> tuple[list[int], int]:
             hint="save it with the tokenizer: AutoTokenizer.from_pretrained(model).save_pretrained(model)",
         )
     files = {name: tokenizer / name for name in said if (tokenizer / name).is_file()}
-    settled = chat.settle(files, said["config.json"])
+    settled = template.settle(files, said["config.json"])
     if not settled.ends:
         raise no_end()
     return list(settled.ends), settled.ends[0] if settled.pad is None else settled.pad

@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from trtbuild import programs
 from trtbuild.compilers.tensorrt_llm import diagnosis
 from trtbuild.errors import InputError
+from trtbuild.processes import programs
 from trtbuild.worker import HELD, die_with_parent
 
 EXAMPLES = "TENSORRT_LLM_EXAMPLES"  # where the scripts lie, outside of NVIDIA's image

@@ -18,7 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from trtbuild.compilers.tensorrt_llm.folder import TOKENIZER, Built
+from trtbuild.compilers.tensorrt_llm.folder import TOKENIZER, EngineConfig
 
 #: A version's folder has to be there, though the backend reads nothing in it.
 _VERSION = "1"
@@ -59,7 +59,7 @@ _LOG_PROBS = (("cum_log_probs", "FP32", [-1]), ("output_log_probs", "FP32", [-1,
 _DRAFT = (("draft_input_ids", "INT32", [-1]), ("draft_logits", "FP32", [-1, -1]))
 
 
-def repository(engine: Path, built: Built, ends: Sequence[int], pad: int) -> Mapping[str, str]:
+def repository(engine: Path, built: EngineConfig, ends: Sequence[int], pad: int) -> Mapping[str, str]:
     """{path in the repository: text} for the engine in the folder `engine`.
 
     An answer ends with any token of `ends`; prompts of a batch are padded with `pad`.
@@ -159,7 +159,7 @@ def _postprocessing(batch: int, parameters: Mapping[str, str]) -> dict[str, Any]
     }
 
 
-def _backend(engine: Path, built: Built, batch: int) -> dict[str, Any]:
+def _backend(engine: Path, built: EngineConfig, batch: int) -> dict[str, Any]:
     limits, mode = built.build_config, _speculative(built)
     drafted = mode == "draft_tokens_external"
     ragged = {"allow_ragged_batch": True}
@@ -222,7 +222,7 @@ def _paging(limits: Mapping[str, Any]) -> dict[str, str]:
     return {"enable_kv_cache_reuse": told, "enable_chunked_context": told}
 
 
-def _speculative(built: Built) -> str:
+def _speculative(built: EngineConfig) -> str:
     """By the name of trtllm-build's flag; config.json has it in capitals or as a flag's number."""
     found = built.build_config.get("speculative_decoding_mode")
     names = {2: "draft_tokens_external", 8: "lookahead_decoding"}

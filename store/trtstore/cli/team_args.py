@@ -1,0 +1,91 @@
+"""The words of a command line about a team store: which one, whose signature counts, and which artifacts."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from trtstore.cli.output import Output
+from trtstore.errors import Invalid
+from trtstore.format.digest import is_hex
+from trtstore.format.trust import TrustPolicy
+from trtstore.remote.remote import Remote
+from trtstore.store import Store
+from trtstore.team import admin
+from trtstore.team import open as opening
+from trtstore.upkeep import query
+
+if TYPE_CHECKING:  # it loads what signatures take
+    from trtstore.team.team import Team
+
+TEAM = "TRTSTORE_TEAM"
+REFUSED = 4
+
+#: Finds the team store's URL where no argument names one.
+DefaultTeam = Callable[[], str | None]
+
+
+class Teams:
+    """The team store that a command line is about."""
+
+    def __init__(self, default: DefaultTeam | None) -> None:
+        self._default = default
+
+    def url(self, args: argparse.Namespace) -> str:
+        """Raises Invalid where none is named."""
+        found = (
+            getattr(args, "team", None)
+            or os.environ.get(TEAM)
+            or (self._default() if self._default else None)
+        )
+        if not found:
+            raise Invalid("no team store was named", f"--team s3://bucket/prefix, or set {TEAM}")
+        return str(found)
+
+    def open(self, store: Store, args: argparse.Namespace, output: Output) -> Team:
+        """The team store under the policy of `--trust`."""
+        return opening.team(self.url(args), store, TrustPolicy(args.trust), args.trusted, output.warn)
+
+
+def looking(verb: argparse.ArgumentParser) -> None:
+    """Add `--team`, for a verb that else looks at the local store."""
+    verb.add_argument(
+        "--team", metavar="URL", nargs="?", const="", help=f"the team store instead (default: ${TEAM})"
+    )
+    trusting(verb)
+
+
+def trusting(verb: argparse.ArgumentParser) -> None:
+    """Add what says whose signature counts."""
+    verb.add_argument(
+        "--trust",
+        choices=[policy.value for policy in TrustPolicy],
+        default="require",
+        help="what a record needs: a trusted signature, else a warning, or nothing (default: require)",
+    )
+    verb.add_argument(
+        "--trusted",
+        metavar="PUBLIC_KEY",
+        action="append",
+        default=[],
+        help="a key that counts, beside those of `trtstore trust ls`",
+    )
+
+
+def remote_keys(remote: Remote, what: list[str]) -> list[str]:
+    prefixes, labels = query.split(what)
+    found = [word for word in prefixes if is_hex(word)]
+    short = [word for word in prefixes if not is_hex(word)]
+    everything = list(remote.keys()) if short else []
+    for prefix in short:
+        matching = [key for key in everything if key.startswith(prefix)]
+        if len(matching) != 1 or len(prefix) < query.MIN_PREFIX:
+            raise query.NotThere(
+                f"{len(matching)} keys of {remote} begin with {prefix}", "`trtstore ls --team`"
+            )
+        found += matching
+    if labels:
+        found += [row.summary.key for row in admin.rows(remote, labels, lambda _: None)]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,1 @@
+"""Blobs, trees and records on disk: staged, committed, read, served and verified."""

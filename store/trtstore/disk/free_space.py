@@ -1,0 +1,24 @@
+"""Whether bytes will fit on the disk, asked before the first of them is written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from trtstore.errors import NoSpace, translated
+from trtstore.units import size
+
+
+def check(folder: Path, wanted: int) -> None:
+    """Raises NoSpace where the file system of `folder` has fewer than `wanted` bytes free for this user.
+
+    One that does not say how large it is takes what it takes.
+    """
+    with translated(folder, reading=True):
+        found = os.statvfs(folder)
+    free = found.f_bavail * found.f_frsize
+    if found.f_blocks and wanted > free:
+        raise NoSpace(
+            f"{size(wanted)} are to be written to {folder}, and {size(free)} are free there",
+            "free some space, or keep the store on another disk",
+        )

@@ -1,0 +1,1 @@
+"""Folders that can be made again at any time, such as installed toolchains, and their seals."""

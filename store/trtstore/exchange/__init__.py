@@ -1,0 +1,1 @@
+"""A store in front of others, and artifacts as one file."""

@@ -1,0 +1,1 @@
+"""What is written, byte for byte: documents, digests, names and signed envelopes. Nothing here touches a disk."""

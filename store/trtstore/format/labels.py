@@ -1,0 +1,13 @@
+"""Labels that the store itself reads. All others are its users' words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+#: The keys of records, joined by commas, that a record needs for as long as it is kept.
+NEEDS = "needs"
+
+
+def needs(labels: Mapping[str, str]) -> list[str]:
+    """The keys of the records that a record with these labels needs."""
+    return [key for key in labels.get(NEEDS, "").split(",") if key]

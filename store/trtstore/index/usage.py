@@ -1,0 +1,77 @@
+"""How often an artifact was used, and what it took to build: statistics, which only the index keeps."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Mapping
+from typing import Any, TypeGuard
+
+from trtstore.format.canonical_json import Json
+from trtstore.format.record import Record
+from trtstore.index.index import Index
+
+_HITS, _BUILD = "hits", "build"
+_MAX_SECONDS = 1e11  # the year 5138
+
+
+def hit(index: Index, key: str) -> None:
+    """Count one use of the artifact of `key`."""
+    index.update(_HITS, key, lambda old: [_count(old) + 1, time.time()])
+
+
+def built(index: Index, key: str, seconds: float) -> None:
+    """Keep what a build took."""
+    index.put(_BUILD, key, round(seconds, 3))
+
+
+def hits(index: Index) -> dict[str, tuple[int, float]]:
+    """(uses, when the last was) by key, of those that were used."""
+    return {key: (_count(value), _last(value)) for key, value in index.items(_HITS).items()}
+
+
+def build_seconds(index: Index) -> dict[str, float]:
+    """Seconds by key, where they are known better than the record says."""
+    found = index.items(_BUILD).items()
+    return {key: float(value) for key, value in found if _is_time(value)}
+
+
+def forget(index: Index, keys: list[str]) -> None:
+    """Drop the statistics of artifacts that are gone."""
+    index.forget(_HITS, keys)
+    index.forget(_BUILD, keys)
+
+
+def stated_seconds(record: Record) -> float | None:
+    """Seconds between startedOn and finishedOn, where the record holds SLSA provenance that says so.
+
+    https://slsa.dev/spec/v1.0/provenance
+    """
+    details = record.predicate.get("runDetails")
+    metadata = details.get("metadata") if isinstance(details, Mapping) else None
+    if not isinstance(metadata, Mapping):
+        return None
+    started, finished = _moment(metadata.get("startedOn")), _moment(metadata.get("finishedOn"))
+    return None if started is None or finished is None else max(0.0, finished - started)
+
+
+def _moment(text: Any) -> float | None:
+    try:
+        return datetime.datetime.fromisoformat(text).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _last(value: Json | None) -> float:
+    found = value[1] if isinstance(value, list) and len(value) > 1 else 0.0
+    return float(found) if _is_time(found) else 0.0
+
+
+def _is_time(value: Json) -> TypeGuard[float]:
+    """Whether it is seconds, of an age or of a build, that can be told in words."""
+    return isinstance(value, int | float) and 0 <= value <= _MAX_SECONDS
+
+
+def _count(value: Json | None) -> int:
+    found = value[0] if isinstance(value, list) and value else 0
+    return found if type(found) is int and found >= 0 else 0

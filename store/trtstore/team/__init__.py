@@ -1,0 +1,1 @@
+"""A store that a team shares: keys, signatures, trust, revocations and policies."""

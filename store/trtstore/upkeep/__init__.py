@@ -1,0 +1,1 @@
+"""What a store holds, and what a collection removes and keeps."""

@@ -1,0 +1,140 @@
+"""Questions about a store: which artifacts, which one, and what is different between two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from trtstore.content import read
+from trtstore.disk import owners
+from trtstore.errors import Invalid, Malformed, StoreFailure, translated
+from trtstore.format.digest import hash_bytes
+from trtstore.format.record import Record
+from trtstore.index import usage
+from trtstore.store import Store
+from trtstore.upkeep.catalog import OnParsed, Summary
+from trtstore.upkeep.upkeep import Upkeep
+
+MAX_NAME = 200  # characters of one name in a dotted one: below a name of a megabyte there may be many
+MIN_PREFIX = 4  # digits of a key that a person may give
+
+
+class NotThere(StoreFailure):
+    """No record has this key, or these labels."""
+
+
+class Row(NamedTuple):
+    """One artifact of a listing. `seconds` is what building it took, where that is known; `used` since the epoch."""
+
+    summary: Summary
+    hits: int
+    used: float
+    seconds: float | None
+
+    @property
+    def saved(self) -> float | None:
+        """Seconds of building that the uses of it saved."""
+        return None if self.seconds is None else self.hits * self.seconds
+
+
+def rows(store: Store, labels: Mapping[str, str], on_parsed: OnParsed = lambda _: None) -> list[Row]:
+    """The artifacts with these labels, the one that was used last first. Raises NotReadable and the like."""
+    hits, built = usage.hits(store.index), usage.build_seconds(store.index)
+    wanted, found = labels.items(), []
+    with translated(store.root, reading=True):
+        for summary in Upkeep(store).catalog.summaries(on_parsed):
+            if wanted and not wanted <= summary.labels.items():
+                continue
+            seconds = built.get(summary.key, summary.seconds)
+            count, last = hits.get(summary.key, (0, summary.stored))
+            found.append(Row(summary, count, last, seconds))
+    found.sort(key=lambda row: row.used, reverse=True)
+    return found
+
+
+def key_of(store: Store, prefix: str) -> str:
+    """The one key that begins with `prefix`. Raises Invalid where it is no prefix or not the only one, NotThere."""
+    if len(prefix) < MIN_PREFIX or not set(prefix) <= set("0123456789abcdef") or len(prefix) > 64:
+        raise Invalid(
+            f"{prefix!r} is no key: a key is 64 hexadecimal digits, of which {MIN_PREFIX} or more will do",
+            "`trtstore ls` shows the keys",
+        )
+    found = list(store.keys(prefix))
+    if not found:
+        raise NotThere(f"no key begins with {prefix} in {store.root}", "`trtstore ls` shows the keys")
+    if len(found) > 1:
+        shown = ", ".join(key[: len(prefix) + 6] for key in found[:5])
+        raise Invalid(f"{len(found)} keys begin with {prefix}: {shown}", "give more digits")
+    return found[0]
+
+
+def select(store: Store, words: Sequence[str]) -> list[str]:
+    """The keys that `words` mean: prefixes of keys, and all with the labels where words are label=value."""
+    prefixes, labels = split(words)
+    keys = [key_of(store, prefix) for prefix in prefixes]
+    if labels:
+        found = [row.summary.key for row in rows(store, labels)]
+        if not found:
+            shown = " ".join(f"{name}={value}" for name, value in labels.items())
+            raise NotThere(f"nothing with {shown} is in {store.root}", "`trtstore ls` shows the labels")
+        keys += found
+    return list(dict.fromkeys(keys))
+
+
+def split(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Words that are no label, and the labels."""
+    plain = [word for word in words if "=" not in word]
+    pairs = (word.partition("=") for word in words if "=" in word)
+    return plain, {name: value for name, _, value in pairs}
+
+
+def record_of(store: Store, key: str) -> Record:
+    """The usable record of `key`. Raises NotThere with the reason where it is not usable."""
+    problems: list[str] = []
+    record = store.lookup(key, on_problem=problems.append)
+    if record is None:
+        raise NotThere(problems[0] if problems else f"{key} is not in {store.root}")
+    return record
+
+
+def named_by(store: Store, key: str) -> Record:
+    """The record of `key`, usable or not: of what was revoked, too. Raises NotThere with the reason, and as a read."""
+    problems: list[str] = []
+    with translated(store.root, reading=True):
+        try:
+            if owners.owns(store._layout, key, problems.append):
+                return read.read_record(store._layout, key)
+        except Malformed as trouble:
+            problems.append(f"{key} of {store.root} cannot be read: {trouble}")
+    raise NotThere(problems[0])
+
+
+def fields(store: Store, record: Record) -> dict[str, Any]:
+    """All that can differ between two artifacts, by dotted name: labels, what the record says, and the files."""
+    with translated(store.root, reading=True):
+        listed = read.read_manifest(store._layout, record.manifest)
+    found = {f"label.{name}": value for name, value in record.labels.items()}
+    found |= dict(_flat(record.predicate, ""))
+    found |= {
+        f"file.{entry.path}": f"{entry.mode} {entry.size} bytes {entry.sha256[:12]}"
+        for entry in listed.entries
+    }
+    return found
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for inner in sorted(value):
+            short = (
+                inner if len(inner) <= MAX_NAME else f"{inner[:MAX_NAME]}…{hash_bytes(inner.encode())[:12]}"
+            )
+            yield from _flat(value[inner], f"{name}.{short}" if name else short)
+    else:
+        yield name, value
+
+
+def differences(store: Store, first: Record, second: Record) -> list[tuple[str, Any, Any]]:
+    """(name, in the first, in the second) of each field that differs; None where one lacks it."""
+    mine, other = fields(store, first), fields(store, second)
+    names = sorted(mine.keys() | other.keys())
+    return [(name, mine.get(name), other.get(name)) for name in names if mine.get(name) != other.get(name)]

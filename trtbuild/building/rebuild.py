@@ -1,0 +1,228 @@
+"""A receipt put to the test: an artifact is made again from its own record alone, and compared byte by byte."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trtbuild.artifacts import provenance
+from trtbuild.building import attached_locks, model_bytes
+from trtbuild.building.session import Session, StepResult, bytes_of
+from trtbuild.compilers import registry
+from trtbuild.config import schema
+from trtbuild.errors import InputError, NotInStoreError, StoreError
+from trtbuild.facts.key import LOCK, Step, explain, key_of
+from trtbuild.facts.recipe import frozen
+from trtbuild.planning.checkpoint import open_model
+from trtbuild.planning.plan import Planned
+from trtbuild.sources import Digester, Source, identity
+from trtbuild.toolchains import builtin
+from trtbuild.toolchains.lock import Lock
+from trtstore import Entry, Invalid, Manifest, NotThere, Record, Store, find_key, find_record, folder_manifest
+
+_NOT_FACTS = ("schema", "step.name", "step.version", "model.identity", LOCK)
+
+
+@dataclass(frozen=True)
+class File:
+    """One path in which the two results differ; None on the side that lacks it."""
+
+    path: str
+    stored: Entry | None
+    rebuilt: Entry | None
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What came of it: the digest of the new result, and the files in which it differs from the record's."""
+
+    record: Record
+    digest: str
+    files: tuple[File, ...]
+    steps: tuple[StepResult, ...]
+
+    @property
+    def same(self) -> bool:
+        return self.digest == self.record.manifest
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """A record, and the steps that its statement names, each checked to give its key."""
+
+    record: Record
+    step: Planned
+    told: provenance.Told
+
+    @property
+    def compiler(self) -> str | None:
+        """The compiler whose environment it wants; None for a step that several share."""
+        found = self.step.fields.get("compiler.name")
+        return found if isinstance(found, str) else None
+
+    def open_source(self, named: schema.ModelConf | None, digester: Digester) -> Source:
+        """The checkpoint that it was made from, where `named` says or else where it was taken from the last time.
+
+        Raises InputError where that was a folder, or where it is another checkpoint.
+        """
+        source = open_model(named or self._model(), digester)
+        wanted = {
+            str(each["model.identity"]) for each in self.told.fields.values() if "model.identity" in each
+        }
+        if identity(source.files()) in wanted:
+            return source
+        other = [file.path for file in source.files() if self.told.files.get(file.path) != file.sha256]
+        raise InputError(
+            f"{self.record.key[:12]} was built from another checkpoint; other bytes in: {', '.join(other[:4])}",
+            option="model.source",
+            hint="name the checkpoint that it was built from",
+        )
+
+    def _model(self) -> schema.ModelConf:
+        origin = self.told.origin
+        if origin is None or not origin.startswith(("hf://", "wheel:")):
+            raise InputError(
+                f"the checkpoint of {self.record.key[:12]} was a {origin or 'folder'} of the machine that built it",
+                option="model.source",
+                hint="name one with the same bytes: model.source=/path/to/checkpoint",
+            )
+        return schema.ModelConf(source=origin, wheel=self._pins())
+
+    def _pins(self) -> schema.WheelConf | None:
+        """The pins of a wheel, each of its kind: a stranger may have written them."""
+        pins = self.told.pins
+        if pins is None:
+            return None
+        texts = [pins.get(name) for name in ("sha256", "member", "member_sha256")]
+        size = pins.get("member_size")
+        if not all(isinstance(each, str) for each in texts) or type(size) is not int:
+            raise StoreError(
+                f"the record of {self.record.key[:12]} pins no wheel",
+                hint="name the checkpoint: model.source=…",
+            )
+        sha256, member, member_sha256 = map(str, texts)
+        return schema.WheelConf(sha256=sha256, member=member, member_sha256=member_sha256, member_size=size)
+
+
+def receipt(store: Store, prefix: str, config: schema.Config) -> Receipt:
+    """The record whose key begins with `prefix`, ready to be made again; `config` says which locks are allowed.
+
+    Raises NotInStoreError where there is none, StoreError where the record does not say how it was made or its fields
+    do not give its key, InputError for what is no key and where this release of trtbuild makes such steps otherwise.
+    """
+    try:
+        record = find_record(store, find_key(store, prefix))
+    except NotThere as absent:
+        raise NotInStoreError(absent.message, hint=absent.hint) from None
+    except Invalid as wrong:
+        raise InputError(wrong.message, option=f"rebuild {prefix}", hint=wrong.hint) from None
+    told = provenance.told(record)
+    if str(record.labels.get("step")) not in told.fields:
+        raise StoreError(
+            f"the record of {record.key[:12]} does not say how it was made",
+            hint="it was not made by trtbuild's build, or by an early release: build it again with its options",
+        )
+    done: dict[str, Planned] = {}
+    for name, fields in told.fields.items():
+        digest = fields.get(LOCK)
+        found = _lock(store, record, name, digest, config) if isinstance(digest, str) else None
+        done[name] = _planned(name, fields, done, told, found)
+    return Receipt(record, done[str(record.labels["step"])], told)
+
+
+def rebuild(found: Receipt, session: Session) -> Rebuilt:
+    """Make the artifact of `found` again, in a scratch folder, and compare. Nothing is published.
+
+    What is upstream is taken from the store where it is there, unless `refresh` asks to make that again, too. Raises
+    InputError, BuildError, StoreFailure.
+    """
+    with session.store.scratch() as scratch:
+        out = _make(found.step, session, scratch)
+        made = folder_manifest(out, session.store.index)
+    files = _compare(session.store.manifest(found.record), made)
+    return Rebuilt(found.record, made.digest, files, tuple(session.results.values()))
+
+
+def _planned(
+    name: str,
+    fields: Mapping[str, Any],
+    done: Mapping[str, Planned],
+    told: provenance.Told,
+    found: Lock | None,
+) -> Planned:
+    """The step with these fields. Raises StoreError, InputError."""
+    compiler = fields.get("compiler.name")
+    worker = registry.worker(name, compiler if isinstance(compiler, str) else None)
+    key = told.keys[name]
+    if worker is None:
+        raise InputError(f"this release of trtbuild has no step {name} by {compiler}", option="rebuild")
+    inputs = tuple(
+        done[each.removeprefix(provenance.INPUT)]
+        for each in sorted(fields)
+        if each.startswith(provenance.INPUT) and each.removeprefix(provenance.INPUT) in done
+    )
+    facts = {
+        each: tuple(value) if isinstance(value, list) else value
+        for each, value in fields.items()
+        if each not in _NOT_FACTS and not each.startswith(provenance.INPUT)
+    }
+    version = fields.get("step.version")
+    step = Step(
+        name,
+        version if isinstance(version, int) else 0,
+        worker.module,
+        frozen(facts),
+        "model.identity" in fields,
+        tuple(up.name for up in inputs),
+        found,
+    )
+    model, upstream = str(fields.get("model.identity")), {up.name: up.key for up in inputs}
+    if key_of(step, model, upstream) != key:
+        raise StoreError(
+            f"the record of {key[:12]} does not belong to its key: its fields give another",
+            hint="`trtstore verify` reads the store; a record of another schema is built again with its options",
+        )
+    if version != worker.version:
+        raise InputError(
+            f"{name} {key[:12]} was made by version {version} of that step, and this release has {worker.version}",
+            option="rebuild",
+            hint="install the release of trtbuild that made it: `trtstore show` names it",
+        )
+    return Planned(step, key, explain(step, model, upstream), inputs)
+
+
+def _lock(store: Store, record: Record, step: str, digest: str, config: schema.Config) -> Lock:
+    """The lock with this digest: it ships with trtbuild, or the record brings it. Raises as `attached_locks.find`."""
+    here = builtin.of_digest(digest)
+    return here or attached_locks.find(store, record, provenance.LOCK + step, step, digest, config)
+
+
+def _make(planned: Planned, session: Session, scratch: Path) -> Path:
+    """The folder of a step that was run again below `scratch`."""
+    session.preflight(planned)
+    inputs = {}
+    for up in planned.inputs:
+        record = None if session.config.refresh else session.use(up)
+        if record is None:
+            inputs[up.name] = _make(up, session, scratch)
+        else:
+            session.ended(StepResult(up.name, up.key, "hit-local", bytes=record.bytes))
+            inputs[up.name] = session.store.materialise(record).path
+    model = model_bytes.given(planned, session) if planned.step.reads_model else None
+    session.watcher.step_started(planned.name)
+    out, home = scratch / planned.name / "out", scratch / planned.name / "worker"
+    home.mkdir(parents=True)
+    ran = session.run(planned, {} if model is None else model.paths, inputs, out, home)
+    if model is not None:
+        model.recheck()
+    size = bytes_of(out)
+    session.ended(StepResult(planned.name, planned.key, "rebuilt", ran.seconds, size, ran.peak_memory_bytes))
+    return out
+
+
+def _compare(stored: Manifest, made: Manifest) -> tuple[File, ...]:
+    old, new = ({entry.path: entry for entry in side.entries} for side in (stored, made))
+    paths = sorted({*old, *new})
+    return tuple(File(path, old.get(path), new.get(path)) for path in paths if old.get(path) != new.get(path))

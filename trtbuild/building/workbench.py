@@ -1,0 +1,161 @@
+"""Where a config's steps run: the Python at hand, an environment of a toolchain's own, or a container."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from trtbuild.compilers.registry import COMPILERS
+from trtbuild.config import choices, schema
+from trtbuild.errors import InputError
+from trtbuild.executors import container, process, worker_events
+from trtbuild.executors.cancellation import Cancellation
+from trtbuild.facts.key import IMAGE
+from trtbuild.planning.plan import Planned
+from trtbuild.toolchains import pythons
+from trtbuild.toolchains.environments import ToolchainEnvironments, chosen, holds
+from trtbuild.toolchains.lock import Lock
+from trtbuild.toolchains.pythons import Python
+from trtbuild.worker import matches
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """Chooses by `config.executor`, and by what is there. `environments` are the toolchains' environments in our store.
+
+    With `exact` the steps are those of a record, and no option may choose other tools.
+    """
+
+    config: schema.Config
+    kept: ToolchainEnvironments
+    exact: bool = False
+
+    @property
+    def python(self) -> str:
+        return self.config.executor.python or sys.executable
+
+    def run(
+        self,
+        task: process.Task,
+        planned: Planned,
+        out: Path,
+        home: Path,
+        limits: process.StepLimits,
+        on_event: Callable[[worker_events.Event], None],
+        ending: Cancellation,
+    ) -> process.Ran:
+        """Run a worker of the step `planned` where that step runs. Raises InputError, BuildError."""
+        out.mkdir(exist_ok=True)
+        image = planned.step.facts.get(IMAGE)
+        if image is not None:
+            inside = self.container(str(image))
+            return container.run(task, out, home, inside, limits, on_event, ending)
+        lock, passed = planned.step.lock, self.config.executor.env
+        if lock is None or not self.managed(lock):
+            return process.run(task, out, home, self.python, limits, on_event, ending, passed)
+        with self.kept.using(lock, self.here(lock), home) as interpreter:
+            ran = process.run(
+                task, out, home, str(interpreter), limits, on_event, ending, passed, sealed=True
+            )
+        return replace(ran, executor="managed")
+
+    def container(self, digest: str) -> container.Container:
+        """What runs steps in the image with this digest. Raises InputError."""
+        image = str(getattr(self.config.compiler, "image", None))
+        if not image.endswith(digest):
+            raise InputError(
+                f"the step runs in the image {digest[:19]}…, and the config names {image}",
+                option="compiler.image",
+                hint="name that image where it is: compiler.image=NAME@sha256:…",
+            )
+        conf = self.config.executor
+        return container.Container(
+            engine=container.engine(conf.engine.value),
+            image=image,
+            gpus=conf.gpus.value,
+            network=conf.network,
+            env=tuple(conf.env),
+            engine_flags=tuple(conf.engine_flags),
+            flags=tuple(conf.flags),
+        )
+
+    def here(self, lock: Lock) -> Python:
+        """The Python at hand, or `executor.python`, and what it holds of the toolchain. Raises InputError."""
+        return pythons.python(self.config.executor.python, lock.chosen)
+
+    def managed(self, lock: Lock) -> bool:
+        """Whether steps of this toolchain run in an environment of their own. Raises InputError."""
+        name = self.config.executor.name
+        if name in (
+            choices.Executor.auto,
+            choices.Executor.container,
+        ):  # what has a lock runs in no container
+            return not self.holds(lock)
+        return name is choices.Executor.managed
+
+    def holds(self, lock: Lock) -> bool:
+        """Whether the Python at hand has just the locked versions of all that bytes depend on. Raises InputError."""
+        return holds(self.here(lock), lock)
+
+    def tools(self, planned: Planned) -> dict[str, str]:
+        """package -> version that the step's worker insists on. Raises InputError."""
+        lock = planned.step.lock
+        if IMAGE in planned.step.facts:  # its digest says all
+            return {}
+        return planned.toolchain if lock is None else chosen(lock, self.here(lock))
+
+    def prepare(self, steps: Sequence[Planned]) -> None:
+        """See to the tools of the steps to come: they are here, made, or refused. Raises InputError, StoreFailure.
+
+        What is refused is refused before gigabytes are installed for another step.
+        """
+        wanted: dict[str, str] = {}
+        missing: list[Lock] = []
+        for step in steps:
+            lock, image = step.step.lock, step.step.facts.get(IMAGE)
+            if image is not None:
+                self.container(str(image))
+            elif lock is not None and self.managed(lock):
+                missing.append(lock)
+            elif lock is None and step.toolchain and self.config.executor.name is choices.Executor.managed:
+                versions = ", ".join(f"{name} {version}" for name, version in step.toolchain.items())
+                raise InputError(
+                    f"no lock has {versions} together",
+                    option="executor=managed",
+                    hint="make one (`trtbuild toolchain lock`) and give it: compiler.locks; or executor=process",
+                )
+            else:
+                wanted |= self.tools(step)
+        self._check_versions(wanted)
+        for lock in missing:
+            self.kept.ensure(lock, self.here(lock))
+
+    def _check_versions(self, wanted: Mapping[str, str]) -> None:
+        found = pythons.python(self.config.executor.python, wanted).versions
+        missing = [f"{name} {version}" for name, version in wanted.items() if name not in found]
+        if missing:
+            raise InputError(
+                f"{self.python} lacks what this build needs: {', '.join(missing)}",
+                option="executor.python",
+                hint=self._mend(missing),
+            )
+        for name, version in found.items():
+            if not matches(version, wanted[name]):
+                raise InputError(
+                    f"{name} {version} is installed in {self.python}, and {wanted[name]} is pinned",
+                    option="compiler.version",
+                    hint=f"pip install '{name}=={wanted[name]}'"
+                    + ("" if self.exact else ", or take what is there: compiler.version=installed"),
+                )
+
+    def _mend(self, missing: list[str]) -> str:
+        if COMPILERS[self.config.compiler.name].image:
+            return "name a Python that has them, executor.python=…, or take an image that does: executor=container"
+        return f"executor=auto installs what has a lock; or pip install 'trtbuild[{self._extras(missing)}]'"
+
+    def _extras(self, missing: list[str]) -> str:
+        compiler = COMPILERS[self.config.compiler.name]
+        genai = any(name.startswith(("torch ", "transformers ", "onnx-ir ")) for name in missing)
+        return f"{compiler.extra},genai" if genai else compiler.extra

@@ -1,0 +1,1 @@
+"""The commands `trtbuild` and `trtstore`, as trtbuild installs them."""

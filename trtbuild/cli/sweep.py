@@ -1,0 +1,315 @@
+"""The verbs under `-m`: all points are resolved and planned before anything runs, and what they share is made once."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from trtbuild.building import pipeline, preview
+from trtbuild.building.pipeline import Result
+from trtbuild.building.session import Watcher
+from trtbuild.cli.outcome import Outcome
+from trtbuild.config import choices, locations, sweep_schema
+from trtbuild.config.points import Point
+from trtbuild.errors import InputError, TrtbuildError
+from trtbuild.report import document, explanations, page, records, rows, sweep_view, sweeps, terminal
+from trtbuild.sweeps import remote, schedule, work
+from trtbuild.sweeps.forecast import Forecast, forecast, refuse_too_dear
+from trtbuild.sweeps.local import Local
+from trtbuild.sweeps.schedule import Observer, UnitResult, Workers
+from trtbuild.sweeps.work import Job, Unit, Workplace, refused
+from trtstore import StoreFailure
+
+BATCH = 50  # hits that are counted together: the index is locked for no longer than that takes
+
+
+@dataclass
+class _Sweep:
+    """All points of a command line, or of one batch of a sweeper that asks in batches."""
+
+    jobs: Sequence[Job]
+    place: Workplace
+    units: Sequence[Unit]
+    forecast: Forecast
+    outcome: Outcome
+    words: Sequence[str]
+    watcher: Watcher
+    began: float  # seconds since the epoch
+    results: dict[int, Result] = field(default_factory=dict)
+    told: set[int] = field(default_factory=set)  # points whose error was told
+    ended: Mapping[str, UnitResult] = field(default_factory=dict)  # by key, what ran
+
+    @property
+    def conf(self) -> sweep_schema.SweepConf:
+        return self.jobs[0].point.config.sweep
+
+    def say(self, line: str) -> None:
+        """To people; the words of a document are in it."""
+        print(
+            line, file=sys.stdout if self.conf.dry_run and not self.outcome.json else sys.stderr, flush=True
+        )
+
+
+def sweep(verb: str, outcome: Outcome, words: Sequence[str], points: Sequence[Point]) -> list[float | None]:
+    """Run a verb for all `points`; for each the number that sweep.objective asks for, where there is one.
+
+    Raises InputError where they make no sweep; the error of one point is told, and the others go on.
+    """
+    if verb not in VERBS:
+        raise InputError(f"`{verb}` takes one artifact and cannot be swept", option="-m", hint="leave out -m")
+    began = time.time()
+    outcome.json = points[0].config.output is choices.Output.json
+    if points[0].config.report is not None:
+        page.check(points[0].config.report)
+    watcher = terminal.watcher(None if outcome.json else sys.stdout)
+    try:
+        place = Workplace(locations.root)
+        aside = sweep_view.UnitNotes(None, watcher.note)
+        jobs = [place.job(point, watcher) for point in points]
+        for job in jobs:
+            if job.session is not None:
+                job.session.watcher = aside
+                outcome.later(job.session.sharing.afterwards)
+            if verb == "run":
+                _refuse_to_load(job)
+            if verb not in ("fetch", "explain"):
+                _take_notes(job, place)
+        work.check_together(jobs)
+        units = work.units(jobs, place)
+        found = _Sweep(jobs, place, units, forecast(jobs, units, place), outcome, words, watcher, began)
+        outcome.forecast = sweeps.forecast_document(found.forecast)
+        _tell_errors(found)
+        for words in dict.fromkeys(words for job in jobs for words in job.notes):
+            found.say(f"note: {words}")
+        VERBS["plan" if found.conf.dry_run else verb](found)
+    except StoreFailure as failure:
+        raise refused(failure) from failure
+    finally:
+        watcher.close()
+    return [_objective(found, job) for job in jobs]
+
+
+def _tell_errors(found: _Sweep) -> None:
+    """What is wrong with configs, each error once, however many points have it."""
+    same: dict[tuple[str, ...], list[Job]] = {}
+    for job in found.jobs:
+        if job.error is not None:
+            same.setdefault(tuple(job.error.lines()), []).append(job)
+            found.told.add(job.point.index)
+    for lines, jobs in same.items():
+        whose = sweeps.own_words(jobs[0], found.jobs)
+        more = f" and {sweeps.count(len(jobs) - 1, 'other point')}" if len(jobs) > 1 else ""
+        print(f"{whose}{more}:", *lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def _build(found: _Sweep) -> None:
+    for line in sweeps.forecast_lines(found.forecast):
+        found.say(line)
+    refuse_too_dear(found.forecast, found.conf)
+    _make(found)
+    if not found.outcome.json:
+        for line in sweeps.final_lines(found.jobs, found.results):
+            found.say(line)
+    summary = sweeps.summary(found.jobs, found.results, time.time() - found.began)
+    found.say(summary)
+    _report(found, summary)
+    for job in found.jobs:
+        _close(found, job, document.result)
+
+
+def _report(found: _Sweep, summary: str) -> None:
+    folder = found.jobs[0].point.config.report
+    if folder is None:
+        return
+    own = {job.point.index: sweeps.own_words(job, found.jobs) for job in found.jobs}
+    told = page.ReportPage(
+        title="trtbuild sweep",
+        summary=summary,
+        rows=rows.of_sweep(found.jobs, found.results, own, remote.flags(found.words)),
+        bars=rows.bars(found.ended.values(), found.began),
+        forecast=found.outcome.forecast,
+    )
+    found.say(f"report: {page.write(told, Path(folder))}")
+
+
+def _make(found: _Sweep) -> None:
+    """Use what is there, run what is not, and then use that: the results of all points that have one."""
+    running = {unit.key for unit in found.units}
+    later = [job for job in found.jobs if job.error is None and job.planned[0].final.key in running]
+    _use_all(found, [job for job in found.jobs if job not in later])
+    asked = [job.planned[0].final.key for job in found.jobs if job.error is None]
+    view = sweep_view.view(found.units, asked)
+    try:
+        if found.units:
+            found.ended = schedule.run(found.units, _workers(found, view), view)
+    except KeyboardInterrupt:
+        view.note(f"{view.done} of {len(found.units)} steps had ended: the same command goes on from there")
+        raise
+    finally:
+        view.close()
+    for job in later:
+        error = found.ended[job.planned[0].final.key].error
+        if error is None:
+            _use(found, job, pipeline.build)
+        else:
+            job.error = error
+            found.told.add(job.point.index)
+
+
+def _workers(found: _Sweep, view: Observer) -> Workers:
+    """Raises InputError where the engine of distribution is not there."""
+    if found.conf.on is sweep_schema.On.local:
+        return Local(found.conf.jobs, view)
+    name = found.conf.on.value
+    try:
+        engine = importlib.import_module(f"trtbuild.sweeps.{name}")  # heavy, and an extra
+    except ModuleNotFoundError as missing:
+        raise InputError(
+            f"{missing.name} is not installed",
+            option=f"sweep.on={name}",
+            hint=f"pip install 'trtbuild[{name}]'",
+        ) from None
+    _, session = next(job for job in found.jobs if job.error is None).planned
+    workers: Workers = getattr(engine, name.capitalize())(
+        found.conf, remote.flags(found.words), session.store.root, view
+    )
+    return workers
+
+
+def _use_all(found: _Sweep, jobs: Sequence[Job], take: Callable[..., Result] = pipeline.build) -> None:
+    """Those of points whose artifacts are in a store, each error to its point."""
+    for first in range(0, len(jobs), BATCH):
+        batch = jobs[first : first + BATCH]
+        with ExitStack() as stack:
+            for store in {id(job.session.store): job.session.store for job in batch if job.session}.values():
+                stack.enter_context(store.index.batch())
+            for job in batch:
+                _use(found, job, take)
+
+
+def _use(found: _Sweep, job: Job, take: Callable[..., Result]) -> None:
+    """The result of a point whose artifact is in a store."""
+    if job.error is not None:
+        return
+    plan, session = job.planned
+    try:
+        # What was to be built again has been: from here on it is a hit.
+        session.config = replace(session.config, refresh=False)
+        found.results[job.point.index] = take(plan, session)
+    except TrtbuildError as error:
+        job.error = error
+    except StoreFailure as failure:
+        job.error = refused(failure)
+
+
+def _close(found: _Sweep, job: Job, describe: Callable[[Result], dict[str, object]]) -> None:
+    """Tell how a point ended: its path or its error, and for a program its document."""
+    if job.error is not None:
+        found.outcome.failed(job.error, told=job.point.index in found.told)
+        return
+    done = found.results[job.point.index]
+    if found.outcome.json:
+        found.outcome.documents.append(describe(done))
+    else:
+        print(done.path, flush=True)
+
+
+def _fetch(found: _Sweep) -> None:
+    _use_all(found, found.jobs, pipeline.fetch)
+    for job in found.jobs:
+        _close(found, job, document.result)
+
+
+def _plan(found: _Sweep) -> None:
+    if not found.outcome.json:
+        print("\n".join(sweeps.plan_lines(found.jobs, found.forecast, found.place)))
+    for job in found.jobs:
+        if job.error is not None:
+            found.outcome.failed(job.error, told=True)
+        elif found.outcome.json:
+            plan, session = job.planned
+            outlooks = preview.survey(plan, session)
+            tools = preview.toolchains(outlooks, session)
+            found.outcome.documents.append(document.plan(plan, outlooks, tools, job.notes))
+
+
+def _explain(found: _Sweep) -> None:
+    for job in found.jobs:
+        if job.error is not None:
+            found.outcome.failed(job.error, told=True)
+            continue
+        plan, session = job.planned
+        seen = session.find(plan.final)
+        near = None if seen.record is not None else preview.nearest(plan.final, plan, session)
+        if found.outcome.json:
+            found.outcome.documents.append(document.explanation(plan, seen, near))
+        else:
+            print(f"{sweeps.own_words(job, found.jobs)}:")
+            print("\n".join(explanations.lines(plan, seen, near, job.point.words)), end="\n\n")
+
+
+def _run(found: _Sweep) -> None:
+    for job in found.jobs:
+        if job.error is None:
+            preview.check_run(job.planned[0], job.point.config)
+    for line in sweeps.forecast_lines(found.forecast):
+        found.say(line)
+    refuse_too_dear(found.forecast, found.conf)
+    _make(found)
+    for job in found.jobs:
+        if job.error is not None:
+            found.outcome.failed(job.error, told=job.point.index in found.told)
+            continue
+        _, session = job.planned
+        session.watcher = found.watcher
+        found.say(f"{sweeps.own_words(job, found.jobs)}:")
+        done = found.results[job.point.index]
+        answer = pipeline.generate(done, session)
+        if found.outcome.json:
+            found.outcome.documents.append({**document.result(done), "run": dict(answer)})
+        else:
+            print(flush=True)
+            session.watcher.note(f"{records.speed(answer)}; {done.path}")
+
+
+def _refuse_to_load(job: Job) -> None:
+    """A point whose engine cannot run here is not built either."""
+    if job.error is None:
+        try:
+            preview.refuse_to_load(job.planned[0])
+        except InputError as error:
+            job.error = error
+
+
+def _take_notes(job: Job, place: Workplace) -> None:
+    """What the user should know of a point that is not in a store; one that cannot be right is not built."""
+    if job.error is not None:
+        return
+    plan, session = job.planned
+    try:
+        job.notes = preview.notes(plan, session, lambda planned: place.find(planned, session))
+    except InputError as error:
+        job.error = error
+
+
+def _objective(found: _Sweep, job: Job) -> float | None:
+    asked, done = found.conf.objective, found.results.get(job.point.index)
+    if asked is None or done is None:
+        return None
+    numbers = {"bytes": done.record.bytes, "seconds": done.steps[-1].seconds, **(done.check or {})}
+    value = numbers.get(asked.value)
+    return None if value is None else float(value)
+
+
+VERBS: Mapping[str, Callable[[_Sweep], None]] = {
+    "build": _build,
+    "plan": _plan,
+    "explain": _explain,
+    "fetch": _fetch,
+    "run": _run,
+}

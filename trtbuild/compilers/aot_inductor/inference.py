@@ -1,0 +1,88 @@
+"""Loads an engine with its weights and lets it answer: the check of a new one, and `trtbuild run`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trtbuild import untrusted
+from trtbuild.compilers.aot_inductor import loading
+from trtbuild.compilers.sampling import answer, chooser, end_tokens
+from trtbuild.compilers.text import Text
+from trtbuild.errors import BuildError, InputError
+from trtbuild.networks.weights.arrays import Array
+
+_STRIDE = 64  # slots of the cache are had in multiples of it: fewer shapes
+
+
+def speak(
+    folder: Path, made: Mapping[str, Any], options: Mapping[str, Any], on_text: Callable[[str], None]
+) -> dict[str, Any]:
+    """Generate with the options `prompt`, `max_tokens`, `raw`, and for sampling `temperature`, `top_p`, `seed`.
+
+    Returns what it took. Raises InputError for a prompt that does not fit, BuildError where the engine fails.
+    """
+    if options["max_tokens"] < 1:
+        raise InputError("at least one is needed", option=f"generate.max_tokens={options['max_tokens']}")
+    choose, text = chooser(options), Text(folder)
+    if threads := os.environ.get("TRTBUILD_THREADS"):
+        torch.set_num_threads(int(threads))
+    if made["device"] == "cuda":
+        torch.zeros(1, device="cuda")  # the context, whose making is no part of loading
+    started = time.perf_counter()
+    package = loading.open_package(folder / made["package"])
+    opened = time.perf_counter()
+    if made["weights"] is not None:
+        weights = loading.read(folder / made["weights"], made["device"])
+        loading.give(package, {**weights, **loading.scalars(made["scalars"], made["device"])})
+    loaded = time.perf_counter()
+    prompt = text.encode(options["prompt"], bool(options.get("raw", False)))
+    most = _room(made["limits"], len(prompt), options["max_tokens"])
+    tokens = _tokens(package, made, prompt, most, choose)
+    ends = end_tokens(folder, _named(folder))
+    return {
+        "executed": True,
+        "load_seconds": round(loaded - started, 4),
+        "open_seconds": round(opened - started, 4),
+        "prompt_tokens": len(prompt),
+        **answer(tokens, text, ends, most, on_text),
+    }
+
+
+def _room(limits: Mapping[str, int], prompt: int, wanted: int) -> int:
+    if prompt > limits["max_input_len"]:
+        raise InputError(
+            f"the prompt has {prompt} tokens, and the engine takes {limits['max_input_len']}",
+            option="prompt",
+            hint="shorten the prompt, or build with a larger profile.max_input_len",
+        )
+    return min(wanted, limits["max_seq_len"] - prompt)
+
+
+def _tokens(
+    package: Any, made: Mapping[str, Any], prompt: list[int], most: int, choose: Callable[[Array], int]
+) -> Iterator[int]:
+    """The answer, without end; the cache has room for `most` tokens of it."""
+    device, s = made["device"], made["structure"]
+    slots = min(made["limits"]["max_seq_len"], -(-(len(prompt) + most) // _STRIDE) * _STRIDE)
+    shape, dtype = (s["kv_heads"], slots, s["head_dim"]), getattr(torch, made["cache_dtype"])
+    caches = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(2 * s["layers"])]
+    ids, at = torch.tensor(prompt, device=device), torch.arange(len(prompt), device=device)
+    while True:
+        try:
+            (logits,) = package.boxed_run([ids, at, *caches])
+        except RuntimeError as error:
+            raise BuildError(f"the engine fails: {str(error).splitlines()[0]}") from None
+        token = choose(logits.cpu().numpy())
+        yield token
+        ids, at = torch.tensor([token], device=device), at[-1:] + 1
+
+
+def _named(folder: Path) -> list[int]:
+    named = untrusted.read_object(folder / "config.json").get("eos_token_id")
+    return named if isinstance(named, list) else [] if named is None else [named]

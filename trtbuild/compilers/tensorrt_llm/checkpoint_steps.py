@@ -1,0 +1,207 @@
+"""The step `checkpoint` as the command line knows it: by ModelOpt in its own toolchain, or by NVIDIA's scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from trtbuild.compilers.base import Worker, tools
+from trtbuild.compilers.modelopt import exclusions, texts
+from trtbuild.compilers.modelopt.schemes import ModelOptScheme as Unified
+from trtbuild.compilers.tensorrt_llm import modelopt_schemes
+from trtbuild.compilers.tensorrt_llm.algorithms import DEFAULT_GROUP, AlgorithmScheme
+from trtbuild.compilers.tensorrt_llm.arguments import CALIBRATION, MAPPING, SMOOTH
+from trtbuild.compilers.tensorrt_llm.contract import contract
+from trtbuild.errors import InputError
+from trtbuild.facts.key import IMAGE, Step
+from trtbuild.facts.recipe import Recipe, Value, frozen
+from trtbuild.networks.config.architectures import GGUF_ARCHITECTURES
+from trtbuild.targets import Gpu
+from trtbuild.toolchains.lock import Lock
+
+SCRIPTS = Worker("trtbuild.compilers.tensorrt_llm.checkpoint", 1)
+MODELOPT = Worker("trtbuild.compilers.tensorrt_llm.quantize", 1)
+_TOOLS = ("tensorrt_llm", "torch", "transformers")
+_PACKAGE = "nvidia-modelopt"
+_MODELOPT_TOOLS = ("gguf", "numpy", _PACKAGE, "safetensors", "torch", "transformers")  # as its lock has them
+_SHOWN = ("calib_size", "calib_batch_size", "calib_max_seq_length")  # of a calibration, what ModelOpt is told
+
+
+def architecture(recipe: Recipe) -> str:
+    """As in config.json. Of a GGUF that is not here yet, Llama's: its worker finds out, and asks the rules again."""
+    named = recipe.model.architecture
+    if recipe.model.gguf:
+        return GGUF_ARCHITECTURES.get(named or "llama", "LlamaForCausalLM")
+    return named or "LlamaForCausalLM"
+
+
+def gpu(recipe: Recipe) -> Gpu:
+    """The GPU that the engine is for."""
+    found = recipe.target.gpu
+    if found is None:
+        raise ValueError(f"the target {recipe.target.name} has no GPU")
+    return found
+
+
+def dtype(recipe: Recipe) -> str:
+    """Of what is not quantized. `auto` is the checkpoint's own, and float16 for float32 and for what says none."""
+    if recipe.model.dtype != "auto":
+        return recipe.model.dtype
+    config = recipe.model.config or {}
+    return "bfloat16" if config.get("torch_dtype", config.get("dtype")) == "bfloat16" else "float16"
+
+
+def packages(recipe: Recipe, names: Sequence[str]) -> tuple[Lock | None, Mapping[str, Value]]:
+    """What a step reads of TensorRT-LLM's tools: the image that holds them, or their versions."""
+    if recipe.tools.image is not None:
+        return None, {IMAGE: recipe.tools.image}
+    return tools(recipe.tools, "tensorrt_llm", tuple(names))
+
+
+def check(recipe: Recipe, found: AlgorithmScheme) -> None:
+    """Who makes it, and on which text. Raises InputError."""
+    by, why = recipe.tools.options["compiler.checkpoint_by"], _lacks(recipe)
+    left = exclusions.read(recipe.tools.options)
+    if by == "modelopt" and why is not None:
+        raise InputError(why, option="compiler.checkpoint_by=modelopt", hint="leave it at auto")
+    if not _by_modelopt(recipe):
+        if left:
+            raise InputError(
+                f"NVIDIA's scripts leave no layers out, and {why or 'compiler.checkpoint_by=scripts asks for them'}",
+                option=exclusions.OPTION,
+                hint="leave it out, or quantize by ModelOpt: compiler.checkpoint_by=modelopt says what keeps it",
+            )
+        _check_dataset(recipe, found)
+        return
+    known = recipe.model.config or {}
+    modelopt_schemes.check_ranks(known, _scheme(recipe), recipe.tp, recipe.pp)
+    modelopt_schemes.check_excluded(left, known, _scheme(recipe), recipe.quant.scheme, recipe.pp)
+    for name in (*_SHOWN, "threads"):
+        value = recipe.tools.options[f"compiler.{name}"]
+        least = 2 if name == "calib_max_seq_length" else 1
+        if not isinstance(value, int) or value < least:
+            raise InputError(f"{value} is less than {least}", option=f"compiler.{name}={value}")
+
+
+def _lacks(recipe: Recipe) -> str | None:
+    """Why ModelOpt does not make it; None where it does."""
+    quant, options = recipe.quant, recipe.tools.options
+    defaults: Mapping[str, Any] = {
+        "cp_size": 1,
+        "moe_tp_size": -1,
+        "moe_ep_size": -1,
+        "use_parallel_embedding": False,
+        "embedding_sharding_dim": 0,
+        "smoothquant": None,
+        "quantize_lm_head": False,
+    }
+    for name, default in defaults.items():
+        if options[f"compiler.{name}"] != default:
+            return f"compiler.{name} is of NVIDIA's scripts"
+    if recipe.model.config is None and not recipe.model.gguf and recipe.model.architecture is None:
+        return None
+    if dtype(recipe) == "float32":
+        return "ModelOpt writes what is not quantized as float16 or bfloat16"
+    parts = (quant.weights, quant.activations, quant.method)
+    return modelopt_schemes.lacks(parts, quant.kv_cache, architecture(recipe), recipe.model.config or {})
+
+
+def _by_modelopt(recipe: Recipe) -> bool:
+    return recipe.tools.options["compiler.checkpoint_by"] != "scripts" and _lacks(recipe) is None
+
+
+def _check_dataset(recipe: Recipe, found: AlgorithmScheme) -> None:
+    if found.calibrated and recipe.tools.options["compiler.calib_dataset"] is None:
+        what = found.algorithm if found.algorithm != "NO_QUANT" else f"the {found.kv_cache} KV cache"
+        raise InputError(
+            f"{what} is calibrated on text, which is part of what the engine is",
+            option="compiler.calib_dataset",
+            hint="name a folder that datasets.load_dataset reads, with a split `train` and a column `text`",
+        )
+
+
+def step(recipe: Recipe, found: AlgorithmScheme) -> Step:
+    """The step `checkpoint`, of a recipe that `check` has let pass."""
+    modelopt = _by_modelopt(recipe)
+    worker = MODELOPT if modelopt else SCRIPTS
+    lock, facts = _of_modelopt(recipe) if modelopt else _of_scripts(recipe, found)
+    quant, gguf = recipe.quant, recipe.model.gguf
+    facts |= {
+        "compiler.name": recipe.tools.name,
+        "model.dtype": dtype(recipe),
+        "quant.weights": quant.weights,
+        "quant.activations": quant.activations,
+        "quant.method": quant.method,
+        "quant.kv_cache": quant.kv_cache,
+        "parallel.tp": recipe.tp,
+        "parallel.pp": recipe.pp,
+    }
+    if found.grouped:
+        facts["quant.group_size"] = quant.group_size or DEFAULT_GROUP
+    return Step(
+        "checkpoint",
+        worker.version,
+        worker.module,
+        frozen(facts),
+        reads_model=not gguf,
+        inputs=("unpack",) if gguf else (),
+        lock=lock,
+    )
+
+
+def _of_scripts(recipe: Recipe, found: AlgorithmScheme) -> tuple[Lock | None, dict[str, Value]]:
+    """(lock, facts) of convert_checkpoint.py or quantize.py, beside those of every checkpoint."""
+    options = recipe.tools.options
+    lock, versions = packages(recipe, _TOOLS if _converts(found) else (*_TOOLS, _PACKAGE))
+    names = [*MAPPING, *SMOOTH, "quantize_lm_head"]
+    names += ["calib_dataset", *CALIBRATION] if found.calibrated else []
+    facts = {**{f"compiler.{name}": options[f"compiler.{name}"] for name in names}, **versions}
+    if found.algorithm in contract()["checkpoint_depends_on_gpu_arch"]["at_conversion"]:
+        # Its weights are laid out for the GPU that converts; all others serve every GPU.
+        facts["target.compute_capability"] = gpu(recipe).compute_capability
+    return lock, facts
+
+
+def _converts(found: AlgorithmScheme) -> bool:
+    """Whether a converter makes it for every architecture, and ModelOpt has no part in it."""
+    return found.tool == "convert" and found.algorithm != "FP8_PER_CHANNEL_PER_TOKEN"
+
+
+def _of_modelopt(recipe: Recipe) -> tuple[Lock | None, dict[str, Value]]:
+    """(lock, facts) of ModelOpt: where scales are measured, on what text and by what, too.
+
+    The machine that measures need not have the engine's GPU; whatever it is, the scales are those of `calib_level`.
+    """
+    options = recipe.tools.options
+    lock, versions = tools(recipe.tools, "modelopt_trtllm", _MODELOPT_TOOLS)
+    facts: dict[str, Value] = {**versions, **exclusions.fact(exclusions.read(options))}
+    if not _measures(recipe):
+        return lock, facts
+    facts |= {f"compiler.{name}": options[f"compiler.{name}"] for name in ("calib_device", *_SHOWN)}
+    facts |= texts.fact(options[texts.OPTION])
+    if options["compiler.calib_device"] == "cuda":
+        where = gpu(recipe)
+        return lock, facts | {
+            "target.gpu": where.name,
+            "target.compute_capability": where.compute_capability,
+        }
+    return lock, facts | {
+        f"compiler.{name}": options[f"compiler.{name}"] for name in ("calib_level", "threads")
+    }
+
+
+def _measures(recipe: Recipe) -> bool:
+    return _scheme(recipe).calibrated or recipe.quant.kv_cache != "auto"
+
+
+def _scheme(recipe: Recipe) -> Unified:
+    quant = recipe.quant
+    return modelopt_schemes.SCHEMES[quant.weights, quant.activations, quant.method]
+
+
+def advise(recipe: Recipe) -> Iterator[str]:
+    """What its scales rest on."""
+    if not _by_modelopt(recipe) or not _measures(recipe):
+        return
+    count, dataset = (recipe.tools.options[name] for name in ("compiler.calib_size", texts.OPTION))
+    yield from texts.advice(_scheme(recipe), recipe.quant.scheme, int(str(count)), dataset)

@@ -1,0 +1,129 @@
+"""What ModelOpt does for TensorRT-LLM 1.2: load a model, measure it, quantize, and write a file for each rank.
+
+config.json           what the model is, and how it is quantized
+rank0.safetensors, …  the weights, as `ranks` reads them
+tokenizer/            as the model has it, for who serves the engine
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from modelopt.torch.export import export_tensorrt_llm_checkpoint
+from transformers import AutoConfig
+
+from trtbuild import untrusted
+from trtbuild.compilers.modelopt import exclusions, texts
+from trtbuild.compilers.modelopt.modelopt_run import Calibration, original, quantized
+from trtbuild.compilers.modelopt.schemes import KV_CACHES, scheme_of
+from trtbuild.compilers.tensorrt_llm import checkpoint, modelopt_schemes, verify_export
+from trtbuild.compilers.tensorrt_llm.folder import copy_tokenizer
+from trtbuild.errors import BuildError
+from trtbuild.networks.config.architectures import parse
+from trtbuild.networks.config.decoder import Decoder
+from trtbuild.worker import Reporter, StepRequest
+
+_CAPABILITIES = {"x86_64_v3": "AVX2", "x86_64_v4": "AVX512"}  # by the names that torch has
+
+
+def run(
+    request: StepRequest, source: Path, told: Mapping[str, Any], out: Path, reporter: Reporter
+) -> dict[str, Any]:
+    """Write the checkpoint of the model in `source`, whose config.json is `told`, to `out`, and prove it.
+
+    Returns facts for the manifest. Raises InputError, BuildError.
+    """
+    facts = request.options
+    scheme = scheme_of(facts, modelopt_schemes.SCHEMES)
+    cache = KV_CACHES[str(facts["quant.kv_cache"])]
+    decoder = parse(told)
+    tp, pp = int(facts["parallel.tp"]), int(facts["parallel.pp"])
+    device = str(facts.get("compiler.calib_device", "cpu"))
+    if device == "cpu" and "compiler.calib_level" in facts:
+        _check_cpu(str(facts["compiler.calib_level"]))
+    calibration = Calibration.read(request, device, "calib_max_seq_length")
+    dtype, group = str(facts["model.dtype"]), facts.get("quant.group_size")
+    measures = scheme.calibrated or cache is not None
+    # On a CPU scales are measured in float32; the export rounds what is not quantized.
+    loaded = "float32" if measures and device == "cpu" else dtype
+    config = _config(source, told, decoder)
+    left = exclusions.read(facts)
+    model, used, tokens = quantized(source, loaded, scheme, cache, group, calibration, reporter, left, config)
+    _export(model, dtype, out, tp, pp)
+    del model
+    _complete(out, scheme.algorithm)
+    copy_tokenizer(source, out)
+    checkpoint.check_files(out, tp * pp)
+    proof = verify_export.prove(original(source), out, scheme, facts, tokens(texts.judged()))
+    return {
+        "algorithm": scheme.algorithm or "NO_QUANT",
+        "kv_cache": cache[1] if cache else None,
+        "tool": "nvidia-modelopt",
+        "architecture": decoder.architecture,
+        "device": device,
+        "calibration": used,
+        **proof,
+    }
+
+
+def _export(model: Any, dtype: str, out: Path, tp: int, pp: int) -> None:
+    try:
+        with torch.inference_mode():
+            export_tensorrt_llm_checkpoint(
+                model,
+                decoder_type="llama",
+                dtype=getattr(torch, dtype),
+                export_dir=str(out),
+                inference_tensor_parallel=tp,
+                inference_pipeline_parallel=pp,
+            )
+    except (AssertionError, NotImplementedError, ValueError) as error:
+        said = next(iter(str(error).splitlines()), "it does not say why")
+        raise BuildError(f"ModelOpt cannot write this checkpoint: {said}") from error
+
+
+def _check_cpu(level: str) -> None:
+    """Raises BuildError where this CPU has not what `level` names: torch would take less, and say nothing."""
+    wanted, machine = _CAPABILITIES.get(level), platform.machine()
+    if wanted is None:
+        right = machine == level
+    else:
+        right = machine == "x86_64" and torch.backends.cpu.get_cpu_capability() == wanted
+    if not right:
+        raise BuildError(
+            f"scales are to be measured with {wanted or level}, which this machine's CPU has not",
+            option=f"compiler.calib_level={level}",
+            hint="choose what it has: compiler.calib_level=x86_64_v3, x86_64_v4 or aarch64",
+        )
+
+
+def _config(source: Path, told: Mapping[str, Any], decoder: Decoder) -> Any:
+    """transformers' config, with rotary positions as this release of it reads them, however config.json spells them.
+
+    What it does not find there it takes as 10000, for the calibration and in what ModelOpt writes.
+    """
+    config = AutoConfig.from_pretrained(source, local_files_only=True)
+    spelt = told.get("rope_parameters")
+    if isinstance(spelt, Mapping):
+        scaling = {name: value for name, value in spelt.items() if name != "rope_theta"}
+        plain = scaling.get("rope_type", "default") == "default"
+        config.rope_scaling = None if plain else scaling
+    config.rope_theta = decoder.rope.theta
+    return config
+
+
+def _complete(out: Path, algorithm: str | None) -> None:
+    """config.json, the same on every machine, with the algorithm of weights that the loader quantizes itself."""
+    path = out / "config.json"
+    config = untrusted.read_object(path)
+    if algorithm in verify_export.LATER:
+        config["quantization"]["quant_algo"] = algorithm  # as quantize.py does
+    if "exclude_modules" in config["quantization"]:  # of a set, in any order
+        config["quantization"]["exclude_modules"].sort()
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (out / "quant_cfg.json").unlink(missing_ok=True)  # of mixed precision, and empty

@@ -1,0 +1,151 @@
+"""The proof of a checkpoint that ModelOpt wrote for TensorRT-LLM 1.2: its config, its numbers, and its loss on a text.
+
+Neither ModelOpt nor TensorRT-LLM has a part in it. What is off is found before anything is kept: a rope base that is
+absent, gate and fc the wrong way round, heads cut in two, a rank that has another's scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trtbuild import untrusted
+from trtbuild.compilers.modelopt import exclusions, verify_export
+from trtbuild.compilers.modelopt.reading import Exported, Linear
+from trtbuild.compilers.modelopt.schemes import ModelOptScheme
+from trtbuild.compilers.tensorrt_llm import ranks
+from trtbuild.errors import BuildError
+from trtbuild.networks.config.architectures import parse
+from trtbuild.networks.config.decoder import Decoder
+from trtbuild.networks.weights.arrays import Array
+from trtbuild.networks.weights.checkpoint import Checkpoint
+
+#: config.json of Hugging Face -> that of TensorRT-LLM, where the latter says it
+_SAME = {
+    "num_hidden_layers": "num_hidden_layers",
+    "num_attention_heads": "num_attention_heads",
+    "num_key_value_heads": "num_key_value_heads",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "head_dim": "head_size",
+    "rms_norm_eps": "norm_epsilon",
+    "max_position_embeddings": "max_position_embeddings",
+    "hidden_act": "hidden_act",
+    "rope_theta": "rotary_base",
+    "rope_scaling": "rotary_scaling",
+}
+#: a linear map of Hugging Face's -> that of TensorRT-LLM
+_LOADED = {
+    **{f"self_attn.{one}_proj": "attention.qkv" for one in "qkv"},
+    "self_attn.o_proj": "attention.dense",
+    "mlp.gate_proj": "mlp.fc",
+    "mlp.up_proj": "mlp.gate",
+    "mlp.down_proj": "mlp.proj",
+}
+#: Bits of the weights that TensorRT-LLM's loader quantizes itself.
+LATER = {"W8A16": 8, "W4A16": 4}
+_PADDED = 64  # rows of a vocabulary come in such numbers where AWQ is
+
+
+def prove(
+    source: Checkpoint, folder: Path, scheme: ModelOptScheme, facts: Mapping[str, Any], tokens: Sequence[int]
+) -> dict[str, Any]:
+    """As `modelopt.proving.prove`, of a folder with config.json and a file for each rank. Raises BuildError.
+
+    `facts` are the step's: `model.dtype`, `quant.group_size`, `quant.kv_cache`, `parallel.tp`, `parallel.pp` and
+    `compiler.exclude_modules`.
+    """
+    config = untrusted.read_object(folder / "config.json")
+    decoder = source.retied(parse(source.config))
+    tp, pp = int(facts["parallel.tp"]), int(facts["parallel.pp"])
+    _check_config(config, source.config, decoder, facts)
+    left = exclusions.modules(exclusions.read(facts), decoder.layers)
+    _check_words(config.get("quantization") or {}, scheme, facts, decoder.layers // pp, left)
+    later = LATER.get(scheme.algorithm or "")
+    algorithm = None if later else scheme.algorithm
+    entries = ranks.entries(folder, decoder, tp, pp, algorithm)
+    exported = Exported(entries, algorithm, facts.get("quant.group_size"), left)
+    made = verify_export.ExportedWeights(exported) if later is None else _Later(exported, later)
+    cache = "fp8" if facts["quant.kv_cache"] == "fp8" else None
+    return verify_export.prove_numbers(
+        decoder, source, made, scheme, str(facts["model.dtype"]), cache, tokens
+    )
+
+
+def _check_config(
+    config: Mapping[str, Any], source: Mapping[str, Any], decoder: Decoder, facts: Mapping[str, Any]
+) -> None:
+    """What the builder reads of the model. Raises BuildError."""
+    told = {name: value for name, value in source.items() if name not in ("rope_parameters", *_SAME)}
+    told |= {ours: config[theirs] for ours, theirs in _SAME.items() if theirs in config}
+    if "rotary_base" not in config:
+        raise BuildError("the checkpoint's config.json has no rotary_base: TensorRT-LLM would take 10000")
+    verify_export.check_same_model(decoder, told)
+    tp, pp = facts["parallel.tp"], facts["parallel.pp"]
+    vocab = config.get("vocab_size")
+    fits = {decoder.vocab, -(-decoder.vocab // _PADDED) * _PADDED}
+    wanted = {
+        "architecture": decoder.architecture,
+        "dtype": facts["model.dtype"],
+        "vocab_size": vocab if vocab in fits else decoder.vocab,
+        "position_embedding_type": "rope_gpt_neox",
+        "share_embedding_table": False,
+        "mapping": {"world_size": tp * pp, "tp_size": tp, "pp_size": pp},
+    }
+    for name, expected in wanted.items():
+        if config.get(name) != expected:
+            raise BuildError(f"the checkpoint's config.json says {name} = {config.get(name)}, not {expected}")
+
+
+def _check_words(
+    said: Mapping[str, Any],
+    scheme: ModelOptScheme,
+    facts: Mapping[str, Any],
+    layers: int,
+    left: frozenset[str],
+) -> None:
+    """What the builder reads of the quantization, of the `layers` of a stage. Raises BuildError."""
+    cache = "FP8" if facts["quant.kv_cache"] == "fp8" else None
+    wanted: dict[str, Any] = {"quant_algo": scheme.algorithm, "kv_cache_quant_algo": cache}
+    if scheme.grouped:
+        wanted |= {"group_size": facts["quant.group_size"], "has_zero_point": False, "pre_quant_scale": True}
+    for name, expected in wanted.items():
+        if said.get(name) != expected:
+            raise BuildError(
+                f"the checkpoint's config.json says quantization.{name} = {said.get(name)}, and {expected} was asked "
+                "for"
+            )
+    excluded = said.get("exclude_modules") or ()
+    if scheme.recipe and "lm_head" not in excluded:
+        raise BuildError("the checkpoint's config.json does not say that lm_head is left as it is")
+    if scheme.recipe:
+        maps = list(dict.fromkeys(map(_loaded, exclusions.names(layers))))
+        verify_export.check_left("config.json", excluded, maps, frozenset(map(_loaded, left)))
+
+
+def _loaded(module: str) -> str:
+    """The loader's name of a linear map of Hugging Face's layout."""
+    _, _, layer, part = module.split(".", 3)
+    return f"transformer.layers.{layer}.{_LOADED[part]}"
+
+
+class _Later(verify_export.ExportedWeights):
+    """A checkpoint whose weights the loader will quantize: numbers as they are stored, sums as they will be.
+
+    One scale for each output, its largest weight over 128 (or 8), as `symmetric_quantize` in TensorRT-LLM's
+    cutlass_preprocessors.cpp has it.
+    """
+
+    def __init__(self, exported: Exported, bits: int) -> None:
+        super().__init__(exported)
+        self._codes = 1 << (bits - 1)
+
+    def linear(self, module: str) -> Linear:
+        found = super().linear(module)
+        scale = np.abs(found.weight).max(-1, keepdims=True) / self._codes
+        scale = np.where(scale == 0, 1, scale)
+        codes: Array = np.clip(np.rint(found.weight / scale), -self._codes, self._codes - 1)
+        return Linear(codes * scale, found.step, None, None)

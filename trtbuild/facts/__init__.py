@@ -1,0 +1,1 @@
+"""What decides a result: the recipe, its key, and what is in no key."""

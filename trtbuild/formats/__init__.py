@@ -1,0 +1,1 @@
+"""Headers of weight files, for all that read them."""

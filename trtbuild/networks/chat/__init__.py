@@ -1,0 +1,1 @@
+"""Chat templates: read, rendered, and tried apart from this process."""

@@ -1,0 +1,1 @@
+"""`config.json` to an architecture, every field read or refused."""

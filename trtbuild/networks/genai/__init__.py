@@ -1,0 +1,1 @@
+"""Networks by onnxruntime-genai's builder, and its configuration files."""

@@ -1,0 +1,1 @@
+"""GGUF metadata to the config that the same checkpoint has elsewhere."""

@@ -1,0 +1,1 @@
+"""An architecture and its tensors to an ONNX graph."""

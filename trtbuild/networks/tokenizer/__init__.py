@@ -1,0 +1,1 @@
+"""Tokenizers: read, rewritten for a runtime, and compared."""

@@ -1,0 +1,111 @@
+"""What a checkpoint's headers and small files show, before anything is installed, downloaded or built.
+
+The workers raise the same errors: they read the same headers, with the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trtbuild.errors import InputError
+from trtbuild.formats.gguf import GgufHeader
+from trtbuild.networks.chat import template
+from trtbuild.networks.config import architectures
+from trtbuild.networks.config.decoder import Decoder
+from trtbuild.networks.gguf import beside
+from trtbuild.networks.gguf import config as gguf_config
+from trtbuild.networks.tokenizer import files as tokenizer_files
+from trtbuild.networks.tokenizer import gguf, special_tokens
+from trtbuild.networks.weights import as_transformers, layout, naming
+from trtbuild.sources import Source
+
+_WEIGHTS = (".safetensors", ".gguf")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a compiler asks of a checkpoint.
+
+    `networks`: its engines start from networks of trtbuild's own or of onnxruntime-genai's builder. `takes` raises
+    InputError for a decoder of the former that they cannot compute; None for the latter. `tells` says what a user
+    should know of a tokenizer, a tokenizer.json. `loads`: its tools load the checkpoint with a transformers of
+    their own.
+    """
+
+    networks: bool
+    takes: Callable[[Decoder], None] | None
+    tells: Callable[[Mapping[str, Any]], Sequence[str]]
+    loads: bool
+
+
+def examine(source: Source, rules: Rules) -> tuple[str, ...]:
+    """Notes on the checkpoint: sentences on what changes nothing, is not known, or is left to the user.
+
+    Raises InputError where no engine of it can be right. Reads headers and small files, and no weights; what is not
+    known before the download is left to the workers.
+    """
+    config, header = source.config(), source.gguf_header()
+    if config is None and header is not None:
+        config = gguf_config.config_from_gguf(header.metadata, header.tensors)
+        if (factors := header.tensors.get(naming.ROPE_FACTORS)) is not None:
+            gguf_config.check_factors(factors.shape, config)
+    if config is None:
+        return ()
+    if rules.loads and header is None and (headers := source.headers()) is not None:
+        as_transformers.check(headers.files, config)
+    if not rules.networks:
+        return ()
+    names = [file.path for file in source.files() if not file.path.endswith(_WEIGHTS)]
+    files, metadata = source.small(names), source.gguf_metadata()
+    notes = list(_of_weights(source, config, header, rules.takes)) if rules.takes is not None else []
+    made = _checked_tokenizer(files, metadata)
+    template.check(files, config, metadata)
+    return (*notes, *rules.tells(made))
+
+
+def _checked_tokenizer(files: Mapping[str, bytes], metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The content of tokenizer.json, or what is made of a GGUF's metadata. Raises InputError."""
+    if metadata is not None and "tokenizer.json" not in files:
+        return gguf.convert(metadata).tokenizer
+    tokenizer_files.check(files)
+    content = special_tokens.read_object(files, "tokenizer.json")
+    if metadata is not None:
+        beside.check(content, metadata)
+    return content
+
+
+def tied(source: Source, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`config` with the `tie_word_embeddings` that the stored tensors have: a stored head is one of its own.
+
+    Raises InputError where the headers cannot be read: a key must not depend on whether a server answers.
+    """
+    if not config.get("tie_word_embeddings"):
+        return config
+    settled = _settled(source, config)
+    if settled is None:
+        raise InputError(
+            "the headers of the weight files cannot be read, and they say whether the model has a head of its own",
+            option="model.source",
+            hint="try again once the Hub answers, or name a local copy",
+        )
+    return settled.config(config)
+
+
+def _of_weights(
+    source: Source, config: Mapping[str, Any], header: GgufHeader | None, takes: Callable[[Decoder], None]
+) -> Iterator[str]:
+    yield from (
+        architectures.audit(config) if header is None else gguf_config.audit(header.metadata, header.tensors)
+    )
+    takes(architectures.parse(config))
+    settled = _settled(source, config)
+    if settled is not None:
+        layout.check(settled, architectures.parse(settled.config(config)))
+        yield from naming.notes(settled.ignored)
+
+
+def _settled(source: Source, config: Mapping[str, Any]) -> naming.Settled | None:
+    headers = source.headers()
+    return None if headers is None else naming.settle(headers.files, headers.index, config)

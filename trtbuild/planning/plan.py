@@ -1,0 +1,88 @@
+"""A Recipe to steps in order, each with its key. Needs no store, no GPU and no compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trtbuild.compilers import registry
+from trtbuild.errors import InputError
+from trtbuild.facts.key import TOOL, Step, explain, key_of
+from trtbuild.facts.recipe import Recipe, Value
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A step with its key and the fields that the key was made of."""
+
+    step: Step
+    key: str
+    fields: Mapping[str, Value]
+    inputs: tuple[Planned, ...]
+
+    @property
+    def name(self) -> str:
+        return self.step.name
+
+    @property
+    def loader(self) -> Planned:
+        """The step in whose toolchain what it makes is loaded: to be checked, and to be run."""
+        named = self.step.loaded_in
+        return next((up for up in self.inputs if up.name == named), self)
+
+    @property
+    def toolchain(self) -> dict[str, str]:
+        """package -> version of every tool that its bytes depend on."""
+        if self.step.lock is not None:
+            return self.step.lock.versions
+        tools = {name: str(value) for name, value in self.step.facts.items() if name.startswith(TOOL)}
+        return {name.removeprefix(TOOL): version for name, version in tools.items()}
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """package -> version of every package of the toolchain that it runs in, as far as its key says."""
+        return self.toolchain if self.step.lock is None else self.step.lock.packages
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps in the order in which they would run; the last one makes what was asked for."""
+
+    recipe: Recipe
+    steps: tuple[Planned, ...]
+
+    @property
+    def final(self) -> Planned:
+        return self.steps[-1]
+
+    @property
+    def toolchain(self) -> dict[str, str]:
+        """package -> version of every tool that the bytes of these steps depend on."""
+        found: dict[str, str] = {}
+        for planned in self.steps:
+            found |= planned.toolchain
+        return dict(sorted(found.items()))
+
+
+def plan(recipe: Recipe, until: str | None = None) -> Plan:
+    """Raises InputError where the compiler cannot make this recipe, or has no step `until`."""
+    steps = registry.steps(recipe)
+    names = [step.name for step in steps]
+    if until is not None and until not in names:
+        raise InputError(
+            f"compiler={recipe.tools.name} has no step {until!r}",
+            option=f"until={until}",
+            hint=f"steps: {', '.join(names)}",
+        )
+    done: dict[str, Planned] = {}
+    for step in steps:
+        upstream = {name: done[name].key for name in step.inputs}
+        done[step.name] = Planned(
+            step=step,
+            key=key_of(step, recipe.model.identity, upstream),
+            fields=explain(step, recipe.model.identity, upstream),
+            inputs=tuple(done[name] for name in step.inputs),
+        )
+        if step.name == until:
+            break
+    return Plan(recipe, tuple(done.values()))

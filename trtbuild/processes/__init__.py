@@ -1,0 +1,1 @@
+"""How trtbuild starts other programs, and how they end."""
