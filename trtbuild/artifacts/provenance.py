@@ -26,7 +26,7 @@ def labels(planned: Planned, plan: Plan) -> dict[str, str]:
     recipe = plan.recipe
     return {
         "step": planned.name,
-        "model": planned.step.label or recipe.model.label,
+        "model": planned.step.handling.label or recipe.model.label,
         "quant": recipe.quant.scheme,
         "target": recipe.target.name,
         "compiler": recipe.tools.name,
@@ -36,7 +36,7 @@ def labels(planned: Planned, plan: Plan) -> dict[str, str]:
 
 def needs(planned: Planned) -> dict[str, str]:
     """The label by which the store keeps what this step shares with others, for as long as its own result."""
-    shared = [up.key for up in planned.inputs if up.step.label is not None]
+    shared = [up.key for up in planned.inputs if up.step.handling.label is not None]
     return {NEEDS: ",".join(shared)} if shared else {}
 
 

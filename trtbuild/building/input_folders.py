@@ -44,9 +44,12 @@ def given(conf: schema.CompilerConf, facts: Mapping[str, Value], index: Index) -
 def recheck(conf: schema.CompilerConf, facts: Mapping[str, Value], index: Index) -> None:
     """Raises BuildError where a folder is no longer what the key says; files that kept their stat are not read."""
     compiler = COMPILERS.get(str(facts.get("compiler.name")))
-    texts = () if compiler is None else compiler.texts
+    folders = {} if compiler is None else compiler.folders
     for _, option, path, digest in _named(conf, facts):
-        if path is not None and content(path, option, _Quiet(index), file=option in texts) != digest:
+        if (
+            path is not None
+            and content(path, option, _Quiet(index), file=folders.get(option, False)) != digest
+        ):
             raise BuildError(
                 f"{path} was changed while the step read it",
                 option=option,

@@ -102,7 +102,7 @@ def ensure(planned: Planned, plan: Plan, session: Session) -> Record:
             inputs = {up.name: store.materialise(ensure(up, plan, session)).path for up in planned.inputs}
             model = model_bytes.given(planned, session) if planned.step.reads_model else None
             record = _run(planned, plan, model, inputs, session, first)
-        if planned.step.shared:
+        if planned.step.handling.shared:
             session.sharing.share(record, lease.held, session.on_share)
         return record
 
@@ -175,7 +175,7 @@ def _locks(planned: Planned, scratch: Path) -> dict[str, Path]:
 def _check(planned: Planned, plan: Plan, out: Path, home: Path, session: Session) -> Mapping[str, Any] | None:
     """Load a new engine and let it speak, before anyone else can have it."""
     conf = session.config.check
-    if not planned.step.loads or not conf.enabled:
+    if not planned.step.handling.loads or not conf.enabled:
         return None
     session.watcher.step_started("check")
     home.mkdir()

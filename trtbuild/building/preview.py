@@ -67,7 +67,7 @@ def survey(plan: Plan, session: Session) -> tuple[Outlook, ...]:
 
 def sharers(planned: Planned, session: Session) -> tuple[str, ...]:
     """The models in our store that share the result of a step which serves any of some kind, by name."""
-    if planned.step.label is None:
+    if planned.step.handling.label is None:
         return ()
     found = Maintenance(session.store).catalog.summaries()
     return tuple(
@@ -151,7 +151,7 @@ def differs_here(planned: Planned, recipe: Recipe) -> Mapping[str, tuple[Any, An
     wanted = {
         name: value
         for name, value in facts.items()
-        if name.startswith("target.") and name not in compiler.elsewhere
+        if name.startswith("target.") and name not in compiler.hardware.cross_built
     }
     if not wanted:
         return {}
@@ -175,7 +175,7 @@ def check_run(plan: Plan, config: Config) -> None:
     """Raises InputError where `trtbuild run` has nothing to ask, or nothing to ask it of."""
     if config.prompt is None:
         raise InputError("run needs a prompt", option="prompt", hint='prompt="Why is the sky blue?"')
-    if not plan.final.step.loads:
+    if not plan.final.step.handling.loads:
         raise InputError("run needs the engine", option="until", hint="leave until away")
 
 

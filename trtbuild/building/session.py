@@ -169,7 +169,13 @@ class Session:
         options = {name: value for name, value in step.facts.items() if not name.startswith(TOOL)}
         given = {**inputs, **input_folders.given(self.config.compiler, step.facts, self.store.index)}
         task = process.Task(
-            planned.name, planned.key, step.worker, options, self.workbench.tools(planned), model, given
+            planned.name,
+            planned.key,
+            step.worker.module,
+            options,
+            self.workbench.tools(planned),
+            model,
+            given,
         )
         ran = self._hinted(task, planned, out, home)
         input_folders.recheck(self.config.compiler, step.facts, self.store.index)
@@ -177,13 +183,13 @@ class Session:
 
     def _hinted(self, task: process.Task, planned: Planned, out: Path, home: Path) -> process.Ran:
         """With what earlier builds learnt of the hardware, where the step takes it; what this one learns is kept."""
-        if planned.step.hint is None:
+        handling, hints, learnt = planned.step.handling, self.store.hints, home / "learnt"
+        if handling.hint is None:
             return self._bench(task, planned, out, home)
-        hints, learnt = self.store.hints, home / "learnt"
-        taken = hints.take(planned.step.hint, home / "hints", planned.step.hints)
+        taken = hints.take(handling.hint, home / "hints", handling.max_hints)
         ran = self._bench(replace(task, hints=tuple(taken), learnt=learnt), planned, out, home)
         try:
-            hints.leave(planned.step.hint, learnt, [path.name for path in taken])
+            hints.leave(handling.hint, learnt, [path.name for path in taken])
         except StoreFailure as trouble:  # the build is done, and the next one takes longer
             self.watcher.note(f"{planned.name}: what it learnt of the hardware is not kept: {trouble}")
         return ran
@@ -275,7 +281,9 @@ class Session:
         """
         self.sharing.ready()
         missing = [up for up in planned.inputs if self.find(up).record is None]
-        self.workbench.prepare([*missing, planned, *([planned.loader] if planned.step.loads else [])])
+        self.workbench.prepare(
+            [*missing, planned, *([planned.loader] if planned.step.handling.loads else [])]
+        )
 
 
 def speaking(

@@ -27,7 +27,7 @@ class Planned:
     @property
     def loader(self) -> Planned:
         """The step in whose toolchain what it makes is loaded: to be checked, and to be run."""
-        named = self.step.loaded_in
+        named = self.step.handling.loaded_in
         return next((up for up in self.inputs if up.name == named), self)
 
     @property
