@@ -17,7 +17,7 @@ from tests.support.cli import Project
 from tests.support.minihub import MiniHub
 from trtbuild.building.model_bytes import manifest_of
 from trtbuild.errors import BuildError
-from trtbuild.facts.key import Step, key_of
+from trtbuild.facts.key import Step, Worker, key_of
 from trtbuild.sources import SourceFile, identity, open_source
 from trtbuild.sources.sighting import recheck, see
 from trtstore import Corrupt, Record, Store
@@ -59,7 +59,7 @@ def tiny_names(folder: Path) -> list[str]:
 
 def poison(store: Store, good: Path, evil: Path) -> Record:
     """A record for the source of `good` with the weights of `evil`."""
-    key = key_of(Step("source", 1, "", {}, reads_model=True), identity(rows(good)), {})
+    key = key_of(Step("source", Worker("", 1), {}, reads_model=True), identity(rows(good)), {})
     with store.scratch() as work:
         (work / "out").mkdir()
         for name in tiny_names(good):

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import pytest
 
-from trtbuild.facts.key import Step, explain, key_of
+from trtbuild.facts.key import Step, Worker, explain, key_of
 from trtbuild.facts.recipe import Model, Profile, Quant, Recipe, Tools, frozen
 from trtbuild.planning.plan import make_plan
 from trtbuild.targets import Target
@@ -200,6 +200,6 @@ def test_the_explanation_is_of_the_same_walk() -> None:
 
 
 def test_a_field_twice_is_an_error() -> None:
-    step = Step("engine", 1, "worker", {"step.name": "other"})
+    step = Step("engine", Worker("worker", 1), {"step.name": "other"})
     with pytest.raises(ValueError, match=r"step\.name"):
         key_of(step, "", {})

@@ -385,7 +385,9 @@ def one_option(compiler: str, option: str, digests: Digests, model: Path) -> Non
     after = [keys(digests, *base, changes=(f"{option}={value}", *more)) for value in values]
     if key_exclusions.reason(option, COMPILERS[compiler].unread):
         assert all(found in (before, None) for found in after), f"{option} is listed, and changes the key"
-    elif option == "compiler.name" or (option == "target.kind" and len(COMPILERS[compiler].kinds) == 1):
+    elif option == "compiler.name" or (
+        option == "target.kind" and len(COMPILERS[compiler].hardware.kinds) == 1
+    ):
         assert None in after  # refused: there is no such compiler, and this one has no such hardware
         assert all(found in (before, None) for found in after)
     else:
@@ -590,7 +592,7 @@ FACTS = [
     (compiler, name_of(path))
     for compiler, recipe in RECIPES.items()
     for path, _ in leaves(recipe)
-    if path != ("tools", "image") or COMPILERS[compiler].image  # the others are given none
+    if path != ("tools", "image") or COMPILERS[compiler].needs.image  # the others are given none
     # A step more; no identity is of a GGUF and of a folder.
     if (compiler, path) not in [(name, ("model", "gguf")) for name in ("modelopt", "aot_inductor")]
 ]

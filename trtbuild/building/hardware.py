@@ -28,7 +28,7 @@ def differs_here(planned: Planned, recipe: Recipe) -> Mapping[str, tuple[Any, An
     wanted = {
         name: value
         for name, value in facts.items()
-        if name.startswith("target.") and name not in compiler.elsewhere
+        if name.startswith("target.") and name not in compiler.hardware.cross_built
     }
     if not wanted:
         return {}

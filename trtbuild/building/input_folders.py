@@ -44,9 +44,10 @@ def locate(conf: schema.CompilerConf, facts: Mapping[str, Value], index: Index) 
 def recheck(conf: schema.CompilerConf, facts: Mapping[str, Value], index: Index) -> None:
     """Raises BuildError if a folder is no longer what the key says. Files whose stat is unchanged are not read."""
     compiler = COMPILERS.get(str(facts.get("compiler.name")))
-    texts = () if compiler is None else compiler.texts
+    folders = {} if compiler is None else compiler.folders
     for _, option, path, digest in _named(conf, facts):
-        if path is not None and content(path, option, _QuietDigester(index), file=option in texts) != digest:
+        is_file = folders.get(option, False)
+        if path is not None and content(path, option, _QuietDigester(index), file=is_file) != digest:
             raise BuildError(
                 f"{path} was changed while the step read it",
                 option=option,

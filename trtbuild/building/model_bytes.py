@@ -16,7 +16,7 @@ from trtbuild.artifacts import provenance
 from trtbuild.building.digests import Hasher
 from trtbuild.building.runner import Runner, builder
 from trtbuild.errors import InputError, StoreError
-from trtbuild.facts.key import Step, explain, key_of
+from trtbuild.facts.key import Step, Worker, explain, key_of
 from trtbuild.planning.plan import Planned
 from trtbuild.sources import Digester, Source, SourceFile, identity
 from trtbuild.sources.sighting import Sighting, recheck, see
@@ -56,7 +56,7 @@ def verified_model(planned: Planned, runner: Runner) -> ModelBytes:
     if source.in_place:  # the user's own files are read where they are, whatever a store says
         paths = source.fetch(runner.setup.store.root, runner.events.fetching)  # which puts nothing there
         return ModelBytes(_verified(paths, files, digester), source, digester)
-    step = Step("source", 1, "", {}, reads_model=True)
+    step = Step("source", Worker("", 1), {}, reads_model=True)
     origin = source.describe()
     wanted = Expected(key_of(step, name, {}), {"step": "source", "model": origin}, manifest_of(files))
     record = None if wanted.manifest is None else runner.stores.use(wanted)

@@ -116,7 +116,7 @@ def ensure(planned: Planned, plan: Plan, runner: Runner) -> Record:
             }
             model = model_bytes.verified_model(planned, runner) if planned.step.reads_model else None
             record = _make(planned, plan, model, inputs, runner, first)
-        if planned.step.shared:
+        if planned.step.handling.shared:
             setup.team.share(record, lease.held, events.sharing)
         return record
 
@@ -190,7 +190,7 @@ def _locks(planned: Planned, scratch: Path) -> dict[str, Path]:
 def _check(planned: Planned, plan: Plan, out: Path, home: Path, runner: Runner) -> Mapping[str, Any] | None:
     """Load a new engine and let it answer, before anyone else can have it."""
     conf = runner.setup.config.check
-    if not planned.step.loads or not conf.enabled:
+    if not planned.step.handling.loads or not conf.enabled:
         return None
     runner.reporter.step_started("check")
     home.mkdir()

@@ -60,7 +60,7 @@ def preview(plan: Plan, runner: Runner) -> tuple[StepPreview, ...]:
 
 def sharers(planned: Planned, runner: Runner) -> tuple[str, ...]:
     """The models in our store, by name, whose artifacts need this step's; empty if it serves one model only."""
-    if planned.step.label is None:
+    if planned.step.handling.label is None:
         return ()
     summaries = Maintenance(runner.setup.store).catalog.summaries()
     labels = [summary.labels for summary in summaries if planned.key in needs(summary.labels)]
@@ -136,5 +136,5 @@ def check_run(plan: Plan, config: Config) -> None:
     """Raises InputError if `trtbuild run` has no prompt, or no engine to give it to."""
     if config.prompt is None:
         raise InputError("run needs a prompt", option="prompt", hint='prompt="Why is the sky blue?"')
-    if not plan.final.step.loads:
+    if not plan.final.step.handling.loads:
         raise InputError("run needs the engine", option="until", hint="leave until away")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +173,7 @@ def _planned(
     version = fields.get("step.version")
     step = Step(
         name,
-        version if isinstance(version, int) else 0,
-        worker.module,
+        replace(worker, version=version if isinstance(version, int) else 0),
         frozen(facts),
         "model.identity" in fields,
         tuple(up.name for up in inputs),

@@ -122,7 +122,7 @@ class Runner:
         """
         self.setup.team.check_writable()
         missing = [up for up in planned.inputs if self.find(up).record is None]
-        self.tools.prepare([*missing, planned, *([planned.loader] if planned.step.loads else [])])
+        self.tools.prepare([*missing, planned, *([planned.loader] if planned.step.handling.loads else [])])
 
     def lease(self, planned: Planned, model_bytes: int) -> AbstractContextManager[LeaseOutcome[Record]]:
         """Be the only machine of the team that builds this step, or have what another one built meanwhile."""
@@ -156,15 +156,15 @@ class Runner:
         task = process.Task(
             planned.name,
             planned.key,
-            step.worker,
+            step.worker.module,
             options,
             self.tools.versions(planned),
             model,
             {**inputs, **folders},
         )
-        if step.hint is None:
+        if step.handling.hint is None:
             return task
-        hints = setup.store.hints.take(step.hint, home / "hints", step.hints)
+        hints = setup.store.hints.take(step.handling.hint, home / "hints", step.handling.max_hints)
         return replace(task, hints=tuple(hints), learnt=home / "learnt")
 
     def finish(self, planned: Planned, task: process.Task) -> None:
@@ -172,7 +172,7 @@ class Runner:
 
         Raises BuildError where a folder that it read is no longer what the key says.
         """
-        setup, hint = self.setup, planned.step.hint
+        setup, hint = self.setup, planned.step.handling.hint
         if hint is not None and task.learnt is not None:
             try:
                 setup.store.hints.leave(hint, task.learnt, [path.name for path in task.hints])

@@ -15,15 +15,15 @@ def check(config: schema.Config, final: Step) -> None:
     kind, compiler = config.serve.value, COMPILERS[config.compiler.name]
     if kind == "none":
         return
-    if kind not in compiler.serve:
-        there = sorted(name for name, each in COMPILERS.items() if kind in each.serve)
+    if kind not in compiler.serving.files:
+        there = sorted(name for name, each in COMPILERS.items() if kind in each.serving.files)
         raise InputError(
             f"compiler={compiler.name} has no engines for {kind}",
             option=f"serve={kind}",
             hint=f"compilers that have: {', '.join(there)}",
         )
-    compiler.served(kind, final)
-    if config.out is None or not final.loads:
+    compiler.serving.check(kind, final)
+    if config.out is None or not final.handling.loads:
         raise InputError(
             "it is written beside the link to an engine",
             option=f"serve={kind}",
@@ -37,7 +37,7 @@ def write(config: schema.Config) -> Path | None:
     """The folder that was written for the engine that `out` links to. Raises BuildError, InputError."""
     if config.serve.value == "none" or config.out is None:
         return None
-    files = COMPILERS[config.compiler.name].serve[config.serve.value](Path(config.out).absolute())
+    files = COMPILERS[config.compiler.name].serving.files[config.serve.value](Path(config.out).absolute())
     place = _place(config.out)
     try:
         place.mkdir(exist_ok=True)

@@ -138,11 +138,11 @@ class StepTools:
                 )
 
     def _mend(self, missing: list[str]) -> str:
-        if COMPILERS[self.config.compiler.name].image:
+        if COMPILERS[self.config.compiler.name].needs.image:
             return "name a Python that has them, executor.python=…, or take an image that does: executor=container"
         return f"executor=auto installs what has a lock; or pip install 'trtbuild[{self._extras(missing)}]'"
 
     def _extras(self, missing: list[str]) -> str:
         compiler = COMPILERS[self.config.compiler.name]
         genai = any(name.startswith(("torch ", "transformers ", "onnx-ir ")) for name in missing)
-        return f"{compiler.extra},genai" if genai else compiler.extra
+        return f"{compiler.needs.extra},genai" if genai else compiler.needs.extra

@@ -8,44 +8,79 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild.errors import InputError
-from trtbuild.facts.key import TOOL, Step
+from trtbuild.facts.key import TOOL, Step, Worker
 from trtbuild.facts.recipe import Recipe, Tools, Value, frozen
 from trtbuild.networks import NETWORK_VERSION
 from trtbuild.networks.config.decoder import Decoder
 from trtbuild.targets import Kind
 from trtbuild.toolchains.lock import Lock
 
-
-@dataclass(frozen=True)
-class Worker:
-    """A step's code: the module that `python -m` runs, and its version, which is in the step's key."""
-
-    module: str
-    version: int  # raised whenever the same facts give other bytes
-
-
 #: The step that compilers share whose engines start from an ONNX graph.
 NETWORK = Worker("trtbuild.networks", NETWORK_VERSION)
-#: That of those which read a folder of Hugging Face's, for a checkpoint that is a GGUF.
+#: The step that compilers share whose tools read a Hugging Face folder: it unpacks a GGUF into one.
 UNPACK = Worker("trtbuild.networks.unpack", 2)
 
 
-def no_advice(_recipe: Recipe) -> Sequence[str]:
-    """Of a compiler that has none to give."""
+def _accept(*_arguments: object) -> None:
+    """The check of a compiler that refuses nothing."""
+
+
+def _nothing(_argument: object) -> Sequence[str]:
+    """The notes of a compiler that has none."""
     return ()
 
 
-def tells_nothing(_tokenizer: Mapping[str, Any]) -> Sequence[str]:
-    """Of a compiler whose engines read a text as the `tokenizers` library does."""
-    return ()
+@dataclass(frozen=True)
+class Hardware:
+    """What a compiler builds for. The building machine may differ from the target in the facts `cross_built`."""
+
+    kinds: frozenset[Kind]
+    cross_built: frozenset[str] = frozenset()
+    portable: bool = False  # also builds for a class of GPUs, such as target=rtx_any
+
+    @property
+    def ahead_of_time(self) -> bool:
+        """Whether nothing of the target has to be in the building machine."""
+        return "target.kind" in self.cross_built
 
 
-def taken_always(_decoder: Decoder) -> None:
-    """Of a compiler that takes all decoders that trtbuild has a network for."""
+@dataclass(frozen=True)
+class Needs:
+    """What has to be installed for a compiler's steps, and where they can run."""
+
+    package: str  # the distribution whose release is `compiler.version`
+    extra: str  # of trtbuild, that installs it
+    toolchains: tuple[str, ...]  # of conf/toolchain, that the steps run in
+    separate: tuple[str, ...] = ()  # of these, those that `compiler.packages` does not apply to
+    cxx: bool = False  # its steps start a C++ compiler
+    image: bool = False  # its steps may run in a container: then `compiler.image` takes the place of a lock
 
 
-def served_always(_server: str, _step: Step) -> None:
-    """Of a compiler whose servers load all that it makes."""
+@dataclass(frozen=True)
+class ModelRules:
+    """What a compiler asks of a checkpoint, and what it says about one."""
+
+    networks: bool = (
+        True  # its engines start from trtbuild's own graphs, or from those of onnxruntime-genai's builder
+    )
+    structured: bool = False  # its keys read the model's config, and not only the identity of its content
+    transformers: bool = False  # its tools load the checkpoint with a transformers of their own
+    #: raises InputError for a decoder that its engines cannot compute; None: the network is not trtbuild's own
+    check_decoder: Callable[[Decoder], None] | None = _accept
+    #: what a user should know about its engines with this tokenizer.json; raises InputError
+    tokenizer_notes: Callable[[Mapping[str, Any]], Sequence[str]] = _nothing
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What a compiler's results are served with.
+
+    `files` maps each value of `serve` to a function from an engine's folder to the server's files, {name: text}.
+    `check` raises InputError where a server cannot load what a step makes.
+    """
+
+    files: Mapping[str, Callable[[Path], Mapping[str, str]]] = field(default_factory=dict)
+    check: Callable[[str, Step], None] = _accept
 
 
 @dataclass(frozen=True)
@@ -57,53 +92,31 @@ class Compiler:
     """
 
     name: str
-    package: str  # the distribution whose release is `compiler.version`
-    extra: str  # of trtbuild, that brings it
-    schemes: frozenset[str]  # presets of conf/quant
-    kinds: frozenset[Kind]  # of hardware
     steps: Callable[[Recipe], tuple[Step, ...]]
     check: str
     generate: str
     workers: Mapping[str, Worker]  # step -> what runs it
-    unread: Mapping[
-        str, str
-    ]  # option -> why this compiler's keys leave it out; `trtbuild.facts.key_exclusions` has the others
-    toolchains: tuple[str, ...] = ()  # of conf/toolchain, that its steps run in
-    apart: tuple[str, ...] = ()  # of these, those that `compiler.packages` does not speak of
-    #: facts of the hardware that need not be those of the machine that builds
-    elsewhere: frozenset[str] = frozenset()
-    cxx: bool = False  # its steps start a C++ compiler
-    structured: bool = False  # its keys read what a model is made of, and not only its content
-    portable: bool = False  # has engines for a class of GPUs, such as target=rtx_any
-    loads: bool = False  # its tools load a checkpoint with a transformers of their own
-    networks: bool = True  # its engines start from trtbuild's own graphs, or the builder's
-    image: bool = False  # its steps may run in a container: then `compiler.image` is their lock
-    folders: tuple[str, ...] = ()  # options that name folders which steps read: their content is in the key
-    texts: tuple[str, ...] = ()  # of `folders`, those that may name one file
-    #: what `serve` may ask for -> the files that a server needs, from an engine's folder
-    serve: Mapping[str, Callable[[Path], Mapping[str, str]]] = field(default_factory=dict)
-    #: raises InputError for a decoder of trtbuild's own networks that its engines cannot compute
-    takes: Callable[[Decoder], None] = taken_always
-    #: what a user should know of its engines with a tokenizer (the content of tokenizer.json); raises InputError
-    tells: Callable[[Mapping[str, Any]], Sequence[str]] = tells_nothing
-    #: raises InputError where that server loads nothing that the step makes
-    served: Callable[[str, Step], None] = served_always
-    #: what a user should know of a recipe that is accepted: sentences, told before it is built
-    advise: Callable[[Recipe], Sequence[str]] = no_advice
-
-    @property
-    def ahead(self) -> bool:
-        """Whether it builds ahead of time: for hardware of which nothing need be there."""
-        return "target.kind" in self.elsewhere
+    schemes: frozenset[str]  # presets of conf/quant
+    #: option -> why this compiler's keys leave it out; `trtbuild.facts.key_exclusions` has the others
+    unread: Mapping[str, str]
+    hardware: Hardware
+    needs: Needs
+    models: ModelRules = ModelRules()
+    serving: Serving = field(default_factory=Serving)
+    #: options that name folders which steps read -> whether they may name a single file; the content is in the key
+    folders: Mapping[str, bool] = field(default_factory=dict)
+    #: sentences that a user should know about a recipe that is accepted, shown before the build
+    advise: Callable[[Recipe], Sequence[str]] = _nothing
 
 
 def check_parallel(recipe: Recipe, why: str, *, hint: str = "leave parallel.tp and parallel.pp at 1") -> None:
-    """Of a compiler whose results are of one rank. Raises InputError, with `why`, where more are asked for."""
+    """For a compiler whose results are of one rank. Raises InputError, with `why`, where a recipe asks for more."""
     if recipe.tp != 1 or recipe.pp != 1:
         raise InputError(why, option="parallel.tp" if recipe.tp != 1 else "parallel.pp", hint=hint)
 
 
-NETWORK_TOOLS = ("gguf", "jinja2", "numpy", "onnx", "safetensors")  # as its lock chooses them
+#: Packages of the toolchain `network` that decide the bytes, as its lock chooses them.
+NETWORK_TOOLS = ("gguf", "jinja2", "numpy", "onnx", "safetensors")
 
 
 def network(
@@ -114,7 +127,10 @@ def network(
     toolchain: str = "network",
     names: tuple[str, ...] = NETWORK_TOOLS,
 ) -> Step:
-    """The step `network`: `operators` of `networks.emit.OPERATORS`, `names` what its toolchain's bytes depend on."""
+    """The step `network`.
+
+    `operators` is one of `networks.emit.OPERATORS`; `names` are the packages of `toolchain` that decide the bytes.
+    """
     lock, versions = tools(recipe.tools, toolchain, names)
     facts: dict[str, Value] = {
         "network.frontend": recipe.frontend,
@@ -122,26 +138,18 @@ def network(
         "model.dtype": dtype,
         **versions,
     }
-    return Step(
-        name="network",
-        version=NETWORK.version,
-        worker=NETWORK.module,
-        facts=frozen(facts),
-        reads_model=True,
-        lock=lock,
-    )
+    return Step("network", NETWORK, frozen(facts), reads_model=True, lock=lock)
 
 
 def unpack(recipe: Recipe, dtype: str) -> Step:
-    """The step `unpack`: a GGUF becomes a folder of Hugging Face's, with its weights in `dtype`."""
+    """The step `unpack`: a GGUF becomes a Hugging Face folder, with its weights in `dtype`."""
     lock, versions = tools(recipe.tools, "network", NETWORK_TOOLS)
-    facts: dict[str, Value] = {"model.dtype": dtype, **versions}
-    return Step("unpack", UNPACK.version, UNPACK.module, frozen(facts), reads_model=True, lock=lock)
+    return Step("unpack", UNPACK, frozen({"model.dtype": dtype, **versions}), reads_model=True, lock=lock)
 
 
-def tools(found: Tools, toolchain: str, names: tuple[str, ...]) -> tuple[Lock | None, dict[str, Value]]:
-    """What a step in `toolchain` reads of its tools: their lock, or the versions of `names` that were asked for."""
-    lock = found.locks.get(toolchain)
+def tools(chosen: Tools, toolchain: str, names: tuple[str, ...]) -> tuple[Lock | None, dict[str, Value]]:
+    """What the key of a step in `toolchain` reads of its tools: their lock, or the pinned versions of `names`."""
+    lock = chosen.locks.get(toolchain)
     if lock is not None:
         return lock, {}
-    return None, {TOOL + name: found.packages[name] for name in names if name in found.packages}
+    return None, {TOOL + name: chosen.packages[name] for name in names if name in chosen.packages}

@@ -6,13 +6,13 @@ Adding one is a package here, a YAML in `conf/compiler/`, a lock in `conf/toolch
 from __future__ import annotations
 
 from trtbuild.compilers.aot_inductor import compiler as aot_inductor
-from trtbuild.compilers.base import NETWORK, UNPACK, Compiler, Worker
+from trtbuild.compilers.base import NETWORK, UNPACK, Compiler
 from trtbuild.compilers.modelopt import compiler as modelopt
 from trtbuild.compilers.onnxruntime import compiler as onnxruntime
 from trtbuild.compilers.tensorrt import compiler as tensorrt
 from trtbuild.compilers.tensorrt_llm import compiler as tensorrt_llm
 from trtbuild.errors import InputError
-from trtbuild.facts.key import Step
+from trtbuild.facts.key import Step, Worker
 from trtbuild.facts.recipe import Recipe
 from trtbuild.targets.facts import is_class
 
@@ -37,9 +37,9 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
     compiler = COMPILERS[recipe.tools.name]
     if recipe.quant.scheme not in compiler.schemes:
         raise _no_such_quantization(recipe, compiler)
-    if recipe.target.kind not in compiler.kinds:
+    if recipe.target.kind not in compiler.hardware.kinds:
         raise InputError(
-            f"compiler={compiler.name} builds for {' and '.join(sorted(compiler.kinds))}, "
+            f"compiler={compiler.name} builds for {' and '.join(sorted(compiler.hardware.kinds))}, "
             f"and target={recipe.target.name} is a {recipe.target.kind} target",
             option="target",
         )
@@ -48,9 +48,9 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
         recipe.target.kind == "cuda"
         and gpu is not None
         and is_class(gpu.compute_capability)
-        and not compiler.portable
+        and not compiler.hardware.portable
     ):
-        can = ", ".join(sorted(name for name, other in COMPILERS.items() if other.portable))
+        can = ", ".join(sorted(name for name, other in COMPILERS.items() if other.hardware.portable))
         raise InputError(
             f"{gpu.name} ({gpu.compute_capability}) is a class of GPUs, and {compiler.name} builds for one kind",
             option=f"target={recipe.target.name}",

@@ -46,15 +46,15 @@ def _needs(config: schema.Config) -> Needs:
     compiler, conf = COMPILERS[config.compiler.name], config.executor
     return Needs(
         compiler=compiler.name,
-        gpu="cpu" not in compiler.kinds and not compiler.ahead,
+        gpu="cpu" not in compiler.hardware.kinds and not compiler.hardware.ahead_of_time,
         container=conf.name is choices.Executor.container,
         engine=conf.engine.value,
         gpus=conf.gpus.value,
         image=getattr(config.compiler, "image", None),
         engine_flags=tuple(conf.engine_flags),
         flags=tuple(conf.flags),
-        cuda=contract()["dependencies"]["cuda"] if compiler.image else None,
-        cxx=compiler.cxx,
+        cuda=contract()["dependencies"]["cuda"] if compiler.needs.image else None,
+        cxx=compiler.needs.cxx,
         hub=config.model.source.startswith("hf:"),
         model_bytes=_bytes(config.model),
     )

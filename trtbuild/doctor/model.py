@@ -43,5 +43,5 @@ def _examined(config: schema.Config, compiler: Compiler) -> tuple[str, ...]:
     named = None if described is None else architectures.architecture_of(described)
     architecture = named or source.gguf_architecture()
     asked = config.network.frontend.value
-    frontend = checkpoint.frontend(asked, architecture, described) if compiler.networks else "native"
+    frontend = checkpoint.frontend(asked, architecture, described) if compiler.models.networks else "native"
     return examine(source, checkpoint.rules(compiler, frontend))

@@ -18,7 +18,7 @@ from trtstore import Store, StoreFailure, format_size
 
 def check(config: schema.Config, compiler: Compiler, store: Store | None) -> Iterator[Examined]:
     """One for each toolchain of this config, and one for the compiler's own packages where no lock has them."""
-    for name in compiler.toolchains:
+    for name in compiler.needs.toolchains:
         if name == "genai" and config.network.frontend is not choices.Frontend.genai:
             continue
         try:
@@ -28,12 +28,12 @@ def check(config: schema.Config, compiler: Compiler, store: Store | None) -> Ite
         except (InputError, StoreFailure) as trouble:
             yield judged(f"toolchain {name}", False, trouble.message, required=True)
     in_container = config.executor.name is choices.Executor.container
-    if compiler.package not in _locked(compiler) and not in_container:
+    if compiler.needs.package not in _locked(compiler) and not in_container:
         yield _packages(config, compiler)
 
 
 def _locked(compiler: Compiler) -> set[str]:
-    return {package for name in compiler.toolchains for package in builtin.load(name).packages}
+    return {package for name in compiler.needs.toolchains for package in builtin.load(name).packages}
 
 
 def _toolchain(config: schema.Config, name: str, locked: Lock, store: Store | None) -> Examined:
@@ -56,14 +56,14 @@ def _toolchain(config: schema.Config, name: str, locked: Lock, store: Store | No
 
 def _packages(config: schema.Config, compiler: Compiler) -> Examined:
     """The compiler itself, in the Python at hand."""
-    wanted = {compiler.package: config.compiler.version, **config.compiler.packages}
+    wanted = {compiler.needs.package: config.compiler.version, **config.compiler.packages}
     try:
         found = pythons.python(config.executor.python, wanted)
     except InputError as wrong:
-        return judged(compiler.package, False, wrong.message, required=True)
-    there = found.versions.get(compiler.package)
+        return judged(compiler.needs.package, False, wrong.message, required=True)
+    there = found.versions.get(compiler.needs.package)
     if there is None:
-        words = f"{compiler.package} is not in {found.path}"
+        words = f"{compiler.needs.package} is not in {found.path}"
     else:
         exact = config.compiler.version not in ("installed", "locked")
         others = [
@@ -71,9 +71,11 @@ def _packages(config: schema.Config, compiler: Compiler) -> Examined:
             for name, version in wanted.items()
             if exact and not matches(found.versions.get(name, ""), version)
         ]
-        words = "; ".join(others) if others else f"{compiler.package} {there} in {found.path}"
+        words = "; ".join(others) if others else f"{compiler.needs.package} {there} in {found.path}"
         if not others:
-            return Examined(compiler.package, "ok", words, required=True)
-    mend = [f"pip install 'trtbuild[{compiler.extra}]'    # or executor.python=/path/to/a/python that has it"]
-    mend += ["# or executor=container, and compiler.image=NAME@sha256:…"] if compiler.image else []
-    return judged(compiler.package, False, words, required=True, mend=mend)
+            return Examined(compiler.needs.package, "ok", words, required=True)
+    mend = [
+        f"pip install 'trtbuild[{compiler.needs.extra}]'    # or executor.python=/path/to/a/python that has it"
+    ]
+    mend += ["# or executor=container, and compiler.image=NAME@sha256:…"] if compiler.needs.image else []
+    return judged(compiler.needs.package, False, words, required=True, mend=mend)

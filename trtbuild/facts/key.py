@@ -28,6 +28,26 @@ IMAGE = f"{TOOL}image"
 
 
 @dataclass(frozen=True)
+class Worker:
+    """A step's code. Only the version is in the key: where code lives does not change what it makes."""
+
+    module: str  # for `python -m`
+    version: int  # raised whenever the same facts give other bytes
+
+
+@dataclass(frozen=True)
+class Handling:
+    """What happens around a step. None of it is in the key, as it changes no byte of the result."""
+
+    loads: bool = False  # the result is what a server loads: it is checked, run and served
+    loaded_in: str | None = None  # the input whose toolchain loads the result; None: the step's own
+    hint: str | None = None  # key of the store's hints that make the step quicker
+    max_hints: int = 16  # hints that the worker can join; the one that it leaves replaces them
+    shared: bool = True  # pushed to the team store; not what is large and quickly made from what is shared
+    label: str | None = None  # for people, in place of the model's, where the result serves many models
+
+
+@dataclass(frozen=True)
 class Step:
     """One action: what it reads, and which worker runs it.
 
@@ -36,18 +56,12 @@ class Step:
     """
 
     name: str
-    version: int  # of the worker's code: raised whenever the same facts give other bytes
-    worker: str  # module that `python -m` runs; not in the key: where code lives is not what it makes
+    worker: Worker
     facts: Mapping[str, Value]
     reads_model: bool = False
     inputs: tuple[str, ...] = ()  # names of upstream steps
     lock: Lock | None = None  # of the toolchain that it runs in; its digest is in the key
-    hint: str | None = None  # the store's hints that its worker may take: they change how long it takes
-    hints: int = 16  # how many of them it can join: what it leaves takes the place of those
-    shared: bool = True  # with the team; not what is large, and made in no time from what is shared
-    loads: bool = False  # it makes what can be loaded, and speaks: that is checked, run and served
-    loaded_in: str | None = None  # the input in whose toolchain that is done; None: in its own
-    label: str | None = None  # for people, in place of the model's, where it serves any of some kind
+    handling: Handling = Handling()
 
 
 class Visitor(Protocol):
@@ -58,7 +72,7 @@ def walk(step: Step, identity: str, upstream: Mapping[str, str], visitor: Visito
     """Show `visitor` every field of the step's key, in one order."""
     visitor.field("schema", SCHEMA)
     visitor.field("step.name", step.name)  # two steps may read the same facts
-    visitor.field("step.version", step.version)
+    visitor.field("step.version", step.worker.version)
     if step.reads_model:
         visitor.field("model.identity", identity)
     for name in step.inputs:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from trtbuild.compilers.base import Compiler
+from trtbuild.compilers.base import Compiler, ModelRules
 from trtbuild.config import schema
 from trtbuild.errors import InputError
 from trtbuild.facts.recipe import Model
@@ -16,7 +16,7 @@ from trtbuild.networks.config import architectures
 from trtbuild.networks.genai import families
 from trtbuild.networks.gguf.config import config_from_gguf
 from trtbuild.networks.tokenizer import gguf
-from trtbuild.planning.examine import Rules, tied
+from trtbuild.planning.examine import tied
 from trtbuild.sources import Digester, Source, WheelSpec, identity, open_source
 
 _BUILDER_FOR_OTHERS = "network.frontend=auto takes onnxruntime-genai's builder for those that it gets right"
@@ -116,10 +116,9 @@ def frontend(asked: str, architecture: str | None, config: Described) -> str:
     return "genai"
 
 
-def rules(compiler: Compiler, frontend: str) -> Rules:
+def rules(compiler: Compiler, frontend: str) -> ModelRules:
     """What `compiler` asks of a checkpoint whose network `frontend` makes."""
-    takes = compiler.takes if frontend == "native" else None
-    return Rules(compiler.networks, takes, compiler.tells, compiler.loads)
+    return compiler.models if frontend == "native" else replace(compiler.models, check_decoder=None)
 
 
 def describe(conf: schema.ModelConf, source: Source, described: Described) -> Described:

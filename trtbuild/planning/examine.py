@@ -5,10 +5,10 @@ The workers raise the same errors: they read the same headers, with the same cod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from trtbuild.compilers.base import ModelRules
 from trtbuild.errors import InputError
 from trtbuild.formats.gguf import GgufHeader
 from trtbuild.networks.chat import template
@@ -24,23 +24,7 @@ from trtbuild.sources import Source
 _WEIGHTS = (".safetensors", ".gguf")
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What a compiler asks of a checkpoint.
-
-    `networks`: its engines start from networks of trtbuild's own or of onnxruntime-genai's builder. `takes` raises
-    InputError for a decoder of the former that they cannot compute; None for the latter. `tells` says what a user
-    should know of a tokenizer, a tokenizer.json. `loads`: its tools load the checkpoint with a transformers of
-    their own.
-    """
-
-    networks: bool
-    takes: Callable[[Decoder], None] | None
-    tells: Callable[[Mapping[str, Any]], Sequence[str]]
-    loads: bool
-
-
-def examine(source: Source, rules: Rules) -> tuple[str, ...]:
+def examine(source: Source, rules: ModelRules) -> tuple[str, ...]:
     """Notes on the checkpoint: sentences on what changes nothing, is not known, or is left to the user.
 
     Raises InputError where no engine of it can be right. Reads headers and small files, and no weights; what is not
@@ -53,16 +37,17 @@ def examine(source: Source, rules: Rules) -> tuple[str, ...]:
             gguf_config.check_factors(factors.shape, config)
     if config is None:
         return ()
-    if rules.loads and header is None and (headers := source.headers()) is not None:
+    if rules.transformers and header is None and (headers := source.headers()) is not None:
         as_transformers.check(headers.files, config)
     if not rules.networks:
         return ()
     names = [file.path for file in source.files() if not file.path.endswith(_WEIGHTS)]
     files, metadata = source.small(names), source.gguf_metadata()
-    notes = list(_of_weights(source, config, header, rules.takes)) if rules.takes is not None else []
-    made = _checked_tokenizer(files, metadata)
+    check = rules.check_decoder
+    notes = [] if check is None else list(_of_weights(source, config, header, check))
+    tokenizer = _checked_tokenizer(files, metadata)
     template.check(files, config, metadata)
-    return (*notes, *rules.tells(made))
+    return (*notes, *rules.tokenizer_notes(tokenizer))
 
 
 def _checked_tokenizer(files: Mapping[str, bytes], metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:

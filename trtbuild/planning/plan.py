@@ -39,7 +39,7 @@ class Planned:
     @property
     def loader(self) -> Planned:
         """The step in whose toolchain what it makes is loaded: to be checked, and to be run."""
-        named = self.step.loaded_in
+        named = self.step.handling.loaded_in
         return next((up for up in self.inputs if up.name == named), self)
 
     @property
@@ -104,10 +104,10 @@ def make_plan(recipe: Recipe, until: str | None = None) -> Plan:
 
 def _labels(step: Step, inputs: tuple[Planned, ...], recipe: Recipe) -> dict[str, str]:
     """The labels of a step's record. NEEDS names the shared steps that the store keeps for as long as its artifact."""
-    shared = [planned.key for planned in inputs if planned.step.label is not None]
+    shared = [planned.key for planned in inputs if planned.step.handling.label is not None]
     return {
         "step": step.name,
-        "model": step.label or recipe.model.label,
+        "model": step.handling.label or recipe.model.label,
         "quant": recipe.quant.scheme,
         "target": recipe.target.name,
         "compiler": recipe.tools.name,

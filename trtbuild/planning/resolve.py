@@ -53,15 +53,16 @@ def resolve(config: schema.Config, digester: Digester, memory: Memory | None = N
     profile = _profile(config.profile)
     compiler = registry.COMPILERS[tools.name]
     wanted = asked(config)
-    target = once("target", (wanted, sorted(compiler.kinds)), lambda: targets.resolve(wanted, compiler.kinds))
+    kinds = compiler.hardware.kinds
+    target = once("target", (wanted, sorted(kinds)), lambda: targets.resolve(wanted, kinds))
     source, described, model = once("model", config.model, lambda: checkpoint.seen(config.model, digester))
     frontend = "native"
-    if compiler.networks:
+    if compiler.models.networks:
         frontend = checkpoint.frontend(config.network.frontend.value, model.architecture, model.config)
         _check_length(profile, checkpoint.longest(model, frontend))
         if frontend == "native":
             checkpoint.check_decoder(described)
-        if compiler.structured and frontend == "native":
+        if compiler.models.structured and frontend == "native":
             told = once(
                 "described", config.model, lambda: checkpoint.describe(config.model, source, described)
             )
@@ -156,10 +157,10 @@ def _tools(config: schema.Config, digester: Digester) -> Tools:
         locked |= found.versions
     asked = dict(conf.packages)
     if conf.version == "installed":
-        locks, packages = {}, _installed(config, compiler, [*locked, *asked, compiler.package])
+        locks, packages = {}, _installed(config, compiler, [*locked, *asked, compiler.needs.package])
     else:
         if conf.version != "locked":
-            asked[compiler.package] = conf.version
+            asked[compiler.needs.package] = conf.version
         elif not locks:
             raise InputError(
                 f"compiler={conf.name} has no lock, and its release is not given",
@@ -170,7 +171,7 @@ def _tools(config: schema.Config, digester: Digester) -> Tools:
         locks = {
             name: each
             for name, each in locks.items()
-            if name in compiler.apart or each.versions == {**each.versions, **_of(asked, each)}
+            if name in compiler.needs.separate or each.versions == {**each.versions, **_of(asked, each)}
         }
         packages = {**locked, **asked}
     image = _image(config, compiler)
@@ -195,7 +196,7 @@ def _options(conf: schema.CompilerConf, compiler: Compiler, digester: Digester) 
         option, value = f"compiler.{item.name}", getattr(conf, item.name)
         if option in compiler.folders and value:
             paths = value if isinstance(value, list) else [value]
-            found = tuple(content(path, option, digester, file=option in compiler.texts) for path in paths)
+            found = tuple(content(path, option, digester, file=compiler.folders[option]) for path in paths)
             options[option] = found if isinstance(value, list) else found[0]
         else:
             options[option] = tuple(value) if isinstance(value, list) else getattr(value, "value", value)
@@ -206,8 +207,8 @@ def _image(config: schema.Config, compiler: Compiler) -> str | None:
     """The digest of the image that the compiler's steps run in; None unless executor=container. Raises InputError."""
     if config.executor.name is not choices.Executor.container:
         return None
-    if not compiler.image:
-        there = ", ".join(name for name, each in registry.COMPILERS.items() if each.image)
+    if not compiler.needs.image:
+        there = ", ".join(name for name, each in registry.COMPILERS.items() if each.needs.image)
         raise InputError(
             f"compiler={compiler.name} runs in no container",
             option="executor=container",
@@ -232,15 +233,15 @@ def _of(asked: Mapping[str, str], found: Lock) -> dict[str, str]:
 def _locks(conf: schema.CompilerConf, compiler: Compiler) -> dict[str, Lock]:
     """The lock of each of the compiler's toolchains: a team's own, or the one that ships with trtbuild."""
     for name in conf.locks:
-        if name not in compiler.toolchains:
+        if name not in compiler.needs.toolchains:
             raise InputError(
                 f"compiler={compiler.name} has no toolchain {name!r}",
                 option=f"compiler.locks.{name}",
-                hint=f"there are: {', '.join(compiler.toolchains)}",
+                hint=f"there are: {', '.join(compiler.needs.toolchains)}",
             )
     return {
         name: _own_lock(name, conf.locks[name]) if name in conf.locks else builtin.load(name)
-        for name in compiler.toolchains
+        for name in compiler.needs.toolchains
     }
 
 
@@ -259,11 +260,11 @@ def _own_lock(name: str, path: str) -> Lock:
 
 def _installed(config: schema.Config, compiler: Compiler, names: list[str]) -> dict[str, str]:
     found = dict(pythons.python(config.executor.python, names).versions)
-    if compiler.package not in found:
+    if compiler.needs.package not in found:
         raise InputError(
-            f"{compiler.package} is not installed",
+            f"{compiler.needs.package} is not installed",
             option="compiler.version=installed",
-            hint=f"pip install 'trtbuild[{compiler.extra}]'",
+            hint=f"pip install 'trtbuild[{compiler.needs.extra}]'",
         )
     return found
 

@@ -183,7 +183,7 @@ def _group(planned: Planned, plan: Plan, config: Config) -> str:
     recipe, job = plan.recipe, config.target.job
     if recipe.target.kind == "cpu" or not reads_hardware(planned):
         return CPU
-    if COMPILERS[recipe.tools.name].ahead and job.gres is None and job.accelerator is None:
+    if COMPILERS[recipe.tools.name].hardware.ahead_of_time and job.gres is None and job.accelerator is None:
         return CPU
     return recipe.target.name
 
@@ -191,7 +191,7 @@ def _group(planned: Planned, plan: Plan, config: Config) -> str:
 def reads_hardware(planned: Planned) -> bool:
     """Whether a step's key holds anything of its target, or what it makes is loaded there."""
     own = any(name.startswith("target.") for name in planned.step.facts)
-    return own or (planned.step.loads and any(map(reads_hardware, planned.inputs)))
+    return own or (planned.step.handling.loads and any(map(reads_hardware, planned.inputs)))
 
 
 def seconds_of(unit: Unit) -> float:

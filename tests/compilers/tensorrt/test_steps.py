@@ -93,12 +93,12 @@ def test_a_builder_that_chooses_types_is_given_norms_that_cannot_overflow(
 
 def test_timing_caches_are_shared_by_engines_of_one_gpu_driver_and_release() -> None:
     def hint(**changes: Any) -> str | None:
-        return engine(recipe(**{"compiler": "tensorrt", "gpu": HOPPER, **changes})).step.hint
+        return engine(recipe(**{"compiler": "tensorrt", "gpu": HOPPER, **changes})).step.handling.hint
 
     assert hint() == hint(profile=Profile(4, 100, 200, None)) is not None
     others = {hint(gpu=ADA), hint(gpu=HOPPER, target=target(driver="570.1", cuda="12.8"))}
     assert len(others | {hint()}) == 3
-    assert engine(recipe()).step.hint is None  # TensorRT for RTX times no kernels
+    assert engine(recipe()).step.handling.hint is None  # TensorRT for RTX times no kernels
 
 
 def test_the_two_compilers_share_the_network() -> None:

@@ -303,9 +303,9 @@ class TestCheckpointsServeManyGpus:
 
 
 def test_the_team_gets_the_stripped_plan_and_not_what_is_refitted() -> None:
-    shared = {name: step.shared for name, step in support.steps(recipe(strip_plan=True)).items()}
+    shared = {name: step.handling.shared for name, step in support.steps(recipe(strip_plan=True)).items()}
     assert shared == {"checkpoint": True, "stripped": True, "engine": False}
-    assert all(step.shared for step in support.steps(recipe()).values())
+    assert all(step.handling.shared for step in support.steps(recipe()).values())
 
 
 def test_the_image_stands_for_versions() -> None:

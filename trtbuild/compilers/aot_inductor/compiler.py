@@ -7,10 +7,19 @@ from dataclasses import replace
 
 from trtbuild.compilers.aot_inductor.options import DEFAULT_GROUP, DEFAULT_SEQUENCE, FP8_FROM, GROUPS, LEVELS
 from trtbuild.compilers.aot_inductor.structure import Structure, linears
-from trtbuild.compilers.base import NETWORK_TOOLS, UNPACK, Compiler, Worker, check_parallel, tools
+from trtbuild.compilers.base import (
+    NETWORK_TOOLS,
+    UNPACK,
+    Compiler,
+    Hardware,
+    ModelRules,
+    Needs,
+    check_parallel,
+    tools,
+)
 from trtbuild.compilers.modelopt import compiler as modelopt
 from trtbuild.errors import InputError
-from trtbuild.facts.key import Step
+from trtbuild.facts.key import Handling, Step, Worker
 from trtbuild.facts.recipe import Recipe, Value, frozen
 from trtbuild.networks.config.architectures import GGUF_SUPPORTED, SUPPORTED, parse
 from trtbuild.networks.config.decoder import Decoder
@@ -37,16 +46,8 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
     weights = _weights(recipe, structure)
     if recipe.tools.options["compiler.weights"] == "embedded":
         return *first, weights, _engine(recipe, decoder, ("weights",))
-    worker = WORKERS["link"]
-    link = Step(
-        "link",
-        worker.version,
-        worker.module,
-        {},
-        inputs=("engine", "weights"),
-        loads=True,
-        loaded_in="engine",
-    )
+    handling = Handling(loads=True, loaded_in="engine")
+    link = Step("link", WORKERS["link"], {}, inputs=("engine", "weights"), handling=handling)
     return *first, _engine(recipe, decoder, ()), weights, link
 
 
@@ -55,7 +56,7 @@ def _quantized(recipe: Recipe) -> tuple[Step, ...]:
     if recipe.quant.weights != "fp8":
         return ()
     *first, checkpoint = modelopt.made(recipe, _dtype(recipe))
-    return *first, replace(checkpoint, loads=False)
+    return *first, replace(checkpoint, handling=Handling())
 
 
 def _check_fp8(recipe: Recipe, structure: Structure) -> None:
@@ -152,11 +153,8 @@ def _check_groups(recipe: Recipe, structure: Structure) -> None:
 def _weights(recipe: Recipe, structure: Structure) -> Step:
     lock, versions = tools(recipe.tools, "network", NETWORK_TOOLS)
     facts: dict[str, Value] = {**structure.facts(), **_scheme(recipe), **versions}
-    worker = WORKERS["weights"]
     inputs = ("checkpoint",) if recipe.quant.weights == "fp8" else ()
-    return Step(
-        "weights", worker.version, worker.module, frozen(facts), reads_model=True, inputs=inputs, lock=lock
-    )
+    return Step("weights", WORKERS["weights"], frozen(facts), reads_model=True, inputs=inputs, lock=lock)
 
 
 def _engine(recipe: Recipe, decoder: Decoder, inputs: tuple[str, ...]) -> Step:
@@ -171,17 +169,9 @@ def _engine(recipe: Recipe, decoder: Decoder, inputs: tuple[str, ...]) -> Step:
         **_hardware(recipe),
         **versions,
     }
-    worker = WORKERS["engine"]
-    return Step(
-        "engine",
-        worker.version,
-        worker.module,
-        frozen(facts),
-        inputs=inputs,
-        lock=lock,
-        loads=bool(inputs),
-        label=None if inputs else f"any of {structure.layers} x {structure.hidden}",
-    )
+    label = None if inputs else f"any of {structure.layers} x {structure.hidden}"
+    handling = Handling(loads=bool(inputs), label=label)
+    return Step("engine", WORKERS["engine"], frozen(facts), inputs=inputs, lock=lock, handling=handling)
 
 
 def _scheme(recipe: Recipe) -> dict[str, Value]:
@@ -253,15 +243,11 @@ _CUBIN = "kernels are machine code for a compute capability, which any driver of
 
 COMPILER = Compiler(
     name="aot_inductor",
-    package="torch",
-    extra="aot-inductor",
-    schemes=frozenset({"none", "int8", "int4", "fp8"}),
-    kinds=frozenset({"cpu", "cuda"}),
     steps=steps,
     check="trtbuild.compilers.aot_inductor.check",
     generate="trtbuild.compilers.aot_inductor.generate",
     workers=WORKERS,
-    toolchains=("network", "modelopt", "aot_inductor"),
+    schemes=frozenset({"none", "int8", "int4", "fp8"}),
     unread={
         "network.frontend": _ONE_VALUE,
         "profile.max_batch_size": _ONE_VALUE,
@@ -279,10 +265,9 @@ COMPILER = Compiler(
         "fleet.driver": _CUBIN,
         "fleet.cuda": _CUBIN,
     },
-    elsewhere=frozenset({"target.level"}),
-    cxx=True,
-    structured=True,
-    folders=("compiler.calib_dataset",),
-    texts=("compiler.calib_dataset",),
+    hardware=Hardware(frozenset({"cpu", "cuda"}), cross_built=frozenset({"target.level"})),
+    needs=Needs("torch", extra="aot-inductor", toolchains=("network", "modelopt", "aot_inductor"), cxx=True),
+    models=ModelRules(structured=True),
+    folders={"compiler.calib_dataset": True},
     advise=advise,
 )

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trtbuild.compilers.base import UNPACK, Compiler, Worker, check_parallel, tools, unpack
+from trtbuild.compilers.base import (
+    UNPACK,
+    Compiler,
+    Hardware,
+    ModelRules,
+    Needs,
+    Serving,
+    check_parallel,
+    tools,
+    unpack,
+)
 from trtbuild.compilers.modelopt import exclusions, serving, texts
 from trtbuild.compilers.modelopt.options import DTYPES, LEVELS
 from trtbuild.compilers.modelopt.schemes import (
@@ -16,7 +26,7 @@ from trtbuild.compilers.modelopt.schemes import (
     names,
 )
 from trtbuild.errors import InputError
-from trtbuild.facts.key import Step
+from trtbuild.facts.key import Handling, Step, Worker
 from trtbuild.facts.recipe import SCHEMES as PRESETS
 from trtbuild.facts.recipe import Recipe, Value, frozen
 from trtbuild.networks.config.architectures import SUPPORTED
@@ -50,16 +60,14 @@ def made(recipe: Recipe, dtype: str) -> tuple[Step, ...]:
         **_calibration(recipe, scheme),
         **versions,
     }
-    worker = WORKERS["checkpoint"]
     step = Step(
         "checkpoint",
-        worker.version,
-        worker.module,
+        WORKERS["checkpoint"],
         frozen(facts),
         reads_model=not first,
         inputs=("unpack",) if first else (),
         lock=lock,
-        loads=True,
+        handling=Handling(loads=True),
     )
     return (*first, step)
 
@@ -187,16 +195,11 @@ _DRIVER = "no scale depends on the driver"
 
 COMPILER = Compiler(
     name=NAME,
-    package="nvidia-modelopt",
-    extra="modelopt",
-    schemes=names(PRESETS),
-    loads=True,
-    kinds=frozenset({"cpu", "cuda"}),
     steps=steps,
     check="trtbuild.compilers.modelopt.check",
     generate="trtbuild.compilers.modelopt.generate",
     workers=WORKERS,
-    toolchains=("network", "modelopt"),
+    schemes=names(PRESETS),
     unread={
         "network.frontend": _ONE_VALUE,
         "parallel.tp": _ONE_VALUE,
@@ -216,10 +219,12 @@ COMPILER = Compiler(
         "target.sm_count": "kernels are chosen by the SKU, which is in the key",
         "target.mig": "kernels are chosen by the SKU, which is in the key",
     },
-    structured=True,
-    folders=("compiler.calib_dataset",),
-    texts=("compiler.calib_dataset",),
-    serve={"trtllm": serving.trtllm, "vllm": serving.vllm, "sglang": serving.sglang},
-    served=serving.served,
+    hardware=Hardware(frozenset({"cpu", "cuda"})),
+    needs=Needs("nvidia-modelopt", extra="modelopt", toolchains=("network", "modelopt")),
+    models=ModelRules(structured=True, transformers=True),
+    serving=Serving(
+        {"trtllm": serving.trtllm, "vllm": serving.vllm, "sglang": serving.sglang}, serving.check_server
+    ),
+    folders={"compiler.calib_dataset": True},
     advise=advise,
 )

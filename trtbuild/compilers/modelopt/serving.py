@@ -25,7 +25,7 @@ LOADED: Mapping[str, frozenset[str | None]] = {
 _ANYWHERE = ["--host", "0.0.0.0", "--port", "8000"]  # noqa: S104  # of a server that is to be reached
 
 
-def served(server: str, step: Step) -> None:
+def check_server(server: str, step: Step) -> None:
     """Raises InputError where `server` does not load what `step` makes."""
     algorithm = scheme_of(step.facts).algorithm
     if algorithm in LOADED[server]:

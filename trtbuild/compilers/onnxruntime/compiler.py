@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trtbuild.compilers.base import NETWORK, Compiler, Worker, network, tools
+from trtbuild.compilers.base import (
+    NETWORK,
+    Compiler,
+    Hardware,
+    ModelRules,
+    Needs,
+    check_parallel,
+    network,
+    tools,
+)
 from trtbuild.compilers.onnxruntime.options import ACCURACY_LEVELS, DEFAULT_GROUP, GROUPS
 from trtbuild.errors import InputError
-from trtbuild.facts.key import Step
+from trtbuild.facts.key import Handling, Step, Worker
 from trtbuild.facts.recipe import Quant, Recipe, Value, frozen
 from trtbuild.networks.genai import families
 from trtbuild.networks.tokenizer import rewrite, text_normalizer
@@ -42,12 +51,10 @@ _ENGINE_TOOLS = ("numpy", "onnx", "onnxruntime", "onnxruntime-genai")
 
 def steps(recipe: Recipe) -> tuple[Step, ...]:
     """`network` (fused operators, float32) and `engine` (quantized, optimised). Raises InputError."""
-    if recipe.tp != 1 or recipe.pp != 1:
-        raise InputError(
-            f"compiler=onnxruntime builds for one device, and this config asks for {recipe.tp} x {recipe.pp}",
-            option="parallel.tp" if recipe.tp != 1 else "parallel.pp",
-            hint="leave parallel.tp and parallel.pp at 1",
-        )
+    check_parallel(
+        recipe,
+        f"compiler=onnxruntime builds for one device, and this config asks for {recipe.tp} x {recipe.pp}",
+    )
     if recipe.model.dtype not in ("auto", "float32"):
         raise InputError(
             f"compiler=onnxruntime computes in float32 on a CPU, and model.dtype={recipe.model.dtype} was asked for",
@@ -86,9 +93,13 @@ def _engine(recipe: Recipe) -> Step:
                 "compiler.accuracy_level", recipe.tools.options["compiler.accuracy_level"], ACCURACY_LEVELS
             ),
         }
-    worker = WORKERS["engine"]
     return Step(
-        "engine", worker.version, worker.module, frozen(facts), inputs=("network",), lock=lock, loads=True
+        "engine",
+        WORKERS["engine"],
+        frozen(facts),
+        inputs=("network",),
+        lock=lock,
+        handling=Handling(loads=True),
     )
 
 
@@ -134,7 +145,7 @@ _ONE_VALUE = "onnxruntime refuses all but one value"
 _NO_GPU = "these engines run on a CPU"
 
 
-def tells(tokenizer: Mapping[str, Any]) -> Sequence[str]:
+def tokenizer_notes(tokenizer: Mapping[str, Any]) -> Sequence[str]:
     """What onnxruntime-genai does not do to a text, and this tokenizer does: sentences. Raises InputError."""
     rewrite.refuse(tokenizer)
     return text_normalizer.notes(rewrite.asked_before(tokenizer))
@@ -159,17 +170,14 @@ UNREAD = {
 
 COMPILER = Compiler(
     name="onnxruntime",
-    package="onnxruntime",
-    extra="onnxruntime",
-    schemes=frozenset({"none", "int8", "int4"}),
-    kinds=frozenset({"cpu"}),
     steps=steps,
-    takes=check_fused,
-    tells=tells,
     check="trtbuild.compilers.onnxruntime.check",
     generate="trtbuild.compilers.onnxruntime.generate",
     workers=WORKERS,
-    toolchains=("onnxruntime", "genai"),
+    schemes=frozenset({"none", "int8", "int4"}),
     unread=UNREAD,
+    hardware=Hardware(frozenset({"cpu"})),
+    needs=Needs("onnxruntime", extra="onnxruntime", toolchains=("onnxruntime", "genai")),
+    models=ModelRules(check_decoder=check_fused, tokenizer_notes=tokenizer_notes),
     advise=advise,
 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from trtbuild.compilers.base import NETWORK, Compiler, Worker, check_parallel, network, tools
+from trtbuild.compilers.base import NETWORK, Compiler, Hardware, Needs, check_parallel, network, tools
 from trtbuild.compilers.tensorrt.options import DEFAULT_SEQUENCE
 from trtbuild.errors import InputError
-from trtbuild.facts.key import Step, hint_key
+from trtbuild.facts.key import Handling, Step, Worker, hint_key
 from trtbuild.facts.recipe import Profile, Recipe, Value, frozen
 from trtbuild.networks.config.architectures import SUPPORTED
 from trtbuild.targets import CUDA_FACTS, gpu_facts
@@ -156,17 +156,15 @@ def _engine(recipe: Recipe, hardware: Mapping[str, Value]) -> Step:
                 hint="smaller groups are more exact and take more room",
             )
         facts["quant.group_size"] = group
-    worker = WORKERS["engine"]
     tuned = {**hardware, "compiler.name": name, "compiler.version": recipe.tools.packages.get(name, "")}
     return Step(
         "engine",
-        worker.version,
-        worker.module,
+        WORKERS["engine"],
         frozen(facts),
         inputs=("network",),
         lock=lock,
-        loads=True,
-        hint=hint_key(tuned) if name == "tensorrt" else None,  # the other times no kernels
+        # TensorRT for RTX times no kernels
+        handling=Handling(loads=True, hint=hint_key(tuned) if name == "tensorrt" else None),
     )
 
 
@@ -229,15 +227,11 @@ _ANY_SKU = "an engine is for a compute capability: what is left is compiled on t
 
 RTX = Compiler(
     name="tensorrt_rtx",
-    package="tensorrt-rtx-cu13-bindings",
-    extra="tensorrt-rtx",
-    schemes=SCHEMES,
-    kinds=frozenset({"cuda"}),
     steps=rtx_steps,
     check="trtbuild.compilers.tensorrt.check",
     generate="trtbuild.compilers.tensorrt.generate",
     workers=WORKERS,
-    toolchains=("network", "tensorrt_rtx"),
+    schemes=SCHEMES,
     unread={
         **_UNREAD,
         **dict.fromkeys((f"target.{name}" for name in CUDA_FACTS if name != "compute_capability"), _ANY_SKU),
@@ -245,20 +239,23 @@ RTX = Compiler(
         "fleet.driver": _ANY_SKU,
         "fleet.cuda": _ANY_SKU,
     },
-    elsewhere=frozenset({"target.kind", "target.arch", "target.compute_capability"}),
-    portable=True,
+    hardware=Hardware(
+        frozenset({"cuda"}),
+        frozenset({"target.kind", "target.arch", "target.compute_capability"}),
+        portable=True,
+    ),
+    needs=Needs("tensorrt-rtx-cu13-bindings", extra="tensorrt-rtx", toolchains=("network", "tensorrt_rtx")),
 )
 
 TENSORRT = Compiler(
     name="tensorrt",
-    package="tensorrt",
-    extra="tensorrt",
-    schemes=SCHEMES,
-    kinds=frozenset({"cuda"}),
     steps=tensorrt_steps,
     check="trtbuild.compilers.tensorrt.check",
     generate="trtbuild.compilers.tensorrt.generate",
     workers=WORKERS,
-    toolchains=("network",),  # its own packages are on NVIDIA's index: a team locks them, or names a Python
+    schemes=SCHEMES,
     unread=_UNREAD,
+    hardware=Hardware(frozenset({"cuda"})),
+    # Its own packages are on NVIDIA's index: a team locks them, or names a Python.
+    needs=Needs("tensorrt", extra="tensorrt", toolchains=("network",)),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trtbuild.compilers.base import Worker, tools
+from trtbuild.compilers.base import tools
 from trtbuild.compilers.modelopt import exclusions, texts
 from trtbuild.compilers.modelopt.schemes import ModelOptScheme as Unified
 from trtbuild.compilers.tensorrt_llm import modelopt_schemes
@@ -13,7 +13,7 @@ from trtbuild.compilers.tensorrt_llm.algorithms import DEFAULT_GROUP, AlgorithmS
 from trtbuild.compilers.tensorrt_llm.arguments import CALIBRATION, MAPPING, SMOOTH
 from trtbuild.compilers.tensorrt_llm.contract import contract
 from trtbuild.errors import InputError
-from trtbuild.facts.key import IMAGE, Step
+from trtbuild.facts.key import IMAGE, Step, Worker
 from trtbuild.facts.recipe import Recipe, Value, frozen
 from trtbuild.networks.config.architectures import GGUF_ARCHITECTURES
 from trtbuild.targets import Gpu
@@ -123,7 +123,6 @@ def _check_dataset(recipe: Recipe, found: AlgorithmScheme) -> None:
 def step(recipe: Recipe, found: AlgorithmScheme) -> Step:
     """The step `checkpoint`, of a recipe that `check` has let pass."""
     modelopt = _by_modelopt(recipe)
-    worker = MODELOPT if modelopt else SCRIPTS
     lock, facts = _of_modelopt(recipe) if modelopt else _of_scripts(recipe, found)
     quant, gguf = recipe.quant, recipe.model.gguf
     facts |= {
@@ -140,8 +139,7 @@ def step(recipe: Recipe, found: AlgorithmScheme) -> Step:
         facts["quant.group_size"] = quant.group_size or DEFAULT_GROUP
     return Step(
         "checkpoint",
-        worker.version,
-        worker.module,
+        MODELOPT if modelopt else SCRIPTS,
         frozen(facts),
         reads_model=not gguf,
         inputs=("unpack",) if gguf else (),

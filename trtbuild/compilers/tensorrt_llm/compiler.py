@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from trtbuild.compilers.base import UNPACK, Compiler, Worker, unpack
+from trtbuild.compilers.base import UNPACK, Compiler, Hardware, ModelRules, Needs, Serving, unpack
 from trtbuild.compilers.tensorrt_llm import checkpoint_steps, memory_estimate, rules, serving
 from trtbuild.compilers.tensorrt_llm.algorithms import AlgorithmScheme, schemes
 from trtbuild.compilers.tensorrt_llm.arguments import BUILD
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED, VERSION, contract
 from trtbuild.errors import InputError
-from trtbuild.facts.key import Step, hint_key
+from trtbuild.facts.key import Handling, Step, Worker, hint_key
 from trtbuild.facts.recipe import SCHEMES, Profile, Recipe, Value, frozen
 from trtbuild.targets import gpu_facts
 from trtstore import format_size
@@ -36,7 +36,8 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
     engine = _engine(recipe, ("checkpoint",))
     if not recipe.tools.options["compiler.strip_plan"]:
         return (*first, checkpoint, engine)
-    return (*first, checkpoint, replace(engine, name="stripped", loads=False), _refit(recipe))
+    stripped = replace(engine, name="stripped", handling=replace(engine.handling, loads=False))
+    return (*first, checkpoint, stripped, _refit(recipe))
 
 
 def _check(recipe: Recipe) -> AlgorithmScheme:
@@ -145,19 +146,9 @@ def _engine(recipe: Recipe, inputs: tuple[str, ...]) -> Step:
         **hardware,
         **versions,
     }
-    worker = WORKERS["engine"]
     timed = hint_key({"compiler.name": recipe.tools.name, **hardware, **versions})  # a SKU, TensorRT, CUDA
-    return Step(
-        "engine",
-        worker.version,
-        worker.module,
-        frozen(facts),
-        inputs=inputs,
-        lock=lock,
-        hint=timed,
-        hints=1,  # trtllm-build joins none
-        loads=True,
-    )
+    handling = Handling(loads=True, hint=timed, max_hints=1)  # trtllm-build cannot join timing caches
+    return Step("engine", WORKERS["engine"], frozen(facts), inputs=inputs, lock=lock, handling=handling)
 
 
 def _refit(recipe: Recipe) -> Step:
@@ -171,16 +162,13 @@ def _refit(recipe: Recipe) -> Step:
         **gpu_facts(recipe.target, recipe.driver_policy),
         **versions,
     }
-    worker = WORKERS["engine"]
     return Step(
         "engine",
-        worker.version,
-        worker.module,
+        WORKERS["engine"],
         frozen(facts),
         inputs=("checkpoint", "stripped"),
         lock=lock,
-        shared=False,
-        loads=True,
+        handling=Handling(loads=True, shared=False),
     )
 
 
@@ -240,23 +228,23 @@ _UNREAD: dict[str, str] = {
 
 COMPILER = Compiler(
     name="tensorrt_llm",
-    package="tensorrt_llm",
-    extra="tensorrt-llm",
-    schemes=schemes(SCHEMES),
-    loads=True,
-    kinds=frozenset({"cuda"}),
     steps=steps,
     check="trtbuild.compilers.tensorrt_llm.check",
     generate="trtbuild.compilers.tensorrt_llm.generate",
     workers=WORKERS,
-    # Of `unpack` and `checkpoint`; TensorRT-LLM itself comes with NVIDIA's image, or from NVIDIA's index.
-    toolchains=("network", "modelopt_trtllm"),
-    apart=("modelopt_trtllm",),  # `compiler.packages` is of the Python that has TensorRT-LLM
+    schemes=schemes(SCHEMES),
     unread=_UNREAD,
-    networks=False,
-    image=True,
-    folders=("compiler.calib_dataset", "compiler.lora_dir"),
-    texts=("compiler.calib_dataset",),
-    serve={"trtllm": serving.trtllm, "triton": serving.triton},
+    hardware=Hardware(frozenset({"cuda"})),
+    needs=Needs(
+        "tensorrt_llm",
+        extra="tensorrt-llm",
+        # For `unpack` and `checkpoint`; TensorRT-LLM itself comes with NVIDIA's image, or from NVIDIA's index.
+        toolchains=("network", "modelopt_trtllm"),
+        separate=("modelopt_trtllm",),  # `compiler.packages` is about the Python that has TensorRT-LLM
+        image=True,
+    ),
+    models=ModelRules(networks=False, transformers=True),
+    serving=Serving({"trtllm": serving.trtllm, "triton": serving.triton}),
+    folders={"compiler.calib_dataset": True, "compiler.lora_dir": False},
     advise=advise,
 )
