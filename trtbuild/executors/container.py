@@ -23,7 +23,16 @@ from trtbuild import redact
 from trtbuild.errors import BuildError, InputError, TrtbuildError
 from trtbuild.executors import worker_environment
 from trtbuild.executors.cancellation import Cancellation
-from trtbuild.executors.process import Ran, StepLimits, Task, WorkerExit, failure, supervise
+from trtbuild.executors.process import (
+    Ran,
+    StepLimits,
+    Task,
+    WorkerExit,
+    apart,
+    check_start,
+    failure,
+    supervise,
+)
 from trtbuild.executors.worker_events import Event
 from trtbuild.processes import programs
 from trtbuild.worker import HELD
@@ -116,11 +125,13 @@ def run(
                 **programs.cleaned(),
                 **worker_environment.named(container.env),
             }  # the engine's own: it needs HOME and more
+            check_start(command, env, ending)
+            engine_process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, **apart(scratch, env)
+            )
             ended = supervise(
-                command,
-                env,
+                engine_process,
                 errors,
-                scratch,
                 limits,
                 on_event,
                 ending,

@@ -117,8 +117,16 @@ def run(
     request.write_text(json.dumps(task.request(limits), indent=1), encoding="utf-8")
     command = programs.module(python, task.worker, request, out, start=worker_environment.start_of(scratch))
     started = time.monotonic()
+    check_start(command, env, ending)
     with log.open("w", encoding="utf-8") as errors:
-        ended = supervise(command, env, errors, scratch, limits, on_event, ending)
+        worker = subprocess.Popen(
+            programs.kept(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            **apart(scratch, env),
+        )
+        ended = supervise(worker, errors, limits, on_event, ending)
     seconds = time.monotonic() - started
     redact.scrub(log)  # it is kept with the result, or in the user's folder
     ending.check()
@@ -143,11 +151,31 @@ class WorkerExit:
     answer: dict[str, Any] | TrtbuildError | None
 
 
+def check_start(command: list[str], env: Mapping[str, str], ending: Cancellation) -> None:
+    """Raises InputError if there is no such program, and BuildError if `ending` has come."""
+    ending.check()
+    if shutil.which(command[0], path=env.get("PATH")) is None:
+        raise InputError(
+            f"{command[0]} cannot be started: there is no such program",
+            option="executor.python",
+            hint="name a Python",
+        )
+
+
+def apart(folder: Path, env: Mapping[str, str]) -> dict[str, Any]:
+    """Options of Popen for a process that works in `folder`, in a session of its own, and answers in lines of text."""
+    return {
+        "cwd": folder,
+        "env": env,
+        "start_new_session": True,  # so that a whole family of processes can be ended at once
+        "encoding": "utf-8",
+        "errors": "replace",
+    }
+
+
 def supervise(
-    command: list[str],
-    env: Mapping[str, str],
+    process: subprocess.Popen[str],
     errors: IO[str],
-    scratch: Path,
     limits: StepLimits,
     on_event: Callable[[Event], None],
     ending: Cancellation,
@@ -155,13 +183,11 @@ def supervise(
     stop: Callable[[], None] = lambda: None,
     held: bool = False,
 ) -> WorkerExit:
-    """Run `command` to its end, with a time limit. `stop` ends what it started elsewhere, before it is killed itself.
+    """Wait for `process`, with a time limit. `stop` ends what it started elsewhere, before it is killed itself.
 
     It runs under a keeper, or with `held`, for a container's engine, with a standard input that stays open for as long
-    as this process lives. Raises InputError, and BuildError where `ending` has come.
+    as this process lives.
     """
-    ending.check()
-    process = _start(command, env, errors, scratch, held)
     timed_out = threading.Event()
 
     late: list[threading.Timer] = []
@@ -208,28 +234,6 @@ def _soon(seconds: float, call: Callable[..., None], *words: object) -> threadin
     timer.daemon = True
     timer.start()
     return timer
-
-
-def _start(
-    command: list[str], env: Mapping[str, str], errors: IO[str], scratch: Path, held: bool
-) -> subprocess.Popen[str]:
-    if shutil.which(command[0], path=env.get("PATH")) is None:
-        raise InputError(
-            f"{command[0]} cannot be started: there is no such program",
-            option="executor.python",
-            hint="name a Python",
-        )
-    return subprocess.Popen(
-        command if held else programs.kept(command),
-        stdin=subprocess.PIPE if held else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        cwd=scratch,
-        env=env,
-        start_new_session=True,  # so that a whole family of processes can be ended at once
-        encoding="utf-8",
-        errors="replace",
-    )
 
 
 def failure(
