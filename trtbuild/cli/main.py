@@ -36,7 +36,7 @@ from trtstore import Store, StoreFailure
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line that has words; returns its exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    signals = _Signals()
     args = list(sys.argv[1:] if argv is None else argv)
     outcome = Outcome(json="output=json" in args)
     try:
@@ -44,22 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         configs: list[schema.Config] = []
         sweep = None if verb is _doctor else partial(sweep_cli.sweep, _sweep_verb(args), outcome, words)
         compose.run(words, configs.append, sweep)
+        signals.check()
         for config in configs:
             verb(config, outcome, words)
-    except TrtbuildError as error:
-        outcome.failed(error)
-    except StoreFailure as failure:
-        outcome.failed(refused(failure))
     except KeyboardInterrupt:
         return _interrupted()
     except BrokenPipeError:
         return _unread()
-    except Exception as error:  # the edge: a fault of ours is one line too, unless it is looked into
-        if os.environ.get("TRTBUILD_TRACEBACK"):
-            raise
-        what = f"unexpected {type(error).__name__}: {error}".splitlines()[0]
-        hint = "a fault of trtbuild's: TRTBUILD_TRACEBACK=1 shows where; please report it"
-        outcome.failed(TrtbuildError(what, hint=hint))
+    except Exception as error:  # noqa: BLE001  # the edge: our own faults are one line, too
+        if signals.come:
+            return _interrupted()
+        _fail(error, outcome)
     if outcome.json and outcome.documents:
         several = document.sweep(outcome.documents, outcome.forecast)
         try:
@@ -71,15 +66,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _afterwards(outcome)
 
 
+def _fail(error: Exception, outcome: Outcome) -> None:
+    """Report an error in one line: what is no error of a user's, too, unless TRTBUILD_TRACEBACK is set."""
+    if isinstance(error, StoreFailure):
+        error = refused(error)
+    if not isinstance(error, TrtbuildError):
+        if os.environ.get("TRTBUILD_TRACEBACK"):
+            raise error
+        what = f"unexpected {type(error).__name__}: {error}".splitlines()[0]
+        hint = "a fault of trtbuild's: TRTBUILD_TRACEBACK=1 shows where; please report it"
+        error = TrtbuildError(what, hint=hint)
+    outcome.failed(error)
+
+
+class _Signals:
+    """SIGTERM and SIGINT raise KeyboardInterrupt, and `come` remembers it.
+
+    While a config is composed, the exception alone is not enough: Python drops it in the end of a generator, and
+    OmegaConf makes an error of its own of it.
+    """
+
+    def __init__(self) -> None:
+        self.come = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` and shells ask for
+                signal.signal(number, self._interrupt)
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt if one has come."""
+        if self.come:
+            raise KeyboardInterrupt
+
+    def _interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+        self.come = True
+        raise KeyboardInterrupt
+
+
 def _afterwards(outcome: Outcome) -> int:
     """The exit code, after the checks that a hit does not wait for."""
     try:
         for check in outcome.afterwards:
             check()
-    except TrtbuildError as error:
-        outcome.failed(error)
-    except StoreFailure as failure:
-        outcome.failed(refused(failure))
+    except (TrtbuildError, StoreFailure) as error:
+        _fail(error, outcome)
     except KeyboardInterrupt:
         return _interrupted()
     return outcome.exit_code
@@ -252,10 +281,6 @@ def _verb(args: list[str]) -> tuple[_Verb, list[str]]:
 
 def _sweep_verb(args: list[str]) -> str:
     return args[0] if args[0] in (*VERBS, REBUILD) else "build"
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
