@@ -71,7 +71,7 @@ PLACES = {
         "build_apart",
         "subprocess.run",
     ): "programs.module, allowed variables",
-    ("trtbuild.compilers.tensorrt.build", "main", "ctypes.CDLL"): "no library: the process itself",
+    ("trtbuild.compilers.tensorrt.builder", "main", "ctypes.CDLL"): "no library: the process itself",
     (
         "trtbuild.compilers.tensorrt.addresses",
         "stop_randomising",
@@ -90,7 +90,7 @@ PLACES = {
         "subprocess.run",
     ): "g++ or CXX, by programs.find; cleaned",
     (
-        "trtbuild.compilers.aot_inductor.loading",
+        "trtbuild.compilers.aot_inductor.package_loader",
         "make_ready",
         "ctypes.CDLL",
     ): "the system's C++ library by its name: LD_LIBRARY_PATH has absolute folders alone",

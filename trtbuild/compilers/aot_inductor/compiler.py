@@ -27,7 +27,7 @@ from trtbuild.networks.config.decoder import Decoder
 WORKERS = {
     "unpack": UNPACK,
     "checkpoint": modelopt.WORKERS["checkpoint"],  # of quant=fp8
-    "weights": Worker("trtbuild.compilers.aot_inductor.give_weights", 3),
+    "weights": Worker("trtbuild.compilers.aot_inductor.weights_worker", 3),
     "engine": Worker("trtbuild.compilers.aot_inductor", 2),
     "link": Worker("trtbuild.compilers.aot_inductor.link", 1),
 }

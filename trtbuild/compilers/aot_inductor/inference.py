@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from trtbuild import untrusted
-from trtbuild.compilers.aot_inductor import loading
+from trtbuild.compilers.aot_inductor import package_loader
 from trtbuild.compilers.sampling import answer, chooser, end_tokens
 from trtbuild.compilers.text import Text
 from trtbuild.errors import BuildError, InputError
@@ -35,11 +35,11 @@ def speak(
     if made["device"] == "cuda":
         torch.zeros(1, device="cuda")  # the context, whose making is no part of loading
     started = time.perf_counter()
-    package = loading.open_package(folder / made["package"])
+    package = package_loader.open_package(folder / made["package"])
     opened = time.perf_counter()
     if made["weights"] is not None:
-        weights = loading.read(folder / made["weights"], made["device"])
-        loading.give(package, {**weights, **loading.scalars(made["scalars"], made["device"])})
+        weights = package_loader.read(folder / made["weights"], made["device"])
+        package_loader.give(package, {**weights, **package_loader.scalars(made["scalars"], made["device"])})
     loaded = time.perf_counter()
     prompt = text.encode(options["prompt"], bool(options.get("raw", False)))
     most = _room(made["limits"], len(prompt), options["max_tokens"])

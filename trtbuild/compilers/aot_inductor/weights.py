@@ -29,7 +29,7 @@ from trtbuild.compilers.aot_inductor.structure import (
     linears,
     tensors,
 )
-from trtbuild.compilers.modelopt.reading import Exported, entries
+from trtbuild.compilers.modelopt.exported import Exported, entries
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks import build
 from trtbuild.networks.chat import files

@@ -32,7 +32,7 @@ from trtbuild.facts.recipe import Recipe, Value, frozen
 from trtbuild.networks.config.architectures import SUPPORTED
 from trtstore import format_size
 
-WORKERS = {"unpack": UNPACK, "checkpoint": Worker("trtbuild.compilers.modelopt.quantize", 2)}
+WORKERS = {"unpack": UNPACK, "checkpoint": Worker("trtbuild.compilers.modelopt.checkpoint", 2)}
 NAME = "modelopt"
 _TOOLS = ("gguf", "numpy", "nvidia-modelopt", "safetensors", "torch", "transformers")  # as its lock has them
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from trtbuild import untrusted
 from trtbuild.compilers.modelopt import exclusions
-from trtbuild.compilers.modelopt.decoding import mean_loss
-from trtbuild.compilers.modelopt.reading import Exported, Linear, entries
+from trtbuild.compilers.modelopt.exported import Exported, Linear, entries
+from trtbuild.compilers.modelopt.loss import mean_loss
 from trtbuild.compilers.modelopt.schemes import ModelOptScheme
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks.config.architectures import parse

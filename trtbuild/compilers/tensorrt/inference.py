@@ -11,7 +11,7 @@ from typing import Any
 from trtbuild.compilers.cuda import CudaDevice
 from trtbuild.compilers.sampling import answer, chooser, end_tokens
 from trtbuild.compilers.tensorrt import call_schedule
-from trtbuild.compilers.tensorrt.build import MODULES
+from trtbuild.compilers.tensorrt.builder import MODULES
 from trtbuild.compilers.tensorrt.gpu import TensorRt
 from trtbuild.compilers.text import Text
 from trtbuild.errors import InputError

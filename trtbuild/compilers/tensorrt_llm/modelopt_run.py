@@ -21,8 +21,8 @@ from trtbuild import untrusted
 from trtbuild.compilers.modelopt import exclusions, texts
 from trtbuild.compilers.modelopt.modelopt_run import Calibration, original, quantized
 from trtbuild.compilers.modelopt.schemes import KV_CACHES, scheme_of
-from trtbuild.compilers.tensorrt_llm import checkpoint, modelopt_schemes, verify_export
-from trtbuild.compilers.tensorrt_llm.folder import copy_tokenizer
+from trtbuild.compilers.tensorrt_llm import modelopt_schemes, scripts_checkpoint, verify_export
+from trtbuild.compilers.tensorrt_llm.engine_folder import copy_tokenizer
 from trtbuild.errors import BuildError
 from trtbuild.networks.config.architectures import parse
 from trtbuild.networks.config.decoder import Decoder
@@ -58,7 +58,7 @@ def run(
     del model
     _complete(out, scheme.algorithm)
     copy_tokenizer(source, out)
-    checkpoint.check_files(out, tp * pp)
+    scripts_checkpoint.check_files(out, tp * pp)
     proof = verify_export.prove(original(source), out, scheme, facts, tokens(texts.judged()))
     return {
         "algorithm": scheme.algorithm or "NO_QUANT",

@@ -14,7 +14,7 @@ import numpy as np
 
 from trtbuild import untrusted
 from trtbuild.compilers.modelopt import exclusions, verify_export
-from trtbuild.compilers.modelopt.reading import Exported, Linear
+from trtbuild.compilers.modelopt.exported import Exported, Linear
 from trtbuild.compilers.modelopt.schemes import ModelOptScheme
 from trtbuild.compilers.tensorrt_llm import ranks
 from trtbuild.errors import BuildError
