@@ -50,10 +50,9 @@ PLACES = {
     "variables, a folder of its own; or a container's engine",
     (
         "trtbuild.executors.container",
-        "_quietly",
+        "_output",
         "subprocess.run",
     ): "the engine: found by programs.find; cleaned, in /",
-    ("trtbuild.executors.container", "_out_of_memory", "subprocess.run"): "the same",
     ("trtbuild.worker", "die_with_parent", "ctypes.CDLL"): "no library: the process itself",
     # What workers start: they are under their keeper, with its environment.
     (

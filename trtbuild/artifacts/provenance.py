@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import trtbuild
-from trtbuild.executors.process import Ran
+from trtbuild.executors.process import WorkerResult
 from trtbuild.facts.recipe import Model
 from trtbuild.planning.plan import Plan, Planned
 from trtbuild.redact import clean, redact
@@ -41,7 +41,12 @@ def needs(planned: Planned) -> dict[str, str]:
 
 
 def predicate(
-    planned: Planned, plan: Plan, ran: Ran, check: Mapping[str, Any] | None, started: float, ended: float
+    planned: Planned,
+    plan: Plan,
+    ran: WorkerResult,
+    check: Mapping[str, Any] | None,
+    started: float,
+    ended: float,
 ) -> dict[str, Any]:
     """Provenance of a step that ran; `started` and `ended` are seconds since the epoch."""
     materials = [_upstream(up) for up in chain(planned)[:-1]]

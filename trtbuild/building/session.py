@@ -89,7 +89,7 @@ class Session:
     exact: bool = False  # the steps are those of a record: no option may choose other tools
     devices: str | None = None  # CUDA_VISIBLE_DEVICES of its workers, where others build beside them
     threads: int | None = None  # of its workers, where the config says nothing and others build beside them
-    ending: Cancellation = field(
+    cancellation: Cancellation = field(
         default_factory=Cancellation
     )  # of its workers, where others are waited for, too
     made: set[str] = field(default_factory=set)  # keys that were built for this command line
@@ -107,7 +107,7 @@ class Session:
     def limits(self) -> process.StepLimits:
         conf = self.config.executor
         memory = None if conf.memory_gb is None else int(conf.memory_gb * 1e9)
-        threads = conf.threads or self.threads or cgroup_limits.bound()
+        threads = conf.threads or self.threads or cgroup_limits.thread_limit()
         return process.StepLimits(conf.timeout_minutes * 60, memory, threads, self.devices)
 
     def refreshes(self, key: str) -> bool:
@@ -133,7 +133,7 @@ class Session:
             self.watcher.text(event["text"])
 
     def on_wait(self, holder: Holder) -> None:
-        self.ending.check()
+        self.cancellation.check()
         self.watcher.waiting(f"waiting for {holder.who}, {time.time() - holder.started:.0f} s so far")
 
     def on_share(self, what: str, done: int, total: int) -> None:
@@ -152,7 +152,7 @@ class Session:
             return self.use(planned)
 
         def waiting(words: str) -> None:
-            self.ending.check()
+            self.cancellation.check()
             self.watcher.waiting(words)
 
         return self.sharing.alone(planned.key, expected, look, waiting, self.config.refresh)
@@ -163,7 +163,7 @@ class Session:
 
     def run(
         self, planned: Planned, model: Mapping[str, Path], inputs: Mapping[str, Path], out: Path, home: Path
-    ) -> process.Ran:
+    ) -> process.WorkerResult:
         """Run a step's worker into the empty folder `out`. Raises InputError, BuildError."""
         step = planned.step
         options = {name: value for name, value in step.facts.items() if not name.startswith(TOOL)}
@@ -181,7 +181,7 @@ class Session:
         input_folders.recheck(self.config.compiler, step.facts, self.store.index)
         return ran
 
-    def _hinted(self, task: process.Task, planned: Planned, out: Path, home: Path) -> process.Ran:
+    def _hinted(self, task: process.Task, planned: Planned, out: Path, home: Path) -> process.WorkerResult:
         """With what earlier builds learnt of the hardware, where the step takes it; what this one learns is kept."""
         handling, hints, learnt = planned.step.handling, self.store.hints, home / "learnt"
         if handling.hint is None:
@@ -201,9 +201,9 @@ class Session:
         out: Path,
         home: Path,
         limits: process.StepLimits | None = None,
-    ) -> process.Ran:
+    ) -> process.WorkerResult:
         bounds = limits or self.limits
-        return self.workbench.run(task, planned, out, home, bounds, self.on_event, self.ending)
+        return self.workbench.run(task, planned, out, home, bounds, self.on_event, self.cancellation)
 
     @cached_property
     def sharing(self) -> Sharing:
@@ -253,7 +253,7 @@ class Session:
 
     def load(
         self, name: str, worker: str, options: Mapping[str, Any], planned: Planned, engine: Path, home: Path
-    ) -> process.Ran:
+    ) -> process.WorkerResult:
         """Run a worker that loads the engine in the folder `engine`. Raises InputError, BuildError."""
         inputs, tools = {"engine": engine}, self.workbench.tools(planned.loader)
         # An engine that fails its check lies beside `home`, and goes with it.

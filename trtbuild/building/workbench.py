@@ -44,20 +44,20 @@ class Workbench:
         home: Path,
         limits: process.StepLimits,
         on_event: Callable[[worker_events.Event], None],
-        ending: Cancellation,
-    ) -> process.Ran:
+        cancellation: Cancellation,
+    ) -> process.WorkerResult:
         """Run a worker of the step `planned` where that step runs. Raises InputError, BuildError."""
         out.mkdir(exist_ok=True)
         image = planned.step.facts.get(IMAGE)
         if image is not None:
             inside = self.container(str(image))
-            return container.run(task, out, home, inside, limits, on_event, ending)
+            return container.run(task, out, home, inside, limits, on_event, cancellation)
         lock, passed = planned.step.lock, self.config.executor.env
         if lock is None or not self.managed(lock):
-            return process.run(task, out, home, self.python, limits, on_event, ending, passed)
+            return process.run(task, out, home, self.python, limits, on_event, cancellation, passed)
         with self.kept.using(lock, self.here(lock), home) as interpreter:
             ran = process.run(
-                task, out, home, str(interpreter), limits, on_event, ending, passed, sealed=True
+                task, out, home, str(interpreter), limits, on_event, cancellation, passed, sealed=True
             )
         return replace(ran, executor="managed")
 

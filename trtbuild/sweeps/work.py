@@ -77,7 +77,7 @@ class Workplace:
 
     store_root: Callable[[str | None], Path]
     memory: Memory = field(default_factory=Memory)
-    ending: Cancellation = field(default_factory=Cancellation)
+    cancellation: Cancellation = field(default_factory=Cancellation)
     made: set[str] = field(default_factory=set)
     _stores: dict[tuple[Path, Durability, SharedWith | None, bool], Store] = field(default_factory=dict)
     _histories: dict[tuple[Path, tuple[str, ...]], History] = field(default_factory=dict)
@@ -117,7 +117,7 @@ class Workplace:
             lambda: resolved.source,
             watcher,
             resolved.examine,
-            ending=self.ending,
+            cancellation=self.cancellation,
             made=self.made,
             shared=self._sharing(point.config, store, watcher),
         )

@@ -35,7 +35,7 @@ def source(case: Case) -> Checkpoint:
 
 
 def prove(case: Case) -> dict[str, Any]:
-    return verify_export.prove(source(case), case.write(), case.scheme, case.facts, TOKENS)
+    return verify_export.verify(source(case), case.write(), case.scheme, case.facts, TOKENS)
 
 
 @pytest.mark.parametrize(("parts", "kv"), ALL)
@@ -184,7 +184,7 @@ def test_what_is_off_is_not_kept(
     checkpoint = source(case)
     fault(case)
     with pytest.raises(BuildError, match=said.replace("(", r"\(")):
-        verify_export.prove(checkpoint, case.write(), case.scheme, case.facts, TOKENS)
+        verify_export.verify(checkpoint, case.write(), case.scheme, case.facts, TOKENS)
 
 
 @pytest.mark.parametrize("parts", [INT8, FP8, AWQ, NVFP4, ("fp8", "fp8", "rowwise")], ids="/".join)
@@ -236,14 +236,14 @@ def test_what_is_off_of_maps_that_are_left(fault: Callable[[Case], None], said: 
     checkpoint = source(case)
     fault(case)
     with pytest.raises(BuildError, match=said):
-        verify_export.prove(checkpoint, case.write(), case.scheme, case.facts, TOKENS)
+        verify_export.verify(checkpoint, case.write(), case.scheme, case.facts, TOKENS)
 
 
 def test_activations_that_would_be_cut_off_are_found(tmp_path: Path) -> None:
     """The scale of an input is in no weight: what the model makes of a text tells."""
     case = Case(tmp_path, FP8)
     checkpoint = source(case)
-    good = verify_export.prove(checkpoint, case.write(), case.scheme, case.facts, TOKENS)["loss"]
+    good = verify_export.verify(checkpoint, case.write(), case.scheme, case.facts, TOKENS)["loss"]
     for name in case.tensors:
         if name.endswith("input_scale"):
             case.tensors[name] = ("F32", np.float32(1e9).reshape(()))  # everything rounds to zero

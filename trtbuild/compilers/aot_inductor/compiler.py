@@ -13,7 +13,7 @@ from trtbuild.compilers.base import (
     Compiler,
     Hardware,
     ModelRules,
-    Needs,
+    Requirements,
     check_parallel,
     tools,
 )
@@ -266,7 +266,9 @@ COMPILER = Compiler(
         "fleet.cuda": _CUBIN,
     },
     hardware=Hardware(frozenset({"cpu", "cuda"}), cross_built=frozenset({"target.level"})),
-    needs=Needs("torch", extra="aot-inductor", toolchains=("network", "modelopt", "aot_inductor"), cxx=True),
+    needs=Requirements(
+        "torch", extra="aot-inductor", toolchains=("network", "modelopt", "aot_inductor"), cxx=True
+    ),
     models=ModelRules(structured=True),
     folders={"compiler.calib_dataset": True},
     advise=advise,

@@ -12,7 +12,7 @@ import torch
 
 from trtbuild import untrusted
 from trtbuild.compilers.aot_inductor import package_loader
-from trtbuild.compilers.sampling import answer, chooser, end_tokens
+from trtbuild.compilers.sampling import answer, end_tokens, token_sampler
 from trtbuild.compilers.text import Text
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks.weights.arrays import Array
@@ -20,7 +20,7 @@ from trtbuild.networks.weights.arrays import Array
 _STRIDE = 64  # slots of the cache are had in multiples of it: fewer shapes
 
 
-def speak(
+def generate_text(
     folder: Path, made: Mapping[str, Any], options: Mapping[str, Any], on_text: Callable[[str], None]
 ) -> dict[str, Any]:
     """Generate with the options `prompt`, `max_tokens`, `raw`, and for sampling `temperature`, `top_p`, `seed`.
@@ -29,7 +29,7 @@ def speak(
     """
     if options["max_tokens"] < 1:
         raise InputError("at least one is needed", option=f"generate.max_tokens={options['max_tokens']}")
-    choose, text = chooser(options), Text(folder)
+    choose, text = token_sampler(options), Text(folder)
     if threads := os.environ.get("TRTBUILD_THREADS"):
         torch.set_num_threads(int(threads))
     if made["device"] == "cuda":

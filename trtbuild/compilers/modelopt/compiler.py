@@ -9,7 +9,7 @@ from trtbuild.compilers.base import (
     Compiler,
     Hardware,
     ModelRules,
-    Needs,
+    Requirements,
     Serving,
     check_parallel,
     tools,
@@ -220,7 +220,7 @@ COMPILER = Compiler(
         "target.mig": "kernels are chosen by the SKU, which is in the key",
     },
     hardware=Hardware(frozenset({"cpu", "cuda"})),
-    needs=Needs("nvidia-modelopt", extra="modelopt", toolchains=("network", "modelopt")),
+    needs=Requirements("nvidia-modelopt", extra="modelopt", toolchains=("network", "modelopt")),
     models=ModelRules(structured=True, transformers=True),
     serving=Serving(
         {"trtllm": serving.trtllm, "vllm": serving.vllm, "sglang": serving.sglang}, serving.check_server

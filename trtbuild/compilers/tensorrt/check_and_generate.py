@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild.compilers import cuda as device
-from trtbuild.compilers.sampling import refuse_repeating
+from trtbuild.compilers.sampling import check_repetition
 from trtbuild.compilers.tensorrt import compatibility, manifest
 from trtbuild.compilers.tensorrt.builder import MODULES
 from trtbuild.errors import BuildError, InputError
@@ -33,10 +33,10 @@ def check(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]
         if made["compiler"] == "tensorrt":  # it was built on this machine: it has to run here
             raise BuildError(f"the engine cannot be loaded where it was built: {why}")
         return {"executed": False, "why": why, "verified": held}
-    spoken: dict[str, Any] = importlib.import_module(INFERENCE).speak(
+    spoken: dict[str, Any] = importlib.import_module(INFERENCE).generate_text(
         folder, made, request.options, lambda _: None
     )
-    refuse_repeating(spoken)
+    check_repetition(spoken)
     return {**spoken, "verified": held}
 
 
@@ -56,7 +56,7 @@ def generate(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, A
             hint="copy the engine's folder to a machine that fits; engine.json in it says how it is fed",
         )
     compatibility.verify(folder, made)
-    spoken: dict[str, Any] = importlib.import_module(INFERENCE).speak(
+    spoken: dict[str, Any] = importlib.import_module(INFERENCE).generate_text(
         folder, made, request.options, reporter.text
     )
     return spoken

@@ -59,7 +59,7 @@ def run(
     _complete(out, scheme.algorithm)
     copy_tokenizer(source, out)
     scripts_checkpoint.check_files(out, tp * pp)
-    proof = verify_export.prove(original(source), out, scheme, facts, tokens(texts.judged()))
+    proof = verify_export.verify(original(source), out, scheme, facts, tokens(texts.evaluation_text()))
     return {
         "algorithm": scheme.algorithm or "NO_QUANT",
         "kv_cache": cache[1] if cache else None,
@@ -121,7 +121,7 @@ def _complete(out: Path, algorithm: str | None) -> None:
     """config.json, the same on every machine, with the algorithm of weights that the loader quantizes itself."""
     path = out / "config.json"
     config = untrusted.read_object(path)
-    if algorithm in verify_export.LATER:
+    if algorithm in verify_export.LOADER_BITS:
         config["quantization"]["quant_algo"] = algorithm  # as quantize.py does
     if "exclude_modules" in config["quantization"]:  # of a set, in any order
         config["quantization"]["exclude_modules"].sort()
