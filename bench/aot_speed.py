@@ -75,10 +75,10 @@ def _apart(way: str, engine: Path, tokens: int, scratch: Path) -> dict[str, Any]
 
 def one(way: str, engine: Path, tokens: int, scratch: Path) -> None:
     """The child's part."""
-    from trtbuild.compilers.aot_inductor import loading, manifest  # noqa: PLC0415
+    from trtbuild.compilers.aot_inductor import manifest, package_loader  # noqa: PLC0415
 
     made = manifest.read(engine)
-    loading.make_ready(made["device"])
+    package_loader.make_ready(made["device"])
     began = time.perf_counter()
     import torch  # noqa: PLC0415
 
@@ -107,13 +107,13 @@ def one(way: str, engine: Path, tokens: int, scratch: Path) -> None:
 
 
 def _engine(engine: Path, made: dict[str, Any]) -> tuple[Callable[..., Any], dict[str, float]]:
-    from trtbuild.compilers.aot_inductor import loading  # noqa: PLC0415
+    from trtbuild.compilers.aot_inductor import package_loader  # noqa: PLC0415
 
     started = time.perf_counter()
-    package = loading.open_package(engine / made["package"])
+    package = package_loader.open_package(engine / made["package"])
     opened = time.perf_counter()
-    weights = loading.read(engine / made["weights"], made["device"])
-    loading.give(package, {**weights, **loading.scalars(made["scalars"], made["device"])})
+    weights = package_loader.read(engine / made["weights"], made["device"])
+    package_loader.give(package, {**weights, **package_loader.scalars(made["scalars"], made["device"])})
     given = time.perf_counter()
     return lambda ids, at, keys, values: package.boxed_run([ids, at, *keys, *values])[0], {
         "open_s": opened - started,
@@ -124,7 +124,7 @@ def _engine(engine: Path, made: dict[str, Any]) -> tuple[Callable[..., Any], dic
 def _module(way: str, engine: Path, made: dict[str, Any], scratch: Path) -> tuple[Any, dict[str, float]]:
     import torch  # noqa: PLC0415
 
-    from trtbuild.compilers.aot_inductor import loading  # noqa: PLC0415
+    from trtbuild.compilers.aot_inductor import package_loader  # noqa: PLC0415
     from trtbuild.compilers.aot_inductor.module import DecoderModule  # noqa: PLC0415
     from trtbuild.compilers.aot_inductor.structure import Structure, WeightScheme  # noqa: PLC0415
 
@@ -132,7 +132,7 @@ def _module(way: str, engine: Path, made: dict[str, Any], scratch: Path) -> tupl
     module = DecoderModule(
         Structure(**made["structure"]), WeightScheme(**made["scheme"], dtype=made["dtype"]), made["device"]
     )
-    module.load_state_dict(loading.read(engine / made["weights"], made["device"]))
+    module.load_state_dict(package_loader.read(engine / made["weights"], made["device"]))
     parts = {"weights_s": time.perf_counter() - started}
     if way == "eager":
         return module, parts

@@ -165,13 +165,15 @@ WORKERS = {
     ("trtbuild.compilers.tensorrt.generate", "trtbuild.compilers.tensorrt.check_and_generate"): (
         "tensorrt_rtx",
     ),
-    ("trtbuild.compilers.tensorrt.build", "trtbuild.compilers.tensorrt.build"): ("tensorrt_rtx",),
+    ("trtbuild.compilers.tensorrt.builder", "trtbuild.compilers.tensorrt.builder"): ("tensorrt_rtx",),
     ("trtbuild.compilers.tensorrt.inference", "trtbuild.compilers.tensorrt.inference"): ("tensorrt_rtx",),
     ("trtbuild.networks.unpack",) * 2: ("network",),
     ("trtbuild.networks.chat.apart",) * 2: ("network",),
     ("trtbuild.networks.chat.apart_genai",) * 2: ("genai",),
     ("trtbuild.compilers.aot_inductor.__main__", "trtbuild.compilers.aot_inductor.engine"): ("aot_inductor",),
-    ("trtbuild.compilers.aot_inductor.give_weights", "trtbuild.compilers.aot_inductor.weights"): ("network",),
+    ("trtbuild.compilers.aot_inductor.weights_worker", "trtbuild.compilers.aot_inductor.weights"): (
+        "network",
+    ),
     ("trtbuild.compilers.aot_inductor.link",) * 2: (),
     ("trtbuild.compilers.aot_inductor.check", "trtbuild.compilers.aot_inductor.check_and_generate"): (
         "aot_inductor",
@@ -181,16 +183,16 @@ WORKERS = {
     ),
     ("trtbuild.compilers.aot_inductor.export",) * 2: ("aot_inductor",),
     ("trtbuild.compilers.aot_inductor.inference",) * 2: ("aot_inductor",),
-    ("trtbuild.compilers.modelopt.quantize",) * 2: ("modelopt",),
+    ("trtbuild.compilers.modelopt.checkpoint",) * 2: ("modelopt",),
     ("trtbuild.compilers.modelopt.modelopt_run",) * 2: ("modelopt",),
     ("trtbuild.compilers.modelopt.check",) * 2: ("modelopt",),
     ("trtbuild.compilers.modelopt.generate",) * 2: ("modelopt",),
-    ("trtbuild.compilers.tensorrt_llm.quantize",) * 2: ("modelopt_trtllm",),
+    ("trtbuild.compilers.tensorrt_llm.modelopt_checkpoint",) * 2: ("modelopt_trtllm",),
     ("trtbuild.compilers.tensorrt_llm.modelopt_run",) * 2: ("modelopt_trtllm",),
     # In NVIDIA's image, or a Python that has TensorRT-LLM: what they start is there, and they import nothing of it.
     **{
         (f"trtbuild.compilers.tensorrt_llm.{name}",) * 2: ()
-        for name in ("checkpoint", "engine", "check", "generate")
+        for name in ("scripts_checkpoint", "engine", "check", "generate")
     },
 }
 #: What a worker starts or imports by name.
@@ -201,7 +203,7 @@ STARTED_OTHERWISE = {
     ("trtbuild.compilers.aot_inductor.inference",) * 2,
     ("trtbuild.compilers.modelopt.modelopt_run",) * 2,
     ("trtbuild.compilers.tensorrt_llm.modelopt_run",) * 2,
-    ("trtbuild.compilers.tensorrt.build",) * 2,
+    ("trtbuild.compilers.tensorrt.builder",) * 2,
     ("trtbuild.compilers.tensorrt.inference",) * 2,
 }
 FILES = {module_name(path): path for path in CODE}

@@ -17,7 +17,7 @@ from trtbuild.artifacts.history import History, HistorySource
 from trtbuild.building import rebuild
 from trtbuild.config import schema
 from trtbuild.errors import TrtbuildError, bounded
-from trtbuild.executors.process import Ran
+from trtbuild.executors.process import WorkerResult
 from trtbuild.planning.plan import Plan, make_plan
 from trtbuild.report import document, explanations, records
 from trtstore import Store
@@ -30,7 +30,7 @@ CONFIG = schema.Config(executor=schema.ExecutorConf(), store=schema.StoreConf())
 
 
 def predicate(made: Plan) -> dict[str, Any]:
-    ran = Ran({"loss": {"original": 1.0, "quantized": 1.5, "tokens": 9}}, 5.0, 1000, Path("log"))
+    ran = WorkerResult({"loss": {"original": 1.0, "quantized": 1.5, "tokens": 9}}, 5.0, 1000, Path("log"))
     return provenance.predicate(made.final, made, ran, None, 1e9, 1e9 + 5)
 
 

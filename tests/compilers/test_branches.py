@@ -12,9 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from trtbuild.compilers.onnxruntime.blocks import BlockScheme
-from trtbuild.compilers.onnxruntime.optimize import optimize
-from trtbuild.compilers.onnxruntime.quantize import quantize_network
-from trtbuild.compilers.onnxruntime.tie import untranspose
+from trtbuild.compilers.onnxruntime.optimization import optimize
+from trtbuild.compilers.onnxruntime.quantization import quantize_network
+from trtbuild.compilers.onnxruntime.tied_embedding import untranspose
 from trtbuild.networks.weights.tensors import Network, in_branches, settle
 
 RNG = np.random.default_rng(0)

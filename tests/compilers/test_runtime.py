@@ -16,7 +16,7 @@ import pytest
 from onnx import numpy_helper
 
 from tests.compilers.support import OPTIONS, make_engine, make_network, write_request
-from trtbuild.compilers.onnxruntime.runtime import Engine, Sampling, speak
+from trtbuild.compilers.onnxruntime.runtime import Engine, Sampling, generate_text
 
 PACKAGE = "trtbuild.compilers.onnxruntime"
 CHECK = {"prompt": "Why is the sky blue?", "max_tokens": 16, "raw": False}
@@ -121,7 +121,7 @@ def test_sampling_follows_its_seed(engine: Path) -> None:
     prompt = loaded.encode("the sky", raw=True)
 
     def sampled(seed: int) -> tuple[int, ...]:
-        return speak(loaded, prompt, 24, Sampling(1.0, 1.0, seed), lambda _: None).tokens
+        return generate_text(loaded, prompt, 24, Sampling(1.0, 1.0, seed), lambda _: None).tokens
 
     assert sampled(1) == sampled(1)
     assert len({sampled(seed) for seed in range(5)}) > 1
@@ -131,7 +131,7 @@ def test_the_answer_ends_with_the_context(network: Path, tmp_path: Path) -> None
     make_engine(network, tmp_path / "short", profile__max_seq_len=12)
     loaded = Engine.load(tmp_path / "short")
     prompt = loaded.encode("12345678", raw=True)
-    assert len(speak(loaded, prompt, 100, Sampling(), lambda _: None).tokens) <= 4
+    assert len(generate_text(loaded, prompt, 100, Sampling(), lambda _: None).tokens) <= 4
     event = use("generate", GENERATE | {"prompt": "x" * 12}, tmp_path / "short", tmp_path)
     assert event["kind"] == "input"
     assert event["option"] == "prompt"

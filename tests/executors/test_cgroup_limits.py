@@ -60,7 +60,7 @@ def test_cores(case: str, tmp_path: Path) -> None:
     groups, files, expected = CORES[case]
     made = machine(tmp_path, groups, files)
     assert cgroup_limits.cores(made) == expected
-    assert cgroup_limits.bound(made) == (None if expected == HERE else expected)
+    assert cgroup_limits.thread_limit(made) == (None if expected == HERE else expected)
 
 
 MEMORY = {

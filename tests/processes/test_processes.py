@@ -54,10 +54,9 @@ PLACES = {
     ): "the engine: found by programs.find; cleaned and named variables, a folder of its own",
     (
         "trtbuild.executors.container",
-        "_quietly",
+        "_output",
         "subprocess.run",
     ): "the engine: found by programs.find; cleaned, in /",
-    ("trtbuild.executors.container", "_out_of_memory", "subprocess.run"): "the same",
     ("trtbuild.worker", "die_with_parent", "ctypes.CDLL"): "no library: the process itself",
     # What workers start: they are under their keeper, with its environment.
     (
@@ -75,7 +74,7 @@ PLACES = {
         "build_apart",
         "subprocess.run",
     ): "programs.module, allowed variables",
-    ("trtbuild.compilers.tensorrt.build", "main", "ctypes.CDLL"): "no library: the process itself",
+    ("trtbuild.compilers.tensorrt.builder", "main", "ctypes.CDLL"): "no library: the process itself",
     (
         "trtbuild.compilers.tensorrt.addresses",
         "stop_randomising",
@@ -94,7 +93,7 @@ PLACES = {
         "subprocess.run",
     ): "g++ or CXX, by programs.find; cleaned",
     (
-        "trtbuild.compilers.aot_inductor.loading",
+        "trtbuild.compilers.aot_inductor.package_loader",
         "make_ready",
         "ctypes.CDLL",
     ): "the system's C++ library by its name: LD_LIBRARY_PATH has absolute folders alone",

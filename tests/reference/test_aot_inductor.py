@@ -16,7 +16,7 @@ import pytest
 from tests.networks import tiny_models
 from tests.support import tiny
 from tests.support.cli import Done, Project
-from trtbuild.compilers.aot_inductor import loading, manifest, weights
+from trtbuild.compilers.aot_inductor import manifest, package_loader, weights
 from trtbuild.compilers.aot_inductor.structure import ALIGNED, Structure, WeightScheme
 from trtbuild.networks import unpack
 from trtbuild.networks.config.architectures import parse
@@ -38,7 +38,7 @@ PROMPT = "prompt=Why is the sky blue?"
 TOLERANCE = 2e-4
 TOKENS = np.random.default_rng(5).integers(0, 96, 100)
 torch.set_num_threads(1)
-HAS_AVX512 = loading.level_refusal("x86_64_v4") is None
+HAS_AVX512 = package_loader.level_refusal("x86_64_v4") is None
 
 
 def ok(done: Done) -> Done:
@@ -67,7 +67,7 @@ def loaded(folder: Path, out: Path, settings: dict[str, Any]) -> Any:
     out.mkdir()
     weights.run(StepRequest("weights", options, files, {}, {}, None), out, Reporter(io.StringIO()))
     decoder = module.DecoderModule(structure, scheme, "cpu")
-    decoder.load_state_dict(loading.read(out / manifest.WEIGHTS, "cpu"))
+    decoder.load_state_dict(package_loader.read(out / manifest.WEIGHTS, "cpu"))
     return decoder
 
 
@@ -137,7 +137,7 @@ def test_a_compiled_qwen3_with_its_weights_inside_is_that_of_transformers(tiny_p
     reference = transformers.AutoModelForCausalLM.from_pretrained(
         source, dtype=torch.float32, attn_implementation="eager"
     )
-    package = loading.open_package(folder / manifest.PACKAGE)
+    package = package_loader.open_package(folder / manifest.PACKAGE)
     ids = torch.tensor(TOKENS[:90])
     s = made["structure"]
     caches = [torch.zeros(s["kv_heads"], 96, s["head_dim"]) for _ in range(2 * s["layers"])]
@@ -157,8 +157,8 @@ def test_an_engine_of_another_torch_is_not_opened(tiny_project: Project) -> None
     copy = tiny_project.root / "copy"
     shutil.copytree(folder, copy)
     about = json.loads((copy / manifest.FILE).read_text())
-    assert loading.refusal(about) is None
-    assert "compiled with torch 2.99.0" in str(loading.refusal({**about, "torch": "2.99.0"}))
+    assert package_loader.refusal(about) is None
+    assert "compiled with torch 2.99.0" in str(package_loader.refusal({**about, "torch": "2.99.0"}))
 
 
 def test_weights_lie_where_kernels_may_read_them(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_weights_lie_where_kernels_may_read_them(tmp_path: Path) -> None:
     listed = {"odd": ("int8", (3,)), "codes": ("int8", codes.shape), "scales": ("float32", scales.shape)}
     path, pieces = tmp_path / "model.safetensors", [bytes(3), codes.tobytes(), scales.tobytes()]
     safetensors_writer.write(path, listed, pieces, lambda *_: None, ALIGNED)
-    found = loading.read(path, "cpu")
+    found = package_loader.read(path, "cpu")
     assert {tensor.data_ptr() % ALIGNED for tensor in found.values()} == {0}
     value = torch.randn(5, 64)
     made = torch.ops.aten._weight_int8pack_mm(value.bfloat16(), found["codes"], found["scales"].bfloat16())
@@ -215,7 +215,7 @@ def behind(folder: Path, prompt: list[int], said: list[int]) -> list[float]:
     made = manifest.read(folder)
     scheme = WeightScheme(**made["scheme"], dtype="float32")
     decoder = module.DecoderModule(Structure(**made["structure"]), scheme, "cpu")
-    decoder.load_state_dict(loading.read(folder / manifest.WEIGHTS, "cpu"))
+    decoder.load_state_dict(package_loader.read(folder / manifest.WEIGHTS, "cpu"))
     keys, values = caches(decoder, 128)
     found: list[float] = []
     ids, at = torch.tensor(prompt), torch.arange(len(prompt))

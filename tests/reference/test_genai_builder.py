@@ -14,7 +14,7 @@ import pytest
 
 from tests.compilers.support import make_engine, make_network, request
 from tests.support import tiny
-from trtbuild.compilers.onnxruntime.runtime import Engine, Sampling, speak
+from trtbuild.compilers.onnxruntime.runtime import Engine, Sampling, generate_text
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks.genai import builder
 from trtbuild.worker import Reporter
@@ -82,7 +82,7 @@ def test_a_phi_3_builds_and_speaks(weights: str, network: Built, tmp_path: Path)
     products = sum(node.op_type == "MatMul" for node in graph.node)
     assert made["operators"].get("MatMulNBits", 0) == (0 if weights == "none" else products)
     engine = Engine.load(tmp_path / "engine")
-    spoken = speak(engine, engine.encode("the sky", raw=True), 8, Sampling(), lambda _: None)
+    spoken = generate_text(engine, engine.encode("the sky", raw=True), 8, Sampling(), lambda _: None)
     assert 1 <= len(spoken.tokens) <= 8
 
 

@@ -25,7 +25,7 @@ from tests.reference.genai_models import (
     wanted,
 )
 from tests.support import tiny
-from trtbuild.compilers.onnxruntime.runtime import Engine, Sampling, speak
+from trtbuild.compilers.onnxruntime.runtime import Engine, Sampling, generate_text
 from trtbuild.errors import InputError
 from trtbuild.networks.genai import builder as genai_builder
 from trtbuild.networks.genai import families
@@ -170,7 +170,7 @@ def test_its_logits_are_those_of_transformers(name: str, start: genai_builder.St
     ids = TOKENS[:48]
     expected = wanted(model, ids)
     assert difference(engine, ids, expected, 24) < TOLERANCE
-    spoken = speak(Engine.load(engine), ids, 4, Sampling(), lambda _: None)
+    spoken = generate_text(Engine.load(engine), ids, 4, Sampling(), lambda _: None)
     assert spoken.tokens[0] == expected[-1].argmax()
 
 
@@ -270,7 +270,7 @@ def test_longrope_grows_beyond_4096_as_in_transformers(start: genai_builder.Star
     engine = Engine.load(engine_of(model, tmp_path, start))
     assert engine.context == 8192
     ids = np.random.default_rng(2).integers(0, 256, 4094).tolist()
-    spoken = speak(engine, ids, 5, Sampling(), lambda _: None)
+    spoken = generate_text(engine, ids, 5, Sampling(), lambda _: None)
     sequence = [*ids, *spoken.tokens]
     loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
     for end in range(len(ids), len(sequence)):
@@ -282,7 +282,7 @@ def test_longrope_grows_beyond_4096_as_in_transformers(start: genai_builder.Star
 def test_an_answer_may_be_shorter_than_the_window(start: genai_builder.Start, tmp_path: Path) -> None:
     model = save("Gemma2ForCausalLM", tmp_path / "model", **(GEMMA2 | {"sliding_window": 128}))
     engine = Engine.load(engine_of(model, tmp_path, start))
-    assert len(speak(engine, TOKENS[:8], 4, Sampling(), lambda _: None).tokens) == 4
+    assert len(generate_text(engine, TOKENS[:8], 4, Sampling(), lambda _: None).tokens) == 4
 
 
 def test_both_spellings_of_longrope_build(start: genai_builder.Start, tmp_path: Path) -> None:

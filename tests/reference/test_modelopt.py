@@ -16,9 +16,9 @@ import pytest
 from tests.networks import tiny_models
 from tests.support import tiny
 from tests.support.cli import Done, Project
-from trtbuild.compilers.aot_inductor import loading, weights
+from trtbuild.compilers.aot_inductor import package_loader, weights
 from trtbuild.compilers.aot_inductor import structure as structures
-from trtbuild.compilers.modelopt import check, decoding, reading, texts, verify_export
+from trtbuild.compilers.modelopt import check, exported, loss, texts, verify_export
 from trtbuild.errors import InputError
 from trtbuild.facts.recipe import SCHEMES
 from trtbuild.networks.config.architectures import parse
@@ -225,7 +225,7 @@ def test_an_engine_of_pytorch_s_computes_with_the_checkpoint_s_numbers(tmp_path:
     request = StepRequest("weights", facts, model, {"checkpoint": tmp_path / "fp8"}, {}, None)
     weights.run(request, tmp_path / "weights", Reporter(io.StringIO()))
     module = aot.DecoderModule(structure, scheme, "cpu").eval()
-    module.load_state_dict(loading.read(tmp_path / "weights" / "model.safetensors", "cpu"))
+    module.load_state_dict(package_loader.read(tmp_path / "weights" / "model.safetensors", "cpu"))
     tokens = list(range(3, 43))
     caches = [[torch.zeros(decoder.kv_heads, 64, decoder.head_dim) for _ in range(3)] for _ in range(2)]
     total = 0.0
@@ -233,8 +233,8 @@ def test_an_engine_of_pytorch_s_computes_with_the_checkpoint_s_numbers(tmp_path:
         for at in range(len(tokens) - 1):
             logits = module(torch.tensor(tokens[at : at + 1]), torch.tensor([at]), *caches)
             total -= float(torch.log_softmax(logits, -1)[tokens[at + 1]])
-    exported = reading.Exported(reading.entries(tmp_path / "fp8"), "FP8", None)
-    expected = decoding.mean_loss(decoder, verify_export.ExportedWeights(exported), tokens, "FP8", None)
+    checkpoint = exported.Exported(exported.entries(tmp_path / "fp8"), "FP8", None)
+    expected = loss.mean_loss(decoder, verify_export.ExportedWeights(checkpoint), tokens, "FP8", None)
     assert abs(total / (len(tokens) - 1) - expected) < 2e-3
     table = module.get_buffer(structures.SCALES)
     assert table.shape == (12, 8)

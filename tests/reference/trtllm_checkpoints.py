@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trtbuild.compilers.tensorrt_llm import quantize
+from trtbuild.compilers.tensorrt_llm import modelopt_checkpoint
 from trtbuild.errors import BuildError, InputError
 from trtbuild.worker import Reporter, StepRequest
 
@@ -37,7 +37,7 @@ def made(source: Path, out: Path, case: dict[str, Any]) -> dict[str, Any]:
     out.mkdir(parents=True)
     request = StepRequest("checkpoint", facts, {}, {"unpack": Path(case.get("source", source))}, {}, None)
     try:
-        return quantize.run(request, out, Reporter(io.StringIO()))
+        return modelopt_checkpoint.run(request, out, Reporter(io.StringIO()))
     except (InputError, BuildError) as error:
         return {"error": f"{error.option or ''}: {error.message}"}
 

@@ -19,7 +19,7 @@ from tests.support.threads import of_workers
 from trtbuild.executors import cgroup_limits
 from trtstore import Store
 
-HALF, ALL = max(1, cgroup_limits.cores() // 2), cgroup_limits.bound()
+HALF, ALL = max(1, cgroup_limits.cores() // 2), cgroup_limits.thread_limit()
 #: Prints what is started, and how much was imported, to standard error.
 WITNESS = (
     "import sys, atexit\n"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import trtbuild
-from trtbuild.executors.process import Ran
+from trtbuild.executors.process import WorkerResult
 from trtbuild.facts.recipe import Model
 from trtbuild.planning.plan import Plan, Planned
 from trtbuild.redact import clean, redact
@@ -22,7 +22,12 @@ LOCK = "toolchain-"  # the prefix of attachments that hold the locks of steps
 
 
 def predicate(
-    planned: Planned, plan: Plan, ran: Ran, check: Mapping[str, Any] | None, started: float, ended: float
+    planned: Planned,
+    plan: Plan,
+    ran: WorkerResult,
+    check: Mapping[str, Any] | None,
+    started: float,
+    ended: float,
 ) -> dict[str, Any]:
     """Provenance of a step that ran; `started` and `ended` are seconds since the epoch."""
     materials = [_upstream(up) for up in planned.chain[:-1]]

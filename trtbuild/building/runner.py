@@ -140,7 +140,7 @@ class Runner:
     def limits(self) -> process.StepLimits:
         conf = self.setup.config.executor
         memory = None if conf.memory_gb is None else int(conf.memory_gb * 1e9)
-        threads = conf.threads or self._threads or cgroup_limits.bound()
+        threads = conf.threads or self._threads or cgroup_limits.thread_limit()
         return process.StepLimits(conf.timeout_minutes * 60, memory, threads, self._devices)
 
     def task(
@@ -187,7 +187,7 @@ class Runner:
         out: Path,
         home: Path,
         limits: process.StepLimits | None = None,
-    ) -> process.Ran:
+    ) -> process.WorkerResult:
         """Run a worker where the step `planned` runs, into the empty folder `out`. Raises InputError, BuildError."""
         out.mkdir(exist_ok=True)
         limits, on_event, config = limits or self.limits, self.events.worker, self.setup.config
@@ -211,7 +211,7 @@ class Runner:
 
     def load(
         self, name: str, worker: str, options: Mapping[str, Any], planned: Planned, engine: Path, home: Path
-    ) -> process.Ran:
+    ) -> process.WorkerResult:
         """Run a worker, "check" or "generate", that loads the engine in the folder `engine`. Raises as `run`."""
         # An engine that fails its check lies beside `home`, and is removed with it.
         lasting = not engine.is_relative_to(home.parent)

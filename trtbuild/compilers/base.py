@@ -45,7 +45,7 @@ class Hardware:
 
 
 @dataclass(frozen=True)
-class Needs:
+class Requirements:
     """What has to be installed for a compiler's steps, and where they can run."""
 
     package: str  # the distribution whose release is `compiler.version`
@@ -100,7 +100,7 @@ class Compiler:
     #: option -> why this compiler's keys leave it out; `trtbuild.facts.key_exclusions` has the others
     unread: Mapping[str, str]
     hardware: Hardware
-    needs: Needs
+    needs: Requirements
     models: ModelRules = ModelRules()
     serving: Serving = field(default_factory=Serving)
     #: options that name folders which steps read -> whether they may name a single file; the content is in the key

@@ -48,7 +48,7 @@ def answer(
     }
 
 
-def chooser(options: Mapping[str, Any]) -> Callable[[Array], int]:
+def token_sampler(options: Mapping[str, Any]) -> Callable[[Array], int]:
     """A function of logits [vocab]: the likeliest token, or with `temperature` one within `top_p` at that `seed`.
 
     Raises InputError for an option that cannot be, and the function BuildError for logits that are not finite.
@@ -90,7 +90,7 @@ def end_tokens(folder: Path, named: list[int]) -> set[int]:
     return set(ends or named)
 
 
-def refuse_repeating(facts: Mapping[str, Any]) -> None:
+def check_repetition(facts: Mapping[str, Any]) -> None:
     """Raises BuildError where an answer is one token over and over."""
     ids = facts["token_ids"]
     if len(ids) >= 8 and len(set(ids)) == 1:

@@ -1,1 +1,1 @@
-"""How a step is run: apart from the command line, in isolation, with limits."""
+"""How a step is run: in an isolated process or container, with limits."""

@@ -1,4 +1,4 @@
-"""Ends the workers that several threads wait for, all at once."""
+"""Kills all workers at once, whichever threads wait for them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from trtbuild.errors import BuildError
 
 
 class Cancellation:
-    """Once it has come, workers are killed, and none is started any more."""
+    """A cancellation token: once set, workers are killed and none start. Safe to use from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kills: list[Callable[[], None]] = []
-        self._come = False
+        self._cancelled = False
 
     @contextmanager
-    def awaited(self, kill: Callable[[], None]) -> Iterator[None]:
-        """Inside, `kill` ends a worker that was just started."""
+    def on_cancel(self, kill: Callable[[], None]) -> Iterator[None]:
+        """Inside this context a cancellation calls `kill`; at once, if it is already set."""
         with self._lock:
             self._kills.append(kill)
-            if self._come:
+            if self._cancelled:
                 kill()
         try:
             yield
@@ -30,14 +30,14 @@ class Cancellation:
             with self._lock:
                 self._kills.remove(kill)
 
-    def now(self) -> None:
-        """Let it come. From any thread."""
+    def cancel(self) -> None:
+        """Set the token, and kill every worker that runs."""
         with self._lock:
-            self._come = True
+            self._cancelled = True
             for kill in self._kills:
                 kill()
 
     def check(self) -> None:
-        """Raises BuildError once it has come: what a worker did is then nobody's fault, and nothing to keep."""
-        if self._come:
+        """Raises BuildError if the token is set: a cancelled step has no result, and its failure is not reported."""
+        if self._cancelled:
             raise BuildError("interrupted")

@@ -1,12 +1,12 @@
-"""Run one step in a container of the compiler's image: docker, podman or nerdctl, behind the same Task and Ran.
+"""Runs one step in a container of the compiler's image, by docker, podman or nerdctl.
 
-What a container sees: the checkpoint's files and the steps before, read-only; an empty folder for the result; a folder
-for what is temporary; trtbuild's own code, read-only. No network, no privileges, and no variable that was not named.
+A container sees, read-only, the checkpoint's files, the results of the upstream steps and trtbuild's own code. It can
+write to an empty folder for the result and to a temporary folder. It has no network, no privileges, and only the
+environment variables that the config names.
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
@@ -24,10 +24,10 @@ from trtbuild.errors import BuildError, InputError, TrtbuildError
 from trtbuild.executors import worker_environment
 from trtbuild.executors.cancellation import Cancellation
 from trtbuild.executors.process import (
-    Ran,
     StepLimits,
     Task,
     WorkerExit,
+    WorkerResult,
     apart,
     check_start,
     failure,
@@ -37,19 +37,19 @@ from trtbuild.executors.worker_events import Event
 from trtbuild.processes import programs
 from trtbuild.worker import HELD
 
-PROCESSES = 8192  # and threads of one container: a compiler starts some for each core
+PROCESSES = 8192  # processes and threads of one container: a compiler starts some for each core
 ENGINES = ("docker", "podman", "nerdctl")
-ROOT = Path("/trtbuild")  # of all that we put into a container
+ROOT = Path("/trtbuild")  # of everything that trtbuild mounts into a container
 CODE, HOME, OUT, MODEL, INPUTS = (ROOT / name for name in ("code", "home", "out", "model", "inputs"))
-#: Variables of ours that a container gets as they are.
+#: Variables of this process that a container gets unchanged.
 _PASSED = ("CUDA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES")
 _GPU_FLAGS: Mapping[str, tuple[str, ...]] = {
     "runtime": ("--gpus", "all"),
     "cdi": ("--device", "nvidia.com/gpu=all"),
     "none": (),
 }
-#: What docker, podman and nerdctl say when they could not start a container: its words -> ours, and the mend.
-_TROUBLES = (
+#: What docker, podman and nerdctl print if they cannot start a container -> what that means.
+_START_ERRORS = (
     (
         "could not select device driver",
         "it knows no NVIDIA GPUs: the NVIDIA container toolkit is not set up for it",
@@ -64,7 +64,7 @@ _TROUBLES = (
 
 @dataclass(frozen=True)
 class Container:
-    """How containers are run here. `engine` is the path of the program; `env` are names, never values."""
+    """How containers are run here. `engine` is the program's path; `env` holds names of variables, never values."""
 
     engine: str
     image: str
@@ -85,11 +85,11 @@ class Container:
 
 
 def engine(name: str) -> str:
-    """The path of docker, podman or nerdctl; "auto" is the first of them that is here. Raises InputError."""
-    for each in ENGINES if name == "auto" else (name,):
-        found = programs.find(each)
-        if found is not None:
-            return found
+    """The path of docker, podman or nerdctl; "auto" takes the first that is installed. Raises InputError."""
+    for candidate in ENGINES if name == "auto" else (name,):
+        path = programs.find(candidate)
+        if path is not None:
+            return path
     raise InputError(
         f"none of {', '.join(ENGINES)} is installed" if name == "auto" else f"{name} is not on PATH",
         option="executor.engine",
@@ -104,18 +104,18 @@ def run(
     container: Container,
     limits: StepLimits,
     on_event: Callable[[Event], None],
-    ending: Cancellation | None = None,
-) -> Ran:
-    """Run `task` into the empty folder `out`, with `scratch` for its log and what is temporary.
+    cancellation: Cancellation | None = None,
+) -> WorkerResult:
+    """Run `task`, which writes to the empty folder `out`; `scratch` holds its log and temporary files.
 
-    Raises InputError or BuildError as the worker says; BuildError when the container did not start, was killed, or ran
-    out of time, or `ending` came. The container is gone afterwards, however this ends.
+    Raises the InputError or BuildError that the worker reports, and BuildError if the container does not start, is
+    killed, runs out of time, or `cancellation` is set. The container is removed in every case.
     """
-    ending = ending or Cancellation()
+    cancellation = cancellation or Cancellation()
     log, request = scratch / "log.txt", scratch / "request.json"
     (scratch / "tmp").mkdir()
-    bounds = replace(limits, memory_bytes=None)  # the container's own: the worker sets itself none
-    request.write_text(json.dumps(_inside(task, scratch).request(bounds), indent=1), encoding="utf-8")
+    unlimited = replace(limits, memory_bytes=None)  # the container has a limit: the worker sets none
+    request.write_text(json.dumps(_inside(task, scratch).request(unlimited), indent=1), encoding="utf-8")
     name = f"trtbuild-{task.step}-{secrets.token_hex(6)}"
     command = words(container, task, out, scratch, limits, name)
     started = time.monotonic()
@@ -125,26 +125,28 @@ def run(
                 **programs.cleaned(),
                 **worker_environment.named(container.env),
             }  # the engine's own: it needs HOME and more
-            check_start(command, env, ending)
+            check_start(command, env, cancellation)
             engine_process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, **apart(scratch, env)
             )
-            ended = supervise(
+            exited = supervise(
                 engine_process,
                 errors,
                 limits,
                 on_event,
-                ending,
+                cancellation,
                 stop=lambda: _stop(container, name),
                 held=True,
             )
         redact.scrub(log)
-        ending.check()
+        cancellation.check()
         seconds = time.monotonic() - started
-        if isinstance(ended.answer, dict) and ended.status == 0:
-            peak = ended.answer.get("peak_memory_bytes")
-            return Ran(ended.answer, seconds, peak if isinstance(peak, int) else 0, log, "container")
-        raise _failure(task, ended, log, limits, container, (command, scratch, out), name)
+        if isinstance(exited.answer, dict) and exited.status == 0:
+            peak = exited.answer.get("peak_memory_bytes")
+            return WorkerResult(
+                exited.answer, seconds, peak if isinstance(peak, int) else 0, log, "container"
+            )
+        raise _failure(task, exited, log, limits, container, (command, scratch, out), name)
     finally:
         _end(container, name)
 
@@ -152,12 +154,12 @@ def run(
 def words(
     container: Container, task: Task, out: Path, scratch: Path, limits: StepLimits, name: str
 ) -> list[str]:
-    """The whole command, up to the worker's own arguments."""
+    """The whole command, the worker's own arguments included."""
     run = [*container.base, "run", "--interactive", "--name", name, "--entrypoint", "python3"]
     run += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--workdir", str(HOME)]
-    if container.kind != "nerdctl":  # SELinux would keep it from what is mounted
+    if container.kind != "nerdctl":  # else SELinux denies access to the mounted folders
         run += ["--security-opt", "label=disable"]
-    if container.kind != "podman":  # which has a limit of its own, and none where it has no control groups
+    if container.kind != "podman":  # which has its own limit, and refuses one where it has no control groups
         run += ["--pids-limit", str(PROCESSES)]
     if not container.network:
         run += ["--network", "none"]
@@ -166,9 +168,9 @@ def words(
     run += [*_user(container), *gpu_flags(container)]
     for variable, value in _environment(limits).items():
         run += ["--env", f"{variable}={value}"]
-    passed = [each for each in _PASSED if each in os.environ and each not in _environment(limits)]
+    passed = [known for known in _PASSED if known in os.environ and known not in _environment(limits)]
     for variable in (*container.env, *passed):
-        run += ["--env", variable]  # its value is the engine's to read: it is in no command line
+        run += ["--env", variable]  # the engine reads the value itself, so that no command line shows it
     for source, target, writable in _mounts(task, out, scratch):
         run += ["--mount", _mount(source, target, writable)]
     request = HOME / "request.json"
@@ -177,7 +179,7 @@ def words(
 
 
 def reference(image: str) -> str:
-    """`image` without its tag, which podman refuses beside a digest."""
+    """`image` without its tag if it has a digest: podman refuses both together."""
     name, at, digest = image.partition("@")
     head, slash, last = name.rpartition("/")
     return f"{head}{slash}{last.partition(':')[0]}{at}{digest}" if at else image.removeprefix("sha256:")
@@ -195,10 +197,10 @@ def _inside(task: Task, scratch: Path) -> Task:
 
 
 def _mounts(task: Task, out: Path, scratch: Path) -> Iterator[tuple[Path, Path, bool]]:
-    """(here, in the container, writable) of each."""
+    """(path here, path in the container, writable) of each mount."""
     yield Path(trtbuild.__file__).parent, CODE / "trtbuild", False
     for name, path in task.model.items():
-        yield path.resolve(), MODEL / name, False  # a cache's files are links to elsewhere
+        yield path.resolve(), MODEL / name, False  # a Hub cache holds links
     for name, path in task.inputs.items():
         yield path.resolve(), INPUTS / name, False
     yield scratch, HOME, True
@@ -214,7 +216,7 @@ def _mount(source: Path, target: Path, writable: bool) -> str:
 
 
 def _user(container: Container) -> list[str]:
-    """What is written belongs to whoever runs trtbuild."""
+    """Options by which files that the container writes belong to this user."""
     if os.getuid() == 0:
         return []
     if container.kind == "podman":
@@ -223,7 +225,7 @@ def _user(container: Container) -> list[str]:
 
 
 def gpu_flags(container: Container) -> tuple[str, ...]:
-    """What brings the GPUs in."""
+    """Options that give the container its GPUs."""
     usual = "cdi" if container.kind == "podman" else "runtime"
     return _GPU_FLAGS[usual if container.gpus == "auto" else container.gpus]
 
@@ -235,7 +237,7 @@ def _environment(limits: StepLimits) -> dict[str, str]:
         "LC_ALL": "C.UTF-8",
         "PYTHONHASHSEED": "0",
         "PYTHONPATH": str(CODE),
-        "PYTHONSAFEPATH": "1",  # what lies in the working directory is no module
+        "PYTHONSAFEPATH": "1",  # never import from the working directory
         "PYTHONDONTWRITEBYTECODE": "1",
         "HF_HUB_OFFLINE": "1",  # a step reads what it was given
         HELD: "1",
@@ -249,48 +251,43 @@ def _environment(limits: StepLimits) -> dict[str, str]:
 
 def _stop(container: Container, name: str) -> None:
     """Kill the container at once, and remove it."""
-    if container.kind == "podman":  # its `rm` asks first, for ten seconds: a first process hears nothing
-        _quietly([*container.base, "kill", "--signal", "KILL", name])
+    # podman's `rm` sends SIGTERM, which a container's first process ignores, and then waits ten seconds.
+    if container.kind == "podman":
+        _output([*container.base, "kill", "--signal", "KILL", name])
     _end(container, name)
 
 
 def _end(container: Container, name: str) -> None:
     """Kill the container, if it still runs, and remove it."""
-    _quietly([*container.base, "rm", "--force", "--volumes", name])
+    _output([*container.base, "rm", "--force", "--volumes", name])
 
 
-def _quietly(command: list[str]) -> None:
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        subprocess.run(
+def _out_of_memory(container: Container, name: str) -> bool:
+    """Whether the kernel killed a process of the container for its memory limit."""
+    return _output([*container.base, "inspect", "--format", "{{.State.OOMKilled}}", name]).strip() == "true"
+
+
+def _output(command: list[str]) -> str:
+    """What the container engine prints; nothing if it cannot be run, or takes more than a minute."""
+    try:
+        finished = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=60,
-            env=programs.cleaned(),
-            cwd="/",
-        )
-
-
-def _out_of_memory(container: Container, name: str) -> bool:
-    """Whether the kernel killed a process of it for the memory that it was allowed."""
-    try:
-        told = subprocess.run(
-            [*container.base, "inspect", "--format", "{{.State.OOMKilled}}", name],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=60,
             text=True,
+            errors="replace",
             env=programs.cleaned(),
             cwd="/",
         )
     except (OSError, subprocess.SubprocessError):
-        return False
-    return told.stdout.strip() == "true"
+        return ""
+    return finished.stdout
 
 
 def _failure(
     task: Task,
-    ended: WorkerExit,
+    exited: WorkerExit,
     log: Path,
     limits: StepLimits,
     container: Container,
@@ -303,40 +300,40 @@ def _failure(
         places = {str(out): str(Path.cwd() / "out"), str(scratch): str(kept)}
         return [_replaced(word, places) for word in command]
 
-    if ended.answer is None and not ended.timed_out and ended.status in (125, 126, 127):
-        return _not_started(task, ended, log, limits, container, again)
+    if exited.answer is None and not exited.timed_out and exited.status in (125, 126, 127):
+        return _not_started(task, exited, log, limits, container, again)
     if limits.memory_bytes is not None and _out_of_memory(container, name):
-        whole = failure(task, replace(ended, answer=None), log, limits, again)
+        whole = failure(task, replace(exited, answer=None), log, limits, again)
         return BuildError(
             f"step {task.step}: it took more than the {limits.memory_bytes / 1e9:g} GB that its container was allowed",
             option="executor.memory_gb",
             hint="raise executor.memory_gb, or leave it out",
             details=whole.details,
         )
-    if ended.status > 128:  # as a shell tells a signal
-        ended = replace(ended, status=128 - ended.status)
-    return failure(task, ended, log, limits, again)
+    if exited.status > 128:  # how a shell reports a signal
+        exited = replace(exited, status=128 - exited.status)
+    return failure(task, exited, log, limits, again)
 
 
 def _not_started(
     task: Task,
-    ended: WorkerExit,
+    exited: WorkerExit,
     log: Path,
     limits: StepLimits,
     container: Container,
     again: Callable[[Path], list[str]],
 ) -> TrtbuildError:
-    said = log.read_text(encoding="utf-8", errors="replace")
-    known = [ours for theirs, ours in _TROUBLES if theirs in said]
+    printed = log.read_text(encoding="utf-8", errors="replace")
+    known = [meaning for words, meaning in _START_ERRORS if words in printed]
     what = {
         125: f"{container.kind} could not start the container",
         126: f"python3 of {container.image} cannot be started",
         127: f"{container.image} has no python3",
-    }[ended.status]
-    whole = failure(task, ended, log, limits, again)
+    }[exited.status]
+    whole = failure(task, exited, log, limits, again)
     return BuildError(
         f"step {task.step}: {what}" + (f": {known[0]}" if known else ""),
-        option="compiler.image" if ended.status != 125 else "executor.engine",
+        option="compiler.image" if exited.status != 125 else "executor.engine",
         hint="`trtbuild doctor` with the same options looks for the reason",
         details=whole.details,
     )

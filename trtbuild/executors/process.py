@@ -1,4 +1,4 @@
-"""Run one step in a worker process of its own: few environment variables, a log, limits, and what it took."""
+"""Runs one step in a worker process: with few environment variables, a log, limits and measurements."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ from trtbuild.processes import programs
 
 LOG_TAIL = 8  # lines of the log in an error
 KEPT_FAILURES = 20
-KEEPERS = 10.0  # seconds that a keeper may take to end its family
+KEEPER_SECONDS = 10.0  # that a keeper may take to end the processes of its worker
 
 
 @dataclass(frozen=True)
 class StepLimits:
-    """Bounds of one step; `None` is no bound. Memory counts private writable bytes (RLIMIT_DATA).
+    """Limits of one step; `None` is no limit. Memory counts private writable bytes (RLIMIT_DATA).
 
-    `devices` is the worker's CUDA_VISIBLE_DEVICES; None is that of this process. `option` sets the time.
+    `devices` is the worker's CUDA_VISIBLE_DEVICES; None keeps that of this process. `option` is the one that sets the
+    time limit.
     """
 
     timeout_seconds: float
@@ -49,8 +50,8 @@ class StepLimits:
 class Task:
     """A step ready to run. `model` maps logical checkpoint paths to files, `inputs` upstream steps to folders.
 
-    `lasting` says whether those folders outlive a failure, so that the step can be run again by hand. `hints` are
-    files that may make it quicker, and `learnt` is one that it may write for the next.
+    `lasting` says whether these folders outlive a failure, so that a user can run the step again. `hints` are files
+    that may make the step quicker; it may write its own hint to `learnt` for the next build.
     """
 
     step: str
@@ -78,8 +79,8 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Ran:
-    """What a worker answered and took: wall seconds, and peak resident bytes of the largest process."""
+class WorkerResult:
+    """A worker's answer, with its wall time in seconds and the peak resident bytes of its largest process."""
 
     facts: Mapping[str, Any]
     seconds: float
@@ -95,17 +96,18 @@ def run(
     python: str,
     limits: StepLimits,
     on_event: Callable[[Event], None],
-    ending: Cancellation | None = None,
+    cancellation: Cancellation | None = None,
     passed: Sequence[str] = (),
     *,
     sealed: bool = False,
-) -> Ran:
-    """Run `task` into the empty folder `out`, with `scratch` as its home and temporary folder.
+) -> WorkerResult:
+    """Run `task`, which writes to the empty folder `out`; `scratch` is its home and temporary folder.
 
-    `passed` names variables that the worker gets, too. What is `sealed` holds packages that nothing may be added to.
-    Raises InputError or BuildError as the worker says; BuildError when it died, ran out of time, or `ending` came.
+    `passed` names further variables that the worker gets. A `sealed` Python is an installed toolchain, whose packages
+    must not change. Raises the InputError or BuildError that the worker reports, and BuildError if it dies, runs out of
+    time, or `cancellation` is set.
     """
-    ending = ending or Cancellation()
+    cancellation = cancellation or Cancellation()
     env = {
         **worker_environment.environment(scratch, limits.threads, limits.devices),
         **worker_environment.packages(python, sealed),
@@ -117,7 +119,7 @@ def run(
     request.write_text(json.dumps(task.request(limits), indent=1), encoding="utf-8")
     command = programs.module(python, task.worker, request, out, start=worker_environment.start_of(scratch))
     started = time.monotonic()
-    check_start(command, env, ending)
+    check_start(command, env, cancellation)
     with log.open("w", encoding="utf-8") as errors:
         worker = subprocess.Popen(
             programs.kept(command),
@@ -126,34 +128,35 @@ def run(
             stderr=errors,
             **apart(scratch, env),
         )
-        ended = supervise(worker, errors, limits, on_event, ending)
+        exited = supervise(worker, errors, limits, on_event, cancellation)
     seconds = time.monotonic() - started
-    redact.scrub(log)  # it is kept with the result, or in the user's folder
-    ending.check()
-    if isinstance(ended.answer, dict) and ended.status == 0:
-        return Ran(ended.answer, seconds, ended.peak_memory_bytes, log)
+    redact.scrub(log)  # the log is kept with the result, or in the user's folder
+    cancellation.check()
+    if isinstance(exited.answer, dict) and exited.status == 0:
+        return WorkerResult(exited.answer, seconds, exited.peak_memory_bytes, log)
 
     def again(kept: Path) -> list[str]:
-        found = programs.module(
-            python, task.worker, kept / "request.json", "out", start=worker_environment.start_of(kept)
-        )
-        more = worker_environment.packages(python, sealed)
-        return [*(["env"] if more else []), *(f"{name}={value}" for name, value in more.items()), *found]
+        start = worker_environment.start_of(kept)
+        words = programs.module(python, task.worker, kept / "request.json", "out", start=start)
+        variables = [f"{name}={value}" for name, value in worker_environment.packages(python, sealed).items()]
+        return ["env", *variables, *words] if variables else words
 
-    raise failure(task, ended, log, limits, again)
+    raise failure(task, exited, log, limits, again)
 
 
 @dataclass
 class WorkerExit:
+    """How a worker ended. `answer` is None if it reported neither a result nor an error."""
+
     status: int  # exit code, or minus the signal
     peak_memory_bytes: int
     timed_out: bool
     answer: dict[str, Any] | TrtbuildError | None
 
 
-def check_start(command: list[str], env: Mapping[str, str], ending: Cancellation) -> None:
-    """Raises InputError if there is no such program, and BuildError if `ending` has come."""
-    ending.check()
+def check_start(command: list[str], env: Mapping[str, str], cancellation: Cancellation) -> None:
+    """Raises InputError if there is no such program, and BuildError if `cancellation` is set."""
+    cancellation.check()
     if shutil.which(command[0], path=env.get("PATH")) is None:
         raise InputError(
             f"{command[0]} cannot be started: there is no such program",
@@ -178,39 +181,38 @@ def supervise(
     errors: IO[str],
     limits: StepLimits,
     on_event: Callable[[Event], None],
-    ending: Cancellation,
+    cancellation: Cancellation,
     *,
     stop: Callable[[], None] = lambda: None,
     held: bool = False,
 ) -> WorkerExit:
-    """Wait for `process`, with a time limit. `stop` ends what it started elsewhere, before it is killed itself.
+    """Wait until `process` exits, with a time limit. `stop` runs before a kill: it removes a container, for one.
 
-    It runs under a keeper, or with `held`, for a container's engine, with a standard input that stays open for as long
-    as this process lives.
+    The process runs under a keeper. With `held`, for a container engine, it has instead a standard input that stays
+    open as long as this process lives.
     """
     timed_out = threading.Event()
-
-    late: list[threading.Timer] = []
+    kills: list[threading.Timer] = []
 
     def end() -> None:
         stop()
         if held:
             programs.sweep(process.pid)
             return
-        with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-            os.kill(process.pid, signal.SIGTERM)  # its keeper ends all
-        late.append(_soon(KEEPERS, programs.sweep, process.pid))
+        with contextlib.suppress(ProcessLookupError):  # it has just exited
+            os.kill(process.pid, signal.SIGTERM)  # the keeper ends the worker's whole process group
+        kills.append(_start_timer(KEEPER_SECONDS, programs.sweep, process.pid))
 
     def on_timeout() -> None:
         timed_out.set()
         end()
 
-    timer = _soon(limits.timeout_seconds, on_timeout)
+    timer = _start_timer(limits.timeout_seconds, on_timeout)
     assert process.stdout is not None  # noqa: S101  # it was opened as a pipe
     try:
-        with ending.awaited(end):
+        with cancellation.on_cancel(end):
             answer = worker_events.listen(process.stdout, errors, on_event)
-            # What a killed keeper left, while its id is still its own.
+            # Before `wait4` frees the id of a keeper that was killed: end the processes that it left.
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
             programs.sweep(process.pid)
             _, status, usage = os.wait4(process.pid, 0)
@@ -219,8 +221,8 @@ def supervise(
         process.wait()
         raise
     finally:
-        for each in (timer, *late):
-            each.cancel()
+        for pending in (timer, *kills):
+            pending.cancel()
         process.stdout.close()
         if process.stdin is not None:
             process.stdin.close()
@@ -228,8 +230,8 @@ def supervise(
     return WorkerExit(process.returncode, usage.ru_maxrss * 1024, timed_out.is_set(), answer)
 
 
-def _soon(seconds: float, call: Callable[..., None], *words: object) -> threading.Timer:
-    """A timer that has begun."""
+def _start_timer(seconds: float, call: Callable[..., None], *words: object) -> threading.Timer:
+    """A daemon timer, already started."""
     timer = threading.Timer(seconds, call, words)
     timer.daemon = True
     timer.start()
@@ -237,34 +239,34 @@ def _soon(seconds: float, call: Callable[..., None], *words: object) -> threadin
 
 
 def failure(
-    task: Task, ended: WorkerExit, log: Path, limits: StepLimits, again: Callable[[Path], list[str]]
+    task: Task, exited: WorkerExit, log: Path, limits: StepLimits, again: Callable[[Path], list[str]]
 ) -> TrtbuildError:
-    """The error of a step that failed; its log and request are kept, in the folder that `again` makes a command of."""
-    if isinstance(ended.answer, InputError):
-        return ended.answer  # the fault is in what it was given: its log adds nothing
+    """The error of a failed step. Log and request are kept in a folder, from which the command `again` reruns it."""
+    if isinstance(exited.answer, InputError):
+        return exited.answer  # the fault is in the step's input: the log adds nothing
     kept = _keep(task, log)
     details = [*_tail(log), f"log:    {kept / 'log.txt'}"]
     if task.lasting:
         details.append(f"again:  {shlex.join(again(kept))}")
     minutes = limits.timeout_seconds / 60
-    if ended.timed_out:
+    if exited.timed_out:
         return BuildError(
             f"step {task.step}: not done after {minutes:.3g} minutes, and ended",
             option=limits.option,
             hint=f"raise {limits.option}",
             details=details,
         )
-    if isinstance(ended.answer, TrtbuildError):
-        error = ended.answer
+    if isinstance(exited.answer, TrtbuildError):
+        error = exited.answer
         return BuildError(
             f"step {task.step}: {error.message}", option=error.option, hint=error.hint, details=details
         )
-    peak = f"{ended.peak_memory_bytes / 1e9:.1f} GB at its peak"
-    if ended.status == -signal.SIGKILL:
+    peak = f"{exited.peak_memory_bytes / 1e9:.1f} GB at its peak"
+    if exited.status == -signal.SIGKILL:
         hint = f"often the kernel, for want of memory: it held {peak}; see `dmesg`"
         return BuildError(f"step {task.step}: the worker was killed (SIGKILL)", hint=hint, details=details)
-    how = f"signal {-ended.status}" if ended.status < 0 else f"exit code {ended.status}"
-    bounded = limits.memory_bytes is not None  # a native library that is refused memory may just exit
+    how = f"signal {-exited.status}" if exited.status < 0 else f"exit code {exited.status}"
+    bounded = limits.memory_bytes is not None  # a native library that cannot allocate may just exit
     return BuildError(
         f"step {task.step}: the worker died with {how}, {peak}",
         option="executor.memory_gb" if bounded else None,
@@ -274,14 +276,14 @@ def failure(
 
 
 def _tail(log: Path) -> list[str]:
-    """The last lines of a log, but for the worker's own word of the error, which is told anyway."""
+    """The last lines of a log, without the worker's error line, which the user sees anyway."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     kept = [line.rstrip() for line in lines if line.strip() and not line.startswith("error: ")]
     return [f"  | {line[:200]}" for line in kept[-LOG_TAIL:]]
 
 
 def _keep(task: Task, log: Path) -> Path:
-    """Keep a failed step's log and request outside of the store, the last few of them."""
+    """Copy the step's log and request to a folder outside the store, and return it. Older failures are removed."""
     failures = user_state_path("trtbuild") / "failures"
     kept = failures / f"{task.step}-{task.key[:12]}"
     try:

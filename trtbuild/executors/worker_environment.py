@@ -1,4 +1,4 @@
-"""What a worker is given to start with: few variables, its packages, and this very code of trtbuild's."""
+"""What a worker starts with: few environment variables, its packages, and the code of this trtbuild."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import trtbuild
 from trtbuild.errors import InputError
 from trtbuild.processes import programs
 
-#: The only variables that pass from the user's environment to a worker. None of them is in a key: they say
-#: where tools and devices are, not what is built.
+#: The only variables that a worker inherits from the user. None is in a key: they say where tools and devices are, not
+#: what is built.
 PASSED = (
     "PATH",
     "LD_LIBRARY_PATH",
@@ -25,7 +25,7 @@ CODE = "code"  # a folder with a link to trtbuild's own code
 
 
 def environment(home: Path, threads: int | None, devices: str | None = None) -> dict[str, str]:
-    """A worker's whole environment: an allow-list, and what makes runs repeat."""
+    """A worker's whole environment: allowed variables, and settings that make runs reproducible."""
     env = programs.allowed(PASSED) | {
         "HOME": str(home),
         "TMPDIR": str(home / "tmp"),
@@ -40,10 +40,10 @@ def environment(home: Path, threads: int | None, devices: str | None = None) -> 
 
 
 def packages(python: str, sealed: bool) -> dict[str, str]:
-    """Where a worker finds packages besides those of its interpreter.
+    """Variables that say where a worker finds packages besides those of its interpreter.
 
-    Of the user's own site just the folder of packages, where this very Python has it: `.pth` files and usercustomize
-    of it are not run, and what is there comes behind all others.
+    The user's site-packages count only if this Python uses them. They come last, and their `.pth` files and
+    usercustomize do not run.
     """
     if sealed:
         return {"PYTHONDONTWRITEBYTECODE": "1"}
@@ -55,7 +55,7 @@ def packages(python: str, sealed: bool) -> dict[str, str]:
 
 
 def named(names: Sequence[str]) -> dict[str, str]:
-    """The variables that a config passes on by name (`executor.env`). Raises InputError for one that is not set."""
+    """The variables that a config passes on by name (`executor.env`). Raises InputError if one is not set."""
     for name in names:
         if name not in os.environ:
             raise InputError(
@@ -65,12 +65,12 @@ def named(names: Sequence[str]) -> dict[str, str]:
 
 
 def start_of(folder: Path) -> Path:
-    """What starts our own modules in `folder`."""
+    """The script in `folder` that starts trtbuild's own modules."""
     return folder / CODE / programs.START_IN_CODE
 
 
 def put_code(folder: Path) -> None:
-    """Let a Python that has no trtbuild, or another one, import this very one from `folder`."""
+    """Link this trtbuild into `folder`, for a Python that has none, or another release."""
     code = folder / CODE
     code.mkdir(exist_ok=True)
     link = code / "trtbuild"

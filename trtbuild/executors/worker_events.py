@@ -1,4 +1,4 @@
-"""What a worker says, read line by line: any Python or container may have written it."""
+"""Reads a worker's events line by line. They are untrusted: any Python or container may have written them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ Event = Mapping[str, Any]
 def listen(
     stream: IO[str], log: IO[str], on_event: Callable[[Event], None]
 ) -> dict[str, Any] | TrtbuildError | None:
-    """Read events until the worker closes its output; the last result or error is the answer."""
+    """Read events until the worker closes its output, and return the last result or error.
+
+    Lines that are no events go to `log`: something printed them before the worker redirected its standard output.
+    """
     answer: dict[str, Any] | TrtbuildError | None = None
     for line in stream:
         try:
@@ -24,14 +27,14 @@ def listen(
                 answer = dict(event["facts"])
             elif kind == "error":
                 error = InputError if event["kind"] == "input" else BuildError
-                said = (event["message"], event["option"], event["hint"])
-                if not all(each is None or isinstance(each, str) for each in said):
-                    raise ValueError("an error's words are no text")
-                answer = error(str(said[0]), option=said[1], hint=said[2])
+                message, option, hint = event["message"], event["option"], event["hint"]
+                if not all(text is None or isinstance(text, str) for text in (message, option, hint)):
+                    raise ValueError("the fields of an error are no text")
+                answer = error(str(message), option=option, hint=hint)
             elif not _is_progress(event):
                 raise ValueError("it is no event")
         except (ValueError, KeyError, TypeError):
-            log.write(line)  # not of the protocol: something printed before the worker took its stdout away
+            log.write(line)
             continue
         if kind not in ("result", "error"):
             on_event(event)
@@ -39,7 +42,7 @@ def listen(
 
 
 def _is_progress(event: Event) -> bool:
-    """Whether an event, which any Python or container may have written, is what the others are told."""
+    """Whether an event has the fields, of the right types, that its readers rely on."""
     if event["event"] == "text":
         return isinstance(event["text"], str)
     if event["event"] != "progress":

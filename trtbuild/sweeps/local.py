@@ -73,7 +73,7 @@ class Local:
     def stop(self) -> None:
         """Kill the workers and wait for their threads, which clear away what was half done."""
         for unit, _, _ in self._running.values():
-            unit.job.planned[1].cancellation.now()
+            unit.job.planned[1].cancellation.cancel()
         until = time.monotonic() + PATIENCE
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))

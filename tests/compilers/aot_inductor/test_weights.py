@@ -14,7 +14,7 @@ from safetensors import safe_open
 from tests.networks import tiny_models
 from tests.support import tiny
 from trtbuild.compilers.aot_inductor import weights
-from trtbuild.compilers.aot_inductor.stored import read_tensors
+from trtbuild.compilers.aot_inductor.link import read_tensors
 from trtbuild.compilers.aot_inductor.structure import ALIGNED, Structure, WeightScheme, tensors
 from trtbuild.errors import InputError
 from trtbuild.networks.config.architectures import parse

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tests.support import tiny
-from trtbuild.compilers.modelopt.reading import E4M3
+from trtbuild.compilers.modelopt.exported import E4M3
 from trtbuild.compilers.modelopt.schemes import SCHEMES, ModelOptScheme
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -13,7 +13,7 @@ from tests.networks.graph_runner import write_network
 from tests.networks.tiny_models import save, weights
 from trtbuild.compilers.tensorrt import manifest, shapes
 from trtbuild.compilers.tensorrt.call_schedule import Call
-from trtbuild.compilers.tensorrt.quantize import quantize_network
+from trtbuild.compilers.tensorrt.quantization import quantize_network
 from trtbuild.facts.recipe import Model, Profile, Quant, Recipe, Tools, frozen
 from trtbuild.networks.config.architectures import parse
 from trtbuild.networks.config.decoder import Decoder

@@ -259,7 +259,7 @@ def test_what_only_tensorrt_has_runs_through_this_library(networks: dict[str, Pa
     code = f"""
 import json, pathlib, shutil, tensorrt_rtx_bindings as tensorrt_rtx
 from tests.compilers.tensorrt.support import TENSORRT_OPTIONS
-from trtbuild.compilers.tensorrt import build, shapes
+from trtbuild.compilers.tensorrt import builder, shapes
 from trtbuild.networks.config.architectures import parse
 
 decoder = parse(json.load(open({str(networks["llama"] / "config.json")!r})))
@@ -269,10 +269,10 @@ options |= {{"tactic_sources": "edge_mask_convolutions+jit_convolutions", "weigh
 plans = shapes.engines("static", shapes.ProfileLimits(1, 16, 64))
 engines = [{{"file": p.file, "static": True, "profiles": [shapes.inputs(decoder, p.phases[0])]}} for p in plans]
 spec = {{"compiler": "tensorrt", "compute_capability": "8.9", "dtype": "float16", "options": options}}
-first = build.run({{**spec, "engines": engines, "timings": 0}}, tensorrt_rtx)
+first = builder.run({{**spec, "engines": engines, "timings": 0}}, tensorrt_rtx)
 pathlib.Path("timings").rename("timings.0")
 shutil.copyfile("timings.0", "timings.1")  # two builds left theirs
-print(json.dumps([first, build.run({{**spec, "engines": engines, "timings": 2}}, tensorrt_rtx)]))
+print(json.dumps([first, builder.run({{**spec, "engines": engines, "timings": 2}}, tensorrt_rtx)]))
 """
     done = subprocess.run(
         [sys.executable, "-c", code],

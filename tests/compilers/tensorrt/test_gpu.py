@@ -11,7 +11,7 @@ import pytest
 
 from tests.compilers.tensorrt import host_gpu
 from tests.compilers.tensorrt.support import describe, network
-from tests.compilers.tensorrt.test_speech import ANSWER, MODELS, PROMPT, by_forward
+from tests.compilers.tensorrt.test_inference import ANSWER, MODELS, PROMPT, by_forward
 from trtbuild.compilers.tensorrt import call_schedule, inspection, shapes
 from trtbuild.compilers.tensorrt.gpu import TensorRt
 from trtbuild.errors import BuildError

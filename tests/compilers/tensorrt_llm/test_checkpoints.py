@@ -14,7 +14,10 @@ from trtbuild.errors import InputError
 from trtbuild.facts.recipe import Recipe
 from trtbuild.planning.plan import make_plan
 
-MODELOPT, SCRIPTS = "trtbuild.compilers.tensorrt_llm.quantize", "trtbuild.compilers.tensorrt_llm.checkpoint"
+MODELOPT, SCRIPTS = (
+    "trtbuild.compilers.tensorrt_llm.modelopt_checkpoint",
+    "trtbuild.compilers.tensorrt_llm.scripts_checkpoint",
+)
 BY_MODELOPT = ("none", "int8", "int4", "int8_sq", "int4_awq", "w4a8_awq", "fp8", "fp8_kv")
 MEASURED = ("int8_sq", "int4_awq", "w4a8_awq", "fp8", "fp8_kv")
 
@@ -24,7 +27,7 @@ def auto(preset: str = "fp8", target: str = "h100_sxm", **given: Any) -> Recipe:
 
 
 def by(asked: Recipe) -> str:
-    return steps(asked)["checkpoint"].worker
+    return steps(asked)["checkpoint"].worker.module
 
 
 @pytest.mark.parametrize("preset", BY_MODELOPT)

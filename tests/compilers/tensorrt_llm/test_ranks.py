@@ -34,7 +34,7 @@ def source(case: Case) -> Checkpoint:
 
 
 def prove(case: Case) -> dict[str, Any]:
-    return verify_export.prove(source(case), case.write(), case.scheme, case.facts, TOKENS)
+    return verify_export.verify(source(case), case.write(), case.scheme, case.facts, TOKENS)
 
 
 @pytest.mark.parametrize(("tp", "pp"), SHARED)
@@ -229,4 +229,4 @@ def test_what_is_off_is_not_kept(
     checkpoint = source(case)
     fault(case)
     with pytest.raises(BuildError, match=said):
-        verify_export.prove(checkpoint, case.write(), case.scheme, case.facts, TOKENS)
+        verify_export.verify(checkpoint, case.write(), case.scheme, case.facts, TOKENS)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trtbuild.compilers.aot_inductor import link, loading, manifest
-from trtbuild.compilers.sampling import refuse_repeating
+from trtbuild.compilers.aot_inductor import link, manifest, package_loader
+from trtbuild.compilers.sampling import check_repetition
 from trtbuild.errors import InputError
 from trtbuild.worker import Reporter, StepRequest
 
@@ -23,11 +23,11 @@ def check(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]
     """
     folder = request.inputs["engine"]
     made = _read(folder)
-    why = loading.refusal(made)
+    why = package_loader.refusal(made)
     if why is not None:
         return {"executed": False, "why": why, "verified": ["names, types and shapes of the weights"]}
     spoken = _speak(folder, made, request.options, lambda _: None)
-    refuse_repeating(spoken)
+    check_repetition(spoken)
     return spoken
 
 
@@ -39,7 +39,7 @@ def generate(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, A
     """
     folder = request.inputs["engine"]
     made = _read(folder)
-    why = loading.refusal(made)
+    why = package_loader.refusal(made)
     if why is not None:
         raise InputError(
             f"this machine cannot run the engine: {why}",
@@ -57,6 +57,6 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _speak(folder: Path, made: Mapping[str, Any], options: Mapping[str, Any], on_text: Any) -> dict[str, Any]:
-    loading.make_ready(made["device"])
-    spoken: dict[str, Any] = importlib.import_module(INFERENCE).speak(folder, made, options, on_text)
+    package_loader.make_ready(made["device"])
+    spoken: dict[str, Any] = importlib.import_module(INFERENCE).generate_text(folder, made, options, on_text)
     return spoken

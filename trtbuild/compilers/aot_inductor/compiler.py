@@ -13,7 +13,7 @@ from trtbuild.compilers.base import (
     Compiler,
     Hardware,
     ModelRules,
-    Needs,
+    Requirements,
     check_parallel,
     tools,
 )
@@ -27,7 +27,7 @@ from trtbuild.networks.config.decoder import Decoder
 WORKERS = {
     "unpack": UNPACK,
     "checkpoint": modelopt.WORKERS["checkpoint"],  # of quant=fp8
-    "weights": Worker("trtbuild.compilers.aot_inductor.give_weights", 3),
+    "weights": Worker("trtbuild.compilers.aot_inductor.weights_worker", 3),
     "engine": Worker("trtbuild.compilers.aot_inductor", 2),
     "link": Worker("trtbuild.compilers.aot_inductor.link", 1),
 }
@@ -266,7 +266,9 @@ COMPILER = Compiler(
         "fleet.cuda": _CUBIN,
     },
     hardware=Hardware(frozenset({"cpu", "cuda"}), cross_built=frozenset({"target.level"})),
-    needs=Needs("torch", extra="aot-inductor", toolchains=("network", "modelopt", "aot_inductor"), cxx=True),
+    needs=Requirements(
+        "torch", extra="aot-inductor", toolchains=("network", "modelopt", "aot_inductor"), cxx=True
+    ),
     models=ModelRules(structured=True),
     folders={"compiler.calib_dataset": True},
     advise=advise,

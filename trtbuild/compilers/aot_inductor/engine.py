@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild.compilers import cuda
-from trtbuild.compilers.aot_inductor import loading, manifest, package
+from trtbuild.compilers.aot_inductor import manifest, package, package_loader
 from trtbuild.compilers.aot_inductor.structure import Structure, WeightScheme, tensors
 from trtbuild.errors import BuildError
 from trtbuild.processes import programs
@@ -47,7 +47,7 @@ def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
     weights = request.inputs.get("weights")
     with tempfile.TemporaryDirectory(prefix="engine-", dir=out.parent) as scratch:
         _settle_in(Path(scratch), compiler, _level(options))
-        loading.make_ready(device)
+        package_loader.make_ready(device)
         compiling = importlib.import_module(COMPILING)
         made = compiling.compile_to(out / manifest.PACKAGE, Path(scratch), options, device, weights, reporter)
     structure, scheme = Structure.read(options), WeightScheme.read(options)

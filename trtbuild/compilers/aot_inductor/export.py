@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch._inductor import aoti_compile_and_package, config, cpu_vec_isa
 
-from trtbuild.compilers.aot_inductor import loading, manifest, package
+from trtbuild.compilers.aot_inductor import manifest, package, package_loader
 from trtbuild.compilers.aot_inductor.module import DecoderModule, cache_dtype
 from trtbuild.compilers.aot_inductor.options import LEVELS
 from trtbuild.compilers.aot_inductor.structure import SCALE, SCALES, Structure, WeightScheme
@@ -58,7 +58,7 @@ def compile_to(
     limits = options["profile.max_input_len"], options["profile.max_seq_len"]
     began = time.monotonic()
     module = DecoderModule(structure, scheme, device).eval()
-    given = _made_up(module) if weights is None else loading.read(weights / manifest.WEIGHTS, device)
+    given = _made_up(module) if weights is None else package_loader.read(weights / manifest.WEIGHTS, device)
     module.load_state_dict(given)
     reporter.progress("exporting", 0, 1, "module")
     exported = _export(module, limits)
@@ -71,7 +71,7 @@ def compile_to(
     scalars = _scalars(package.wanted(Path(built)), module)
     package.settle(Path(built), path)
     compiled_at = time.monotonic()
-    kept = {**given, **loading.scalars(scalars, device)} if weights is None else {}
+    kept = {**given, **package_loader.scalars(scalars, device)} if weights is None else {}
     return CompiledPackage(
         cuda=torch.version.cuda if device == "cuda" else None,
         cache_dtype=str(cache_dtype(scheme.dtype, device)).removeprefix("torch."),
@@ -187,15 +187,15 @@ def _typical(name: str) -> tuple[float, float]:
 
 
 def _runs_here(options: Mapping[str, Any]) -> bool:
-    return options["target.kind"] == "cuda" or loading.level_refusal(options["target.level"]) is None
+    return options["target.kind"] == "cuda" or package_loader.level_refusal(options["target.level"]) is None
 
 
 def _compare(
     path: Path, module: DecoderModule, given: Mapping[str, torch.Tensor], limits: tuple[int, int]
 ) -> float:
     """The package's logits beside the module's, for a prompt and what follows, as far as there is room. BuildError."""
-    opened = loading.open_package(path)
-    loading.give(opened, given)
+    opened = package_loader.open_package(path)
+    package_loader.give(opened, given)
     count, slots = min(_PROMPT, limits[0]), min(_SLOTS, limits[1])
     worst = 0.0
     mine, theirs = (_example(module, count, slots) for _ in range(2))

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from trtbuild import untrusted
-from trtbuild.compilers.aot_inductor import loading
-from trtbuild.compilers.sampling import answer, chooser, end_tokens
+from trtbuild.compilers.aot_inductor import package_loader
+from trtbuild.compilers.sampling import answer, end_tokens, token_sampler
 from trtbuild.compilers.text import Text
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks.weights.arrays import Array
@@ -20,7 +20,7 @@ from trtbuild.networks.weights.arrays import Array
 _STRIDE = 64  # slots of the cache are had in multiples of it: fewer shapes
 
 
-def speak(
+def generate_text(
     folder: Path, made: Mapping[str, Any], options: Mapping[str, Any], on_text: Callable[[str], None]
 ) -> dict[str, Any]:
     """Generate with the options `prompt`, `max_tokens`, `raw`, and for sampling `temperature`, `top_p`, `seed`.
@@ -29,17 +29,17 @@ def speak(
     """
     if options["max_tokens"] < 1:
         raise InputError("at least one is needed", option=f"generate.max_tokens={options['max_tokens']}")
-    choose, text = chooser(options), Text(folder)
+    choose, text = token_sampler(options), Text(folder)
     if threads := os.environ.get("TRTBUILD_THREADS"):
         torch.set_num_threads(int(threads))
     if made["device"] == "cuda":
         torch.zeros(1, device="cuda")  # the context, whose making is no part of loading
     started = time.perf_counter()
-    package = loading.open_package(folder / made["package"])
+    package = package_loader.open_package(folder / made["package"])
     opened = time.perf_counter()
     if made["weights"] is not None:
-        weights = loading.read(folder / made["weights"], made["device"])
-        loading.give(package, {**weights, **loading.scalars(made["scalars"], made["device"])})
+        weights = package_loader.read(folder / made["weights"], made["device"])
+        package_loader.give(package, {**weights, **package_loader.scalars(made["scalars"], made["device"])})
     loaded = time.perf_counter()
     prompt = text.encode(options["prompt"], bool(options.get("raw", False)))
     most = _room(made["limits"], len(prompt), options["max_tokens"])

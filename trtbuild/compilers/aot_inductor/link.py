@@ -12,9 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild.compilers.aot_inductor import manifest
-from trtbuild.compilers.aot_inductor.stored import read_tensors
-from trtbuild.errors import BuildError
+from trtbuild.errors import BuildError, InputError
+from trtbuild.formats import safetensors
+from trtbuild.formats.weight_file import read_file
 from trtbuild.worker import Reporter, StepRequest, serve
+
+#: Types of safetensors -> torch's names of them.
+_TYPES = {
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I8": "int8",
+    "U8": "uint8",
+    "F8_E4M3": "float8_e4m3fn",
+}
 
 
 def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:  # noqa: ARG001
@@ -29,9 +40,9 @@ def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]: 
 
 
 def check(constants: Mapping[str, Any], path: Path) -> None:
-    """Compare what an engine wants (engine.json) with the tensors of a weights' file. Raises BuildError."""
-    found = read_tensors(path)
-    missing, extra = constants.keys() - found.keys(), found.keys() - constants.keys()
+    """Compare what an engine wants (engine.json) with the tensors of its weights file. Raises BuildError."""
+    tensors = read_tensors(path)
+    missing, extra = constants.keys() - tensors.keys(), tensors.keys() - constants.keys()
     if missing or extra:
         name = sorted(missing or extra)[0]
         raise BuildError(
@@ -40,11 +51,22 @@ def check(constants: Mapping[str, Any], path: Path) -> None:
             else f"{path.name} has {name}, which the engine does not want"
         )
     for name, wanted in constants.items():
-        mine, theirs = (wanted["dtype"], wanted["shape"]), found[name]
-        if mine != theirs:
+        (dtype, shape), stored = (wanted["dtype"], wanted["shape"]), tensors[name]
+        if (dtype, shape) != stored:
             raise BuildError(
-                f"{path.name} has {name} as {theirs[0]} {theirs[1]}, and the engine wants {mine[0]} {mine[1]}"
+                f"{path.name} has {name} as {stored[0]} {stored[1]}, and the engine wants {dtype} {shape}"
             )
+
+
+def read_tensors(path: Path) -> dict[str, tuple[str, list[int]]]:
+    """name -> (type by torch's name, shape) of each tensor of a weights file. Raises BuildError if it is cut off."""
+    try:
+        tensors = read_file(safetensors.read_header, path, path.name, "")
+    except (OSError, InputError) as error:
+        raise BuildError(f"the weights cannot be read: {error}") from None
+    return {
+        name: (_TYPES.get(tensor.kind, tensor.kind), list(tensor.shape)) for name, tensor in tensors.items()
+    }
 
 
 def _link(source: Path, target: Path) -> None:

@@ -29,7 +29,7 @@ from trtbuild.compilers.aot_inductor.structure import (
     linears,
     tensors,
 )
-from trtbuild.compilers.modelopt.reading import Exported, entries
+from trtbuild.compilers.modelopt.exported import Exported, entries
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks import build
 from trtbuild.networks.chat import files
@@ -99,7 +99,7 @@ def _pieces(
     checkpoint: Checkpoint, decoder: Decoder, scheme: WeightScheme, quantized: Exported | None
 ) -> Iterator[bytes]:
     """The bytes of all tensors, in the order of `structure.tensors`; linear maps of FP8 are ModelOpt's, `quantized`."""
-    structure, write = Structure.of(decoder), _Writer(checkpoint, scheme)
+    structure, write = Structure.of(decoder), _WeightWriter(checkpoint, scheme)
     table = "int8" if scheme.small else "none"
     yield from write.matrix(["model.embed_tokens"], table)
     for layer in range(structure.layers):
@@ -113,7 +113,9 @@ def _pieces(
     yield np.array([frequencies, [factor] * len(frequencies)], "<f4").tobytes()
 
 
-def _layer(write: _Writer, structure: Structure, prefix: str, quantized: Exported | None) -> Iterator[bytes]:
+def _layer(
+    write: _WeightWriter, structure: Structure, prefix: str, quantized: Exported | None
+) -> Iterator[bytes]:
     yield write.plain(f"{prefix}.input_layernorm.weight")
     yield write.plain(f"{prefix}.post_attention_layernorm.weight")
     for name, _, _, bias in linears(structure):
@@ -156,7 +158,7 @@ def _scales(quantized: Exported, structure: Structure) -> Iterator[bytes]:
 
 
 @dataclass(frozen=True)
-class _Writer:
+class _WeightWriter:
     checkpoint: Checkpoint
     scheme: WeightScheme
 

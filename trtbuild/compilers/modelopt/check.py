@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild import untrusted
-from trtbuild.compilers.modelopt.reading import Exported, entries
+from trtbuild.compilers.modelopt.exported import Exported, entries
 from trtbuild.errors import BuildError
 from trtbuild.worker import Reporter, StepRequest, serve
 

@@ -9,7 +9,7 @@ from trtbuild.compilers.base import (
     Compiler,
     Hardware,
     ModelRules,
-    Needs,
+    Requirements,
     Serving,
     check_parallel,
     tools,
@@ -32,7 +32,7 @@ from trtbuild.facts.recipe import Recipe, Value, frozen
 from trtbuild.networks.config.architectures import SUPPORTED
 from trtstore import format_size
 
-WORKERS = {"unpack": UNPACK, "checkpoint": Worker("trtbuild.compilers.modelopt.quantize", 2)}
+WORKERS = {"unpack": UNPACK, "checkpoint": Worker("trtbuild.compilers.modelopt.checkpoint", 2)}
 NAME = "modelopt"
 _TOOLS = ("gguf", "numpy", "nvidia-modelopt", "safetensors", "torch", "transformers")  # as its lock has them
 
@@ -220,7 +220,7 @@ COMPILER = Compiler(
         "target.mig": "kernels are chosen by the SKU, which is in the key",
     },
     hardware=Hardware(frozenset({"cpu", "cuda"})),
-    needs=Needs("nvidia-modelopt", extra="modelopt", toolchains=("network", "modelopt")),
+    needs=Requirements("nvidia-modelopt", extra="modelopt", toolchains=("network", "modelopt")),
     models=ModelRules(structured=True, transformers=True),
     serving=Serving(
         {"trtllm": serving.trtllm, "vllm": serving.vllm, "sglang": serving.sglang}, serving.check_server

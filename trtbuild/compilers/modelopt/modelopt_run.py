@@ -62,7 +62,7 @@ def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
         export_hf_checkpoint(model, dtype=getattr(torch, str(facts["model.dtype"])), export_dir=str(out))
     del model
     _complete(source, out)
-    proof = verify_export.prove(original(source), out, scheme, facts, tokens(texts.judged()))
+    proof = verify_export.verify(original(source), out, scheme, facts, tokens(texts.evaluation_text()))
     return {
         "algorithm": scheme.algorithm or "none",
         "kv_cache": cache[1] if cache else None,

@@ -26,19 +26,19 @@ class TextTokenizer(Protocol):
 
 
 @cache
-def packaged() -> str:
+def packaged_text() -> str:
     """Samples to calibrate on, a JSON object with `text` a line; data/README.md has source and licence."""
     return (_DATA / "alice.jsonl").read_text(encoding="utf-8")
 
 
 def packaged_samples() -> int:
-    """How many samples `packaged` has."""
-    return len(packaged().splitlines())
+    """How many samples `packaged_text` has."""
+    return len(packaged_text().splitlines())
 
 
 def packaged_digest() -> str:
-    """sha256:… of `packaged`, which is in the keys of what is calibrated on it."""
-    return f"sha256:{hashlib.sha256(packaged().encode()).hexdigest()}"
+    """sha256:… of `packaged_text`, which is in the keys of what is calibrated on it."""
+    return f"sha256:{hashlib.sha256(packaged_text().encode()).hexdigest()}"
 
 
 def fact(dataset: Any) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def advice(scheme: ModelOptScheme, preset: str, count: int, dataset: Any) -> Ite
         yield f"quant={preset} wants {scheme.basis} samples, and compiler.calib_size={count} gives fewer"
 
 
-def judged() -> str:
+def evaluation_text() -> str:
     """The text whose mean loss is taken, which no calibration sees unless it is given."""
     return (_DATA / "constitution.txt").read_text(encoding="utf-8")
 
@@ -87,7 +87,7 @@ def samples(source: Path | None, tokenizer: TextTokenizer, count: int, length: i
 def _texts(source: Path | None) -> Iterator[tuple[str, bool]]:
     """(text, whether it is one sample)."""
     if source is None:
-        yield from ((text, True) for text in _lines(packaged(), "the packaged text"))
+        yield from ((text, True) for text in _lines(packaged_text(), "the packaged text"))
         return
     paths = [source] if source.is_file() else _files(source)
     if not paths:

@@ -16,8 +16,8 @@ import numpy as np
 
 from trtbuild import untrusted
 from trtbuild.compilers.modelopt import exclusions
-from trtbuild.compilers.modelopt.decoding import mean_loss
-from trtbuild.compilers.modelopt.reading import Exported, Linear, entries
+from trtbuild.compilers.modelopt.exported import Exported, Linear, entries
+from trtbuild.compilers.modelopt.loss import mean_loss
 from trtbuild.compilers.modelopt.schemes import ModelOptScheme
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks.config.architectures import parse
@@ -77,7 +77,7 @@ class ExportedWeights:
         return self.exported.linear(module)
 
 
-def prove(
+def verify(
     source: Checkpoint, folder: Path, scheme: ModelOptScheme, facts: Mapping[str, Any], tokens: Sequence[int]
 ) -> dict[str, Any]:
     """Facts for the manifest: how far weights are off at most, and the mean losses. Raises BuildError.
@@ -88,17 +88,17 @@ def prove(
     decoder = source.retied(parse(source.config))
     check_same_model(decoder, config)
     left = exclusions.modules(exclusions.read(facts), decoder.layers)
-    _check_words(
+    _check_quantization(
         folder, config.get("quantization_config") or {}, scheme, facts, exclusions.names(decoder.layers), left
     )
     exported = Exported(entries(folder), scheme.algorithm, facts.get("quant.group_size"), left)
     cache = "fp8" if facts["quant.kv_cache"] == "fp8" else None
-    return prove_numbers(
+    return verify_numbers(
         decoder, source, ExportedWeights(exported), scheme, str(facts["model.dtype"]), cache, tokens
     )
 
 
-def prove_numbers(
+def verify_numbers(
     decoder: Decoder,
     source: Checkpoint,
     made: ExportedWeights,
@@ -107,7 +107,7 @@ def prove_numbers(
     cache: str | None,
     tokens: Sequence[int],
 ) -> dict[str, Any]:
-    """The part that is the same for every layout of files: numbers beside numbers, loss beside loss. As `prove`."""
+    """The part that is the same for every layout of files: numbers beside numbers, loss beside loss. As `verify`."""
     original = Original(source, dtype)
     worst = _compare(decoder, original, made.exported)
     scales = made.exported.caches()
@@ -162,7 +162,7 @@ def check_same_model(decoder: Decoder, config: Mapping[str, Any]) -> None:
             )
 
 
-def _check_words(
+def _check_quantization(
     folder: Path,
     config: Mapping[str, Any],
     scheme: ModelOptScheme,
@@ -187,11 +187,11 @@ def _check_words(
     for file, name, found, expected in wanted:
         if found != expected:
             raise BuildError(f"the checkpoint's {file} says {name} = {found}, and {expected} was asked for")
-    check_left("config.json", config.get("ignore"), maps, left)
-    check_left("hf_quant_config.json", said.get("exclude_modules"), maps, left)
+    check_excluded("config.json", config.get("ignore"), maps, left)
+    check_excluded("hf_quant_config.json", said.get("exclude_modules"), maps, left)
 
 
-def check_left(file: str, said: Sequence[str] | None, maps: Sequence[str], left: frozenset[str]) -> None:
+def check_excluded(file: str, said: Sequence[str] | None, maps: Sequence[str], left: frozenset[str]) -> None:
     """The patterns of a file's list are of those maps that were left, and of no others. Raises BuildError."""
     for name in maps:
         listed = any(fnmatchcase(name, pattern) for pattern in said or ())

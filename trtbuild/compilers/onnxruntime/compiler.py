@@ -10,7 +10,7 @@ from trtbuild.compilers.base import (
     Compiler,
     Hardware,
     ModelRules,
-    Needs,
+    Requirements,
     check_parallel,
     network,
     tools,
@@ -177,7 +177,7 @@ COMPILER = Compiler(
     schemes=frozenset({"none", "int8", "int4"}),
     unread=UNREAD,
     hardware=Hardware(frozenset({"cpu"})),
-    needs=Needs("onnxruntime", extra="onnxruntime", toolchains=("onnxruntime", "genai")),
+    needs=Requirements("onnxruntime", extra="onnxruntime", toolchains=("onnxruntime", "genai")),
     models=ModelRules(check_decoder=check_fused, tokenizer_notes=tokenizer_notes),
     advise=advise,
 )

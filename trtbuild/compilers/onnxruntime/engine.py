@@ -18,10 +18,10 @@ import onnxruntime
 
 from trtbuild import untrusted
 from trtbuild.compilers.onnxruntime.blocks import BlockScheme
-from trtbuild.compilers.onnxruntime.optimize import LEVELS, optimize
+from trtbuild.compilers.onnxruntime.optimization import LEVELS, optimize
 from trtbuild.compilers.onnxruntime.options import ACCURACY_LEVELS, GROUPS
-from trtbuild.compilers.onnxruntime.quantize import quantize_network
-from trtbuild.compilers.onnxruntime.tie import untranspose
+from trtbuild.compilers.onnxruntime.quantization import quantize_network
+from trtbuild.compilers.onnxruntime.tied_embedding import untranspose
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks.weights.tensors import Network, settle
 from trtbuild.worker import Reporter, StepRequest

@@ -92,7 +92,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Spoken:
+class GeneratedText:
     """What came out. Seconds are wall time; the first token's include reading the prompt."""
 
     prompt_tokens: int
@@ -114,14 +114,14 @@ class Spoken:
         }
 
 
-def speak(
+def generate_text(
     engine: Engine,
     prompt: list[int],
     max_tokens: int,
     sampling: Sampling,
     on_text: Callable[[str], None],
     on_logits: Callable[[Any], None] | None = None,
-) -> Spoken:
+) -> GeneratedText:
     """Generate up to `max_tokens` after `prompt`; `on_logits` sees those of each step.
 
     Raises InputError when the prompt leaves no room in the engine's context.
@@ -145,7 +145,7 @@ def speak(
         pieces.append(decode.decode(token))
         on_text(pieces[-1])
     ended = time.perf_counter()
-    return Spoken(len(prompt), tuple(tokens), first - started, ended - started, "".join(pieces))
+    return GeneratedText(len(prompt), tuple(tokens), first - started, ended - started, "".join(pieces))
 
 
 def _tokens(
@@ -179,7 +179,7 @@ def check(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]
     """
     engine = Engine.load(request.inputs["engine"])
     prompt, max_tokens = _asked(request.options, engine)
-    spoken = speak(engine, prompt, max_tokens, Sampling(), lambda _: None, _finite)
+    spoken = generate_text(engine, prompt, max_tokens, Sampling(), lambda _: None, _finite)
     if not spoken.tokens:
         raise BuildError("the engine ended its answer before the first token")
     if len(spoken.tokens) >= 8 and len(set(spoken.tokens)) == 1:
@@ -204,7 +204,7 @@ def generate(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, A
     engine = Engine.load(request.inputs["engine"])
     prompt, max_tokens = _asked(options, engine)
     sampling = Sampling(options["temperature"], options["top_p"], options["seed"])
-    return speak(engine, prompt, max_tokens, sampling, reporter.text).facts(engine)
+    return generate_text(engine, prompt, max_tokens, sampling, reporter.text).facts(engine)
 
 
 def _asked(options: Mapping[str, Any], engine: Engine) -> tuple[list[int], int]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild.compilers import cuda as device
-from trtbuild.compilers.sampling import refuse_repeating
-from trtbuild.compilers.tensorrt import loading, manifest
-from trtbuild.compilers.tensorrt.build import MODULES
+from trtbuild.compilers.sampling import check_repetition
+from trtbuild.compilers.tensorrt import compatibility, manifest
+from trtbuild.compilers.tensorrt.builder import MODULES
 from trtbuild.errors import BuildError, InputError
 from trtbuild.worker import Reporter, StepRequest
 
@@ -27,16 +27,16 @@ def check(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]
     """
     folder = request.inputs["engine"]
     made = manifest.read(folder)
-    held = loading.verify(folder, made)
+    held = compatibility.verify(folder, made)
     why = _refusal(made)
     if why is not None:
         if made["compiler"] == "tensorrt":  # it was built on this machine: it has to run here
             raise BuildError(f"the engine cannot be loaded where it was built: {why}")
         return {"executed": False, "why": why, "verified": held}
-    spoken: dict[str, Any] = importlib.import_module(INFERENCE).speak(
+    spoken: dict[str, Any] = importlib.import_module(INFERENCE).generate_text(
         folder, made, request.options, lambda _: None
     )
-    refuse_repeating(spoken)
+    check_repetition(spoken)
     return {**spoken, "verified": held}
 
 
@@ -55,8 +55,8 @@ def generate(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, A
             option="target",
             hint="copy the engine's folder to a machine that fits; engine.json in it says how it is fed",
         )
-    loading.verify(folder, made)
-    spoken: dict[str, Any] = importlib.import_module(INFERENCE).speak(
+    compatibility.verify(folder, made)
+    spoken: dict[str, Any] = importlib.import_module(INFERENCE).generate_text(
         folder, made, request.options, reporter.text
     )
     return spoken
@@ -67,10 +67,12 @@ def _refusal(made: Mapping[str, Any]) -> str | None:
     gpu, missing = device.find()
     if gpu is None:
         return f"{_wanted(made)}, and {missing}"
-    why = loading.gpu_refusal(made, gpu)
+    why = compatibility.gpu_refusal(made, gpu)
     if why is not None:
         return why  # whether its library is installed or not
-    return loading.release_refusal(made, str(importlib.import_module(MODULES[made["compiler"]]).__version__))
+    return compatibility.release_refusal(
+        made, str(importlib.import_module(MODULES[made["compiler"]]).__version__)
+    )
 
 
 def _wanted(made: Mapping[str, Any]) -> str:

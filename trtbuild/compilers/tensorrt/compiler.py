@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from trtbuild.compilers.base import NETWORK, Compiler, Hardware, Needs, check_parallel, network, tools
+from trtbuild.compilers.base import NETWORK, Compiler, Hardware, Requirements, check_parallel, network, tools
 from trtbuild.compilers.tensorrt.options import DEFAULT_SEQUENCE
 from trtbuild.errors import InputError
 from trtbuild.facts.key import Handling, Step, Worker, hint_key
@@ -244,7 +244,9 @@ RTX = Compiler(
         frozenset({"target.kind", "target.arch", "target.compute_capability"}),
         portable=True,
     ),
-    needs=Needs("tensorrt-rtx-cu13-bindings", extra="tensorrt-rtx", toolchains=("network", "tensorrt_rtx")),
+    needs=Requirements(
+        "tensorrt-rtx-cu13-bindings", extra="tensorrt-rtx", toolchains=("network", "tensorrt_rtx")
+    ),
 )
 
 TENSORRT = Compiler(
@@ -257,5 +259,5 @@ TENSORRT = Compiler(
     unread=_UNREAD,
     hardware=Hardware(frozenset({"cuda"})),
     # Its own packages are on NVIDIA's index: a team locks them, or names a Python.
-    needs=Needs("tensorrt", extra="tensorrt", toolchains=("network",)),
+    needs=Requirements("tensorrt", extra="tensorrt", toolchains=("network",)),
 )

@@ -19,9 +19,9 @@ from typing import Any
 
 from trtbuild import untrusted
 from trtbuild.compilers import cuda as device
-from trtbuild.compilers.tensorrt import addresses, build, header, manifest
+from trtbuild.compilers.tensorrt import addresses, builder, header, manifest
 from trtbuild.compilers.tensorrt.options import DEFAULT_SEQUENCE
-from trtbuild.compilers.tensorrt.quantize import SCHEMES, quantize_network
+from trtbuild.compilers.tensorrt.quantization import SCHEMES, quantize_network
 from trtbuild.compilers.tensorrt.shapes import SHAPES, ProfileLimits, ShapePlan, engines, inputs
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks.config.architectures import parse
@@ -48,18 +48,18 @@ def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
         _check_gpu(str(options["target.compute_capability"]))
     plans = engines(request.choice("compiler.shapes", SHAPES), limits)
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.name not in (build.NETWORK, build.NETWORK + ".data"):
+        if path.is_file() and path.name not in (builder.NETWORK, builder.NETWORK + ".data"):
             shutil.copyfile(path, out / path.name)
     with tempfile.TemporaryDirectory(prefix="engine-", dir=out.parent) as scratch:
         stage = Path(scratch)
-        network = _stage(request, folder / build.NETWORK, stage, reporter)
+        network = _stage(request, folder / builder.NETWORK, stage, reporter)
         reporter.progress("TensorRT", 0, 1, "build")
         for at, hint in enumerate(request.hints):
-            shutil.copyfile(hint, stage / f"{build.TIMINGS}.{at}")
+            shutil.copyfile(hint, stage / f"{builder.TIMINGS}.{at}")
         spec = _spec(options, decoder, plans) | {"timings": len(request.hints)}
         answer = build_apart(spec, stage)
-        if request.learnt is not None and (stage / build.TIMINGS).is_file():
-            shutil.copyfile(stage / build.TIMINGS, request.learnt)
+        if request.learnt is not None and (stage / builder.TIMINGS).is_file():
+            shutil.copyfile(stage / builder.TIMINGS, request.learnt)
         for plan in plans:
             (stage / plan.file).replace(out / plan.file)
     made = manifest.describe(options, decoder, limits, plans, answer)
@@ -76,18 +76,18 @@ def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
     }
 
 
-def build_apart(spec: build.Spec, stage: Path) -> dict[str, Any]:
+def build_apart(spec: builder.Spec, stage: Path) -> dict[str, Any]:
     """Run `build` in the folder `stage`, where the network lies; returns its result. Raises BuildError.
 
     Its environment says no more than where libraries are, and its folder is its own: what differs between machines
     and runs must not reach the builder.
     """
-    (stage / build.SPEC).write_text(json.dumps(spec), encoding="utf-8")
+    (stage / builder.SPEC).write_text(json.dumps(spec), encoding="utf-8")
     _settle()
     environment = programs.allowed(("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TMPDIR"))
     environment |= {programs.MORE: programs.inherited()[programs.MORE], **addresses.TUNABLES}
     done = subprocess.run(
-        programs.module(sys.executable, build.__name__),
+        programs.module(sys.executable, builder.__name__),
         cwd=stage,
         env=environment,
         stderr=subprocess.PIPE,
@@ -96,13 +96,13 @@ def build_apart(spec: build.Spec, stage: Path) -> dict[str, Any]:
     )
     log = done.stderr.decode(errors="replace")
     sys.stderr.write(log)
-    result = stage / build.RESULT
+    result = stage / builder.RESULT
     if done.returncode != 0 or not result.is_file():
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         raise BuildError(f"TensorRT's builder ended with {how}: {_last_error(log)}")
     answer: dict[str, Any] = untrusted.read_object(result)
     if "error" in answer:
-        message = str(answer["error"]).replace(build.LOG_SAYS, _last_error(log))
+        message = str(answer["error"]).replace(builder.LOG_SAYS, _last_error(log))
         raise BuildError(message, option=answer["option"])
     return answer
 
@@ -110,7 +110,7 @@ def build_apart(spec: build.Spec, stage: Path) -> dict[str, Any]:
 def _stage(request: StepRequest, network: Path, stage: Path, reporter: Reporter) -> Network:
     """The network in `stage`, quantized where that is asked for."""
     weights = request.choice("quant.weights", ("none", *SCHEMES))
-    target = stage / build.NETWORK
+    target = stage / builder.NETWORK
     if weights == "none":
         for suffix in ("", ".data"):
             Path(f"{target}{suffix}").symlink_to(Path(f"{network}{suffix}").absolute())

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild.compilers.cuda import CudaDevice
-from trtbuild.compilers.sampling import answer, chooser, end_tokens
+from trtbuild.compilers.sampling import answer, end_tokens, token_sampler
 from trtbuild.compilers.tensorrt import call_schedule
-from trtbuild.compilers.tensorrt.build import MODULES
+from trtbuild.compilers.tensorrt.builder import MODULES
 from trtbuild.compilers.tensorrt.gpu import TensorRt
 from trtbuild.compilers.text import Text
 from trtbuild.errors import InputError
 
 
-def speak(
+def generate_text(
     folder: Path, manifest: Mapping[str, Any], options: Mapping[str, Any], on_text: Callable[[str], None]
 ) -> dict[str, Any]:
     """Generate with the options `prompt`, `max_tokens`, `raw`, and for sampling `temperature`, `top_p`, `seed`.
@@ -34,7 +34,7 @@ def speak(
     wanted = min(options["max_tokens"], call_schedule.room(manifest, len(prompt)))
     shapes = call_schedule.layout(manifest, len(prompt), wanted)
     machine.prepare(shapes)
-    tokens = call_schedule.tokens(machine, shapes, prompt, chooser(options))
+    tokens = call_schedule.tokens(machine, shapes, prompt, token_sampler(options))
     ends = end_tokens(folder, manifest["decoder"]["eos_token_ids"])
     return {
         "executed": True,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trtbuild.compilers.tensorrt_llm import folder
+from trtbuild.compilers.tensorrt_llm import engine_folder
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED
-from trtbuild.compilers.tensorrt_llm.folder import TOKENIZER
+from trtbuild.compilers.tensorrt_llm.engine_folder import TOKENIZER
 from trtbuild.errors import BuildError
 from trtbuild.worker import Reporter, StepRequest, serve
 
@@ -15,7 +15,7 @@ from trtbuild.worker import Reporter, StepRequest, serve
 def run(request: StepRequest, _out: Path, _reporter: Reporter) -> dict[str, Any]:
     """What is told of a folder that is as the contract says. Raises BuildError for one that is not."""
     engine = request.inputs["engine"]
-    built = folder.read(engine)
+    built = engine_folder.read(engine)
     if not (engine / TOKENIZER).is_dir():
         raise BuildError("the engine's folder has no tokenizer")
     return {"executed": False, "ranks": built.ranks, "why": UNEXECUTED}

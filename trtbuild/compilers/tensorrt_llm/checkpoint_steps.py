@@ -19,8 +19,8 @@ from trtbuild.networks.config.architectures import GGUF_ARCHITECTURES
 from trtbuild.targets import Gpu
 from trtbuild.toolchains.lock import Lock
 
-SCRIPTS = Worker("trtbuild.compilers.tensorrt_llm.checkpoint", 1)
-MODELOPT = Worker("trtbuild.compilers.tensorrt_llm.quantize", 1)
+SCRIPTS = Worker("trtbuild.compilers.tensorrt_llm.scripts_checkpoint", 1)
+MODELOPT = Worker("trtbuild.compilers.tensorrt_llm.modelopt_checkpoint", 1)
 _TOOLS = ("tensorrt_llm", "torch", "transformers")
 _PACKAGE = "nvidia-modelopt"
 _MODELOPT_TOOLS = ("gguf", "numpy", _PACKAGE, "safetensors", "torch", "transformers")  # as its lock has them

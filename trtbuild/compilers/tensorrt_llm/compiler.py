@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from trtbuild.compilers.base import UNPACK, Compiler, Hardware, ModelRules, Needs, Serving, unpack
+from trtbuild.compilers.base import UNPACK, Compiler, Hardware, ModelRules, Requirements, Serving, unpack
 from trtbuild.compilers.tensorrt_llm import checkpoint_steps, memory_estimate, rules, serving
 from trtbuild.compilers.tensorrt_llm.algorithms import AlgorithmScheme, schemes
 from trtbuild.compilers.tensorrt_llm.arguments import BUILD
@@ -172,20 +172,20 @@ def _refit(recipe: Recipe) -> Step:
     )
 
 
-def _need(recipe: Recipe, found: AlgorithmScheme) -> memory_estimate.Need | None:
+def _need(recipe: Recipe, found: AlgorithmScheme) -> memory_estimate.GpuMemory | None:
     shape = memory_estimate.DecoderSizes.of(recipe.model.config or {})
     if shape is None:
         return None
     limits = _limits(recipe)
     tokens, batch = limits["profile.max_num_tokens"], limits["profile.max_batch_size"]
-    return memory_estimate.need(shape, found, _ranks(recipe), _whole(tokens), _whole(batch))
+    return memory_estimate.estimate(shape, found, _ranks(recipe), _whole(tokens), _whole(batch))
 
 
 def _whole(value: Value) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _too_large(recipe: Recipe, need: memory_estimate.Need) -> InputError:
+def _too_large(recipe: Recipe, need: memory_estimate.GpuMemory) -> InputError:
     return InputError(
         f"the engine does not fit {recipe.target.name}: weights take {format_size(need.weights)}, activations "
         f"{format_size(need.activations)} and CUDA about {format_size(memory_estimate.RESERVED)}, and it has "
@@ -235,7 +235,7 @@ COMPILER = Compiler(
     schemes=schemes(SCHEMES),
     unread=_UNREAD,
     hardware=Hardware(frozenset({"cuda"})),
-    needs=Needs(
+    needs=Requirements(
         "tensorrt_llm",
         extra="tensorrt-llm",
         # For `unpack` and `checkpoint`; TensorRT-LLM itself comes with NVIDIA's image, or from NVIDIA's index.

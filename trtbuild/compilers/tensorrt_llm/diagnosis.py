@@ -156,7 +156,7 @@ def failure(tool: str, status: int, lines: Sequence[str], *, limited: bool = Fal
     return BuildError(f"{tool} {how}{last}")
 
 
-def limit_kills() -> int:
+def oom_kills() -> int:
     """How often the kernel killed a process of this control group (a container's) for its own limit of memory."""
     for path in (
         "/sys/fs/cgroup/memory.events",

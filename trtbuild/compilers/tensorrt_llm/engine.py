@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild import untrusted
-from trtbuild.compilers.tensorrt_llm import arguments, folder, rules, tools
+from trtbuild.compilers.tensorrt_llm import arguments, engine_folder, rules, tools
 from trtbuild.compilers.tensorrt_llm.arguments import Places
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED
-from trtbuild.compilers.tensorrt_llm.folder import TOKENIZER
+from trtbuild.compilers.tensorrt_llm.engine_folder import TOKENIZER
 from trtbuild.errors import BuildError
 from trtbuild.worker import Reporter, StepRequest, serve
 
@@ -34,8 +34,8 @@ def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
         told = _Ranks(checkpoint, reporter)
         peak = tools.run([tools.program("trtllm-build"), *words], home, told.line)
         facts = {"refitted": False}
-    folder.settle(out)
-    built = folder.read(out)
+    engine_folder.settle(out)
+    built = engine_folder.read(out)
     _check_release(request, built)
     shutil.copytree(checkpoint / TOKENIZER, out / TOKENIZER, dirs_exist_ok=True)
     return {
@@ -92,7 +92,7 @@ def _positions(checkpoint: Path) -> int | None:
     return rules.positions(config)
 
 
-def _check_release(request: StepRequest, built: folder.EngineConfig) -> None:
+def _check_release(request: StepRequest, built: engine_folder.EngineConfig) -> None:
     wanted = request.toolchain.get("tensorrt_llm")
     if wanted is not None and built.version != wanted:
         raise BuildError(

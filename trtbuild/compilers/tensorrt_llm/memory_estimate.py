@@ -52,7 +52,7 @@ class DecoderSizes:
 
 
 @dataclass(frozen=True)
-class Need:
+class GpuMemory:
     """Bytes of one GPU. `token` is what one token of the KV cache takes."""
 
     weights: int
@@ -65,7 +65,7 @@ class Need:
         return int(free // (self.token * length)) if free > 0 else 0
 
 
-def need(shape: DecoderSizes, found: AlgorithmScheme, ranks: Ranks, tokens: int, batch: int) -> Need:
+def estimate(shape: DecoderSizes, found: AlgorithmScheme, ranks: Ranks, tokens: int, batch: int) -> GpuMemory:
     """For `tokens` in one step and `batch` sequences."""
     q, kv = (
         shape.num_attention_heads * shape.head_dim,
@@ -79,4 +79,4 @@ def need(shape: DecoderSizes, found: AlgorithmScheme, ranks: Ranks, tokens: int,
     token = 2 * shape.num_hidden_layers * kv * KV_BYTES[found.kv_cache] / (shared * ranks.cp)
     widest = 4 * shape.hidden_size + 2 * shape.intermediate_size / ranks.tp
     activations = tokens * widest * 2 + batch * shape.vocab_size * 4
-    return Need(int(weights), max(int(token), 1), int(activations))
+    return GpuMemory(int(weights), max(int(token), 1), int(activations))

@@ -21,8 +21,8 @@ from trtbuild import untrusted
 from trtbuild.compilers.modelopt import exclusions, texts
 from trtbuild.compilers.modelopt.modelopt_run import Calibration, original, quantized
 from trtbuild.compilers.modelopt.schemes import KV_CACHES, scheme_of
-from trtbuild.compilers.tensorrt_llm import checkpoint, modelopt_schemes, verify_export
-from trtbuild.compilers.tensorrt_llm.folder import copy_tokenizer
+from trtbuild.compilers.tensorrt_llm import modelopt_schemes, scripts_checkpoint, verify_export
+from trtbuild.compilers.tensorrt_llm.engine_folder import copy_tokenizer
 from trtbuild.errors import BuildError
 from trtbuild.networks.config.architectures import parse
 from trtbuild.networks.config.decoder import Decoder
@@ -58,8 +58,8 @@ def run(
     del model
     _complete(out, scheme.algorithm)
     copy_tokenizer(source, out)
-    checkpoint.check_files(out, tp * pp)
-    proof = verify_export.prove(original(source), out, scheme, facts, tokens(texts.judged()))
+    scripts_checkpoint.check_files(out, tp * pp)
+    proof = verify_export.verify(original(source), out, scheme, facts, tokens(texts.evaluation_text()))
     return {
         "algorithm": scheme.algorithm or "NO_QUANT",
         "kv_cache": cache[1] if cache else None,
@@ -121,7 +121,7 @@ def _complete(out: Path, algorithm: str | None) -> None:
     """config.json, the same on every machine, with the algorithm of weights that the loader quantizes itself."""
     path = out / "config.json"
     config = untrusted.read_object(path)
-    if algorithm in verify_export.LATER:
+    if algorithm in verify_export.LOADER_BITS:
         config["quantization"]["quant_algo"] = algorithm  # as quantize.py does
     if "exclude_modules" in config["quantization"]:  # of a set, in any order
         config["quantization"]["exclude_modules"].sort()

@@ -30,14 +30,13 @@ W8A16 and W4A16 are stored as they were: the loader quantizes them, for the GPU 
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from trtbuild.compilers.modelopt.reading import StoredTensor, TensorEntry, header
+from trtbuild.compilers.modelopt.exported import StoredTensor, TensorEntry, header
 from trtbuild.errors import BuildError
 from trtbuild.networks.config.decoder import Decoder
 from trtbuild.networks.weights.arrays import Array
@@ -54,7 +53,7 @@ _FOUR_BITS = ("W4A16_AWQ", "W4A8_AWQ")
 
 
 @dataclass(frozen=True)
-class Joined:
+class JoinedTensor:
     """One tensor of several ranks: the named rows of each, joined along `axis`."""
 
     kind: str
@@ -77,10 +76,7 @@ def entries(
 
     Raises BuildError where one is missing or one too many, ranks that should agree do not, or sizes do not add up.
     """
-    try:
-        files = [header(folder / f"rank{rank}.safetensors") for rank in range(tp * pp)]
-    except (OSError, struct.error, ValueError, KeyError, TypeError) as error:
-        raise BuildError(f"the checkpoint's weights cannot be read: {error}") from None
+    files = [header(folder / f"rank{rank}.safetensors") for rank in range(tp * pp)]
     found: dict[str, StoredTensor] = {}
     per_stage = decoder.layers // pp
     for stage in range(pp):
@@ -124,15 +120,15 @@ class _Stage:
         found |= self._columns(f"{prefix}mlp.proj.", f"{name}mlp.down_proj.")
         return found | self._cache(f"{prefix}attention.", f"{name}self_attn.")
 
-    def same(self, name: str) -> Joined:
+    def same(self, name: str) -> JoinedTensor:
         """A tensor that all ranks have alike."""
         found = self._take(name)
         if any(not np.array_equal(found[0].codes(), other.codes()) for other in found[1:]):
             raise BuildError(f"{name} is not the same in all ranks")
         one = found[0]
-        return Joined(one.kind, () if one.shape == (1,) else one.shape, ((one, slice(None)),))
+        return JoinedTensor(one.kind, () if one.shape == (1,) else one.shape, ((one, slice(None)),))
 
-    def vocabulary(self, name: str) -> Joined:
+    def vocabulary(self, name: str) -> JoinedTensor:
         """Rows by rank, padded at the end of the last."""
         found = self._take(name)
         rows, columns = sum(each.shape[0] for each in found), found[0].shape[1]
@@ -141,7 +137,7 @@ class _Stage:
             raise BuildError(
                 f"{name} is [{rows}, {columns}] in all, and the model's [{vocab}, {self._decoder.hidden}]"
             )
-        return Joined(found[0].kind, (vocab, columns), tuple((each, slice(None)) for each in found))
+        return JoinedTensor(found[0].kind, (vocab, columns), tuple((each, slice(None)) for each in found))
 
     def finish(self) -> None:
         """Raises BuildError for a tensor that the table above has not."""
@@ -226,13 +222,13 @@ class _Stage:
                 raise BuildError(f"{name}: ranks that share a head of keys and values have not the same")
         return ranks[::times]
 
-    def _join(self, pieces: list[tuple[TensorEntry, slice]], axis: int) -> Joined:
+    def _join(self, pieces: list[tuple[TensorEntry, slice]], axis: int) -> JoinedTensor:
         entry, rows = pieces[0]
         shape = list(entry.shape)
         shape[0] = len(range(*rows.indices(shape[0])))
         shape[axis] *= len(pieces)
         kind = self._kind.get(entry.kind, entry.kind)
-        return Joined(kind, tuple(shape), tuple(pieces), axis)
+        return JoinedTensor(kind, tuple(shape), tuple(pieces), axis)
 
     def _cache(self, prefix: str, name: str) -> dict[str, StoredTensor]:
         """TensorRT-LLM reads one scale for keys and values; those of each are what it was made from."""

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trtbuild import untrusted
-from trtbuild.compilers.tensorrt_llm import folder
+from trtbuild.compilers.tensorrt_llm import engine_folder
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED, contract
-from trtbuild.compilers.tensorrt_llm.folder import TOKENIZER, EngineConfig
+from trtbuild.compilers.tensorrt_llm.engine_folder import TOKENIZER, EngineConfig
 from trtbuild.compilers.tensorrt_llm.triton import repository
 from trtbuild.errors import InputError
 from trtbuild.networks.chat import template
@@ -20,7 +20,7 @@ _HEAD = f"#!/bin/sh\n# Written by trtbuild; {UNEXECUTED}.\nset -eu\n"
 
 def trtllm(engine: Path) -> Mapping[str, str]:
     """{file name: text} of `serve=trtllm` for the engine in the folder `engine`. Raises BuildError."""
-    words = shlex.join(["trtllm-serve", *serve_words(engine, folder.read(engine))])
+    words = shlex.join(["trtllm-serve", *serve_words(engine, engine_folder.read(engine))])
     return {"serve.sh": f'{_HEAD}exec {words} "$@"\n'}
 
 
@@ -42,7 +42,7 @@ def serve_words(engine: Path, built: EngineConfig) -> list[str]:
 
 def triton(engine: Path) -> Mapping[str, str]:
     """{file name: text} of `serve=triton` for the engine in the folder `engine`. Raises BuildError, InputError."""
-    built = folder.read(engine)
+    built = engine_folder.read(engine)
     ends, pad = _tokens(engine / TOKENIZER)
     made = repository(engine, built, ends, pad)
     images = ", ".join(contract()["images"]["triton_name"].replace("{yy.mm}", each) for each in _images())

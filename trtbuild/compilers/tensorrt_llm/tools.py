@@ -55,7 +55,7 @@ def run(command: Sequence[str], home: Path, on_line: Callable[[str], None] = lam
     """
     print("$", *command, file=sys.stderr, flush=True)  # noqa: T201  # to the log
     tail: deque[str] = deque(maxlen=_KEPT)
-    kills = diagnosis.limit_kills()
+    kills = diagnosis.oom_kills()
     with subprocess.Popen(
         list(command),
         cwd=home,
@@ -76,6 +76,6 @@ def run(command: Sequence[str], home: Path, on_line: Callable[[str], None] = lam
             tail.append(line.rstrip("\n"))
     if process.returncode:
         named = command[1] if command[0] == sys.executable else command[0]
-        limited = diagnosis.limit_kills() > kills
+        limited = diagnosis.oom_kills() > kills
         raise diagnosis.failure(Path(named).name, process.returncode, list(tail), limited=limited)
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024

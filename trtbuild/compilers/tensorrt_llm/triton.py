@@ -18,7 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from trtbuild.compilers.tensorrt_llm.folder import TOKENIZER, EngineConfig
+from trtbuild.compilers.tensorrt_llm.engine_folder import TOKENIZER, EngineConfig
 
 #: A version's folder has to be there, though the backend reads nothing in it.
 _VERSION = "1"

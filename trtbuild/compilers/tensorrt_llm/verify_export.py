@@ -14,7 +14,7 @@ import numpy as np
 
 from trtbuild import untrusted
 from trtbuild.compilers.modelopt import exclusions, verify_export
-from trtbuild.compilers.modelopt.reading import Exported, Linear
+from trtbuild.compilers.modelopt.exported import Exported, Linear
 from trtbuild.compilers.modelopt.schemes import ModelOptScheme
 from trtbuild.compilers.tensorrt_llm import ranks
 from trtbuild.errors import BuildError
@@ -46,14 +46,14 @@ _LOADED = {
     "mlp.down_proj": "mlp.proj",
 }
 #: Bits of the weights that TensorRT-LLM's loader quantizes itself.
-LATER = {"W8A16": 8, "W4A16": 4}
+LOADER_BITS = {"W8A16": 8, "W4A16": 4}
 _PADDED = 64  # rows of a vocabulary come in such numbers where AWQ is
 
 
-def prove(
+def verify(
     source: Checkpoint, folder: Path, scheme: ModelOptScheme, facts: Mapping[str, Any], tokens: Sequence[int]
 ) -> dict[str, Any]:
-    """As `modelopt.proving.prove`, of a folder with config.json and a file for each rank. Raises BuildError.
+    """As `modelopt.proving.verify`, of a folder with config.json and a file for each rank. Raises BuildError.
 
     `facts` are the step's: `model.dtype`, `quant.group_size`, `quant.kv_cache`, `parallel.tp`, `parallel.pp` and
     `compiler.exclude_modules`.
@@ -63,14 +63,14 @@ def prove(
     tp, pp = int(facts["parallel.tp"]), int(facts["parallel.pp"])
     _check_config(config, source.config, decoder, facts)
     left = exclusions.modules(exclusions.read(facts), decoder.layers)
-    _check_words(config.get("quantization") or {}, scheme, facts, decoder.layers // pp, left)
-    later = LATER.get(scheme.algorithm or "")
+    _check_quantization(config.get("quantization") or {}, scheme, facts, decoder.layers // pp, left)
+    later = LOADER_BITS.get(scheme.algorithm or "")
     algorithm = None if later else scheme.algorithm
     entries = ranks.entries(folder, decoder, tp, pp, algorithm)
     exported = Exported(entries, algorithm, facts.get("quant.group_size"), left)
-    made = verify_export.ExportedWeights(exported) if later is None else _Later(exported, later)
+    made = verify_export.ExportedWeights(exported) if later is None else _QuantizedByLoader(exported, later)
     cache = "fp8" if facts["quant.kv_cache"] == "fp8" else None
-    return verify_export.prove_numbers(
+    return verify_export.verify_numbers(
         decoder, source, made, scheme, str(facts["model.dtype"]), cache, tokens
     )
 
@@ -100,7 +100,7 @@ def _check_config(
             raise BuildError(f"the checkpoint's config.json says {name} = {config.get(name)}, not {expected}")
 
 
-def _check_words(
+def _check_quantization(
     said: Mapping[str, Any],
     scheme: ModelOptScheme,
     facts: Mapping[str, Any],
@@ -123,7 +123,7 @@ def _check_words(
         raise BuildError("the checkpoint's config.json does not say that lm_head is left as it is")
     if scheme.recipe:
         maps = list(dict.fromkeys(map(_loaded, exclusions.names(layers))))
-        verify_export.check_left("config.json", excluded, maps, frozenset(map(_loaded, left)))
+        verify_export.check_excluded("config.json", excluded, maps, frozenset(map(_loaded, left)))
 
 
 def _loaded(module: str) -> str:
@@ -132,7 +132,7 @@ def _loaded(module: str) -> str:
     return f"transformer.layers.{layer}.{_LOADED[part]}"
 
 
-class _Later(verify_export.ExportedWeights):
+class _QuantizedByLoader(verify_export.ExportedWeights):
     """A checkpoint whose weights the loader will quantize: numbers as they are stored, sums as they will be.
 
     One scale for each output, its largest weight over 128 (or 8), as `symmetric_quantize` in TensorRT-LLM's

@@ -1,4 +1,4 @@
-"""The worker of the `weights` step: `python -m trtbuild.compilers.aot_inductor.give_weights request.json out/`."""
+"""The worker of the `weights` step: `python -m trtbuild.compilers.aot_inductor.weights_worker request.json out/`."""
 
 from trtbuild.worker import serve
 

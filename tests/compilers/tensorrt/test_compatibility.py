@@ -11,7 +11,7 @@ import pytest
 
 from tests.compilers.tensorrt import workers
 from trtbuild.compilers.cuda import CudaFacts
-from trtbuild.compilers.tensorrt import addresses, header, loading
+from trtbuild.compilers.tensorrt import addresses, compatibility, header
 
 
 def start(release: bytes = b"\x01\x07\x01\x74", bits: int = 8, size: int = 5000) -> bytes:
@@ -43,7 +43,7 @@ def engine(capability: str | None = "8.9", compiler: str = "tensorrt_rtx", **opt
 
 
 def refusals(manifest: dict[str, Any], gpu: CudaFacts, release: str) -> list[str | None]:
-    return [loading.gpu_refusal(manifest, gpu), loading.release_refusal(manifest, release)]
+    return [compatibility.gpu_refusal(manifest, gpu), compatibility.release_refusal(manifest, release)]
 
 
 RTX4070, RTX5090, T4 = CudaFacts("RTX 4070", "8.9"), CudaFacts("RTX 5090", "12.0"), CudaFacts("T4", "7.5")

@@ -13,7 +13,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from trtbuild.compilers.onnxruntime.blocks import SLICE
-from trtbuild.compilers.onnxruntime.quantize import Embedding, find_embedding
+from trtbuild.compilers.onnxruntime.quantization import Embedding, find_embedding
 from trtbuild.networks.weights.tensors import DataFile, Network, element_type, in_branches, read_by
 
 

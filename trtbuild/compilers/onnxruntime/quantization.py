@@ -62,7 +62,7 @@ def quantize_network(
         looked_up = find_embedding(graph, weights) if embedding else None
         read = {node.input[1] for node in products} | ({looked_up.weight} if looked_up is not None else set())
         total = sum(nbytes(weights[name]) for name in read)
-        writer = _Writer(source, weights, scheme, DataFile(stream, data.name), progress, total)
+        writer = _NetworkWriter(source, weights, scheme, DataFile(stream, data.name), progress, total)
         nodes = {node.output[0]: [writer.product(node)] for node in products}
         if looked_up is not None:
             nodes[looked_up.gather.output[0]] = writer.embedding(looked_up)
@@ -93,7 +93,7 @@ def find_embedding(graph: GraphProto, weights: Mapping[str, TensorProto]) -> Emb
 
 
 @dataclass
-class _Writer:
+class _NetworkWriter:
     """Puts the weights of the result into `data`, and makes the nodes that read them."""
 
     source: Network

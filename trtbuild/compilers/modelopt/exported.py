@@ -18,7 +18,6 @@ Written from the formats, not from ModelOpt's code: E4M3 and E2M1 by the OCP spe
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +27,14 @@ import numpy as np
 
 from trtbuild import untrusted
 from trtbuild.compilers.modelopt.schemes import BLOCK
-from trtbuild.errors import BuildError
+from trtbuild.errors import BuildError, InputError
+from trtbuild.formats import safetensors
+from trtbuild.formats.weight_file import read_file
 from trtbuild.networks.weights.arrays import Array
 
-_WIDTHS = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "I8": 1, "U8": 1}
+#: Types of stored tensors -> how numpy reads their bytes.
+_KINDS = {"F32": "<f4", "F16": "<u2", "BF16": "<u2", "F8_E4M3": "u1", "I8": "<i1", "U8": "u1"}
 _PLAIN = ("F32", "F16", "BF16")
-_HEADER_LIMIT = 100_000_000  # bytes: the library's own limit
 INDEX, SOLE = "model.safetensors.index.json", "model.safetensors"
 E4M3_MAX, E2M1_MAX = 448.0, 6.0
 _E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
@@ -96,11 +97,8 @@ class TensorEntry:
     start: int
 
     def codes(self) -> Array:
-        kinds = {"F32": "<f4", "F16": "<u2", "BF16": "<u2", "I8": "<i1"}
-        found = np.fromfile(
-            self.path, np.dtype(kinds.get(self.kind, "u1")), math.prod(self.shape), offset=self.start
-        )
-        return found.reshape(self.shape)
+        dtype = np.dtype(_KINDS[self.kind])
+        return np.fromfile(self.path, dtype, math.prod(self.shape), offset=self.start).reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -259,37 +257,25 @@ def entries(folder: Path) -> dict[str, TensorEntry]:
     """Every tensor of a unified checkpoint by its name, as the index and the headers say. Raises BuildError."""
     try:
         if (folder / INDEX).is_file():
-            placed: dict[str, str] = untrusted.parse_object(untrusted.read_bytes(folder / INDEX))[
-                "weight_map"
-            ]
+            index = untrusted.parse_object(untrusted.read_bytes(folder / INDEX))
+            files: dict[str, str] = index["weight_map"]
         else:
-            placed = dict.fromkeys(header(folder / SOLE), SOLE)
-        found = {file: header(folder / Path(file).name) for file in sorted(set(placed.values()))}
-        return {name: found[file][name] for name, file in placed.items()}
-    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            files = dict.fromkeys(header(folder / SOLE), SOLE)
+        headers = {file: header(folder / Path(file).name) for file in sorted(set(files.values()))}
+        return {name: headers[file][name] for name, file in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise BuildError(f"the checkpoint's weights cannot be read: {error}") from None
 
 
 def header(path: Path) -> dict[str, TensorEntry]:
-    """Every tensor of one file.
-
-    Raises OSError, ValueError, KeyError, TypeError or struct.error for one that is not whole.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        if length > min(_HEADER_LIMIT, size):
-            raise ValueError(f"{path.name}: its header would have {length} bytes")
-        told = untrusted.parse_object(stream.read(length), limit=_HEADER_LIMIT)
-    told.pop("__metadata__", None)
-    found, ends = {}, 8 + length
-    for name, each in told.items():
-        kind, shape = str(each["dtype"]), tuple(int(extent) for extent in each["shape"])
-        begin, end = (8 + length + int(offset) for offset in each["data_offsets"])
-        if kind not in _WIDTHS or end - begin != math.prod(shape) * _WIDTHS[kind]:
-            raise ValueError(f"{path.name}: {name} is {kind} {list(shape)}, in {end - begin} bytes")
-        found[name] = TensorEntry(path, kind, shape, begin)
-        ends = max(ends, end)
-    if size != ends:
-        raise ValueError(f"{path.name} has {size} bytes, and its header says {ends}")
-    return found
+    """Every tensor of one file. Raises BuildError where it is not whole, or has a type that no format here has."""
+    try:
+        tensors = read_file(safetensors.read_header, path, path.name, "")
+    except (OSError, InputError) as error:
+        raise BuildError(f"the checkpoint's weights cannot be read: {error}") from None
+    unknown = next((name for name, tensor in tensors.items() if tensor.kind not in _KINDS), None)
+    if unknown is not None:
+        raise BuildError(f"the checkpoint's weights cannot be read: {unknown} is {tensors[unknown].kind}")
+    return {
+        name: TensorEntry(path, tensor.kind, tensor.shape, tensor.begin) for name, tensor in tensors.items()
+    }

@@ -1,4 +1,4 @@
-"""The worker of `checkpoint` where ModelOpt makes it: `python -m trtbuild.compilers.tensorrt_llm.quantize`."""
+"""The worker of `checkpoint` by ModelOpt: `python -m trtbuild.compilers.tensorrt_llm.modelopt_checkpoint`."""
 
 from __future__ import annotations
 
@@ -39,4 +39,4 @@ def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    serve("trtbuild.compilers.tensorrt_llm.quantize:run")
+    serve("trtbuild.compilers.tensorrt_llm.modelopt_checkpoint:run")

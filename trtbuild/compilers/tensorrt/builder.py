@@ -1,4 +1,4 @@
-"""The builder proper, in a process that does nothing else: `python -m trtbuild.compilers.tensorrt.build`.
+"""The builder proper, in a process that does nothing else: `python -m trtbuild.compilers.tensorrt.builder`.
 
 It works in the current folder, so that no path of this machine reaches the builder:
 

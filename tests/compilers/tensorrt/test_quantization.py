@@ -15,8 +15,8 @@ from onnx import numpy_helper
 from tests.compilers.tensorrt.support import network
 from tests.networks.graph_runner import Network as Runner
 from tests.networks.tiny_models import config
-from trtbuild.compilers.tensorrt import quantize
-from trtbuild.compilers.tensorrt.quantize import quantize_network
+from trtbuild.compilers.tensorrt import quantization
+from trtbuild.compilers.tensorrt.quantization import quantize_network
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks.weights.tensors import Network
 
@@ -109,14 +109,14 @@ def test_slices_joined_are_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyP
     network(tmp_path, SETTINGS)
     source = Network.open(tmp_path / "net" / "model.onnx")
     made = {}
-    for size in (quantize.SLICE, 5000):
-        monkeypatch.setattr(quantize, "SLICE", size)  # a number of bytes held at once
+    for size in (quantization.SLICE, 5000):
+        monkeypatch.setattr(quantization, "SLICE", size)  # a number of bytes held at once
         for scheme, group in GROUPS.items():
             path = tmp_path / f"{size}-{scheme}.onnx"
             quantize_network(source, scheme, group, path, lambda *_: None)
             made[size, scheme] = path.with_name(path.name + ".data").read_bytes()
     for scheme in GROUPS:
-        assert made[quantize.SLICE, scheme] == made[32 << 20, scheme]
+        assert made[quantization.SLICE, scheme] == made[32 << 20, scheme]
 
 
 def test_zeros_and_values_below_the_type_do_not_divide_by_zero(tmp_path: Path) -> None:

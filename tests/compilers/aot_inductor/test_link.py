@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from trtbuild.compilers.aot_inductor import link, loading, manifest, package
+from trtbuild.compilers.aot_inductor import link, manifest, package, package_loader
 from trtbuild.compilers.aot_inductor.structure import TensorSpec
 from trtbuild.errors import BuildError
 from trtbuild.networks.weights import safetensors_writer
@@ -111,9 +111,9 @@ def twice(data: bytes) -> bytes:
 
 
 SPOILT: dict[str, Callable[[bytes], bytes]] = {
-    "cut off": lambda data: data[:-1],
+    "truncated": lambda data: data[:-1],
     "twice in one object": twice,
-    "its header would have": lambda data: b"\xff" * 8 + data[8:],
+    "does not begin with the length of a header": lambda data: b"\xff" * 8 + data[8:],
     "cannot be read": lambda data: data[:8] + b"{" * (len(data) - 8),
 }
 
@@ -168,8 +168,8 @@ def test_an_engine_for_a_gpu_is_not_opened_where_there_is_none(tmp_path: Path) -
 
 def test_this_cpu_is_known_as_numpy_knows_it() -> None:
     flags = Path("/proc/cpuinfo").read_text().split()
-    assert (loading.level_refusal("x86_64_v3") is None) == ("avx2" in flags and "fma" in flags)
-    assert (loading.level_refusal("x86_64_v4") is None) == ("avx512vl" in flags)
+    assert (package_loader.level_refusal("x86_64_v3") is None) == ("avx2" in flags and "fma" in flags)
+    assert (package_loader.level_refusal("x86_64_v4") is None) == ("avx512vl" in flags)
 
 
 def test_a_package_is_kept_without_what_tells_where_it_was_made(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The worker of `checkpoint`: `python -m trtbuild.compilers.modelopt.quantize request.json out/`."""
+"""The worker of `checkpoint`: `python -m trtbuild.compilers.modelopt.checkpoint request.json out/`."""
 
 from __future__ import annotations
 
@@ -20,4 +20,4 @@ def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    serve("trtbuild.compilers.modelopt.quantize:run")
+    serve("trtbuild.compilers.modelopt.checkpoint:run")

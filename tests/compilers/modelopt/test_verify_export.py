@@ -13,8 +13,8 @@ import pytest
 from tests.compilers.modelopt.exporter import Case, export, fp8
 from tests.networks import numpy_decoder
 from tests.support import tiny
-from trtbuild.compilers.modelopt import decoding, verify_export
-from trtbuild.compilers.modelopt.reading import E4M3, Exported, entries
+from trtbuild.compilers.modelopt import loss, verify_export
+from trtbuild.compilers.modelopt.exported import E4M3, Exported, entries
 from trtbuild.compilers.modelopt.schemes import SCHEMES
 from trtbuild.errors import BuildError
 from trtbuild.networks.config.architectures import parse
@@ -35,7 +35,7 @@ def source(case: Case) -> Checkpoint:
 
 
 def prove(case: Case) -> dict[str, Any]:
-    return verify_export.prove(source(case), case.write(), case.scheme, case.facts, TOKENS)
+    return verify_export.verify(source(case), case.write(), case.scheme, case.facts, TOKENS)
 
 
 @pytest.mark.parametrize(("parts", "kv"), ALL)
@@ -54,14 +54,14 @@ def test_the_loss_is_that_of_another_decoder(tmp_path: Path) -> None:
     case = Case(tmp_path, ("none", "none", "rtn"))
     total = count = 0.0
     settings = case.config | {"rope_parameters": {"rope_theta": case.config["rope_theta"]}}
-    for at in range(0, len(TOKENS), decoding.WINDOW):
-        piece = np.array(TOKENS[at : at + decoding.WINDOW])
+    for at in range(0, len(TOKENS), loss.WINDOW):
+        piece = np.array(TOKENS[at : at + loss.WINDOW])
         logits = numpy_decoder.forward(settings, case.weights, piece)[:-1]
         logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         total -= logs[np.arange(len(piece) - 1), piece[1:]].sum()
         count += len(piece) - 1
     original = verify_export.Original(source(case), "float32")
-    found = decoding.mean_loss(parse(case.config), original, TOKENS, None, None)
+    found = loss.mean_loss(parse(case.config), original, TOKENS, None, None)
     assert math.isclose(found, total / count, rel_tol=1e-5)
 
 
@@ -70,11 +70,11 @@ def test_e4m3_is_as_its_specification_has_it() -> None:
     assert (E4M3[0x7E], E4M3[0x08], E4M3[0x01]) == (448.0, 2.0**-6, 2.0**-9)
     assert np.isnan(E4M3[[0x7F, 0xFF]]).all()
     finite = E4M3[~np.isnan(E4M3)]
-    assert (decoding.to_e4m3(finite, 1.0) == finite).all()
+    assert (loss.to_e4m3(finite, 1.0) == finite).all()
     given = np.array([17.0, 19.0, 500.0, -460.0, 2.0**-10, 2.0**-10 * 3], np.float32)
-    assert decoding.to_e4m3(given, 1.0).tolist() == [16.0, 20.0, 448.0, -448.0, 0.0, 2.0**-8]
+    assert loss.to_e4m3(given, 1.0).tolist() == [16.0, 20.0, 448.0, -448.0, 0.0, 2.0**-8]
     some = np.random.default_rng(1).standard_normal(5000).astype(np.float32) * 30
-    assert (decoding.to_e4m3(some, 1.0) == E4M3[fp8(some)]).all()
+    assert (loss.to_e4m3(some, 1.0) == E4M3[fp8(some)]).all()
 
 
 def zero_a_scale(case: Case) -> None:
@@ -184,7 +184,7 @@ def test_what_is_off_is_not_kept(
     checkpoint = source(case)
     fault(case)
     with pytest.raises(BuildError, match=said.replace("(", r"\(")):
-        verify_export.prove(checkpoint, case.write(), case.scheme, case.facts, TOKENS)
+        verify_export.verify(checkpoint, case.write(), case.scheme, case.facts, TOKENS)
 
 
 @pytest.mark.parametrize("parts", [INT8, FP8, AWQ, NVFP4, ("fp8", "fp8", "rowwise")], ids="/".join)
@@ -236,21 +236,21 @@ def test_what_is_off_of_maps_that_are_left(fault: Callable[[Case], None], said: 
     checkpoint = source(case)
     fault(case)
     with pytest.raises(BuildError, match=said):
-        verify_export.prove(checkpoint, case.write(), case.scheme, case.facts, TOKENS)
+        verify_export.verify(checkpoint, case.write(), case.scheme, case.facts, TOKENS)
 
 
 def test_activations_that_would_be_cut_off_are_found(tmp_path: Path) -> None:
     """The scale of an input is in no weight: what the model makes of a text tells."""
     case = Case(tmp_path, FP8)
     checkpoint = source(case)
-    good = verify_export.prove(checkpoint, case.write(), case.scheme, case.facts, TOKENS)["loss"]
+    good = verify_export.verify(checkpoint, case.write(), case.scheme, case.facts, TOKENS)["loss"]
     for name in case.tensors:
         if name.endswith("input_scale"):
             case.tensors[name] = ("F32", np.float32(1e9).reshape(()))  # everything rounds to zero
     case.weights["model.embed_tokens.weight"] *= 40  # a model that has something to lose
     case.tensors["model.embed_tokens.weight"] = ("F32", case.weights["model.embed_tokens.weight"])
     exported = verify_export.ExportedWeights(Exported(entries(case.write()), "FP8", None))
-    bad = decoding.mean_loss(parse(case.config), exported, TOKENS, "FP8", None)
+    bad = loss.mean_loss(parse(case.config), exported, TOKENS, "FP8", None)
     assert bad > good["quantized"] + 0.4
 
 

@@ -17,7 +17,7 @@ from trtbuild.compilers.tensorrt_llm import arguments, rules, tools
 from trtbuild.compilers.tensorrt_llm.algorithms import AlgorithmScheme
 from trtbuild.compilers.tensorrt_llm.arguments import Places
 from trtbuild.compilers.tensorrt_llm.contract import UNEXECUTED
-from trtbuild.compilers.tensorrt_llm.folder import copy_tokenizer
+from trtbuild.compilers.tensorrt_llm.engine_folder import copy_tokenizer
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks.weights import as_transformers
 from trtbuild.worker import Reporter, StepRequest, serve
@@ -89,4 +89,4 @@ def _check(config: Mapping[str, Any], architecture: str, facts: Mapping[str, Any
 
 
 if __name__ == "__main__":
-    serve("trtbuild.compilers.tensorrt_llm.checkpoint:run")
+    serve("trtbuild.compilers.tensorrt_llm.scripts_checkpoint:run")

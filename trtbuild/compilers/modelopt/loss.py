@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from trtbuild.compilers.modelopt.reading import E2M1_MAX, E4M3_MAX, Linear
+from trtbuild.compilers.modelopt.exported import E2M1_MAX, E4M3_MAX, Linear
 from trtbuild.compilers.modelopt.schemes import BLOCK
 from trtbuild.networks.config.decoder import Decoder
 from trtbuild.networks.onnx_graph import rope

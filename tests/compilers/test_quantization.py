@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.compilers.support import dequantize, make_engine, make_network
 from tests.support import tiny
 from trtbuild.compilers.onnxruntime.blocks import BlockScheme, quantize, quantize_slices
-from trtbuild.compilers.onnxruntime.quantize import quantize_network
+from trtbuild.compilers.onnxruntime.quantization import quantize_network
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks.weights.tensors import Network
 
