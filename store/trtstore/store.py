@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -34,9 +33,9 @@ from trtstore.index.seals import Seals
 from trtstore.marks import doubts, roots
 from trtstore.marks.doubts import Doubt
 from trtstore.marks.pending import Pending
-from trtstore.transfer import receive as transfer
 from trtstore.transfer.protocols import OnProgress, Readable, Reader, ignore_progress
 from trtstore.transfer.readonly import ReadOnly
+from trtstore.transfer.receive import Delivery, Received, Receiver
 
 log = logging.getLogger("trtstore")
 
@@ -143,7 +142,7 @@ class Store:
         if found is None:
             return None
         if count:
-            usage.hit(self.index, key)
+            self.count_hit(key)
         return found[0]
 
     def _again(self, key: str) -> tuple[Record, Manifest] | None:
@@ -155,6 +154,10 @@ class Store:
         for trouble in found:
             tell(trouble)
         return bool(found)
+
+    def count_hit(self, key: str) -> None:
+        """Count a hit of `key` in the statistics, as `use` does it."""
+        usage.hit(self.index, key)
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """The keys that begin with `prefix` and have a record; whether one is usable only `lookup` says."""
@@ -192,13 +195,17 @@ class Store:
             if manifest not in (None, made.digest):
                 raise Corrupt(f"{folder} holds other files than those that {key[:12]} names")
             kept = staging.stage_attachments(self._layout, attachments, stage)
-            listed = blobs.stage_bytes(self._layout, made.encode(), stage / "manifest")
+            encoded = blobs.stage_bytes(self._layout, made.encode(), stage / "manifest")
             envelope = staging.encoded(key, made, kept, labels, predicate_type, facts)
             # Only this holds off collectors: copying and hashing may take minutes.
             with gate.adding(self._layout):
-                blobs.commit(self._layout, [*staged, *kept.values(), listed], self._served.seals)
-                done = self._commit(key, envelope, stage / "record", doubt, manifest).record
-        self._seal(done)
+                blobs.commit(self._layout, [*staged, *kept.values(), encoded], self._served.seals)
+                with self._record_lock(key):
+                    done = self._usable(key, doubt, manifest)
+                    if done is None:
+                        commit.put_record(self._layout, key, envelope, stage / "record", doubt)
+                        done = records.parse(envelope, key)
+        self._seal(done, made)
         if seconds is not None:
             usage.built(self.index, key, seconds)
         return done
@@ -266,11 +273,10 @@ class Store:
         return ReadOnly(self._layout).open_blob(digest, size)
 
     @contextmanager
-    def arriving(self, manifest: str | None = None) -> Iterator[transfer.Arrivals]:
-        """For artifacts that come from elsewhere. Raises NotWritable, NoSpace and the like."""
+    def receiver(self) -> Iterator[Receiver]:
+        """Takes artifacts from elsewhere; `commit` keeps what it delivers. Raises NotWritable, NoSpace and the like."""
         with self.scratch() as stage, translated(self.root):
-            admit = partial(self._admit, manifest=manifest)
-            yield transfer.Arrivals(self._layout, stage, admit, self._served.seals)
+            yield Receiver(self._layout, stage, self._served.seals)
 
     def receive(
         self,
@@ -281,13 +287,27 @@ class Store:
         *,
         manifest: str | None = None,
         doubt: Doubt | None = None,
-    ) -> transfer.Received:
-        """Copy an artifact from `source`, every byte verified; see `receive.Arrivals.receive`.
+    ) -> Received:
+        """Copy an artifact from `source`, every byte verified, and keep it; see `Receiver.receive` and `commit`."""
+        with self.receiver() as receiver:
+            delivery = receiver.receive(key, envelope, source, on_progress, manifest=manifest, doubt=doubt)
+            return self.commit(delivery, manifest=manifest)
 
-        With `manifest`, Corrupt for a record of another; it replaces such a one that is here.
+    def commit(self, delivery: Delivery, *, manifest: str | None = None) -> Received:
+        """Keep what was delivered: blobs first, then the record.
+
+        A usable record that is there already stays and is returned, as by `publish`. Raises Corrupt if a blob that need
+        not come has gone meanwhile, Exposed, NoSpace and the like.
         """
-        with self.arriving(manifest) as arrivals:
-            return arrivals.receive(key, envelope, source, on_progress, manifest=manifest, doubt=doubt)
+        key, seals = delivery.record.key, self._served.seals
+        with gate.adding(self._layout), self._record_lock(key):
+            existing = self._usable(key, delivery.doubt, manifest)
+            commit.settle(self._layout, delivery.staged, delivery.blobs, seals)
+            if existing is None:
+                commit.put_record(self._layout, key, delivery.envelope, delivery.temporary, delivery.doubt)
+        record = existing or delivery.record
+        self._seal(record, delivery.listed)
+        return Received(record, new=existing is None)
 
     def doubt(self, key: str) -> Doubt | None:
         """What is known against the artifact of `key`, which is used all the same; None where nothing is.
@@ -297,42 +317,26 @@ class Store:
         with translated(self.root, reading=True):
             return doubts.of(self._layout, checked_key(key))
 
-    def _admit(
-        self,
-        key: str,
-        envelope: bytes,
-        staged: Sequence[blobs.Staged],
-        wanted: Mapping[str, int],
-        temporary: Path,
-        doubt: Doubt | None,
-        manifest: str | None = None,
-    ) -> transfer.Received:
-        with gate.adding(self._layout):
-            absent = self.lookup(key, on_problem=lambda _: None) is None  # before its lost blobs are back
-            commit.settle(self._layout, staged, wanted, self._served.seals)
-            done = self._commit(key, envelope, temporary, doubt, manifest)
-        self._seal(done.record)
-        return transfer.Received(done.record, done.new or absent)
-
-    def _seal(self, record: Record) -> None:
-        with suppress(Malformed, OSError):  # another one, which a lookup finds wanting
-            listed = read.read_manifest(self._layout, record.manifest)
+    def _seal(self, record: Record, listed: Manifest) -> None:
+        """Seal the blobs of `record`. `listed` is its manifest, unless it was there before and has another."""
+        with suppress(Malformed, OSError):  # then a lookup finds it wanting, and the next use reads its blobs
+            if record.manifest != listed.digest:
+                listed = read.read_manifest(self._layout, record.manifest)
             self._served.seal(record, read.named_blobs(record, listed))
 
-    def _commit(
-        self, key: str, envelope: bytes, temporary: Path, doubt: Doubt | None, manifest: str | None = None
-    ) -> transfer.Received:
-        """The record of `key` after this: the usable one that is there, else that of `envelope`.
+    def _record_lock(self, key: str) -> AbstractContextManager[None]:
+        """Makes one of look and rename: of many publishers one wins, and a broken record is replaced once."""
+        return lock(self._layout, "record", key, who=f"process {os.getpid()}", patience=locks.PATIENCE)
 
-        That of `envelope` also takes the place of one that is doubted where it is not doubted itself.
+    def _usable(self, key: str, doubt: Doubt | None, manifest: str | None) -> Record | None:
+        """The record of `key`, whose lock is held, if it stays; it then counts as used.
+
+        It gives way if it is broken, if it is not of `manifest`, or if it is doubted more than the new one, by `doubt`.
         """
-        # The lock makes check and rename one: of many publishers one wins, and a broken record is replaced once.
-        with lock(self._layout, "record", key, who=f"process {os.getpid()}", patience=locks.PATIENCE):
-            existing = self.lookup(key, on_problem=log.info)  # a caller looked before, and was told
-            if existing is not None and expected.trouble(existing, manifest) is not None:
-                existing = None
-            if existing is not None and not doubts.gives_way(doubts.of(self._layout, key), doubt):
-                read.touch(self._layout, key)  # who publishes is about to use it
-                return transfer.Received(existing, new=False)
-            commit.put_record(self._layout, key, envelope, temporary, doubt)
-        return transfer.Received(records.parse(envelope, key), new=True)
+        record = self.lookup(key, on_problem=log.info)  # the caller looked before, and was told
+        if record is None or expected.trouble(record, manifest) is not None:
+            return None
+        if doubts.gives_way(doubts.of(self._layout, key), doubt):
+            return None
+        read.touch(self._layout, key)
+        return record

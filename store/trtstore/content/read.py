@@ -126,7 +126,7 @@ def usable_manifest(layout: Layout, record: Record, *, mend: bool = True) -> Man
     Raises Malformed, OSError.
     """
     found = checked_manifest(record, manifest_bytes(layout, record.manifest))
-    _refuse_revoked(layout, record, found)
+    refuse_revoked(layout, record, found)
     for digits, size in named_blobs(record, found).items():
         trouble = blobs.problem(layout, digits, size, mend=mend)
         if trouble is not None:
@@ -134,7 +134,7 @@ def usable_manifest(layout: Layout, record: Record, *, mend: bool = True) -> Man
     return found
 
 
-def _refuse_revoked(layout: Layout, record: Record, listed: Manifest) -> None:
+def refuse_revoked(layout: Layout, record: Record, listed: Manifest) -> None:
     """Raises Malformed where the artifact, or a blob of it, was revoked; OSError."""
     if not layout.revoked.is_dir():
         return  # as in most stores: a hit costs one look more

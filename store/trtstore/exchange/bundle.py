@@ -21,7 +21,7 @@ from trtstore.format.names import blob_name, record_name
 from trtstore.marks.doubts import Doubt
 from trtstore.store import Store
 from trtstore.transfer.protocols import OnProgress, Readable, Reader, Writable, ignore_progress
-from trtstore.transfer.receive import Arrival, Arrivals, Received
+from trtstore.transfer.receive import Arrival, Received, Receiver
 
 #: Judges a record that came: what is to be remembered against it, or None. Raises Untrusted where it is refused.
 Judgement = Callable[[str, bytes], Doubt | None]
@@ -182,8 +182,8 @@ def import_from(
     record before anything of it is taken; what it refuses is told to `on_refused`, read, and not kept.
     """
     stream, kept = Stream(file, on_bytes), 0
-    with store.arriving() as arrivals:
-        groups = _arrived(stream, arrivals, _Seen(max_blobs), judge, on_refused)
+    with store.receiver() as receiver:
+        groups = _arrived(stream, store, receiver, _Seen(max_blobs), judge, on_refused)
         while True:
             try:
                 received = next(groups, None)
@@ -200,7 +200,8 @@ def import_from(
 
 def _arrived(
     stream: Stream,
-    arrivals: Arrivals,
+    store: Store,
+    receiver: Receiver,
     seen: _Seen,
     judge: Judgement,
     on_refused: Callable[[str, Untrusted], None],
@@ -215,7 +216,7 @@ def _arrived(
             raise Malformed(f"the record of {key} is not in the order of keys")
         last = key
         envelope = stream.small(name, size, records.MAX_BYTES)
-        arrival = arrivals.begin(key, envelope)
+        arrival = receiver.begin(key, envelope)
         doubt, refused = None, None
         try:
             doubt = judge(key, envelope)
@@ -229,7 +230,7 @@ def _arrived(
             with stream.member(blob_size) as member:
                 arrival.take(digits, blob_size, member)
         if refused is None:
-            yield arrival.finish(doubt)
+            yield store.commit(arrival.delivery(doubt))
         else:
             arrival.refuse()
             on_refused(key, refused)
