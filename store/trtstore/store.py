@@ -33,7 +33,7 @@ from trtstore.index.seals import Seals
 from trtstore.marks import doubts, roots
 from trtstore.marks.doubts import Doubt
 from trtstore.marks.pending import Pending
-from trtstore.transfer.protocols import OnProgress, Readable, Reader, ignore_progress
+from trtstore.transfer.protocols import OnProgress, Reader, ignore_progress
 from trtstore.transfer.readonly import ReadOnly
 from trtstore.transfer.receive import Delivery, Received, Receiver
 
@@ -46,12 +46,11 @@ SAMPLE = 20  # "sample" is one use in so many
 _NOTHING: Mapping[str, Path] = MappingProxyType({})
 
 
-class Store:
+class Store(ReadOnly):
     """The store below one root folder. Processes and threads may share it; README.md says what they may rely on."""
 
     def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self.root = layout.root
+        super().__init__(layout)
         self.environments = Environments(layout)
         self.hints = Hints(layout)
         self.pending = Pending(layout)
@@ -84,19 +83,14 @@ class Store:
             os.umask(os.umask(0o002) & 0o007 | 0o002)
         return cls(layout)
 
-    def __str__(self) -> str:
-        return str(self.root)
-
     def close(self) -> None:
         """Let go of the index's database, as before an unmount; it is opened again when it is wanted."""
         self.index.close()
 
     def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None:
-        """The record of `key` when all that it names is there, else None.
+        """As `ReadOnly.lookup`. A blob with other times is hashed once, and its times are put right if its bytes are.
 
-        Checks the forms of record and manifest, and size and times of each blob, and reads no blob. What is there
-        and cannot be used is told to `on_problem` (by default, logged). Raises Invalid for what is no key,
-        NotReadable and the like.
+        A record that another user wrote is passed to `on_problem`, and is a miss.
         """
         checked_key(key)
         tell = on_problem or log.warning
@@ -158,11 +152,6 @@ class Store:
     def count_hit(self, key: str) -> None:
         """Count a hit of `key` in the statistics, as `use` does it."""
         usage.hit(self.index, key)
-
-    def keys(self, prefix: str = "") -> Iterator[str]:
-        """The keys that begin with `prefix` and have a record; whether one is usable only `lookup` says."""
-        with translated(self.root, reading=True):
-            yield from read.keys(self._layout, prefix)
 
     def publish(
         self,
@@ -256,22 +245,6 @@ class Store:
         with scratch.folder(self._layout) as work:
             yield work
 
-    def blob_path(self, digest: str) -> Path | None:
-        """The file that holds the bytes of "sha256:<64 hex>", or None. For reading only."""
-        return ReadOnly(self._layout).blob_path(digest)
-
-    def envelope(self, key: str) -> bytes:
-        """The bytes of the record of `key`. Raises Corrupt when it is not there, NotReadable and the like."""
-        return ReadOnly(self._layout).envelope(key)
-
-    def manifest(self, record: Record) -> Manifest:
-        """The list of the record's files. Raises as `envelope`."""
-        return ReadOnly(self._layout).manifest(record)
-
-    def open_blob(self, digest: str, size: int) -> AbstractContextManager[Readable]:
-        """The bytes of "sha256:<64 hex>". Raises as `envelope`."""
-        return ReadOnly(self._layout).open_blob(digest, size)
-
     @contextmanager
     def receiver(self) -> Iterator[Receiver]:
         """Takes artifacts from elsewhere; `commit` keeps what it delivers. Raises NotWritable, NoSpace and the like."""
@@ -308,14 +281,6 @@ class Store:
         record = existing or delivery.record
         self._seal(record, delivery.listed)
         return Received(record, new=existing is None)
-
-    def doubt(self, key: str) -> Doubt | None:
-        """What is known against the artifact of `key`, which is used all the same; None where nothing is.
-
-        Raises NotReadable and the like.
-        """
-        with translated(self.root, reading=True):
-            return doubts.of(self._layout, checked_key(key))
 
     def _seal(self, record: Record, listed: Manifest) -> None:
         """Seal the blobs of `record`. `listed` is its manifest, unless it was there before and has another."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trtstore.content.read import checked_manifest, named_blobs
-from trtstore.disk.hashing import CHUNK, OnBytes, ignore_bytes
+from trtstore.disk.hashing import BackgroundHasher, OnBytes, ignore_bytes
 from trtstore.errors import Corrupt, Invalid, Malformed, Untrusted, translated
 from trtstore.exchange import tar
 from trtstore.exchange.tar import Stream
@@ -136,7 +135,7 @@ class _Writer:
             if self._seen.is_first(digits):
                 self._blob(digits, size)
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
         with translated(tar.STREAM):
             while view:  # an unbuffered stream may take less than it is given
@@ -147,14 +146,14 @@ class _Writer:
 
     def _blob(self, digits: str, size: int) -> None:
         self.send(tar.header(blob_name(digits), size))
-        digest, left = hashlib.sha256(), size
-        with self._store.open_blob(digest_of(digits), size) as source:
-            while left and (data := _read(source, min(CHUNK, left), digits)):
-                digest.update(data)
+        with (
+            self._store.open_blob(digest_of(digits), size) as source,
+            BackgroundHasher(size) as hasher,
+            translated(Path(f"the blob {digits}"), reading=True),
+        ):
+            for data in hasher.chunks(source.read, self._tell):
                 self.send(data)
-                left -= len(data)
-                self._tell(len(data))
-        if digest.hexdigest() != digits:
+        if not hasher.matches(digits):
             raise Corrupt(
                 f"the blob {digits} is not what its name says", "verify the store, and build it again"
             )
@@ -260,11 +259,6 @@ class _Seen:
         if len(self._digests) > self._most:
             raise Malformed(f"it has more than {self._most} blobs")
         return len(self._digests) > before
-
-
-def _read(file: Readable, size: int, digits: str) -> bytes:
-    with translated(Path(f"the blob {digits}"), reading=True):
-        return bytes(file.read(size))
 
 
 def _sync_folder(folder: Path) -> None:
