@@ -39,10 +39,10 @@ _TOOLS = ("gguf", "numpy", "nvidia-modelopt", "safetensors", "torch", "transform
 
 def steps(recipe: Recipe) -> tuple[Step, ...]:
     """`unpack` (of a GGUF) and `checkpoint`. Raises InputError."""
-    return made(recipe, _dtype(recipe))
+    return checkpoint_steps(recipe, _dtype(recipe))
 
 
-def made(recipe: Recipe, dtype: str) -> tuple[Step, ...]:
+def checkpoint_steps(recipe: Recipe, dtype: str) -> tuple[Step, ...]:
     """The same steps for another compiler, which starts from the checkpoint. Raises InputError."""
     scheme = _scheme(recipe)
     _check(recipe, scheme)
