@@ -29,7 +29,7 @@ def write(folder: Path) -> Path:
     compose.run(["model=smollm2"], configs.append)
     with tempfile.TemporaryDirectory(prefix="demo-checkpoint-") as scratch:
         store = Store.open(Path(scratch) / "store")
-        source = resolve.resolve(configs[0], Hasher(store.index, terminal.watcher(None))).source
+        source = resolve.resolve(configs[0], Hasher(store.index, terminal.reporter(None))).source
         keep = Path(scratch) / "files"
         keep.mkdir()
         checkpoint = Checkpoint.open(source.fetch(keep, lambda *_: None))

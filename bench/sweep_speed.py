@@ -25,7 +25,7 @@ from tests.support import tiny
 from trtbuild.building.digests import Hasher
 from trtbuild.config import compose
 from trtbuild.config.points import Point
-from trtbuild.planning.plan import plan
+from trtbuild.planning.plan import make_plan
 from trtbuild.planning.resolve import resolve
 from trtbuild.report import terminal
 from trtstore import Store
@@ -74,9 +74,9 @@ def hits(folder: Path) -> None:
 
 
 def _publish(points: Sequence[Point], store: Store, folder: Path) -> list[float | None]:
-    watcher = terminal.PlainTerminal(sys.stderr, None)
+    reporter = terminal.PlainTerminal(sys.stderr, None)
     for point in points:
-        planned = plan(resolve(point.config, Hasher(store.index, watcher)).recipe)
+        planned = make_plan(resolve(point.config, Hasher(store.index, reporter)).recipe)
         made = folder / "made"
         made.mkdir(exist_ok=True)
         (made / "model.onnx").write_text(planned.final.key)

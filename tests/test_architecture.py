@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.facts import test_key
-from trtbuild.planning import plan
+from trtbuild.planning.plan import make_plan
 from trtbuild.toolchains import builtin
 
 ROOT = Path(__file__).parents[1]
@@ -144,7 +144,7 @@ def test_steps_run_in_what_their_toolchain_chooses() -> None:
     """The versions that a key holds where no lock has them are of the packages that the lock chooses."""
     for frontend, network in (("native", "onnxruntime"), ("genai", "genai")):
         for recipe in (test_key.RECIPE, test_key.replaced(tools=test_key.LOOSE)):
-            steps = plan.plan(dataclasses.replace(recipe, frontend=frontend)).steps
+            steps = make_plan(dataclasses.replace(recipe, frontend=frontend)).steps
             for step, toolchain in zip(steps, (network, "onnxruntime"), strict=True):
                 if step.step.lock is None:
                     assert set(step.toolchain) <= set(builtin.load(toolchain).chosen)
@@ -244,5 +244,5 @@ def test_a_worker_imports_its_toolchain_and_nothing_else(
         "trtbuild.facts.recipe",
         "trtbuild.config.schema",
         "trtbuild.targets",
-        "trtbuild.building.session",
+        "trtbuild.building.runner",
     }

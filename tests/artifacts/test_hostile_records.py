@@ -12,19 +12,19 @@ import pytest
 from tests.facts import test_key
 from tests.fuzz import corpus
 from trtbuild.artifacts import provenance
-from trtbuild.artifacts.chain import Found
-from trtbuild.artifacts.history import History, Place
+from trtbuild.artifacts.chain import Located
+from trtbuild.artifacts.history import History, HistorySource
 from trtbuild.building import rebuild
 from trtbuild.config import schema
 from trtbuild.errors import TrtbuildError, bounded
 from trtbuild.executors.process import WorkerResult
-from trtbuild.planning.plan import Plan, plan
+from trtbuild.planning.plan import Plan, make_plan
 from trtbuild.report import document, explanations, records
 from trtstore import Store
 from trtstore.upkeep.upkeep import Upkeep
 
-PLAN = plan(test_key.RECIPE)
-OTHER = plan(test_key.replaced(quant=dataclasses.replace(test_key.QUANT, group_size=64)))
+PLAN = make_plan(test_key.RECIPE)
+OTHER = make_plan(test_key.replaced(quant=dataclasses.replace(test_key.QUANT, group_size=64)))
 
 CONFIG = schema.Config(executor=schema.ExecutorConf(), store=schema.StoreConf())
 
@@ -50,33 +50,32 @@ def keep(store: Store, number: int, said: dict[str, Any]) -> str:
     with store.scratch() as work:
         (work / "out").mkdir()
         (work / "out" / "file").write_text("x")
-        labels = provenance.labels(PLAN.final, PLAN)
+        labels = PLAN.final.labels
         store.publish(key, work / "out", predicate_type="p", predicate=said, labels=labels)
     return key
 
 
 def test_the_nearest_build_may_say_anything(store: Store) -> None:
     planned = PLAN.final
-    labels = provenance.labels(planned, PLAN)
     keys = [keep(store, number, said) for number, said in enumerate(weird(5))]
     summaries = {each.key: each for each in Upkeep(store).catalog.summaries()}
     near_ones = 0
     for key in keys:
-        history = History([Place(store, True, lambda _, key=key: [summaries[key]])], pytest.fail)
-        near = history.nearest(planned, labels)
+        history = History([HistorySource(store, True, lambda _, key=key: [summaries[key]])], pytest.fail)
+        near = history.nearest(planned)
         for model_bytes in (1, 10**12):
-            estimate = history.estimate(planned, labels, model_bytes)
+            estimate = history.estimate(planned, model_bytes)
             if estimate is not None:
                 assert 0 <= estimate.seconds < 1e25
                 assert estimate.peak_memory_bytes is None or estimate.peak_memory_bytes >= 0
         if near is None:
             continue
         near_ones += 1
-        found = Found(None, here=False)
+        found = Located(None, here=False)
         said = list(explanations.lines(PLAN, found, near, ()))
         assert all(bounded(line).isprintable() for line in said)
         json.dumps(document.explanation(PLAN, found, near))
-        hit = Found(near.record, here=True)
+        hit = Located(near.record, here=True)
         assert all(bounded(line).isprintable() for line in explanations.lines(PLAN, hit, None, ()))
         assert all(line.isprintable() for line in records.lines(near.record))
     assert near_ones > 50

@@ -5,30 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.support.cli import Project
-from trtbuild.building.session import speaking
+from trtbuild.building.runner import loading_limits
 from trtbuild.executors.process import StepLimits
 
 FOUR_HOURS = StepLimits(4 * 3600, None, None)
 
 
 def test_a_small_engine_is_not_waited_for_as_a_large_one_is() -> None:
-    small = speaking(FOUR_HOURS, "check", None, 16, 150_000_000)
-    large = speaking(FOUR_HOURS, "check", None, 16, 16_000_000_000)
+    small = loading_limits(FOUR_HOURS, "check", None, 16, 150_000_000)
+    large = loading_limits(FOUR_HOURS, "check", None, 16, 16_000_000_000)
     assert 300 < small.timeout_seconds < 15 * 60 < large.timeout_seconds < FOUR_HOURS.timeout_seconds
     assert small.option == large.option == "check.timeout_minutes"
-    longer = speaking(FOUR_HOURS, "generate", None, 1000, 150_000_000)
+    longer = loading_limits(FOUR_HOURS, "generate", None, 1000, 150_000_000)
     assert longer.timeout_seconds > small.timeout_seconds
     assert longer.option == "generate.timeout_minutes"
 
 
 def test_a_step_s_own_limit_is_the_most() -> None:
     short = StepLimits(60, None, None)
-    assert speaking(short, "check", None, 16, 10**12) == short
-    assert speaking(FOUR_HOURS, "check", None, 16, 10**12) == FOUR_HOURS
+    assert loading_limits(short, "check", None, 16, 10**12) == short
+    assert loading_limits(FOUR_HOURS, "check", None, 16, 10**12) == FOUR_HOURS
 
 
 def test_what_the_user_says_counts() -> None:
-    asked = speaking(FOUR_HOURS, "check", 600.0, 16, 10)
+    asked = loading_limits(FOUR_HOURS, "check", 600.0, 16, 10)
     assert (asked.timeout_seconds, asked.option) == (36_000, "check.timeout_minutes")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from trtbuild.facts.key import Step, Worker, explain, key_of
 from trtbuild.facts.recipe import Model, Profile, Quant, Recipe, Tools, frozen
-from trtbuild.planning import plan
+from trtbuild.planning.plan import make_plan
 from trtbuild.targets import Target
 from trtbuild.toolchains.lock import Lock, PackagePin
 
@@ -63,7 +63,7 @@ RECIPE = Recipe(MODEL, QUANT, TARGET, Profile(None, None, None, None), 1, 1, "na
 
 
 def keys(recipe: Recipe) -> dict[str, str]:
-    return {step.name: step.key for step in plan.plan(recipe).steps}
+    return {step.name: step.key for step in make_plan(recipe).steps}
 
 
 def replaced(**changes: object) -> Recipe:
@@ -193,7 +193,7 @@ def test_options_that_only_matter_when_quantized_do_not_split_unquantized_engine
 
 
 def test_the_explanation_is_of_the_same_walk() -> None:
-    for step in plan.plan(RECIPE).steps:
+    for step in make_plan(RECIPE).steps:
         upstream = {up.name: up.key for up in step.inputs}
         assert explain(step.step, MODEL.identity, upstream) == step.fields
         assert set(step.step.facts) < set(step.fields)

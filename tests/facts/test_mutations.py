@@ -25,7 +25,7 @@ from trtbuild.config import compose, schema, sweep_schema
 from trtbuild.errors import InputError
 from trtbuild.facts import key_exclusions
 from trtbuild.facts.recipe import Quant, Recipe, Tools, Value, frozen
-from trtbuild.planning.plan import plan
+from trtbuild.planning.plan import make_plan
 from trtbuild.planning.resolve import resolve
 from trtbuild.targets import Gpu, Target
 from trtbuild.toolchains.lock import Lock
@@ -300,7 +300,7 @@ def unchanged(digests: Digests, *words: str) -> dict[str, str] | None:
 
 
 def planned(config: schema.Config, digests: Digests) -> dict[str, str]:
-    return {step.name: step.key for step in plan(resolve(config, digests).recipe).steps}
+    return {step.name: step.key for step in make_plan(resolve(config, digests).recipe).steps}
 
 
 def options(compiler: str) -> Iterator[tuple[str, Any]]:
@@ -603,7 +603,7 @@ def test_every_compiler_is_looked_at() -> None:
 
 
 def test_golden_keys() -> None:
-    assert {compiler: plan(recipe).final.key for compiler, recipe in RECIPES.items()} == GOLDEN
+    assert {compiler: make_plan(recipe).final.key for compiler, recipe in RECIPES.items()} == GOLDEN
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
@@ -628,11 +628,11 @@ def one_fact(compiler: str, name: str) -> None:
             continue
         path, value = place
         try:
-            before = plan(recipe).final.key
+            before = make_plan(recipe).final.key
         except InputError:
             continue  # this compiler does not take that front end
         try:
-            after = plan(changed(recipe, path, another(name, value))).final.key
+            after = make_plan(changed(recipe, path, another(name, value))).final.key
         except InputError:  # noticed, and refused
             differs.append(None)
         except (KeyError, ValueError):  # of a compiler or a scheme that there is not, or of other hardware

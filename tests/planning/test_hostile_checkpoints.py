@@ -17,7 +17,7 @@ from trtbuild.config import compose, schema
 from trtbuild.errors import MAX_LINE, InputError, TrtbuildError
 from trtbuild.formats import safetensors
 from trtbuild.formats.gguf import read_header, read_metadata
-from trtbuild.planning.plan import plan as make_plan
+from trtbuild.planning.plan import make_plan
 from trtbuild.planning.resolve import resolve
 from trtbuild.report import terminal
 from trtstore import Store
@@ -56,7 +56,7 @@ SMALL = {
 @pytest.fixture
 def planned(tmp_path: Path) -> Iterator[Callable[..., Callable[[], None]]]:
     """Gives what resolves, plans and examines a checkpoint under some options, again and again."""
-    watcher = terminal.watcher(None)
+    reporter = terminal.reporter(None)
     store = Store.open(tmp_path / "store", durability="fast")
 
     def prepare(model: Path, *options: str) -> Callable[[], None]:
@@ -64,14 +64,14 @@ def planned(tmp_path: Path) -> Iterator[Callable[..., Callable[[], None]]]:
         compose.run([f"model.source={model}", *options], found.append)
 
         def again() -> None:
-            resolved = resolve(found[0], Hasher(store.index, watcher))
+            resolved = resolve(found[0], Hasher(store.index, reporter))
             make_plan(resolved.recipe, None)
             resolved.examine()
 
         return again
 
     yield prepare
-    watcher.close()
+    reporter.close()
 
 
 @pytest.mark.parametrize(("file", "options", "every"), PLANS, ids=lambda value: str(value)[:60])

@@ -44,10 +44,14 @@ PLACES = {
     # Workers.
     (
         "trtbuild.executors.process",
-        "_start",
+        "run",
         "subprocess.Popen",
-    ): "a worker under the keeper: programs.module, allowed "
-    "variables, a folder of its own; or a container's engine",
+    ): "a worker under the keeper: programs.module, allowed variables, a folder of its own",
+    (
+        "trtbuild.executors.container",
+        "run",
+        "subprocess.Popen",
+    ): "the engine: found by programs.find; cleaned and named variables, a folder of its own",
     (
         "trtbuild.executors.container",
         "_output",

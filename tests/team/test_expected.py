@@ -10,8 +10,8 @@ import pytest
 
 import trtbuild
 from tests.team.support import Machine, Place, machine, make, writer
-from trtbuild.artifacts.chain import Lookup
-from trtbuild.artifacts.team import Sharing
+from trtbuild.artifacts.chain import StoreChain
+from trtbuild.artifacts.team import TeamStore
 from trtbuild.config import choices, schema
 from trtstore import Store
 from trtstore.format.expected import Expected
@@ -22,7 +22,7 @@ LLAMA = {"step": "source", "model": "hf://org/llama@1"}
 
 
 @dataclass
-class Teller:
+class Notes:
     """Remembers what the user is told."""
 
     told: list[str] = field(default_factory=list)
@@ -45,38 +45,38 @@ def intern(tmp_path: Path, shared_folder: Place) -> tuple[Machine, str]:
     return found, line
 
 
-def lookup(store: Store, url: str, line: str) -> tuple[Lookup, Teller]:
+def lookup(store: Store, url: str, line: str) -> tuple[StoreChain, Notes]:
     conf = schema.StoreConf(team=url, trusted=[line], trust=choices.Trust.require)
-    teller = Teller()
-    return Lookup(conf, store, Sharing(conf, store, teller.note), teller), teller
+    notes = Notes()
+    return StoreChain(conf, store, TeamStore(conf, store, notes.note), notes), notes
 
 
 def test_a_narrow_key_does_not_speak_for_another_s_source(
     intern: tuple[Machine, str], tmp_path: Path, shared_folder: Place
 ) -> None:
     there, line = intern
-    found, teller = lookup(Store.open(tmp_path / "mine"), shared_folder.url, line)
+    found, notes = lookup(Store.open(tmp_path / "mine"), shared_folder.url, line)
     assert found.use(Expected(KEY, LLAMA, None)) is None
-    assert "intern signed it, and is not trusted for model=hf://org/llama@1" in teller.told[0]
+    assert "intern signed it, and is not trusted for model=hf://org/llama@1" in notes.told[0]
     assert there.store.lookup(KEY) is not None
 
 
 def test_who_does_not_know_whose_a_key_is_does_not_ask_the_team(
     intern: tuple[Machine, str], tmp_path: Path, shared_folder: Place
 ) -> None:
-    found, teller = lookup(Store.open(tmp_path / "mine"), shared_folder.url, intern[1])
+    found, notes = lookup(Store.open(tmp_path / "mine"), shared_folder.url, intern[1])
     assert found.use(Expected(KEY, None, None)) is None
     assert found.find(Expected(KEY, None, None)).record is None
-    assert teller.told == []
+    assert notes.told == []
 
 
 def test_other_files_are_refused_whoever_signed_them(
     intern: tuple[Machine, str], tmp_path: Path, shared_folder: Place
 ) -> None:
     line = intern[1].replace(" model=toy", "")
-    found, teller = lookup(Store.open(tmp_path / "mine"), shared_folder.url, line)
+    found, notes = lookup(Store.open(tmp_path / "mine"), shared_folder.url, line)
     assert found.use(Expected(KEY, LLAMA, f"sha256:{'0' * 64}")) is None
-    assert "lists other files than those that its key names" in teller.told[0]
+    assert "lists other files than those that its key names" in notes.told[0]
     assert not (tmp_path / "mine" / "v1" / "blobs").exists(), "nothing travelled"
     assert found.find(Expected(KEY, LLAMA, f"sha256:{'0' * 64}")).record is None
     assert found.use(Expected(KEY, LLAMA, None)) is not None

@@ -9,7 +9,9 @@ import pytest
 
 from tests.support.cli import Project
 from tests.toolchains.shop import Shop, lock, sha256, wheel
-from trtbuild.building.session import Session
+from trtbuild.artifacts.team import TeamStore
+from trtbuild.building.runner import Runner
+from trtbuild.building.setup import Setup
 from trtbuild.cli.toolchain_progress import Teller
 from trtbuild.config import schema
 from trtbuild.errors import InputError
@@ -22,7 +24,7 @@ from trtstore.team import signing, trust_list
 CONFIG = trust_list.FOLDER
 
 
-class Watcher(Teller):
+class Reporter(Teller):
     """Remembers what it is told."""
 
     def __init__(self) -> None:
@@ -43,10 +45,11 @@ def team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "team"
 
 
-def session(root: Path, team: Path) -> Session:
+def runner(root: Path, team: Path) -> Runner:
     config = schema.Config()
     config.executor, config.store = schema.ExecutorConf(), schema.StoreConf(team=team.as_uri())
-    return Session(config, Store.open(root, durability="fast"), _no_source, Watcher())
+    store, reporter = Store.open(root, durability="fast"), Reporter()
+    return Runner(Setup(config, store, TeamStore(config.store, store, reporter.note), _no_source), reporter)
 
 
 def _no_source():
@@ -67,11 +70,11 @@ def test_who_has_no_index_installs_from_the_teams_store(tmp_path: Path, team: Pa
 
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     found = locks.read(file, "test")
-    dev = session(tmp_path / "dev", team)
+    dev = runner(tmp_path / "dev", team)
     python = pythons.python(None)
-    environment = dev.workbench.kept.ensure(found, python)
+    environment = dev.tools.environments.ensure(found, python)
     assert environment.about["packages"] == {"tiny-a": "1.0", "tiny-b": "2.0"}
-    assert any("from file://" in note and "every byte verified" in note for note in dev.watcher.notes)
+    assert any("from file://" in note and "every byte verified" in note for note in dev.reporter.notes)
 
 
 def test_wheels_that_the_lock_does_not_have_are_not_installed(
@@ -85,13 +88,13 @@ def test_wheels_that_the_lock_does_not_have_are_not_installed(
     found, python = locks.read(file, "test"), pythons.python(None)
     bad = wheel(tmp_path / "bad", "tiny_a", "1.0", {"tiny_a/evil.py": "raise SystemExit\n"})
     assert sha256(bad) != sha256(good)
-    writer = session(tmp_path / "writer", team)
+    writer = runner(tmp_path / "writer", team)
     key = team_wheels.key_of(found, python)
-    writer.store.publish(key, tmp_path / "bad", predicate_type="urn:x", predicate={}, labels={})
-    writer.sharing.team.push(writer.store, key, signing.signer("ci"))
+    writer.setup.store.publish(key, tmp_path / "bad", predicate_type="urn:x", predicate={}, labels={})
+    writer.setup.team.connection.push(writer.setup.store, key, signing.signer("ci"))
 
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    dev = session(tmp_path / "dev", team)
+    dev = runner(tmp_path / "dev", team)
     with pytest.raises(InputError, match=r"tiny.a"):
-        dev.workbench.kept.ensure(found, python)
-    assert dev.workbench.kept.find(found, python) is None
+        dev.tools.environments.ensure(found, python)
+    assert dev.tools.environments.find(found, python) is None

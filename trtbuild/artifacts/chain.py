@@ -1,4 +1,7 @@
-"""Where an artifact is: our own store, others on this machine, the team's; what only another has is copied to ours."""
+"""Where an artifact is: in our own store, in another one on this machine, or in the team store.
+
+An artifact that only another store has is copied to ours before it is used.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from trtbuild.artifacts.team import Sharing
+from trtbuild.artifacts.team import TeamStore
 from trtbuild.config import schema
 from trtstore import Expected, Layered, Reader, ReadOnly, Record, Store, deadline, format_size
 
 
-class Teller(Protocol):
+class CopyReporter(Protocol):
     """Is told what a user should know, and how far a copy is."""
 
     def note(self, words: str) -> None: ...
@@ -20,27 +23,32 @@ class Teller(Protocol):
 
 
 @dataclass(frozen=True)
-class Found:
-    """An artifact in the stores: its record, whether our own store has it, and which other one where not."""
+class Located:
+    """Where an artifact is: its record, None if no store has it; whether our own store has it; the store's name."""
 
     record: Record | None
     here: bool
-    store: str = ""  # that has it
+    store: str = ""
 
     @property
     def also(self) -> str | None:
-        """The store that has it where ours does not."""
+        """The other store that has it; None if ours has it, or none."""
         return None if self.here or self.record is None else self.store
 
 
-class Lookup:
-    """The stores of one run, in the order in which they are asked. `from_team` are the keys that were fetched there."""
+class StoreChain:
+    """The stores of one run, in the order in which they are asked.
 
-    def __init__(self, config: schema.StoreConf, store: Store, sharing: Sharing, teller: Teller) -> None:
+    `from_team` holds the keys whose artifacts came from the team store.
+    """
+
+    def __init__(
+        self, config: schema.StoreConf, store: Store, team: TeamStore, reporter: CopyReporter
+    ) -> None:
         self._config = config
         self._store = store
-        self._sharing = sharing
-        self._teller = teller
+        self._team = team
+        self._reporter = reporter
         self.from_team: set[str] = set()
 
     @cached_property
@@ -50,49 +58,47 @@ class Lookup:
 
     @property
     def others(self) -> tuple[Reader, ...]:
-        """All stores that are asked after our own. Raises InputError, StoreError."""
-        team = self._sharing.team
+        """All stores that are asked after our own, in order. Raises InputError, StoreError."""
+        team = self._team.connection
         return self.also if team is None else (*self.also, team)
 
     def tell(self, words: str) -> None:
-        """What is wrong with a store, or with what it has: each sentence once in a command."""
-        self._sharing.once(words, self._teller.note)
+        """Note what is wrong with a store, or with an artifact in it: each sentence once in a command."""
+        self._team.notes(words, self._reporter.note)
 
-    def find(self, wanted: Expected) -> Found:
-        """Where what is wanted is; nothing is copied, and it does not count as a use."""
-        if wanted.labels is not None:
-            self._sharing.expect({wanted.key: wanted.labels})
+    def find(self, wanted: Expected) -> Located:
+        """Where the wanted artifact is. Copies nothing, and does not count as a use."""
+        self._team.expect_labels(wanted.key, wanted.labels)
         record = self._look(self._store, wanted)
         if record is not None and (wanted.manifest or self._may_use(record)):
-            return Found(record, here=True, store=str(self._store))
+            return Located(record, here=True, store=str(self._store))
         for other in self._asked(wanted):
             with deadline(self._config.patience):
                 record = self._look(other, wanted)
             if record is not None and (wanted.manifest or self._may_use(record, other)):
-                return Found(record, here=False, store=str(other))
-        return Found(None, here=False)
+                return Located(record, here=False, store=str(other))
+        return Located(None, here=False)
 
     def _look(self, reader: Reader, wanted: Expected) -> Record | None:
         record = reader.lookup(wanted.key, on_problem=self.tell)
         return None if record is None or wanted.trouble(record) is not None else record
 
     def use(self, wanted: Expected) -> Record | None:
-        """The record that is wanted, which counts as used; None, and a word why, where what is there is not usable.
+        """The wanted record, which now counts as used. None if no store has a usable one; a note says why not.
 
-        What only another store has is copied to ours, every byte verified. What ours has is given without a question
-        to anybody: `Sharing.afterwards` asks whether it was revoked.
+        An artifact that only another store has is copied to ours, and every byte is verified. An artifact of our own
+        store is returned without asking the network: `TeamStore.check_served` asks afterwards whether it was revoked.
         """
         key, manifest = wanted.key, wanted.manifest
-        if wanted.labels is not None:
-            self._sharing.expect({key: wanted.labels})
+        self._team.expect_labels(key, wanted.labels)
         record = self._store.use(
             key, verify=self._config.verify.value, on_problem=self.tell, manifest=manifest
         )
         anew = record is not None and manifest is None and not self._may_use(record)
         if record is not None and not anew:
-            self._sharing.gave(record)
+            self._team.served(record)
             return record
-        self._sharing.learn()
+        self._team.refresh_revocations()
         others = self._asked(wanted)
         if not others:
             return None
@@ -109,20 +115,20 @@ class Lookup:
         return record if record is not None and (manifest or self._may_use(record)) else None
 
     def _asked(self, wanted: Expected) -> tuple[Reader, ...]:
-        """The other stores that may answer: the team's only where its scopes can be held to what is expected."""
+        """The other stores that may answer: the team store only if the labels are known that a signer must cover."""
         return self.also if wanted.labels is None else self.others
 
     def _may_use(self, record: Record, of: Reader | None = None) -> bool:
-        """Whether what our own store, or another one, has may be used for what is asked for.
+        """Whether `record` of the store `of`, by default our own, may be used here. Notes each doubt about it once.
 
-        Tells once what is doubted of it. What the team's store has was judged, and told, when it was looked up.
+        Records of the team store were judged, and doubts about them noted, when they were looked up.
         """
-        if of is not None and of is self._sharing.team:
+        if of is not None and of is self._team.connection:
             return True
         doubt = (of or self._store).doubt(record.key)
         if doubt is None:
             return True
-        step, may = record.labels.get("step", record.key[:12]), self._sharing.admits(record.key, doubt)
+        step, may = record.labels.get("step", record.key[:12]), self._team.admits(record.key, doubt)
         if not may:
             words = f"{step}: what {of or 'our own store'} has {doubt}; it is not used for this"
         elif doubt.unsigned and self._config.trust.value != "off":
@@ -133,15 +139,15 @@ class Lookup:
         return may
 
     def _on_fetching(self, done: int, total: int) -> None:
-        self._teller.progress("fetch", done, total, "B")
+        self._reporter.progress("fetch", done, total, "B")
 
     def _fetched(self, record: Record, other: Reader) -> None:
         step = record.labels.get("step", record.key[:12])
         signed = ""
-        if other is self._sharing.team:
+        if other is self._team.connection:
             self.from_team.add(record.key)
-            signed = self._sharing.signed(record.key)
-        self._sharing.once.release()
-        self._teller.note(
+            signed = self._team.signers_note(record.key)
+        self._team.notes.release()
+        self._reporter.note(
             f"{step:<8} copied    {format_size(record.bytes)} from {other}, {signed}every byte verified"
         )

@@ -1,8 +1,8 @@
-"""What earlier builds teach about a step: which of them was nearest, what differs, and what it took.
+"""What earlier builds teach about a step: which one is nearest, what differs, and what it took.
 
-The nearest is the one with the fewest differing fields; of equals, the one that took longest, for that is the rebuild
-most worth understanding. Fields are compared through all upstream steps, so that a difference shows where it arose
-(`toolchain.onnx` of the network) and not as another key of an input.
+The nearest build has the fewest differing fields; among equals it is the one that took longest, since its rebuild is
+most worth an explanation. Fields are compared through all upstream steps. So a difference shows where it arose, such as
+`toolchain.onnx` of the network, and not as another key of an input.
 """
 
 from __future__ import annotations
@@ -11,26 +11,42 @@ import heapq
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
-from typing import Any, TypeAlias, TypeGuard
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from trtbuild.artifacts import provenance
 from trtbuild.facts.key import LOCK, TOOL
 from trtbuild.planning.plan import Planned
-from trtstore import OnParsed, Reader, Record, StoreFailure, Summary
+from trtstore import (
+    Maintenance,
+    OnParsed,
+    Reader,
+    ReadOnly,
+    Record,
+    Store,
+    StoreFailure,
+    Summary,
+    catalog_of,
+    team_summaries,
+)
 
-#: Records that are read to find the nearest: those whose labels are most alike. Reading one takes half a millisecond.
+if TYPE_CHECKING:
+    from trtstore import Team
+
+#: How many records are read to find the nearest: those with the most equal labels. One takes half a millisecond.
 CANDIDATES = 200
+#: The same of the team store, whose records come over the network.
+TEAM_CANDIDATES = 24
 
-#: More than any build takes, or any machine has: what a record says beyond it is no statistic.
+#: More than any build takes, or any machine has. A record that claims more is not believed.
 MAX_SECONDS, MAX_BYTES = 1e9, 1 << 60
 
-#: What an earlier build must share to say how long another will take.
+#: The fields that an earlier build must share to be the basis of an estimate.
 KIND = ("compiler.name", "network.frontend", "target.kind")
 
 
 class Absent(Enum):
-    """A field that one side does not have: its step did not read it."""
+    """The value of a field that one side lacks: its step did not read it."""
 
     ABSENT = "absent"
 
@@ -40,34 +56,40 @@ ABSENT = Absent.ABSENT
 
 @dataclass(frozen=True)
 class Difference:
-    """One field with another value: `old` in the store, `new` as asked for; ABSENT where a side lacks it."""
+    """One field with two values: `old` in the store, `new` as asked for. ABSENT stands for a missing one.
+
+    `steps` are the steps that read the field.
+    """
 
     field: str
-    steps: tuple[str, ...]  # that read it
+    steps: tuple[str, ...]
     old: Any
     new: Any
 
 
 @dataclass(frozen=True)
-class Near:
-    """An earlier build of the same step, and all in which it differs from what is asked for."""
+class NearestBuild:
+    """The earlier build of the same step that is most like what is asked for, and how it differs.
+
+    `ours` says whether it is in our own store, and not in one that is only read.
+    """
 
     record: Record
     store: str
-    ours: bool  # in our own store, rather than in one that is only read
+    ours: bool
     differences: tuple[Difference, ...]
 
     @property
     def seconds(self) -> float | None:
-        """What its worker took."""
-        found = provenance.stats(self.record).get("seconds")
-        return float(found) if _counts(found, MAX_SECONDS) else None
+        """The wall time of its worker, if the record has it."""
+        seconds = provenance.stats(self.record).get("seconds")
+        return float(seconds) if _counts(seconds, MAX_SECONDS) else None
 
     @property
     def model_bytes(self) -> int | None:
-        """Bytes of the checkpoint that it was made from."""
-        found = provenance.stats(self.record).get("model_bytes")
-        return found if _counts(found, MAX_BYTES) and isinstance(found, int) and found > 0 else None
+        """The bytes of the checkpoint that it was made from, if the record has them."""
+        size = provenance.stats(self.record).get("model_bytes")
+        return size if _counts(size, MAX_BYTES) and isinstance(size, int) and size > 0 else None
 
 
 @dataclass(frozen=True)
@@ -80,13 +102,13 @@ class Estimate:
     seconds: float
     bytes: int
     peak_memory_bytes: int | None
-    basis: Near
+    basis: NearestBuild
     scale: float
 
 
 @dataclass(frozen=True)
-class Place:
-    """A store to look into, whether it is our own, how its records are listed, and how many of them may be read."""
+class HistorySource:
+    """A store to search, how its records are listed, and how many of them may be read at `most`."""
 
     store: Reader
     ours: bool
@@ -99,27 +121,26 @@ class History:
 
     def __init__(
         self,
-        places: Sequence[Place],
+        sources: Sequence[HistorySource],
         on_problem: Callable[[str], None],
         on_parsed: OnParsed = lambda _: None,
     ) -> None:
-        self._places = tuple(places)
+        self._sources = tuple(sources)
         self._on_problem = on_problem
         self._on_parsed = on_parsed
-        self._records: dict[tuple[str, str], tuple[Record | None, provenance.Told]] = {}
+        self._records: dict[tuple[str, str], tuple[Record | None, provenance.ParsedProvenance]] = {}
 
-    def nearest(self, planned: Planned, labels: Mapping[str, str], same: Collection[str] = ()) -> Near | None:
-        """The build of the same step that is most like `planned`, itself left out; None where there is none.
+    def nearest(self, planned: Planned, same: Collection[str] = ()) -> NearestBuild | None:
+        """The build of the same step that is most like `planned`, except itself; None if there is none.
 
-        `labels` are those that its record would have: they choose which records are read at all. Only builds with
-        equal fields `same` count.
+        Its labels choose which records are read at all. Only builds with equal fields `same` count.
         """
-        best: tuple[tuple[float, ...], Near] | None = None
-        for place, summary in self._candidates(planned, labels):
-            record, found = self._read(place, summary.key)
-            if record is None or planned.name not in found.fields:
+        best: tuple[tuple[float, ...], NearestBuild] | None = None
+        for source, summary in self._candidates(planned):
+            record, build = self._read(source, summary.key)
+            if record is None or planned.name not in build.fields:
                 continue
-            near = Near(record, str(place.store), place.ours, compare(found, planned))
+            near = NearestBuild(record, str(source.store), source.ours, compare(build, planned))
             if any(difference.field in same for difference in near.differences):
                 continue
             rank = (-len(near.differences), near.seconds or 0.0, summary.stored)
@@ -127,9 +148,9 @@ class History:
                 best = (rank, near)
         return None if best is None else best[1]
 
-    def estimate(self, planned: Planned, labels: Mapping[str, str], model_bytes: int) -> Estimate | None:
-        """What `planned` will take, from the nearest build of its kind; None where there is no basis."""
-        near = self.nearest(planned, labels, same=KIND)
+    def estimate(self, planned: Planned, model_bytes: int) -> Estimate | None:
+        """What `planned` will take, from the nearest build of its kind; None if there is no basis."""
+        near = self.nearest(planned, same=KIND)
         if near is None or near.seconds is None:
             return None
         scale = model_bytes / near.model_bytes if near.model_bytes else 1.0
@@ -142,62 +163,80 @@ class History:
             scale=scale,
         )
 
-    def _read(self, place: Place, key: str) -> tuple[Record | None, provenance.Told]:
-        """A record and what it tells; read once, for the many steps of a sweep."""
-        at = (str(place.store), key)
+    def _read(self, source: HistorySource, key: str) -> tuple[Record | None, provenance.ParsedProvenance]:
+        """A record and its provenance, read once for the many steps of a sweep."""
+        at = (str(source.store), key)
         if at not in self._records:
-            record = place.store.lookup(key, on_problem=lambda _: None)
-            self._records[at] = (record, _NOTHING if record is None else provenance.told(record))
+            record = source.store.lookup(key, on_problem=lambda _: None)
+            self._records[at] = (record, _NOTHING if record is None else provenance.parse(record))
         return self._records[at]
 
-    def _candidates(self, planned: Planned, labels: Mapping[str, str]) -> list[tuple[Place, Summary]]:
-        def alike(item: tuple[Place, Summary]) -> tuple[int, float]:
+    def _candidates(self, planned: Planned) -> list[tuple[HistorySource, Summary]]:
+        labels = planned.labels or {}
+
+        def alike(item: tuple[HistorySource, Summary]) -> tuple[int, float]:
             theirs = item[1].labels
             return sum(theirs.get(name) == value for name, value in labels.items()), item[1].used
 
-        found = [
+        same_step = [
             item for item in self._listed if item[1].labels.get("step") == planned.name and item[1].manifest
         ]
-        found = heapq.nlargest(CANDIDATES, (item for item in found if item[1].key != planned.key), key=alike)
-        left = {id(place): place.most for place in self._places}
+        others = (item for item in same_step if item[1].key != planned.key)
+        left = {id(source): source.most for source in self._sources}
         chosen = []
-        for place, summary in found:
-            if left[id(place)]:
-                left[id(place)] -= 1
-                chosen.append((place, summary))
+        for source, summary in heapq.nlargest(CANDIDATES, others, key=alike):
+            if left[id(source)]:
+                left[id(source)] -= 1
+                chosen.append((source, summary))
         return chosen
 
     @cached_property
-    def _listed(self) -> list[tuple[Place, Summary]]:
-        found: list[tuple[Place, Summary]] = []
-        for place in self._places:
+    def _listed(self) -> list[tuple[HistorySource, Summary]]:
+        listed: list[tuple[HistorySource, Summary]] = []
+        for source in self._sources:
             try:
-                found += [(place, summary) for summary in place.summaries(self._on_parsed)]
+                listed += [(source, summary) for summary in source.summaries(self._on_parsed)]
             except (OSError, StoreFailure) as trouble:
-                self._on_problem(f"{place.store} cannot be listed: {trouble}")
-        return found
+                self._on_problem(f"{source.store} cannot be listed: {trouble}")
+        return listed
+
+
+def history_of(
+    store: Store,
+    also: Sequence[ReadOnly],
+    team: Team | None,
+    on_problem: Callable[[str], None],
+    on_parsed: OnParsed,
+) -> History:
+    """The earlier builds in our own store, in the others on this machine, and in the team store."""
+    sources = [HistorySource(store, True, Maintenance(store).catalog.summaries)]
+    sources += [HistorySource(other, False, catalog_of(other, store.index).summaries) for other in also]
+    if team is not None:
+        listing = partial(team_summaries, team, store.index)
+        sources.append(HistorySource(team, False, listing, TEAM_CANDIDATES))
+    return History(sources, on_problem, on_parsed)
 
 
 def fields(planned: Planned) -> dict[str, Mapping[str, Any]]:
     """The fields of each step's key by the step's name, upstream first."""
-    return {step.name: step.fields for step in provenance.chain(planned)}
+    return {step.name: step.fields for step in planned.chain}
 
 
-def compare(found: provenance.Told, planned: Planned) -> tuple[Difference, ...]:
-    """What differs between a record and a plan, each difference once, with all the steps that read the field."""
-    wanted = {step.name: step for step in provenance.chain(planned)}
+def compare(build: provenance.ParsedProvenance, planned: Planned) -> tuple[Difference, ...]:
+    """The differences between an earlier build and a plan, each once, with all steps that read the field."""
+    wanted = {step.name: step for step in planned.chain}
     merged: dict[tuple[str, str, str], Difference] = {}
-    for step in dict.fromkeys([*wanted, *found.fields]):
+    for step in dict.fromkeys([*wanted, *build.fields]):
         asked = wanted.get(step)
-        if asked is not None and found.keys.get(step) == asked.key:
+        if asked is not None and build.keys.get(step) == asked.key:
             continue
         old, new = _by_package(
-            (found.fields.get(step, {}), found.packages.get(step, {})),
+            (build.fields.get(step, {}), build.packages.get(step, {})),
             ({}, {}) if asked is None else (asked.fields, asked.packages),
         )
         for name in dict.fromkeys([*new, *old]):
             upstream = name.removeprefix(provenance.INPUT)
-            known = upstream in found.fields and upstream in wanted
+            known = upstream in build.fields and upstream in wanted
             if name == "step.name" or (name.startswith(provenance.INPUT) and known):
                 continue  # shown as what differs within that step
             one, other = _plain(old.get(name, ABSENT)), _plain(new.get(name, ABSENT))
@@ -208,12 +247,12 @@ def compare(found: provenance.Told, planned: Planned) -> tuple[Difference, ...]:
     return tuple(merged.values())
 
 
-_NOTHING = provenance.Told({}, {}, None, {}, None, None, None, {})
+_NOTHING = provenance.ParsedProvenance({}, {}, None, {}, None, None, None, {})
 _Side: TypeAlias = tuple[Mapping[str, Any], Mapping[str, Any]]  # fields, and packages of the toolchain
 
 
 def _by_package(old: _Side, new: _Side) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The fields of two sides, with the digests of two locks replaced by the packages that differ, where any does."""
+    """The fields of two sides. Where packages of two locks differ, these stand in place of the locks' digests."""
     (old_fields, old_packages), (new_fields, new_packages) = old, new
     if old_fields.get(LOCK, ABSENT) == new_fields.get(LOCK, ABSENT) or not (old_packages and new_packages):
         return old_fields, new_fields
@@ -231,9 +270,9 @@ def _by_package(old: _Side, new: _Side) -> tuple[Mapping[str, Any], Mapping[str,
     return sides[0], sides[1]
 
 
-def _counts(found: Any, most: float) -> TypeGuard[float]:
-    """Whether what a record says, which anybody may have written, is a number from 0 to `most`."""
-    return type(found) in (int, float) and 0 <= found <= most
+def _counts(value: Any, most: float) -> TypeGuard[float]:
+    """Whether `value` of a record, which anybody may have written, is a number from 0 to `most`."""
+    return type(value) in (int, float) and 0 <= value <= most
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a record says of a build: SLSA provenance (https://slsa.dev/spec/v1.0/provenance), and how to read it back."""
+"""Provenance of a build in its record (https://slsa.dev/spec/v1.0/provenance): written here, and parsed again."""
 
 from __future__ import annotations
 
@@ -12,32 +12,13 @@ from trtbuild.executors.process import WorkerResult
 from trtbuild.facts.recipe import Model
 from trtbuild.planning.plan import Plan, Planned
 from trtbuild.redact import clean, redact
-from trtstore import NEEDS, Record
+from trtstore import Record
 
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:trtbuild:step:v1"
 INPUT = "input."  # the prefix of fields and dependencies that are upstream steps
 KEY_URI = "urn:trtstore:key:"
-LOCK = "toolchain-"  # the prefix of attachments that are the locks of steps
-
-
-def labels(planned: Planned, plan: Plan) -> dict[str, str]:
-    """For people and filters; never in a key."""
-    recipe = plan.recipe
-    return {
-        "step": planned.name,
-        "model": planned.step.handling.label or recipe.model.label,
-        "quant": recipe.quant.scheme,
-        "target": recipe.target.name,
-        "compiler": recipe.tools.name,
-        **needs(planned),
-    }
-
-
-def needs(planned: Planned) -> dict[str, str]:
-    """The label by which the store keeps what this step shares with others, for as long as its own result."""
-    shared = [up.key for up in planned.inputs if up.step.handling.label is not None]
-    return {NEEDS: ",".join(shared)} if shared else {}
+LOCK = "toolchain-"  # the prefix of attachments that hold the locks of steps
 
 
 def predicate(
@@ -49,8 +30,8 @@ def predicate(
     ended: float,
 ) -> dict[str, Any]:
     """Provenance of a step that ran; `started` and `ended` are seconds since the epoch."""
-    materials = [_upstream(up) for up in chain(planned)[:-1]]
-    if any(step.step.reads_model for step in chain(planned)):
+    materials = [_upstream(up) for up in planned.chain[:-1]]
+    if any(step.step.reads_model for step in planned.chain):
         materials.append(_model(plan.recipe.model))
     return {
         "buildDefinition": {
@@ -73,16 +54,8 @@ def predicate(
     }
 
 
-def chain(planned: Planned) -> list[Planned]:
-    """`planned` and all that is upstream of it, upstream first, each once."""
-    found: dict[str, Planned] = {}
-    for up in planned.inputs:
-        found |= {each.name: each for each in chain(up)}
-    return [*found.values(), planned]
-
-
 def _upstream(up: Planned) -> dict[str, Any]:
-    """A step's result as a dependency: with its fields, so that one record tells how to make all of it."""
+    """An upstream step as a dependency, with its fields: so one record says how to build the whole chain."""
     return {
         "name": INPUT + up.name,
         "uri": KEY_URI + up.key,
@@ -114,12 +87,12 @@ def download(fields: Mapping[str, Any], origin: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a record says of how it was made; treat the mappings as read-only.
+class ParsedProvenance:
+    """How a record says that it was made; treat the mappings as read-only.
 
-    `fields` are those of each step's key by the step's name, upstream first and its own last; `keys` their keys.
-    `files` are the checkpoint's: path -> sha256. `packages` are those of each step's toolchain, with versions. Empty
-    where the record does not say.
+    `fields` maps the name of each step to the fields of its key, upstream first and the record's own step last; `keys`
+    maps it to the key. `files` maps the checkpoint's paths to SHA-256. `packages` maps each step to the packages of its
+    toolchain, with versions. A mapping is empty if the record does not say.
     """
 
     fields: Mapping[str, Mapping[str, Any]]
@@ -132,8 +105,8 @@ class Told:
     packages: Mapping[str, Mapping[str, Any]]
 
 
-def told(record: Record) -> Told:
-    """Reads what `predicate` wrote. Raises nothing: what another program wrote may lack any of it."""
+def parse(record: Record) -> ParsedProvenance:
+    """Parses what `predicate` wrote. Raises nothing: a record of another program may lack any part of it."""
     definition = _object(record.predicate.get("buildDefinition"))
     details = _object(record.predicate.get("runDetails"))
     fields: dict[str, Mapping[str, Any]] = {}
@@ -142,19 +115,19 @@ def told(record: Record) -> Told:
     model: Mapping[str, Any] = {}
     listed = definition.get("resolvedDependencies")
     for item in listed if isinstance(listed, list) else []:
-        found = _object(item)
-        name, uri = str(found.get("name")), str(found.get("uri"))
+        dependency = _object(item)
+        name, uri = str(dependency.get("name")), str(dependency.get("uri"))
         if name == "model":
-            model = found
+            model = dependency
         elif name.startswith(INPUT) and uri.startswith(KEY_URI):
             step = name.removeprefix(INPUT)
-            fields[step] = _object(_object(found.get("annotations")).get("fields"))
-            packages[step] = _object(_object(found.get("annotations")).get("packages"))
+            fields[step] = _object(_object(dependency.get("annotations")).get("fields"))
+            packages[step] = _object(_object(dependency.get("annotations")).get("packages"))
             keys[step] = uri.removeprefix(KEY_URI)
     own = _object(definition.get("externalParameters"))
     step = str(own.get("step.name"))
     notes = _object(model.get("annotations"))
-    return Told(
+    return ParsedProvenance(
         fields={**fields, step: own} if own else fields,
         keys={**keys, step: record.key},
         origin=str(model["uri"]) if "uri" in model else None,
@@ -170,36 +143,36 @@ def told(record: Record) -> Told:
 
 
 def stats(record: Record) -> Mapping[str, Any]:
-    """{"seconds", "peak_memory_bytes", "model_bytes"} of the build that made the record, as far as it says."""
+    """{"seconds", "peak_memory_bytes", "model_bytes"} of the build, as far as the record says."""
     return _object(record.predicate.get("trtbuild_stats"))
 
 
 def loss(record: Record) -> Mapping[str, float] | None:
-    """{"original", "quantized", "tokens"}: mean losses on a text, in nats a token; None where none were taken."""
-    found = _object(_object(record.predicate.get("trtbuild_facts")).get("loss"))
+    """{"original", "quantized", "tokens"}: mean losses on a text, in nats per token; None if none were measured."""
+    losses = _object(_object(record.predicate.get("trtbuild_facts")).get("loss"))
     names = ("original", "quantized", "tokens")
-    if not all(isinstance(found.get(name), int | float) for name in names):
+    if not all(isinstance(losses.get(name), int | float) for name in names):
         return None
-    return {name: found[name] for name in names}
+    return {name: losses[name] for name in names}
 
 
-def _object(found: Any) -> Mapping[str, Any]:
-    return found if isinstance(found, Mapping) else {}
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
-def _text(found: Any) -> str | None:
-    return found if isinstance(found, str) else None
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
-def _files(found: Any) -> dict[str, str]:
-    rows = found if isinstance(found, list) else []
+def _files(value: Any) -> dict[str, str]:
+    rows = value if isinstance(value, list) else []
     return {str(row[0]): str(row[2]) for row in rows if isinstance(row, list) and len(row) == 3}
 
 
 def check(record: Record) -> Mapping[str, Any] | None:
-    """What the check saw before the record was published; None where none was asked for."""
-    found = record.predicate.get("trtbuild_check")
-    return found if isinstance(found, Mapping) else None
+    """What the check measured before the record was published; None if it was switched off."""
+    facts = record.predicate.get("trtbuild_check")
+    return facts if isinstance(facts, Mapping) else None
 
 
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:

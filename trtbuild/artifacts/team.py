@@ -1,7 +1,7 @@
-"""The team's store as one run uses it: asked after our own, given what is built where that was wanted.
+"""The team store as one run uses it: it is asked after our own store, and gets what is built here if so configured.
 
-Where it cannot be reached a build goes on without it, and says so; what it should have been given waits in our store
-for `trtstore push --pending`.
+If it cannot be reached, a build goes on without it and says so. What could not be shared waits in our own store for
+`trtstore push --pending`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from functools import cached_property
 from getpass import getuser
 from typing import TYPE_CHECKING
 
-from trtbuild.artifacts.once import Once
+from trtbuild.artifacts.notes_once import NotesOnce
 from trtbuild.config import locations, schema
 from trtbuild.errors import InputError, StoreError
+from trtbuild.planning.plan import Plan
 from trtstore import (
     Corrupt,
     Doubt,
@@ -53,29 +54,29 @@ LONG = 86_400.0
 PENDING = "`trtstore push --pending` shares it later"
 
 
-class Sharing:
-    """What `config` says of the team's store, beside our own `store`. `note` is told what a user should know."""
+class TeamStore:
+    """The team store that `config` names, beside our own `store`. `note` is told what a user should know."""
 
     def __init__(self, config: schema.StoreConf, store: Store, note: Callable[[str], None]) -> None:
         self._config = config
         self._store = store
         self._note = note
-        self._learned = False
+        self._refreshed = False
         self._asked = False  # in this run
-        self._given: dict[str, Record] = {}
+        self._served: dict[str, Record] = {}
         self._expected: dict[str, Mapping[str, str]] = {}
-        self._mine = _Mine()
-        self.once = Once(note)  # of all that looks in the stores of this command
+        self._own = _OwnLease()
+        self.notes = NotesOnce(note)  # of all that looks in the stores of this command
 
     @cached_property
     def url(self) -> str | None:
-        """Of the team's store, as far as that can be checked without loading anything; None where none is named.
+        """The URL of the team store, checked as far as that needs no library; None if none is named.
 
         Raises InputError.
         """
         url = locations.team(self._config.team)
         if url is not None:
-            with _told("store.team"):
+            with _as_errors_of("store.team"):
                 check_team(url, self._config.trusted)
         elif self._config.write:
             raise InputError(
@@ -84,47 +85,58 @@ class Sharing:
         return url
 
     @cached_property
-    def team(self) -> Team | None:
-        """The team's store; None where none is named. Asks nothing of it. Raises InputError, StoreError."""
+    def connection(self) -> Team | None:
+        """The opened team store; None if none is named. No request is made yet. Raises InputError, StoreError."""
         if self.url is None:
             return None
         policy = TrustPolicy(self._config.trust.value)
-        with _told("store.team"):
-            found = open_team(
+        with _as_errors_of("store.team"):
+            team = open_team(
                 self.url,
                 self._store,
                 policy,
                 self._config.trusted,
-                self.once,
+                self.notes,
                 self._config.patience,
             )
-        found.judge.strict = True  # all that is asked for here has labels
-        found.expected.update(self._expected)
-        self._expected = found.expected
-        return found
+        team.judge.strict = True  # all that is asked for here has labels
+        team.expected.update(self._expected)
+        self._expected = team.expected
+        return team
 
-    def expect(self, labels: Mapping[str, Mapping[str, str]]) -> None:
-        """Labels by key of what will be asked for, which the scopes of trusted keys are held to."""
-        self._expected.update(labels)
+    def expect(self, plan: Plan) -> None:
+        """Register the labels of the plan's steps before any lookup: the scope of a signer must cover them.
+
+        Raises InputError, StoreError.
+        """
+        for step in plan.steps:
+            self.expect_labels(step.key, step.labels)
+
+    def expect_labels(self, key: str, labels: Mapping[str, str] | None) -> None:
+        """As `expect`, for one key; no labels if they are not known."""
+        if labels is not None:
+            self._expected[key] = labels
 
     def admits(self, key: str, doubt: Doubt) -> bool:
-        """Whether our own store's `key`, of which `doubt` is known, may be used: those who signed it are trusted for
-        what is asked for, or a user took it unsigned."""
+        """Whether the artifact `key` of our own store may be used in spite of `doubt`.
+
+        It may if its signers are trusted for the labels that were registered, or if a user accepted it unsigned.
+        """
         return doubt.unsigned or doubt.admits(self._expected.get(key, {}))
 
-    def learn(self, most: float | None = None) -> None:
-        """Ask what was revoked, if that is not known of the last minutes: what is here may be refused by now.
+    def refresh_revocations(self, most: float | None = None) -> None:
+        """Ask the team store what was revoked, unless that was done in the last minutes.
 
-        It takes `most` seconds at most, or store.patience. A team's store that does not answer is told, and asked
-        again after as long. Raises InputError, StoreError.
+        It takes at most `most` seconds, or store.patience. If the team store does not answer, that is noted, and it is
+        asked again after a few minutes. Raises InputError, StoreError.
         """
-        if self.url is None or self._learned:
+        if self.url is None or self._refreshed:
             return
-        self._learned = True
+        self._refreshed = True
         asked = self._store.index.get("asked", self.url)
         if isinstance(asked, float) and 0 <= time.time() - asked < FRESH:
             return  # and a hit of our own store loads nothing of all this
-        team = self.team
+        team = self.connection
         if team is None or team.down is not None:
             return
         self._asked = True
@@ -137,20 +149,20 @@ class Sharing:
             self._store.index.put("learnt", self.url, time.time())
         self._store.index.put("asked", self.url, time.time())
 
-    def gave(self, record: Record) -> None:
-        """Our own store had it, and nobody was asked whether it was revoked: see `afterwards`."""
+    def served(self, record: Record) -> None:
+        """Remember that our own store gave `record` before anybody was asked for revocations: see `check_served`."""
         if self.url is not None:
-            self._given[record.key] = record
+            self._served[record.key] = record
 
-    def afterwards(self) -> None:
-        """Once a command has answered from our own store: was what it gave revoked meanwhile?
+    def check_served(self) -> None:
+        """After a command has answered from our own store: was what it gave revoked meanwhile?
 
-        Raises StoreError where it was, InputError where the team's store cannot be asked at all.
+        Raises StoreError where it was, InputError where the team store cannot be asked at all.
         """
-        if self.url is None or not self._given:
+        if self.url is None or not self._served:
             return
-        self.learn(AFTERWARDS)
-        given, self._given = self._given, {}
+        self.refresh_revocations(AFTERWARDS)
+        given, self._served = self._served, {}
         for key in given if self._asked else ():
             said: list[str] = []
             if self._store.lookup(key, on_problem=said.append) is None:
@@ -162,7 +174,7 @@ class Sharing:
         self._tell_age()
 
     def _tell_age(self) -> None:
-        """Where nobody could say for long what was revoked: whoever keeps the network from us may hide it."""
+        """Note if revocations could not be read for long: an attacker who blocks the network can hide them."""
         index = self._store.index
         learnt = index.get("learnt", str(self.url))
         if not isinstance(learnt, float):
@@ -174,55 +186,55 @@ class Sharing:
 
     @cached_property
     def signer(self) -> Signer:
-        """Who signs what is pushed. Raises InputError, StoreError."""
-        with _told("store.key"):
+        """The key that signs what is pushed. Raises InputError, StoreError."""
+        with _as_errors_of("store.key"):
             return open_signer(self._config.key)
 
-    def may_sign(self) -> None:
-        """Whether what is to be shared can be signed, as far as that is known without a network.
+    def check_signing(self) -> None:
+        """Check that what will be shared can be signed, as far as that is known without the network.
 
         Raises InputError, StoreError.
         """
-        team = self.team
+        team = self.connection
         if team is not None and self._config.write:
-            with _told("store.write"):
+            with _as_errors_of("store.write"):
                 team.check_signer(self.signer)
 
-    def ready(self) -> None:
-        """Before a build whose result is to be shared: may this one write, and sign? Raises InputError, StoreError.
+    def check_writable(self) -> None:
+        """Before a build: check that its result can be signed and written. Raises InputError, StoreError.
 
-        Nothing is asked where nothing is to be written, or the team's store was not reached before.
+        Makes no request if nothing will be written, or if the team store could not be reached before.
         """
-        self.may_sign()
-        team = self.team
+        self.check_signing()
+        team = self.connection
         if team is None or not self._config.write:
             return
-        with _told("store.write"):
+        with _as_errors_of("store.write"):
             try:
                 if team.down is None:
                     team.remote.check_writable()
             except Unreachable as trouble:
                 team.went_down(trouble)
 
-    def signed(self, key: str) -> str:
-        """Who signed what was fetched, as words before others."""
-        names = () if self.team is None else self.team.signers(key)
+    def signers_note(self, key: str) -> str:
+        """The signers of what was fetched, as the beginning of a sentence; empty if none are known."""
+        names = () if self.connection is None else self.connection.signers(key)
         return f"signed by {' and '.join(names)}, " if names else ""
 
     def refuse_doubt(self, key: str) -> None:
-        """Raises StoreError where the team may have `key` after all: it was not reached, or is not believed."""
-        team = self.team
+        """Raises StoreError if the team store may have `key`: it was not reached, or its record was refused."""
+        team = self.connection
         trouble = None if team is None else team.refused.get(key) or team.down
         if team is None or trouble is None:
             return
-        self.once.drop(trouble.message)  # the error says it
+        self.notes.drop(trouble.message)  # the error says it
         words = trouble.message
         if trouble is not team.down and key[:12] not in words and str(team) not in words:
             words = f"{key[:12]} of {team} is refused: {words}"
         raise StoreError(words, option="store.team", hint=trouble.hint)
 
     @contextmanager
-    def alone(
+    def lease(
         self,
         key: str,
         expected: Callable[[], float | None],
@@ -230,11 +242,11 @@ class Sharing:
         waiting: Callable[[str], None],
         refresh: bool,
     ) -> Iterator[LeaseOutcome[Record]]:
-        """Be the only machine of the team that builds `key`, or have what another one built; see `leases`.
+        """Be the only machine of the team that builds `key`, or get what another one built; see `Leases`.
 
-        With `refresh` nobody is waited for: it builds again what is there.
+        With `refresh` there is no lease and no waiting: the build repeats what is there already.
         """
-        team = self.team
+        team = self.connection
         if team is None or team.down is not None or refresh:
             yield LeaseOutcome(None, None)
             return
@@ -250,20 +262,20 @@ class Sharing:
         with leases.hold(
             key, expected=expected, look=look, on_wait=lambda state: waiting(f"waiting for {state.words()}")
         ) as outcome:
-            outer, self._mine.held = self._mine.held, outcome.held
+            outer, self._own.lease = self._own.lease, outcome.held
             try:
                 yield outcome
             finally:
-                self._mine.held = outer
+                self._own.lease = outer
 
-    def tell(self, what: str, done: int, total: int) -> None:
-        """How far the step is that is being made, for those who wait for it."""
-        if self._mine.held is not None and total:
-            self._mine.held.tell(f"{what}, {100 * done // total} %")
+    def report_progress(self, what: str, done: int, total: int) -> None:
+        """Publish how far the step is, for the machines that wait for it."""
+        if self._own.lease is not None and total:
+            self._own.lease.tell(f"{what}, {100 * done // total} %")
 
     def share(self, record: Record, held: Held | None, progress: Callable[[str, int, int], None]) -> None:
-        """Give the team what was built here. Raises StoreError where it refuses; what is here stays, and waits."""
-        team = self.team
+        """Push what was built here. Raises StoreError if the team store refuses it; it then waits in our own store."""
+        team = self.connection
         if team is None or not self._config.write:
             return
         name = record.labels.get("step", record.key[:12])
@@ -305,10 +317,10 @@ class Sharing:
             self._note(f"{name:<8} shared    {said}")
 
 
-class _Mine(threading.local):
-    """The lease that this thread holds: those of a sweep build side by side."""
+class _OwnLease(threading.local):
+    """The lease that this thread holds: the threads of a sweep build side by side."""
 
-    held: Held | None = None
+    lease: Held | None = None
 
 
 def _user() -> str:
@@ -319,7 +331,7 @@ def _user() -> str:
 
 
 @contextmanager
-def _told(option: str) -> Iterator[None]:
+def _as_errors_of(option: str) -> Iterator[None]:
     try:
         yield
     except Invalid as trouble:

@@ -1,4 +1,4 @@
-"""The digests of a checkpoint's files: the store remembers them, and who watches is told while files are read."""
+"""Digests of a checkpoint's files: the store's index remembers them, and hashing is reported while files are read."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trtbuild.building.session import Watcher
+from trtbuild.building.events import ProgressReporter
 from trtstore import Index, hash_files
 
 
 @dataclass(frozen=True)
 class Hasher:
-    """The Digester of the command line."""
+    """The Digester of the command line: it reports progress."""
 
     index: Index
-    watcher: Watcher
+    reporter: ProgressReporter
 
     def file_digests(self, paths: Sequence[Path]) -> list[str]:
         """The hex sha256 of each file; a file is read once, for as long as its stat stays. Raises StoreFailure."""
-        return hash_files(paths, self.index, self.watcher.hashing)
+        return hash_files(paths, self.index, self.reporter.hashing)

@@ -1,4 +1,4 @@
-"""The folders beside the checkpoint that a step reads, such as text to calibrate on: found, and the same afterwards."""
+"""Folders that a step reads besides the checkpoint, such as calibration text: located before it, rechecked after it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from trtstore import Index, hash_files
 
 
 @dataclass(frozen=True)
-class _Quiet:
-    """A Digester that nobody watches."""
+class _QuietDigester:
+    """A Digester without progress."""
 
     index: Index
 
@@ -24,12 +24,12 @@ class _Quiet:
         return hash_files(paths, self.index)
 
 
-def given(conf: schema.CompilerConf, facts: Mapping[str, Value], index: Index) -> dict[str, Path]:
-    """The folders of a step with these facts, by the names that its worker knows: "calib_dataset", "lora_dir.0".
+def locate(conf: schema.CompilerConf, facts: Mapping[str, Value], index: Index) -> dict[str, Path]:
+    """The folders of a step with these facts, by the names that its worker uses: "calib_dataset", "lora_dir.0".
 
-    Raises InputError for one that the config names by its digest alone.
+    Raises InputError for a folder that the config names only by its digest.
     """
-    found = {}
+    folders = {}
     for name, option, path, digest in _named(conf, facts):
         if path is None or is_digest(path):
             raise InputError(
@@ -37,19 +37,17 @@ def given(conf: schema.CompilerConf, facts: Mapping[str, Value], index: Index) -
                 option=option,
                 hint=f"name it where it lies: {option}=/path",
             )
-        found[name] = located(path, option, _Quiet(index)).absolute()
-    return found
+        folders[name] = located(path, option, _QuietDigester(index)).absolute()
+    return folders
 
 
 def recheck(conf: schema.CompilerConf, facts: Mapping[str, Value], index: Index) -> None:
-    """Raises BuildError where a folder is no longer what the key says; files that kept their stat are not read."""
+    """Raises BuildError if a folder is no longer what the key says. Files whose stat is unchanged are not read."""
     compiler = COMPILERS.get(str(facts.get("compiler.name")))
     folders = {} if compiler is None else compiler.folders
     for _, option, path, digest in _named(conf, facts):
-        if (
-            path is not None
-            and content(path, option, _Quiet(index), file=folders.get(option, False)) != digest
-        ):
+        is_file = folders.get(option, False)
+        if path is not None and content(path, option, _QuietDigester(index), file=is_file) != digest:
             raise BuildError(
                 f"{path} was changed while the step read it",
                 option=option,
@@ -60,7 +58,7 @@ def recheck(conf: schema.CompilerConf, facts: Mapping[str, Value], index: Index)
 def _named(
     conf: schema.CompilerConf, facts: Mapping[str, Value]
 ) -> Iterator[tuple[str, str, str | None, str]]:
-    """(the worker's name, option, what the config names, digest in the key) of each."""
+    """(the worker's name, option, path in the config, digest in the key) of each folder."""
     compiler = COMPILERS.get(str(facts.get("compiler.name")))
     for option in () if compiler is None else compiler.folders:
         value, named = facts.get(option), getattr(conf, option.removeprefix("compiler."), None)

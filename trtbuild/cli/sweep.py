@@ -7,12 +7,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from trtbuild.building import pipeline, preview
+from trtbuild.building import hardware, pipeline, preview
+from trtbuild.building.events import ProgressReporter
 from trtbuild.building.pipeline import Result
-from trtbuild.building.session import Watcher
 from trtbuild.cli.outcome import Outcome
 from trtbuild.config import choices, locations, sweep_schema
 from trtbuild.config.points import Point
@@ -38,7 +38,7 @@ class _Sweep:
     forecast: Forecast
     outcome: Outcome
     words: Sequence[str]
-    watcher: Watcher
+    reporter: ProgressReporter
     began: float  # seconds since the epoch
     results: dict[int, Result] = field(default_factory=dict)
     told: set[int] = field(default_factory=set)  # points whose error was told
@@ -66,31 +66,30 @@ def sweep(verb: str, outcome: Outcome, words: Sequence[str], points: Sequence[Po
     outcome.json = points[0].config.output is choices.Output.json
     if points[0].config.report is not None:
         page.check(points[0].config.report)
-    watcher = terminal.watcher(None if outcome.json else sys.stdout)
+    reporter = terminal.reporter(None if outcome.json else sys.stdout)
     try:
         place = Workplace(locations.root)
-        aside = sweep_view.UnitNotes(None, watcher.note)
-        jobs = [place.job(point, watcher) for point in points]
+        notes_only = sweep_view.UnitNotes(None, reporter.note)
+        jobs = [place.job(point, reporter, notes_only) for point in points]
         for job in jobs:
-            if job.session is not None:
-                job.session.watcher = aside
-                outcome.later(job.session.sharing.afterwards)
+            if job.runner is not None:
+                outcome.later(job.runner.setup.team.check_served)
             if verb == "run":
                 _refuse_to_load(job)
             if verb not in ("fetch", "explain"):
                 _take_notes(job, place)
         work.check_together(jobs)
         units = work.units(jobs, place)
-        found = _Sweep(jobs, place, units, forecast(jobs, units, place), outcome, words, watcher, began)
+        found = _Sweep(jobs, place, units, forecast(jobs, units, place), outcome, words, reporter, began)
         outcome.forecast = sweeps.forecast_document(found.forecast)
         _tell_errors(found)
-        for words in dict.fromkeys(words for job in jobs for words in job.notes):
-            found.say(f"note: {words}")
+        for note in dict.fromkeys(note for job in jobs for note in job.notes):
+            found.say(f"note: {note}")
         VERBS["plan" if found.conf.dry_run else verb](found)
     except StoreFailure as failure:
         raise refused(failure) from failure
     finally:
-        watcher.close()
+        reporter.close()
     return [_objective(found, job) for job in jobs]
 
 
@@ -174,9 +173,9 @@ def _workers(found: _Sweep, view: Observer) -> Workers:
             option=f"sweep.on={name}",
             hint=f"pip install 'trtbuild[{name}]'",
         ) from None
-    _, session = next(job for job in found.jobs if job.error is None).planned
+    _, runner = next(job for job in found.jobs if job.error is None).planned
     workers: Workers = getattr(engine, name.capitalize())(
-        found.conf, remote.flags(found.words), session.store.root, view
+        found.conf, remote.flags(found.words), runner.setup.store.root, view
     )
     return workers
 
@@ -186,7 +185,8 @@ def _use_all(found: _Sweep, jobs: Sequence[Job], take: Callable[..., Result] = p
     for first in range(0, len(jobs), BATCH):
         batch = jobs[first : first + BATCH]
         with ExitStack() as stack:
-            for store in {id(job.session.store): job.session.store for job in batch if job.session}.values():
+            stores = [job.runner.setup.store for job in batch if job.runner is not None]
+            for store in {id(store): store for store in stores}.values():
                 stack.enter_context(store.index.batch())
             for job in batch:
                 _use(found, job, take)
@@ -196,11 +196,8 @@ def _use(found: _Sweep, job: Job, take: Callable[..., Result]) -> None:
     """The result of a point whose artifact is in a store."""
     if job.error is not None:
         return
-    plan, session = job.planned
     try:
-        # What was to be built again has been: from here on it is a hit.
-        session.config = replace(session.config, refresh=False)
-        found.results[job.point.index] = take(plan, session)
+        found.results[job.point.index] = take(*job.planned)
     except TrtbuildError as error:
         job.error = error
     except StoreFailure as failure:
@@ -232,10 +229,10 @@ def _plan(found: _Sweep) -> None:
         if job.error is not None:
             found.outcome.failed(job.error, told=True)
         elif found.outcome.json:
-            plan, session = job.planned
-            outlooks = preview.survey(plan, session)
-            tools = preview.toolchains(outlooks, session)
-            found.outcome.documents.append(document.plan(plan, outlooks, tools, job.notes))
+            plan, runner = job.planned
+            previews = preview.preview(plan, runner)
+            tools = preview.toolchains(previews, runner)
+            found.outcome.documents.append(document.plan(plan, previews, tools, job.notes))
 
 
 def _explain(found: _Sweep) -> None:
@@ -243,14 +240,14 @@ def _explain(found: _Sweep) -> None:
         if job.error is not None:
             found.outcome.failed(job.error, told=True)
             continue
-        plan, session = job.planned
-        seen = session.find(plan.final)
-        near = None if seen.record is not None else preview.nearest(plan.final, plan, session)
+        plan, runner = job.planned
+        located = runner.find(plan.final)
+        near = None if located.record is not None else runner.history.nearest(plan.final)
         if found.outcome.json:
-            found.outcome.documents.append(document.explanation(plan, seen, near))
+            found.outcome.documents.append(document.explanation(plan, located, near))
         else:
             print(f"{sweeps.own_words(job, found.jobs)}:")
-            print("\n".join(explanations.lines(plan, seen, near, job.point.words)), end="\n\n")
+            print("\n".join(explanations.lines(plan, located, near, job.point.words)), end="\n\n")
 
 
 def _run(found: _Sweep) -> None:
@@ -265,23 +262,22 @@ def _run(found: _Sweep) -> None:
         if job.error is not None:
             found.outcome.failed(job.error, told=job.point.index in found.told)
             continue
-        _, session = job.planned
-        session.watcher = found.watcher
+        runner = job.planned[1].beside(found.reporter, None, None)
         found.say(f"{sweeps.own_words(job, found.jobs)}:")
         done = found.results[job.point.index]
-        answer = pipeline.generate(done, session)
+        answer = pipeline.generate(done, runner)
         if found.outcome.json:
             found.outcome.documents.append({**document.result(done), "run": dict(answer)})
         else:
             print(flush=True)
-            session.watcher.note(f"{records.speed(answer)}; {done.path}")
+            found.reporter.note(f"{records.speed(answer)}; {done.path}")
 
 
 def _refuse_to_load(job: Job) -> None:
     """A point whose engine cannot run here is not built either."""
     if job.error is None:
         try:
-            preview.refuse_to_load(job.planned[0])
+            hardware.refuse_to_load(job.planned[0])
         except InputError as error:
             job.error = error
 
@@ -290,9 +286,9 @@ def _take_notes(job: Job, place: Workplace) -> None:
     """What the user should know of a point that is not in a store; one that cannot be right is not built."""
     if job.error is not None:
         return
-    plan, session = job.planned
+    plan, runner = job.planned
     try:
-        job.notes = preview.notes(plan, session, lambda planned: place.find(planned, session))
+        job.notes = preview.notes(plan, runner, lambda planned: place.find(planned, runner))
     except InputError as error:
         job.error = error
 

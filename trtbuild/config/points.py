@@ -10,7 +10,6 @@ from parts. Where parts are not independent, points are composed whole.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -95,9 +94,7 @@ class AllAtOnce(Launcher):
         task = _task.get()
         configs = _configs(job_overrides, Composer(self._loader, self._config, task.check))
         jobs = enumerate(zip(job_overrides, configs, strict=True), initial_job_idx)
-        found = [Point(index, tuple(words), config) for index, (words, config) in jobs]
-        gc.enable()  # which `entry` left off
-        values = task.run(found)
+        values = task.run([Point(index, tuple(words), config) for index, (words, config) in jobs])
         return [
             JobReturn(overrides=words, status=JobStatus.COMPLETED, _return_value=value)
             for words, value in zip(job_overrides, values, strict=True)

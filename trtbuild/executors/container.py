@@ -23,7 +23,16 @@ from trtbuild import redact
 from trtbuild.errors import BuildError, InputError, TrtbuildError
 from trtbuild.executors import worker_environment
 from trtbuild.executors.cancellation import Cancellation
-from trtbuild.executors.process import StepLimits, Task, WorkerExit, WorkerResult, failure, supervise
+from trtbuild.executors.process import (
+    StepLimits,
+    Task,
+    WorkerExit,
+    WorkerResult,
+    apart,
+    check_start,
+    failure,
+    supervise,
+)
 from trtbuild.executors.worker_events import Event
 from trtbuild.processes import programs
 from trtbuild.worker import HELD
@@ -112,13 +121,17 @@ def run(
     started = time.monotonic()
     try:
         with log.open("w", encoding="utf-8") as errors:
-            # For the container engine itself, which needs HOME and more.
-            env = {**programs.cleaned(), **worker_environment.named(container.env)}
+            env = {
+                **programs.cleaned(),
+                **worker_environment.named(container.env),
+            }  # the engine's own: it needs HOME and more
+            check_start(command, env, cancellation)
+            engine_process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, **apart(scratch, env)
+            )
             exited = supervise(
-                command,
-                env,
+                engine_process,
                 errors,
-                scratch,
                 limits,
                 on_event,
                 cancellation,

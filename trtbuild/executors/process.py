@@ -119,8 +119,16 @@ def run(
     request.write_text(json.dumps(task.request(limits), indent=1), encoding="utf-8")
     command = programs.module(python, task.worker, request, out, start=worker_environment.start_of(scratch))
     started = time.monotonic()
+    check_start(command, env, cancellation)
     with log.open("w", encoding="utf-8") as errors:
-        exited = supervise(command, env, errors, scratch, limits, on_event, cancellation)
+        worker = subprocess.Popen(
+            programs.kept(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            **apart(scratch, env),
+        )
+        exited = supervise(worker, errors, limits, on_event, cancellation)
     seconds = time.monotonic() - started
     redact.scrub(log)  # the log is kept with the result, or in the user's folder
     cancellation.check()
@@ -146,11 +154,31 @@ class WorkerExit:
     answer: dict[str, Any] | TrtbuildError | None
 
 
+def check_start(command: list[str], env: Mapping[str, str], cancellation: Cancellation) -> None:
+    """Raises InputError if there is no such program, and BuildError if `cancellation` is set."""
+    cancellation.check()
+    if shutil.which(command[0], path=env.get("PATH")) is None:
+        raise InputError(
+            f"{command[0]} cannot be started: there is no such program",
+            option="executor.python",
+            hint="name a Python",
+        )
+
+
+def apart(folder: Path, env: Mapping[str, str]) -> dict[str, Any]:
+    """Options of Popen for a process that works in `folder`, in a session of its own, and answers in lines of text."""
+    return {
+        "cwd": folder,
+        "env": env,
+        "start_new_session": True,  # so that a whole family of processes can be ended at once
+        "encoding": "utf-8",
+        "errors": "replace",
+    }
+
+
 def supervise(
-    command: list[str],
-    env: Mapping[str, str],
+    process: subprocess.Popen[str],
     errors: IO[str],
-    scratch: Path,
     limits: StepLimits,
     on_event: Callable[[Event], None],
     cancellation: Cancellation,
@@ -158,14 +186,11 @@ def supervise(
     stop: Callable[[], None] = lambda: None,
     held: bool = False,
 ) -> WorkerExit:
-    """Run `command` until it exits, with a time limit. `stop` runs before a kill: it removes a container, for one.
+    """Wait until `process` exits, with a time limit. `stop` runs before a kill: it removes a container, for one.
 
-    The command runs under a keeper. With `held`, for a container engine, it has instead a standard input that stays
-    open as long as this process lives. Raises InputError if there is no such program, BuildError if `cancellation` is
-    set.
+    The process runs under a keeper. With `held`, for a container engine, it has instead a standard input that stays
+    open as long as this process lives.
     """
-    cancellation.check()
-    process = _start(command, env, errors, scratch, held)
     timed_out = threading.Event()
     kills: list[threading.Timer] = []
 
@@ -211,28 +236,6 @@ def _start_timer(seconds: float, call: Callable[..., None], *words: object) -> t
     timer.daemon = True
     timer.start()
     return timer
-
-
-def _start(
-    command: list[str], env: Mapping[str, str], errors: IO[str], scratch: Path, held: bool
-) -> subprocess.Popen[str]:
-    if shutil.which(command[0], path=env.get("PATH")) is None:
-        raise InputError(
-            f"{command[0]} cannot be started: there is no such program",
-            option="executor.python",
-            hint="name a Python",
-        )
-    return subprocess.Popen(
-        command if held else programs.kept(command),
-        stdin=subprocess.PIPE if held else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        cwd=scratch,
-        env=env,
-        start_new_session=True,  # so that the whole process group can be ended at once
-        encoding="utf-8",
-        errors="replace",
-    )
 
 
 def failure(

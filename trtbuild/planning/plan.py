@@ -9,20 +9,32 @@ from trtbuild.compilers import registry
 from trtbuild.errors import InputError
 from trtbuild.facts.key import TOOL, Step, explain, key_of
 from trtbuild.facts.recipe import Recipe, Value
+from trtstore import NEEDS
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A step with its key and the fields that the key was made of."""
+    """A step with its key and the fields that the key was made of.
+
+    `labels` are those that its record gets: people and scopes select by them, and no key holds them. They are None
+    for a step that was read from a record.
+    """
 
     step: Step
     key: str
     fields: Mapping[str, Value]
     inputs: tuple[Planned, ...]
+    labels: Mapping[str, str] | None = None
 
     @property
     def name(self) -> str:
         return self.step.name
+
+    @property
+    def chain(self) -> tuple[Planned, ...]:
+        """This step and all steps upstream of it, upstream first, each once."""
+        upstream = {step.name: step for planned in self.inputs for step in planned.chain}
+        return (*upstream.values(), self)
 
     @property
     def loader(self) -> Planned:
@@ -64,7 +76,7 @@ class Plan:
         return dict(sorted(found.items()))
 
 
-def plan(recipe: Recipe, until: str | None = None) -> Plan:
+def make_plan(recipe: Recipe, until: str | None = None) -> Plan:
     """Raises InputError where the compiler cannot make this recipe, or has no step `until`."""
     steps = registry.steps(recipe)
     names = [step.name for step in steps]
@@ -76,13 +88,28 @@ def plan(recipe: Recipe, until: str | None = None) -> Plan:
         )
     done: dict[str, Planned] = {}
     for step in steps:
-        upstream = {name: done[name].key for name in step.inputs}
+        inputs = tuple(done[name] for name in step.inputs)
+        upstream = {planned.name: planned.key for planned in inputs}
         done[step.name] = Planned(
             step=step,
             key=key_of(step, recipe.model.identity, upstream),
             fields=explain(step, recipe.model.identity, upstream),
-            inputs=tuple(done[name] for name in step.inputs),
+            inputs=inputs,
+            labels=_labels(step, inputs, recipe),
         )
         if step.name == until:
             break
     return Plan(recipe, tuple(done.values()))
+
+
+def _labels(step: Step, inputs: tuple[Planned, ...], recipe: Recipe) -> dict[str, str]:
+    """The labels of a step's record. NEEDS names the shared steps that the store keeps for as long as its artifact."""
+    shared = [planned.key for planned in inputs if planned.step.handling.label is not None]
+    return {
+        "step": step.name,
+        "model": step.handling.label or recipe.model.label,
+        "quant": recipe.quant.scheme,
+        "target": recipe.target.name,
+        "compiler": recipe.tools.name,
+        **({NEEDS: ",".join(shared)} if shared else {}),
+    }

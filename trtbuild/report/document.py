@@ -7,10 +7,10 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from trtbuild.artifacts import history, provenance
-from trtbuild.artifacts.chain import Found
-from trtbuild.artifacts.history import Difference, Estimate, Near
+from trtbuild.artifacts.chain import Located
+from trtbuild.artifacts.history import Difference, Estimate, NearestBuild
 from trtbuild.building.pipeline import Result
-from trtbuild.building.preview import Outlook, Tools
+from trtbuild.building.preview import StepPreview, ToolchainState
 from trtbuild.building.rebuild import Rebuilt
 from trtbuild.errors import TrtbuildError
 from trtbuild.planning.plan import Plan
@@ -46,14 +46,14 @@ def result(done: Result) -> dict[str, Any]:
 
 
 def plan(
-    planned: Plan, outlooks: Sequence[Outlook], tools: Sequence[Tools], notes: Sequence[str]
+    planned: Plan, previews: Sequence[StepPreview], tools: Sequence[ToolchainState], notes: Sequence[str]
 ) -> dict[str, Any]:
     """The document of `trtbuild plan`."""
     return {
         "schema": SCHEMA,
         "key": planned.final.key,
-        "steps": [_outlook(one) for one in outlooks],
-        "estimate": _total(outlooks),
+        "steps": [_step(step) for step in previews],
+        "estimate": _total(previews),
         "model": {
             "label": planned.recipe.model.label,
             "identity": planned.recipe.model.identity,
@@ -67,60 +67,60 @@ def plan(
     }
 
 
-def _outlook(one: Outlook) -> dict[str, Any]:
-    record = one.found.record
+def _step(step: StepPreview) -> dict[str, Any]:
+    record = step.located.record
     return {
-        "name": one.planned.name,
-        "key": one.planned.key,
-        "local": "hit" if one.found.here else "miss",
-        "also": one.found.also,
-        "runs": one.runs,
-        "fields": dict(one.planned.fields),
+        "name": step.planned.name,
+        "key": step.planned.key,
+        "local": "hit" if step.located.here else "miss",
+        "also": step.located.also,
+        "runs": step.runs,
+        "fields": dict(step.planned.fields),
         "bytes": record.bytes if record else None,
         "seconds": provenance.stats(record).get("seconds") if record else None,
-        "estimate": None if one.estimate is None else _estimate(one.estimate),
-        "obstacle": one.obstacle,
-        "shared_with": list(one.sharers),
+        "estimate": None if step.estimate is None else _estimate(step.estimate),
+        "obstacle": step.obstacle,
+        "shared_with": list(step.sharers),
     }
 
 
-def _estimate(found: Estimate) -> dict[str, Any]:
+def _estimate(estimate: Estimate) -> dict[str, Any]:
     return {
-        "seconds": found.seconds,
-        "bytes": found.bytes,
-        "peak_memory_bytes": found.peak_memory_bytes,
-        "basis": found.basis.record.key,
-        "scale": found.scale,
-        "differs": [difference.field for difference in found.basis.differences],
+        "seconds": estimate.seconds,
+        "bytes": estimate.bytes,
+        "peak_memory_bytes": estimate.peak_memory_bytes,
+        "basis": estimate.basis.record.key,
+        "scale": estimate.scale,
+        "differs": [difference.field for difference in estimate.basis.differences],
     }
 
 
-def _total(outlooks: Sequence[Outlook]) -> dict[str, Any]:
+def _total(previews: Sequence[StepPreview]) -> dict[str, Any]:
     """Of all steps that run and have a basis; `unknown` names those that have none."""
-    running = [one for one in outlooks if one.runs]
-    known = [one.estimate for one in running if one.estimate is not None]
+    running = [step for step in previews if step.runs]
+    known = [step.estimate for step in running if step.estimate is not None]
     return {
         "steps": len(running),
         "seconds": sum(one.seconds for one in known),
         "bytes": sum(one.bytes for one in known),
-        "unknown": [one.planned.name for one in running if one.estimate is None],
+        "unknown": [step.planned.name for step in running if step.estimate is None],
     }
 
 
-def explanation(planned: Plan, found: Found, near: Near | None) -> dict[str, Any]:
+def explanation(planned: Plan, located: Located, near: NearestBuild | None) -> dict[str, Any]:
     """The document of `trtbuild explain`; `near` is the nearest earlier build of a step that missed."""
     return {
         "schema": SCHEMA,
         "key": planned.final.key,
         "step": planned.final.name,
-        "outcome": "miss" if found.record is None else "hit",
-        "store": None if found.record is None else found.store,
+        "outcome": "miss" if located.record is None else "hit",
+        "store": None if located.record is None else located.store,
         "fields": {step: dict(fields) for step, fields in history.fields(planned.final).items()},
         "nearest": None if near is None else _near(near),
     }
 
 
-def _near(near: Near) -> dict[str, Any]:
+def _near(near: NearestBuild) -> dict[str, Any]:
     return {
         "key": near.record.key,
         "store": near.store,

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from trtbuild.artifacts import history, provenance
-from trtbuild.artifacts.chain import Found
-from trtbuild.artifacts.history import Near
+from trtbuild.artifacts.chain import Located
+from trtbuild.artifacts.history import NearestBuild
 from trtbuild.building.rebuild import Rebuilt
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.facts import key_exclusions
@@ -20,15 +20,15 @@ from trtstore import Entry, format_seconds, format_size, format_table, is_hex
 
 def lines(
     plan: Plan,
-    found: Found,
-    near: Near | None,
+    located: Located,
+    near: NearestBuild | None,
     overrides: Sequence[str],
     sharers: Sequence[plans.Sharers] = (),
 ) -> Iterator[str]:
     """What `trtbuild explain` prints. `overrides` are the user's own words, `name=value`."""
     step = plan.final
-    if found.record is not None:
-        yield f"{step.name} {step.key[:12]} is in {found.store}{_when(provenance.told(found.record))}."
+    if located.record is not None:
+        yield f"{step.name} {step.key[:12]} is in {located.store}{_when(provenance.parse(located.record))}."
         yield "Its key holds these facts, and each of them is what this config asks for:"
         yield ""
         yield from _facts(plan)
@@ -41,7 +41,7 @@ def lines(
         yield f"{step.name} {step.key[:12]} is in no store."
         took = f", took {format_seconds(near.seconds)}" if near.seconds else ""
         where = "" if near.ours else f" in {near.store}"
-        yield f"The nearest is {plans.called(near)}{where}{_when(provenance.told(near.record))}{took}."
+        yield f"The nearest is {plans.called(near)}{where}{_when(provenance.parse(near.record))}{took}."
         count = len(near.differences)
         yield f"{count} difference{'s' if count != 1 else ''} from the nearest {step.name} (old → new):"
         yield ""
@@ -50,29 +50,29 @@ def lines(
     yield from _unkeyed(plan, overrides)
 
 
-def _when(told: provenance.Told) -> str:
-    return f", built {told.built}" if told.built else ""
+def _when(build: provenance.ParsedProvenance) -> str:
+    return f", built {build.built}" if build.built else ""
 
 
-def _differences(plan: Plan, near: Near) -> Iterator[str]:
+def _differences(plan: Plan, near: NearestBuild) -> Iterator[str]:
     own = plan.final.name
     rows = []
     for each in near.differences:
         others = [step for step in each.steps if step != own]
         note = f"({', '.join(others)})" if others and own not in each.steps else ""
         if each.field == "model.identity":
-            note = _files(plan, provenance.told(near.record)) or note
+            note = _files(plan, provenance.parse(near.record)) or note
         rows.append([f"  {each.field}", f"{_value(each.old)} → {_value(each.new)}", note])
     yield from _columns(rows)
 
 
-def _files(plan: Plan, told: provenance.Told) -> str:
+def _files(plan: Plan, build: provenance.ParsedProvenance) -> str:
     """Which files of the checkpoint are others."""
-    if not told.files or not plan.recipe.model.files:
+    if not build.files or not plan.recipe.model.files:
         return ""
     here = {path: digest for path, _, digest in plan.recipe.model.files}
-    other = [path for path in sorted({*here, *told.files}) if here.get(path) != told.files.get(path)]
-    equal = len({*here, *told.files}) - len(other)
+    other = [path for path in sorted({*here, *build.files}) if here.get(path) != build.files.get(path)]
+    equal = len({*here, *build.files}) - len(other)
     shown = ", ".join(other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")
     return (
         f"({shown} differ{'s' if len(other) == 1 else ''}; {equal} of {equal + len(other)} files are equal)"

@@ -8,8 +8,9 @@ from operator import itemgetter
 from typing import TypeAlias
 
 from trtbuild.artifacts import provenance
-from trtbuild.artifacts.history import Estimate, Near
-from trtbuild.building.preview import Outlook, Tools
+from trtbuild.artifacts.chain import Located
+from trtbuild.artifacts.history import Estimate, NearestBuild
+from trtbuild.building.preview import StepPreview, ToolchainState
 from trtbuild.planning.plan import Plan, Planned
 from trtbuild.targets import Target
 from trtstore import format_seconds, format_size, format_table
@@ -18,7 +19,7 @@ Sharers: TypeAlias = tuple[Planned, tuple[str, ...]]  # a step, and the models t
 
 
 def lines(
-    plan: Plan, outlooks: Sequence[Outlook], tools: Sequence[Tools], notes: Sequence[str]
+    plan: Plan, previews: Sequence[StepPreview], tools: Sequence[ToolchainState], notes: Sequence[str]
 ) -> Iterator[str]:
     """What `trtbuild plan` prints."""
     model = plan.recipe.model
@@ -32,13 +33,13 @@ def lines(
     yield f"compiler  {plan.recipe.tools.name}: {versions}"
     yield ""
     rows = [
-        [one.planned.name, one.planned.key[:12], _store(one), _will(one, plan), _takes(one)]
-        for one in outlooks
+        [step.planned.name, step.planned.key[:12], where(step.located), _will(step, plan), _takes(step)]
+        for step in previews
     ]
     yield from format_table(["step", "key", "store", "will", "takes"], rows)
     yield ""
-    yield from shared([(one.planned, one.sharers) for one in outlooks])
-    yield from _summary(outlooks)
+    yield from shared([(step.planned, step.sharers) for step in previews])
+    yield from _summary(previews)
     yield from missing_tools(tools)
     for words in notes:
         yield f"note: {words}"
@@ -53,14 +54,14 @@ def shared(found: Sequence[Sharers]) -> Iterator[str]:
             yield f"{step.name} {step.key[:12]} is shared with {count} model{'s' * (count > 1)}: {named}"
 
 
-def missing_tools(tools: Sequence[Tools]) -> Iterator[str]:
+def missing_tools(tools: Sequence[ToolchainState]) -> Iterator[str]:
     """Which toolchains will be fetched before a step runs."""
     for each in tools:
         if each.state == "missing":
             yield f"The toolchain {each.title} of {' and '.join(each.steps)} is missing{_fetched(each)}."
 
 
-def _fetched(found: Tools) -> str:
+def _fetched(found: ToolchainState) -> str:
     return (
         ""
         if found.fetch is None
@@ -98,26 +99,27 @@ def _with_origins(words: Mapping[str, str | None], origins: Mapping[str, str]) -
     return ", ".join(f"{', '.join(each)} ({origin})" for origin, each in groups)
 
 
-def _store(one: Outlook) -> str:
-    if one.found.record is None:
+def where(located: Located) -> str:
+    """`hit`, `miss`, or `hit in` the other store that has it."""
+    if located.record is None:
         return "miss"
-    return "hit" if one.found.here else f"hit in {one.found.also}"
+    return "hit" if located.here else f"hit in {located.also}"
 
 
-def _will(one: Outlook, plan: Plan) -> str:
-    if one.runs:
-        return "run" if one.obstacle is None else "not here"
-    return "use" if one.planned is plan.final else "-"
+def _will(step: StepPreview, plan: Plan) -> str:
+    if step.runs:
+        return "run" if step.obstacle is None else "not here"
+    return "use" if step.planned is plan.final else "-"
 
 
-def _takes(one: Outlook) -> str:
-    record = one.found.record
+def _takes(step: StepPreview) -> str:
+    record = step.located.record
     if record is not None:
         took = provenance.stats(record).get("seconds")
         return format_size(record.bytes) + (f", took {format_seconds(took)}" if took else "")
-    if not one.runs:
+    if not step.runs:
         return ""
-    return "no basis" if one.estimate is None else f"about {_amounts(one.estimate)}"
+    return "no basis" if step.estimate is None else f"about {_amounts(step.estimate)}"
 
 
 def _amounts(found: Estimate) -> str:
@@ -125,29 +127,29 @@ def _amounts(found: Estimate) -> str:
     return f"{format_seconds(found.seconds)}, {format_size(found.bytes)}{peak}"
 
 
-def _summary(outlooks: Sequence[Outlook]) -> Iterator[str]:
-    running = [one for one in outlooks if one.runs]
+def _summary(previews: Sequence[StepPreview]) -> Iterator[str]:
+    running = [step for step in previews if step.runs]
     if not running:
         yield "Nothing will run: this is a hit."
         return
-    known = [one.estimate for one in running if one.estimate is not None]
+    known = [step.estimate for step in running if step.estimate is not None]
     total = (
         f"about {format_seconds(sum(e.seconds for e in known))} and {format_size(sum(e.bytes for e in known))}"
         if known
         else ""
     )
-    unknown = [one.planned.name for one in running if one.estimate is None]
-    elsewhere = [one for one in running if one.obstacle is not None]
+    unknown = [step.planned.name for step in running if step.estimate is None]
+    elsewhere = [step for step in running if step.obstacle is not None]
     steps = f"{len(running)} step{'s' if len(running) > 1 else ''} to run{' elsewhere' if elsewhere else ''}"
     yield f"{steps}: {total}." if total else f"{steps}."
     if unknown:
         which = f" for {' and '.join(unknown)}" if total else ""
         yield f"No time estimate{which}: nothing similar has been built yet."
-    for one in running:
-        if one.estimate is not None:
-            yield f"  {one.planned.name}: {_basis(one.estimate)}"
-    for one in elsewhere:
-        yield f"  {one.planned.name}: {one.obstacle}"
+    for step in running:
+        if step.estimate is not None:
+            yield f"  {step.planned.name}: {_basis(step.estimate)}"
+    for step in elsewhere:
+        yield f"  {step.planned.name}: {step.obstacle}"
     yield "`trtbuild explain` with the same options says why it misses."
 
 
@@ -157,14 +159,14 @@ def _basis(found: Estimate) -> str:
     return f"as {called(near)} took{scaled}; {differing(near)}"
 
 
-def called(near: Near) -> str:
+def called(near: NearestBuild) -> str:
     """An earlier build by its key and its labels."""
     labels = near.record.labels
     words = [labels[name] for name in ("model", "quant", "target") if labels.get(name)]
     return f"{near.record.key[:12]} ({', '.join(words)})" if words else near.record.key[:12]
 
 
-def differing(near: Near, most: int = 3) -> str:
+def differing(near: NearestBuild, most: int = 3) -> str:
     """`quant.weights and 2 more fields differ`."""
     names = [difference.field for difference in near.differences]
     shown, more = names[:most], len(names) - most

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from trtbuild.building.session import StepResult
+from trtbuild.building.results import StepResult
 from trtbuild.report import terminal
 from trtbuild.sweeps.schedule import UnitResult
 from trtbuild.sweeps.work import Unit, seconds_of
@@ -33,7 +33,7 @@ class PlainSweepView:
     def __init__(self, stream: TextIO, units: Sequence[Unit]) -> None:
         self._stream, self._total, self.done = stream, len(units), 0
 
-    def watcher(self, unit: Unit) -> UnitNotes:
+    def reporter(self, unit: Unit) -> UnitNotes:
         """Notes are told, with whose they are; the rest is not."""
         return UnitNotes(unit, self.note)
 
@@ -80,7 +80,7 @@ class Drawn:
         if units:
             self._live.start()
 
-    def watcher(self, unit: Unit) -> UnitNotes:
+    def reporter(self, unit: Unit) -> UnitNotes:
         """What the unit does is shown beside it, notes are told."""
         return UnitNotes(unit, self.note, self._does)
 
@@ -155,7 +155,7 @@ class Drawn:
 
 
 class UnitNotes:
-    """A watcher of one unit among others: its notes, and what it does where somebody asks."""
+    """Reports one unit among others: its notes, and what it does if `does` is given."""
 
     def __init__(self, unit: Unit | None, tell: Tell, does: Does | None = None) -> None:
         self._unit, self._tell, self._does = unit, tell, does
@@ -167,7 +167,7 @@ class UnitNotes:
             self._does(self._unit, terminal.DOING.get(name, name))
 
     def step_ended(self, result: StepResult) -> None:
-        """Who started the unit tells it."""
+        """Nothing: the view of the whole sweep reports it."""
 
     def progress(self, what: str, done: int, total: int, unit: str) -> None:
         """Nothing: there are too many to draw each."""

@@ -9,7 +9,7 @@ from typing import Any
 from trtbuild.artifacts import provenance
 from trtbuild.building.pipeline import Result
 from trtbuild.report.document import SCHEMA
-from trtbuild.report.plans import missing_tools
+from trtbuild.report.plans import missing_tools, where
 from trtbuild.sweeps.forecast import Forecast, Group
 from trtbuild.sweeps.work import Job, Unit, Workplace
 from trtstore import format_seconds, format_size, format_table
@@ -119,9 +119,8 @@ def plan_lines(jobs: Sequence[Job], found: Forecast, place: Workplace) -> Iterat
         if job.error is not None:
             rows.append([own_words(job, jobs), "", "cannot be built", ""])
             continue
-        plan, session = job.planned
-        seen = place.find(plan.final, session)
-        store = "miss" if seen.record is None else "hit" if seen.here else f"hit in {seen.also}"
+        plan, runner = job.planned
+        store = where(place.find(plan.final, runner))
         steps = [step.name for step in plan.steps if step.key in units]
         rows.append([own_words(job, jobs), plan.final.key[:12], store, ", ".join(steps) or "nothing"])
     yield from format_table(["point", "key", "store", "runs"], rows)
@@ -175,7 +174,7 @@ def _speed(check: Mapping[str, Any] | None) -> tuple[str, str]:
 def summary(jobs: Sequence[Job], results: Mapping[int, Result], took: float) -> str:
     """The last line: `36 points in 12.1 s: 30 built, 6 hits`."""
     outcomes = [done.outcome for done in results.values()]
-    built = sum(outcome in ("built", "rebuilt") for outcome in outcomes)
+    built = sum(outcome.ran for outcome in outcomes)
     words = [f"{built} built"] if built else []
     if hits := len(outcomes) - built:
         words.append(count(hits, "hit"))

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from trtbuild.building.session import StepResult
+from trtbuild.building.results import StepResult
 from trtbuild.errors import TrtbuildError
 from trtbuild.report.records import speed
 from trtstore import format_seconds, format_size
@@ -35,14 +35,14 @@ DOING = {
 def step_line(result: StepResult) -> str:
     """`engine   built     3.1 s  152 MB  peak 1.1 GB`."""
     words = [f"{result.name:<8} {result.outcome:<9}"]
-    ran = result.outcome in ("built", "rebuilt")
-    if ran and result.seconds is not None:
+    outcome = result.outcome
+    if outcome.ran and result.seconds is not None:
         words.append(format_seconds(result.seconds))
     if result.bytes is not None:
         words.append(format_size(result.bytes))
-    if ran and result.peak_memory_bytes:
+    if outcome.ran and result.peak_memory_bytes:
         words.append(f"peak {format_size(result.peak_memory_bytes)}")
-    if result.outcome.startswith("hit") and result.seconds:
+    if outcome.hit and result.seconds:
         words.append(f"saves {format_seconds(result.seconds)}")
     return "  ".join(words)
 
@@ -181,7 +181,7 @@ class Live:
             self._progress.stop()
 
 
-def watcher(answers: TextIO | None) -> PlainTerminal | Live:
+def reporter(answers: TextIO | None) -> PlainTerminal | Live:
     """The one that fits stderr. `answers` is where generated text streams to, if anywhere."""
     return Live(answers) if sys.stderr.isatty() else PlainTerminal(sys.stderr, answers)
 

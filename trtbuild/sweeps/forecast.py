@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from trtbuild.artifacts.history import Estimate
-from trtbuild.building.preview import Tools, toolchains_of
+from trtbuild.building.preview import ToolchainState, toolchains_of
 from trtbuild.config.sweep_schema import SweepConf
 from trtbuild.errors import InputError
 from trtbuild.sweeps.work import Job, Unit, Workplace, urgency
@@ -50,7 +50,7 @@ class Forecast:
     units: tuple[Unit, ...]
     groups: tuple[Group, ...]
     refresh: bool  # hits are built again
-    tools: tuple[Tools, ...]  # the locked toolchains of the steps
+    tools: tuple[ToolchainState, ...]  # the locked toolchains of the steps
 
     @property
     def seconds(self) -> float:
@@ -79,14 +79,14 @@ def forecast(jobs: Sequence[Job], found: Sequence[Unit], place: Workplace) -> Fo
     for job in jobs:
         if job.error is not None:
             continue
-        plan, session = job.planned
+        plan, runner = job.planned
         if plan.final.key in keys:
             continue
-        seen = place.find(plan.final, session)
-        keys[plan.final.key] = seen.also
-        here += seen.here
-        if seen.also is not None:
-            also[seen.also] = also.get(seen.also, 0) + 1
+        located = place.find(plan.final, runner)
+        keys[plan.final.key] = located.also
+        here += located.here
+        if located.also is not None:
+            also[located.also] = also.get(located.also, 0) + 1
     names = dict.fromkeys(unit.group for unit in found)
     return Forecast(
         points=len(jobs),
@@ -101,7 +101,7 @@ def forecast(jobs: Sequence[Job], found: Sequence[Unit], place: Workplace) -> Fo
     )
 
 
-def _tools(found: Sequence[Unit]) -> tuple[Tools, ...]:
+def _tools(found: Sequence[Unit]) -> tuple[ToolchainState, ...]:
     with suppress(
         InputError
     ):  # a Python that is not there is told by the steps that want it, and the others go on

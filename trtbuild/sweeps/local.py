@@ -7,10 +7,9 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 from trtbuild.building import pipeline
-from trtbuild.building.session import StepResult
+from trtbuild.building.results import StepResult
 from trtbuild.errors import TrtbuildError
 from trtbuild.executors import cgroup_limits
 from trtbuild.sweeps.schedule import Observer, UnitResult
@@ -80,15 +79,14 @@ class Local:
             thread.join(max(0.0, until - time.monotonic()))
 
     def _work(self, unit: Unit, device: str | None, threads: int | None, name: str) -> None:
-        plan, session = unit.job.planned
-        watcher = self._observer.watcher(unit)
-        own = replace(session, devices=device, threads=threads, watcher=watcher, fetching=False)
+        plan, runner = unit.job.planned
+        reporter = self._observer.reporter(unit)
         started = time.time()
         result: StepResult | None = None
         error: TrtbuildError | None = None
         try:
-            pipeline.ensure(unit.planned, plan, own)
-            result = session.results[unit.planned.name]
+            pipeline.ensure(unit.planned, plan, runner.beside(reporter, device, threads))
+            result = runner.events.results[unit.planned.name]
         except TrtbuildError as failure:
             error = failure
         except StoreFailure as failure:
@@ -96,7 +94,7 @@ class Local:
         except BaseException as fault:  # the thread that waits raises it  # noqa: BLE001
             self._ended.put(fault)
             return
-        phases = tuple(watcher.phases)
+        phases = tuple(reporter.phases)
         self._ended.put(UnitResult(unit, result, error, started, time.time(), name, started, phases))
 
     def _fits(self, unit: Unit) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trtbuild.building.session import StepResult
+from trtbuild.building.results import StepOutcome, StepResult
 from trtbuild.errors import BuildError, InputError, NotInStoreError, StoreError, TrtbuildError
 from trtbuild.sweeps.schedule import UnitResult
 from trtbuild.sweeps.work import Unit, refused
@@ -40,15 +40,15 @@ def flags(words: Sequence[str]) -> list[str]:
 
 def words_of(unit: Unit, shared: Sequence[str], cpus: int) -> list[str]:
     """The command line that makes just this unit, in the store that this machine uses, where it is given `cpus`."""
-    _, session = unit.job.planned
-    threads = [] if session.config.executor.threads is not None else [f"executor.threads={cpus}"]
+    setup = unit.job.planned[1].setup
+    threads = [] if setup.config.executor.threads is not None else [f"executor.threads={cpus}"]
     return [
         *shared,
         *unit.job.point.words,
         *threads,
         f"until={unit.planned.name}",
         f"sweep.key={unit.key}",
-        f"store.root={session.store.root}",
+        f"store.root={setup.store.root}",
         "out=null",
         "report=null",
         "output=json",
@@ -75,15 +75,15 @@ def ended(unit: Unit, told: Mapping[str, Any], worker: str, handed: float) -> Un
     except (AttributeError, LookupError, TypeError, ValueError, OverflowError):
         raise BuildError("the document in the job's answer is not one of trtbuild's") from None
     if error is None and (error := _not_here(unit)) is None:
-        _, session = unit.job.planned
-        session.results[unit.planned.name] = result
-        session.made.add(unit.key)
+        _, runner = unit.job.planned
+        runner.events.results[unit.planned.name] = result
+        runner.built.add(unit.key)
     where = f"{host} {worker}".strip()
     return UnitResult(unit, result if error is None else None, error, started, until, where, handed)
 
 
 def _result(unit: Unit, document: Any, code: int) -> tuple[StepResult, TrtbuildError | None]:
-    nothing = StepResult(unit.planned.name, unit.key, "unneeded")
+    nothing = StepResult(unit.planned.name, unit.key, StepOutcome.unneeded)
     if not isinstance(document, dict):
         return nothing, BuildError(f"the job ended with exit code {code} and no document")
     if "error" in document:
@@ -101,14 +101,15 @@ def _result(unit: Unit, document: Any, code: int) -> tuple[StepResult, TrtbuildE
     return nothing, BuildError(f"the job answered for another key: {document['key']}")
 
 
-def _step(told: Mapping[str, Any]) -> StepResult:
-    found = StepResult(**told)
-    numbers = (found.seconds, found.bytes, found.peak_memory_bytes)
-    if not isinstance(found.outcome, str) or any(
-        not isinstance(each, int | float | None) for each in numbers
+def _step(document: Mapping[str, Any]) -> StepResult:
+    """Raises TypeError, ValueError for what trtbuild does not write."""
+    result = StepResult(**{**document, "outcome": StepOutcome(document["outcome"])})
+    if any(
+        not isinstance(each, int | float | None)
+        for each in (result.seconds, result.bytes, result.peak_memory_bytes)
     ):
         raise TypeError
-    return found
+    return result
 
 
 def _text(told: Any) -> str | None:
@@ -117,14 +118,14 @@ def _text(told: Any) -> str | None:
 
 def _not_here(unit: Unit) -> TrtbuildError | None:
     """Why what a job built cannot be used here."""
-    _, session = unit.job.planned
+    _, runner = unit.job.planned
     try:
-        if session.find(unit.planned).record is not None:
+        if runner.find(unit.planned).record is not None:
             return None
     except StoreFailure as failure:
         return refused(failure)
     return StoreError(
-        f"the job built {unit.key[:12]}, and {session.store.root} on this machine does not have it",
+        f"the job built {unit.key[:12]}, and {runner.setup.store.root} on this machine does not have it",
         option="store.root",
         hint="jobs and this machine need one store: a folder that all of them share",
     )

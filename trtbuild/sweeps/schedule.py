@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from trtbuild.building.session import StepResult, Watcher
+from trtbuild.building.events import ProgressReporter
+from trtbuild.building.results import StepResult
 from trtbuild.errors import TrtbuildError
 from trtbuild.sweeps.work import Unit, urgency
 
@@ -29,7 +30,7 @@ class UnitResult:
     phases: tuple[tuple[str, float], ...] = ()
 
 
-class UnitWatcher(Watcher, Protocol):
+class UnitReporter(ProgressReporter, Protocol):
     """Is told what a unit does, by the thread that waits for it."""
 
     @property
@@ -41,7 +42,7 @@ class UnitWatcher(Watcher, Protocol):
 class Observer(Protocol):
     """Is told how a sweep goes on, by the thread that runs it."""
 
-    def watcher(self, unit: Unit) -> UnitWatcher: ...
+    def reporter(self, unit: Unit) -> UnitReporter: ...
 
     def started(self, unit: Unit, worker: str) -> None: ...
     def ended(self, ended: UnitResult) -> None: ...

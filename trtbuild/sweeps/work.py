@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trtbuild.artifacts import provenance
-from trtbuild.artifacts.chain import Found
+from trtbuild.artifacts.chain import Located
 from trtbuild.artifacts.history import Estimate, History
-from trtbuild.artifacts.team import Sharing
+from trtbuild.artifacts.team import TeamStore
 from trtbuild.building.digests import Hasher
-from trtbuild.building.preview import differs_here, not_here
-from trtbuild.building.session import Session, Watcher
+from trtbuild.building.events import ProgressReporter
+from trtbuild.building.hardware import differs_here, not_here
+from trtbuild.building.runner import Runner
+from trtbuild.building.setup import Setup
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.config.choices import Durability, SharedWith, Verify
 from trtbuild.config.points import Point
@@ -20,9 +21,8 @@ from trtbuild.config.schema import Config, StoreConf
 from trtbuild.errors import InputError, StoreError, TrtbuildError
 from trtbuild.executors.cancellation import Cancellation
 from trtbuild.planning.memo import Memory
-from trtbuild.planning.plan import Plan, Planned
-from trtbuild.planning.plan import plan as make_plan
-from trtbuild.planning.resolve import Resolved, resolve
+from trtbuild.planning.plan import Plan, Planned, make_plan
+from trtbuild.planning.resolve import resolve
 from trtstore import Store, StoreFailure
 
 CPU = "cpu"  # the group of steps that need no GPU
@@ -30,19 +30,22 @@ CPU = "cpu"  # the group of steps that need no GPU
 
 @dataclass
 class Job:
-    """A point with its plan and session, or with the error of its config. `error` may also come later."""
+    """A point with its plan and runner, or with the error of its config. `error` may also come later.
+
+    `notes` are what the user should know before it is built.
+    """
 
     point: Point
     plan: Plan | None = None
-    session: Session | None = None
+    runner: Runner | None = None
     error: TrtbuildError | None = None
-    notes: tuple[str, ...] = ()  # what the user should know before it is built
+    notes: tuple[str, ...] = ()
 
     @property
-    def planned(self) -> tuple[Plan, Session]:
+    def planned(self) -> tuple[Plan, Runner]:
         """For a job without an error."""
-        assert self.plan is not None and self.session is not None  # noqa: S101  # else there is an error
-        return self.plan, self.session
+        assert self.plan is not None and self.runner is not None  # noqa: S101  # else there is an error
+        return self.plan, self.runner
 
 
 @dataclass(frozen=True)
@@ -73,26 +76,31 @@ class Unit:
 
 @dataclass
 class Workplace:
-    """What all points share: stores by their folder, what was looked up, and the end that may come to all workers."""
+    """What all points of a sweep share.
+
+    That is the opened stores, what was found in them, the keys that were built, and the cancellation of all workers.
+    """
 
     store_root: Callable[[str | None], Path]
     memory: Memory = field(default_factory=Memory)
     cancellation: Cancellation = field(default_factory=Cancellation)
-    made: set[str] = field(default_factory=set)
+    built: set[str] = field(default_factory=set)
     _stores: dict[tuple[Path, Durability, SharedWith | None, bool], Store] = field(default_factory=dict)
     _histories: dict[tuple[Path, tuple[str, ...]], History] = field(default_factory=dict)
-    _sharings: list[tuple[StoreConf, Sharing]] = field(default_factory=list)
-    _found: dict[tuple[int, str], Found] = field(default_factory=dict)
+    _teams: list[tuple[StoreConf, TeamStore]] = field(default_factory=list)
+    _located: dict[tuple[int, str], Located] = field(default_factory=dict)
 
-    def job(self, point: Point, watcher: Watcher) -> Job:
-        """The point, resolved and planned. Its error is told in it."""
+    def job(self, point: Point, hashing: ProgressReporter, reporter: ProgressReporter) -> Job:
+        """The point, resolved and planned; or its error. `hashing` reports the reading of the checkpoint."""
         try:
             config = point.config
             store = self.store(config)
-            hasher = Hasher(store.index, watcher)
-            resolved = resolve(config, hasher, self.memory)
+            resolved = resolve(config, Hasher(store.index, hashing), self.memory)
             plan = make_plan(resolved.recipe, config.until)
-            return Job(point, plan, self._session(resolved, store, point, watcher).expect(plan))
+            team = self._team(config, store, reporter)
+            setup = Setup(config, store, team, lambda: resolved.source, resolved.examine)
+            team.expect(plan)
+            return Job(point, plan, Runner(setup, reporter, self.cancellation, self.built))
         except TrtbuildError as error:
             return Job(point, error=error)
         except StoreFailure as failure:
@@ -110,39 +118,28 @@ class Workplace:
             )
         return self._stores[at]
 
-    def _session(self, resolved: Resolved, store: Store, point: Point, watcher: Watcher) -> Session:
-        return Session(
-            point.config,
-            store,
-            lambda: resolved.source,
-            watcher,
-            resolved.examine,
-            cancellation=self.cancellation,
-            made=self.made,
-            shared=self._sharing(point.config, store, watcher),
-        )
-
-    def _sharing(self, config: Config, store: Store, watcher: Watcher) -> Sharing:
-        """The team's store as these options name it, asked once for all points that name it so."""
-        for options, sharing in self._sharings:
+    def _team(self, config: Config, store: Store, reporter: ProgressReporter) -> TeamStore:
+        """The team store as these options name it: one for all points with the same options."""
+        for options, team in self._teams:
             if options == config.store:
-                return sharing
-        self._sharings.append((config.store, Sharing(config.store, store, watcher.note)))
-        return self._sharings[-1][1]
+                return team
+        self._teams.append((config.store, TeamStore(config.store, store, reporter.note)))
+        return self._teams[-1][1]
 
-    def history(self, session: Session) -> History:
-        """Earlier builds in the session's stores, listed once."""
-        at = (session.store.root, tuple(session.config.store.also))
+    def history(self, runner: Runner) -> History:
+        """Earlier builds in the runner's stores, listed once."""
+        setup = runner.setup
+        at = (setup.store.root, tuple(setup.config.store.also))
         if at not in self._histories:
-            self._histories[at] = session.history
+            self._histories[at] = runner.history
         return self._histories[at]
 
-    def find(self, planned: Planned, session: Session) -> Found:
-        """Where an artifact is; each key is looked for once."""
-        at = (id(session.store), planned.key)
-        if at not in self._found:
-            self._found[at] = session.find(planned)
-        return self._found[at]
+    def find(self, planned: Planned, runner: Runner) -> Located:
+        """Where an artifact is; each key is looked up once."""
+        at = (id(runner.setup.store), planned.key)
+        if at not in self._located:
+            self._located[at] = runner.find(planned)
+        return self._located[at]
 
 
 def refused(failure: StoreFailure) -> StoreError:
@@ -152,30 +149,30 @@ def refused(failure: StoreFailure) -> StoreError:
 
 def units(jobs: Sequence[Job], place: Workplace) -> tuple[Unit, ...]:
     """The steps that must run for `jobs`, upstream first, each once, with what each is likely to take."""
-    made: dict[str, Unit] = {}
+    units: dict[str, Unit] = {}
     for job in jobs:
         if job.error is None:
             plan, _ = job.planned
-            _add(plan.final, job, place, made)
-    return tuple(made.values())
+            _add(plan.final, job, place, units)
+    return tuple(units.values())
 
 
-def _add(planned: Planned, job: Job, place: Workplace, made: dict[str, Unit]) -> bool:
-    """Whether a unit makes `planned`; it is added with all that is upstream of it and not there."""
-    plan, session = job.planned
-    if planned.key in made:
+def _add(planned: Planned, job: Job, place: Workplace, units: dict[str, Unit]) -> bool:
+    """Add the step to `units`, after the missing steps upstream of it. Returns False if it need not run."""
+    plan, runner = job.planned
+    config = runner.setup.config
+    if planned.key in units:
         return True
-    if place.find(planned, session).record is not None and not session.config.refresh:
+    if place.find(planned, runner).record is not None and not config.refresh:
         return False
-    needs = tuple(up.key for up in planned.inputs if _add(up, job, place, made))
-    labels = provenance.labels(planned, plan)
+    needs = tuple(up.key for up in planned.inputs if _add(up, job, place, units))
     elsewhere = differs_here(planned, plan.recipe)
-    made[planned.key] = Unit(
+    units[planned.key] = Unit(
         planned,
         job,
-        group=_group(planned, plan, session.config),
+        group=_group(planned, plan, config),
         needs=needs,
-        estimate=place.history(session).estimate(planned, labels, plan.recipe.model.bytes),
+        estimate=place.history(runner).estimate(planned, plan.recipe.model.bytes),
         obstacle=not_here(plan.recipe, elsewhere) if elsewhere else None,
     )
     return True

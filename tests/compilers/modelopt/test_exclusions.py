@@ -13,7 +13,7 @@ from tests.support import tiny
 from tests.support.cli import Project
 from trtbuild.compilers.modelopt import exclusions
 from trtbuild.errors import InputError
-from trtbuild.planning.plan import plan
+from trtbuild.planning.plan import make_plan
 
 FIRST = frozenset(
     f"model.layers.0.{part}.{name}" for part, names in exclusions.MAPS.items() for name in names
@@ -95,6 +95,6 @@ def test_tensorrt_llm_s_checkpoints_leave_maps_too_where_modelopt_makes_them() -
             made = recipe(
                 "h100_sxm", quant, **{"checkpoint_by": "auto", "exclude_modules": ("*.o_proj",), **given}
             )
-            plan(dataclasses.replace(made, pp=pp, target=dataclasses.replace(made.target, gpus=pp)))
+            make_plan(dataclasses.replace(made, pp=pp, target=dataclasses.replace(made.target, gpus=pp)))
         assert refused.value.option == "compiler.exclude_modules"
         assert said in refused.value.message

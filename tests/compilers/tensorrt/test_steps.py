@@ -13,7 +13,7 @@ from trtbuild.compilers.tensorrt.compiler import RTX, RTX_CAPABILITIES, TENSORRT
 from trtbuild.errors import InputError
 from trtbuild.facts.key_exclusions import reason
 from trtbuild.facts.recipe import Profile, Recipe, Tools, frozen
-from trtbuild.planning import plan
+from trtbuild.planning.plan import Planned, make_plan
 from trtbuild.targets import Gpu
 
 HOPPER = Gpu("H100 80GB HBM3", 80, "9.0", 132)
@@ -21,8 +21,8 @@ TURING = Gpu("T4", 16, "7.5", 40)
 OLD = Tools("tensorrt", frozen({"tensorrt": "8.6.0"}), recipe("tensorrt").tools.options)
 
 
-def engine(of: Recipe) -> plan.Planned:
-    return plan.plan(of).final
+def engine(of: Recipe) -> Planned:
+    return make_plan(of).final
 
 
 def test_an_rtx_engine_reads_the_compute_capability_and_nothing_else_of_the_gpu() -> None:
@@ -55,7 +55,7 @@ def test_rtx_engines_are_shared_where_their_bytes_are_equal(changes: dict[str, A
 
 
 def test_a_portable_engine_is_one_for_all_gpus() -> None:
-    def portable(gpu: Gpu) -> plan.Planned:
+    def portable(gpu: Gpu) -> Planned:
         plain = recipe(gpu=gpu)
         return engine(dataclasses.replace(plain, tools=tools(plain, portable=True)))
 
@@ -87,7 +87,7 @@ def test_a_builder_that_chooses_types_is_given_norms_that_cannot_overflow(
     plain = recipe("tensorrt", gpu=HOPPER)
     old = dataclasses.replace(plain.tools, packages=frozen({**plain.tools.packages, "tensorrt": release}))
     model = dataclasses.replace(plain.model, dtype=dtype)
-    steps = plan.plan(dataclasses.replace(plain, tools=old, model=model)).steps
+    steps = make_plan(dataclasses.replace(plain, tools=old, model=model)).steps
     assert steps[0].fields["network.operators"] == operators
 
 
@@ -102,7 +102,7 @@ def test_timing_caches_are_shared_by_engines_of_one_gpu_driver_and_release() -> 
 
 
 def test_the_two_compilers_share_the_network() -> None:
-    one, other = plan.plan(recipe()), plan.plan(recipe("tensorrt"))
+    one, other = make_plan(recipe()), make_plan(recipe("tensorrt"))
     assert one.steps[0].key == other.steps[0].key
     assert one.final.key != other.final.key
 
@@ -123,7 +123,7 @@ def test_fp8_weights_are_for_gpus_that_have_the_type() -> None:
 
 @pytest.mark.parametrize("quant", ["none", "int8", "int4"])
 def test_schemes_share_the_network(quant: str) -> None:
-    assert plan.plan(recipe(quant=quant)).steps[0].key == plan.plan(recipe()).steps[0].key
+    assert make_plan(recipe(quant=quant)).steps[0].key == make_plan(recipe()).steps[0].key
 
 
 def test_open_limits_become_numbers_in_the_key() -> None:
@@ -219,14 +219,14 @@ REFUSALS: dict[str, tuple[Callable[[], Recipe], str, str]] = {
 def test_what_cannot_be_built_is_refused_with_the_option_and_a_mend(name: str) -> None:
     make, option, words = REFUSALS[name]
     with pytest.raises(InputError, match=words) as caught:
-        plan.plan(make())
+        make_plan(make())
     assert caught.value.option == option
     assert caught.value.hint
 
 
 def test_hopper_is_sent_to_the_compiler_that_can() -> None:
     with pytest.raises(InputError) as caught:
-        plan.plan(recipe(gpu=HOPPER))
+        make_plan(recipe(gpu=HOPPER))
     assert "compiler=tensorrt" in str(caught.value.hint)
     assert engine(recipe("tensorrt", gpu=HOPPER)).key
 

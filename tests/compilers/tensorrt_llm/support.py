@@ -14,7 +14,7 @@ import yaml
 from trtbuild.config.trtllm_options import TensorRtLlmOptions
 from trtbuild.facts.key import Step
 from trtbuild.facts.recipe import SCHEMES, Model, Profile, Quant, Recipe, Tools, frozen
-from trtbuild.planning.plan import plan
+from trtbuild.planning.plan import make_plan
 from trtbuild.targets import Gpu, Target
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -116,8 +116,8 @@ def recipe(
 
 
 def steps(recipe: Recipe) -> dict[str, Step]:
-    return {step.name: step.step for step in plan(recipe).steps}
+    return {step.name: step.step for step in make_plan(recipe).steps}
 
 
 def keys(recipe: Recipe) -> dict[str, str]:
-    return {step.name: step.key for step in plan(recipe).steps}
+    return {step.name: step.key for step in make_plan(recipe).steps}

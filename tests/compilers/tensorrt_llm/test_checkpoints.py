@@ -12,7 +12,7 @@ from tests.compilers.tensorrt_llm.support import LLAMA_1B, LLAMA_8B, keys, recip
 from trtbuild.compilers.registry import advice
 from trtbuild.errors import InputError
 from trtbuild.facts.recipe import Recipe
-from trtbuild.planning.plan import plan
+from trtbuild.planning.plan import make_plan
 
 MODELOPT, SCRIPTS = (
     "trtbuild.compilers.tensorrt_llm.modelopt_checkpoint",
@@ -69,7 +69,7 @@ def test_scripts_make_all_else_and_modelopt_says_why_not(asked: Recipe, why: str
     tools = asked.tools
     insisted = dataclasses.replace(tools, options={**tools.options, "compiler.checkpoint_by": "modelopt"})
     with pytest.raises(InputError) as refused:
-        plan(dataclasses.replace(asked, tools=insisted))
+        make_plan(dataclasses.replace(asked, tools=insisted))
     assert refused.value.option == "compiler.checkpoint_by=modelopt"
     assert why in refused.value.message
 
@@ -113,7 +113,7 @@ def test_ranks_have_checkpoints_of_their_own() -> None:
 
 def refusal(asked: Recipe) -> InputError:
     with pytest.raises(InputError) as refused:
-        plan(asked)
+        make_plan(asked)
     return refused.value
 
 

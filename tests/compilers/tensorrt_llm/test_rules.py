@@ -15,7 +15,7 @@ from trtbuild.compilers.registry import advice
 from trtbuild.compilers.tensorrt_llm.contract import contract
 from trtbuild.errors import InputError
 from trtbuild.facts.recipe import SCHEMES, Profile, Recipe
-from trtbuild.planning.plan import plan
+from trtbuild.planning.plan import make_plan
 
 #: preset -> what the contract calls it; written down here, apart from the code
 ALGORITHMS = {
@@ -53,16 +53,16 @@ def test_each_preset_on_each_gpu_of_the_catalogue(preset: str, target: str) -> N
     gpu = asked.target.gpu
     assert gpu is not None
     if expected(preset, gpu.compute_capability):
-        assert plan(asked).final.name == "engine"
+        assert make_plan(asked).final.name == "engine"
         return
     with pytest.raises(InputError) as refused:
-        plan(asked)
+        make_plan(asked)
     error = refused.value
     assert "compute capability" in error.message, "it names the rule"
     assert gpu.compute_capability in error.message
     assert error.hint, "and another way"
     for other in re.findall(r"quant=(\w+)", error.hint):
-        assert plan(recipe(target, other, config=small(other))), f"{other} is taken"
+        assert make_plan(recipe(target, other, config=small(other))), f"{other} is taken"
 
 
 def test_the_table_is_of_all_presets() -> None:
@@ -74,7 +74,7 @@ def test_presets_of_other_compilers_are_refused_with_their_names(target: str) ->
     for parts, name in SCHEMES.items():
         if name in support.OTHERS:
             with pytest.raises(InputError, match=f"and not to {name}") as refused:
-                plan(with_quant(recipe(target), *parts))
+                make_plan(with_quant(recipe(target), *parts))
             assert "compilers that have it: " in str(refused.value.hint)
 
 
@@ -86,7 +86,7 @@ def test_what_each_gpu_takes() -> None:
         taken = set()
         for preset in ALGORITHMS:
             try:
-                plan(recipe(name, preset, config=small(preset)))
+                make_plan(recipe(name, preset, config=small(preset)))
             except InputError:
                 continue
             taken.add(preset)
@@ -249,7 +249,7 @@ REFUSED: dict[str, tuple[Recipe, str, list[str]]] = {
 def test_what_is_refused_and_why(name: str) -> None:
     asked, option, words = REFUSED[name]
     with pytest.raises(InputError) as refused:
-        plan(asked)
+        make_plan(asked)
     assert refused.value.option == option
     told = " ".join(refused.value.lines())
     for word in words:
@@ -258,20 +258,20 @@ def test_what_is_refused_and_why(name: str) -> None:
 
 def test_rope_scaling_lengthens_as_trtllm_build_counts_it() -> None:
     scaled = {**LLAMA_8B, "rope_scaling": {"type": "linear", "factor": 2.0}}
-    assert plan(recipe(config=scaled, profile=LONG))
+    assert make_plan(recipe(config=scaled, profile=LONG))
     llama3 = {**LLAMA_8B, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}
     with pytest.raises(InputError, match="8192 positions"):
-        plan(recipe(config=llama3, profile=LONG))
-    assert plan(recipe(streamingllm=True, profile=LONG))
+        make_plan(recipe(config=llama3, profile=LONG))
+    assert make_plan(recipe(streamingllm=True, profile=LONG))
 
 
 def test_ranks_of_a_gpu_of_the_catalogue_are_not_counted() -> None:
     """It is one of its kind, and nobody said how many there will be."""
-    assert plan(recipe(tp=8))
+    assert make_plan(recipe(tp=8))
 
 
 def test_a_quantized_model_fits_where_it_did_not() -> None:
-    assert plan(recipe("rtx4070", "int4_awq"))
+    assert make_plan(recipe("rtx4070", "int4_awq"))
 
 
 def test_the_model_own_limits_spelt_out_give_the_same_key() -> None:

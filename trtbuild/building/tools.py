@@ -1,17 +1,17 @@
-"""Where a config's steps run: the Python at hand, an environment of a toolchain's own, or a container."""
+"""What runs the steps of a config: this Python, the environment of a toolchain, or a container."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.config import choices, schema
 from trtbuild.errors import InputError
-from trtbuild.executors import container, process, worker_events
-from trtbuild.executors.cancellation import Cancellation
+from trtbuild.executors import container
 from trtbuild.facts.key import IMAGE
 from trtbuild.planning.plan import Planned
 from trtbuild.toolchains import pythons
@@ -22,47 +22,34 @@ from trtbuild.worker import matches
 
 
 @dataclass(frozen=True)
-class Workbench:
-    """Chooses by `config.executor`, and by what is there. `environments` are the toolchains' environments in our store.
+class StepTools:
+    """Chooses by `config.executor` and by what is there. `environments` are those of toolchains in our store.
 
     With `exact` the steps are those of a record, and no option may choose other tools.
     """
 
     config: schema.Config
-    kept: ToolchainEnvironments
+    environments: ToolchainEnvironments
     exact: bool = False
 
     @property
     def python(self) -> str:
         return self.config.executor.python or sys.executable
 
-    def run(
-        self,
-        task: process.Task,
-        planned: Planned,
-        out: Path,
-        home: Path,
-        limits: process.StepLimits,
-        on_event: Callable[[worker_events.Event], None],
-        cancellation: Cancellation,
-    ) -> process.WorkerResult:
-        """Run a worker of the step `planned` where that step runs. Raises InputError, BuildError."""
-        out.mkdir(exist_ok=True)
-        image = planned.step.facts.get(IMAGE)
-        if image is not None:
-            inside = self.container(str(image))
-            return container.run(task, out, home, inside, limits, on_event, cancellation)
-        lock, passed = planned.step.lock, self.config.executor.env
+    @contextmanager
+    def interpreter(self, lock: Lock | None, home: Path) -> Iterator[tuple[str, bool]]:
+        """The Python that runs steps of this toolchain, and whether it is of an environment of its own.
+
+        The environment is held for as long as it is used; links to it go below `home`. Raises InputError, StoreFailure.
+        """
         if lock is None or not self.managed(lock):
-            return process.run(task, out, home, self.python, limits, on_event, cancellation, passed)
-        with self.kept.using(lock, self.here(lock), home) as interpreter:
-            ran = process.run(
-                task, out, home, str(interpreter), limits, on_event, cancellation, passed, sealed=True
-            )
-        return replace(ran, executor="managed")
+            yield self.python, False
+            return
+        with self.environments.using(lock, self.here(lock), home) as interpreter:
+            yield str(interpreter), True
 
     def container(self, digest: str) -> container.Container:
-        """What runs steps in the image with this digest. Raises InputError."""
+        """How to run a container of the image with this digest. Raises InputError."""
         image = str(getattr(self.config.compiler, "image", None))
         if not image.endswith(digest):
             raise InputError(
@@ -82,7 +69,7 @@ class Workbench:
         )
 
     def here(self, lock: Lock) -> Python:
-        """The Python at hand, or `executor.python`, and what it holds of the toolchain. Raises InputError."""
+        """This Python, or `executor.python`, with its versions of the toolchain's packages. Raises InputError."""
         return pythons.python(self.config.executor.python, lock.chosen)
 
     def managed(self, lock: Lock) -> bool:
@@ -91,25 +78,25 @@ class Workbench:
         if name in (
             choices.Executor.auto,
             choices.Executor.container,
-        ):  # what has a lock runs in no container
+        ):  # a step with a lock runs in no container
             return not self.holds(lock)
         return name is choices.Executor.managed
 
     def holds(self, lock: Lock) -> bool:
-        """Whether the Python at hand has just the locked versions of all that bytes depend on. Raises InputError."""
+        """Whether this Python has the locked version of every package that bytes depend on. Raises InputError."""
         return holds(self.here(lock), lock)
 
-    def tools(self, planned: Planned) -> dict[str, str]:
+    def versions(self, planned: Planned) -> dict[str, str]:
         """package -> version that the step's worker insists on. Raises InputError."""
         lock = planned.step.lock
-        if IMAGE in planned.step.facts:  # its digest says all
+        if IMAGE in planned.step.facts:  # its digest stands for all packages
             return {}
         return planned.toolchain if lock is None else chosen(lock, self.here(lock))
 
     def prepare(self, steps: Sequence[Planned]) -> None:
-        """See to the tools of the steps to come: they are here, made, or refused. Raises InputError, StoreFailure.
+        """Check or install the tools of the steps to come. Raises InputError, StoreFailure.
 
-        What is refused is refused before gigabytes are installed for another step.
+        All of them are checked before any is installed, which may take gigabytes.
         """
         wanted: dict[str, str] = {}
         missing: list[Lock] = []
@@ -127,21 +114,21 @@ class Workbench:
                     hint="make one (`trtbuild toolchain lock`) and give it: compiler.locks; or executor=process",
                 )
             else:
-                wanted |= self.tools(step)
+                wanted |= self.versions(step)
         self._check_versions(wanted)
         for lock in missing:
-            self.kept.ensure(lock, self.here(lock))
+            self.environments.ensure(lock, self.here(lock))
 
     def _check_versions(self, wanted: Mapping[str, str]) -> None:
-        found = pythons.python(self.config.executor.python, wanted).versions
-        missing = [f"{name} {version}" for name, version in wanted.items() if name not in found]
+        installed = pythons.python(self.config.executor.python, wanted).versions
+        missing = [f"{name} {version}" for name, version in wanted.items() if name not in installed]
         if missing:
             raise InputError(
                 f"{self.python} lacks what this build needs: {', '.join(missing)}",
                 option="executor.python",
                 hint=self._mend(missing),
             )
-        for name, version in found.items():
+        for name, version in installed.items():
             if not matches(version, wanted[name]):
                 raise InputError(
                     f"{name} {version} is installed in {self.python}, and {wanted[name]} is pinned",
