@@ -222,7 +222,7 @@ _UNREAD = {
     "quant.embedding": "embedding and head stay in 16 bits, as in NVIDIA's own recipes",
     "parallel.tp": _ONE_VALUE,
     "parallel.pp": _ONE_VALUE,
-    "target.level": "the builder's host has no part in the engine",
+    "target.level": "the engine does not depend on the builder's CPU",
 }
 _ANY_SKU = "an engine is for a compute capability: what is left is compiled on the GPU that loads it"
 
