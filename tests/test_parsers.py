@@ -188,7 +188,7 @@ TABLE: dict[tuple[str, str], list[str]] = {
     ("what a step before, or a vendor's tool, wrote into an artifact", JSON): [
         "trtbuild.networks.genai.builder._settle_context: untrusted.read_object",
         "trtbuild.compilers.aot_inductor.manifest.read: untrusted.parse_object",
-        "trtbuild.compilers.aot_inductor.inference._named: untrusted.read_object",
+        "trtbuild.compilers.aot_inductor.inference._config_ends: untrusted.read_object",
         "trtbuild.compilers.modelopt.check.run: untrusted.read_object",
         "trtbuild.compilers.modelopt.check.run: untrusted.read_object",
         "trtbuild.compilers.modelopt.verify_export._check_quantization: untrusted.read_object",

@@ -1,4 +1,4 @@
-"""One package per compiler: what it supports and its steps, for the command line, and its workers.
+"""One package per compiler: what it supports, its steps, and its workers.
 
-This module and those of the packages import nothing: a worker runs with its toolchain's packages alone.
+This file and the `__init__` of each package import nothing: a worker has only the packages of its toolchain.
 """

@@ -1,7 +1,6 @@
-"""The GPU of this process through the driver's own library, which is wherever an engine can run: libcuda.so.1.
+"""The GPU of this process, through the driver's library libcuda.so.1: no CUDA toolkit is needed.
 
-No CUDA toolkit is needed. Names and numbers are those of cuda.h (CUDA driver API); CUDA_VISIBLE_DEVICES is obeyed by
-the driver.
+Names and numbers are those of cuda.h (CUDA driver API). The driver obeys CUDA_VISIBLE_DEVICES.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class _Copy2D(ctypes.Structure):
 
 
 def find() -> tuple[CudaFacts | None, str]:
-    """The GPU, and where there is none the reason."""
+    """(the GPU, ""), or (None, why there is none)."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -67,7 +66,7 @@ def find() -> tuple[CudaFacts | None, str]:
 
 
 class CudaDevice:
-    """Memory and one stream of the first GPU. Raises BuildError where a call fails."""
+    """Memory and one stream of the first GPU. Each method raises BuildError if a call fails."""
 
     def __init__(self) -> None:
         self._driver = ctypes.CDLL("libcuda.so.1")
@@ -80,7 +79,7 @@ class CudaDevice:
         self.stream = int(stream.value or 0)
 
     def zeros(self, size: int) -> int:
-        """The address of `size` bytes of zeros. They are the process's for as long as it lives."""
+        """The address of `size` bytes of zeros, which are never freed while the process lives."""
         address = ctypes.c_uint64()
         self._call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(max(size, 1)))
         self._call("cuMemsetD8_v2", address, ctypes.c_ubyte(0), ctypes.c_size_t(max(size, 1)))
@@ -91,7 +90,7 @@ class CudaDevice:
         self._call("cuMemcpyHtoD_v2", ctypes.c_uint64(address), ctypes.c_void_p(values.ctypes.data), size)
 
     def read(self, values: Array, address: int) -> None:
-        """Fill `values` with what lies at `address` once all work of the stream is done."""
+        """Wait for the stream, then copy from `address` to fill `values`."""
         self.wait()
         size = ctypes.c_size_t(values.nbytes)
         self._call("cuMemcpyDtoH_v2", ctypes.c_void_p(values.ctypes.data), ctypes.c_uint64(address), size)
@@ -99,7 +98,7 @@ class CudaDevice:
     def copy_rows(
         self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, rows: int
     ) -> None:
-        """Copy `rows` pieces of `width` bytes, which lie a pitch apart, in the stream's order."""
+        """Copy `rows` rows of `width` bytes, a pitch apart, in stream order. Sizes are in bytes."""
         copy = _Copy2D(
             srcMemoryType=_DEVICE_MEMORY,
             srcDevice=source,

@@ -1,6 +1,6 @@
-"""The compilers: which there are, what each supports, and the way to their steps.
+"""All compilers by name, and the steps that they make of a recipe.
 
-Adding one is a package here, a YAML in `conf/compiler/`, a lock in `conf/toolchain/`, a schema class and its tests.
+A new compiler needs a package here, a YAML in `conf/compiler/`, a lock in `conf/toolchain/`, a schema class, and tests.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COMPILERS: dict[str, Compiler] = {
 def steps(recipe: Recipe) -> tuple[Step, ...]:
     """The compiler's steps for this recipe, upstream first.
 
-    Raises InputError where the compiler lacks the quantization or the hardware.
+    Raises InputError if the compiler does not support the quantization or the hardware.
     """
     compiler = COMPILERS[recipe.tools.name]
     if recipe.quant.scheme not in compiler.schemes:
@@ -50,39 +50,38 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
         and is_class(gpu.compute_capability)
         and not compiler.hardware.portable
     ):
-        can = ", ".join(sorted(name for name, other in COMPILERS.items() if other.hardware.portable))
+        portable = ", ".join(sorted(name for name, other in COMPILERS.items() if other.hardware.portable))
         raise InputError(
             f"{gpu.name} ({gpu.compute_capability}) is a class of GPUs, and {compiler.name} builds for one kind",
             option=f"target={recipe.target.name}",
-            hint=f"name the GPU, such as target=rtx4070; portable engines are made by compiler={can}",
+            hint=f"name the GPU, such as target=rtx4070; portable engines are made by compiler={portable}",
         )
     return compiler.steps(recipe)
 
 
 def advice(recipe: Recipe) -> tuple[str, ...]:
-    """What a user should know of a recipe that is accepted: sentences of its compiler."""
+    """Sentences that a user should know about an accepted recipe, from its compiler."""
     return tuple(COMPILERS[recipe.tools.name].advise(recipe))
 
 
 def worker(step: str, compiler: str | None) -> Worker | None:
-    """What runs `step`, of `compiler` or (None) as compilers share it; None where there is no such step."""
+    """The worker of a compiler's step, or of a shared step for None; None if there is no such step."""
     if compiler is None:
         return {"network": NETWORK, "unpack": UNPACK}.get(step)
-    found = COMPILERS.get(compiler)
-    return None if found is None else found.workers.get(step)
+    return COMPILERS[compiler].workers.get(step) if compiler in COMPILERS else None
 
 
 def _no_such_quantization(recipe: Recipe, compiler: Compiler) -> InputError:
     scheme = recipe.quant.scheme
-    here = sorted(name for name, other in COMPILERS.items() if scheme in other.schemes)
-    hint = f"compilers that have it: {', '.join(here)}" if here else "no compiler that trtbuild knows has it"
+    others = sorted(name for name, other in COMPILERS.items() if scheme in other.schemes)
+    hint = (
+        f"compilers that have it: {', '.join(others)}" if others else "no compiler that trtbuild knows has it"
+    )
+    presets = sorted(
+        name for name in compiler.schemes if "/" not in name
+    )  # combinations have no name of their own
     return InputError(
-        f"compiler={compiler.name} quantizes to {', '.join(_presets(compiler))}, and not to {scheme}",
+        f"compiler={compiler.name} quantizes to {', '.join(presets)}, and not to {scheme}",
         option=f"quant={scheme}",
         hint=hint,
     )
-
-
-def _presets(compiler: Compiler) -> list[str]:
-    """Its schemes that have a name: combinations are told by their parts."""
-    return sorted(scheme for scheme in compiler.schemes if "/" not in scheme)

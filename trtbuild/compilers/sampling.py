@@ -1,57 +1,67 @@
-"""What an engine says, token by token: how the next one is chosen, where the answer ends, what it took."""
+"""Text generation, token by token: how the next token is sampled, where an answer ends, and how long it took."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtbuild.compilers.text import Text
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks.tokenizer.special_tokens import ids_in, read_object
 from trtbuild.networks.weights.arrays import Array
+
+if TYPE_CHECKING:  # it imports tokenizers and jinja2, which not every user of this module needs
+    from trtbuild.compilers.text import Text
 
 
 def answer(
     tokens: Iterator[int], text: Text, ends: set[int], most: int, on_text: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Take up to `most` of `tokens`, or up to one of `ends`, and tell `on_text` what they say; returns facts.
+    """Read at most `most` of `tokens`, or until one of `ends`; `on_text` gets their text. Returns facts.
 
-    Seconds are wall time; the first token's include reading the prompt.
+    Seconds are wall time; those of the first token include reading the prompt.
     """
-    pieces, given = list[str](), list[int]()
+    pieces, ids = list[str](), list[int]()
 
-    def told(piece: str) -> None:
+    def on_piece(piece: str) -> None:
         pieces.append(piece)
         on_text(piece)
 
-    take = text.stream(told)
+    decode = text.stream(on_piece)
     began = first = time.perf_counter()
     for token in tokens:
-        if not given:
+        if not ids:
             first = time.perf_counter()
-        given.append(token)
-        take(token)
-        if token in ends or len(given) >= most:
+        ids.append(token)
+        decode(token)
+        if token in ends or len(ids) >= most:
             break
     after_first = time.perf_counter() - first
-    rate = (len(given) - 1) / after_first if len(given) > 1 and after_first > 0 else None
+    rate = (len(ids) - 1) / after_first if len(ids) > 1 and after_first > 0 else None
     return {
-        "tokens": len(given),
-        "token_ids": given,
+        "tokens": len(ids),
+        "token_ids": ids,
         "first_token_seconds": round(first - began, 4),
         "tokens_per_second": None if rate is None else round(rate, 2),
         "text": "".join(pieces),
     }
 
 
-def token_sampler(options: Mapping[str, Any]) -> Callable[[Array], int]:
-    """A function of logits [vocab]: the likeliest token, or with `temperature` one within `top_p` at that `seed`.
+def check_finite(logits: Array) -> None:
+    """Raises BuildError if a logit is infinite or not a number."""
+    bad = int(np.size(logits) - np.isfinite(logits).sum())
+    if bad:
+        raise BuildError(f"the engine's logits are not finite: {bad} of {np.size(logits)}")
 
-    Raises InputError for an option that cannot be, and the function BuildError for logits that are not finite.
+
+def token_sampler(options: Mapping[str, Any]) -> Callable[[Array], int]:
+    """A function from logits [vocab] to a token: the likeliest, or with `temperature` a sample from the top `top_p`.
+
+    Options: `temperature`, `top_p`, `seed`. Raises InputError for a value out of range; the function raises BuildError
+    for logits that are not finite.
     """
     temperature = float(options.get("temperature", 0.0))
     top_p = float(options.get("top_p", 1.0))
@@ -62,9 +72,7 @@ def token_sampler(options: Mapping[str, Any]) -> Callable[[Array], int]:
     random = np.random.default_rng(int(options.get("seed", 0)))
 
     def choose(logits: Array) -> int:
-        wrong = int(logits.size - np.isfinite(logits).sum())
-        if wrong:
-            raise BuildError(f"the engine's logits are not finite: {wrong} of {logits.size}")
+        check_finite(logits)
         if temperature == 0:
             return int(logits.argmax())
         order = np.argsort(-logits)
@@ -76,22 +84,21 @@ def token_sampler(options: Mapping[str, Any]) -> Callable[[Array], int]:
     return choose
 
 
-def end_tokens(folder: Path, named: list[int]) -> set[int]:
-    """The tokens that end an answer: generation_config.json's, where `chat.files` united all, else `named`.
+def end_tokens(folder: Path, default: list[int]) -> set[int]:
+    """The tokens that end an answer: those of generation_config.json, where `chat.files` joined all, else `default`.
 
-    `named` are the model's own by its config. Raises BuildError for a file that does not hold tokens' numbers.
+    `default` are those of the model's config. Raises BuildError if the file holds no token ids.
     """
     name = "generation_config.json"
     files = {name: folder / name} if (folder / name).is_file() else {}
     try:
         ends = ids_in(read_object(files, name), "eos_token_id", name)
     except InputError as error:
-        raise BuildError(f"the engine's ends of answers cannot be read: {error}") from None
-    return set(ends or named)
+        raise BuildError(f"the engine's end tokens cannot be read: {error}") from None
+    return set(ends or default)
 
 
-def check_repetition(facts: Mapping[str, Any]) -> None:
-    """Raises BuildError where an answer is one token over and over."""
-    ids = facts["token_ids"]
+def check_repetition(ids: Sequence[int], text: str) -> None:
+    """Raises BuildError if the tokens `ids` of an answer are one token over and over."""
     if len(ids) >= 8 and len(set(ids)) == 1:
-        raise BuildError(f"the engine repeats one token, {ids[0]}, {len(ids)} times: {facts['text'][:80]!r}")
+        raise BuildError(f"the engine repeats one token, {ids[0]}, {len(ids)} times: {text[:80]!r}")

@@ -1,1 +1,1 @@
-"""Ahead-of-time Inductor: `compiler` declares it, the other modules are its workers'."""
+"""Ahead-of-time Inductor: `compiler` declares it; the other modules belong to its workers."""

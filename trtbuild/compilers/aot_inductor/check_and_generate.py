@@ -1,4 +1,4 @@
-"""The check of a new engine with its weights, and `trtbuild run`: where this machine fits, it speaks."""
+"""The check of a new engine with its weights, and `trtbuild run`. A check runs the engine if this machine fits it."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from trtbuild.compilers.sampling import check_repetition
 from trtbuild.errors import InputError
 from trtbuild.worker import Reporter, StepRequest
 
-INFERENCE = "trtbuild.compilers.aot_inductor.inference"  # imported where the engine fits: it imports torch
+INFERENCE = "trtbuild.compilers.aot_inductor.inference"  # imported only if the engine fits: it imports torch
 
 
 def check(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:  # noqa: ARG001
-    """Compare the weights of the engine `request.inputs["engine"]` with what it wants, and let it speak greedily.
+    """Compare the engine `request.inputs["engine"]` with its weights, and generate greedily if this machine fits it.
 
-    Options: `prompt`, `max_tokens`, `raw`. Returns how it did, or `executed: False` with the reason. Raises BuildError
-    when its files are not what they should be, or when what it says cannot be right.
+    Options: `prompt`, `max_tokens`, `raw`. Returns facts for the record, or `executed: False` with the reason. Raises
+    BuildError if its files do not fit each other, or its answer is broken.
     """
     folder = request.inputs["engine"]
     made = _read(folder)
     why = package_loader.refusal(made)
     if why is not None:
         return {"executed": False, "why": why, "verified": ["names, types and shapes of the weights"]}
-    spoken = _speak(folder, made, request.options, lambda _: None)
-    check_repetition(spoken)
-    return spoken
+    answer = _generate_text(folder, made, request.options, lambda _: None)
+    check_repetition(answer["token_ids"], answer["text"])
+    return answer
 
 
 def generate(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:  # noqa: ARG001
-    """Text from the engine `request.inputs["engine"]`, streamed; returns the same facts as `check`.
+    """Generate with the engine `request.inputs["engine"]`, streamed; returns the same facts as `check`.
 
-    Options: as `check`, and `temperature` (0: greedy), `top_p`, `seed`. Raises InputError where this machine cannot run
-    the engine, before it is opened.
+    Options: those of `check`, and `temperature` (0: greedy), `top_p`, `seed`. Raises InputError, before the engine is
+    opened, if this machine cannot run it.
     """
     folder = request.inputs["engine"]
     made = _read(folder)
@@ -46,7 +46,7 @@ def generate(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, A
             option="target",
             hint="`trtbuild plan` with target=auto shows the key of the engine that fits this machine",
         )
-    return _speak(folder, made, request.options, reporter.text)
+    return _generate_text(folder, made, request.options, reporter.text)
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -56,7 +56,9 @@ def _read(folder: Path) -> dict[str, Any]:
     return made
 
 
-def _speak(folder: Path, made: Mapping[str, Any], options: Mapping[str, Any], on_text: Any) -> dict[str, Any]:
+def _generate_text(
+    folder: Path, made: Mapping[str, Any], options: Mapping[str, Any], on_text: Any
+) -> dict[str, Any]:
     package_loader.make_ready(made["device"])
-    spoken: dict[str, Any] = importlib.import_module(INFERENCE).generate_text(folder, made, options, on_text)
-    return spoken
+    answer: dict[str, Any] = importlib.import_module(INFERENCE).generate_text(folder, made, options, on_text)
+    return answer

@@ -1,4 +1,4 @@
-"""PyTorch's ahead-of-time Inductor: an engine without weights for every model of a structure, and weights beside it."""
+"""PyTorch's ahead-of-time Inductor: one engine without weights for all models of a structure, and their weights."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ WORKERS = {
     "engine": Worker("trtbuild.compilers.aot_inductor", 2),
     "link": Worker("trtbuild.compilers.aot_inductor.link", 1),
 }
-_ENGINE_TOOLS = ("torch",)  # as its lock has them, each with the Triton that it pins
-_BLOCK = 16  # rows and columns of cuBLAS's FP8 kernels
-#: What a GPU's engine is bound to, beside its machine code: how many multiprocessors its kernels were chosen for.
+_ENGINE_TOOLS = ("torch",)  # which pins its Triton
+_BLOCK = 16  # cuBLAS's FP8 kernels take rows and columns in multiples of it
+#: What a GPU's engine is bound to: its machine code, and the number of multiprocessors that kernels were chosen for.
 _GPU_FACTS = ("compute_capability", "sm_count", "mig")
 
 
 def steps(recipe: Recipe) -> tuple[Step, ...]:
-    """`engine` (of the structure), `weights` and `link`; or `weights` and `engine`, which holds them. InputError."""
+    """`engine`, `weights` and `link`; or with embedded weights `weights` and `engine`. Raises InputError."""
     decoder = _decoder(recipe)
     structure = Structure.of(decoder)
     _check(recipe, structure)
@@ -52,10 +52,10 @@ def steps(recipe: Recipe) -> tuple[Step, ...]:
 
 
 def _quantized(recipe: Recipe) -> tuple[Step, ...]:
-    """The steps that make ModelOpt's checkpoint, where the engine computes with its numbers."""
+    """The steps that make ModelOpt's checkpoint, for quant=fp8."""
     if recipe.quant.weights != "fp8":
         return ()
-    *first, checkpoint = modelopt.made(recipe, _dtype(recipe))
+    *first, checkpoint = modelopt.checkpoint_steps(recipe, _dtype(recipe))
     return *first, replace(checkpoint, handling=Handling())
 
 
@@ -185,7 +185,7 @@ def _scheme(recipe: Recipe) -> dict[str, Value]:
 
 
 def _dtype(recipe: Recipe) -> str:
-    """float32 on a CPU, where 16 bits are slower, but for quantized weights: their kernels there want bfloat16."""
+    """float32 on a CPU, where 16 bits are slower; bfloat16 on GPUs and for quantized weights."""
     quantized = recipe.quant.weights != "none"
     if recipe.model.dtype == "auto":
         return "float32" if recipe.target.kind == "cpu" and not quantized else "bfloat16"
@@ -217,7 +217,7 @@ def _limits(recipe: Recipe, context: int) -> dict[str, Value]:
 
 
 def _hardware(recipe: Recipe) -> dict[str, Value]:
-    """Of a GPU, what its machine code and the choice of kernels are bound to; the SKU too, where kernels are timed."""
+    """Facts that decide machine code and the choice of kernels: on a GPU also the SKU, if kernels are timed."""
     target, gpu = recipe.target, recipe.target.gpu
     facts: dict[str, Value] = {"target.kind": target.kind, "target.arch": target.arch}
     if target.kind == "cpu" or gpu is None:
@@ -234,12 +234,12 @@ def _hardware(recipe: Recipe) -> dict[str, Value]:
 
 
 def advise(recipe: Recipe) -> Sequence[str]:
-    """What the scales of FP8 rest on."""
+    """What a user should know about the calibration of quant=fp8."""
     return modelopt.advise(recipe) if recipe.quant.weights == "fp8" else ()
 
 
 _ONE_VALUE = "the compiler refuses all but one value"
-_CUBIN = "kernels are machine code for a compute capability, which any driver of its CUDA's loads"
+_CUBIN = "kernels are machine code for a compute capability, which any driver of that CUDA release loads"
 
 COMPILER = Compiler(
     name="aot_inductor",

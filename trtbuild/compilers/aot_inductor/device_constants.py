@@ -1,4 +1,4 @@
-"""Tensors as an engine's code wants them on its device: those of the file, with 4-bit weights packed for the kernel."""
+"""The weights of an engine as its code wants them on a device: 4-bit weights are packed for the kernel there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from trtbuild.compilers.aot_inductor.structure import ALIGNED, Structure, TensorSpec, WeightScheme, tensors
 
 _TILE = 16  # of the GPU's kernel, along a row
-_TILES = (8, 4, 2)  # tiles that it takes at once: the more, the better
+_TILES = (8, 4, 2)  # tiles that the kernel takes at once, the fastest first
 
 
 def constants(structure: Structure, scheme: WeightScheme, device: str) -> dict[str, TensorSpec]:
@@ -15,22 +15,22 @@ def constants(structure: Structure, scheme: WeightScheme, device: str) -> dict[s
     wanted = tensors(structure, scheme)
     if device == "cpu":
         return wanted
-    return {name: _on_gpu(each) if each.dtype == "uint8" else each for name, each in wanted.items()}
+    return {name: _on_gpu(spec) if spec.dtype == "uint8" else spec for name, spec in wanted.items()}
 
 
 def pack(stored: torch.Tensor, device: str) -> torch.Tensor:
-    """A tensor of the file as the code on `device` wants it, which is where the result is."""
+    """A tensor of the file as the code on `device` wants it. The result is on `device`."""
     if stored.dtype != torch.uint8:
-        # As it lies in the file, which is mapped into memory; after a tensor of another size it may lie anywhere.
-        there = device != "cpu" or stored.data_ptr() % ALIGNED == 0
-        return stored.to(device) if there else stored.clone()
+        # The file is mapped into memory, where a tensor after one of an odd size is not aligned.
+        usable = device != "cpu" or stored.data_ptr() % ALIGNED == 0
+        return stored.to(device) if usable else stored.clone()
     here = stored.to(device)
     if device == "cpu":
         both = torch.stack((here & 15, here >> 4), dim=2).reshape(here.shape[0], -1)
-        made: torch.Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(both.to(torch.int32), 1)
-        return made
-    turned = ((here & 15) << 4) | (here >> 4)  # that kernel has the upper half first
-    return torch.ops.aten._convert_weight_to_int4pack(turned, _tiles(2 * here.shape[1]))
+        packed: torch.Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(both.to(torch.int32), 1)
+        return packed
+    swapped = ((here & 15) << 4) | (here >> 4)  # the GPU's kernel has the upper half first
+    return torch.ops.aten._convert_weight_to_int4pack(swapped, _tiles(2 * here.shape[1]))
 
 
 def _on_gpu(plain: TensorSpec) -> TensorSpec:

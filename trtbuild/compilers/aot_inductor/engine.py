@@ -1,10 +1,10 @@
-"""The `engine` step: a decoder's structure, or with embedded weights a model, becomes a package of machine code.
+"""The `engine` step: compiles a decoder's structure, or with embedded weights a model, to a package of machine code.
 
 model.pt2      see `manifest`
-engine.json    what it is, and how it is fed
+engine.json    what it is, and how it is called
 
-The code is made from a module whose weights are made up, compared with it on a few tokens, and published without them:
-it serves every model of that structure. PyTorch's own caches, and all that it writes, lie in the worker's folder.
+The code is compiled from a module with random weights, compared with it on a few tokens, and stored without weights: it
+serves every model of that structure. PyTorch writes its caches and everything else to the worker's own folder.
 """
 
 from __future__ import annotations
@@ -29,16 +29,15 @@ from trtbuild.errors import BuildError
 from trtbuild.processes import programs
 from trtbuild.worker import Reporter, StepRequest
 
-COMPILING = (
-    "trtbuild.compilers.aot_inductor.export"  # imported late: torch reads the variables that are set here
-)
+#: Imported late: torch reads the environment variables that are set here.
+EXPORT = "trtbuild.compilers.aot_inductor.export"
 
 
 def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
-    """Build the package in the folder `out`; returns what it is. Options are the facts of the step's key.
+    """Build the package in the folder `out`; returns facts for the record. Options are the facts of the step's key.
 
-    Raises BuildError where there is no C++ compiler, the hardware is another, the compiler fails, or what it made does
-    not say what the module says.
+    Raises BuildError if there is no C++ compiler, the hardware is not that of the key, the compiler fails, or the
+    package gives other logits than the module.
     """
     options = request.options
     device = "cuda" if options["target.kind"] == "cuda" else "cpu"
@@ -46,33 +45,35 @@ def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
     _check_machine(options, device)
     weights = request.inputs.get("weights")
     with tempfile.TemporaryDirectory(prefix="engine-", dir=out.parent) as scratch:
-        _settle_in(Path(scratch), compiler, _level(options))
+        _set_environment(Path(scratch), compiler, _level(options))
         package_loader.make_ready(device)
-        compiling = importlib.import_module(COMPILING)
-        made = compiling.compile_to(out / manifest.PACKAGE, Path(scratch), options, device, weights, reporter)
+        export = importlib.import_module(EXPORT)
+        compiled = export.compile_to(
+            out / manifest.PACKAGE, Path(scratch), options, device, weights, reporter
+        )
     structure, scheme = Structure.read(options), WeightScheme.read(options)
     about = {
         "package": manifest.PACKAGE,
         "weights": None if weights else manifest.WEIGHTS,
         "torch": metadata.version("torch"),
-        "cuda": made.cuda,
+        "cuda": compiled.cuda,
         "device": device,
         "level": options.get("target.level"),
         "compute_capability": options.get("target.compute_capability"),
         "compiler": _version(compiler),
         "dtype": scheme.dtype,
-        "cache_dtype": made.cache_dtype,
+        "cache_dtype": compiled.cache_dtype,
         "scheme": {
             "weights": scheme.weights,
             "group_size": scheme.group_size,
             "embedding": scheme.embedding,
         },
         "structure": asdict(structure),
-        "scalars": dict(made.scalars),
+        "scalars": dict(compiled.scalars),
         "limits": {name: options[f"profile.{name}"] for name in ("max_input_len", "max_seq_len")},
         "constants": {
-            name: {"dtype": each.dtype, "shape": list(each.shape), "packed": each.dtype == "uint8"}
-            for name, each in tensors(structure, scheme).items()
+            name: {"dtype": spec.dtype, "shape": list(spec.shape), "packed": spec.dtype == "uint8"}
+            for name, spec in tensors(structure, scheme).items()
         },
     }
     manifest.write(about, out)
@@ -81,29 +82,29 @@ def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
             if path.name != manifest.WEIGHTS:
                 shutil.copyfile(path, out / path.name)
     return {
-        "executed": made.compared is not None,
+        "executed": compiled.compared is not None,
         "bytes": (out / manifest.PACKAGE).stat().st_size,
-        "compared": made.compared,
-        "seconds": made.seconds,
+        "compared": compiled.compared,
+        "seconds": compiled.seconds,
         "engine": {**about, "constants": len(about["constants"])},
     }
 
 
 def _cxx() -> str:
     """The C++ compiler: $CXX, else g++. Raises BuildError."""
-    asked = os.environ.get("CXX", "g++")
-    found = programs.find(asked)
-    if found is None:
+    name = os.environ.get("CXX", "g++")
+    path = programs.find(name)
+    if path is None:
         raise BuildError(
-            f"compiling needs a C++ compiler, and there is no {asked} here",
+            f"compiling needs a C++ compiler, and there is no {name} here",
             hint="install it: apt-get install g++, or dnf install gcc-c++; another one is taken from CXX, which "
             "executor.env=[CXX] passes on",
         )
-    return found
+    return path
 
 
 def _version(compiler: str) -> str:
-    done = subprocess.run(
+    finished = subprocess.run(
         [compiler, "--version"],
         capture_output=True,
         text=True,
@@ -111,7 +112,7 @@ def _version(compiler: str) -> str:
         stdin=subprocess.DEVNULL,
         env=programs.cleaned(),
     )
-    return done.stdout.partition("\n")[0][:200]
+    return finished.stdout.partition("\n")[0][:200]
 
 
 def _check_machine(options: Mapping[str, Any], device: str) -> None:
@@ -127,8 +128,8 @@ def _check_machine(options: Mapping[str, Any], device: str) -> None:
         )
 
 
-def _settle_in(stage: Path, compiler: str, level: str | None) -> None:
-    """Everything that PyTorch and Triton write goes to `stage`, and no setting of the caller's reaches them."""
+def _set_environment(stage: Path, compiler: str, level: str | None) -> None:
+    """Make PyTorch and Triton write everything to `stage`, and read no settings from the caller's environment."""
     for name in [name for name in os.environ if name.startswith(("TORCH", "AOT_INDUCTOR", "TRITON_"))]:
         del os.environ[name]
     os.environ |= {
@@ -139,15 +140,15 @@ def _settle_in(stage: Path, compiler: str, level: str | None) -> None:
 
 
 def _level(options: Mapping[str, Any]) -> str | None:
-    """Of the CPU that the code runs on: beside a GPU, any of its kind."""
+    """The level of CPU that host code is compiled for: the target's, or beside a GPU one that any CPU has."""
     if options["target.kind"] == "cpu":
         return str(options["target.level"])
     return "x86_64_v2" if options["target.arch"] == "x86_64" else None
 
 
 def _torch() -> Path:
-    """Where torch lies, which is not imported yet."""
-    found = importlib.util.find_spec("torch")
-    if found is None or found.origin is None:
+    """The folder of torch, without importing it. Raises BuildError if it is not installed."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
         raise BuildError("torch is not installed here")
-    return Path(found.origin).parent
+    return Path(spec.origin).parent

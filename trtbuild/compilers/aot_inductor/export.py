@@ -1,4 +1,4 @@
-"""From a module to a package: exported, compiled ahead of time, loaded again and compared with the module."""
+"""Exports a module, compiles it ahead of time to a package, loads that again, and compares it with the module."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from trtbuild.errors import BuildError
 from trtbuild.worker import Reporter
 
 _SEED = 0
-_MADE = re.compile(r"constant\d+")  # how the compiler calls its own
-_PROMPT, _SLOTS = 5, 64  # tokens and slots of the example
-#: How far logits may be off, as a share of their largest: bfloat16 has eight bits of each number, float16 eleven.
+_OWN_CONSTANT = re.compile(r"constant\d+")  # how the compiler names its own constants
+_PROMPT, _SLOTS = 5, 64  # tokens and cache slots of the example
+#: Allowed difference of logits, relative to the largest: bfloat16 has eight significant bits, float16 eleven.
 _TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
-#: FP8 has four bits: where the code sums in another order, an input becomes the next code, layer after layer (0.11 was
-#: seen, of 30 layers with made-up weights). Logits of other code are off by about all of the largest.
+#: FP8 has four significant bits: if the code sums in another order, an input rounds to the next code, layer after layer
+#: (0.11 was seen, with 30 layers and random weights). Wrong code is off by about as much as the largest logit.
 _TOLERANCE_FP8 = 0.3
 
 
 @dataclass(frozen=True)
 class CompiledPackage:
-    """`compared` is the largest difference of logits, as a share of the largest; None where it cannot run here."""
+    """`compared` is the largest difference of logits, relative to the largest logit; None if it cannot run here."""
 
     cuda: str | None
     cache_dtype: str
     compared: float | None
-    scalars: Mapping[str, int]  # what the compiler made constants of itself
+    scalars: Mapping[str, int]  # the compiler's own constants
     seconds: Mapping[str, float]
 
 
@@ -49,17 +49,21 @@ def compile_to(
     weights: Path | None,
     reporter: Reporter,
 ) -> CompiledPackage:
-    """Compile to the package `path`, with what is written meanwhile in `stage`.
+    """Compile to the package `path`; temporary files go to `stage`.
 
-    The weights are made up, and not in the package; with `weights`, the folder of that step, they are its own, and in
-    the package. Raises BuildError.
+    Without `weights` the module has random weights, which are not in the package. `weights` is the folder of that step:
+    the package then holds its weights. Raises BuildError.
     """
     structure, scheme = Structure.read(options), WeightScheme.read(options)
     limits = options["profile.max_input_len"], options["profile.max_seq_len"]
     began = time.monotonic()
     module = DecoderModule(structure, scheme, device).eval()
-    given = _made_up(module) if weights is None else package_loader.read(weights / manifest.WEIGHTS, device)
-    module.load_state_dict(given)
+    tensors = (
+        _random_weights(module)
+        if weights is None
+        else package_loader.read(weights / manifest.WEIGHTS, device)
+    )
+    module.load_state_dict(tensors)
     reporter.progress("exporting", 0, 1, "module")
     exported = _export(module, limits)
     exported_at = time.monotonic()
@@ -71,7 +75,7 @@ def compile_to(
     scalars = _scalars(package.wanted(Path(built)), module)
     package.settle(Path(built), path)
     compiled_at = time.monotonic()
-    kept = {**given, **package_loader.scalars(scalars, device)} if weights is None else {}
+    kept = {**tensors, **package_loader.scalars(scalars, device)} if weights is None else {}
     return CompiledPackage(
         cuda=torch.version.cuda if device == "cuda" else None,
         cache_dtype=str(cache_dtype(scheme.dtype, device)).removeprefix("torch."),
@@ -85,20 +89,20 @@ def compile_to(
 
 
 def _settings(options: Mapping[str, Any], embedded: bool) -> dict[str, Any]:
-    """Of torch._inductor.config. Names of generated files are given, as those by hash would hold the folder's name."""
+    """Settings of torch._inductor.config. Generated files get a fixed name: a hash would depend on the folder."""
     settings: dict[str, Any] = {
         "aot_inductor.package_constants_in_so": embedded,
         "aot_inductor.model_name_for_generated_files": "engine",
         "aot_inductor.enable_line_tables": False,
-        "aot_inductor.precompile_headers": False,  # each would be read once
-        "cpp.dynamic_threads": True,  # else as many as there are here would be in the code
+        "aot_inductor.precompile_headers": False,  # each would be read only once
+        "cpp.dynamic_threads": True,  # else the number of threads here would be in the code
     }
     if options["target.kind"] == "cuda":
-        # What runs on the CPU beside it is for any: no vectors.
+        # Host code beside a GPU runs on any CPU: no vectors.
         return settings | {"cpp.simdlen": 1, "max_autotune": options["compiler.max_autotune"]}
     bits = LEVELS[options["target.level"]]
     isa = {256: cpu_vec_isa.VecAVX2, 512: cpu_vec_isa.VecAVX512}[bits]()
-    # Which there are is otherwise tried out on this CPU, and a newer one's engines could be built there alone.
+    # Otherwise PyTorch tries them out on this CPU, and engines for a newer CPU could only be built on one.
     cpu_vec_isa.valid_vec_isa_list = lambda: [isa]
     return settings | {
         "cpp.simdlen": bits,
@@ -108,13 +112,16 @@ def _settings(options: Mapping[str, Any], embedded: bool) -> dict[str, Any]:
 
 
 def _scalars(wanted: Sequence[str], module: DecoderModule) -> dict[str, int]:
-    """The code wants just the module's tensors, and the size of a group once for each of its 4-bit products on a CPU.
+    """The compiler's own constants: on a CPU the group size, once for each 4-bit product.
 
-    Raises BuildError: the compiler puts into the code what it takes for a constant of the model's.
+    Raises BuildError if the code otherwise wants other tensors than the module's: the compiler has then taken a weight
+    for a constant of the code.
     """
     own = set(module.state_dict())
     made = {
-        name: module.scheme.group_size or 0 for name in wanted if _MADE.fullmatch(name) and name not in own
+        name: module.scheme.group_size or 0
+        for name in wanted
+        if _OWN_CONSTANT.fullmatch(name) and name not in own
     }
     odd = own ^ (set(wanted) - set(made))
     if odd or (made and (module.scheme.weights != "int4" or module.device != "cpu")):
@@ -124,7 +131,7 @@ def _scalars(wanted: Sequence[str], module: DecoderModule) -> dict[str, int]:
 
 
 def _has(setting: str) -> bool:
-    """Whether this release of torch knows it: what comes later only saves time or bytes."""
+    """Whether this release of torch has the setting: those that some lack only save time or bytes."""
     *groups, name = setting.split(".")
     return hasattr(reduce(getattr, groups, config), name)
 
@@ -140,7 +147,7 @@ def _export(module: DecoderModule, limits: tuple[int, int]) -> torch.export.Expo
 
 
 def _example(module: DecoderModule, count: int, slots: int) -> tuple[Any, ...]:
-    """What a call of the module takes."""
+    """The arguments of a call of the module."""
     s, device = module.structure, module.device
     ids = torch.arange(count, device=device) * 7 % s.vocab
     shape, dtype = (s.kv_heads, slots, s.head_dim), cache_dtype(module.scheme.dtype, device)
@@ -150,10 +157,10 @@ def _example(module: DecoderModule, count: int, slots: int) -> tuple[Any, ...]:
     return ids, torch.arange(count, device=device), keys, values
 
 
-def _made_up(module: DecoderModule) -> dict[str, torch.Tensor]:
-    """Weights of no model, of the size that a model's have: no two equal, as the compiler would see that."""
+def _random_weights(module: DecoderModule) -> dict[str, torch.Tensor]:
+    """Random weights of realistic size. No two tensors are equal, as the compiler would merge them."""
     random = torch.Generator(module.device).manual_seed(_SEED)
-    made = {}
+    tensors = {}
     for name, empty in module.state_dict().items():
         values = torch.empty_like(empty)
         if name == "rotary.table":
@@ -175,12 +182,12 @@ def _made_up(module: DecoderModule) -> dict[str, torch.Tensor]:
             values.normal_(around, spread, generator=random)
         else:
             values.random_(generator=random)
-        made[name] = values
-    return made
+        tensors[name] = values
+    return tensors
 
 
 def _typical(name: str) -> tuple[float, float]:
-    """Mean and deviation of a tensor's values."""
+    """Mean and standard deviation of a tensor's values."""
     if name.endswith((".scales", ".groups")):
         return 3e-4, 3e-5
     return (1.0, 0.1) if "norm" in name else (0.0, 0.03)
@@ -191,23 +198,23 @@ def _runs_here(options: Mapping[str, Any]) -> bool:
 
 
 def _compare(
-    path: Path, module: DecoderModule, given: Mapping[str, torch.Tensor], limits: tuple[int, int]
+    path: Path, module: DecoderModule, weights: Mapping[str, torch.Tensor], limits: tuple[int, int]
 ) -> float:
-    """The package's logits beside the module's, for a prompt and what follows, as far as there is room. BuildError."""
+    """Compare the logits of package and module for a prompt and three more tokens, if there is room. BuildError."""
     opened = package_loader.open_package(path)
-    package_loader.give(opened, given)
+    package_loader.give(opened, weights)
     count, slots = min(_PROMPT, limits[0]), min(_SLOTS, limits[1])
     worst = 0.0
-    mine, theirs = (_example(module, count, slots) for _ in range(2))
+    expected_call, call = (_example(module, count, slots) for _ in range(2))
     with torch.no_grad():
         for at in range(count, min(count + 3, slots + 1)):
-            expected = module(*mine)
-            (found,) = opened.boxed_run([*theirs[:2], *theirs[2], *theirs[3]])
-            off = (found - expected).abs().max() / expected.abs().max()
+            expected = module(*expected_call)
+            (logits,) = opened.boxed_run([*call[:2], *call[2], *call[3]])
+            off = (logits - expected).abs().max() / expected.abs().max()
             worst = max(worst, float(off)) if torch.isfinite(off) else float("inf")
             token = expected.argmax()[None]
-            place = torch.tensor([at], device=module.device)
-            mine, theirs = (token, place, *mine[2:]), (token, place, *theirs[2:])
+            position = torch.tensor([at], device=module.device)
+            expected_call, call = (token, position, *expected_call[2:]), (token, position, *call[2:])
     most = _TOLERANCE_FP8 if module.scheme.weights == "fp8" else _TOLERANCE[module.scheme.dtype]
     if worst > most:
         raise BuildError(f"the package's logits are off by {worst:.2g} of the largest, beside the module's")

@@ -1,4 +1,4 @@
-"""Loads an engine with its weights and lets it answer: the check of a new one, and `trtbuild run`."""
+"""Loads an engine with its weights and generates text, for the check and `trtbuild run`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trtbuild.compilers.text import Text
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks.weights.arrays import Array
 
-_STRIDE = 64  # slots of the cache are had in multiples of it: fewer shapes
+_STRIDE = 64  # the cache has a multiple of it as slots, for fewer shapes
 
 
 def generate_text(
@@ -25,7 +25,7 @@ def generate_text(
 ) -> dict[str, Any]:
     """Generate with the options `prompt`, `max_tokens`, `raw`, and for sampling `temperature`, `top_p`, `seed`.
 
-    Returns what it took. Raises InputError for a prompt that does not fit, BuildError where the engine fails.
+    Returns facts for the record. Raises InputError for a prompt that does not fit, BuildError if the engine fails.
     """
     if options["max_tokens"] < 1:
         raise InputError("at least one is needed", option=f"generate.max_tokens={options['max_tokens']}")
@@ -33,7 +33,7 @@ def generate_text(
     if threads := os.environ.get("TRTBUILD_THREADS"):
         torch.set_num_threads(int(threads))
     if made["device"] == "cuda":
-        torch.zeros(1, device="cuda")  # the context, whose making is no part of loading
+        torch.zeros(1, device="cuda")  # create the context before the clock starts
     started = time.perf_counter()
     package = package_loader.open_package(folder / made["package"])
     opened = time.perf_counter()
@@ -44,7 +44,7 @@ def generate_text(
     prompt = text.encode(options["prompt"], bool(options.get("raw", False)))
     most = _room(made["limits"], len(prompt), options["max_tokens"])
     tokens = _tokens(package, made, prompt, most, choose)
-    ends = end_tokens(folder, _named(folder))
+    ends = end_tokens(folder, _config_ends(folder))
     return {
         "executed": True,
         "load_seconds": round(loaded - started, 4),
@@ -67,7 +67,7 @@ def _room(limits: Mapping[str, int], prompt: int, wanted: int) -> int:
 def _tokens(
     package: Any, made: Mapping[str, Any], prompt: list[int], most: int, choose: Callable[[Array], int]
 ) -> Iterator[int]:
-    """The answer, without end; the cache has room for `most` tokens of it."""
+    """Tokens of the answer, without end; the cache has room for `most` of them."""
     device, s = made["device"], made["structure"]
     slots = min(made["limits"]["max_seq_len"], -(-(len(prompt) + most) // _STRIDE) * _STRIDE)
     shape, dtype = (s["kv_heads"], slots, s["head_dim"]), getattr(torch, made["cache_dtype"])
@@ -83,6 +83,6 @@ def _tokens(
         ids, at = torch.tensor([token], device=device), at[-1:] + 1
 
 
-def _named(folder: Path) -> list[int]:
-    named = untrusted.read_object(folder / "config.json").get("eos_token_id")
-    return named if isinstance(named, list) else [] if named is None else [named]
+def _config_ends(folder: Path) -> list[int]:
+    ids = untrusted.read_object(folder / "config.json").get("eos_token_id")
+    return ids if isinstance(ids, list) else [] if ids is None else [ids]

@@ -1,6 +1,6 @@
-"""The `link` step: an engine and a model's weights in one folder, once they are known to fit. No torch is needed.
+"""The `link` step: checks that an engine and a model's weights fit, and puts both into one folder, without torch.
 
-Files are links to those of the two, or copies where the file system has no links.
+Files are hard links, or copies if the file system has no links.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TYPES = {
 
 
 def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:  # noqa: ARG001
-    """Join `request.inputs`, "engine" and "weights", in the folder `out`. Raises BuildError where they do not fit."""
+    """Link the files of `request.inputs`, "engine" and "weights", into `out`. Raises BuildError if they do not fit."""
     engine, weights = request.inputs["engine"], request.inputs["weights"]
     made = manifest.read(engine)
     check(made["constants"], weights / manifest.WEIGHTS)

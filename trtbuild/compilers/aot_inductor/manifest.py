@@ -1,7 +1,7 @@
-"""engine.json: what a program needs to load the package beside it, and to feed it.
+"""engine.json: what a program needs to load the package beside it, and to call it.
 
     package                    model.pt2, of PyTorch's ahead-of-time Inductor
-    weights                    their file; null where they are in the package
+    weights                    the weights file; null if they are in the package
     torch, cuda                the releases that it was compiled with: the same torch has to load it; cuda null on a CPU
     device                     cpu or cuda
     level                      of the CPU that it is for (x86_64_v3, x86_64_v4); null on a GPU
@@ -11,12 +11,12 @@
     scheme                     how weights are stored: weights (none, int8, int4, fp8), group_size, embedding
     structure                  sizes and switches of the decoder
     limits                     max_input_len, tokens of a call; max_seq_len, slots of the cache
-    constants                  name, dtype and shape of each tensor of the file; `packed` those that the code wants
-                               packed for its device (torch's _convert_weight_to_int4pack and …_for_cpu)
-    scalars                    further constants that the code wants, of the compiler: name, and the number in it
+    constants                  name, dtype and shape of each tensor of the file; `packed` if the code wants it packed
+                               for its device (torch's _convert_weight_to_int4pack and …_for_cpu)
+    scalars                    the compiler's own constants, which the code wants, too: name and value
 
-A call: ids, positions [tokens] int64; the keys of each layer, then the values of each, [kv_heads, slots, head_dim],
-which are changed in place. Out comes logits [vocab] float32, of the last token.
+Inputs of a call: ids, positions [tokens] int64; the keys of each layer, then the values of each, [kv_heads, slots,
+head_dim], which are changed in place. Its output are the logits [vocab] float32 of the last token.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def write(content: Json, folder: Path) -> None:
 
 
 def read(folder: Path) -> Json:
-    """What `write` wrote. Raises BuildError."""
+    """The content that `write` wrote. Raises BuildError if it cannot be read, or has another schema."""
     try:
         content: Json = untrusted.parse_object(untrusted.read_bytes(folder / FILE))
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The decoder as a plain PyTorch module, which is exported and compiled; its tensors are those of `structure`."""
+"""The decoder as a plain PyTorch module, to be exported and compiled; its tensors are those of `structure`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ _E4M3_MAX = torch.finfo(torch.float8_e4m3fn).max
 
 
 class DecoderModule(nn.Module):
-    """One sequence at a time, with its cache among the inputs, where it is changed in place.
+    """One sequence at a time. Its cache is an input, which is changed in place.
 
     `forward(ids, positions, keys, values)`: ids and positions [tokens] int64; keys and values a tensor for each layer,
-    [kv_heads, slots, head_dim] of `cache_dtype`, whose slots at `positions` take the new ones. (One tensor of all
-    layers would be copied for each: a compiled graph writes to inputs, and not to parts of them.) Returns the logits of
-    the last token, [vocab] float32. A token sees the slots up to its own position, within the sliding window if there
-    is one.
+    [kv_heads, slots, head_dim] of `cache_dtype`; the new ones go to the slots at `positions`. (One tensor of all layers
+    would be copied for each, as a compiled graph writes to whole inputs only.) Returns the logits of the last token,
+    [vocab] float32. A token attends to the slots up to its own position, within the sliding window if there is one.
     """
 
     def __init__(self, structure: Structure, scheme: WeightScheme, device: str) -> None:
@@ -76,17 +75,17 @@ class DecoderModule(nn.Module):
     def _heads(
         self, prefix: str, value: Tensor, cosine: Tensor, sine: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value by head, [heads, tokens, head_dim], the first two turned to their positions."""
+        """Query, key and value by head, [heads, tokens, head_dim]; query and key are rotated to their positions."""
         s = self.structure
         both = self._linear(value, f"{prefix}.self_attn.qkv_proj", s.attention_bias)
         apart = both.view(-1, s.heads + 2 * s.kv_heads, s.head_dim).transpose(0, 1)
-        turning, content = apart.split((s.heads + s.kv_heads, s.kv_heads))
+        rotary, content = apart.split((s.heads + s.kv_heads, s.kv_heads))
         if s.qk_norm:
-            query, key = turning.split((s.heads, s.kv_heads))
+            query, key = rotary.split((s.heads, s.kv_heads))
             query = self._norm(query, f"{prefix}.self_attn.q_norm")
-            turning = torch.cat((query, self._norm(key, f"{prefix}.self_attn.k_norm")))
+            rotary = torch.cat((query, self._norm(key, f"{prefix}.self_attn.k_norm")))
         wide = cache_dtype(self.scheme.dtype, self.device)
-        query, key = _turned(turning, cosine, sine).to(wide).split((s.heads, s.kv_heads))
+        query, key = _rotated(rotary, cosine, sine).to(wide).split((s.heads, s.kv_heads))
         return query, key, content.to(wide)
 
     def _norm(self, value: Tensor, name: str) -> Tensor:
@@ -96,8 +95,8 @@ class DecoderModule(nn.Module):
 
     def _linear(self, value: Tensor, name: str, bias: bool) -> Tensor:
         kinds = {"int4": self._by_groups, "fp8": self._by_codes}
-        made = kinds.get(self.scheme.weights, self._by_rows)(value, name)
-        return made + self.get_buffer(f"{name}.bias") if bias else made
+        product = kinds.get(self.scheme.weights, self._by_rows)(value, name)
+        return product + self.get_buffer(f"{name}.bias") if bias else product
 
     def _by_rows(self, value: Tensor, name: str) -> Tensor:
         weight = self.get_buffer(f"{name}.weight")
@@ -105,48 +104,50 @@ class DecoderModule(nn.Module):
             return F.linear(value, weight)
         scales = self.get_buffer(f"{name}.scales")
         if self.device == "cpu":
-            made: Tensor = torch.ops.aten._weight_int8pack_mm(value, weight, scales)
-            return made
-        # Becomes one kernel that reads each weight once a token: PyTorch's own for 8 bits takes longer than for 16.
+            product: Tensor = torch.ops.aten._weight_int8pack_mm(value, weight, scales)
+            return product
+        # Compiles to one kernel that reads each weight once a token; PyTorch's own 8-bit kernel is slower than 16 bits.
         return (value[:, None] * weight.to(value.dtype)).sum(-1) * scales
 
     def _by_groups(self, value: Tensor, name: str) -> Tensor:
         weight, groups = self.get_buffer(f"{name}.weight"), self.get_buffer(f"{name}.groups")
         size = value.shape[-1] // groups.shape[0]
         if self.device == "cpu":
-            made: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(value, weight, size, groups)
+            product: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(value, weight, size, groups)
         else:
-            made = torch.ops.aten._weight_int4pack_mm(value, weight, size, groups)
-        return made
+            product = torch.ops.aten._weight_int4pack_mm(value, weight, size, groups)
+        return product
 
     def _by_codes(self, value: Tensor, name: str) -> Tensor:
-        """FP8 times FP8, the input rounded as the checkpoint's own scale has it."""
+        """FP8 times FP8: the input is rounded by the checkpoint's own scale."""
         _, _, layer, linear = name.split(".", 3)
         at = place(int(layer), linear)
         scales = self.get_buffer(SCALES)[at]
-        given, stored = scales[:1], scales[SCALE : SCALE + 1]
-        codes = (value.float() / given).clamp(-_E4M3_MAX, _E4M3_MAX).to(torch.float8_e4m3fn)
+        input_scale, weight_scale = scales[:1], scales[SCALE : SCALE + 1]
+        codes = (value.float() / input_scale).clamp(-_E4M3_MAX, _E4M3_MAX).to(torch.float8_e4m3fn)
         weight = self.get_buffer(f"{name}.weight").t()
         joined = len(JOINED[linear]) > 1
         wide = torch.float32 if joined else value.dtype
-        made: Tensor = torch._scaled_mm(codes, weight, scale_a=given, scale_b=stored, out_dtype=wide)
-        return (made * self.get_buffer(f"{name}.shares")).to(value.dtype) if joined else made
+        product: Tensor = torch._scaled_mm(
+            codes, weight, scale_a=input_scale, scale_b=weight_scale, out_dtype=wide
+        )
+        return (product * self.get_buffer(f"{name}.shares")).to(value.dtype) if joined else product
 
 
 def cache_dtype(dtype: str, device: str) -> torch.dtype:
-    """Of keys and values: attention in 16 bits takes twice as long on a CPU as in 32."""
-    found: torch.dtype = torch.float32 if device == "cpu" else getattr(torch, dtype)
-    return found
+    """The dtype of keys and values. On a CPU it is float32: attention in 16 bits takes twice as long there."""
+    chosen: torch.dtype = torch.float32 if device == "cpu" else getattr(torch, dtype)
+    return chosen
 
 
-def _turned(value: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """value [heads, tokens, head_dim] turned by angles [tokens, head_dim / 2], in float32."""
+def _rotated(value: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """`value` [heads, tokens, head_dim] rotated by angles [tokens, head_dim / 2], in float32."""
     first, second = value.float().chunk(2, dim=-1)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
 
 
 def _at(module: nn.Module, path: str) -> nn.Module:
-    """The submodule at a dotted path, made where it is not there."""
+    """The submodule at a dotted path, created if missing."""
     for name in path.split("."):
         child = module._modules.get(name)
         if child is None:

@@ -1,4 +1,4 @@
-"""What the steps and their workers both know of the options."""
+"""Values of options that the steps and their workers share."""
 
 DEFAULT_SEQUENCE = 2048  # tokens of prompt and answer, where neither the config nor the model says less
 LEVELS = {"x86_64_v3": 256, "x86_64_v4": 512}  # of CPUs -> bits of their vectors

@@ -1,4 +1,4 @@
-"""A package as it is kept: what its loader reads, in one order, and nothing that tells where it was made."""
+"""A package as it is stored: only what its loader reads, in a fixed order, with no trace of the machine."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import stat
 import zipfile
 from pathlib import Path
 
-_SOURCE = ".cpp"  # whose name torch 2.11 wants; what it says has the machine's paths in it
+_SOURCE = ".cpp"  # torch 2.11 wants the file to exist; its content has paths of the machine
 _BLANK = b"// It is compiled, in the library beside it.\n"
-_MADE_UP = "/serialization_id"
+_RANDOM_ID = "/serialization_id"
 _CONSTANT = re.compile(r'constants_info_\[\d+\]\.original_fqn = "([^"]+)"')
 _DATE = (1980, 1, 1, 0, 0, 0)
 _PIECE = 16 << 20
 
 
 def settle(source: Path, target: Path) -> None:
-    """Write the package `source` to `target` without the code that it was compiled from."""
+    """Write the package `source` to `target` without the C++ code that it was compiled from."""
     with zipfile.ZipFile(source) as given, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as kept:
         for name in sorted(given.namelist()):
-            if name.endswith(_MADE_UP):
+            if name.endswith(_RANDOM_ID):
                 continue
             entry = zipfile.ZipInfo(name, _DATE)
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
@@ -33,16 +33,16 @@ def settle(source: Path, target: Path) -> None:
 
 
 def wanted(path: Path) -> list[str]:
-    """The names of the tensors that the code of a package as PyTorch made it wants; nothing of it is loaded."""
+    """The names of the tensors that a package's code wants, from its C++ code: nothing is loaded."""
     with zipfile.ZipFile(path) as given:
         sources = [given.read(name).decode() for name in given.namelist() if name.endswith(_SOURCE)]
     return [name for source in sources for name in _CONSTANT.findall(source)]
 
 
 def wrapped(compiler: str, stage: Path, torch: Path, level: str | None) -> Path:
-    """A C++ compiler for CPUs of `level`, whatever PyTorch says (-march=native). An executable in `stage`.
+    """A script in `stage` that runs `compiler` for CPUs of `level`, though PyTorch says -march=native.
 
-    The paths of `stage` and of `torch` are in nothing that it makes.
+    It keeps the paths of `stage` and `torch` out of its output.
     """
     folder = stage / "bin"
     folder.mkdir()

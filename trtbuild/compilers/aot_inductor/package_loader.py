@@ -1,4 +1,4 @@
-"""An engine before it is opened, and as it is: a package is native code, which runs when it is loaded."""
+"""Decides whether this machine can run a package, and loads it. A package is native code, which runs when loaded."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from trtbuild.compilers import cuda
 from trtbuild.errors import BuildError
 from trtbuild.worker import matches
 
-#: numpy's names of what a level of CPUs has (`__cpu_features__`, for which it asks the CPU itself).
+#: numpy's names of the features of a CPU level (`__cpu_features__`, which it reads from the CPU).
 _FEATURES = {
     "x86_64_v3": ("AVX2", "FMA3", "F16C"),
     "x86_64_v4": ("AVX2", "FMA3", "F16C", "AVX512F", "AVX512CD", "AVX512_SKX"),
 }
-_STATIC_RUNTIME = "2.11."  # of torch: its packages for GPUs hold a C++ library of their own
+_STATIC_RUNTIME = "2.11."  # release of torch whose packages for GPUs contain a C++ library
 
 
 def refusal(made: Mapping[str, Any]) -> str | None:
-    """Why this machine cannot run the engine that engine.json describes; None where nothing speaks against it.
+    """Why this machine cannot run the engine that engine.json describes; None if it can.
 
-    Nothing of the engine is opened.
+    Opens no file of the engine.
     """
     if made["device"] == "cuda":
         gpu, missing = cuda.find()
@@ -53,7 +53,7 @@ def refusal(made: Mapping[str, Any]) -> str | None:
 
 
 def level_refusal(level: str) -> str | None:
-    """Why this CPU cannot run code for `level`."""
+    """Why this CPU cannot run code for `level`; None if it can."""
     features: Mapping[str, bool] = importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
     group = "X86_" + level.rpartition("_")[2].upper()  # how numpy 2.4 and later group them
     if group in features:
@@ -66,18 +66,18 @@ def level_refusal(level: str) -> str | None:
 
 
 def torch_cuda() -> str | None:
-    """The release of CUDA that torch is for, as it says itself, without importing it; None for a CPU's."""
-    found = importlib.util.find_spec("torch")
-    place = None if found is None else found.origin
-    text = "" if place is None else Path(place).with_name("version.py").read_text(encoding="utf-8")
-    said = re.search(r"^cuda(?:: [^=]+)? = '([^']+)'", text, re.MULTILINE)
-    return None if said is None else said[1]
+    """The CUDA release of the installed torch, without importing it; None if it is for CPUs."""
+    spec = importlib.util.find_spec("torch")
+    origin = None if spec is None else spec.origin
+    text = "" if origin is None else Path(origin).with_name("version.py").read_text(encoding="utf-8")
+    release = re.search(r"^cuda(?:: [^=]+)? = '([^']+)'", text, re.MULTILINE)
+    return None if release is None else release[1]
 
 
 def make_ready(device: str) -> None:
-    """See to it that a package finds the C++ library that torch uses, before torch is imported.
+    """Load the system's C++ library, before torch is imported, if packages for `device` need it.
 
-    Those of torch 2.11 hold a copy of their own for GPUs, and crash in it (std::regex) unless the system's comes first.
+    GPU packages of torch 2.11 contain a copy, in which they crash (std::regex) unless the system's is loaded first.
     """
     if device == "cuda" and metadata.version("torch").startswith(_STATIC_RUNTIME):
         assert "torch" not in sys.modules  # noqa: S101  # it would be too late
@@ -85,19 +85,19 @@ def make_ready(device: str) -> None:
 
 
 def open_package(path: Path) -> Any:
-    """The package's loader; its code is loaded. Raises BuildError.
+    """Load the package's code; returns its loader. Raises BuildError if it does not load.
 
-    Not torch._inductor.aoti_load_package, which starts a C++ compiler to look at the CPU, and warns where this checks.
+    Not by torch._inductor.aoti_load_package, which starts a C++ compiler to look at the CPU, and only warns.
     """
-    found = importlib.import_module("torch._C._aoti")
+    aoti = importlib.import_module("torch._C._aoti")
     try:
-        return found.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
+        return aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
     except RuntimeError as error:
         raise BuildError(f"{path.name} cannot be loaded: {str(error).splitlines()[0]}") from None
 
 
 def read(path: Path, device: str) -> dict[str, Any]:
-    """The tensors of a weights' file, as code on `device` wants them, and there. Raises BuildError."""
+    """The tensors of a weights file on `device`, as the code there wants them. Raises BuildError."""
     torch = importlib.import_module("safetensors.torch")
     pack = importlib.import_module("trtbuild.compilers.aot_inductor.device_constants").pack
     try:
@@ -107,14 +107,14 @@ def read(path: Path, device: str) -> dict[str, Any]:
     return {name: pack(tensor, device) for name, tensor in stored.items()}
 
 
-def scalars(named: Mapping[str, int], device: str) -> dict[str, Any]:
-    """What engine.json calls so, as tensors."""
+def scalars(values: Mapping[str, int], device: str) -> dict[str, Any]:
+    """The `scalars` of engine.json as tensors on `device`."""
     torch = importlib.import_module("torch")
-    return {name: torch.tensor(value, device=device) for name, value in named.items()}
+    return {name: torch.tensor(value, device=device) for name, value in values.items()}
 
 
 def give(package: Any, tensors: Mapping[str, Any]) -> None:
-    """Hand a package that holds none its weights, which must be just those that it wants. Raises BuildError."""
+    """Give a package without weights exactly the tensors that it wants; nothing if `tensors` is empty. BuildError."""
     if not tensors:
         return
     odd = sorted(set(package.get_constant_fqns()) ^ set(tensors))

@@ -1,6 +1,6 @@
-"""What an engine's code depends on of a model, and the tensors that it wants: sizes and switches, and no weight.
+"""The structure of a decoder, which decides an engine's code, and the tensors that the code wants. No weights.
 
-Standard library only: the command line makes keys of it, and the workers make modules, files and checks of it.
+Standard library only: the command line makes keys of it; the workers make modules, files and checks of it.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from trtbuild.networks.config.decoder import Decoder
 
 #: The prefix of its fields among a step's facts.
 PREFIX = "network."
-#: How linear maps may be stored: as the activations, 8 bits a row with a scale, 4 bits a group with scale and zero, or
-#: as ModelOpt's FP8, in E4M3 with a scale of the matrix and one of what goes into it.
+#: How linear maps are stored: as activations; in 8 bits with a scale per row; in 4 bits with scale and zero per group,
+#: or as ModelOpt's FP8 (E4M3) with a scale of the matrix and one of its input.
 SCHEMES = ("none", "int8", "int4", "fp8")
 SCALES, SCALE = "scales.table", 4
 _WITH_EMBEDDING = ("int8", "int4")
-#: Bytes, a line of the cache: of PyTorch's kernels those for AVX-512 read a quarter of it at once, and crash elsewhere.
+#: Bytes, a cache line: PyTorch's AVX-512 kernels read a quarter of it at once, and crash at other addresses.
 ALIGNED = 64
 
 
 @dataclass(frozen=True)
 class Structure:
-    """Of a decoder, what the code of an engine is made from.
+    """The sizes and switches of a decoder that decide an engine's code.
 
-    Rotary frequencies are not here: they are a tensor, so that models with other ones share an engine. Nor is the
-    architecture's name: Llama and Mistral of one structure are one engine.
+    Rotary frequencies are a tensor instead, so that models with other frequencies share an engine. The architecture's
+    name is left out, too: Llama and Mistral of one structure share an engine.
     """
 
     layers: int
@@ -60,9 +60,9 @@ class Structure:
 
 @dataclass(frozen=True)
 class WeightScheme:
-    """How weights are stored: `weights` of `SCHEMES`, `group_size` along a row for int4, and of the rest the dtype.
+    """How weights are stored: `weights` is one of `SCHEMES`, `group_size` counts values along a row for int4.
 
-    With `embedding` the embedding and the head are 8 bits a row, too, in int8 and int4.
+    `dtype` is that of all else. With `embedding`, int8 and int4 store the embedding and the head in 8 bits.
     """
 
     weights: str
@@ -72,7 +72,7 @@ class WeightScheme:
 
     @property
     def small(self) -> bool:
-        """Whether the embedding and the head are 8 bits a row."""
+        """Whether the embedding and the head are stored in 8 bits."""
         return self.embedding and self.weights in _WITH_EMBEDDING
 
     @classmethod
@@ -88,51 +88,51 @@ class WeightScheme:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One that an engine wants: its type in torch's words, and its shape."""
+    """A tensor that an engine wants: its type by torch's name, and its shape."""
 
     dtype: str
     shape: tuple[int, ...]
 
 
 def tensors(structure: Structure, scheme: WeightScheme) -> dict[str, TensorSpec]:
-    """All that an engine wants, by name, as they stand in its weights' file.
+    """All tensors that an engine wants, by name, as its weights file has them.
 
     Names are Hugging Face's, with q, k and v as one matrix `qkv_proj` and gate and up as one `gate_up_proj`.
     """
     s, dtype = structure, scheme.dtype
-    found: dict[str, TensorSpec] = {}
+    specs: dict[str, TensorSpec] = {}
     small = scheme.small
-    found |= _rows("model.embed_tokens", s.vocab, s.hidden, dtype, small)
+    specs |= _rows("model.embed_tokens", s.vocab, s.hidden, dtype, small)
     for layer in range(s.layers):
         prefix = f"model.layers.{layer}"
-        found[f"{prefix}.input_layernorm.weight"] = TensorSpec(dtype, (s.hidden,))
-        found[f"{prefix}.post_attention_layernorm.weight"] = TensorSpec(dtype, (s.hidden,))
+        specs[f"{prefix}.input_layernorm.weight"] = TensorSpec(dtype, (s.hidden,))
+        specs[f"{prefix}.post_attention_layernorm.weight"] = TensorSpec(dtype, (s.hidden,))
         for name, rows, columns, bias in linears(s):
-            found |= _linear(f"{prefix}.{name}", rows, columns, scheme)
+            specs |= _linear(f"{prefix}.{name}", rows, columns, scheme)
             if bias:
-                found[f"{prefix}.{name}.bias"] = TensorSpec(dtype, (rows,))
+                specs[f"{prefix}.{name}.bias"] = TensorSpec(dtype, (rows,))
         if s.qk_norm:
-            found[f"{prefix}.self_attn.q_norm.weight"] = TensorSpec(dtype, (s.head_dim,))
-            found[f"{prefix}.self_attn.k_norm.weight"] = TensorSpec(dtype, (s.head_dim,))
-    found["model.norm.weight"] = TensorSpec(dtype, (s.hidden,))
+            specs[f"{prefix}.self_attn.q_norm.weight"] = TensorSpec(dtype, (s.head_dim,))
+            specs[f"{prefix}.self_attn.k_norm.weight"] = TensorSpec(dtype, (s.head_dim,))
+    specs["model.norm.weight"] = TensorSpec(dtype, (s.hidden,))
     if not s.tied:
-        found |= _rows("lm_head", s.vocab, s.hidden, dtype, small)
+        specs |= _rows("lm_head", s.vocab, s.hidden, dtype, small)
     if scheme.weights == "fp8":
-        # Of each linear map that of its input and the largest of its weights; one matrix for the same reason as below,
-        # and each four times, as cuBLAS wants the place of a scale in multiples of 16 bytes.
-        found[SCALES] = TensorSpec("float32", (len(JOINED) * s.layers, 2 * SCALE))
-    # Frequencies and the factor of each, as one matrix: the compiler would put a vector of eight values into the code.
-    found["rotary.table"] = TensorSpec("float32", (2, s.head_dim // 2))
-    return found
+        # For each linear map the scale of its input and the largest scale of its weights. Each stands four times, as
+        # cuBLAS wants a scale's address to be a multiple of 16 bytes. One matrix, for the reason below.
+        specs[SCALES] = TensorSpec("float32", (len(JOINED) * s.layers, 2 * SCALE))
+    # Frequencies and their factor as one matrix: the compiler would put a vector of eight values into the code.
+    specs["rotary.table"] = TensorSpec("float32", (2, s.head_dim // 2))
+    return specs
 
 
 def place(layer: int, name: str) -> int:
-    """The row of `SCALES` of a linear map of that layer."""
+    """The row of `SCALES` for the linear map `name` of a layer."""
     return len(JOINED) * layer + list(JOINED).index(name)
 
 
 def linears(structure: Structure) -> Iterator[tuple[str, int, int, bool]]:
-    """(name, out, in, has bias) of the linear maps of one layer."""
+    """(name, outputs, inputs, has bias) of each linear map of a layer."""
     s = structure
     query, key = s.heads * s.head_dim, s.kv_heads * s.head_dim
     yield "self_attn.qkv_proj", query + 2 * key, s.hidden, s.attention_bias
@@ -141,7 +141,7 @@ def linears(structure: Structure) -> Iterator[tuple[str, int, int, bool]]:
     yield "mlp.down_proj", s.hidden, s.intermediate, s.mlp_bias
 
 
-#: of `linears` -> the maps of Hugging Face's that stand in it, one below the other
+#: Each of `linears` -> Hugging Face's linear maps that it joins, one below the other.
 JOINED: Mapping[str, tuple[str, ...]] = {
     "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "self_attn.o_proj": ("self_attn.o_proj",),
@@ -161,12 +161,12 @@ def _rows(name: str, rows: int, columns: int, dtype: str, small: bool) -> dict[s
 
 def _linear(name: str, rows: int, columns: int, scheme: WeightScheme) -> dict[str, TensorSpec]:
     if scheme.weights == "fp8":
-        found = {f"{name}.weight": TensorSpec("float8_e4m3fn", (rows, columns))}
+        specs = {f"{name}.weight": TensorSpec("float8_e4m3fn", (rows, columns))}
         if (
             len(JOINED[name.split(".", 3)[3]]) > 1
-        ):  # each has a scale of its own: a share of the largest, by row
-            found[f"{name}.shares"] = TensorSpec("float32", (rows,))
-        return found
+        ):  # each map has its own scale: by row, its share of the largest
+            specs[f"{name}.shares"] = TensorSpec("float32", (rows,))
+        return specs
     if scheme.weights != "int4":
         return _rows(name, rows, columns, scheme.dtype, scheme.weights == "int8")
     groups = columns // (scheme.group_size or columns)

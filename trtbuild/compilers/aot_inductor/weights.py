@@ -1,13 +1,12 @@
-"""The `weights` step: a checkpoint's tensors as an engine wants them, without torch and a piece at a time.
+"""The `weights` step: writes a checkpoint's tensors as an engine wants them, without torch, a piece at a time.
 
 model.safetensors    the tensors of `structure.tensors`, in that order; the first one at a multiple of `ALIGNED` bytes
-weights.json         how they are stored (`WeightScheme`), and what the model is called
 tokenizer.json, config.json, generation_config.json, …
 
-Linear maps [out, in]. int8: value = stored * scale of the row. int4: two values a byte, the lower half first,
-value = (stored - 8) * scale + zero of the group, along the row, with scales and zeros as [groups, out, 2]; this is how
-PyTorch's own kernels (_weight_int8pack_mm and _weight_int4pack_mm) reckon. Those pack the 4 bits once more for the
-device at hand, which is done when they are loaded: the file is one for all.
+Linear maps are [out, in]. int8: value = stored * scale of the row. int4: two values a byte, the lower half first;
+value = (stored - 8) * scale + zero of the group along the row, with scales and zeros as [groups, out, 2]. This is the
+arithmetic of PyTorch's kernels (_weight_int8pack_mm, _weight_int4pack_mm). 4-bit weights are packed for a device when
+they are loaded, so one file serves all.
 """
 
 from __future__ import annotations
@@ -44,21 +43,21 @@ from trtbuild.networks.weights.layout import check
 from trtbuild.worker import Reporter, StepRequest
 
 FILE = "model.safetensors"
-_SLICE = 64 << 20  # bytes of float32 that are quantized at once
+_SLICE = 64 << 20  # bytes of float32 values that are quantized at once
 
 
 def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
     """Write the weights of `request.model` to the folder `out`; returns facts for the record.
 
-    Options are the facts of the step's key. Raises InputError for a checkpoint that is not what its config says, or
-    not of the structure that the engine is for.
+    Options are the facts of the step's key. Raises InputError for a checkpoint that does not match its config, or the
+    structure that the engine is for.
     """
     checkpoint = Checkpoint.open(request.model)
     decoder = parse(checkpoint.config)
     check(checkpoint, decoder)
     structure, scheme = Structure.of(decoder), WeightScheme.read(request.options)
     _compare(structure, request.options)
-    wanted = {name: (each.dtype, each.shape) for name, each in tensors(structure, scheme).items()}
+    wanted = {name: (spec.dtype, spec.shape) for name, spec in tensors(structure, scheme).items()}
     build.write_config(checkpoint, out)
     convert.write(checkpoint, out)
     ends = decoder.eos_token_ids
@@ -76,11 +75,11 @@ def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
     }
 
 
-def _compare(found: Structure, facts: Mapping[str, Any]) -> None:
-    """The engine's key holds what was known before the download, of a wheel by its pins."""
-    said = found.facts()
-    wrong = [name for name, value in said.items() if facts.get(name) != value]
-    if wrong == [f"{PREFIX}tied"] and not found.tied:
+def _compare(structure: Structure, facts: Mapping[str, Any]) -> None:
+    """Compare the checkpoint with the key, which holds what was known before the download. Raises InputError."""
+    read = structure.facts()
+    wrong = [name for name, value in read.items() if facts.get(name) != value]
+    if wrong == [f"{PREFIX}tied"] and not structure.tied:
         raise InputError(
             "the checkpoint stores a head of its own, and its config ties the head to the embedding",
             option="model.source",
@@ -89,7 +88,7 @@ def _compare(found: Structure, facts: Mapping[str, Any]) -> None:
     if wrong:
         name = wrong[0]
         raise InputError(
-            f"the checkpoint has {name.removeprefix(PREFIX)}={said[name]}, and {facts.get(name)} was expected",
+            f"the checkpoint has {name.removeprefix(PREFIX)}={read[name]}, and {facts.get(name)} was expected",
             option="model.wheel.config",
             hint="pin model.wheel.config as the checkpoint's own config.json or GGUF header says",
         )
@@ -98,7 +97,7 @@ def _compare(found: Structure, facts: Mapping[str, Any]) -> None:
 def _pieces(
     checkpoint: Checkpoint, decoder: Decoder, scheme: WeightScheme, quantized: Exported | None
 ) -> Iterator[bytes]:
-    """The bytes of all tensors, in the order of `structure.tensors`; linear maps of FP8 are ModelOpt's, `quantized`."""
+    """The bytes of all tensors, in the order of `structure.tensors`; `quantized` has the linear maps of FP8."""
     structure, write = Structure.of(decoder), _WeightWriter(checkpoint, scheme)
     table = "int8" if scheme.small else "none"
     yield from write.matrix(["model.embed_tokens"], table)
@@ -132,33 +131,35 @@ def _layer(
 
 
 def _coded(quantized: Exported, parts: list[str]) -> Iterator[bytes]:
-    """FP8 maps below each other; where there are several, each row's share of the largest of their scales, too."""
+    """FP8 maps below each other; if there are several, also each row's scale as a share of the largest."""
     scales = []
     for part in parts:
-        found = quantized.linear(part)  # looks at types and shapes
+        linear = quantized.linear(part)  # checks types and shapes
         yield quantized.entries[f"{part}.weight"].codes().tobytes()
-        scales.append(np.full(len(found.weight), quantized.plain(f"{part}.weight_scale"), np.float32))
+        scales.append(np.full(len(linear.weight), quantized.plain(f"{part}.weight_scale"), np.float32))
     if len(parts) > 1:
         rows = np.concatenate(scales)
         yield (rows / rows.max()).astype("<f4").tobytes()
 
 
 def _scales(quantized: Exported, structure: Structure) -> Iterator[bytes]:
-    """Of each linear map the scale of its input, which joined ones have in common, and the largest of its weights."""
+    """For each linear map the scale of its input, which joined maps share, and the largest scale of its weights."""
     for layer in range(structure.layers):
         for name, _, _, _ in linears(structure):
             parts = [f"model.layers.{layer}.{part}" for part in JOINED[name]]
-            given = {float(quantized.plain(f"{part}.input_scale")) for part in parts}
-            if len(given) > 1:
+            inputs = {float(quantized.plain(f"{part}.input_scale")) for part in parts}
+            if len(inputs) > 1:
                 raise BuildError(
                     f"the checkpoint has other scales for the input of each of {', '.join(parts)}"
                 )
             stored = max(float(quantized.plain(f"{part}.weight_scale")) for part in parts)
-            yield np.array([[given.pop()] * SCALE, [stored] * SCALE], "<f4").tobytes()
+            yield np.array([[inputs.pop()] * SCALE, [stored] * SCALE], "<f4").tobytes()
 
 
 @dataclass(frozen=True)
 class _WeightWriter:
+    """The bytes of a checkpoint's tensors, quantized by `scheme`."""
+
     checkpoint: Checkpoint
     scheme: WeightScheme
 
@@ -167,7 +168,7 @@ class _WeightWriter:
         return np.ascontiguousarray(self.checkpoint.read(name).astype(kind)).tobytes()
 
     def matrix(self, names: list[str], weights: str) -> Iterator[bytes]:
-        """Matrices of one width below each other, and what stands beside them: scales, or scales and zeros."""
+        """Matrices of one width below each other, followed by their scales, or scales and zeros."""
         if weights == "none":
             yield from (self.plain(f"{name}.weight") for name in names)
             return
@@ -183,20 +184,20 @@ class _WeightWriter:
 
 
 def _slices(values: Array) -> Iterator[Array]:
-    """Rows of a matrix, as float32, some at a time."""
+    """The matrix as float32, a few rows at a time."""
     step = max(1, _SLICE // (4 * values.shape[1]))
     for start in range(0, values.shape[0], step):
         yield values[start : start + step].astype(np.float32)
 
 
 def _int8(rows: Array) -> tuple[Array, Array]:
-    """(stored [out, in] int8, scales [out]): symmetric, the largest of a row being 127."""
+    """(stored [out, in] int8, scales [out]): symmetric; the largest value of a row becomes 127."""
     scales = np.maximum(np.abs(rows).max(axis=1), np.finfo(np.float32).tiny) / np.float32(127)
     return np.rint(rows / scales[:, None]).astype(np.int8), scales
 
 
 def _int4(rows: Array, group: int) -> tuple[Array, Array]:
-    """(packed [out, in / 2], scales and zeros [out, in / group, 2]): a group from its least to its greatest value."""
+    """(packed [out, in / 2], scales and zeros [out, in / group, 2]); a group spans its least to greatest value."""
     out = rows.shape[0]
     groups = rows.reshape(out, -1, group)
     least, greatest = np.minimum(groups.min(axis=2), 0), np.maximum(groups.max(axis=2), 0)

@@ -1,1 +1,1 @@
-"""NVIDIA ModelOpt: quantized checkpoints of Hugging Face's layout, which TensorRT-LLM, vLLM and SGLang load."""
+"""NVIDIA ModelOpt: quantized checkpoints in Hugging Face's layout, which TensorRT-LLM, vLLM and SGLang load."""

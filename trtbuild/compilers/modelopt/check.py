@@ -1,4 +1,4 @@
-"""The worker of the check: a checkpoint's folder is whole, by its headers. Its step proved what is in it."""
+"""The worker of the check: a checkpoint's folder is complete, by its headers. Its step has verified the content."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ _NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def run(request: StepRequest, _out: Path, _reporter: Reporter) -> dict[str, Any]:
-    """Facts of a folder that is whole. Raises BuildError for one that is not."""
+    """Facts of a complete checkpoint. Raises BuildError for an incomplete one."""
     folder = request.inputs["engine"]
     missing = [name for name in _NEEDED if not (folder / name).is_file()]
     if missing:
         raise BuildError(f"the checkpoint lacks {', '.join(missing)}")
     config = untrusted.read_object(folder / "config.json")
-    said = config.get("quantization_config") or {}
-    algorithm, group = said.get("quant_algo"), None
+    algorithm, group = (config.get("quantization_config") or {}).get("quant_algo"), None
     if (folder / "hf_quant_config.json").is_file():
         quantized = untrusted.read_object(folder / "hf_quant_config.json")
         group = quantized["quantization"].get("group_size")

@@ -6,17 +6,17 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from trtbuild.compilers.modelopt.options import settle
+from trtbuild.compilers.modelopt.options import bind_instruction_set
 from trtbuild.worker import Reporter, StepRequest, serve
 
 
 def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
-    """Write the checkpoint to `out`; see `modelopt_run.run`, which is imported once the CPU's part is settled."""
-    settle(request.options.get("target.level"))
-    made: dict[str, Any] = importlib.import_module("trtbuild.compilers.modelopt.modelopt_run").run(
+    """Write the checkpoint to `out`; see `modelopt_run.run`, which is imported once the instruction set is set."""
+    bind_instruction_set(request.options.get("target.level"))
+    facts: dict[str, Any] = importlib.import_module("trtbuild.compilers.modelopt.modelopt_run").run(
         request, out, reporter
     )
-    return made
+    return facts
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""NVIDIA ModelOpt as the command line knows it: which recipes it can make, the step, and what that reads."""
+"""NVIDIA ModelOpt: which recipes it can make, its steps, and the facts that they read."""
 
 from __future__ import annotations
 
@@ -34,16 +34,23 @@ from trtstore import format_size
 
 WORKERS = {"unpack": UNPACK, "checkpoint": Worker("trtbuild.compilers.modelopt.checkpoint", 2)}
 NAME = "modelopt"
-_TOOLS = ("gguf", "numpy", "nvidia-modelopt", "safetensors", "torch", "transformers")  # as its lock has them
+_TOOLS = (
+    "gguf",
+    "numpy",
+    "nvidia-modelopt",
+    "safetensors",
+    "torch",
+    "transformers",
+)  # as its lock chooses them
 
 
 def steps(recipe: Recipe) -> tuple[Step, ...]:
     """`unpack` (of a GGUF) and `checkpoint`. Raises InputError."""
-    return made(recipe, _dtype(recipe))
+    return checkpoint_steps(recipe, _dtype(recipe))
 
 
-def made(recipe: Recipe, dtype: str) -> tuple[Step, ...]:
-    """The same steps for another compiler, which starts from the checkpoint. Raises InputError."""
+def checkpoint_steps(recipe: Recipe, dtype: str) -> tuple[Step, ...]:
+    """The same steps, for another compiler; what is not quantized is stored in `dtype`. Raises InputError."""
     scheme = _scheme(recipe)
     _check(recipe, scheme)
     first = (unpack(recipe, dtype),) if recipe.model.gguf else ()
@@ -134,7 +141,7 @@ def _group(recipe: Recipe) -> int:
 
 
 def _dtype(recipe: Recipe) -> str:
-    """bfloat16, as models are published. It is the dtype that the model is loaded and run in, too."""
+    """The dtype of what is not quantized, and of calibration: bfloat16 by default, as models are published."""
     dtype = recipe.model.dtype
     if dtype == "auto":
         return "bfloat16"
@@ -144,9 +151,9 @@ def _dtype(recipe: Recipe) -> str:
 
 
 def _calibration(recipe: Recipe, scheme: ModelOptScheme) -> dict[str, Value]:
-    """What the scales depend on that are measured: the text, how it is shown, and what computes. Else nothing.
+    """Facts that measured scales depend on: the text, its batches, and what computes. Empty if none are measured.
 
-    Threads change the order of sums, and instruction sets what is rounded when: other bytes for each (measured).
+    Threads change the order of sums, and instruction sets the rounding: both change bytes (measured).
     """
     if not _calibrated(recipe, scheme):
         return {}
@@ -170,23 +177,23 @@ def _calibration(recipe: Recipe, scheme: ModelOptScheme) -> dict[str, Value]:
 
 
 def _samples(recipe: Recipe, scheme: ModelOptScheme) -> int:
-    asked = recipe.tools.options["compiler.calib_size"]
-    return asked if isinstance(asked, int) else scheme.samples
+    count = recipe.tools.options["compiler.calib_size"]
+    return count if isinstance(count, int) else scheme.samples
 
 
 def advise(recipe: Recipe) -> Sequence[str]:
-    """What its scales rest on, and what memory it wants."""
+    """What a user should know about the calibration and the memory that it takes."""
     scheme = _scheme(recipe)
-    said: list[str] = []
+    notes: list[str] = []
     if _calibrated(recipe, scheme):
         dataset = recipe.tools.options[texts.OPTION]
-        said += texts.advice(scheme, recipe.quant.scheme, _samples(recipe, scheme), dataset)
+        notes += texts.advice(scheme, recipe.quant.scheme, _samples(recipe, scheme), dataset)
     if recipe.model.bytes > 4 << 30:
-        said.append(
+        notes.append(
             f"ModelOpt holds the whole model: about {format_size(recipe.model.bytes)} of memory, a GPU's first, and a "
             "fifth more while it writes"
         )
-    return said
+    return notes
 
 
 _ONE_VALUE = "the compiler refuses all but one value"
@@ -215,7 +222,7 @@ COMPILER = Compiler(
         "target.cuda": _DRIVER,
         "fleet.driver": _DRIVER,
         "fleet.cuda": _DRIVER,
-        "target.memory_gb": "how much memory a GPU has is in no scale",
+        "target.memory_gb": "no scale depends on the memory of a GPU",
         "target.sm_count": "kernels are chosen by the SKU, which is in the key",
         "target.mig": "kernels are chosen by the SKU, which is in the key",
     },

@@ -1,6 +1,6 @@
-"""Linear maps that are left as they are: `compiler.exclude_modules`, patterns of their names in Hugging Face's layout.
+"""Linear maps that are not quantized: `compiler.exclude_modules`, patterns of their names in Hugging Face's layout.
 
-Standard library only: the command line asks where it knows the model, and the worker once more.
+Standard library only: the command line checks the patterns if it knows the model, and the worker always does.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ MAPS = {
     "self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"),
     "mlp": ("gate_proj", "up_proj", "down_proj"),
 }
-#: What servers compute as one product, for which one format is all there is.
-_TOGETHER = (("self_attn", ("q_proj", "k_proj", "v_proj")), ("mlp", ("gate_proj", "up_proj")))
+#: Maps that servers compute as one product, so that they must have one format.
+_JOINED = (("self_attn", ("q_proj", "k_proj", "v_proj")), ("mlp", ("gate_proj", "up_proj")))
 
 
 def fact(patterns: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """What a key reads of them: nothing where there are none."""
+    """The fact that a key reads; none without patterns."""
     return {OPTION: tuple(sorted(set(patterns)))} if patterns else {}
 
 
 def read(facts: Mapping[str, Any]) -> list[str]:
-    """The patterns in the facts of a step, or in the options of a compiler, which may have none."""
-    return [str(each) for each in facts.get(OPTION) or ()]
+    """The patterns in the facts of a step or the options of a compiler."""
+    return [str(pattern) for pattern in facts.get(OPTION) or ()]
 
 
 def check(patterns: Sequence[str], config: Mapping[str, Any], algorithm: str | None, quant: str) -> None:
-    """Raises InputError, as far as `config` (config.json) says what there is."""
+    """Raises InputError for patterns that cannot be meant, as far as `config` (a config.json) tells."""
     if patterns and algorithm is None:
         raise InputError(f"quant={quant} quantizes nothing", option=OPTION, hint="leave it out")
     if patterns and isinstance(config.get("num_hidden_layers"), int):
@@ -40,13 +40,13 @@ def check(patterns: Sequence[str], config: Mapping[str, Any], algorithm: str | N
 
 
 def modules(patterns: Sequence[str], layers: int) -> frozenset[str]:
-    """The maps that are left, as "model.layers.0.mlp.up_proj". Raises InputError for patterns that cannot be meant."""
+    """The excluded maps, as "model.layers.0.mlp.up_proj". Raises InputError for patterns that cannot be meant."""
     if not patterns:
         return frozenset()
-    there = names(layers)
-    found = set()
+    known = names(layers)
+    excluded: set[str] = set()
     for pattern in patterns:
-        matched = {name for name in there if fnmatchcase(name, pattern)}
+        matched = {name for name in known if fnmatchcase(name, pattern)}
         if not matched:
             raise InputError(
                 f"{pattern!r} is the name of no linear map that is quantized; the embedding and the head never are",
@@ -54,24 +54,24 @@ def modules(patterns: Sequence[str], layers: int) -> frozenset[str]:
                 hint="such as model.layers.0.* or *.down_proj: there are "
                 f"model.layers.0 to {layers - 1}, and of each {', '.join(_parts())}",
             )
-        found |= matched
+        excluded |= matched
     for layer in range(layers):
-        for part, together in _TOGETHER:
+        for part, together in _JOINED:
             group = {f"model.layers.{layer}.{part}.{name}" for name in together}
-            if group & found and group - found:
+            if group & excluded and group - excluded:
                 raise InputError(
                     f"servers compute {', '.join(together)} of a layer at once, and of model.layers.{layer} some would "
                     "be quantized and some not",
                     option=OPTION,
                     hint=f"name all of them: model.layers.{layer}.{part}.*",
                 )
-    if found and len(found) == len(there):
+    if excluded and len(excluded) == len(known):
         raise InputError("nothing is left to quantize", option=OPTION, hint="that is quant=none")
-    return frozenset(found)
+    return frozenset(excluded)
 
 
 def names(layers: int) -> list[str]:
-    """Every linear map of a model's layers."""
+    """The names of all linear maps in a model's layers."""
     return [f"model.layers.{layer}.{part}" for layer in range(layers) for part in _parts()]
 
 

@@ -1,7 +1,7 @@
-"""Reads a unified checkpoint without ModelOpt: names, types and shapes by rule, and each weight as plain numbers.
+"""Reads a unified checkpoint without ModelOpt: checks names, types and shapes, and decodes weights to numbers.
 
 Written from the formats, not from ModelOpt's code: E4M3 and E2M1 by the OCP specifications for 8-bit floating point
-(revision 1.0) and microscaling formats (1.0); packing and scales by what TensorRT-LLM, vLLM and SGLang load.
+(revision 1.0) and microscaling formats (1.0); packing and scales as TensorRT-LLM, vLLM and SGLang load them.
 
     scheme       X.weight                     X.weight_scale           further
     W8A16        I8 [out, in]                 F32 [out]
@@ -52,7 +52,7 @@ _PARTS: Mapping[str | None, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 def _e4m3() -> Array:
-    """The values of the 256 codes: a sign, four bits of exponent (bias 7), three of mantissa; 0x7f is not a number."""
+    """The values of the 256 codes: sign, four bits of exponent (bias 7), three bits of mantissa; 0x7f is NaN."""
     codes = np.arange(256)
     exponent, mantissa = (codes >> 3) & 15, codes & 7
     small, large = mantissa * 2.0**-9, (1 + mantissa / 8) * 2.0 ** (exponent - 7.0)
@@ -65,7 +65,7 @@ E4M3 = _e4m3()
 
 
 class StoredTensor(Protocol):
-    """A tensor as it is stored: `kind` by the name that safetensors gives it."""
+    """A tensor as it is stored; `kind` is its type by safetensors' name."""
 
     @property
     def kind(self) -> str: ...
@@ -74,11 +74,11 @@ class StoredTensor(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     def codes(self) -> Array:
-        """Its bytes, as they are stored: float32, uint16 (16-bit floats), int8 or uint8 (8-bit floats, too)."""
+        """The stored values: float32, uint16 for 16-bit floats, int8, or uint8 (also for 8-bit floats)."""
 
 
 def values(stored: StoredTensor) -> Array:
-    """The numbers of a tensor of a float type, as float32."""
+    """The numbers of a tensor with a float type, as float32."""
     codes = stored.codes()
     if stored.kind == "F8_E4M3":
         return E4M3[codes]
@@ -89,7 +89,7 @@ def values(stored: StoredTensor) -> Array:
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """A tensor of a file: `kind` as its header has it, `start` in bytes from the file's beginning."""
+    """A tensor of a file: `kind` is its type in the header, `start` its offset in bytes in the file."""
 
     path: Path
     kind: str
@@ -103,24 +103,24 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear map y = (x * smooth) @ weight.T of a checkpoint, its weight as plain numbers [out, in].
+    """A linear map y = (x * smooth) @ weight.T of a checkpoint, with its weight as numbers [out, in].
 
-    `step` is what each weight may be off by rounding, as the format has it: an array that broadcasts to [out, in].
-    `input_scale` is how much an activation's code of one stands for; None where activations are not quantized ahead.
-    Of a map that is `left` as it was, neither weights nor activations are rounded.
+    `step` is the largest rounding error of each weight in this format: an array that broadcasts to [out, in].
+    `input_scale` is the value of code 1 of an activation; None if activations have no scale in the checkpoint.
+    An `excluded` map is not quantized: neither weights nor activations are rounded.
     """
 
     weight: Array
     step: Array
     smooth: Array | None
     input_scale: float | None
-    left: bool = False
+    excluded: bool = False
 
 
 class Exported:
-    """The tensors of a checkpoint by their names. Raises BuildError where one is not as the table says.
+    """The tensors of a checkpoint by name. Raises BuildError if one is not as the table says.
 
-    The maps in `left` are not quantized, as "model.layers.0.mlp.up_proj".
+    The maps in `excluded`, such as "model.layers.0.mlp.up_proj", are not quantized.
     """
 
     def __init__(
@@ -128,27 +128,27 @@ class Exported:
         entries: Mapping[str, StoredTensor],
         algorithm: str | None,
         group: int | None,
-        left: frozenset[str] = frozenset(),
+        excluded: frozenset[str] = frozenset(),
     ) -> None:
         self.algorithm = algorithm
         self._group = group
         self.entries = entries
-        self.left = left
+        self.excluded = excluded
 
     def names(self) -> list[str]:
-        """Those that are tensors of the model, without what belongs to a quantized weight; sorted."""
+        """The model's own tensors, without scales; sorted."""
         return sorted(name for name in self.entries if name.rpartition(".")[2] in ("weight", "bias"))
 
-    def strange(self, maps: Iterable[str]) -> list[str]:
-        """Those that no rule knows; `maps` are the linear maps. A server may read what nobody compares. Sorted."""
+    def unknown(self, maps: Iterable[str]) -> list[str]:
+        """Tensors that no rule knows, sorted: a server might read them, unverified. `maps` are the linear maps."""
         known = {*self.names(), *self._caches()}
         for module in maps:
-            must, may = _PARTS[None if module in self.left else self.algorithm]
+            must, may = _PARTS[None if module in self.excluded else self.algorithm]
             known.update(f"{module}.{part}" for part in (*must, *may))
         return sorted(self.entries.keys() - known)
 
     def plain(self, name: str) -> Array:
-        """A tensor that is not quantized, as float32. Raises BuildError."""
+        """A tensor that is not quantized, as float32. Raises BuildError for another."""
         entry = self._find(name)
         if entry.kind not in _PLAIN:
             raise BuildError(f"{name} is {entry.kind}, and is not to be quantized")
@@ -159,40 +159,42 @@ class Exported:
 
     def linear(self, module: str) -> Linear:
         """The linear map `module`, as "model.layers.0.mlp.up_proj". Raises BuildError for parts that do not fit."""
-        algorithm = None if module in self.left else self.algorithm
+        algorithm = None if module in self.excluded else self.algorithm
         must, may = _PARTS[algorithm]
-        found = {
+        scales = {
             name.rpartition(".")[2]
             for name in self.entries
             if name.rpartition(".")[0] == module and name.endswith(("scale", "scale_2"))
         } - {"k_scale", "v_scale"}
-        if not set(must) <= found <= set(must) | set(may):
-            said = ", ".join(sorted(found)) or "no scales"
+        if not set(must) <= scales <= set(must) | set(may):
+            stored = ", ".join(sorted(scales)) or "no scales"
             wants = (
                 f"{algorithm} wants {', '.join(must) or 'none'}" if algorithm else "is to be left as it is"
             )
-            raise BuildError(f"{module} has {said}, and {wants}")
+            raise BuildError(f"{module} has {stored}, and {wants}")
         if algorithm is None:
             plain = self.plain(f"{module}.weight")
-            return Linear(plain, np.zeros((1, 1), np.float32), None, None, left=self.algorithm is not None)
+            return Linear(
+                plain, np.zeros((1, 1), np.float32), None, None, excluded=self.algorithm is not None
+            )
         weight, step = self._weight(module, algorithm)
         smooth = (
             self._scale(f"{module}.pre_quant_scale", (weight.shape[1],))
-            if "pre_quant_scale" in found
+            if "pre_quant_scale" in scales
             else None
         )
-        scale = float(self._scale(f"{module}.input_scale", ())) if "input_scale" in found else None
+        scale = float(self._scale(f"{module}.input_scale", ())) if "input_scale" in scales else None
         return Linear(weight, step, smooth, scale)
 
     def caches(self) -> dict[str, float]:
-        """The scales of keys and values by their names, where the cache is quantized. Raises BuildError."""
+        """The scales of keys and values by name; empty if the cache is not quantized. Raises BuildError."""
         return {name: float(self._scale(name, ())) for name in self._caches()}
 
     def _caches(self) -> list[str]:
         return [name for name in self.entries if name.endswith((".k_scale", ".v_scale"))]
 
     def _weight(self, module: str, algorithm: str) -> tuple[Array, Array]:
-        """(numbers, what each may be off) of a weight."""
+        """(numbers, largest rounding error of each) of a weight."""
         entry = self._find(f"{module}.weight")
         kind = {"W8A16": "I8", "W8A8_SQ_PER_CHANNEL": "I8", "FP8": "F8_E4M3"}.get(algorithm)
         kind = kind or ("F8_E4M3" if algorithm.startswith("FP8") else "U8")
@@ -206,7 +208,7 @@ class Exported:
         scale = self._scale(f"{module}.weight_scale", () if algorithm == "FP8" else (rows,)).reshape(-1, 1)
         if kind == "I8":
             return entry.codes().astype(np.float32) * scale, 0.5 * scale
-        # Three bits of mantissa: half a step is a sixteenth of the value, and below 2^-6 half of 2^-9.
+        # With three bits of mantissa half a step is a sixteenth of the value; for subnormals, below 2^-6, half of 2^-9.
         numbers = values(entry)
         return numbers * scale, np.maximum(np.abs(numbers) / 16, 2.0**-10) * scale
 
@@ -219,7 +221,7 @@ class Exported:
             scale = self._scale(name, (rows, columns // BLOCK), "F8_E4M3")
             scale = scale * self._scale(f"{name}_2", ())
             wide = np.repeat(scale, BLOCK, 1)
-            # Between 4 and 6 half a step is one; a block's largest may lie beyond 6 by what its scale is rounded.
+            # Between 4 and 6 half a step is one. A block's largest value may exceed 6 by the rounding of its scale.
             return numbers * wide, wide * 1.0
         rows, columns = codes.shape[0] * 2, codes.shape[1]
         signed = ((np.stack([low, high], 1).astype(np.int8) ^ 8) - 8).reshape(rows, columns)
@@ -229,23 +231,23 @@ class Exported:
         scale = self._scale(name, (rows, columns // group))
         if (
             self.algorithm == "W4A8_AWQ"
-        ):  # by which a kernel divides, to compute in FP8: no part of the number
+        ):  # kernels divide by it to compute in FP8; it is no part of the number
             self._scale(f"{name}_2", ())
         wide = np.repeat(scale, group, 1)
         return signed * wide, wide * 0.5
 
     def _scale(self, name: str, shape: tuple[int, ...], kind: str | None = None) -> Array:
-        """Scales: finite and above zero, but for a block of NVFP4, which is zero where all its weights are."""
+        """Scales: finite and above zero, except that a block of zeros has scale zero in NVFP4. Raises BuildError."""
         entry = self._find(name)
         kinds = _PLAIN if kind is None else (kind,)
         if entry.kind not in kinds or entry.shape != shape:
             raise BuildError(
                 f"{name} is {entry.kind} {list(entry.shape)}, and should be {kinds[0]} {list(shape)}"
             )
-        found = values(entry)
-        if not np.isfinite(found).all() or (found < 0).any() or (kind is None and (found == 0).any()):
+        scales = values(entry)
+        if not np.isfinite(scales).all() or (scales < 0).any() or (kind is None and (scales == 0).any()):
             raise BuildError(f"{name} has a scale that is zero, below zero or not finite")
-        return found
+        return scales
 
     def _find(self, name: str) -> StoredTensor:
         if name not in self.entries:

@@ -1,4 +1,4 @@
-"""The worker of `trtbuild run`, which this compiler has none for."""
+"""The worker of `trtbuild run`, which refuses: checkpoints are for servers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trtbuild.worker import Reporter, StepRequest, serve
 
 
 def run(_request: StepRequest, _out: Path, _reporter: Reporter) -> dict[str, Any]:
-    """Raises InputError."""
+    """Always raises InputError."""
     raise InputError(
         "trtbuild does not run checkpoints: TensorRT-LLM, vLLM and SGLang do",
         option="compiler=modelopt",

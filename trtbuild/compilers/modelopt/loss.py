@@ -1,7 +1,7 @@
-"""A decoder in numpy, a layer at a time: the mean loss of a text, of a checkpoint and of what was made from it.
+"""The mean loss of a text, by a decoder in numpy: of a checkpoint, and of what was quantized from it.
 
-It needs no torch and none of ModelOpt's code, holds one linear map's weight at a time in float32, and rounds
-activations where the format says so: what is measured is what a kernel that follows the format computes.
+It uses neither torch nor ModelOpt, and holds the float32 weight of one linear map at a time. It rounds activations as
+the format says, so it measures what a kernel computes that follows the format.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from trtbuild.networks.config.decoder import Decoder
 from trtbuild.networks.onnx_graph import rope
 from trtbuild.networks.weights.arrays import Array
 
-WINDOW = 512  # tokens that see one another
-_CHUNK = 256  # rows of logits that are alive at once
-_ROWS = 128  # queries that are multiplied with the keys before them at once
+WINDOW = 512  # tokens that attend to each other
+_CHUNK = 256  # rows of logits in memory at once
+_ROWS = 128  # queries that are multiplied with their keys at once
 
 
 class DecoderWeights(Protocol):
@@ -40,9 +40,9 @@ Rounding = Callable[[Array, float], Array]
 def mean_loss(
     decoder: Decoder, weights: DecoderWeights, tokens: Sequence[int], algorithm: str | None, cache: str | None
 ) -> float:
-    """Nats a token: the mean negative log likelihood of each token after the first of its window of `WINDOW`.
+    """Nats a token: the mean negative log likelihood of all tokens but the first of each window of `WINDOW`.
 
-    `algorithm` and `cache` are those of hf_quant_config.json, which say how activations, keys and values are rounded.
+    `algorithm` and `cache`, named as in hf_quant_config.json, say how activations, keys and values are rounded.
     """
     pieces = [np.array(tokens[at : at + WINDOW]) for at in range(0, len(tokens), WINDOW)]
     pieces = [piece for piece in pieces if len(piece) > 1]
@@ -64,24 +64,24 @@ def mean_loss(
 
 
 class _Maps:
-    """Linear maps of the checkpoint, each read once for all pieces."""
+    """The linear maps of a checkpoint; each is read once and applied to all pieces."""
 
     def __init__(self, weights: DecoderWeights, rounding: Rounding | None) -> None:
         self.weights = weights
         self._round = rounding
 
     def apply(self, module: str, states: list[Array]) -> list[Array]:
-        found = self.weights.linear(module)
+        linear = self.weights.linear(module)
         bias = f"{module}.bias"
         offset = self.weights.plain(bias) if self.weights.has(bias) else None
-        made = []
+        outputs = []
         for state in states:
-            given = state if found.smooth is None else state * found.smooth
-            if self._round is not None and not found.left:
-                given = self._round(given, found.input_scale or 1.0)
-            result = given @ found.weight.T
-            made.append(result if offset is None else result + offset)
-        return made
+            operand = state if linear.smooth is None else state * linear.smooth
+            if self._round is not None and not linear.excluded:
+                operand = self._round(operand, linear.input_scale or 1.0)
+            product = operand @ linear.weight.T
+            outputs.append(product if offset is None else product + offset)
+        return outputs
 
 
 def _layer(
@@ -89,8 +89,8 @@ def _layer(
 ) -> list[Array]:
     weights = maps.weights
     norm = weights.plain(f"{prefix}.input_layernorm.weight")
-    given = [_rms(state, norm, d.norm_eps) for state in states]
-    q, k, v = (maps.apply(f"{prefix}.self_attn.{name}_proj", given) for name in "qkv")
+    normed = [_rms(state, norm, d.norm_eps) for state in states]
+    q, k, v = (maps.apply(f"{prefix}.self_attn.{name}_proj", normed) for name in "qkv")
     norms = None
     if d.qk_norm:
         names = (f"{prefix}.self_attn.{name}_norm.weight" for name in "qk")
@@ -99,14 +99,14 @@ def _layer(
     if cache is not None:
         names = (f"{prefix}.self_attn.{name}_proj.{name}_scale" for name in "kv")
         scales = (float(weights.plain(next(names))), float(weights.plain(next(names))))
-    mixed = [_attend(d, *each, tables, norms, scales) for each in zip(q, k, v, strict=True)]
+    mixed = [_attend(d, *qkv, tables, norms, scales) for qkv in zip(q, k, v, strict=True)]
     del q, k, v
     added = maps.apply(f"{prefix}.self_attn.o_proj", mixed)
     states = [state + more for state, more in zip(states, added, strict=True)]
     norm = weights.plain(f"{prefix}.post_attention_layernorm.weight")
-    given = [_rms(state, norm, d.norm_eps) for state in states]
-    gate, up = (maps.apply(f"{prefix}.mlp.{name}_proj", given) for name in ("gate", "up"))
-    inner = [_silu(one) * other for one, other in zip(gate, up, strict=True)]
+    normed = [_rms(state, norm, d.norm_eps) for state in states]
+    gate, up = (maps.apply(f"{prefix}.mlp.{name}_proj", normed) for name in ("gate", "up"))
+    inner = [_silu(gates) * values for gates, values in zip(gate, up, strict=True)]
     del gate, up
     added = maps.apply(f"{prefix}.mlp.down_proj", inner)
     return [state + more for state, more in zip(states, added, strict=True)]
@@ -121,13 +121,13 @@ def _attend(
     norms: tuple[Array, Array] | None,
     scales: tuple[float, float] | None,
 ) -> Array:
-    """Causal attention of one piece [tokens, …]; out comes [tokens, heads * head_dim]."""
+    """Causal attention over one piece: q, k and v are [tokens, …], the result is [tokens, heads * head_dim]."""
     count = len(q)
     q = q.reshape(count, d.heads, d.head_dim)
-    k, v = (each.reshape(count, d.kv_heads, d.head_dim) for each in (k, v))
+    k, v = (states.reshape(count, d.kv_heads, d.head_dim) for states in (k, v))
     if norms is not None:
         q, k = _rms(q, norms[0], d.norm_eps), _rms(k, norms[1], d.norm_eps)
-    q, k = (_turn(each, tables, count) for each in (q, k))
+    q, k = (_rotate(states, tables, count) for states in (q, k))
     if scales is not None:
         k, v = to_e4m3(k, scales[0]), to_e4m3(v, scales[1])
     q = q * np.float32(d.head_dim**-0.5)
@@ -148,24 +148,24 @@ def _attend(
     return mixed.reshape(count, -1)
 
 
-def _turn(x: Array, tables: tuple[Array, Array], count: int) -> Array:
-    """Rotary positions, of the halves (i, i + head_dim / 2)."""
+def _rotate(x: Array, tables: tuple[Array, Array], count: int) -> Array:
+    """Rotary positions, for the pairs (i, i + head_dim / 2)."""
     cosine, sine = (table[:count, None] for table in tables)
     first, second = np.split(x, 2, -1)
     return np.concatenate([first * cosine - second * sine, second * cosine + first * sine], -1)
 
 
 def _rms(x: Array, weight: Array, eps: float) -> Array:
-    made: Array = x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(eps)) * weight
-    return made
+    normed: Array = x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(eps)) * weight
+    return normed
 
 
 def _silu(x: Array) -> Array:
-    made = np.negative(x)
+    divisor = np.negative(x)
     with np.errstate(over="ignore"):
-        np.exp(made, out=made)
-    made += 1
-    return np.divide(x, made, out=made)
+        np.exp(divisor, out=divisor)
+    divisor += 1
+    return np.divide(x, divisor, out=divisor)
 
 
 def _nats(states: Array, head: Array, piece: Array) -> float:
@@ -174,48 +174,48 @@ def _nats(states: Array, head: Array, piece: Array) -> float:
         stop = min(at + _CHUNK, len(piece) - 1)
         logits = states[at:stop] @ head.T
         logits -= logits.max(-1, keepdims=True)
-        said = logits[np.arange(stop - at), piece[at + 1 : stop + 1]]
-        total += float((np.log(np.exp(logits, out=logits).sum(-1)) - said).sum())
+        chosen = logits[np.arange(stop - at), piece[at + 1 : stop + 1]]
+        total += float((np.log(np.exp(logits, out=logits).sum(-1)) - chosen).sum())
     return total
 
 
 def to_e4m3(x: Array, scale: float | Array) -> Array:
-    """The nearest that E4M3 can hold at `scale`, the even one of two, and the largest beyond it."""
-    made: Array = np.minimum(np.abs(x) / scale, E4M3_MAX).astype(np.float32, copy=False)
-    step = (made.view(np.uint32) & 0x7F800000).view(np.float32)  # the power of two that is not larger
-    np.maximum(step, 2.0**-6, out=step)  # of subnormal numbers, too
+    """The nearest E4M3 value at `scale`; ties go to the even one, and larger values to the largest."""
+    rounded: Array = np.minimum(np.abs(x) / scale, E4M3_MAX).astype(np.float32, copy=False)
+    step = (rounded.view(np.uint32) & 0x7F800000).view(np.float32)  # the largest power of two below it
+    np.maximum(step, 2.0**-6, out=step)  # also for subnormal numbers
     step /= 8
-    made /= step
-    np.rint(made, out=made)
-    made *= step
-    np.copysign(made, x, out=made)
-    made *= np.asarray(scale, np.float32)
-    return made
+    rounded /= step
+    np.rint(rounded, out=rounded)
+    rounded *= step
+    np.copysign(rounded, x, out=rounded)
+    rounded *= np.asarray(scale, np.float32)
+    return rounded
 
 
 def _int8(x: Array, scale: float) -> Array:
-    made: Array = np.clip(np.rint(x / scale), -128, 127) * np.float32(scale)
-    return made
+    rounded: Array = np.clip(np.rint(x / scale), -128, 127) * np.float32(scale)
+    return rounded
 
 
 def _e4m3_rows(x: Array, _scale: float) -> Array:
-    """A scale of its own for each token."""
+    """Each token has its own scale."""
     most = np.abs(x).max(-1, keepdims=True) / E4M3_MAX
     return to_e4m3(x, np.maximum(most, np.finfo(np.float32).tiny))
 
 
 def _e2m1(x: Array, scale: float) -> Array:
-    """Blocks of 16 share a scale in E4M3, itself a multiple of the tensor's."""
+    """Blocks of 16 share a scale: an E4M3 value times the tensor's scale."""
     blocks = x.reshape(*x.shape[:-1], -1, BLOCK)
     shared = to_e4m3(np.abs(blocks).max(-1, keepdims=True) / (E2M1_MAX * scale), 1.0) * np.float32(scale)
     shared = np.where(shared == 0, 1, shared)
     magnitude = np.minimum(np.abs(blocks) / shared, E2M1_MAX)
     step = np.where(magnitude < 2, 0.5, np.where(magnitude < 4, 1.0, 2.0))
-    made: Array = (np.copysign(np.rint(magnitude / step) * step, blocks) * shared).astype(np.float32)
-    return made.reshape(x.shape)
+    rounded: Array = (np.copysign(np.rint(magnitude / step) * step, blocks) * shared).astype(np.float32)
+    return rounded.reshape(x.shape)
 
 
-#: How each algorithm rounds what goes into a linear map; the others leave it as it is.
+#: How algorithms round the inputs of linear maps; those not listed do not.
 _ROUNDINGS: dict[str, Rounding] = {
     "W8A8_SQ_PER_CHANNEL": _int8,
     "FP8": to_e4m3,

@@ -1,9 +1,9 @@
-"""What ModelOpt does: load a model, measure its activations on text, quantize, and write a unified checkpoint.
+"""Runs ModelOpt: loads a model, measures its activations on text, quantizes, and writes a unified checkpoint.
 
-config.json              with quantization_config, as transformers has it
-hf_quant_config.json     the same, as TensorRT-LLM reads it
+config.json              with quantization_config, in transformers' form
+hf_quant_config.json     the same, in TensorRT-LLM's form
 model*.safetensors       the weights
-tokenizer.json, …        the tokenizer and its chat template, which ModelOpt leaves out
+tokenizer.json, …        the tokenizer and its chat template, which ModelOpt does not write
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from trtbuild.networks.weights.checkpoint import Checkpoint
 from trtbuild.worker import Reporter, StepRequest
 
 _ALSO = ("generation_config.json",)
-_SMALL = (".json", ".jinja")  # files that say how a model is spoken to
+_SMALL = (".json", ".jinja")  # files with chat templates and special tokens
 
 
 def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
-    """Write the checkpoint to `out` and prove it; returns facts for the manifest. Raises InputError, BuildError."""
+    """Write the checkpoint to `out` and verify it; returns facts for the record. Raises InputError, BuildError."""
     facts = request.options
     scheme = scheme_of(facts)
     cache = KV_CACHES[str(facts["quant.kv_cache"])]
@@ -74,9 +74,9 @@ def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Where scales are measured, and on what: up to `samples` of `length` tokens, `batch` at once.
+    """How scales are measured: on at most `samples` samples of `length` tokens, `batch` at once.
 
-    `dataset` is a file or a folder (`texts.samples`), None the packaged text; `threads` None leaves torch its own.
+    `dataset` is a file or a folder (`texts.samples`), None the packaged text. `threads` is None for torch's default.
     """
 
     device: str  # cpu or cuda
@@ -88,7 +88,7 @@ class Calibration:
 
     @classmethod
     def read(cls, request: StepRequest, device: str, length: str) -> Calibration:
-        """From a step's facts, where `length` is the option that says the tokens of a sample."""
+        """From a step's facts; `length` names the option for the tokens of a sample."""
         facts = request.options
         return cls(
             device,
@@ -101,7 +101,7 @@ class Calibration:
 
 
 def original(source: Path) -> Checkpoint:
-    """The model in `source`, to be compared with what was made of it."""
+    """The original model in `source`, for the comparison."""
     return Checkpoint.open({path.name: path for path in source.iterdir() if path.is_file()})
 
 
@@ -116,10 +116,10 @@ def quantized(
     excluded: Sequence[str] = (),
     config: Any = None,
 ) -> tuple[Any, dict[str, int] | None, texts.TextTokenizer]:
-    """(the model in torch, quantized; samples and tokens that its scales rest on; its tokenizer).
+    """(the quantized torch model; how many samples and tokens its scales rest on; its tokenizer).
 
-    `excluded` are patterns of the maps that stay as they are. `config` is transformers' own of the model, where
-    config.json's is not to be read. Raises InputError, BuildError.
+    `excluded` are patterns of maps that are not quantized. `config` is a transformers config to use in place of
+    config.json. Raises InputError, BuildError.
     """
     tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
 
@@ -136,13 +136,13 @@ def quantized(
     if scheme.recipe is not None:
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
         feed = _feed(used, calibration.batch, pad, calibration.device, reporter)
-        left = exclusions.modules(excluded, model.config.num_hidden_layers)
-        model = _quantize(model, _config(scheme, cache, group, left), feed)
+        maps = exclusions.modules(excluded, model.config.num_hidden_layers)
+        model = _quantize(model, _config(scheme, cache, group, maps), feed)
     return model, {"samples": len(used), "tokens": sum(map(len, used))} if used else None, tokens
 
 
 def _load(folder: Path, dtype: str, device: str, config: Any) -> Any:
-    """On the GPUs where it is calibrated on one, spread over them and the host's memory; else on the CPU."""
+    """The model on `device`: "cuda" spreads it over the GPUs and the host's memory. Raises BuildError without a GPU."""
     if device == "cuda" and not torch.cuda.is_available():
         raise BuildError(
             "torch finds no GPU here, and the config says that this is calibrated on one",
@@ -160,9 +160,9 @@ def _load(folder: Path, dtype: str, device: str, config: Any) -> Any:
 
 
 def _config(
-    scheme: ModelOptScheme, cache: tuple[str, str] | None, group: int | None, left: frozenset[str]
+    scheme: ModelOptScheme, cache: tuple[str, str] | None, group: int | None, excluded: frozenset[str]
 ) -> dict[str, Any]:
-    """ModelOpt's config of the scheme, with the group size and the KV cache that are asked for, and without `left`."""
+    """ModelOpt's config of the scheme, with this group size and KV cache; the maps `excluded` are not quantized."""
     config: dict[str, Any] = copy.deepcopy(getattr(mtq, str(scheme.recipe)))
     if scheme.grouped:
         for blocks in _block_sizes(config):
@@ -174,7 +174,7 @@ def _config(
             [*rules, *more] if isinstance(rules, list) else rules | more
         )  # 0.37 has a mapping
     off: dict[str, Any] = {"enable": False}
-    rules, names = config["quant_cfg"], [f"{module}.*" for module in sorted(left)]
+    rules, names = config["quant_cfg"], [f"{module}.*" for module in sorted(excluded)]
     if isinstance(rules, list):
         rules += [{"quantizer_name": name, **off} for name in names]
     else:
@@ -183,40 +183,40 @@ def _config(
 
 
 def _block_sizes(node: Any) -> Iterator[dict[Any, Any]]:
-    """Every `block_sizes` below `node`."""
+    """Every mapping `block_sizes` below `node`."""
     if isinstance(node, dict):
         if isinstance(node.get("block_sizes"), dict):
             yield node["block_sizes"]
-        for each in node.values():
-            yield from _block_sizes(each)
+        for value in node.values():
+            yield from _block_sizes(value)
     elif isinstance(node, list | tuple):
-        for each in node:
-            yield from _block_sizes(each)
+        for item in node:
+            yield from _block_sizes(item)
 
 
 def _quantize(model: Any, config: dict[str, Any], feed: Callable[[Any], None] | None) -> Any:
     try:
         return mtq.quantize(model, config, feed)
     except (AssertionError, ValueError) as error:
-        said = next(iter(str(error).splitlines()), "it does not say why")
-        raise BuildError(f"ModelOpt cannot quantize this model so: {said}") from error
+        reason = next(iter(str(error).splitlines()), "it does not say why")
+        raise BuildError(f"ModelOpt cannot quantize this model so: {reason}") from error
 
 
 def _feed(
     samples: Sequence[Sequence[int]], batch: int, pad: int, device: str, reporter: Reporter
 ) -> Callable[[Any], None] | None:
-    """What shows a model the samples, in batches that are padded at the end; None where there are none."""
+    """A function that runs a model on the samples, in batches padded at the end; None without samples."""
     if not samples:
         return None
 
     def feed(model: Any) -> None:
         with torch.no_grad():
             for at in range(0, len(samples), batch):
-                some = samples[at : at + batch]
-                longest = max(map(len, some))
-                ids = torch.tensor([[*one, *[pad] * (longest - len(one))] for one in some], device=device)
+                rows = samples[at : at + batch]
+                longest = max(map(len, rows))
+                ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=device)
                 mask = torch.tensor(
-                    [[1] * len(one) + [0] * (longest - len(one)) for one in some], device=device
+                    [[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device
                 )
                 model(input_ids=ids, attention_mask=mask)
                 reporter.progress("samples", min(at + batch, len(samples)), len(samples), "samples")
@@ -225,7 +225,7 @@ def _feed(
 
 
 def _complete(source: Path, out: Path) -> None:
-    """The files that a server wants beside the weights, and the configs as they are the same on every machine."""
+    """Add the files that a server wants beside the weights, and write configs the same way on every machine."""
     for name in (*FILES, *_ALSO):
         if (source / name).is_file() and not (out / name).is_file():
             shutil.copyfile(source / name, out / name)

@@ -1,4 +1,4 @@
-"""What compiler=modelopt offers, and what it takes where nothing is said."""
+"""Values of options that the steps and their worker share, and the instruction set that a worker computes with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 DTYPES = ("bfloat16", "float16", "float32")
-#: archspec's level -> what torch, oneDNN and MKL are told, by variables of the environment that each documents
+#: archspec's level -> values of the environment variables that limit torch, oneDNN and MKL
 _INSTRUCTION_SETS: Mapping[str, tuple[str, str, str]] = {
     "x86_64": ("default", "SSE41", "SSE4_2"),
     "x86_64_v2": ("default", "SSE41", "SSE4_2"),
@@ -17,17 +17,17 @@ LEVELS = tuple(sorted(_INSTRUCTION_SETS))
 
 
 def instruction_sets(level: str | None) -> dict[str, str]:
-    """The environment of a process that is to compute with no more than `level`; empty for one that has no levels."""
+    """Environment variables that limit a process to `level`; empty for an architecture without levels."""
     if level is None or level not in _INSTRUCTION_SETS:
         return {}
     aten, dnn, mkl = _INSTRUCTION_SETS[level]
     return {"ATEN_CPU_CAPABILITY": aten, "ONEDNN_MAX_CPU_ISA": dnn, "MKL_ENABLE_INSTRUCTIONS": mkl}
 
 
-def settle(level: str | None) -> None:
-    """Bind this process to `level`, and to what lies on this machine, before torch and transformers are imported.
+def bind_instruction_set(level: str | None) -> None:
+    """Limit this process to `level`, and to local files. Call it before torch and transformers are imported.
 
-    torch, oneDNN and MKL read it when they are loaded: a calibration for one instruction set uses just that.
+    torch, oneDNN and MKL read the variables when they are loaded.
     """
     os.environ.update(instruction_sets(level))
     os.environ.update({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"})

@@ -1,6 +1,6 @@
-"""How weights, activations and KV cache are quantized: the schemes of conf/quant as ModelOpt's.
+"""How weights, activations and KV cache are quantized: ModelOpt's configs for the schemes of conf/quant.
 
-Standard library only: the command line makes keys of it, and the workers call ModelOpt by it.
+Standard library only: the command line makes keys of it; the workers call ModelOpt by it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 from trtbuild.errors import InputError
 
-#: What `calib_size` is elsewhere: of ModelOpt's own example (examples/llm_ptq/hf_ptq.py), which takes fewer for AWQ,
-#: whose search runs the model many times over.
+#: Samples of a calibration, as in ModelOpt's example (examples/llm_ptq/hf_ptq.py): fewer for AWQ, whose search runs the
+#: model many times.
 _BASIS, _BASIS_AWQ = 512, 32
 DEFAULT_GROUP = 128
 BLOCK = 16  # values that share a scale in NVFP4
@@ -22,14 +22,14 @@ BLOCK = 16  # values that share a scale in NVFP4
 class ModelOptScheme:
     """One way to quantize.
 
-    `recipe` is the name of ModelOpt's config in `modelopt.torch.quantization`, and `algorithm` what it is called in
-    hf_quant_config.json; both None where nothing is quantized. `margin` bounds how much worse the mean loss on a text
-    may be than the original's, in nats a token: beyond it something is broken, and not merely coarse.
+    `recipe` is the name of ModelOpt's config in `modelopt.torch.quantization`, `algorithm` its name in
+    hf_quant_config.json; both are None if nothing is quantized. `margin` is how much the mean loss on a text may exceed
+    the original's, in nats a token: beyond it something is broken, and not merely coarse.
     """
 
     recipe: str | None
     algorithm: str | None
-    basis: int  # samples it wants for its calibration; 0 = it has none
+    basis: int  # samples that its calibration wants; 0: it has none
     margin: float
     grouped: bool = False
 
@@ -40,7 +40,7 @@ class ModelOptScheme:
 
     @property
     def samples(self) -> int:
-        """What its calibration wants, or that of a KV cache beside it."""
+        """Samples that its calibration wants, or that of a quantized KV cache."""
         return self.basis or _BASIS
 
 
@@ -73,7 +73,7 @@ def scheme_of(facts: Mapping[str, Any], schemes: Mapping[_Parts, ModelOptScheme]
 
 
 def names(presets: Mapping[tuple[str, str, str, str], str]) -> frozenset[str]:
-    """Every scheme by its name: that of its preset, else its four parts with "/" between them."""
+    """The name of every scheme: that of its preset, else its four parts joined by "/"."""
     return frozenset(
         presets.get((*parts, cache), "/".join((*parts, cache)))
         for parts, scheme in SCHEMES.items()
@@ -83,15 +83,14 @@ def names(presets: Mapping[tuple[str, str, str, str], str]) -> frozenset[str]:
 
 
 def check_columns(config: Mapping[str, Any], scheme: ModelOptScheme, group: int | None) -> None:
-    """Raises InputError where weights that share a scale do not divide the model's sizes, as far as these are known."""
+    """Raises InputError if groups or blocks of weights do not divide the model's sizes, as far as these are known."""
     step = (group or DEFAULT_GROUP) if scheme.grouped else BLOCK if scheme.algorithm == "NVFP4" else 1
     sizes = {name: config.get(name) for name in ("hidden_size", "intermediate_size")}
     known = {name: size for name, size in sizes.items() if isinstance(size, int)}
     for name, size in known.items():
         if size % step and scheme.grouped:
-            fits = next(
-                each for each in (128, 64, 32, 16, 8, 4, 2, 1) if not any(n % each for n in known.values())
-            )
+            candidates = (128, 64, 32, 16, 8, 4, 2, 1)
+            fits = next(count for count in candidates if not any(size % count for size in known.values()))
             raise InputError(
                 f"groups of {step} weights do not divide this model's {name}, {size}",
                 option="quant.group_size",

@@ -1,8 +1,8 @@
-"""What serves a checkpoint, written beside it: the exact command, and a container of the server's own image.
+"""The files that serve a checkpoint: the server's command, and a Containerfile from the server's own image.
 
-No server was run where this was written. Commands and what each loads are those of its documentation, November 2026:
-NVIDIA's for TensorRT-LLM (Model Optimizer, "Unified HuggingFace Checkpoint"), vLLM 0.29 ("NVIDIA Model Optimizer") and
-SGLang ("Quantization"). The last two find out by themselves how a checkpoint is quantized.
+Written from documentation of November 2026, and not tried with a server: NVIDIA's for TensorRT-LLM (Model Optimizer,
+"Unified HuggingFace Checkpoint"), vLLM 0.29 ("NVIDIA Model Optimizer") and SGLang ("Quantization"). vLLM and SGLang
+detect the quantization of a checkpoint.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from trtbuild.errors import InputError
 from trtbuild.facts.key import Step
 
 _HEAD = "#!/bin/sh\n# Written by trtbuild; the server was not run when this was written.\nset -eu\n"
-#: server -> the algorithms that it loads; None: as they are, without quantization
+#: server -> the algorithms that it loads; None is a checkpoint without quantization
 LOADED: Mapping[str, frozenset[str | None]] = {
     "trtllm": frozenset({None, "FP8", "NVFP4", "W4A16_AWQ", "W4A8_AWQ"}),
     "vllm": frozenset({None, "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "NVFP4"}),
     "sglang": frozenset({None, "FP8", "NVFP4"}),
 }
-_ANYWHERE = ["--host", "0.0.0.0", "--port", "8000"]  # noqa: S104  # of a server that is to be reached
+_ANYWHERE = ["--host", "0.0.0.0", "--port", "8000"]  # noqa: S104  # a server that others reach
 
 
 def check_server(server: str, step: Step) -> None:
-    """Raises InputError where `server` does not load what `step` makes."""
+    """Raises InputError if `server` cannot load the result of `step`."""
     algorithm = scheme_of(step.facts).algorithm
     if algorithm in LOADED[server]:
         return
@@ -59,7 +59,7 @@ def sglang(checkpoint: Path) -> Mapping[str, str]:
 
 
 def _files(checkpoint: Path, words: list[str], image: str) -> Mapping[str, str]:
-    """The command for this machine, and a recipe whose container has the folder at /checkpoint."""
+    """The command for this machine, and a Containerfile for a container that has the folder at /checkpoint."""
     here = shlex.join([str(checkpoint) if word == "{}" else word for word in words])
     there = ", ".join(f'"{"/checkpoint" if word == "{}" else word}"' for word in words)
     recipe = (

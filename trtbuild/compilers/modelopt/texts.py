@@ -1,4 +1,4 @@
-"""The texts that a checkpoint is made and proved with: those that come with trtbuild, and the user's own."""
+"""The texts for calibration and verification: those that come with trtbuild, and the user's own."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from trtbuild.errors import InputError
 
 OPTION = "compiler.calib_dataset"
 _DATA = resources.files("trtbuild.compilers.modelopt") / "data"
-_COLUMNS = ("text", "article")  # of a JSON line, the first that it has
+_COLUMNS = ("text", "article")  # a sample's text is in the first of these columns that there is
 
 
 class TextTokenizer(Protocol):
-    """Text to tokens, as the model's tokenizer does it."""
+    """Text to tokens, by the model's tokenizer."""
 
     def __call__(self, text: str) -> list[int]: ...
 
 
 @cache
 def packaged_text() -> str:
-    """Samples to calibrate on, a JSON object with `text` a line; data/README.md has source and licence."""
+    """The packaged calibration text: a JSON object with `text` on each line. data/README.md has source and licence."""
     return (_DATA / "alice.jsonl").read_text(encoding="utf-8")
 
 
 def packaged_samples() -> int:
-    """How many samples `packaged_text` has."""
+    """The number of samples in `packaged_text`."""
     return len(packaged_text().splitlines())
 
 
 def packaged_digest() -> str:
-    """sha256:… of `packaged_text`, which is in the keys of what is calibrated on it."""
+    """sha256:… of `packaged_text`, for the keys of checkpoints that are calibrated on it."""
     return f"sha256:{hashlib.sha256(packaged_text().encode()).hexdigest()}"
 
 
 def fact(dataset: Any) -> dict[str, Any]:
-    """What a key reads of the text that scales are measured on: `dataset` by content, None: the packaged one."""
+    """The fact that a key reads about the calibration text; `dataset` is a digest, None the packaged text."""
     if dataset is None:
         return {"compiler.calib_packaged": packaged_digest()}
     return {OPTION: dataset}
 
 
 def advice(scheme: ModelOptScheme, preset: str, count: int, dataset: Any) -> Iterator[str]:
-    """Whether `count` samples of `dataset` are what a calibration of quant=`preset` wants, in words."""
+    """Sentences for a user whose `count` samples of `dataset` are fewer than quant=`preset` wants."""
     if dataset is None:
         yield (
             f"scales are measured on {min(count, packaged_samples())} short samples that come with trtbuild, for "
@@ -60,32 +60,32 @@ def advice(scheme: ModelOptScheme, preset: str, count: int, dataset: Any) -> Ite
 
 
 def evaluation_text() -> str:
-    """The text whose mean loss is taken, which no calibration sees unless it is given."""
+    """The text whose mean loss is measured. No calibration uses it, unless a user names it."""
     return (_DATA / "constitution.txt").read_text(encoding="utf-8")
 
 
 def samples(source: Path | None, tokenizer: TextTokenizer, count: int, length: int) -> list[list[int]]:
-    """Up to `count` samples of at most `length` tokens: of `source`, a file or a folder; None: of the packaged text.
+    """At most `count` samples of at most `length` tokens, from a file or folder `source`, or None: the packaged text.
 
-    A line of a .jsonl and a row of a .parquet is a sample; a .txt is cut into samples of `length` tokens. Files are
-    taken in the order of their names. Raises InputError where nothing can be read.
+    Each line of a .jsonl and each row of a .parquet is a sample; a .txt is cut into samples of `length` tokens. Files
+    are read in order of their names. Raises InputError if there is no text, or a file cannot be read.
     """
-    found: list[list[int]] = []
+    sampled: list[list[int]] = []
     for text, whole in _texts(source):
         tokens = tokenizer(text)
         pieces = (
             [tokens[:length]] if whole else [tokens[at : at + length] for at in range(0, len(tokens), length)]
         )
-        found.extend(piece for piece in pieces if len(piece) > 1)
-        if len(found) >= count:
+        sampled.extend(piece for piece in pieces if len(piece) > 1)
+        if len(sampled) >= count:
             break
-    if not found:
+    if not sampled:
         raise InputError("there is no text in it", option=OPTION, hint=_hint())
-    return found[:count]
+    return sampled[:count]
 
 
 def _texts(source: Path | None) -> Iterator[tuple[str, bool]]:
-    """(text, whether it is one sample)."""
+    """(text, whether it is one sample) for each text of `source`. Raises InputError."""
     if source is None:
         yield from ((text, True) for text in _lines(packaged_text(), "the packaged text"))
         return
@@ -117,14 +117,14 @@ def _files(folder: Path) -> Sequence[Path]:
 
 
 def _rows(path: Path) -> Iterator[str]:
-    """Of a .parquet, by pyarrow, which the toolchain has."""
+    """The texts of a .parquet, by pyarrow, which the toolchain has. Raises InputError."""
     parquet = importlib.import_module("pyarrow.parquet")
     try:
         file = parquet.ParquetFile(path)
         column = next(name for name in _COLUMNS if name in file.schema_arrow.names)
         for batch in file.iter_batches(batch_size=64, columns=[column]):
             yield from (str(value) for value in batch.column(0).to_pylist() if value is not None)
-    except (OSError, ValueError, StopIteration):  # pyarrow's own errors are of these kinds
+    except (OSError, ValueError, StopIteration):  # the base classes of pyarrow's errors
         raise InputError(
             f"{path.name} is no parquet file with a column {' or '.join(_COLUMNS)}",
             option=OPTION,

@@ -1,1 +1,1 @@
-"""ONNX Runtime: `compiler` declares it, the other modules are its workers'."""
+"""ONNX Runtime: `compiler` declares it; the other modules belong to its workers."""

@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from onnxruntime.capi import _pybind_state as native  # where onnxruntime.quantization takes the same two from
+from onnxruntime.capi import (
+    _pybind_state as native,  # onnxruntime.quantization imports the two kernels from here, too
+)
 
 from trtbuild.networks.weights.arrays import Array
 
-SLICE = 64 << 20  # bytes of float values quantized at once
+SLICE = 64 << 20  # bytes of float32 values that are quantized at once
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,9 @@ def quantize(values: Array, scheme: BlockScheme) -> Blocks:
 def quantize_slices(
     k: int, n: int, read: Callable[[int, int], Array], scheme: BlockScheme, slice_bytes: int = SLICE
 ) -> Iterator[Blocks]:
-    """Quantize a matrix [k, n] of which `read(start, stop)` gives columns, as slices from the first column on.
+    """Quantize a matrix [k, n] in slices of columns, in order; `read(start, stop)` gives columns [k, stop - start].
 
-    A column is quantized by itself, so the slices joined are what the whole matrix gives at once.
+    Columns are independent, so the joined slices equal the whole matrix quantized at once.
     """
     step = max(1, slice_bytes // (4 * k))
     for start in range(0, n, step):

@@ -31,7 +31,7 @@ WORKERS = {
     "engine": Worker("trtbuild.compilers.onnxruntime", 1),
 }
 
-# Whose bytes end up in which step's result; as their locks choose them.
+# The packages that decide the bytes of each step, as their locks choose them.
 _GENAI_TOOLS = (
     "gguf",
     "numpy",
@@ -44,13 +44,13 @@ _GENAI_TOOLS = (
     "torch",
     "transformers",
 )
-# The network step asks onnxruntime-genai and tokenizers for the tokens of texts, and refuses where they differ.
+# The network step compares how onnxruntime-genai and tokenizers split texts, and refuses if they differ.
 _NETWORK_TOOLS = ("gguf", "jinja2", "numpy", "onnx", "onnxruntime-genai", "safetensors", "tokenizers")
 _ENGINE_TOOLS = ("numpy", "onnx", "onnxruntime", "onnxruntime-genai")
 
 
 def steps(recipe: Recipe) -> tuple[Step, ...]:
-    """`network` (fused operators, float32) and `engine` (quantized, optimised). Raises InputError."""
+    """`network` (fused operators, float32) and `engine` (quantized, optimized). Raises InputError."""
     check_parallel(
         recipe,
         f"compiler=onnxruntime builds for one device, and this config asks for {recipe.tp} x {recipe.pp}",
@@ -75,11 +75,11 @@ def _engine(recipe: Recipe) -> Step:
     quantized = quant.weights != "none"
     lock, versions = tools(recipe.tools, "onnxruntime", _ENGINE_TOOLS)
     facts: dict[str, Value] = {
-        "compiler.name": recipe.tools.name,  # another compiler's engine from equal facts is another engine
+        "compiler.name": recipe.tools.name,  # two compilers may read equal facts
         "quant.weights": quant.weights,
         "compiler.optimization": recipe.tools.options["compiler.optimization"],
         "profile.max_seq_len": _limit(recipe),
-        # The optimised graph is the same for every x86-64 (measured on AVX2 and AVX-512), not for every CPU family.
+        # The optimized graph is the same for every x86-64 CPU (measured: AVX2, AVX-512), not for every architecture.
         "target.kind": recipe.target.kind,
         "target.arch": recipe.target.arch,
         **versions,
@@ -104,15 +104,15 @@ def _engine(recipe: Recipe) -> Step:
 
 
 def _limit(recipe: Recipe) -> int | None:
-    """The model's own limit, spelt out, is no limit: it gives the same bytes. Raises InputError."""
-    asked, longest = recipe.profile.max_seq_len, _longest(recipe)
-    if longest is not None and asked is not None and asked > longest:
+    """`profile.max_seq_len`; None for the model's own context, which gives the same bytes as no limit. InputError."""
+    wanted, longest = recipe.profile.max_seq_len, _longest(recipe)
+    if longest is not None and wanted is not None and wanted > longest:
         raise InputError(
-            f"profile.max_seq_len={asked}: {_RIGHT_UP_TO.format(longest)}",
+            f"profile.max_seq_len={wanted}: {_RIGHT_UP_TO.format(longest)}",
             option="profile.max_seq_len",
             hint=f"choose at most {longest}, or leave it out",
         )
-    return None if asked == recipe.model.context else asked
+    return None if wanted == recipe.model.context else wanted
 
 
 def _longest(recipe: Recipe) -> int | None:
@@ -121,16 +121,16 @@ def _longest(recipe: Recipe) -> int | None:
 
 
 def advise(recipe: Recipe) -> Sequence[str]:
-    """What onnxruntime-genai's builder means for an engine."""
+    """What a user should know about networks by onnxruntime-genai's builder."""
     if recipe.frontend != "genai":
         return ()
     longest = _longest(recipe)
-    said = "onnxruntime-genai's builder makes this network: a tiny model of its family was compared with transformers"
-    return (said,) if longest is None else (said, _RIGHT_UP_TO.format(longest))
+    note = "onnxruntime-genai's builder makes this network: a tiny model of its family was compared with transformers"
+    return (note,) if longest is None else (note, _RIGHT_UP_TO.format(longest))
 
 
 def _symmetric(quant: Quant) -> bool:
-    # With 16 levels a zero point is worth its 3 % of size (SmolLM2: loss 3.351 against 3.377) and costs no speed.
+    # At 4 bits a zero point is worth its 3 % of size (SmolLM2: loss 3.351 against 3.377) and costs no speed.
     return quant.weights != "int4" if quant.symmetric is None else quant.symmetric
 
 
@@ -146,7 +146,7 @@ _NO_GPU = "these engines run on a CPU"
 
 
 def tokenizer_notes(tokenizer: Mapping[str, Any]) -> Sequence[str]:
-    """What onnxruntime-genai does not do to a text, and this tokenizer does: sentences. Raises InputError."""
+    """Sentences on what this tokenizer does to a text and onnxruntime-genai does not. Raises InputError."""
     rewrite.refuse(tokenizer)
     return text_normalizer.notes(rewrite.asked_before(tokenizer))
 

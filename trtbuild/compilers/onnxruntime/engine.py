@@ -33,9 +33,9 @@ _QUANTIZED = ("MatMulNBits", "GatherBlockQuantized")
 
 
 def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
-    """Build the engine of the folder `request.inputs["network"]` in `out`; returns what it is.
+    """Build the engine of the folder `request.inputs["network"]` in `out`; returns facts for the record.
 
-    Raises InputError for options that there are not, BuildError when the network is not one for ONNX Runtime.
+    Raises InputError for options out of range, BuildError if the network is not one for ONNX Runtime.
     """
     options, folder = request.options, request.inputs["network"]
     scheme = _scheme(request)
@@ -80,7 +80,7 @@ def _scheme(request: StepRequest) -> BlockScheme | None:
 
 
 def _copy_rest(folder: Path, out: Path, max_seq_len: int | None) -> None:
-    """Tokenizer and configs as they are, and genai_config.json with the length that was asked for."""
+    """Copy tokenizer and configs unchanged, but set the maximum length in genai_config.json. Raises InputError."""
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name not in (MODEL, MODEL + ".data", CONFIG):
             shutil.copyfile(path, out / path.name)

@@ -1,4 +1,4 @@
-"""ONNX Runtime's own graph optimisation, done once at build time instead of at every load."""
+"""ONNX Runtime's own graph optimization, done once at build time instead of at every load."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEVELS = {
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
 
-# what a session may raise about its model: ONNX Runtime's exceptions have no base of their own
+# What a session may raise about its model: ONNX Runtime's exceptions have no common base class.
 _REFUSALS = (
     state.Fail,
     state.InvalidArgument,
@@ -27,16 +27,16 @@ _REFUSALS = (
 
 
 def optimize(path: Path, out: Path, level: str) -> Network:
-    """Write the model at `path` to `out` as ONNX Runtime optimises it. Raises BuildError."""
+    """Write the model at `path` to `out`, optimized by ONNX Runtime. Raises BuildError if it does not load."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = LEVELS[level]
     options.optimized_model_filepath = str(out)
     options.log_severity_level = 3
-    options.intra_op_num_threads = 1  # folding constants needs no more, and idle threads would spin
+    options.intra_op_num_threads = 1  # constant folding needs one, and idle threads would spin
     for key, value in (
         ("session.optimized_model_external_initializers_file_name", out.name + ".data"),
         ("session.optimized_model_external_initializers_min_size_in_bytes", str(INLINE)),
-        # Prepacking is for running: here it would only hold a second copy of every weight.
+        # Prepacking speeds up inference; here it would only hold a second copy of every weight.
         ("session.disable_prepacking", "1"),
     ):
         options.add_session_config_entry(key, value)

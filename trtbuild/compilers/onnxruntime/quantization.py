@@ -1,7 +1,7 @@
-"""A float32 network becomes one with weight-only MatMulNBits and GatherBlockQuantized, a slice at a time.
+"""Weight-only quantization of a float32 network: MatMulNBits and GatherBlockQuantized, a slice at a time.
 
-Every MatMul by a constant float32 matrix is quantized, and the embedding when asked; a tied embedding reads
-the head's own quantized copy. Norms, biases and rotary tables are carried over in float32.
+Every MatMul by a constant float32 matrix is quantized, and on request the embedding; a tied embedding reads the head's
+quantized matrix. Norms, biases and rotary tables stay in float32.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from trtbuild.networks.weights.tensors import INLINE, DataFile, Network, in_bran
 
 _MICROSOFT = "com.microsoft"
 
-Progress = Callable[[int, int], None]  # bytes of float weights done, and their total
+Progress = Callable[[int, int], None]  # (bytes of float32 weights done, their total)
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """The node that looks up rows of `weight`, or of its transpose when a `transpose` node lies between."""
+    """The node that looks up rows of `weight`, or of its transpose if a `transpose` node lies between."""
 
     gather: NodeProto
     weight: str
@@ -34,11 +34,11 @@ class Embedding:
 
 
 @dataclass(frozen=True)
-class _Stored:
-    """A quantized matrix [k, n] in the result: the names that its consumers read, zero points last if any."""
+class _QuantizedMatrix:
+    """A quantized matrix [k, n] of the result: its packed values, and the names of scales and, if any, zero points."""
 
     packed: TensorProto
-    others: tuple[str, ...]
+    sides: tuple[str, ...]
     k: int
     n: int
 
@@ -46,9 +46,9 @@ class _Stored:
 def quantize_network(
     source: Network, scheme: BlockScheme, embedding: bool, path: Path, progress: Progress
 ) -> Network:
-    """Write `source`, quantized, to `path` and `path`.data.
+    """Write `source`, quantized, to `path` and `path`.data; `embedding` quantizes the embedding, too.
 
-    Raises BuildError when there is nothing to quantize.
+    Raises BuildError if there is nothing to quantize.
     """
     graph = source.model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
@@ -79,7 +79,7 @@ def quantize_network(
 
 
 def find_embedding(graph: GraphProto, weights: Mapping[str, TensorProto]) -> Embedding | None:
-    """The Gather by `input_ids` from a float32 matrix, directly or through a Transpose of it."""
+    """The Gather by `input_ids` from a float32 matrix, direct or through a Transpose; None if there is none."""
     makers = {name: node for node in graph.node for name in node.output}
     for node in graph.node:
         if node.op_type != "Gather" or node.input[1] != "input_ids":
@@ -94,7 +94,7 @@ def find_embedding(graph: GraphProto, weights: Mapping[str, TensorProto]) -> Emb
 
 @dataclass
 class _NetworkWriter:
-    """Puts the weights of the result into `data`, and makes the nodes that read them."""
+    """Writes the weights of the result to `data`, and makes the nodes that read them."""
 
     source: Network
     weights: Mapping[str, TensorProto]
@@ -103,11 +103,11 @@ class _NetworkWriter:
     progress: Progress
     total: int  # bytes of the matrices to quantize
     tensors: dict[str, TensorProto] = field(default_factory=dict)
-    _stored: dict[str, _Stored] = field(default_factory=dict)
+    _stored: dict[str, _QuantizedMatrix] = field(default_factory=dict)
     _done: int = 0
 
     def product(self, node: NodeProto) -> NodeProto:
-        """MatMul by [k, n] -> MatMulNBits."""
+        """The MatMulNBits that replaces a MatMul by a matrix [k, n]."""
         weight = self.weights[node.input[1]]
         stored = self._quantize(weight, by_columns=True)
         settings: dict[str, Any] = {
@@ -118,27 +118,27 @@ class _NetworkWriter:
         }
         if self.scheme.accuracy_level:
             settings["accuracy_level"] = self.scheme.accuracy_level
-        inputs = [node.input[0], stored.packed.name, *stored.others]
+        inputs = [node.input[0], stored.packed.name, *stored.sides]
         return helper.make_node(
             "MatMulNBits", inputs, list(node.output), name=node.name, domain=_MICROSOFT, **settings
         )
 
-    def embedding(self, found: Embedding) -> list[NodeProto]:
-        """Gather of rows -> GatherBlockQuantized, and a Slice when the rows were padded to whole blocks.
+    def embedding(self, lookup: Embedding) -> list[NodeProto]:
+        """The GatherBlockQuantized that replaces a Gather of rows, and a Slice if rows are padded to whole blocks.
 
         The table is the matrix that a MatMulNBits would read, seen as one row of bytes a token.
         """
-        gather, scheme = found.gather, self.scheme
-        stored = self._quantize(self.weights[found.weight], by_columns=found.transpose is not None)
+        gather, scheme = lookup.gather, self.scheme
+        stored = self._quantize(self.weights[lookup.weight], by_columns=lookup.transpose is not None)
         padded = blocks_of(stored.k, scheme) * scheme.group_size
         table = self.data.again(
             stored.packed, f"{stored.packed.name}_rows", [stored.n, padded * scheme.bits // 8]
         )
         self.tensors[table.name] = table
         rows = gather.output[0] if padded == stored.k else f"{gather.output[0]}_padded"
-        lookup = helper.make_node(
+        quantized = helper.make_node(
             "GatherBlockQuantized",
-            [table.name, gather.input[1], *stored.others],
+            [table.name, gather.input[1], *stored.sides],
             [rows],
             name=gather.name,
             domain=_MICROSOFT,
@@ -148,16 +148,16 @@ class _NetworkWriter:
             quantize_axis=1,
         )
         if padded == stored.k:
-            return [lookup]
+            return [quantized]
         bounds = [
             self._integer(f"{gather.name}_{part}", value)
             for part, value in (("start", 0), ("end", stored.k), ("axis", -1))
         ]
         cut = helper.make_node("Slice", [rows, *bounds], list(gather.output), name=f"{gather.name}_slice")
-        return [lookup, cut]
+        return [quantized, cut]
 
     def carry_over(self, wanted: set[str]) -> None:
-        """Copy the weights that the result still reads as they are."""
+        """Copy the weights `wanted`, which the result reads unchanged."""
         for name, tensor in self.weights.items():
             if name not in wanted:
                 continue
@@ -167,14 +167,14 @@ class _NetworkWriter:
                 self.tensors[name] = self.data.add(name, tensor.data_type, tensor.dims, pieces)
 
     def carry_over_branches(self, graph: GraphProto) -> None:
-        """Copy the weights inside the nodes of `graph`, in place, where they lie in the source's data file."""
+        """Copy the weights inside the nodes of `graph` that lie in the source's data file, in place."""
         for tensor in in_branches(graph):
             if tensor.data_location == TensorProto.EXTERNAL:
                 pieces = self.source.pieces(tensor)
                 tensor.CopyFrom(self.data.add(tensor.name, tensor.data_type, tensor.dims, pieces))
 
-    def _quantize(self, weight: TensorProto, *, by_columns: bool) -> _Stored:
-        """Quantize a matrix [k, n] by columns, or [n, k] by rows; once, whoever reads it."""
+    def _quantize(self, weight: TensorProto, *, by_columns: bool) -> _QuantizedMatrix:
+        """Quantize a matrix [k, n] by columns, or [n, k] by rows; each matrix once, however many nodes read it."""
         if weight.name in self._stored:
             return self._stored[weight.name]
         k, n = weight.dims if by_columns else reversed(weight.dims)
@@ -199,10 +199,10 @@ class _NetworkWriter:
         name = f"{weight.name}_Q{self.scheme.bits}"
         shape = [n, count, self.scheme.group_size * self.scheme.bits // 8]
         tensor = self.tensors[name] = self.data.add(name, TensorProto.UINT8, shape, packed())
-        others = [self._add(f"{weight.name}_scales", scales)]
+        sides = [self._add(f"{weight.name}_scales", scales)]
         if zeros:
-            others.append(self._add(f"{weight.name}_zeros", zeros))
-        self._stored[weight.name] = _Stored(tensor, tuple(others), k, n)
+            sides.append(self._add(f"{weight.name}_zeros", zeros))
+        self._stored[weight.name] = _QuantizedMatrix(tensor, tuple(sides), k, n)
         return self._stored[weight.name]
 
     def _add(self, name: str, parts: list[Array]) -> str:
@@ -231,7 +231,7 @@ def _is_product(node: NodeProto, weights: Mapping[str, TensorProto]) -> bool:
 
 
 def _live(graph: GraphProto, nodes: list[NodeProto]) -> list[NodeProto]:
-    """`nodes` without those that nothing reads any more: the Transpose of a table that was quantized."""
+    """`nodes` without those whose output nothing reads any more, such as the Transpose of a quantized table."""
     read = {output.name for output in graph.output}
     kept = []
     for node in reversed(nodes):

@@ -1,4 +1,4 @@
-"""Lets an engine speak through onnxruntime-genai: the check of a new one, and `trtbuild run`."""
+"""Generates text by onnxruntime-genai: for the check of a new engine, and for `trtbuild run`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime_genai as genai
 
 from trtbuild import untrusted
+from trtbuild.compilers.sampling import check_finite, check_repetition
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks.tokenizer import text_normalizer
 from trtbuild.networks.tokenizer.special_tokens import added_of
@@ -24,7 +25,7 @@ _CONFIG = "genai_config.json"
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen: temperature 0 takes the likeliest, else top_p of the mass at that seed."""
+    """How the next token is chosen: the likeliest at temperature 0, else a sample of the top `top_p`, by `seed`."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -33,10 +34,10 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Engine:
-    """A loaded engine with its tokenizer. `context` is in tokens, the prompt's included.
+    """A loaded engine with its tokenizer. `context` is in tokens, those of the prompt included.
 
-    `steps` are done to a text before onnxruntime-genai is asked for its tokens, with `added`, the tokenizer's added
-    tokens (`networks.text_normalizer`).
+    `steps` normalize a text before onnxruntime-genai tokenizes it; `added` are the tokenizer's added tokens, which they
+    leave alone (`networks.tokenizer.text_normalizer`).
     """
 
     model: Any
@@ -48,7 +49,7 @@ class Engine:
 
     @classmethod
     def load(cls, folder: Path) -> Engine:
-        """Load the engine in `folder`. Raises BuildError."""
+        """Load the engine in `folder`. Raises BuildError if it does not load."""
         started = time.perf_counter()
         try:
             settings, texts = (_json(folder / name) for name in (_CONFIG, "tokenizer_config.json"))
@@ -59,7 +60,11 @@ class Engine:
                 config.overlay(json.dumps({"model": {"decoder": session}}))
             model = genai.Model(config)
             tokenizer = genai.Tokenizer(model)
-        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError is what pybind11 makes of theirs
+        except (
+            OSError,
+            ValueError,
+            RuntimeError,
+        ) as error:  # pybind11 turns its exceptions into RuntimeError
             raise BuildError(f"onnxruntime-genai cannot load the engine: {error}") from None
         context = settings["model"]["context_length"]
         seconds = time.perf_counter() - started
@@ -68,13 +73,13 @@ class Engine:
         return cls(model, tokenizer, context, seconds, steps, tuple(token["content"] for token in added))
 
     def encode(self, prompt: str, raw: bool) -> list[int]:
-        """The prompt's tokens: as one turn of a chat where the model has a template, unless `raw`."""
+        """The prompt's tokens. It becomes a chat turn if the model has a template, unless `raw`."""
         templated = None if raw else self._as_chat(prompt)
-        # A template spells the special tokens out; a plain text gets its BOS from the tokenizer.
+        # A template contains the special tokens; a plain text gets its BOS from the tokenizer.
         self.tokenizer.update_options(add_special_tokens="true" if templated is None else "false")
         text = prompt if templated is None else templated
-        given = text_normalizer.normalize(text, self.steps, self.added)
-        return [int(token) for token in self.tokenizer.encode(given)]
+        normal = text_normalizer.normalize(text, self.steps, self.added)
+        return [int(token) for token in self.tokenizer.encode(normal)]
 
     def _as_chat(self, prompt: str) -> str | None:
         messages = json.dumps([{"role": "user", "content": prompt}])
@@ -93,7 +98,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class GeneratedText:
-    """What came out. Seconds are wall time; the first token's include reading the prompt."""
+    """An answer. Seconds are wall time; those of the first token include reading the prompt."""
 
     prompt_tokens: int
     tokens: tuple[int, ...]
@@ -122,9 +127,9 @@ def generate_text(
     on_text: Callable[[str], None],
     on_logits: Callable[[Any], None] | None = None,
 ) -> GeneratedText:
-    """Generate up to `max_tokens` after `prompt`; `on_logits` sees those of each step.
+    """Generate at most `max_tokens` after `prompt`; `on_text` gets each piece, `on_logits` the logits of each token.
 
-    Raises InputError when the prompt leaves no room in the engine's context.
+    Raises InputError if the prompt leaves no room in the engine's context.
     """
     room = engine.context - len(prompt)
     if room < 1:
@@ -158,7 +163,7 @@ def _tokens(
     parameters = genai.GeneratorParams(engine.model)
     options: dict[str, Any] = {"max_length": max_length, "do_sample": sampling.temperature > 0}
     if sampling.temperature > 0:
-        # all of the vocabulary: top_k would otherwise be the model's own, unseen by the user
+        # 0 is the whole vocabulary; by default top_k is the model's own, which the user never sees
         options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
         options |= {"random_seed": sampling.seed}
     parameters.set_search_options(**options)
@@ -172,27 +177,24 @@ def _tokens(
 
 
 def check(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:  # noqa: ARG001
-    """Greedy text from the engine `request.inputs["engine"]`; returns how it did.
+    """Generate greedily with the engine `request.inputs["engine"]`; returns facts for the record.
 
-    Options: `prompt`, `max_tokens`, `raw`. Raises BuildError when the engine does not load, when a logit is
-    not finite, or when nothing or one token over and over comes out.
+    Options: `prompt`, `max_tokens`, `raw`. Raises BuildError if the engine does not load, a logit is not finite, or the
+    answer is empty or one token over and over.
     """
     engine = Engine.load(request.inputs["engine"])
-    prompt, max_tokens = _asked(request.options, engine)
-    spoken = generate_text(engine, prompt, max_tokens, Sampling(), lambda _: None, _finite)
-    if not spoken.tokens:
+    prompt, max_tokens = _prompt(request.options, engine)
+    answer = generate_text(engine, prompt, max_tokens, Sampling(), lambda _: None, check_finite)
+    if not answer.tokens:
         raise BuildError("the engine ended its answer before the first token")
-    if len(spoken.tokens) >= 8 and len(set(spoken.tokens)) == 1:
-        raise BuildError(
-            f"the engine repeats one token, {spoken.tokens[0]}, {len(spoken.tokens)} times: {spoken.text[:80]!r}"
-        )
-    return spoken.facts(engine)
+    check_repetition(answer.tokens, answer.text)
+    return answer.facts(engine)
 
 
 def generate(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:  # noqa: ARG001
-    """Text from the engine `request.inputs["engine"]`, streamed; returns the same facts as `check`.
+    """Generate with the engine `request.inputs["engine"]`, streamed; returns the same facts as `check`.
 
-    Options: as `check`, and `temperature` (0: greedy), `top_p`, `seed`.
+    Options: those of `check`, and `temperature` (0: greedy), `top_p`, `seed`.
     """
     options = request.options
     if not options["temperature"] >= 0:
@@ -202,12 +204,12 @@ def generate(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, A
     if not 0 < options["top_p"] <= 1:
         raise InputError(f"generate.top_p={options['top_p']} is not within (0, 1]", option="generate.top_p")
     engine = Engine.load(request.inputs["engine"])
-    prompt, max_tokens = _asked(options, engine)
+    prompt, max_tokens = _prompt(options, engine)
     sampling = Sampling(options["temperature"], options["top_p"], options["seed"])
     return generate_text(engine, prompt, max_tokens, sampling, reporter.text).facts(engine)
 
 
-def _asked(options: Mapping[str, Any], engine: Engine) -> tuple[list[int], int]:
+def _prompt(options: Mapping[str, Any], engine: Engine) -> tuple[list[int], int]:
     prompt = engine.encode(options["prompt"], bool(options.get("raw", False)))
     if not prompt:
         raise InputError(
@@ -218,9 +220,3 @@ def _asked(options: Mapping[str, Any], engine: Engine) -> tuple[list[int], int]:
             f"max_tokens={options['max_tokens']}: at least one is needed", option="generate.max_tokens"
         )
     return prompt, options["max_tokens"]
-
-
-def _finite(logits: Any) -> None:
-    wrong = int(np.size(logits) - np.isfinite(logits).sum())
-    if wrong:
-        raise BuildError(f"the engine's logits are not finite: {wrong} of {np.size(logits)}")

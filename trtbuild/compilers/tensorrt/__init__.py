@@ -1,1 +1,1 @@
-"""TensorRT and TensorRT for RTX: `compiler` declares them, the other modules are their workers'."""
+"""TensorRT and TensorRT for RTX: `compiler` declares them; the other modules belong to their workers."""

@@ -1,14 +1,14 @@
-"""Puts everything that a process maps from now on at addresses that are equal in each run.
+"""Makes the addresses of everything that a process maps the same in each run.
 
-TensorRT for RTX numbers what it has found, the symbols of dynamic shapes for one, in the order of containers that
-are sorted or hashed by pointer, so a plan's bytes depend on where its builder's objects lie. Address randomisation off
-(personality(2), which the parent sets) is half of the mend: addresses then still shift with the length of paths, with
-the environment and with the Python that runs. So every gap of the address space above `CEILING` is filled with pages
-that cannot be touched and cost nothing: libraries, stacks and malloc's arenas all come to lie below it, from the top
-down, wherever this process's own start has left its pieces. The build then runs in a thread, whose arena is new.
+TensorRT for RTX numbers things, such as the symbols of dynamic shapes, in the order of containers that are sorted or
+hashed by pointer: the bytes of a plan depend on the addresses of its builder's objects. Switching address randomization
+off (personality(2), in the parent) is not enough: addresses still shift with the length of paths, with the environment
+and with the Python. So every gap of the address space above `CEILING` is filled with inaccessible pages, which cost
+nothing. Libraries, stacks and malloc's arenas are then mapped below it, from the top down, whatever this process mapped
+when it started. The build runs in a new thread, which has a new arena.
 
-Linux on x86-64, like the builder. `GLIBC_TUNABLES` keeps small freed pieces with the thread that freed them: TensorRT's
-helper threads free what the building thread allocated, at moments that differ from run to run.
+For Linux on x86-64, like the builder. `GLIBC_TUNABLES` keeps small freed blocks with the thread that freed them:
+TensorRT's helper threads free what the building thread allocated, at different times in each run.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-CEILING = 0x6000_0000_0000  # below all that the kernel maps at the start of a process of 47-bit addresses
+CEILING = (
+    0x6000_0000_0000  # below everything that the kernel maps when a process with 47-bit addresses starts
+)
 TUNABLES = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=65535"}
-STACK = 64 << 20  # bytes of the building thread: graphs are walked by recursion
+STACK = 64 << 20  # bytes of stack of the building thread, which walks graphs recursively
 
 _ADDR_NO_RANDOMIZE = 0x0040000  # <sys/personality.h>
 _PROT_NONE = 0
@@ -28,21 +30,23 @@ _PRIVATE_ANONYMOUS_NORESERVE_FIXED_NOREPLACE = 0x2 | 0x20 | 0x4000 | 0x100000  #
 
 
 def stop_randomising() -> bool:
-    """Have the programs that this process starts lie at addresses that repeat. False where that is not allowed, as
-    under the usual filter of system calls of a container."""
+    """Switch address randomization off for programs that this process starts.
+
+    Returns False if that is not allowed, as under the usual system call filter of a container.
+    """
     libc = ctypes.CDLL(None)
     before: int = libc.personality(0xFFFFFFFF)
     return before != -1 and libc.personality(before | _ADDR_NO_RANDOMIZE) != -1
 
 
 def randomised() -> bool:
-    """Whether this process lies at random addresses."""
+    """Whether this process has randomized addresses."""
     persona: int = ctypes.CDLL(None).personality(0xFFFFFFFF)
     return not persona & _ADDR_NO_RANDOMIZE
 
 
 def fill_above() -> None:
-    """Leave no free page above `CEILING`, but for those that the main thread's stack may grow into."""
+    """Leave no free page above `CEILING`, except those that the main thread's stack may grow into."""
     at = CEILING
     for start, end, name in _mappings():
         if end <= CEILING:
@@ -53,7 +57,7 @@ def fill_above() -> None:
 
 
 def run_in_new_arena(work: Callable[[], None]) -> None:
-    """Run `work` in a thread, so that malloc gives it an arena that nothing has used; raises what it raised."""
+    """Run `work` in a new thread, to which malloc gives an unused arena; raises what it raises."""
     failures: list[BaseException] = []
 
     def guarded() -> None:
@@ -71,16 +75,17 @@ def run_in_new_arena(work: Callable[[], None]) -> None:
 
 
 def _mappings() -> list[tuple[int, int, str]]:
-    found = []
+    """(start, end, name) of each mapping of this process, in order of addresses."""
+    mappings = []
     for line in Path("/proc/self/maps").read_text(encoding="ascii", errors="replace").splitlines():
         words = line.split(maxsplit=5)
         start, _, end = words[0].partition("-")
-        found.append((int(start, 16), int(end, 16), words[5] if len(words) > 5 else ""))
-    return found
+        mappings.append((int(start, 16), int(end, 16), words[5] if len(words) > 5 else ""))
+    return mappings
 
 
 def _reserve(start: int, size: int) -> None:
-    # Where it is refused (a mapping has come up meanwhile), addresses may differ: no more than that.
+    # A failure (a mapping has appeared meanwhile) is harmless: addresses may then differ.
     mmap = ctypes.CDLL(None).mmap
     mmap.restype, mmap.argtypes = (
         ctypes.c_void_p,

@@ -1,6 +1,6 @@
-"""The builder proper, in a process that does nothing else: `python -m trtbuild.compilers.tensorrt.builder`.
+"""Runs TensorRT's builder in a process of its own: `python -m trtbuild.compilers.tensorrt.builder`.
 
-It works in the current folder, so that no path of this machine reaches the builder:
+It works in the current folder, so that the builder sees no path of this machine:
 
     spec.json             what to build: see `run`
     model.onnx, .data     the network
@@ -8,8 +8,8 @@ It works in the current folder, so that no path of this machine reaches the buil
     timings.<n>, timings  timing caches of earlier builds, and of this one (TensorRT alone)
     result.json           what came out
 
-Written for TensorRT for RTX and for TensorRT 8.6 to 11: what a release lacks is asked of its Python module, not of its
-number. What only TensorRT has is in `_tune`.
+For TensorRT for RTX, and for TensorRT 8.6 to 11: the Python module itself, not the release number, tells what it lacks.
+What only TensorRT has is in `_tune`.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from trtbuild.errors import BuildError
 
 NETWORK, SPEC, RESULT, TIMINGS = "model.onnx", "spec.json", "result.json", "timings"
 MODULES = {"tensorrt_rtx": "tensorrt_rtx_bindings", "tensorrt": "tensorrt"}
-LOG_SAYS = "its log says why"  # in an error: the last of the log takes its place
+LOG_SAYS = "its log says why"  # in a message: replaced by the last error of the log
 _DTYPES = {"HALF": "float16", "FLOAT": "float32", "BF16": "bfloat16", "INT32": "int32", "INT64": "int64"}
-_PARSER_ERRORS = 3  # of those that the parser has, in a message
+_PARSER_ERRORS = 3  # shown in a message
 
 Spec = Mapping[str, Any]
 
 
 def run(spec: Spec, trt: Any) -> dict[str, Any]:
-    """Build each of `spec["engines"]` with the module `trt`. Raises BuildError.
+    """Build each of `spec["engines"]` with the module `trt`; returns facts of the engines. Raises BuildError.
 
     {"compiler": "tensorrt_rtx" | "tensorrt", "compute_capability": "8.9" | null (any), "dtype": "float16",
      "options": {"optimization_level": 3, …}, "engines": [{"file": "model.engine", "static": false, "profiles":
@@ -47,7 +47,7 @@ def run(spec: Spec, trt: Any) -> dict[str, Any]:
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
     if spec["compiler"] == "tensorrt_rtx":
-        builder.max_threads = 1  # with more, the order of what is built is not the same each time
+        builder.max_threads = 1  # with more threads the build order differs from run to run
     engines, timings = [], _timings(builder, spec) if spec["compiler"] == "tensorrt" else None
     for engine in spec["engines"]:
         network = _parse(trt, builder, logger)
@@ -73,12 +73,12 @@ def run(spec: Spec, trt: Any) -> dict[str, Any]:
 
 
 def _timings(builder: Any, spec: Spec) -> bytes:
-    """One timing cache of all that earlier builds left; what is of other hardware or another release is left out."""
-    left = [Path(f"{TIMINGS}.{at}").read_bytes() for at in range(spec["timings"])]
-    if len(left) < 2:
-        return b"".join(left)  # release 8.6 cannot read one that nothing was ever put in
+    """The timing caches of earlier builds as one; TensorRT skips entries of other hardware or releases."""
+    caches = [Path(f"{TIMINGS}.{at}").read_bytes() for at in range(spec["timings"])]
+    if len(caches) < 2:
+        return b"".join(caches)  # release 8.6 cannot read a serialized empty cache
     config = builder.create_builder_config()
-    first, *others = (config.create_timing_cache(each) for each in left)
+    first, *others = (config.create_timing_cache(content) for content in caches)
     for other in others:
         first.combine(other, ignore_mismatch=False)
     return bytes(first.serialize())
@@ -86,25 +86,25 @@ def _timings(builder: Any, spec: Spec) -> bytes:
 
 def _parse(trt: Any, builder: Any, logger: Any) -> Any:
     flags, bits = trt.NetworkDefinitionCreationFlag, 0
-    for name in ("EXPLICIT_BATCH", "STRONGLY_TYPED"):  # up to release 10; from release 9.1 on
+    for name in ("EXPLICIT_BATCH", "STRONGLY_TYPED"):  # the first up to release 10, the second from 9.1 on
         if hasattr(flags, name):
             bits |= 1 << int(getattr(flags, name))
     network = builder.create_network(bits)
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(NETWORK):
-        errors = [_told(parser.get_error(at)) for at in range(min(_PARSER_ERRORS, parser.num_errors))]
+        errors = [_described(parser.get_error(at)) for at in range(min(_PARSER_ERRORS, parser.num_errors))]
         raise BuildError(f"TensorRT cannot read the network: {'; '.join(errors) or LOG_SAYS}")
     return network
 
 
-def _told(error: Any) -> str:
-    """A parser's error with the node that it is about, which releases before 10 do not name."""
+def _described(error: Any) -> str:
+    """A parser error, with its node where the release names it (10 and later)."""
     names = [getattr(error, name)() for name in ("node_operator", "node_name") if hasattr(error, name)]
     return ": ".join([" ".join(names), error.desc()] if names else [error.desc()])
 
 
 def _aim(trt: Any, config: Any, capability: str | None, compiler: str) -> None:
-    """Set the hardware. TensorRT itself builds for the GPU of this process; no capability is a portable engine."""
+    """Set the compute capability; None is a portable engine. TensorRT itself builds for the GPU of this process."""
     if compiler == "tensorrt" or capability is None:
         return
     name = "SM" + capability.replace(".", "")
@@ -123,7 +123,7 @@ def _tune(trt: Any, config: Any, spec: Spec) -> None:
     if spec["compiler"] != "tensorrt":
         return
     config.builder_optimization_level = options["optimization_level"]
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the inspector knows precisions
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the inspector reports precisions
     if options["workspace_gb"] is not None:
         size = int(options["workspace_gb"] * 1e9)
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, size)
@@ -155,8 +155,8 @@ def _sources(trt: Any, names: str) -> int:
 
 
 def _type_weakly(trt: Any, config: Any, dtype: str) -> None:
-    """Before release 9.1 a layer's type is the builder's to choose, whatever the network says. It may choose freely, as
-    the norms of such a network cannot overflow (`networks.standard.LayerNormed`)."""
+    """Before release 9.1 the builder chooses the type of each layer, whatever the network says. That is safe, as the
+    norms of these networks cannot overflow (`networks.standard.LayerNormed`)."""
     if dtype != "float32":
         _set(config, trt.BuilderFlag, {"float16": "FP16", "bfloat16": "BF16"}[dtype], "model.dtype", trt)
 
@@ -187,14 +187,14 @@ def _shape(builder: Any, config: Any, network: Any, engine: Spec) -> None:
 
 
 def _io(network: Any) -> dict[str, Any]:
-    """Inputs and outputs; those of all layers, which differ in the layer's number alone, as one."""
+    """Inputs and outputs; tensors that differ only in their layer's number are one entry."""
 
     def described(tensors: Iterable[Any]) -> list[dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = {}
+        entries: dict[str, dict[str, Any]] = {}
         for tensor in tensors:
             name, dtype = re.sub(r"\.\d+\.", ".{layer}.", tensor.name), tensor.dtype.name
-            found[name] = {"name": name, "dtype": _DTYPES.get(dtype, dtype), "shape": list(tensor.shape)}
-        return list(found.values())
+            entries[name] = {"name": name, "dtype": _DTYPES.get(dtype, dtype), "shape": list(tensor.shape)}
+        return list(entries.values())
 
     return {
         "inputs": described(network.get_input(at) for at in range(network.num_inputs)),
@@ -203,11 +203,11 @@ def _io(network: Any) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Returns 0 with a result, or with an error, in result.json."""
+    """Write a result or an error to result.json; returns 0."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: dies with the worker that started it
-    os.dup2(2, 1)  # TensorRT prints to both: all of it is the log
+    os.dup2(2, 1)  # TensorRT prints to both; all of it goes to the log
     spec = json.loads(Path(SPEC).read_text(encoding="utf-8"))
-    if spec["compiler"] == "tensorrt_rtx":  # the other times kernels: its plans differ from run to run anyway
+    if spec["compiler"] == "tensorrt_rtx":  # TensorRT times kernels, so its plans differ anyway
         addresses.fill_above()
     trt = importlib.import_module(MODULES[spec["compiler"]])
     answer: dict[str, Any] = {"randomised": addresses.randomised()}

@@ -1,8 +1,7 @@
-"""How a host makes an engine speak: which shapes it is called with, what each token may see, where the cache goes.
+"""How a host calls an engine to generate text: the shapes of each call, the attention mask, and the cache slots.
 
-The cache has a fixed number of slots, the one of position p being slot p. What is not filled is masked, so engines of
-fixed and of varying shapes are fed alike. `Machine` runs the calls: `gpu` does with TensorRT, the tests do with ONNX
-Runtime.
+The cache has a fixed number of slots; position p has slot p. Empty slots are masked, so engines with static and with
+dynamic shapes are called alike. `Machine` runs the calls: `gpu` with TensorRT, the tests with ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from trtbuild.networks.weights.arrays import Array
 class Call:
     """One run of the phase `phase` (prefill or decode) for one sequence.
 
-    `ids` and `positions` are [tokens] int32; `bias` is [tokens, past + tokens], float32; of the tokens the first
-    `count` are real. Their keys and values go to the slots from `slot` on.
+    `ids` and `positions` are [tokens] int32, `bias` is [tokens, past + tokens] float32. The first `count` tokens are
+    real, the rest is padding. Keys and values of the real ones go to the slots from `slot` on.
     """
 
     phase: str
@@ -37,12 +36,12 @@ class Machine(Protocol):
     """Runs calls on an engine, and keeps its cache."""
 
     def run(self, call: Call) -> Array:
-        """Logits of the last real token, [vocab] float32; the cache has grown by the real ones."""
+        """The logits of the last real token, [vocab] float32. The real tokens are added to the cache."""
 
 
 @dataclass(frozen=True)
 class CallShape:
-    """Tokens and slots of a call."""
+    """New tokens and cache slots of a call."""
 
     tokens: int
     past: int
@@ -59,7 +58,7 @@ class CallSchedule:
 
 
 def layout(manifest: Mapping[str, Any], prompt: int, answer: int) -> CallSchedule:
-    """For a prompt and an answer of so many tokens. Raises InputError when the engine is too small for them."""
+    """The calls for `prompt` and `answer` tokens. Raises InputError if the engine is too small for the prompt."""
     limits = manifest["limits"]
     if prompt > limits["max_input_len"]:
         raise InputError(
@@ -73,20 +72,20 @@ def layout(manifest: Mapping[str, Any], prompt: int, answer: int) -> CallSchedul
         decode, prefill = (engine["phases"][0] for engine in engines)
         shapes = [CallShape(phase["tokens"][2], phase["past"][2]) for phase in (prefill, decode)]
     else:
-        slots = max(1, last - 1)  # the last token that is given back is never put in
+        slots = max(1, last - 1)  # the last token of an answer is never an input
         shapes = [CallShape(prompt, slots), CallShape(1, slots)]
     return CallSchedule(shapes[0], shapes[1], manifest["decoder"]["sliding_window"], manifest["masked"])
 
 
 def room(manifest: Mapping[str, Any], prompt: int) -> int:
-    """Tokens that an answer to a prompt of so many tokens may have."""
+    """The most tokens that an answer to `prompt` tokens may have."""
     return int(manifest["limits"]["max_seq_len"]) - prompt
 
 
 def tokens(
     machine: Machine, shapes: CallSchedule, prompt: Sequence[int], choose: Callable[[Array], int]
 ) -> Iterator[int]:
-    """The answer, without end; `choose` picks a token by its logits [vocab]."""
+    """Tokens of the answer, without end; `choose` picks each by its logits [vocab]."""
     logits = machine.run(_call("prefill", shapes.prefill, shapes, prompt, 0))
     at = len(prompt)
     while True:
@@ -96,16 +95,16 @@ def tokens(
         at += 1
 
 
-def _call(phase: str, shape: CallShape, shapes: CallSchedule, given: Sequence[int], at: int) -> Call:
+def _call(phase: str, shape: CallShape, shapes: CallSchedule, real: Sequence[int], at: int) -> Call:
     ids = np.zeros(shape.tokens, np.int32)
-    ids[: len(given)] = given
-    # Positions past the real tokens stay at the last: the rotary table has rows for what the model was made for.
-    positions = np.minimum(np.arange(at, at + shape.tokens), at + len(given) - 1).astype(np.int32)
-    return Call(phase, ids, positions, bias(shape, shapes, at, len(given)), at, len(given))
+    ids[: len(real)] = real
+    # Padding repeats the last position: the rotary table has no rows beyond the model's context.
+    positions = np.minimum(np.arange(at, at + shape.tokens), at + len(real) - 1).astype(np.int32)
+    return Call(phase, ids, positions, bias(shape, shapes, at, len(real)), at, len(real))
 
 
 def bias(shape: CallShape, shapes: CallSchedule, at: int, count: int) -> Array:
-    """[tokens, past + tokens]: 0 where a token may look, `masked` elsewhere."""
+    """The attention mask [tokens, past + tokens]: 0 where a token attends, `masked` elsewhere."""
     query = np.arange(at, at + shape.tokens)[:, None]
     slots = np.arange(shape.past)[None]
     new = np.arange(at, at + shape.tokens)[None]

@@ -1,4 +1,4 @@
-"""The check of a new engine, and `trtbuild run`: where a GPU fits the engine speaks, else what can be said is said."""
+"""The check of a new engine, and `trtbuild run`. Without a fitting GPU a check only verifies the engine's files."""
 
 from __future__ import annotations
 
@@ -7,74 +7,73 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trtbuild.compilers import cuda as device
+from trtbuild.compilers import cuda
 from trtbuild.compilers.sampling import check_repetition
 from trtbuild.compilers.tensorrt import compatibility, manifest
 from trtbuild.compilers.tensorrt.builder import MODULES
 from trtbuild.errors import BuildError, InputError
 from trtbuild.worker import Reporter, StepRequest
 
-INFERENCE = (
-    "trtbuild.compilers.tensorrt.inference"  # imported where a GPU fits: it needs tokenizers and jinja2
-)
+#: Imported only if a GPU fits: it needs tokenizers and jinja2.
+INFERENCE = "trtbuild.compilers.tensorrt.inference"
 
 
 def check(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:  # noqa: ARG001
-    """Verify the engine `request.inputs["engine"]`, and let it speak greedily if the GPU here fits it.
+    """Verify the engine `request.inputs["engine"]`, and generate greedily with it if this machine's GPU fits.
 
-    Options: `prompt`, `max_tokens`, `raw`. Returns how it did, or `executed: False` with the reason. Raises BuildError
-    when its files are not what they should be, or when what it says cannot be right.
+    Options: `prompt`, `max_tokens`, `raw`. Returns facts for the record, or `executed: False` with the reason. Raises
+    BuildError if its files do not match engine.json, or its answer is broken.
     """
     folder = request.inputs["engine"]
-    made = manifest.read(folder)
-    held = compatibility.verify(folder, made)
-    why = _refusal(made)
+    about = manifest.read(folder)
+    verified = compatibility.verify(folder, about)
+    why = _refusal(about)
     if why is not None:
-        if made["compiler"] == "tensorrt":  # it was built on this machine: it has to run here
+        if about["compiler"] == "tensorrt":  # built on this machine: it must run here
             raise BuildError(f"the engine cannot be loaded where it was built: {why}")
-        return {"executed": False, "why": why, "verified": held}
-    spoken: dict[str, Any] = importlib.import_module(INFERENCE).generate_text(
-        folder, made, request.options, lambda _: None
+        return {"executed": False, "why": why, "verified": verified}
+    answer: dict[str, Any] = importlib.import_module(INFERENCE).generate_text(
+        folder, about, request.options, lambda _: None
     )
-    check_repetition(spoken)
-    return {**spoken, "verified": held}
+    check_repetition(answer["token_ids"], answer["text"])
+    return {**answer, "verified": verified}
 
 
 def generate(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:  # noqa: ARG001
-    """Text from the engine `request.inputs["engine"]`, streamed; returns the same facts as `check`.
+    """Generate with the engine `request.inputs["engine"]`, streamed; returns the same facts as `check`.
 
-    Options: as `check`, and `temperature` (0: greedy), `top_p`, `seed`. Raises InputError where this machine cannot run
-    the engine, before it is loaded.
+    Options: those of `check`, and `temperature` (0: greedy), `top_p`, `seed`. Raises InputError, before the engine is
+    loaded, if this machine cannot run it.
     """
     folder = request.inputs["engine"]
-    made = manifest.read(folder)
-    why = _refusal(made)
+    about = manifest.read(folder)
+    why = _refusal(about)
     if why is not None:
         raise InputError(
             f"this machine cannot run the engine: {why}",
             option="target",
             hint="copy the engine's folder to a machine that fits; engine.json in it says how it is fed",
         )
-    compatibility.verify(folder, made)
-    spoken: dict[str, Any] = importlib.import_module(INFERENCE).generate_text(
-        folder, made, request.options, reporter.text
+    compatibility.verify(folder, about)
+    answer: dict[str, Any] = importlib.import_module(INFERENCE).generate_text(
+        folder, about, request.options, reporter.text
     )
-    return spoken
+    return answer
 
 
-def _refusal(made: Mapping[str, Any]) -> str | None:
-    """Why the engine is not loaded here; None where a GPU and a library fit."""
-    gpu, missing = device.find()
+def _refusal(about: Mapping[str, Any]) -> str | None:
+    """Why this machine cannot run the engine; None if its GPU and library fit."""
+    gpu, missing = cuda.find()
     if gpu is None:
-        return f"{_wanted(made)}, and {missing}"
-    why = compatibility.gpu_refusal(made, gpu)
+        return f"{_wanted(about)}, and {missing}"
+    why = compatibility.gpu_refusal(about, gpu)
     if why is not None:
-        return why  # whether its library is installed or not
+        return why  # before the library is imported, which may not be installed
     return compatibility.release_refusal(
-        made, str(importlib.import_module(MODULES[made["compiler"]]).__version__)
+        about, str(importlib.import_module(MODULES[about["compiler"]]).__version__)
     )
 
 
-def _wanted(made: Mapping[str, Any]) -> str:
-    capability = made["compute_capability"]
+def _wanted(about: Mapping[str, Any]) -> str:
+    capability = about["compute_capability"]
     return "it is for compute capability " + ("8.0 and later" if capability is None else capability)

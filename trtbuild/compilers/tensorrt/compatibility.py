@@ -1,4 +1,4 @@
-"""What is known of an engine before it is loaded, and whether this machine may load it. No GPU is needed to say so."""
+"""Verifies an engine's files, and decides before it is loaded whether this machine can run it. No GPU is needed."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ _PORTABLE_FROM = (8, 0)
 
 
 def verify(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """Compare the files of an engine with what engine.json says of them; returns what was found to hold.
+    """Compare an engine's files with engine.json; returns a line for each file on what was compared.
 
-    Raises BuildError where they differ: a plan that was cut off, or that is for other hardware or another release.
+    Raises BuildError if they differ: a plan is truncated, or is for other hardware or another release.
     """
-    held = []
+    verified = []
     for engine in manifest["engines"]:
         path = folder / engine["file"]
         if not path.is_file():
             raise BuildError(f"the engine lacks {engine['file']}")
         with path.open("rb") as stream:
-            found = header.read(stream.read(header.SIZE))
-        if manifest["compiler"] == "tensorrt_rtx" and found is not None:
-            _compare(path, found, manifest)
-            held.append(f"{path.name}: header, size, release and compute capability")
+            plan = header.read(stream.read(header.SIZE))
+        if manifest["compiler"] == "tensorrt_rtx" and plan is not None:
+            _compare(path, plan, manifest)
+            verified.append(f"{path.name}: header, size, release and compute capability")
         elif not path.stat().st_size:
             raise BuildError(f"{path.name} is empty")
         else:
-            held.append(f"{path.name}: not empty")
-    return held
+            verified.append(f"{path.name}: not empty")
+    return verified
 
 
-def _compare(path: Path, found: header.EngineHeader, manifest: Mapping[str, Any]) -> None:
+def _compare(path: Path, plan: header.EngineHeader, manifest: Mapping[str, Any]) -> None:
     size, capability = path.stat().st_size, manifest["compute_capability"]
-    if found.size != size:
+    if plan.size != size:
         raise BuildError(
-            f"{path.name} has {size} bytes, and its header says {found.size}: it is cut off or damaged"
+            f"{path.name} has {size} bytes, and its header says {plan.size}: it is cut off or damaged"
         )
-    if found.release != manifest["release"]:
+    if plan.release != manifest["release"]:
         raise BuildError(
-            f"{path.name} is of release {found.release}, and engine.json says {manifest['release']}"
+            f"{path.name} is of release {plan.release}, and engine.json says {manifest['release']}"
         )
     wanted = (capability,) if capability is not None else header.CAPABILITIES[1:]
-    if found.capabilities != wanted:
+    if plan.capabilities != wanted:
         raise BuildError(
-            f"{path.name} is for compute capability {', '.join(found.capabilities)}, and engine.json says "
+            f"{path.name} is for compute capability {', '.join(plan.capabilities)}, and engine.json says "
             f"{', '.join(wanted)}"
         )
 
 
 def gpu_refusal(manifest: Mapping[str, Any], gpu: CudaFacts) -> str | None:
-    """Why `gpu` cannot run the engine; None where nothing speaks against it."""
+    """Why `gpu` cannot run the engine; None if it can."""
     capability, tuned = manifest["compute_capability"], manifest["options"]
     here = tuple(int(part) for part in gpu.capability.split("."))
     later = capability is None or tuned.get("hardware_compatibility") == "ampere_plus"
@@ -68,7 +68,7 @@ def gpu_refusal(manifest: Mapping[str, Any], gpu: CudaFacts) -> str | None:
 
 
 def release_refusal(manifest: Mapping[str, Any], release: str) -> str | None:
-    """Why the library of `release` cannot load the engine; None where nothing speaks against it."""
+    """Why the library of `release` cannot load the engine; None if it can."""
     built = manifest["release"]
     if manifest["options"].get("version_compatible"):
         if _numbers(release) < _numbers(built):

@@ -1,4 +1,4 @@
-"""TensorRT for RTX, ahead of time and without a GPU, and TensorRT, on the GPU at hand: one network feeds both."""
+"""TensorRT for RTX (ahead of time, without a GPU) and TensorRT (on the GPU at hand): both compile the same network."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ WORKERS = {
 SCHEMES = frozenset({"none", "int8", "int4", "fp8_weights"})
 FP8_FROM = (8, 9)  # compute capability; for 8.6: "the model contains HW-specific datatypes: fp8_e4m3"
 GROUPS = (16, 32, 64, 128, 256)
-DEFAULT_GROUP = (
-    32  # best quality, and divides the sizes of all models that were tried; TensorRT has no padding
-)
+#: Best quality, and it divides the sizes of all models that were tried; TensorRT has no padding.
+DEFAULT_GROUP = 32
 DEFAULT_BATCH = 1
 DTYPES = {"auto": "float16", "float16": "float16", "bfloat16": "bfloat16", "float32": "float32"}
 
 #: What TensorRT for RTX 1.7 builds for (`ComputeCapability` of its Python module).
 RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 EVERY_RTX = "8.0+"
-TURING = "7.5"  # has no bfloat16 and no kernels for integer weights, and is in no portable engine (its support matrix)
-# Releases of TensorRT. Before 10 its parser knows no int4 and no float16 scales.
+TURING = (
+    "7.5"  # no bfloat16, no kernels for integer weights, not in portable engines (NVIDIA's support matrix)
+)
+# Releases of TensorRT. Before 10 the parser knows no int4 and no float16 scales.
 _FIRST_WITH_INTEGER_WEIGHTS, _FIRST_STRONGLY_TYPED = (10, 0), (9, 1)
 
 _ENGINE_TOOLS = {
@@ -43,7 +44,7 @@ def rtx_steps(recipe: Recipe) -> tuple[Step, ...]:
     """`network` (standard operators) and `engine`, for a compute capability or portable. Raises InputError."""
     _check_common(recipe)
     capability = _capability(recipe)
-    if capability == EVERY_RTX:  # target=rtx_any, which says the same as the option
+    if capability == EVERY_RTX:  # target=rtx_any means the same as the option
         options = frozen({**recipe.tools.options, "compiler.portable": True})
         recipe = replace(recipe, tools=replace(recipe.tools, options=options))
     portable = bool(recipe.tools.options["compiler.portable"])
@@ -74,7 +75,7 @@ def tensorrt_steps(recipe: Recipe) -> tuple[Step, ...]:
             hint="it takes quant=none; TensorRT 10 and later have them",
         )
     _check_fp8(recipe, portable=recipe.tools.options.get("compiler.hardware_compatibility") == "ampere_plus")
-    # Strongly typed networks came with 9.1: before, the builder chooses types, and the norm must be one layer.
+    # Before 9.1, which has strongly typed networks, the builder chooses types, and a norm must be one layer.
     weakly = _release(release) < _FIRST_STRONGLY_TYPED and _dtype(recipe) != "float32"
     operators = "standard_layer_norm" if weakly else "standard"
     return network(recipe, operators, _dtype(recipe)), _engine(
@@ -103,7 +104,7 @@ def _check_common(recipe: Recipe) -> None:
 
 
 def _check_fp8(recipe: Recipe, portable: bool) -> None:
-    """Portable engines are for GPUs without it, too."""
+    """Raises InputError for fp8 on GPUs without it, and in a portable engine, which also runs on such GPUs."""
     capability = tuple(map(int, _capability(recipe).rstrip("+").split(".")))
     if recipe.quant.weights == "fp8" and (portable or capability < FP8_FROM):
         what = "a portable engine" if portable else f"target={recipe.target.name}"
@@ -169,7 +170,7 @@ def _engine(recipe: Recipe, hardware: Mapping[str, Value]) -> Step:
 
 
 def _limits(profile: Profile) -> dict[str, Value]:
-    """The profile with numbers in place of what is left open: an engine has its limits built in."""
+    """The profile with defaults filled in: an engine has its limits compiled in. Raises InputError."""
     sequence = profile.max_seq_len
     if sequence is None:
         sequence = max(DEFAULT_SEQUENCE, 2 * (profile.max_input_len or 0))
@@ -205,7 +206,7 @@ def _capability(recipe: Recipe) -> str:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """(8, 6) of 8.6.0; one that cannot be read counts as new."""
+    """(8, 6) for 8.6.0; a version that cannot be read counts as new."""
     parts = version.split(".")[:2]
     return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else _FIRST_WITH_INTEGER_WEIGHTS
 
@@ -221,7 +222,7 @@ _UNREAD = {
     "quant.embedding": "embedding and head stay in 16 bits, as in NVIDIA's own recipes",
     "parallel.tp": _ONE_VALUE,
     "parallel.pp": _ONE_VALUE,
-    "target.level": "the builder's host has no part in the engine",
+    "target.level": "the engine does not depend on the builder's CPU",
 }
 _ANY_SKU = "an engine is for a compute capability: what is left is compiled on the GPU that loads it"
 

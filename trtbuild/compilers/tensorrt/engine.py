@@ -1,8 +1,8 @@
-"""The `engine` step: a network in standard operators becomes TensorRT engines, with what it takes to feed them.
+"""The `engine` step: a network in standard operators becomes TensorRT engines, with a manifest of their inputs.
 
 model.engine, or decode.engine and prefill.engine        see `shapes`
 engine.json                                              see `manifest`
-tokenizer.json, config.json, generation_config.json, …   as the network step gave them
+tokenizer.json, config.json, generation_config.json, …   from the network step
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild import untrusted
-from trtbuild.compilers import cuda as device
+from trtbuild.compilers import cuda
 from trtbuild.compilers.tensorrt import addresses, builder, header, manifest
 from trtbuild.compilers.tensorrt.options import DEFAULT_SEQUENCE
 from trtbuild.compilers.tensorrt.quantization import SCHEMES, quantize_network
@@ -31,15 +31,15 @@ from trtbuild.processes import programs
 from trtbuild.worker import Reporter, StepRequest
 
 CONFIG = "config.json"
-_STACK = 8 << 20  # of the builder's own threads: their sizes move what is mapped after them
-_ERROR = "[E]"  # in a line of TensorRT's log
+_STACK = 8 << 20  # bytes, of the builder's threads: their sizes shift later mappings
+_ERROR = "[E]"  # marks errors in TensorRT's log
 
 
 def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
-    """Build the engines of the network `request.inputs["network"]` in `out`; returns what they are.
+    """Build the engines of the network `request.inputs["network"]` in `out`; returns facts for the record.
 
-    Options are the facts of the step's key. Raises InputError for limits beyond the model's, BuildError when the
-    builder fails.
+    Options are the facts of the step's key. Raises InputError for limits beyond the model's, BuildError if the builder
+    fails.
     """
     options, folder = request.options, request.inputs["network"]
     decoder = parse(untrusted.read_object(folder / CONFIG))
@@ -62,31 +62,31 @@ def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
             shutil.copyfile(stage / builder.TIMINGS, request.learnt)
         for plan in plans:
             (stage / plan.file).replace(out / plan.file)
-    made = manifest.describe(options, decoder, limits, plans, answer)
-    manifest.write(made, out)
+    about = manifest.describe(options, decoder, limits, plans, answer)
+    manifest.write(about, out)
     return {
-        "executed": False,  # by this step; what the check saw stands beside
+        "executed": False,  # by this step; the check adds its own facts
         "bytes": sum((out / plan.file).stat().st_size for plan in plans),
         "network_operators": len(network.model.graph.node),
         "addresses_randomised": answer["randomised"],
         **{name: answer[name] for name in ("timing_cache_bytes",) if name in answer},
         "timing_caches_taken": len(request.hints),
-        "engine": made,
+        "engine": about,
         "headers": {plan.file: _header(out / plan.file) for plan in plans},
     }
 
 
 def build_apart(spec: builder.Spec, stage: Path) -> dict[str, Any]:
-    """Run `build` in the folder `stage`, where the network lies; returns its result. Raises BuildError.
+    """Run `builder` in the folder `stage`, which holds the network; returns its result. Raises BuildError.
 
-    Its environment says no more than where libraries are, and its folder is its own: what differs between machines
-    and runs must not reach the builder.
+    It has a folder of its own, and an environment that only says where libraries are: what differs between machines and
+    runs must not reach the builder.
     """
     (stage / builder.SPEC).write_text(json.dumps(spec), encoding="utf-8")
     _settle()
     environment = programs.allowed(("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TMPDIR"))
     environment |= {programs.MORE: programs.inherited()[programs.MORE], **addresses.TUNABLES}
-    done = subprocess.run(
+    finished = subprocess.run(
         programs.module(sys.executable, builder.__name__),
         cwd=stage,
         env=environment,
@@ -94,11 +94,12 @@ def build_apart(spec: builder.Spec, stage: Path) -> dict[str, Any]:
         stdin=subprocess.DEVNULL,
         check=False,
     )
-    log = done.stderr.decode(errors="replace")
+    log = finished.stderr.decode(errors="replace")
     sys.stderr.write(log)
     result = stage / builder.RESULT
-    if done.returncode != 0 or not result.is_file():
-        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+    if finished.returncode != 0 or not result.is_file():
+        status = finished.returncode
+        how = f"signal {-status}" if status < 0 else f"exit code {status}"
         raise BuildError(f"TensorRT's builder ended with {how}: {_last_error(log)}")
     answer: dict[str, Any] = untrusted.read_object(result)
     if "error" in answer:
@@ -108,7 +109,7 @@ def build_apart(spec: builder.Spec, stage: Path) -> dict[str, Any]:
 
 
 def _stage(request: StepRequest, network: Path, stage: Path, reporter: Reporter) -> Network:
-    """The network in `stage`, quantized where that is asked for."""
+    """Put the network into `stage`, quantized if the options say so."""
     weights = request.choice("quant.weights", ("none", *SCHEMES))
     target = stage / builder.NETWORK
     if weights == "none":
@@ -139,7 +140,7 @@ def _spec(options: Mapping[str, Any], decoder: Decoder, plans: tuple[ShapePlan, 
 
 
 def _limits(options: Mapping[str, Any], decoder: Decoder) -> ProfileLimits:
-    """As asked for. The default length gives way to a shorter context, which is known here at the latest."""
+    """The limits from the options; a default length shrinks to the model's context. Raises InputError."""
     batch, longest = options["profile.max_batch_size"], options["profile.max_input_len"]
     sequence, context = options["profile.max_seq_len"], decoder.max_positions
     if sequence == DEFAULT_SEQUENCE > context:
@@ -155,10 +156,10 @@ def _limits(options: Mapping[str, Any], decoder: Decoder) -> ProfileLimits:
 
 
 def _check_gpu(capability: str) -> None:
-    """TensorRT builds for the GPU that it sees, whatever it is: hold it to the key. Raises InputError."""
-    found, missing = device.find()
-    if found is None or found.capability != capability:
-        here = missing if found is None else f"the {found.name} here has {found.capability}"
+    """TensorRT builds for whatever GPU it sees: it must be the one of the key. Raises InputError."""
+    gpu, missing = cuda.find()
+    if gpu is None or gpu.capability != capability:
+        here = missing if gpu is None else f"the {gpu.name} here has {gpu.capability}"
         raise InputError(
             f"compiler=tensorrt builds for compute capability {capability} on such a GPU, and {here}",
             option="target",
@@ -167,7 +168,7 @@ def _check_gpu(capability: str) -> None:
 
 
 def _settle() -> None:
-    """Make addresses in the programs that are started from here repeat, as far as this machine lets us."""
+    """Make addresses repeat in programs that this process starts, as far as this machine allows."""
     addresses.stop_randomising()
     _, hard = resource.getrlimit(resource.RLIMIT_STACK)
     if hard == resource.RLIM_INFINITY or hard >= _STACK:
@@ -176,8 +177,8 @@ def _settle() -> None:
 
 def _header(path: Path) -> dict[str, Any] | None:
     with path.open("rb") as stream:
-        found = header.read(stream.read(header.SIZE))
-    return None if found is None else {"release": found.release, "capabilities": list(found.capabilities)}
+        plan = header.read(stream.read(header.SIZE))
+    return None if plan is None else {"release": plan.release, "capabilities": list(plan.capabilities)}
 
 
 def _last_error(log: str) -> str:

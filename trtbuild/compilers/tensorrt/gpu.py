@@ -1,4 +1,4 @@
-"""Runs an engine on the GPU of this process; the cache stays there."""
+"""Runs an engine on the GPU of this process; the cache stays in GPU memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DTYPES = {"float16": np.float16, "float32": np.float32, "bfloat16": ml_dtypes.b
 
 
 class TensorRt:
-    """The engines of a folder, loaded by the module `trt`. Raises BuildError where one does not load or run."""
+    """The engines of a folder, loaded by the module `trt`. Raises BuildError if one does not load or run."""
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], trt: Any, device: CudaDevice) -> None:
         self._trt, self._device, self._manifest = trt, device, manifest
@@ -45,23 +45,23 @@ class TensorRt:
         return engine
 
     def facts(self) -> list[dict[str, Any]]:
-        """Of each engine, what is known once it is loaded: layers after joining, scratch memory in bytes, and how many
-        layers put out which type, where the engine was built with such details."""
-        found = []
+        """Facts of each loaded engine: layers after fusion, scratch memory in bytes, and, if the engine was built with
+        such details, how many layers put out each type."""
+        facts = []
         for file, engine in zip(self._manifest["engines"], self._engines, strict=True):
             memory = getattr(engine, "device_memory_size_v2", None) or getattr(
                 engine, "device_memory_size", None
             )
             known = {"file": file["file"], "layers": engine.num_layers, "scratch_bytes": memory}
-            found.append({**known, "precisions": inspection.precisions(self._inspected(engine))})
-        return found
+            facts.append({**known, "precisions": inspection.precisions(self._inspected(engine))})
+        return facts
 
     def _inspected(self, engine: Any) -> str:
         inspector = engine.create_engine_inspector()
         return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
     def prepare(self, shapes: CallSchedule) -> None:
-        """Make the contexts and the empty cache for calls of these shapes."""
+        """Create the contexts and the empty cache for calls of these shapes."""
         static = self._manifest["engines"][0]["static"]
         several = len(self._manifest["engines"][0]["phases"]) > 1
         places = {"decode": (0, 0), "prefill": (1, 0) if static else (0, 1 if several else 0)}
@@ -71,7 +71,7 @@ class TensorRt:
             if shape.past not in caches:
                 caches[shape.past] = _Cache(self._device, self._manifest, shape.past, self._dtype.itemsize)
             place = places[name]
-            if place not in contexts:  # before release 10 no two contexts may have one profile
+            if place not in contexts:  # before release 10 each profile may have one context
                 contexts[place] = _Context(self._engines[place[0]], place[1], self._device.stream, static)
             self._phases[name] = _Phase(
                 self._device, contexts[place], shape, self._manifest, self._dtype, caches
@@ -93,7 +93,7 @@ class _Cache:
 
 
 class _Context:
-    """An execution context, and the phase whose shapes and buffers it has now."""
+    """An execution context, and the phase whose shapes and buffers are set in it."""
 
     def __init__(self, engine: Any, profile: int, stream: int, static: bool) -> None:
         self.static = static
@@ -104,7 +104,7 @@ class _Context:
             raise BuildError("TensorRT makes no context for the engine; is there memory enough on the GPU?")
 
     def serve(self, user: object, shapes: Mapping[str, tuple[int, ...]], at: Mapping[str, int]) -> None:
-        """Take the shapes and the buffers of `user`, unless it was the last one."""
+        """Set the shapes and buffers of `user`, unless they are set already."""
         if self.user is user:
             return
         for name, dims in shapes.items():
@@ -157,12 +157,12 @@ class _Phase:
 
     def run(self, call: Call) -> Array:
         device = self._device
-        given = {
+        inputs = {
             "input_ids": call.ids,
             "position_ids": call.positions,
             "attention_bias": call.bias.astype(self._dtype),
         }
-        for name, values in given.items():  # an engine of a fixed batch computes the one sequence in each row
+        for name, values in inputs.items():  # an engine with a fixed batch gets the same sequence in each row
             device.write(
                 self._at[name], np.ascontiguousarray(np.broadcast_to(values, (self._batch, *values.shape)))
             )
@@ -175,7 +175,7 @@ class _Phase:
         return np.asarray(logits[call.count - 1], np.float32)
 
     def _keep(self, call: Call) -> None:
-        """Copy the new keys and values to their slots, in each cache that has them."""
+        """Copy the new keys and values to their slots in each cache."""
         row = self._decoder["head_dim"] * self._dtype.itemsize
         for cache in self._caches.values():
             count = min(call.count, cache.slots - call.slot)
@@ -193,5 +193,5 @@ class _Phase:
 
 
 def _batch(manifest: Mapping[str, Any]) -> int:
-    """The least that the engines take."""
+    """The smallest batch that the engines take."""
     return int(manifest["engines"][0]["phases"][0]["batch"][0])

@@ -1,15 +1,15 @@
-"""What the first 64 bytes of a plan of TensorRT for RTX say; no GPU, driver or library is needed to read them.
+"""Reads the header of a plan of TensorRT for RTX: its first 64 bytes. No GPU, driver or library is needed.
 
-NVIDIA documents that such a header is there (`Runtime.engine_header_size`) and enough for `get_engine_validity`, not
-what is in it. What follows is as release 1.7 writes it, seen on plans for each compute capability:
+NVIDIA documents that there is a header (`Runtime.engine_header_size`) and that `get_engine_validity` needs no more, but
+not its layout. This is what release 1.7 writes, as seen in plans for each compute capability:
 
      0  "vtrt"                       28  "vtrt"
      8  int64: format, 2             32  int64: one bit per compute capability, in the order of `CAPABILITIES`
     16  int64: bytes of the plan
     24  4 bytes: release, 1.7.1.116
 
-The bits of a portable plan are those from 8.0 on, and one more: what comes later. A plan that does not begin so is not
-described, which is no error: releases differ.
+A portable plan has the bits from 8.0 on, and one more for later capabilities. A plan that begins otherwise is no error,
+as releases differ: it just has no description.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class EngineHeader:
 
 
 def read(start: bytes) -> EngineHeader | None:
-    """The header in the first `SIZE` bytes of a plan; None where they are not laid out as above."""
+    """The header in the first `SIZE` bytes of a plan; None if they have another layout."""
 
     def number(at: int) -> int:
         return int.from_bytes(start[at : at + 8], "little")

@@ -1,4 +1,4 @@
-"""Loads an engine on the GPU here and lets it answer: what the check and `trtbuild run` do where one fits."""
+"""Loads an engine on this machine's GPU and generates text, for the check and `trtbuild run`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def generate_text(
 ) -> dict[str, Any]:
     """Generate with the options `prompt`, `max_tokens`, `raw`, and for sampling `temperature`, `top_p`, `seed`.
 
-    Returns what it took. Raises InputError for a prompt that does not fit, BuildError where the engine fails.
+    Returns facts for the record. Raises InputError for a prompt that does not fit, BuildError if the engine fails.
     """
     if options["max_tokens"] < 1:
         raise InputError("at least one is needed", option=f"generate.max_tokens={options['max_tokens']}")

@@ -1,4 +1,4 @@
-"""What TensorRT's engine inspector tells, in short."""
+"""A summary of what TensorRT's engine inspector reports."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _TYPE = re.compile(
 _OTHER_NAMES = {"Half": "FP16", "Float": "FP32", "Int8": "INT8", "Int32": "INT32", "Bool": "BOOL"}
 
 
-def precisions(told: str) -> dict[str, int]:
-    """Type of a layer's first output -> layers, from the inspector's JSON; empty where it gives names alone.
+def precisions(report: str) -> dict[str, int]:
+    """Type of a layer's first output -> number of layers, from the inspector's JSON; empty if it holds only names.
 
     A layer with details is an object whose `Outputs` have a `Format/Datatype`, such as "Row major linear FP16 format"
     (release 8) or "Half" (10): NVIDIA's documentation of IEngineInspector.
     """
     try:
-        layers = untrusted.parse(told)["Layers"] or []
+        layers = untrusted.parse(report)["Layers"] or []
     except (ValueError, KeyError, TypeError):
         return {}
-    found = Counter(_type(layer) for layer in layers if isinstance(layer, dict))
-    return {name: count for name, count in sorted(found.items()) if name}
+    counts = Counter(_type(layer) for layer in layers if isinstance(layer, dict))
+    return {name: count for name, count in sorted(counts.items()) if name}
 
 
 def _type(layer: dict[str, Any]) -> str:

@@ -1,9 +1,9 @@
-"""engine.json: what a program needs to load the engines beside it and to feed them.
+"""engine.json: what a program needs to load the engines beside it and to call them.
 
     compiler, release        the library that made them: the same release has to load them ("tensorrt_rtx", "1.7.1.116")
     compute_capability       of the GPUs that they run on; null for a portable engine (8.0 and later)
     dtype                    of activations, logits, cache and attention_bias: float16, bfloat16 or float32
-    options                  those of the compiler, as they were asked for
+    options                  the compiler options of the build
     weights, group_size      how linear maps are stored: none (as dtype), int8, int4
     limits                   max_batch_size, max_input_len, max_seq_len
     decoder                  layers, kv_heads, head_dim, vocab, sliding_window, bos_token_id, eos_token_ids
@@ -14,8 +14,8 @@
 
 Tensors: `input_ids` and `position_ids` [batch, tokens] int32; `attention_bias` [batch, 1, tokens, past + tokens];
 `past_key_values.{layer}.{key|value}` [batch, kv_heads, past, head_dim]. Out come `logits` [batch, tokens, vocab] and,
-of the new tokens alone, `new.{layer}.{key|value}` [batch, kv_heads, tokens, head_dim], keys already rotated: the host
-writes them to the cache, at any place that the bias of later steps lets be seen.
+for the new tokens alone, `new.{layer}.{key|value}` [batch, kv_heads, tokens, head_dim], keys already rotated: the host
+writes them to the cache, in any slots that the bias of later steps unmasks.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def describe(
     plans: tuple[ShapePlan, ...],
     answer: Json,
 ) -> Json:
-    """The content, from the step's options and from what the builder answered."""
-    built = {each["file"]: each for each in answer["engines"]}
+    """The content of engine.json, from the step's options and the builder's answer."""
+    built = {engine["file"]: engine for engine in answer["engines"]}
     return {
         "schema": SCHEMA,
         "compiler": options["compiler.name"],
@@ -100,7 +100,7 @@ def write(content: Json, folder: Path) -> None:
 
 
 def read(folder: Path) -> Json:
-    """What `write` wrote. Raises BuildError."""
+    """The content that `write` wrote. Raises BuildError if it cannot be read, or has another schema."""
     try:
         content: Json = untrusted.parse_object(untrusted.read_bytes(folder / FILE))
     except (OSError, ValueError) as error:

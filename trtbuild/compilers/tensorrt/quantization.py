@@ -6,8 +6,8 @@ A matrix [k, n] of a MatMul is stored as
     int4    values [k, n] from -7 to 7, two a byte, the lower one first, and a scale per `group` rows, [k / group, n]
     fp8     values [k, n] in E4M3 (no infinities, 448 at most), and a scale per column, [n]
 
-all symmetric (TensorRT takes no zero points), with the scales in the graph's own type. The embedding and the head stay
-as they are, tied or not. The graph's opset becomes 21, which has these types and blocks.
+all symmetric (TensorRT takes no zero points), with scales in the graph's own type. The embedding and the head are not
+quantized, tied or not. The graph's opset becomes 21, which has these types and blocks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trtbuild.networks.weights.arrays import Array
 from trtbuild.networks.weights.tensors import DataFile, Network, element_type, nbytes
 
 OPSET, IR_VERSION = 21, 10
-HEAD = "lm_head.MatMul.weight"  # of an untied head: NVIDIA's own recipes leave it out, too
+HEAD = "lm_head.MatMul.weight"  # an untied head, which NVIDIA's recipes do not quantize either
 SLICE = 32 << 20  # bytes of float32 values held at once
 SCHEMES = ("int8", "int4", "fp8")
 _LARGEST = {"int8": 127, "int4": 7, "fp8": 448}
@@ -38,8 +38,8 @@ def quantize_network(
 ) -> Network:
     """Write `source`, quantized to one of `SCHEMES`, to `path` and `path`.data; `group` rows share a scale of int4.
 
-    `progress` is told the bytes of 16- or 32-bit weights done, and their total. Raises BuildError when there is nothing
-    to quantize, InputError when `group` does not divide the rows of a matrix.
+    `progress` gets the bytes of 16- or 32-bit weights done, and their total. Raises BuildError if there is nothing to
+    quantize, InputError if `group` does not divide the rows of a matrix.
     """
     graph = source.model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
@@ -50,7 +50,7 @@ def quantize_network(
     }
     if not matrices:
         raise BuildError("the network has no linear map by a stored matrix: there is nothing to quantize")
-    model = _successor(source.model)
+    model = _empty_copy(source.model)
     data = path.with_name(path.name + ".data")
     done, total = 0, sum(nbytes(tensor) for tensor in matrices.values())
     with data.open("wb") as stream:
@@ -68,8 +68,8 @@ def quantize_network(
     return Network(model, path)
 
 
-def _successor(old: ModelProto) -> ModelProto:
-    """The model without nodes and weights, at `OPSET`."""
+def _empty_copy(old: ModelProto) -> ModelProto:
+    """A copy of the model without nodes and weights, at `OPSET`."""
     model = ModelProto()
     model.CopyFrom(old)
     del model.graph.node[:], model.graph.initializer[:], model.opset_import[:]
@@ -89,11 +89,11 @@ def _nodes(graph: GraphProto, matrices: set[str], group: int | None) -> Iterator
                 yield helper.make_node(
                     "DequantizeLinear", stored, [name], name=f"{name}.dequantize", **blocks
                 )
-        yield _reduced(node) if node.op_type == "ReduceMean" else node
+        yield _mean(node) if node.op_type == "ReduceMean" else node
 
 
-def _reduced(node: NodeProto) -> NodeProto:
-    """The mean over the last axis as opset 18 and later say it: the axes are an input."""
+def _mean(node: NodeProto) -> NodeProto:
+    """The mean over the last axis for opset 18 and later, where the axes are an input."""
     inputs = [node.input[0], _LAST_AXIS.name]
     return helper.make_node("ReduceMean", inputs, list(node.output), name=node.name, keepdims=1)
 
@@ -107,7 +107,7 @@ def _kept(source: Network, tensor: TensorProto, file: DataFile) -> TensorProto:
 def _quantized(
     source: Network, tensor: TensorProto, scheme: str, group: int | None, file: DataFile
 ) -> tuple[TensorProto, TensorProto]:
-    """The small numbers and their scales."""
+    """The quantized matrix and its scales. Raises InputError."""
     k, n = tensor.dims
     if group is not None and k % group:
         raise InputError(
@@ -147,7 +147,7 @@ def _by_group(source: Network, tensor: TensorProto, group: int, scales: list[Arr
 
 
 def _rows(source: Network, tensor: TensorProto, group: int) -> Iterator[Array]:
-    """The matrix as float32, some whole groups of rows at a time."""
+    """The matrix as float32, a few whole groups of rows at a time."""
     k, n = tensor.dims
     step = max(1, SLICE // (4 * n * group)) * group
     for start in range(0, k, step):
@@ -155,16 +155,16 @@ def _rows(source: Network, tensor: TensorProto, group: int) -> Iterator[Array]:
 
 
 def _scale(largest: Array, scheme: str, tensor: TensorProto) -> Array:
-    """As it is stored; never 0, which a column of zeros or of very small values would give."""
+    """The scale as it is stored. It is never 0, which a column of zeros or of tiny values would give."""
     element = element_type(tensor)
     smallest = np.float32(
         2.0**-14 if element.itemsize == 2 else 2.0**-126
-    )  # normal in each of the three types
+    )  # a normal number in all three types
     return np.maximum(largest / np.float32(_LARGEST[scheme]), smallest).astype(element)
 
 
 def _rounded(values: Array, scale: Array, scheme: str) -> Array:
-    """Against the scale as it is stored, so that its rounding costs nothing."""
+    """Divide by the scale as it is stored, so that its own rounding adds no error, and round."""
     bound, scaled = _LARGEST[scheme], values / scale.astype(np.float32)
     if scheme == "fp8":
         return np.clip(scaled, -bound, bound).astype(ml_dtypes.float8_e4m3fn)

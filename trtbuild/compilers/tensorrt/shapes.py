@@ -1,4 +1,4 @@
-"""Which shapes an engine takes: the limits of a profile as ranges for each input of the network.
+"""The shapes that an engine takes: a profile's limits as ranges for each input of the network.
 
     dynamic   one engine, one range: any number of tokens up to the longest input, tuned for one
     phases    one engine with two optimization profiles: decode (one token at a time), prefill (many); its weights are
@@ -6,7 +6,7 @@
     static    two engines of fixed shapes: decode.engine sees one token, prefill.engine as many as the longest input,
               each behind a cache of fixed length; the host masks what is not filled
 
-In all of them tokens of the cache and new tokens together are `max_seq_len` at most.
+In all of them cached and new tokens together are at most `max_seq_len`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Dims = tuple[int, ...]
 
 @dataclass(frozen=True)
 class ProfileLimits:
-    """Sequences at once, tokens of a prompt, tokens of prompt and answer."""
+    """The most sequences at once, tokens of a prompt, and tokens of prompt and answer together."""
 
     batch: int
     input: int
@@ -75,20 +75,20 @@ def engines(shapes: str, limits: ProfileLimits) -> tuple[ShapePlan, ...]:
     if shapes == "phases":
         prefill = Phase("prefill", batch, many, Range(0, 0, longest))
         return (ShapePlan(ENGINE, False, (Phase("decode", batch, one, cache), prefill)),)
-    all_of_them = _fixed(limits.batch)
-    decode = Phase("decode", all_of_them, one, _fixed(longest))
-    prefill = Phase("prefill", all_of_them, _fixed(limits.input), _fixed(limits.sequence - limits.input))
+    batch_size = _fixed(limits.batch)
+    decode = Phase("decode", batch_size, one, _fixed(longest))
+    prefill = Phase("prefill", batch_size, _fixed(limits.input), _fixed(limits.sequence - limits.input))
     return ShapePlan("decode.engine", True, (decode,)), ShapePlan("prefill.engine", True, (prefill,))
 
 
 def inputs(decoder: Decoder, phase: Phase) -> Mapping[str, tuple[Dims, Dims, Dims]]:
-    """Least, typical and greatest shape of each input of `networks.standard`."""
+    """The least, typical and greatest shape of each input of `networks.standard`."""
     shapes: dict[str, list[Dims]] = {}
     for which in ("least", "typical", "greatest"):
         batch, tokens, past = (getattr(extent, which) for extent in (phase.batch, phase.tokens, phase.past))
         for name, dims in _at(decoder, batch, tokens, past):
             shapes.setdefault(name, []).append(dims)
-    return {name: (each[0], each[1], each[2]) for name, each in shapes.items()}
+    return {name: (least, typical, greatest) for name, (least, typical, greatest) in shapes.items()}
 
 
 def _at(decoder: Decoder, batch: int, tokens: int, past: int) -> Sequence[tuple[str, Dims]]:

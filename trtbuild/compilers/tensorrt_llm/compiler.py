@@ -222,7 +222,7 @@ _UNREAD: dict[str, str] = {
     "network.frontend": _NO_NETWORK,
     "quant.symmetric": "tensorrt_llm refuses all but one value",
     "quant.embedding": "NVIDIA's tools leave the embedding as it is; compiler.quantize_lm_head is of the head",
-    "target.level": "the builder's host has no part in the engine",
+    "target.level": "the engine does not depend on the builder's CPU",
 }
 
 

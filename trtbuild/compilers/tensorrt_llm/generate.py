@@ -10,7 +10,7 @@ from trtbuild.worker import Reporter, StepRequest, serve
 
 
 def run(_request: StepRequest, _out: Path, _reporter: Reporter) -> dict[str, Any]:
-    """Raises InputError."""
+    """Always raises InputError."""
     raise InputError(
         "trtbuild does not run TensorRT-LLM's engines: NVIDIA's servers do",
         option="compiler=tensorrt_llm",

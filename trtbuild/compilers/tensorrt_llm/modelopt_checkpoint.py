@@ -9,7 +9,7 @@ from typing import Any
 
 from trtbuild import untrusted
 from trtbuild.compilers.modelopt import exclusions
-from trtbuild.compilers.modelopt.options import settle
+from trtbuild.compilers.modelopt.options import bind_instruction_set
 from trtbuild.compilers.modelopt.schemes import scheme_of
 from trtbuild.compilers.tensorrt_llm import modelopt_schemes, rules
 from trtbuild.networks.weights import as_transformers
@@ -31,7 +31,7 @@ def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
     modelopt_schemes.check_ranks(config, scheme, tp, pp)
     modelopt_schemes.check_excluded(exclusions.read(facts), config, scheme, "none", pp)
     as_transformers.check_folder(source)
-    settle(facts.get("compiler.calib_level"))
+    bind_instruction_set(facts.get("compiler.calib_level"))
     made: dict[str, Any] = importlib.import_module("trtbuild.compilers.tensorrt_llm.modelopt_run").run(
         request, source, config, out, reporter
     )
