@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.store.support import publish, write_files
 from trtstore import Record, Store
 from trtstore.format.digest import hash_bytes
-from trtstore.upkeep.plan import Plan
+from trtstore.upkeep.decisions import EvictionPlan
 from trtstore.upkeep.upkeep import Upkeep
 
 
@@ -40,7 +40,7 @@ class Shop:
             path.chmod(0o755)
         return publish(self.store, folder, key_of(name), **more)
 
-    def collect(self, limit: int | None = 0, grace: float = 0.0, *, dry_run: bool = False) -> Plan:
+    def collect(self, limit: int | None = 0, grace: float = 0.0, *, dry_run: bool = False) -> EvictionPlan:
         return Upkeep(self.store).collect(limit, grace=grace, dry_run=dry_run)
 
     def left(self, *names: str) -> list[str]:

@@ -11,11 +11,11 @@ from typing import Any
 from trtstore import units
 from trtstore.cli.output import Output
 from trtstore.cli.show import SHORT
-from trtstore.upkeep.plan import Decision, Plan
+from trtstore.upkeep.decisions import Decision, EvictionPlan
 from trtstore.upkeep.score import HORIZON
 
 
-def plan(output: Output, found: Plan, *, dry_run: bool, everything: bool) -> None:
+def plan(output: Output, found: EvictionPlan, *, dry_run: bool, everything: bool) -> None:
     """`trtstore gc`."""
     if output.json:
         document = {
@@ -34,7 +34,7 @@ def plan(output: Output, found: Plan, *, dry_run: bool, everything: bool) -> Non
     )
 
 
-def _decisions(found: Plan, gone: str, *, everything: bool) -> Iterator[str]:
+def _decisions(found: EvictionPlan, gone: str, *, everything: bool) -> Iterator[str]:
     """A line for each decision, made one by one."""
     labels = {id(one.labels): one.labels for one in found.decisions}  # equal ones are one object
     kinds = {it: " ".join(value for _, value in sorted(each.items())) for it, each in labels.items()}
@@ -53,7 +53,7 @@ def _decisions(found: Plan, gone: str, *, everything: bool) -> Iterator[str]:
             )
 
 
-def _closing(found: Plan, *, dry_run: bool, everything: bool) -> Iterator[str]:
+def _closing(found: EvictionPlan, *, dry_run: bool, everything: bool) -> Iterator[str]:
     reasons = Counter(one.reason for one in found.decisions if not one.remove and one.kind == "record")
     for why, count in () if everything else reasons.most_common():
         yield f"{count} artifact{'s stay' if count > 1 else ' stays'}: {why}"

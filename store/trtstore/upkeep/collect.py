@@ -24,17 +24,18 @@ from trtstore.index.index import Index
 from trtstore.index.seals import Seals
 from trtstore.marks import doubts
 from trtstore.upkeep.catalog import Catalog, OnParsed
-from trtstore.upkeep.plan import Plan, Planner
+from trtstore.upkeep.decisions import EvictionPlan
+from trtstore.upkeep.plan import make_plan
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def plan(
     layout: Layout, index: Index, limit: int | None, grace: float, on_parsed: OnParsed = lambda _: None
-) -> Plan:
+) -> EvictionPlan:
     """What `collect` would do now. Raises NotReadable and the like."""
     with translated(layout.root, reading=True):
-        return Planner(layout, index, limit, grace).plan(on_parsed)
+        return make_plan(layout, index, limit, grace, on_parsed)
 
 
 def collect(
@@ -44,14 +45,14 @@ def collect(
     grace: float,
     on_parsed: OnParsed = lambda _: None,
     on_wait: OnWait | None = None,
-) -> Plan:
+) -> EvictionPlan:
     """Remove what nobody can ask for, and then the cheapest artifacts until at most `limit` bytes are left.
 
     Whatever was used within `grace` seconds stays. Raises NotWritable and the like.
     """
     with translated(layout.root, reading=True):
         if not layout.base.is_dir():
-            return Plan(limit)
+            return EvictionPlan(limit)
         layout.check()
     scratch.sweep(layout)
     partial.sweep(layout, grace)
@@ -66,7 +67,7 @@ def collect(
         with gate.removing(layout, who=f"a collection, process {os.getpid()}", on_wait=on_wait):
             with translated(layout.root, reading=True):
                 mine = None if bin_ is None else bin_.parent
-                found = Planner(layout, index, limit, grace, mine).plan(on_parsed)
+                found = make_plan(layout, index, limit, grace, on_parsed, mine)
             with translated(layout.root):
                 _remove(layout, found, bin_)
         seals = Seals(index, layout.base)
@@ -79,7 +80,7 @@ def collect(
     return found
 
 
-def _unlink(layout: Layout, found: Plan, bin_: Path, seals: Seals) -> None:
+def _unlink(layout: Layout, found: EvictionPlan, bin_: Path, seals: Seals) -> None:
     """Remove from `bin_` the trees' links to blobs that stay, one by one: each has another ctime then, and is sealed
     again, so that nobody needs to read it."""
     gone = {digits: bin_ / f"b{number}" for number, digits in enumerate(found.blobs())}
@@ -95,7 +96,7 @@ def _unlink(layout: Layout, found: Plan, bin_: Path, seals: Seals) -> None:
     seals.flush()
 
 
-def _remove(layout: Layout, found: Plan, bin_: Path | None) -> None:
+def _remove(layout: Layout, found: EvictionPlan, bin_: Path | None) -> None:
     records = [decision.place(layout) for decision in found.removed if decision.kind == "record"]
     others = [decision.place(layout) for decision in found.removed if decision.kind != "record"]
     _discard(records, bin_, "r")

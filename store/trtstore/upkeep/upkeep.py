@@ -13,7 +13,7 @@ from trtstore.marks import pins, roots
 from trtstore.store import Store
 from trtstore.upkeep import collect
 from trtstore.upkeep.catalog import Catalog, OnParsed
-from trtstore.upkeep.plan import Plan
+from trtstore.upkeep.decisions import EvictionPlan
 
 GRACE = 3600.0  # seconds after a use in which a collector leaves an artifact alone
 
@@ -69,7 +69,7 @@ class Upkeep:
         dry_run: bool = False,
         on_parsed: OnParsed = lambda _: None,
         on_wait: locks.OnWait | None = None,
-    ) -> Plan:
+    ) -> EvictionPlan:
         """Remove garbage, and what is cheapest to lose until at most `limit` bytes of files are left.
 
         What was used within `grace` seconds stays, as do roots, pins, and what is built or read. With `dry_run`

@@ -10,7 +10,7 @@ import pytest
 
 from tests.store.shop import Shop, key_of
 from tests.store.support import leftovers, read_tree, write_files
-from trtstore.upkeep.plan import Plan
+from trtstore.upkeep.decisions import EvictionPlan
 from trtstore.upkeep.score import DAY, chance
 from trtstore.upkeep.upkeep import Upkeep
 
@@ -23,7 +23,7 @@ def shop(tmp_path: Path) -> Shop:
     return Shop(tmp_path)
 
 
-def reasons(plan: Plan, *, remove: bool) -> dict[str, str]:
+def reasons(plan: EvictionPlan, *, remove: bool) -> dict[str, str]:
     return {decision.name: decision.reason for decision in plan.decisions if decision.remove is remove}
 
 
@@ -233,7 +233,7 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(shop: Shop) -> No
 
 
 def test_a_store_that_is_not_there_is_not_made(shop: Shop) -> None:
-    assert shop.collect(0).decisions == []
+    assert shop.collect(0).decisions == ()
     assert shop.collect(0, dry_run=True).decisions == []
     assert not (shop.home / "store").exists()
 

@@ -28,7 +28,7 @@ from tests.store.beside import (
 from tests.store.shop import Shop, key_of
 from tests.store.support import leftovers, python, read_tree
 from trtstore.disk import locks
-from trtstore.upkeep.plan import Plan
+from trtstore.upkeep.decisions import EvictionPlan
 from trtstore.upkeep.upkeep import Upkeep
 
 InTheMiddle = Callable[[Callable[[], None]], None]
@@ -40,7 +40,7 @@ def shop(tmp_path: Path) -> Shop:
     return Shop(tmp_path)
 
 
-def reason_of(plan: Plan, name: str) -> str:
+def reason_of(plan: EvictionPlan, name: str) -> str:
     return next(decision.reason for decision in plan.decisions if decision.name == key_of(name))
 
 
