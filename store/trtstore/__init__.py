@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from trtstore.team.team import Team
     from trtstore.transfer.protocols import Reader
     from trtstore.transfer.readonly import ReadOnly
-    from trtstore.units import ago as format_ago
+    from trtstore.units import format_ago as format_ago
     from trtstore.units import seconds as format_seconds
     from trtstore.units import size as format_size
     from trtstore.units import span as format_span

@@ -40,7 +40,7 @@ def span(value: float) -> str:
     return "now"
 
 
-def ago(value: float) -> str:
+def format_ago(value: float) -> str:
     """`just now`, `3 h ago`."""
     return "just now" if value < 60 else f"{span(value)} ago"
 

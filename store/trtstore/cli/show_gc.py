@@ -71,7 +71,7 @@ def _why(one: Decision) -> str:
         return one.reason
     it = one.worth
     built = f"{'' if it.known else 'about '}{units.seconds(it.seconds)} to build"
-    used = f"used {it.hits} time{'' if it.hits == 1 else 's'}, {units.ago(it.idle)}"
+    used = f"used {it.hits} time{'' if it.hits == 1 else 's'}, {units.format_ago(it.idle)}"
     chance = f"{it.chance:.0%} chance of use in {HORIZON:.0f} days"
     return f"{one.reason}: {built} x {chance} ({used}) = {it.density * 1e9:.3g} s a GB"
 

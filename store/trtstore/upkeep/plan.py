@@ -112,7 +112,7 @@ def _unusable(record: Listed, counts: RefCounts) -> Decision:
 def _caches(idle: Iterable[Environment], copies: Mapping[str, int], now: float) -> Iterator[Decision]:
     """What can be made again in seconds or by a lock, in the order in which it goes above the limit."""
     for each in sorted(idle, key=lambda environment: environment.used):
-        reason = f"{each.title}, last used {units.ago(now - each.used)}: its lock can make it again"
+        reason = f"{each.title}, last used {units.format_ago(now - each.used)}: its lock can make it again"
         yield Decision("toolchain", each.name, True, reason, each.bytes, each.path)
     for digits, size in copies.items():
         yield Decision("tree", digits, True, "a copy that its blobs can make again in seconds", size)
