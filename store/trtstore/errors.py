@@ -140,7 +140,7 @@ def no_locks(error: OSError, path: Path) -> StoreFailure:
 
 
 @contextmanager
-def translated(path: Path, *, reading: bool = False) -> Iterator[None]:
+def as_store_failures(path: Path, *, reading: bool = False) -> Iterator[None]:
     """Raise an OSError of the body as the StoreFailure that names `path`."""
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import inspect
 import subprocess
@@ -14,14 +15,16 @@ import trtstore
 
 
 def test_every_name_is_there_and_typed_alike() -> None:
-    assert set(trtstore.__all__) == set(trtstore._PLACES) <= set(dir(trtstore))
+    assert set(trtstore.__all__) == set(trtstore._MODULES) <= set(dir(trtstore))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = trtstore.nothing
-    text = Path(trtstore.__file__).read_text()
-    typed = text[text.index("if TYPE_CHECKING") : text.index("_PLACES = {")]
-    for name, (module, own) in trtstore._PLACES.items():
-        assert getattr(trtstore, name) is getattr(sys.modules[f"trtstore.{module}"], own)
-        assert f" {name}" in typed, f"{name} has no type"
+    tree = ast.parse(Path(trtstore.__file__).read_text())
+    (typed,) = (node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in typed.body if isinstance(node, ast.ImportFrom)]
+    names = {alias.name: node.module for node in imports for alias in node.names if alias.asname is None}
+    assert names == {name: f"trtstore.{module}" for name, module in trtstore._MODULES.items()}
+    for name, module in trtstore._MODULES.items():
+        assert getattr(trtstore, name) is getattr(sys.modules[f"trtstore.{module}"], name)
 
 
 @pytest.mark.parametrize("name", trtstore.__all__)

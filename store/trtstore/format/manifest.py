@@ -73,7 +73,7 @@ class Manifest:
         return digest_of(hash_bytes(self.encode()))
 
 
-def build(entries: Iterable[Entry]) -> Manifest:
+def make_manifest(entries: Iterable[Entry]) -> Manifest:
     """The manifest of `entries`, in any order. Raises Malformed where they break a rule."""
     ordered = tuple(sorted(entries, key=lambda entry: entry.path))
     _check(ordered)

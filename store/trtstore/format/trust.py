@@ -114,7 +114,7 @@ def holds(scope: Scope, labels: Mapping[str, str] | None) -> bool:
     return not scope or (labels is not None and beyond(scope, labels) is None)
 
 
-def lines_of(public: str, trusted: Iterable[Trusted]) -> list[Trusted]:
+def trusted_lines(public: str, trusted: Iterable[Trusted]) -> list[Trusted]:
     """Those of `trusted` that are about the key `public`: a key may have several lines."""
     return [one for one in trusted if one.key == public]
 

@@ -29,7 +29,7 @@ from diskcache.core import DBNAME, DEFAULT_SETTINGS, MODE_RAW
 from trtstore.disk import locks
 from trtstore.disk.hashing import HASHERS, OnBytes, hash_fd, ignore_bytes, in_threads
 from trtstore.disk.layout import make_folders
-from trtstore.errors import Corrupt, Invalid, StoreFailure, translated
+from trtstore.errors import Corrupt, Invalid, StoreFailure, as_store_failures
 from trtstore.format.canonical_json import Json
 from trtstore.format.digest import is_hex
 from trtstore.index import index_schema
@@ -168,7 +168,7 @@ class Index:
 
         Raises Invalid when it is no regular file, Corrupt when it changes meanwhile, NotReadable and the like.
         """
-        with translated(path, reading=True):
+        with as_store_failures(path, reading=True):
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 return self._digest(fd, path, on_bytes)
@@ -318,7 +318,7 @@ def hash_files(
     digests: dict[Path, str] = {}
     unknown: dict[Path, int] = {}
     for path in paths:
-        with translated(path, reading=True):
+        with as_store_failures(path, reading=True):
             status = path.stat()
         known = index.known_digest(status)
         if known is None:

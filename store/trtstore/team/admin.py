@@ -50,7 +50,7 @@ def _summary(key: str, data: bytes, stored: float) -> Summary | None:
     )
 
 
-def summaries(team: Team, index: Index, on_read: Callable[[int], None]) -> list[Summary]:
+def team_summaries(team: Team, index: Index, on_read: Callable[[int], None]) -> list[Summary]:
     """The newest artifacts at a glance, believed or not; what was read once is remembered in `index`.
 
     Nothing where the team's store was not reached before. Raises Unreachable and the like.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trtstore.team.team import Team
 
 
-def team(
+def open_team(
     url: str,
     store: Store,
     policy: TrustPolicy,
@@ -54,7 +54,7 @@ def at(url: str, layout: Layout, patience: float = PATIENCE) -> Remote:
     return Remote(connect(url, patience), Seen(url, Index(layout.index)), patience)
 
 
-def signers(envelope: bytes, record: Record, trusted: Iterable[str]) -> list[Trusted]:
+def trusted_signers(envelope: bytes, record: Record, trusted: Iterable[str]) -> list[Trusted]:
     """The keys that the user trusts for such an artifact and that signed the `envelope` of `record`.
 
     `trusted` are lines beside those of the user's own list. Raises Invalid as `team`, Malformed for no envelope.
@@ -82,14 +82,14 @@ def judge(
     return found
 
 
-def check(url: str, trusted: Iterable[str]) -> None:
+def check_team(url: str, trusted: Iterable[str]) -> None:
     """Raises Invalid as `team`, for what can be seen without loading anything."""
     checked(url)
     for line in trusted:
         trust.parse(line)
 
 
-def signer(name: str | None) -> Signer:
+def open_signer(name: str | None) -> Signer:
     """As `signing.signer`."""
     found: Signer = _module("trtstore.team.signing", "signing").signer(name)
     return found

@@ -17,7 +17,7 @@ from trtstore.content import read
 from trtstore.disk import gate, partial, scratch
 from trtstore.disk.layout import Layout, read_bounded
 from trtstore.disk.locks import OnWait
-from trtstore.errors import Malformed, NoSpace, translated
+from trtstore.errors import Malformed, NoSpace, as_store_failures
 from trtstore.format import manifest
 from trtstore.index import usage
 from trtstore.index.index import Index
@@ -34,7 +34,7 @@ def plan(
     layout: Layout, index: Index, limit: int | None, grace: float, on_parsed: OnParsed = lambda _: None
 ) -> EvictionPlan:
     """What `collect` would do now. Raises NotReadable and the like."""
-    with translated(layout.root, reading=True):
+    with as_store_failures(layout.root, reading=True):
         return make_plan(layout, index, limit, grace, on_parsed)
 
 
@@ -50,13 +50,13 @@ def collect(
 
     Whatever was used within `grace` seconds stays. Raises NotWritable and the like.
     """
-    with translated(layout.root, reading=True):
+    with as_store_failures(layout.root, reading=True):
         if not layout.base.is_dir():
             return EvictionPlan(limit)
         layout.check()
     scratch.sweep(layout)
     partial.sweep(layout, grace)
-    with translated(layout.root, reading=True):
+    with as_store_failures(layout.root, reading=True):
         for _ in Catalog(layout, index).named(on_parsed):
             pass  # the slow part, while nobody has to wait for it
     with ExitStack() as until_freed:
@@ -65,10 +65,10 @@ def collect(
         except NoSpace:
             bin_ = None  # then what goes is deleted in place: space is what is wanted here
         with gate.removing(layout, who=f"a collection, process {os.getpid()}", on_wait=on_wait):
-            with translated(layout.root, reading=True):
+            with as_store_failures(layout.root, reading=True):
                 mine = None if bin_ is None else bin_.parent
                 found = make_plan(layout, index, limit, grace, on_parsed, mine)
-            with translated(layout.root):
+            with as_store_failures(layout.root):
                 _remove(layout, found, bin_)
         seals = Seals(index, layout.base)
         if bin_ is not None:
@@ -125,6 +125,6 @@ def _discard(paths: Iterable[Path], bin_: Path | None, prefix: str) -> None:
 
 def _erase(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        scratch.remove(path)
+        scratch.remove_folder(path)
     else:
         path.unlink(missing_ok=True)  # or an error: a record that stays must keep its blobs

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from trtstore.content import verify
 from trtstore.disk import gate, locks
 from trtstore.disk.hashing import OnBytes, ignore_bytes
-from trtstore.errors import translated
+from trtstore.errors import as_store_failures
 from trtstore.format.digest import checked_key
 from trtstore.marks import pins, roots
 from trtstore.store import Store
@@ -18,7 +18,7 @@ from trtstore.upkeep.decisions import EvictionPlan
 GRACE = 3600.0  # seconds after a use in which a collector leaves an artifact alone
 
 
-class Upkeep:
+class Maintenance:
     """The keeper of one store. Everything here may run while others build and read."""
 
     def __init__(self, store: Store) -> None:
@@ -31,7 +31,7 @@ class Upkeep:
 
     def roots(self) -> list[roots.Root]:
         """Every root, the dead ones too. Raises NotReadable and the like."""
-        with translated(self._layout.root, reading=True):
+        with as_store_failures(self._layout.root, reading=True):
             return roots.found(self._layout)
 
     def pin(self, key: str, note: str = "") -> None:
@@ -47,7 +47,7 @@ class Upkeep:
 
     def pins(self) -> dict[str, pins.Pin]:
         """The pins, by key."""
-        with translated(self._layout.root, reading=True):
+        with as_store_failures(self._layout.root, reading=True):
             return pins.found(self._layout)
 
     def verify(
@@ -58,7 +58,7 @@ class Upkeep:
 
     def size(self, keys: Sequence[str] | None = None) -> int:
         """Bytes of the blobs that `verify` will read. Raises NotReadable and the like."""
-        with translated(self._layout.root, reading=True):
+        with as_store_failures(self._layout.root, reading=True):
             return verify.total_bytes(self._layout, keys)
 
     def collect(
