@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trtstore.cli.arguments import CommandParser, command_parser
+    from trtstore.cli.arguments import command_parser
     from trtstore.cli.main import run_trtstore
     from trtstore.cli.output import Output
     from trtstore.cli.progress import Progress
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
 
 #: The module of each public name.
 _NAMES: Mapping[str, tuple[str, ...]] = {
-    "cli.arguments": ("CommandParser", "command_parser"),
+    "cli.arguments": ("command_parser",),
     "cli.main": ("run_trtstore",),
     "cli.output": ("Output",),
     "cli.progress": ("Progress",),
@@ -136,7 +136,6 @@ __all__ = [
     "SAMPLE",
     "Attachment",
     "Busy",
-    "CommandParser",
     "Corrupt",
     "Doubt",
     "Entry",

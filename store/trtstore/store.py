@@ -47,7 +47,15 @@ _NOTHING: Mapping[str, Path] = MappingProxyType({})
 
 
 class Store(ReadOnly):
-    """The store below one root folder. Processes and threads may share it; README.md says what they may rely on."""
+    """The store below one root folder. Processes and threads may share it; README.md says what they may rely on.
+
+    >>> with store.building("cd" * 32, who="an example"), store.scratch() as work:
+    ...     _ = (work / "engine.bin").write_bytes(b"another engine")
+    ...     made = store.publish("cd" * 32, work, predicate_type="urn:example", predicate={}, labels={})
+    >>> with store.reading(made) as tree:
+    ...     (tree.path / "engine.bin").read_bytes()
+    b'another engine'
+    """
 
     def __init__(self, layout: Layout) -> None:
         super().__init__(layout)

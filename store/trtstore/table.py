@@ -12,6 +12,9 @@ def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, pad: bo
     With `pad` the lines are all of one length, as a column of another table.
 
     Nothing where there are no rows. Control characters become `?`: what a record says cannot steer a terminal.
+
+    >>> list(format_table(["name", ">size"], [["engine", "6 B"]]))
+    ['name    size', 'engine   6 B']
     """
     if not rows:
         return

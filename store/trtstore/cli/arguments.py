@@ -25,7 +25,13 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def command_parser(prog: str, about: str | None, epilog: str) -> tuple[CommandParser, AddVerb]:
-    """The parser of `prog`, and how a verb is added: what is parsed has `run`, and `store` and `json` if given."""
+    """The parser of `prog`, and how a verb is added: what is parsed has `run`, and `store` and `json` if given.
+
+    >>> parser, add_verb = command_parser("demo", "A demonstration.", "")
+    >>> _ = add_verb("ls", lambda args: 0, "List all.")
+    >>> parser.parse_args(["ls", "--json"]).json
+    True
+    """
     common = CommandParser(add_help=False)
     common.add_argument("--store", metavar="PATH", default=argparse.SUPPRESS, help="the store's root folder")
     common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON document")

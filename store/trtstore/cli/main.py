@@ -43,6 +43,10 @@ def run_trtstore(
     """Run one command line; returns its exit code.
 
     The defaults say where the stores are when nobody does, and `describe` what a record of its maker's says, in words.
+
+    >>> run_trtstore(["--store", "store", "pin", key, "--note", "the release of May"])
+    pinned abababababababababababababababababababababababababababababababab
+    0
     """
     signal.signal(signal.SIGTERM, _interrupt)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":

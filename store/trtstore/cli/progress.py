@@ -13,7 +13,14 @@ PATIENCE = 0.5  # seconds before the first: what is done by then needs no line
 
 
 class Progress:
-    """`done` of `total` bytes; threads may tell."""
+    """`done` of `total` bytes; threads may tell.
+
+    >>> progress = Progress("copy", 10)
+    >>> progress.add(4)
+    >>> progress.done
+    4
+    >>> progress.close()
+    """
 
     def __init__(self, what: str, total: int | None = None) -> None:
         self._what, self._total = what, total

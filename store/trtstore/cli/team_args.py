@@ -58,7 +58,13 @@ def looking(verb: argparse.ArgumentParser) -> None:
 
 
 def add_trust_options(verb: argparse.ArgumentParser) -> None:
-    """Add what says whose signature counts."""
+    """Add what says whose signature counts.
+
+    >>> parser, add_verb = command_parser("demo", "A demonstration.", "")
+    >>> add_trust_options(add_verb("ls", lambda args: 0, "List all."))
+    >>> parser.parse_args(["ls", "--trust", "warn"]).trust
+    'warn'
+    """
     verb.add_argument(
         "--trust",
         choices=[policy.value for policy in TrustPolicy],

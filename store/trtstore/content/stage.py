@@ -49,6 +49,9 @@ def folder_manifest(folder: Path, index: Index) -> Manifest:
     """The manifest that `folder` would have as an artifact; nothing is stored.
 
     Raises Invalid where the folder cannot be an artifact, Corrupt, NotReadable and the like.
+
+    >>> folder_manifest(Path("result"), store.index).digest == record.manifest
+    True
     """
     listed = _listing(folder)
     digests = hash_files([path for _, path, _ in listed], index)

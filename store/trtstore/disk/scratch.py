@@ -102,6 +102,11 @@ def remove_folder(path: Path) -> None:
     """Remove a file, a link or a folder with all below it, read-only folders too, as far as possible.
 
     Needs one descriptor at a time (shutil.rmtree: two for each level), so that it works where they have run out.
+
+    >>> Path("old").mkdir()
+    >>> remove_folder(Path("old"))
+    >>> Path("old").exists()
+    False
     """
     with suppress(OSError):
         if not stat.S_ISDIR(path.lstat().st_mode):

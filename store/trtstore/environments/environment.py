@@ -85,7 +85,15 @@ def list_files(files: Path, on_bytes: OnBytes = ignore_bytes) -> list[tuple[str,
 
 
 def verify_environment(found: Environment, on_bytes: OnBytes = ignore_bytes) -> list[str]:
-    """Read every byte; what is not as it was made, a sentence each. Raises NotReadable and the like."""
+    """Read every byte; what is not as it was made, a sentence each. Raises NotReadable and the like.
+
+    >>> with store.environments.making("tools-1", who="an example") as work:
+    ...     (work / "files").mkdir()
+    ...     _ = (work / "files" / "tool.py").write_text("pass")
+    ...     environment = store.environments.keep("tools-1", work / "files", {"title": "tools"})
+    >>> verify_environment(environment)
+    []
+    """
     with as_store_failures(found.path, reading=True):
         wanted = _contents(found.path)
         if wanted is None:

@@ -42,7 +42,16 @@ _FOLDER = 0o755
 
 
 class Environments:
-    """The environments of one store."""
+    """The environments of one store.
+
+    >>> with store.environments.making("tools-1", who="an example") as work:
+    ...     (work / "files").mkdir()
+    ...     _ = (work / "files" / "tool.py").write_text("pass")
+    ...     environment = store.environments.keep("tools-1", work / "files", {"title": "tools"})
+    >>> with store.environments.using("tools-1") as environment:
+    ...     environment.title
+    'tools'
+    """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout

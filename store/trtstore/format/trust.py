@@ -115,7 +115,11 @@ def holds(scope: Scope, labels: Mapping[str, str] | None) -> bool:
 
 
 def trusted_lines(public: str, trusted: Iterable[Trusted]) -> list[Trusted]:
-    """Those of `trusted` that are about the key `public`: a key may have several lines."""
+    """Those of `trusted` that are about the key `public`: a key may have several lines.
+
+    >>> [line.name for line in trusted_lines(signer.public, team.trusted)]
+    ['ci']
+    """
     return [one for one in trusted if one.key == public]
 
 

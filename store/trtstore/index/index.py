@@ -81,7 +81,12 @@ class _TextDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache ships no typ
 
 
 class Index:
-    """The index in `folder`, opened at the first use; a `get` creates nothing on disk. Threads may share it."""
+    """The index in `folder`, opened at the first use; a `get` creates nothing on disk. Threads may share it.
+
+    >>> store.index.put("example", "a", 1)
+    >>> store.index.get("example", "a")
+    1
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -314,6 +319,9 @@ def hash_files(
 
     `on_progress` is told (bytes read, bytes to be read), one call at a time, from any thread; never, where
     nothing is read. Raises as `Index.file_digest`.
+
+    >>> [digits[:12] for digits in hash_files([Path("result/engine.bin")], store.index)]
+    ['ed9f6f250686']
     """
     digests: dict[Path, str] = {}
     unknown: dict[Path, int] = {}

@@ -29,7 +29,11 @@ BUILT_FROM = ", from which it was built)"
 
 @dataclass(frozen=True)
 class Doubt:
-    """Where an artifact came from, in words, and the scopes of those who signed it; none where nobody did."""
+    """Where an artifact came from, in words, and the scopes of those who signed it; none where nobody did.
+
+    >>> Doubt("a bundle from a partner").unsigned
+    True
+    """
 
     origin: str
     scopes: tuple[Scope, ...] = ()

@@ -116,6 +116,12 @@ class Leases:
 
     `write` says whether this one may take a lease; who may not waits for the one that is there. `on_problem` is told
     where the place cannot be asked: it has `patience` seconds for each look, each beat and each take.
+
+    >>> leases = Leases(connect(url), owner="me", host="here", heartbeat=5.0, write=True)
+    >>> with leases.hold(key, expected=lambda: None, look=lambda: team.lookup(key)) as outcome:
+    ...     outcome.held.tell("compiling")
+    ...     outcome.held.number
+    1
     """
 
     def __init__(

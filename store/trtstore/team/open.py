@@ -40,6 +40,9 @@ def open_team(
     `patience` is how many seconds each question may take.
 
     Raises Invalid: another URL, a line that is no key, a package that is not installed.
+
+    >>> open_team(url, store, TrustPolicy.require, [], print).lookup("cd" * 32) is None
+    True
     """
     keys = [*map(trust.parse, trusted), *trust_list.listed()]
     remote = at(url, store._layout, patience)
@@ -58,6 +61,9 @@ def trusted_signers(envelope: bytes, record: Record, trusted: Iterable[str]) -> 
     """The keys that the user trusts for such an artifact and that signed the `envelope` of `record`.
 
     `trusted` are lines beside those of the user's own list. Raises Invalid as `team`, Malformed for no envelope.
+
+    >>> trusted_signers(store.envelope(key), record, [])
+    []
     """
     found = envelopes.parse(envelope, records.MAX_BYTES, "the record")
     keys = [*map(trust.parse, trusted), *trust_list.listed()]
@@ -83,14 +89,21 @@ def judge(
 
 
 def check_team(url: str, trusted: Iterable[str]) -> None:
-    """Raises Invalid as `team`, for what can be seen without loading anything."""
+    """Raises Invalid as `team`, for what can be seen without loading anything.
+
+    >>> check_team("s3://bucket/team", trusted=[])
+    """
     checked(url)
     for line in trusted:
         trust.parse(line)
 
 
 def open_signer(name: str | None) -> Signer:
-    """As `signing.signer`."""
+    """As `signing.signer`.
+
+    >>> open_signer("ci").name
+    'ci'
+    """
     found: Signer = _module("trtstore.team.signing", "signing").signer(name)
     return found
 

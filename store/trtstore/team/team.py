@@ -48,6 +48,11 @@ class Team:
 
     Once the remote was unreachable (`down`) it is not asked again: a build goes on without it, and does not wait each
     time. `refused` says, by key, why what is there was not taken. `expected` and `strict`: see `judge`.
+
+    >>> team.push(store, key, signer).new
+    True
+    >>> team.lookup(key).labels["model"], team.signers(key)
+    ('llama', ('ci',))
     """
 
     def __init__(

@@ -24,7 +24,12 @@ log = logging.getLogger("trtstore")
 
 
 class ReadOnly:
-    """The store below a root folder, for reading: a `Reader`. Others may write to it meanwhile."""
+    """The store below a root folder, for reading: a `Reader`. Others may write to it meanwhile.
+
+    >>> other = ReadOnly.open(store.root)
+    >>> other.lookup(key).labels["model"], list(other.keys()) == [key]
+    ('llama', True)
+    """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout

@@ -53,7 +53,11 @@ def rows(store: Store, labels: Mapping[str, str], on_parsed: OnParsed = lambda _
 
 
 def find_key(store: Store, prefix: str) -> str:
-    """The one key that begins with `prefix`. Raises Invalid where it is no prefix or not the only one, NotThere."""
+    """The one key that begins with `prefix`. Raises Invalid where it is no prefix or not the only one, NotThere.
+
+    >>> find_key(store, key[:12]) == key
+    True
+    """
     if len(prefix) < MIN_PREFIX or not set(prefix) <= set("0123456789abcdef") or len(prefix) > 64:
         raise Invalid(
             f"{prefix!r} is no key: a key is 64 hexadecimal digits, of which {MIN_PREFIX} or more will do",
@@ -89,7 +93,11 @@ def split(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def find_record(store: Store, key: str) -> Record:
-    """The usable record of `key`. Raises NotThere with the reason where it is not usable."""
+    """The usable record of `key`. Raises NotThere with the reason where it is not usable.
+
+    >>> find_record(store, key).labels["model"]
+    'llama'
+    """
     problems: list[str] = []
     record = store.lookup(key, on_problem=problems.append)
     if record is None:

@@ -19,7 +19,13 @@ GRACE = 3600.0  # seconds after a use in which a collector leaves an artifact al
 
 
 class Maintenance:
-    """The keeper of one store. Everything here may run while others build and read."""
+    """The keeper of one store. Everything here may run while others build and read.
+
+    >>> maintenance = Maintenance(store)
+    >>> maintenance.pin(key, "the release of May")
+    >>> [decision.reason for decision in maintenance.collect(limit=0, grace=0).decisions]
+    ['pinned: the release of May']
+    """
 
     def __init__(self, store: Store) -> None:
         self._layout, self._index = store._layout, store.index
