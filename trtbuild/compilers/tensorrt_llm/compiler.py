@@ -146,10 +146,9 @@ def _engine(recipe: Recipe, inputs: tuple[str, ...]) -> Step:
         **hardware,
         **versions,
     }
-    timed = hint_key(
-        {"compiler.name": recipe.tools.name, **hardware, **versions}
-    )  # for a SKU, a release of TensorRT and of CUDA
-    handling = Handling(loads=True, hint=timed, max_hints=1)  # trtllm-build cannot join timing caches
+    # A timing cache serves one SKU and one release of TensorRT and CUDA; trtllm-build cannot join several.
+    timed = hint_key({"compiler.name": recipe.tools.name, **hardware, **versions})
+    handling = Handling(loads=True, hint=timed, max_hints=1)
     return Step("engine", WORKERS["engine"], frozen(facts), inputs=inputs, lock=lock, handling=handling)
 
 

@@ -232,7 +232,7 @@ class _Stage:
         return JoinedTensor(kind, tuple(shape), tuple(pieces), axis)
 
     def _cache(self, prefix: str, name: str) -> dict[str, StoredTensor]:
-        """The scale that TensorRT-LLM reads for keys and values: the larger of the two measured ones. Raises BuildError."""
+        """TensorRT-LLM's one scale for keys and values: the larger of the two measured ones. Raises BuildError."""
         if not self._has(f"{prefix}kv_cache_scaling_factor"):
             return {}
         joint = self.same(f"{prefix}kv_cache_scaling_factor")
