@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -34,9 +33,9 @@ from trtstore.index.seals import Seals
 from trtstore.marks import doubts, roots
 from trtstore.marks.doubts import Doubt
 from trtstore.marks.pending import Pending
-from trtstore.transfer import receive as transfer
-from trtstore.transfer.protocols import OnProgress, Readable, Reader, ignore_progress
+from trtstore.transfer.protocols import OnProgress, Reader, ignore_progress
 from trtstore.transfer.readonly import ReadOnly
+from trtstore.transfer.receive import Delivery, Received, Receiver
 
 log = logging.getLogger("trtstore")
 
@@ -47,12 +46,11 @@ SAMPLE = 20  # "sample" is one use in so many
 _NOTHING: Mapping[str, Path] = MappingProxyType({})
 
 
-class Store:
+class Store(ReadOnly):
     """The store below one root folder. Processes and threads may share it; README.md says what they may rely on."""
 
     def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self.root = layout.root
+        super().__init__(layout)
         self.environments = Environments(layout)
         self.hints = Hints(layout)
         self.pending = Pending(layout)
@@ -85,19 +83,14 @@ class Store:
             os.umask(os.umask(0o002) & 0o007 | 0o002)
         return cls(layout)
 
-    def __str__(self) -> str:
-        return str(self.root)
-
     def close(self) -> None:
         """Let go of the index's database, as before an unmount; it is opened again when it is wanted."""
         self.index.close()
 
     def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None:
-        """The record of `key` when all that it names is there, else None.
+        """As `ReadOnly.lookup`. A blob with other times is hashed once, and its times are put right if its bytes are.
 
-        Checks the forms of record and manifest, and size and times of each blob, and reads no blob. What is there
-        and cannot be used is told to `on_problem` (by default, logged). Raises Invalid for what is no key,
-        NotReadable and the like.
+        A record that another user wrote is passed to `on_problem`, and is a miss.
         """
         checked_key(key)
         tell = on_problem or log.warning
@@ -143,7 +136,7 @@ class Store:
         if found is None:
             return None
         if count:
-            usage.hit(self.index, key)
+            self.count_hit(key)
         return found[0]
 
     def _again(self, key: str) -> tuple[Record, Manifest] | None:
@@ -156,10 +149,9 @@ class Store:
             tell(trouble)
         return bool(found)
 
-    def keys(self, prefix: str = "") -> Iterator[str]:
-        """The keys that begin with `prefix` and have a record; whether one is usable only `lookup` says."""
-        with translated(self.root, reading=True):
-            yield from read.keys(self._layout, prefix)
+    def count_hit(self, key: str) -> None:
+        """Count a hit of `key` in the statistics, as `use` does it."""
+        usage.hit(self.index, key)
 
     def publish(
         self,
@@ -192,13 +184,17 @@ class Store:
             if manifest not in (None, made.digest):
                 raise Corrupt(f"{folder} holds other files than those that {key[:12]} names")
             kept = staging.stage_attachments(self._layout, attachments, stage)
-            listed = blobs.stage_bytes(self._layout, made.encode(), stage / "manifest")
+            encoded = blobs.stage_bytes(self._layout, made.encode(), stage / "manifest")
             envelope = staging.encoded(key, made, kept, labels, predicate_type, facts)
             # Only this holds off collectors: copying and hashing may take minutes.
             with gate.adding(self._layout):
-                blobs.commit(self._layout, [*staged, *kept.values(), listed], self._served.seals)
-                done = self._commit(key, envelope, stage / "record", doubt, manifest).record
-        self._seal(done)
+                blobs.commit(self._layout, [*staged, *kept.values(), encoded], self._served.seals)
+                with self._record_lock(key):
+                    done = self._usable(key, doubt, manifest)
+                    if done is None:
+                        commit.put_record(self._layout, key, envelope, stage / "record", doubt)
+                        done = records.parse(envelope, key)
+        self._seal(done, made)
         if seconds is not None:
             usage.built(self.index, key, seconds)
         return done
@@ -249,28 +245,11 @@ class Store:
         with scratch.folder(self._layout) as work:
             yield work
 
-    def blob_path(self, digest: str) -> Path | None:
-        """The file that holds the bytes of "sha256:<64 hex>", or None. For reading only."""
-        return ReadOnly(self._layout).blob_path(digest)
-
-    def envelope(self, key: str) -> bytes:
-        """The bytes of the record of `key`. Raises Corrupt when it is not there, NotReadable and the like."""
-        return ReadOnly(self._layout).envelope(key)
-
-    def manifest(self, record: Record) -> Manifest:
-        """The list of the record's files. Raises as `envelope`."""
-        return ReadOnly(self._layout).manifest(record)
-
-    def open_blob(self, digest: str, size: int) -> AbstractContextManager[Readable]:
-        """The bytes of "sha256:<64 hex>". Raises as `envelope`."""
-        return ReadOnly(self._layout).open_blob(digest, size)
-
     @contextmanager
-    def arriving(self, manifest: str | None = None) -> Iterator[transfer.Arrivals]:
-        """For artifacts that come from elsewhere. Raises NotWritable, NoSpace and the like."""
+    def receiver(self) -> Iterator[Receiver]:
+        """Takes artifacts from elsewhere; `commit` keeps what it delivers. Raises NotWritable, NoSpace and the like."""
         with self.scratch() as stage, translated(self.root):
-            admit = partial(self._admit, manifest=manifest)
-            yield transfer.Arrivals(self._layout, stage, admit, self._served.seals)
+            yield Receiver(self._layout, stage, self._served.seals)
 
     def receive(
         self,
@@ -281,58 +260,48 @@ class Store:
         *,
         manifest: str | None = None,
         doubt: Doubt | None = None,
-    ) -> transfer.Received:
-        """Copy an artifact from `source`, every byte verified; see `receive.Arrivals.receive`.
+    ) -> Received:
+        """Copy an artifact from `source`, every byte verified, and keep it; see `Receiver.receive` and `commit`."""
+        with self.receiver() as receiver:
+            delivery = receiver.receive(key, envelope, source, on_progress, manifest=manifest, doubt=doubt)
+            return self.commit(delivery, manifest=manifest)
 
-        With `manifest`, Corrupt for a record of another; it replaces such a one that is here.
+    def commit(self, delivery: Delivery, *, manifest: str | None = None) -> Received:
+        """Keep what was delivered: blobs first, then the record.
+
+        A usable record that is there already stays and is returned, as by `publish`. Raises Corrupt if a blob that need
+        not come has gone meanwhile, Exposed, NoSpace and the like.
         """
-        with self.arriving(manifest) as arrivals:
-            return arrivals.receive(key, envelope, source, on_progress, manifest=manifest, doubt=doubt)
+        key, seals = delivery.record.key, self._served.seals
+        with gate.adding(self._layout), self._record_lock(key):
+            existing = self._usable(key, delivery.doubt, manifest)
+            commit.settle(self._layout, delivery.staged, delivery.blobs, seals)
+            if existing is None:
+                commit.put_record(self._layout, key, delivery.envelope, delivery.temporary, delivery.doubt)
+        record = existing or delivery.record
+        self._seal(record, delivery.listed)
+        return Received(record, new=existing is None)
 
-    def doubt(self, key: str) -> Doubt | None:
-        """What is known against the artifact of `key`, which is used all the same; None where nothing is.
-
-        Raises NotReadable and the like.
-        """
-        with translated(self.root, reading=True):
-            return doubts.of(self._layout, checked_key(key))
-
-    def _admit(
-        self,
-        key: str,
-        envelope: bytes,
-        staged: Sequence[blobs.Staged],
-        wanted: Mapping[str, int],
-        temporary: Path,
-        doubt: Doubt | None,
-        manifest: str | None = None,
-    ) -> transfer.Received:
-        with gate.adding(self._layout):
-            absent = self.lookup(key, on_problem=lambda _: None) is None  # before its lost blobs are back
-            commit.settle(self._layout, staged, wanted, self._served.seals)
-            done = self._commit(key, envelope, temporary, doubt, manifest)
-        self._seal(done.record)
-        return transfer.Received(done.record, done.new or absent)
-
-    def _seal(self, record: Record) -> None:
-        with suppress(Malformed, OSError):  # another one, which a lookup finds wanting
-            listed = read.read_manifest(self._layout, record.manifest)
+    def _seal(self, record: Record, listed: Manifest) -> None:
+        """Seal the blobs of `record`. `listed` is its manifest, unless it was there before and has another."""
+        with suppress(Malformed, OSError):  # then a lookup finds it wanting, and the next use reads its blobs
+            if record.manifest != listed.digest:
+                listed = read.read_manifest(self._layout, record.manifest)
             self._served.seal(record, read.named_blobs(record, listed))
 
-    def _commit(
-        self, key: str, envelope: bytes, temporary: Path, doubt: Doubt | None, manifest: str | None = None
-    ) -> transfer.Received:
-        """The record of `key` after this: the usable one that is there, else that of `envelope`.
+    def _record_lock(self, key: str) -> AbstractContextManager[None]:
+        """Makes one of look and rename: of many publishers one wins, and a broken record is replaced once."""
+        return lock(self._layout, "record", key, who=f"process {os.getpid()}", patience=locks.PATIENCE)
 
-        That of `envelope` also takes the place of one that is doubted where it is not doubted itself.
+    def _usable(self, key: str, doubt: Doubt | None, manifest: str | None) -> Record | None:
+        """The record of `key`, whose lock is held, if it stays; it then counts as used.
+
+        It gives way if it is broken, if it is not of `manifest`, or if it is doubted more than the new one, by `doubt`.
         """
-        # The lock makes check and rename one: of many publishers one wins, and a broken record is replaced once.
-        with lock(self._layout, "record", key, who=f"process {os.getpid()}", patience=locks.PATIENCE):
-            existing = self.lookup(key, on_problem=log.info)  # a caller looked before, and was told
-            if existing is not None and expected.trouble(existing, manifest) is not None:
-                existing = None
-            if existing is not None and not doubts.gives_way(doubts.of(self._layout, key), doubt):
-                read.touch(self._layout, key)  # who publishes is about to use it
-                return transfer.Received(existing, new=False)
-            commit.put_record(self._layout, key, envelope, temporary, doubt)
-        return transfer.Received(records.parse(envelope, key), new=True)
+        record = self.lookup(key, on_problem=log.info)  # the caller looked before, and was told
+        if record is None or expected.trouble(record, manifest) is not None:
+            return None
+        if doubts.gives_way(doubts.of(self._layout, key), doubt):
+            return None
+        read.touch(self._layout, key)
+        return record

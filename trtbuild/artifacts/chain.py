@@ -94,8 +94,7 @@ class StoreChain:
         record = self._store.use(
             key, verify=self._config.verify.value, on_problem=self.tell, manifest=manifest
         )
-        anew = record is not None and manifest is None and not self._may_use(record)
-        if record is not None and not anew:
+        if record is not None and (manifest is not None or self._may_use(record)):
             self._team.served(record)
             return record
         self._team.refresh_revocations()
@@ -109,10 +108,11 @@ class StoreChain:
             on_progress=self._on_fetching,
             patience=self._config.patience,
         )
-        if layers.lookup(key, manifest=manifest, on_problem=self.tell, anew=anew) is None:
+        record = layers.fetch(key, manifest=manifest, on_problem=self.tell)
+        if record is None or (manifest is None and not self._may_use(record)):
             return None
-        record = self._store.use(key, on_problem=self.tell, manifest=manifest)
-        return record if record is not None and (manifest or self._may_use(record)) else None
+        self._store.count_hit(key)
+        return record
 
     def _asked(self, wanted: Expected) -> tuple[Reader, ...]:
         """The other stores that may answer: the team store only if the labels are known that a signer must cover."""

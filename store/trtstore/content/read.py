@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from trtstore.content import blobs
-from trtstore.disk.layout import Layout, read_bounded
+from trtstore.disk.layout import Layout, read_bounded, sharded
 from trtstore.errors import Malformed, decayed
 from trtstore.format import manifest
 from trtstore.format import record as records
-from trtstore.format.digest import hash_bytes, hex_of, is_hex
+from trtstore.format.digest import hash_bytes, hex_of
 from trtstore.format.manifest import Manifest
 from trtstore.format.record import Record
 from trtstore.marks import revocations
@@ -126,7 +126,7 @@ def usable_manifest(layout: Layout, record: Record, *, mend: bool = True) -> Man
     Raises Malformed, OSError.
     """
     found = checked_manifest(record, manifest_bytes(layout, record.manifest))
-    _refuse_revoked(layout, record, found)
+    refuse_revoked(layout, record, found)
     for digits, size in named_blobs(record, found).items():
         trouble = blobs.problem(layout, digits, size, mend=mend)
         if trouble is not None:
@@ -134,7 +134,7 @@ def usable_manifest(layout: Layout, record: Record, *, mend: bool = True) -> Man
     return found
 
 
-def _refuse_revoked(layout: Layout, record: Record, listed: Manifest) -> None:
+def refuse_revoked(layout: Layout, record: Record, listed: Manifest) -> None:
     """Raises Malformed where the artifact, or a blob of it, was revoked; OSError."""
     if not layout.revoked.is_dir():
         return  # as in most stores: a hit costs one look more
@@ -160,19 +160,9 @@ def _named(digest: str, data: bytes) -> Manifest:
     return manifest.parse(data)
 
 
-def shards(layout: Layout) -> list[str]:
-    """The two-digit folders of records/ that are there. Raises Invalid where records/ is a link, OSError."""
-    try:
-        with os.scandir(layout.own(layout.records)) as found:
-            return sorted(e.name for e in found if len(e.name) == 2 and e.is_dir(follow_symlinks=False))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
 def keys(layout: Layout, prefix: str = "") -> Iterator[str]:
-    """The keys that have a record, sorted; whether it is usable only `lookup` says. Raises as `shards`."""
-    for shard in shards(layout):
-        if shard.startswith(prefix[:2]):
-            with os.scandir(layout.records / shard) as found:
-                names = sorted(entry.name for entry in found)
-            yield from (n for n in names if is_hex(n) and n[:2] == shard and n.startswith(prefix))
+    """The keys that have a record, sorted; whether it is usable only `lookup` says.
+
+    Raises Invalid if records/ is a link, OSError.
+    """
+    yield from sharded(layout.own(layout.records), prefix)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Literal
 from trtstore.content import read
 from trtstore.disk import gate
 from trtstore.disk.hashing import OnBytes, hash_fd, ignore_bytes, in_threads
-from trtstore.disk.layout import Layout, walk
+from trtstore.disk.layout import Layout, entries, sharded, walk
 from trtstore.errors import Corrupt, Invalid, Malformed, decayed, translated
 from trtstore.format.digest import is_hex
 from trtstore.format.manifest import Manifest, mode_of
@@ -68,9 +68,9 @@ def verify(
         for key in read.keys(layout) if keys is None else keys:
             _read_record(layout, key, scan)
         if keys is None:
-            for digits in _names(layout.blobs, depth=2):
+            for digits in sharded(layout.blobs):
                 scan.sizes.setdefault(digits, None)
-            for digits in _names(layout.trees, depth=1):
+            for digits in _tree_names(layout):
                 _read_tree_manifest(layout, digits, scan)
         bad = _check_blobs(layout, scan, on_bytes)
         if bad and keys is not None:
@@ -85,7 +85,7 @@ def total_bytes(layout: Layout, keys: Iterable[str] | None = None) -> int:
     """Bytes of blobs that `verify` will read; for a progress bar. Raises OSError."""
     layout.check()
     if keys is None:
-        return sum(_size(layout.blob(digits)) for digits in _names(layout.blobs, depth=2))
+        return sum(_size(layout.blob(digits)) for digits in sharded(layout.blobs))
     scan = _Scan()
     for key in keys:
         _read_record(layout, key, scan)
@@ -234,7 +234,7 @@ def _find_sharers(layout: Layout, bad: Mapping[str, str], scan: _Scan) -> None:
         with suppress(FileNotFoundError):
             status = layout.blob(digits).lstat()
             inodes.add((status.st_dev, status.st_ino))
-    for digits in _names(layout.trees, depth=1):
+    for digits in _tree_names(layout):
         tree = layout.tree(digits)
         if digits in scan.manifests or tree.is_symlink() or not tree.is_dir():
             continue
@@ -292,17 +292,8 @@ def _identity(status: os.stat_result) -> _Identity:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _names(folder: Path, *, depth: int) -> Iterator[str]:
-    """The names of 64 digits in `folder`, or in its folders of two digits."""
-    try:
-        entries = sorted(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for entry in entries:
-        if depth == 1 and is_hex(entry.name):
-            yield entry.name
-        elif depth == 2 and len(entry.name) == 2 and entry.is_dir() and not entry.is_symlink():
-            yield from (name for name in _names(entry, depth=1) if name[:2] == entry.name)
+def _tree_names(layout: Layout) -> list[str]:
+    return sorted(path.name for path in entries(layout.trees) if is_hex(path.name))
 
 
 def damage(layout: Layout, record: Record) -> list[str]:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import cycle
 from typing import TypeVar
@@ -67,25 +67,28 @@ class _Stopped(Exception):
     """Unwinds a thread whose siblings have failed already."""
 
 
-class Aside:
-    """SHA-256 of what has `size` bytes, hashed in another thread while the caller makes the next chunk.
+class BackgroundHasher:
+    """SHA-256 of what should have `size` bytes, hashed in another thread while the caller makes the next chunk.
 
-    Chunks must not change meanwhile; no more than `_WAITING` of them wait. One chunk alone is worth no thread.
+    Chunks must not change meanwhile; at most `_WAITING` of them wait. One chunk alone is worth no thread. `count` is
+    how many bytes came.
     """
 
     def __init__(self, size: int) -> None:
+        self.size, self.count = size, 0
         self._digest = hashlib.sha256()
         self._alone = size <= CHUNK
         self._pool = ThreadPoolExecutor(1)  # starts no thread before the first `submit`
         self._waiting: deque[Future[None]] = deque()
 
-    def __enter__(self) -> Aside:
+    def __enter__(self) -> BackgroundHasher:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
     def update(self, data: bytes | memoryview) -> None:
+        self.count += len(data)
         if self._alone:
             self._digest.update(data)
             return
@@ -93,10 +96,26 @@ class Aside:
         if len(self._waiting) > _WAITING:
             self._waiting.popleft().result()
 
+    def chunks(
+        self, read: Callable[[int], bytes | memoryview], on_bytes: OnBytes = ignore_bytes
+    ) -> Iterator[bytes | memoryview]:
+        """The chunks that `read` gives, each hashed. Ends before a chunk that goes beyond `size`, but counts it."""
+        while data := read(min(CHUNK, self.size - self.count + 1)):
+            if self.count + len(data) > self.size:
+                self.count += len(data)
+                return
+            self.update(data)
+            yield data
+            on_bytes(len(data))
+
     def hexdigest(self) -> str:
         while self._waiting:
             self._waiting.popleft().result()
         return self._digest.hexdigest()
+
+    def matches(self, digits: str) -> bool:
+        """Whether just `size` bytes came, with this SHA-256."""
+        return self.count == self.size and self.hexdigest() == digits
 
 
 def in_threads(

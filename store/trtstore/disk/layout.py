@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from trtstore.errors import Exposed, Invalid
+from trtstore.format.digest import is_hex
 
 VERSION = "v1"
 
@@ -244,6 +245,28 @@ def read_bounded(path: Path, limit: int) -> bytes | None:
         except OSError as error:
             error.filename = str(path)  # else nobody would know which of many files the disk has lost
             raise
+
+
+def shards(folder: Path) -> list[str]:
+    """The names of the two-digit folders in `folder`, sorted; none if it is not there. Raises OSError."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(e.name for e in found if len(e.name) == 2 and e.is_dir(follow_symlinks=False))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def sharded(folder: Path, prefix: str = "") -> Iterator[str]:
+    """The names of 64 hexadecimal digits in the two-digit folders of `folder` that begin with `prefix`, sorted.
+
+    Raises OSError.
+    """
+    for shard in shards(folder):
+        if shard.startswith(prefix[:2]):
+            names = sorted(os.listdir(folder / shard))  # noqa: PTH208  # names are all that is wanted
+            yield from (
+                name for name in names if name[:2] == shard and name.startswith(prefix) and is_hex(name)
+            )
 
 
 def write_small(layout: Layout, place: Path, data: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trtstore.content.read import checked_manifest, named_blobs
-from trtstore.disk.hashing import CHUNK, OnBytes, ignore_bytes
+from trtstore.disk.hashing import BackgroundHasher, OnBytes, ignore_bytes
 from trtstore.errors import Corrupt, Invalid, Malformed, Untrusted, translated
 from trtstore.exchange import tar
 from trtstore.exchange.tar import Stream
@@ -21,7 +20,7 @@ from trtstore.format.names import blob_name, record_name
 from trtstore.marks.doubts import Doubt
 from trtstore.store import Store
 from trtstore.transfer.protocols import OnProgress, Readable, Reader, Writable, ignore_progress
-from trtstore.transfer.receive import Arrival, Arrivals, Received
+from trtstore.transfer.receive import Arrival, Received, Receiver
 
 #: Judges a record that came: what is to be remembered against it, or None. Raises Untrusted where it is refused.
 Judgement = Callable[[str, bytes], Doubt | None]
@@ -136,7 +135,7 @@ class _Writer:
             if self._seen.is_first(digits):
                 self._blob(digits, size)
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
         with translated(tar.STREAM):
             while view:  # an unbuffered stream may take less than it is given
@@ -147,14 +146,14 @@ class _Writer:
 
     def _blob(self, digits: str, size: int) -> None:
         self.send(tar.header(blob_name(digits), size))
-        digest, left = hashlib.sha256(), size
-        with self._store.open_blob(digest_of(digits), size) as source:
-            while left and (data := _read(source, min(CHUNK, left), digits)):
-                digest.update(data)
+        with (
+            self._store.open_blob(digest_of(digits), size) as source,
+            BackgroundHasher(size) as hasher,
+            translated(Path(f"the blob {digits}"), reading=True),
+        ):
+            for data in hasher.chunks(source.read, self._tell):
                 self.send(data)
-                left -= len(data)
-                self._tell(len(data))
-        if digest.hexdigest() != digits:
+        if not hasher.matches(digits):
             raise Corrupt(
                 f"the blob {digits} is not what its name says", "verify the store, and build it again"
             )
@@ -182,8 +181,8 @@ def import_from(
     record before anything of it is taken; what it refuses is told to `on_refused`, read, and not kept.
     """
     stream, kept = Stream(file, on_bytes), 0
-    with store.arriving() as arrivals:
-        groups = _arrived(stream, arrivals, _Seen(max_blobs), judge, on_refused)
+    with store.receiver() as receiver:
+        groups = _arrived(stream, store, receiver, _Seen(max_blobs), judge, on_refused)
         while True:
             try:
                 received = next(groups, None)
@@ -200,7 +199,8 @@ def import_from(
 
 def _arrived(
     stream: Stream,
-    arrivals: Arrivals,
+    store: Store,
+    receiver: Receiver,
     seen: _Seen,
     judge: Judgement,
     on_refused: Callable[[str, Untrusted], None],
@@ -215,7 +215,7 @@ def _arrived(
             raise Malformed(f"the record of {key} is not in the order of keys")
         last = key
         envelope = stream.small(name, size, records.MAX_BYTES)
-        arrival = arrivals.begin(key, envelope)
+        arrival = receiver.begin(key, envelope)
         doubt, refused = None, None
         try:
             doubt = judge(key, envelope)
@@ -229,7 +229,7 @@ def _arrived(
             with stream.member(blob_size) as member:
                 arrival.take(digits, blob_size, member)
         if refused is None:
-            yield arrival.finish(doubt)
+            yield store.commit(arrival.delivery(doubt))
         else:
             arrival.refuse()
             on_refused(key, refused)
@@ -259,11 +259,6 @@ class _Seen:
         if len(self._digests) > self._most:
             raise Malformed(f"it has more than {self._most} blobs")
         return len(self._digests) > before
-
-
-def _read(file: Readable, size: int, digits: str) -> bytes:
-    with translated(Path(f"the blob {digits}"), reading=True):
-        return bytes(file.read(size))
 
 
 def _sync_folder(folder: Path) -> None:

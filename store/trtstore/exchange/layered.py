@@ -1,4 +1,4 @@
-"""One's own store in front of others: what one of those has is copied here, verified in full, and used from here."""
+"""Our own store in front of others: an artifact that one of those has is copied here, verified in full."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ log = logging.getLogger("trtstore")
 class Layered:
     """`local`, then each of `others` in order. `on_fetched` is told of each artifact that was copied, and from where.
 
-    What is wrong with one of `others`, or with what it has, is told and never fails a lookup: the next is asked.
-    What is wrong with `local` (a full disk) is raised. Looking in one of them takes `patience` seconds at most.
+    A failure of one of `others`, or of an artifact in it, is noted and never fails a lookup: the next one is asked. A
+    failure of `local`, such as a full disk, is raised. A lookup in one store takes at most `patience` seconds.
     """
 
     def __init__(
@@ -43,35 +43,44 @@ class Layered:
         *,
         manifest: str | None = None,
         on_problem: Callable[[str], None] | None = None,
-        anew: bool = False,
     ) -> Record | None:
-        """The record of `key` in the local store, after a copy where only another has it, else None.
+        """The record of `key` in the local store, after a copy if only another store has it; None if none has.
 
-        With `anew` the others are asked though the local store has it: a doubted one gives way to one that is not.
+        With `manifest`, a record of another one is passed over in every store, and replaced in the local one. Raises
+        Invalid for a malformed key, and what reading and writing the local store raises.
+        """
+        record = self.local.lookup(key, on_problem=on_problem or log.warning)
+        if record is not None and expected.trouble(record, manifest) is None:
+            return record
+        return self.fetch(key, manifest=manifest, on_problem=on_problem)
 
-        With `manifest`, a record of another is passed over in every store, and replaced in the local one.
+    def fetch(
+        self,
+        key: str,
+        *,
+        manifest: str | None = None,
+        on_problem: Callable[[str], None] | None = None,
+    ) -> Record | None:
+        """As `lookup`, after the caller looked in the local store: the first of the others that has it is copied.
 
-        Raises Invalid for what is no key, and what reading and writing the local store raises.
+        A usable record that came into the local store meanwhile stays, unless it is doubted and the other is not.
         """
         tell = on_problem or log.warning
-        record = None if anew else self.local.lookup(key, on_problem=tell)
-        if record is not None and expected.trouble(record, manifest) is not None:
-            record = None
         for other in self._others:
-            if record is not None:
-                break
             record = self._fetch(other, key, manifest, tell)
-        return record
+            if record is not None:
+                return record
+        return None
 
     def _fetch(
         self, other: Reader, key: str, manifest: str | None, tell: Callable[[str], None]
     ) -> Record | None:
         try:
             with deadlines.deadline(self._patience):
-                found = other.lookup(key, on_problem=tell)
-                if found is None:
+                record = other.lookup(key, on_problem=tell)
+                if record is None:
                     return None
-                if (wrong := expected.trouble(found, manifest)) is not None:
+                if (wrong := expected.trouble(record, manifest)) is not None:
                     tell(f"{other} is passed over: {wrong}")
                     return None
                 envelope = other.envelope(key)

@@ -11,6 +11,7 @@ import stat
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from trtstore.errors import Malformed
 from trtstore.format import canonical_json
@@ -66,7 +67,7 @@ class Manifest:
         entries = [{"path": e.path, "mode": e.mode, "size": e.size, "sha256": e.sha256} for e in self.entries]
         return canonical_json.canonical({"schema": SCHEMA, "entries": entries})
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The artifact's digest, "sha256:<64 hex>"."""
         return digest_of(hash_bytes(self.encode()))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from trtstore.content.read import checked_manifest, named_blobs
 from trtstore.deadlines import PATIENCE, Pool
-from trtstore.disk.hashing import CHUNK, Aside, OnBytes, ignore_bytes, in_threads, side_by_side
+from trtstore.disk.hashing import BackgroundHasher, OnBytes, ignore_bytes, in_threads, side_by_side
 from trtstore.disk.layout import VERSION
 from trtstore.errors import Corrupt, Malformed, NotWritable, Silent, Unreachable
 from trtstore.format import manifest, names
@@ -147,13 +147,10 @@ class Remote:
 
     def reads(self, digits: str, size: int, on_bytes: OnBytes) -> bool:
         """Whether the bytes that are there, all of which are read, are those of the name."""
-        count = 0
-        with self.open_blob(digest_of(digits), size) as file, Aside(size) as digest:
-            while count < size and (data := file.read(min(CHUNK, size - count))):
-                digest.update(data)
-                count += len(data)
-                on_bytes(len(data))
-            return count == size and digest.hexdigest() == digits
+        with self.open_blob(digest_of(digits), size) as file, BackgroundHasher(size) as digest:
+            for _ in digest.chunks(file.read, on_bytes):
+                pass
+            return digest.matches(digits)
 
     def now(self) -> float:
         """The time by the place's own clock, seconds since the epoch: that of an object which is written for it.
@@ -315,14 +312,9 @@ class _Sending:
 
     def _read(self, digits: str, size: int, on_bytes: OnBytes) -> Iterator[bytes | memoryview]:
         """The blob's bytes; raises Corrupt at their end where they are others: no whole object comes of them."""
-        count = 0
-        with self._source.open_blob(f"sha256:{digits}", size) as file, Aside(size) as digest:
-            while data := file.read(CHUNK):
-                digest.update(data)
-                count += len(data)
-                on_bytes(len(data))
-                yield data
-            if count != size or digest.hexdigest() != digits:
+        with self._source.open_blob(f"sha256:{digits}", size) as file, BackgroundHasher(size) as digest:
+            yield from digest.chunks(file.read, on_bytes)
+            if not digest.matches(digits):
                 raise Corrupt(
                     f"the blob {digits} is not what its name says", "verify the store, and build it again"
                 )

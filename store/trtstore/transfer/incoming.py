@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import os
 import stat
+from functools import partial
 from pathlib import Path
 
 from trtstore.content import blobs
 from trtstore.content.blobs import Staged
-from trtstore.disk import free_space, partial, writeback
-from trtstore.disk.hashing import CHUNK, Aside, OnBytes, hash_fd
+from trtstore.disk import free_space, writeback
+from trtstore.disk import partial as partial_blobs
+from trtstore.disk.hashing import CHUNK, BackgroundHasher, OnBytes, hash_fd
 from trtstore.disk.layout import Layout
 from trtstore.errors import Corrupt, Mismatch, Unreachable
 from trtstore.transfer.protocols import Readable, Skipping
@@ -43,7 +45,7 @@ def stage(layout: Layout, file: Readable, digits: str, size: int, target: Path, 
 
 def _go_on(layout: Layout, file: Skipping, digits: str, size: int, target: Path, on_bytes: OnBytes) -> bool:
     """Fill partial/<digits> up and rename it to `target`; False where another process fills it just now."""
-    with partial.opened(layout, digits) as part:
+    with partial_blobs.opened(layout, digits) as part:
         if part is None:
             return False
         fd, path = part
@@ -52,12 +54,12 @@ def _go_on(layout: Layout, file: Skipping, digits: str, size: int, target: Path,
             here = 0
             os.ftruncate(fd, 0)
         tell = writeback.early(fd, on_bytes) if layout.durable else on_bytes
-        with Aside(size) as digest:
+        with BackgroundHasher(size) as digest:
             while data := os.read(fd, CHUNK):
                 digest.update(data)
                 tell(len(data))
             file.skip(here)
-            found = _pour(file, fd, size, tell, digest, here)
+            found = _pour(file, fd, tell, digest)
         if found != (digits, size):
             path.unlink()
             if here:
@@ -77,23 +79,16 @@ def _clone(file: Readable, size: int, target: int) -> bool:
 
 def copy(file: Readable, target: int | None, size: int, on_bytes: OnBytes) -> tuple[str, int]:
     """(hex SHA-256, bytes) of `file`, copied to `target`; ends, unwritten, with the first byte beyond `size`."""
-    with Aside(size) as digest:
-        return _pour(file, target, size, on_bytes, digest, 0)
+    with BackgroundHasher(size) as digest:
+        return _pour(file, target, on_bytes, digest)
 
 
-def _pour(
-    file: Readable, target: int | None, size: int, on_bytes: OnBytes, digest: Aside, done: int
-) -> tuple[str, int]:
-    """As `_copy`, behind the first `done` bytes, which `digest` and `target` have."""
-    while data := _read(file, min(CHUNK, size - done + 1)):
-        done += len(data)
-        if done > size:
-            break
-        digest.update(data)
+def _pour(file: Readable, target: int | None, on_bytes: OnBytes, digest: BackgroundHasher) -> tuple[str, int]:
+    """As `copy`, behind the bytes that `digest` and `target` have already."""
+    for data in digest.chunks(partial(_read, file), on_bytes):
         if target is not None:
             _write_all(target, data)
-        on_bytes(len(data))
-    return digest.hexdigest(), done
+    return digest.hexdigest(), digest.count
 
 
 def _read(file: Readable, count: int) -> bytes | memoryview:

@@ -1,4 +1,4 @@
-"""A store that is only read: somebody else's, or a mounted one. Nothing is written, no time stamp and no lock."""
+"""Reading a store, also one of another user or on a read-only mount. Nothing is written: no time stamp and no lock."""
 
 from __future__ import annotations
 
@@ -24,64 +24,73 @@ log = logging.getLogger("trtstore")
 
 
 class ReadOnly:
-    """The store of `layout`, to be read: a `Reader`. It may be written by others meanwhile."""
+    """The store below a root folder, for reading: a `Reader`. Others may write to it meanwhile."""
 
     def __init__(self, layout: Layout) -> None:
-        self.layout = layout
+        self._layout = layout
+        self.root = layout.root
 
     @classmethod
     def open(cls, root: Path) -> ReadOnly:
-        """The store below `root`, which need not exist. Raises Exposed where everybody may write to it."""
+        """The store below `root`, which need not exist. Raises Exposed if everybody may write to it."""
         layout = Layout(root.absolute())
         with translated(layout.root, reading=True):
             owners.check_other(layout)
         return cls(layout)
 
     def __str__(self) -> str:
-        return str(self.layout.root)
+        return str(self.root)
 
     def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None:
-        """As `Store.lookup`; a blob with other times than a store gives is hashed each time, and left as it is."""
+        """The record of `key` if all that it names is there, else None.
+
+        Checks the forms of record and manifest, and size and times of each blob. Reads no blob, except one with other
+        times than a store gives, which is hashed each time. A record that is there and cannot be used is passed to
+        `on_problem` (by default, logged). Raises Invalid for a malformed key, NotReadable and the like.
+        """
         checked_key(key)
-        with translated(self.layout.root, reading=True):
-            return read.lookup(self.layout, key, on_problem or log.warning, mend=False)
+        with translated(self.root, reading=True):
+            return read.lookup(self._layout, key, on_problem or log.warning, mend=False)
 
     def doubt(self, key: str) -> Doubt | None:
-        """As `Store.doubt`: what its owner was told, who reads it should know."""
-        with translated(self.layout.root, reading=True):
-            return doubts.of(self.layout, checked_key(key))
+        """What is known against the artifact of `key`, which may still be used; None if nothing is.
+
+        Raises NotReadable and the like.
+        """
+        with translated(self.root, reading=True):
+            return doubts.of(self._layout, checked_key(key))
 
     def blob_path(self, digest: str) -> Path | None:
         """The file that holds the bytes of "sha256:<64 hex>", or None. For reading only."""
         try:
-            path = self.layout.blob(hex_of(digest))
+            path = self._layout.blob(hex_of(digest))
         except Malformed as trouble:
             raise Invalid(str(trouble)) from None
-        if self.layout.link_above(path) is not None or path.is_symlink():
+        if self._layout.link_above(path) is not None or path.is_symlink():
             return None
         return path if path.is_file() else None
 
-    def keys(self) -> Iterator[str]:
-        """The keys that have a record, sorted; whether one is usable only `lookup` says."""
-        with translated(self.layout.root, reading=True):
-            yield from read.keys(self.layout)
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """The keys that begin with `prefix` and have a record, sorted; whether one is usable only `lookup` says."""
+        with translated(self.root, reading=True):
+            yield from read.keys(self._layout, prefix)
 
     def envelope(self, key: str) -> bytes:
-        """The bytes of the record of `key`. Raises Corrupt when it is not there, NotReadable and the like."""
-        with translated(self.layout.root, reading=True), _corrupt():
-            return read.read_envelope(self.layout, checked_key(key))
+        """The bytes of the record of `key`. Raises Corrupt if it is not there, NotReadable and the like."""
+        with translated(self.root, reading=True), _corrupt():
+            return read.read_envelope(self._layout, checked_key(key))
 
     def manifest(self, record: Record) -> Manifest:
         """The record's manifest, strictly parsed; its blobs may be there or not. Raises as `envelope`."""
-        with translated(self.layout.root, reading=True), _corrupt():
-            return read.read_manifest(self.layout, record.manifest)
+        with translated(self.root, reading=True), _corrupt():
+            return read.read_manifest(self._layout, record.manifest)
 
     @contextmanager
     def open_blob(self, digest: str, size: int) -> Iterator[io.FileIO]:
         """The file with the bytes of `digest`, at its beginning. Raises as `envelope`; reads no byte itself."""
-        with translated(self.layout.root, reading=True), _corrupt():
-            place = self.layout.blob(hex_of(digest))
-            link = self.layout.link_above(place)
+        with translated(self.root, reading=True), _corrupt():
+            place = self._layout.blob(hex_of(digest))
+            link = self._layout.link_above(place)
             if link is not None:
                 raise Malformed(f"{link} is a symbolic link, and what it leads to is not the store's")
             try:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from trtstore.content import blobs
 from trtstore.content.blobs import Staged
-from trtstore.content.read import checked_manifest, manifest_bytes, named_blobs
+from trtstore.content.read import checked_manifest, manifest_bytes, named_blobs, refuse_revoked
 from trtstore.disk import free_space, gate, partial
 from trtstore.disk.hashing import OnBytes, ignore_bytes, in_threads, side_by_side
 from trtstore.disk.layout import Layout
@@ -20,6 +19,7 @@ from trtstore.errors import Corrupt, Malformed, StoreFailure, Unreachable
 from trtstore.format import expected
 from trtstore.format import record as records
 from trtstore.format.digest import digest_of, hex_of
+from trtstore.format.manifest import Manifest
 from trtstore.format.record import Record
 from trtstore.index.seals import Seals
 from trtstore.marks.doubts import Doubt
@@ -29,58 +29,55 @@ from trtstore.transfer.protocols import OnProgress, Readable, Reader, ignore_pro
 
 @dataclass(frozen=True)
 class Received:
-    """The record that a key now has, and whether it came just now: no usable one was there before."""
+    """The record that a key now has, and whether it is new: no usable one was there before."""
 
     record: Record
     new: bool
 
 
-class Admit(Protocol):
-    """How a store takes what is staged: `settle` while no collector decides, then the record, first one wins."""
+@dataclass(frozen=True)
+class Delivery:
+    """An artifact that came whole and is staged: what `Store.commit` takes.
 
-    def __call__(
-        self,
-        key: str,
-        envelope: bytes,
-        staged: Sequence[Staged],
-        wanted: Mapping[str, int],
-        temporary: Path,
-        doubt: Doubt | None,
-    ) -> Received: ...
+    `blobs` maps digits -> bytes of all blobs that it needs, the manifest's own included; `staged` are those that came
+    or were linked. The record is written to `temporary` before it is renamed. `doubt` is remembered against it.
+    """
+
+    record: Record
+    envelope: bytes
+    listed: Manifest
+    staged: tuple[Staged, ...]
+    blobs: Mapping[str, int]
+    temporary: Path
+    doubt: Doubt | None
 
 
 class Arrival:
-    """One artifact on its way in: first its record, then its manifest, then each blob, then `finish`.
+    """One artifact on its way in: first its record, then its manifest, then each blob, then `delivery`.
 
-    Everything raises Corrupt where bytes are not what they should be, NoSpace and the like. Nothing is in the store
-    before `finish`.
+    All methods raise Corrupt if bytes are not what they should be, NoSpace and the like. The store gets nothing before
+    the delivery is committed.
     """
 
     def __init__(
-        self,
-        layout: Layout,
-        stage: Path,
-        admit: Admit,
-        seals: Seals,
-        key: str,
-        envelope: bytes,
-        parked: dict[str, Staged],
+        self, layout: Layout, stage: Path, seals: Seals, key: str, envelope: bytes, parked: dict[str, Staged]
     ) -> None:
-        self._layout, self._stage, self._admit, self._seals = layout, stage, admit, seals
+        self._layout, self._stage, self._seals = layout, stage, seals
         self._parked = parked
-        self._key, self._envelope = key, envelope
+        self._envelope = envelope
         self._staged: list[Staged] = []
         self._turn = threading.Lock()
         self._wanted: dict[str, int] = {}
+        self._listed = Manifest(())
         with _strictly():
             self.record = records.parse(envelope, key)
 
     def list_blobs(self, data: bytes) -> dict[str, int]:
-        """Take the manifest, and return digits -> bytes of each blob that must come: in the manifest's order, then
-        in that of the record's attachments."""
+        """Take the manifest; returns digits -> bytes of each blob that must come, in the order of the manifest and
+        then of the record's attachments."""
         with _strictly():
-            listed = checked_manifest(self.record, data)
-            needed = named_blobs(self.record, listed)
+            self._listed = checked_manifest(self.record, data)
+            needed = named_blobs(self.record, self._listed)
         digits = hex_of(self.record.manifest)
         self._wanted = {digits: len(data)} | needed
         if not self.has(digits, len(data)):
@@ -137,29 +134,28 @@ class Arrival:
                 staged, self._staged = self._staged, []
             blobs.commit(self._layout, staged, self._seals)
 
-    def finish(self, doubt: Doubt | None = None) -> Received:
-        """Put what was staged into the store, with what is to be remembered against it."""
-        return self._admit(
-            self._key, self._envelope, self._staged, self._wanted, self._stage / "record", doubt
-        )
+    def delivery(self, doubt: Doubt | None = None) -> Delivery:
+        """The whole artifact, with what must be remembered against it."""
+        staged, temporary = tuple(self._staged), self._stage / "record"
+        return Delivery(self.record, self._envelope, self._listed, staged, self._wanted, temporary, doubt)
 
     def refuse(self) -> None:
-        """Keep nothing of it, but for artifacts that come later and have a blob of it: that does not come again."""
-        for one in self._staged:
-            self._parked[one.sha256] = one
+        """Keep nothing of it, but its blobs for artifacts that come later: a bundle does not send a blob twice."""
+        for blob in self._staged:
+            self._parked[blob.sha256] = blob
         self._staged = []
 
 
-class Arrivals:
-    """Artifacts that arrive one after the other, through one folder in tmp/."""
+class Receiver:
+    """Receives artifacts one after the other, through one folder in tmp/."""
 
-    def __init__(self, layout: Layout, stage: Path, admit: Admit, seals: Seals) -> None:
-        self._layout, self._stage, self._admit, self._seals = layout, stage, admit, seals
+    def __init__(self, layout: Layout, stage: Path, seals: Seals) -> None:
+        self._layout, self._stage, self._seals = layout, stage, seals
         self._parked: dict[str, Staged] = {}
 
     def begin(self, key: str, envelope: bytes) -> Arrival:
         """An artifact whose record is `envelope`. Raises Corrupt when that is not a record of `key`."""
-        return Arrival(self._layout, self._stage, self._admit, self._seals, key, envelope, self._parked)
+        return Arrival(self._layout, self._stage, self._seals, key, envelope, self._parked)
 
     def receive(
         self,
@@ -169,19 +165,21 @@ class Arrivals:
         on_progress: OnProgress = ignore_progress,
         manifest: str | None = None,
         doubt: Doubt | None = None,
-    ) -> Received:
+    ) -> Delivery:
         """Copy the artifact of `envelope` from `source`: only the blobs that are missing here travel.
 
-        Raises Corrupt when a byte is not what it should be, or the record's manifest is not `manifest`; Unreachable
-        when `source` breaks off; and as a write. What came before `source` broke off is kept, and need not travel
-        again. Large blobs come side by side where there are cores for it.
+        Raises Corrupt if a byte is not what it should be, if the record's manifest is not `manifest`, or if it was
+        revoked here; Unreachable if `source` breaks off; and as a write. What came before `source` broke off is kept,
+        and need not travel again. Large blobs come side by side if there are cores for it.
         """
         arrival = self.begin(key, envelope)
         if (wrong := expected.trouble(arrival.record, manifest)) is not None:
             raise Corrupt(wrong)
         with _asking(source):
-            data = source.manifest(arrival.record).encode()
-        needed = arrival.list_blobs(data)
+            listed = source.manifest(arrival.record)
+        with _strictly():
+            refuse_revoked(self._layout, arrival.record, listed)
+        needed = arrival.list_blobs(listed.encode())
         missing = {digits: size for digits, size in needed.items() if not arrival.has(digits, size)}
         done, whole, came = 0, sum(missing.values()), 0
         begun = sum(
@@ -211,7 +209,7 @@ class Arrivals:
             if came:
                 arrival.keep()
             raise
-        return arrival.finish(doubt)
+        return arrival.delivery(doubt)
 
 
 def _fetch(

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from trtstore.content import read
-from trtstore.disk.layout import Layout
+from trtstore.disk.layout import Layout, shards
 from trtstore.errors import Malformed
 from trtstore.format.canonical_json import Json
 from trtstore.format.digest import hash_bytes, hex_of, is_hex
@@ -71,7 +71,7 @@ class Catalog:
 
     def summaries(self, on_parsed: OnParsed = lambda _: None) -> Iterator[Summary]:
         """Every record, by shard, those that do not parse too. Raises OSError."""
-        for shard in read.shards(self._layout):
+        for shard in shards(self._layout.own(self._layout.records)):
             page, folder = self._remembered(shard), self._identity(shard)
             if not folder or page.folder != folder:
                 page = self._refreshed(shard, page, folder, self._found(shard), on_parsed)
@@ -83,7 +83,7 @@ class Catalog:
 
     def named(self, on_parsed: OnParsed = lambda _: None) -> Iterator[tuple[Summary, Blobs]]:
         """Every record with the blobs that it names; none where its manifest does not parse. Raises OSError."""
-        for shard in read.shards(self._layout):
+        for shard in shards(self._layout.own(self._layout.records)):
             folder, found, before = self._identity(shard), self._found(shard), self._parsed
             page = self._refreshed(shard, self._remembered(shard), folder, found, on_parsed)
             labels = [self._same(each) for each in page.labels]
@@ -237,4 +237,4 @@ def _number(labels: list[dict[str, str]], wanted: dict[str, str]) -> int:
 
 def catalog_of(other: ReadOnly, index: Index) -> Catalog:
     """The records of a store that is only read, remembered in `index`, which is the reader's own."""
-    return Catalog(other.layout, index, f"{hash_bytes(os.fsencode(other.layout.root))[:16]}:")
+    return Catalog(other._layout, index, f"{hash_bytes(os.fsencode(other._layout.root))[:16]}:")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from trtstore.disk.layout import Layout
+from trtstore.disk.layout import Layout, shards
 
 
 class Ledger:
@@ -38,7 +38,7 @@ class Ledger:
 
     def mark(self, layout: Layout) -> Iterator[tuple[Path, os.stat_result]]:
         """Note which of the named blobs are on disk; yields the others that are there. Raises OSError."""
-        for folder in _folders(layout.blobs):
+        for folder in (layout.blobs / shard for shard in shards(layout.blobs)):
             for name in os.listdir(folder):  # noqa: PTH208  # names are all that is wanted of most
                 number = self._numbers.get(name)
                 if number is not None and name.startswith(folder.name):
@@ -80,13 +80,3 @@ class Ledger:
         for digits, number in self._numbers.items():
             if not self.users[number] and self._there[number]:
                 yield digits
-
-
-def _folders(blobs: Path) -> list[Path]:
-    try:
-        with os.scandir(blobs) as entries:
-            return sorted(
-                Path(e.path) for e in entries if len(e.name) == 2 and e.is_dir(follow_symlinks=False)
-            )
-    except (FileNotFoundError, NotADirectoryError):
-        return []
