@@ -13,7 +13,7 @@ from pathlib import Path
 from trtbuild.building import hardware, pipeline, preview
 from trtbuild.building.events import ProgressReporter
 from trtbuild.building.pipeline import Result
-from trtbuild.cli.outcome import Outcome
+from trtbuild.cli.outcome import CommandOutcome
 from trtbuild.config import choices, locations, sweep_schema
 from trtbuild.config.points import Point
 from trtbuild.errors import InputError, TrtbuildError
@@ -36,7 +36,7 @@ class _Sweep:
     place: Workplace
     units: Sequence[Unit]
     forecast: Forecast
-    outcome: Outcome
+    outcome: CommandOutcome
     words: Sequence[str]
     reporter: ProgressReporter
     began: float  # seconds since the epoch
@@ -55,7 +55,9 @@ class _Sweep:
         )
 
 
-def sweep(verb: str, outcome: Outcome, words: Sequence[str], points: Sequence[Point]) -> list[float | None]:
+def sweep(
+    verb: str, outcome: CommandOutcome, words: Sequence[str], points: Sequence[Point]
+) -> list[float | None]:
     """Run a verb for all `points`; for each the number that sweep.objective asks for, where there is one.
 
     Raises InputError where they make no sweep; the error of one point is told, and the others go on.
@@ -63,7 +65,7 @@ def sweep(verb: str, outcome: Outcome, words: Sequence[str], points: Sequence[Po
     if verb not in VERBS:
         raise InputError(f"`{verb}` takes one artifact and cannot be swept", option="-m", hint="leave out -m")
     began = time.time()
-    outcome.json = points[0].config.output is choices.Output.json
+    outcome.json = points[0].config.output is choices.OutputFormat.json
     if points[0].config.report is not None:
         page.check(points[0].config.report)
     reporter = terminal.reporter(None if outcome.json else sys.stdout)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from trtbuild.cli.toolchain_progress import Teller
+from trtbuild.cli.toolchain_progress import ToolchainReporter
 from trtbuild.config import locations
 from trtbuild.errors import InputError, NotInStoreError, StoreError, TrtbuildError
 from trtbuild.toolchains import builtin, bundle, environments, lockfile_build, pythons, team_wheels
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = Output(getattr(args, "json", False))
     try:
         store = Store.open(locations.root(getattr(args, "store", None)))
-        code: int = args.run(_Words(args, output, ToolchainEnvironments(store, Teller())))
+        code: int = args.run(_Words(args, output, ToolchainEnvironments(store, ToolchainReporter())))
         return code
     except TrtbuildError as error:
         return _failed(output, error)

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class Memory:
+class Memo:
     """Answers by what was asked. An error is an answer too: nobody waits for the same network twice."""
 
     _answers: dict[tuple[str, str], Any] = field(default_factory=dict)

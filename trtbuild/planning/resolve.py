@@ -18,7 +18,7 @@ from trtbuild.facts.recipe import SCHEMES, Profile, Quant, Recipe, Tools, Value,
 from trtbuild.networks.config import architectures
 from trtbuild.planning import checkpoint
 from trtbuild.planning.examine import examine
-from trtbuild.planning.memo import Memory
+from trtbuild.planning.memo import Memo
 from trtbuild.sources import Digester, Source
 from trtbuild.sources.folder import content
 from trtbuild.toolchains import builtin, lock, pythons
@@ -37,12 +37,12 @@ class Resolved:
     examine: Callable[[], tuple[str, ...]]
 
 
-def resolve(config: schema.Config, digester: Digester, memory: Memory | None = None) -> Resolved:
+def resolve(config: schema.Config, digester: Digester, memory: Memo | None = None) -> Resolved:
     """Raises InputError for anything in `config` that does not hold together or is not there.
 
     What is in `memory` is not looked up again.
     """
-    once = (memory or Memory()).once
+    once = (memory or Memo()).once
     _check_numbers(config)
     tools = once(
         "tools",

@@ -34,7 +34,7 @@ from trtstore import (
 )
 
 
-class InstallWatcher(Protocol):
+class InstallReporter(Protocol):
     """Is told what happens."""
 
     def step_started(self, name: str) -> None: ...
@@ -54,7 +54,7 @@ class ToolchainEnvironments:
     """The environments of one store. `wheels` may find those of a lock elsewhere than in the user's indexes."""
 
     store: Store
-    watcher: InstallWatcher
+    watcher: InstallReporter
     wheels: Wheels = nowhere
     verify: Verify = "never"  # how often every byte is read before a use
 

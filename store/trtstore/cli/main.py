@@ -23,7 +23,7 @@ from trtstore.errors import Invalid, StoreFailure, as_store_failures
 from trtstore.marks import doubts
 from trtstore.store import Store
 from trtstore.upkeep import query
-from trtstore.upkeep.upkeep import GRACE, Maintenance
+from trtstore.upkeep.maintenance import GRACE, Maintenance
 
 ROOT = "TRTSTORE_ROOT"
 NOT_THERE, REFUSED, INTERRUPTED = 3, 4, 130

@@ -21,8 +21,8 @@ from trtstore.marks.pins import Pin
 from trtstore.marks.roots import Root
 from trtstore.store import Store
 from trtstore.table import format_table
+from trtstore.upkeep.maintenance import Maintenance
 from trtstore.upkeep.query import Row
-from trtstore.upkeep.upkeep import Maintenance
 
 SHORT = 12  # digits of a key in a listing
 #: Labels in a listing, and characters of each: whoever writes records must not make lines of any length.

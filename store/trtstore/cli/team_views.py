@@ -21,7 +21,7 @@ from trtstore.team import gc as teamgc
 from trtstore.team import verify as teamverify
 from trtstore.units import format_seconds, format_size
 from trtstore.upkeep import query
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 if TYPE_CHECKING:  # it loads what signatures take
     from trtstore.team.team import Team

@@ -20,7 +20,7 @@ from trtstore import deadlines
 from trtstore.deadlines import PATIENCE, RATE, Late
 from trtstore.errors import Corrupt, NotReadable, NotWritable, Silent, StoreFailure, Unreachable
 from trtstore.remote import clouds
-from trtstore.remote.objects import Listed, Stat
+from trtstore.remote.objects import ObjectInfo, Stat
 from trtstore.remote.parts import AHEAD, BUDGET, PART, Outgoing, Parts, again
 from trtstore.transfer.protocols import Readable
 
@@ -196,7 +196,7 @@ class Bucket:
         modified = found["last_modified"].timestamp()
         return Stat(name, found["size"], modified, f"{found['e_tag']}:{modified}")
 
-    def listed(self, prefix: str) -> Iterator[Listed]:
+    def listed(self, prefix: str) -> Iterator[ObjectInfo]:
         def ask() -> list[Any]:
             found: list[Any] = []
             pages = iter(obstore.list(self._store, prefix))
@@ -207,7 +207,7 @@ class Bucket:
         with self._asking():
             found = again(ask, deadlines.at(self._until() + BUDGET))
         for one in found:
-            yield Listed(one["path"], one["size"], one["last_modified"].timestamp())
+            yield ObjectInfo(one["path"], one["size"], one["last_modified"].timestamp())
 
     def delete(self, name: str) -> None:
         """One that is not known to have been done is repeated only where the object is still the same."""

@@ -19,7 +19,7 @@ from trtstore.format.digest import checked_key, digest_of, hash_bytes, hex_of, i
 from trtstore.format.manifest import Manifest
 from trtstore.format.record import Record
 from trtstore.marks.doubts import Doubt
-from trtstore.remote.objects import Listed, Objects
+from trtstore.remote.objects import ObjectInfo, Objects
 from trtstore.remote.seen import Seen
 from trtstore.transfer.protocols import OnProgress, Readable, Reader, ignore_progress
 
@@ -96,14 +96,14 @@ class Remote:
         """The keys that have a record, sorted. Raises Unreachable and the like."""
         return iter(sorted(key for key, _ in self.listed_records()))
 
-    def listed_records(self) -> Iterator[tuple[str, Listed]]:
+    def listed_records(self) -> Iterator[tuple[str, ObjectInfo]]:
         """(key, object) of each record, in no order; other names are passed over."""
         for one in self.objects.listed(f"{VERSION}/records/"):
             key = one.name.rpartition("/")[2]
             if is_hex(key) and one.name == record_name(key):
                 yield key, one
 
-    def listed_blobs(self) -> Iterator[tuple[str, Listed]]:
+    def listed_blobs(self) -> Iterator[tuple[str, ObjectInfo]]:
         """(digits, object) of each blob, in no order; other names are passed over."""
         for one in self.objects.listed(f"{VERSION}/blobs/"):
             digits = one.name.rpartition("/")[2]

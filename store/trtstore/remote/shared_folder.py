@@ -16,7 +16,7 @@ from trtstore.content import blobs
 from trtstore.disk.layout import Layout, read_bounded
 from trtstore.errors import Corrupt, Invalid, NoLocks, NotReadable, NotWritable, Silent, Unreachable, from_os
 from trtstore.format.digest import is_hex
-from trtstore.remote.objects import Listed, Stat
+from trtstore.remote.objects import ObjectInfo, Stat
 from trtstore.transfer.protocols import Readable
 
 #: What is never changed, and gets the mode and time of a local store's files.
@@ -83,12 +83,12 @@ class SharedFolder:
 
         return self._answer(look)
 
-    def listed(self, prefix: str) -> Iterator[Listed]:
+    def listed(self, prefix: str) -> Iterator[ObjectInfo]:
         base = self._layout.root
         # Whatever else has the name of a record or a blob is damage, and has to be seen; elsewhere it is nothing.
         damage = prefix.startswith(SEALED)
 
-        def walk() -> list[Listed]:
+        def walk() -> list[ObjectInfo]:
             found = []
             for folder, folders, names in os.walk(self._place(prefix), followlinks=False):
                 for name in (*names, *(filter(is_hex, folders) if damage else ())):
@@ -98,7 +98,7 @@ class SharedFolder:
                         regular = stat.S_ISREG(status.st_mode)
                         if (regular or damage) and not name.startswith("."):
                             size = status.st_size if regular else NO_FILE
-                            found.append(Listed(str(path.relative_to(base)), size, status.st_ctime))
+                            found.append(ObjectInfo(str(path.relative_to(base)), size, status.st_ctime))
             return found
 
         # One answer, however many there are: on a network each takes a question of its own.

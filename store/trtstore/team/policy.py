@@ -13,7 +13,7 @@ from trtstore.format.envelope import Envelope, parse
 from trtstore.format.trust import Role, Trusted
 from trtstore.team import signing, versioned
 from trtstore.team.gc import RetentionPolicy
-from trtstore.team.versioned import Issue, Memory
+from trtstore.team.versioned import Issue, VersionMemory
 
 if TYPE_CHECKING:
     from trtstore.team.signing import Signer
@@ -90,8 +90,8 @@ def issue_of(data: bytes) -> Issue:
     return parsed(data)[2]
 
 
-def _memory(team: Team) -> Memory:
-    return Memory(team.layout, str(team), NAME, MAX_BYTES, issue_of)
+def _memory(team: Team) -> VersionMemory:
+    return VersionMemory(team.layout, str(team), NAME, MAX_BYTES, issue_of)
 
 
 def parsed(data: bytes) -> tuple[Envelope, RetentionPolicy, Issue]:

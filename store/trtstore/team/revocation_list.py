@@ -35,7 +35,7 @@ _WHAT = "the list of revocations"
 
 
 @dataclass(frozen=True)
-class Listing:
+class RevocationList:
     """Which version this is, until when it counts, and the digits of all that was revoked, sorted."""
 
     issue: Issue
@@ -67,13 +67,13 @@ class Listing:
         )
 
 
-def following(last: Listing | None, revoked: Iterable[str], valid: float | None) -> Listing:
+def following(last: RevocationList | None, revoked: Iterable[str], valid: float | None) -> RevocationList:
     """The list after `last`, with `revoked` beside what that has, which counts for `valid` seconds from now on."""
     now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     kept = VALID if last is None else last.seconds
     until = now + datetime.timedelta(seconds=max(1, kept if valid is None else valid))
     issue = versioned.first(now) if last is None else last.issue.next(now)
-    return Listing(issue, until, tuple(sorted({*(last.revoked if last else ()), *revoked})))
+    return RevocationList(issue, until, tuple(sorted({*(last.revoked if last else ()), *revoked})))
 
 
 def name(version: int) -> str:
@@ -81,7 +81,7 @@ def name(version: int) -> str:
     return f"{PREFIX}{version:08}"
 
 
-def parse(data: bytes) -> tuple[Envelope, Listing]:
+def parse(data: bytes) -> tuple[Envelope, RevocationList]:
     """The list in an envelope, of which no signature was checked. Raises Malformed."""
     envelope = envelopes.parse(data, MAX_BYTES, _WHAT)
     kind, found = versioned.opened(envelope, NAME, _WHAT)
@@ -101,7 +101,7 @@ def parse(data: bytes) -> tuple[Envelope, Listing]:
     until = versioned.moment(expires, _WHAT)
     if until <= versioned.moment(issue.issued, _WHAT):
         raise Malformed(f"{_WHAT} ends before it begins")
-    return envelope, Listing(issue, until, tuple(revoked))
+    return envelope, RevocationList(issue, until, tuple(revoked))
 
 
 def issue_of(data: bytes) -> Issue:

@@ -32,7 +32,7 @@ from trtstore.format.record import Record
 from trtstore.format.trust import Role, Trusted, TrustPolicy, trusted_lines
 from trtstore.marks.doubts import Doubt
 from trtstore.marks.revocations import Revocation
-from trtstore.remote.prefetch import Ahead
+from trtstore.remote.prefetch import Prefetch
 from trtstore.remote.remote import Pushed, Remote
 from trtstore.team import signing
 from trtstore.team.judge import Judge, Judged
@@ -73,7 +73,7 @@ class Team:
         self.layout = layout
         self._tell = on_problem
         self._believed: dict[str, Judged] = {}
-        self._ahead = Ahead()
+        self._ahead = Prefetch()
         self.down: StoreFailure | None = None
         self.refused: dict[str, StoreFailure] = {}
 

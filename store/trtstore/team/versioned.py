@@ -95,7 +95,7 @@ def moment(text: str, what: str) -> datetime.datetime:
     return found
 
 
-class Memory:
+class VersionMemory:
     """What this store remembers of one document of the team store at `url`; `read` is how its bytes are read."""
 
     def __init__(

@@ -13,7 +13,7 @@ from trtstore.format.record import Record
 from trtstore.index import usage
 from trtstore.store import Store
 from trtstore.upkeep.catalog import OnParsed, Summary
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 MAX_NAME = 200  # characters of one name in a dotted one: below a name of a megabyte there may be many
 MIN_PREFIX = 4  # digits of a key that a person may give

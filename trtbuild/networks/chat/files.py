@@ -17,7 +17,7 @@ from typing import Any
 
 from trtbuild.errors import InputError
 from trtbuild.networks.chat import template
-from trtbuild.networks.chat.template import Settled
+from trtbuild.networks.chat.template import ChatSettings
 from trtbuild.networks.chat.trial import ANSWER, Rendered, try_out
 from trtbuild.networks.tokenizer.special_tokens import Small, added_of, ids_in, read_object, united
 
@@ -30,7 +30,7 @@ _SHOWN = 60  # characters of a text that an error shows
 class Written:
     """What was settled, and what a record says of it: only what is unusual."""
 
-    settled: Settled
+    settled: ChatSettings
     facts: Mapping[str, Any]
 
 
@@ -91,7 +91,7 @@ def _beside(files: Small, out: Path) -> Small:
     return {**made, **files, _TOKENIZER: out / _TOKENIZER}
 
 
-def _write_template(settled: Settled, out: Path) -> None:
+def _write_template(settled: ChatSettings, out: Path) -> None:
     given = read_object({_CONFIG: out / _CONFIG}, _CONFIG)
     wanted = {name: held for name, held in given.items() if name != "chat_template"}
     for name, text in settled.special.items():
@@ -109,7 +109,7 @@ def _text(token: object) -> object:
     return token.get("content") if isinstance(token, Mapping) else token
 
 
-def _write_ends(settled: Settled, config: Mapping[str, Any], out: Path) -> None:
+def _write_ends(settled: ChatSettings, config: Mapping[str, Any], out: Path) -> None:
     """Left as it is where it names the same ends already, in whatever order."""
     path = out / _GENERATION
     given = read_object({_GENERATION: path}, _GENERATION) if path.is_file() else None

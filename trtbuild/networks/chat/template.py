@@ -59,7 +59,7 @@ Metadata = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Settled:
+class ChatSettings:
     """What one checkpoint says, after all its files were heard.
 
     `template` is Jinja (None: a base model, which continues a text). `special` maps `bos_token`, `eos_token`, … to
@@ -92,7 +92,7 @@ def check(files: Small, config: Mapping[str, Any], metadata: Metadata | None = N
         _check_special(files, config, vocabulary)
 
 
-def settle(files: Small, config: Mapping[str, Any], metadata: Metadata | None = None) -> Settled:
+def settle(files: Small, config: Mapping[str, Any], metadata: Metadata | None = None) -> ChatSettings:
     """The template, the special tokens and the ends. Arguments and errors are those of `check`.
 
     `files` hold tokenizer.json and tokenizer_config.json. `ends` are, in this order: generation_config.json's,
@@ -120,7 +120,7 @@ def settle(files: Small, config: Mapping[str, Any], metadata: Metadata | None = 
         named = [*ids_in(said, field, _GENERATION), *ids_in(config, field, "config.json")]
         return named[0] if named else tokens[name]
 
-    return Settled(template_of(files, metadata), special, ends, one("bos"), one("pad"))
+    return ChatSettings(template_of(files, metadata), special, ends, one("bos"), one("pad"))
 
 
 def gguf_ends(metadata: Metadata) -> list[int]:

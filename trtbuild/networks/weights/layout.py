@@ -17,7 +17,7 @@ from trtbuild.networks.weights.naming import HEAD
 Shape = tuple[int, ...]
 
 
-class Held(Protocol):
+class TensorSource(Protocol):
     """The tensors of a checkpoint by Hugging Face's names: a `Checkpoint`, or `naming.Settled` of headers alone."""
 
     def names(self) -> list[str]:
@@ -72,7 +72,7 @@ def check_fused(decoder: Decoder) -> None:
         )
 
 
-def check(held: Held, decoder: Decoder) -> dict[str, Shape]:
+def check(held: TensorSource, decoder: Decoder) -> dict[str, Shape]:
     """The expected tensors, once the checkpoint holds exactly them. Raises InputError naming the first that
     is missing, has another shape, or would be left out of the network."""
     wanted: dict[str, Shape] = {}

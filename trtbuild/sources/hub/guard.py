@@ -41,7 +41,7 @@ class GivenUp(OSError):
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedFile:
     """What the listing says of a file: its commit, the digest that is its ETag (None: none is published), its bytes."""
 
     commit: str
@@ -55,7 +55,7 @@ class Guard:
     `most` is the number of bytes that one answer may have.
     """
 
-    def __init__(self, most: int, expected: Expected | None = None) -> None:
+    def __init__(self, most: int, expected: ExpectedFile | None = None) -> None:
         self.most, self.expected = most, expected
         self.moved = 0  # bytes
         self.over = False
@@ -104,7 +104,7 @@ def check_encoding(response: Any) -> None:
         raise Unsound(f"it packs a file (Content-Encoding: {shown(encoding)}) that was asked for as it is")
 
 
-def _check_tag(headers: Any, expected: Expected) -> None:
+def _check_tag(headers: Any, expected: ExpectedFile) -> None:
     sent = headers.get("X-Linked-Etag") or headers.get("ETag")
     if not sent:
         return
@@ -117,7 +117,7 @@ def _check_tag(headers: Any, expected: Expected) -> None:
     headers["X-Linked-Etag"] = f'"{found}"'  # in one spelling, whatever a client makes of others
 
 
-def _check_size(response: Any, expected: Expected) -> None:
+def _check_size(response: Any, expected: ExpectedFile) -> None:
     size = response.headers.get("X-Linked-Size")
     if size is None and not response.is_redirect:
         size = response.headers.get("Content-Length")

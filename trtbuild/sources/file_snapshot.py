@@ -14,7 +14,7 @@ from trtstore import StoreFailure, is_own_group
 
 
 @dataclass(frozen=True)
-class Sighting:
+class FileSnapshot:
     """One file's digest, and the stat that it had before and after it was read (size in bytes, times in ns)."""
 
     path: Path
@@ -23,7 +23,7 @@ class Sighting:
     stat: tuple[int, ...]
 
 
-def see(paths: Sequence[Path], digester: Digester, option: str) -> list[Sighting]:
+def take_snapshots(paths: Sequence[Path], digester: Digester, option: str) -> list[FileSnapshot]:
     """Hash the files at `paths`. Raises InputError when one cannot be read, or changes meanwhile."""
     try:
         before = [_stat(path) for path in paths]
@@ -41,11 +41,12 @@ def see(paths: Sequence[Path], digester: Digester, option: str) -> list[Sighting
                 hint="wait until it is written, then try again",
             )
     return [
-        Sighting(path, digest, its[0], its) for path, digest, its in zip(paths, digests, after, strict=True)
+        FileSnapshot(path, digest, its[0], its)
+        for path, digest, its in zip(paths, digests, after, strict=True)
     ]
 
 
-def recheck(sightings: Iterable[Sighting], digester: Digester, option: str) -> None:
+def recheck(snapshots: Iterable[FileSnapshot], digester: Digester, option: str) -> None:
     """Raises BuildError for a file whose bytes are not, or may for a while not have been, those that were hashed.
 
     Bytes are read again only where the stat differs: touching a file is not changing it. But where others may write
@@ -53,7 +54,7 @@ def recheck(sightings: Iterable[Sighting], digester: Digester, option: str) -> N
     tells of that.
     """
     try:
-        doubtful = [seen for seen in sightings if _stat(seen.path) != seen.stat]
+        doubtful = [seen for seen in snapshots if _stat(seen.path) != seen.stat]
         digests = digester.file_digests([seen.path for seen in doubtful])
     except StoreFailure as failure:
         raise BuildError(
