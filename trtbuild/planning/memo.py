@@ -29,7 +29,7 @@ class Memo:
                 self._answers[at] = look()
             except TrtbuildError as error:
                 self._answers[at] = error
-        found = self._answers[at]
-        if isinstance(found, TrtbuildError):
-            raise copy.copy(found)  # each has its own traceback, and may be given its own hint
-        return found  # type: ignore[no-any-return]  # `look` made it
+        answer = self._answers[at]
+        if isinstance(answer, TrtbuildError):
+            raise copy.copy(answer)  # each has its own traceback, and may be given its own hint
+        return answer  # type: ignore[no-any-return]  # `look` made it

@@ -85,17 +85,17 @@ def _others(path: Path) -> str | None:
     real = Path(os.path.realpath(path))
     beside = Path(os.path.realpath(path.parent))
     for place in dict.fromkeys((beside, *beside.parents, *real.parents, real)):
-        found = place.stat()
-        if found.st_uid not in (os.geteuid(), 0):
+        status = place.stat()
+        if status.st_uid not in (os.geteuid(), 0):
             return f"the owner of {place}"
-        sticky = place != real and found.st_mode & stat.S_ISVTX
-        group = found.st_mode & stat.S_IWGRP and not is_own_group(found.st_gid)
-        if (group or found.st_mode & stat.S_IWOTH) and not sticky:
+        sticky = place != real and status.st_mode & stat.S_ISVTX
+        group = status.st_mode & stat.S_IWGRP and not is_own_group(status.st_gid)
+        if (group or status.st_mode & stat.S_IWOTH) and not sticky:
             return f"others than the owner of {place}"
     return None
 
 
 def _stat(path: Path) -> tuple[int, ...]:
     # The change time as well: a tool that restores the modification time cannot restore that.
-    found = path.stat()
-    return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
+    status = path.stat()
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)

@@ -175,8 +175,8 @@ def _names(folder: Path, option: str) -> set[str]:
         names = _listed(folder, option)
         templates = folder / refusals.TEMPLATES
         if templates.is_dir():
-            found = (refusals.TEMPLATES + name for name in _listed(templates, option))
-            names |= {name for name in found if select.is_template(name)}
+            templated = (refusals.TEMPLATES + name for name in _listed(templates, option))
+            names |= {name for name in templated if select.is_template(name)}
         return names
     except OSError as failure:
         raise InputError(f"{folder} cannot be read: {failure.strerror}", option=option) from None
@@ -207,14 +207,14 @@ def _listed(folder: Path, option: str) -> set[str]:
 
 def _below(folder: Path) -> list[str]:
     """Files of the folders inside, some of them: what a message can name."""
-    found: list[str] = []
+    below: list[str] = []
     for root, folders, names in os.walk(folder):
         here = Path(root).relative_to(folder)
-        if len(here.parts) >= _DEEP or len(found) > _MANY:
+        if len(here.parts) >= _DEEP or len(below) > _MANY:
             folders.clear()
         folders[:] = sorted(name for name in folders if name != ".git")
-        found += [(here / name).as_posix() for name in sorted(names) if here.parts]
-    return found
+        below += [(here / name).as_posix() for name in sorted(names) if here.parts]
+    return below
 
 
 def _head(path: Path, count: int, option: str) -> bytes:

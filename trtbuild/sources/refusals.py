@@ -127,8 +127,8 @@ def check_cases(listing: FileListing, names: Collection[str], chosen: Collection
 def nothing(listing: FileListing) -> InputError:
     """The error for a place without safetensors and GGUF that can be read."""
     names, where = set(listing.names), listing.where
-    for found in (_other_format, _pickled, _stray_safetensors):
-        if (error := found(listing)) is not None:
+    for refusal in (_other_format, _pickled, _stray_safetensors):
+        if (error := refusal(listing)) is not None:
             return error
     below = sorted(listing.below())
     if partial := [name for name in [*names, *below] if name.endswith(".incomplete")]:

@@ -85,9 +85,9 @@ def choose_gguf(listing: FileListing, wanted: str | None) -> dict[str, str]:
     """As `choose`, for GGUF alone: the file `wanted` with the other parts of its split, or the only one."""
     if wanted is not None:
         return _with_parts(listing, wanted)
-    found = sorted(name for name in listing.names if name.lower().endswith(".gguf"))
+    ggufs = sorted(name for name in listing.names if name.lower().endswith(".gguf"))
     # A vision model's projector, by llama.cpp's name of it, is no model.
-    files = [name for name in found if not name.lower().startswith("mmproj")] or found
+    files = [name for name in ggufs if not name.lower().startswith("mmproj")] or ggufs
     if not files:
         raise refusals.nothing(listing)
     models = {_model_of(name) for name in files}

@@ -98,18 +98,18 @@ class KeptRevocation:
         return any(holds(scope, labels) for scope in self.scopes)
 
 
-def keep(layout: Layout, found: Sequence[KeptRevocation]) -> None:
+def keep(layout: Layout, revocations: Sequence[KeptRevocation]) -> None:
     """Keep revocations that were judged, beside what is kept of their digests from elsewhere.
 
     Raises NotWritable and the like.
     """
-    if not found:
+    if not revocations:
         return
     with as_store_failures(layout.root):
         layout.make(layout.locks)
         folder = layout.make(layout.revoked)
         with locks.exclusive(layout.lock("revoked")):  # two that learn of one digest at once keep both
-            for one in found:
+            for one in revocations:
                 digits = one.revocation.digits
                 others = [each for each in of_digest(layout, digits) if each.source != one.source]
                 temporary = folder / f".{secrets.token_hex(8)}"
@@ -162,7 +162,7 @@ def of_digest(layout: Layout, digits: str) -> list[KeptRevocation]:
         ]
 
 
-def _encode(found: Sequence[KeptRevocation]) -> bytes:
+def _encode(revocations: Sequence[KeptRevocation]) -> bytes:
     return canonical_json.canonical(
         {
             "schema": 1,
@@ -174,7 +174,7 @@ def _encode(found: Sequence[KeptRevocation]) -> bytes:
                     "scopes": [{label: list(some) for label, some in scope.items()} for scope in one.scopes],
                     "envelope": base64.b64encode(one.envelope).decode("ascii"),
                 }
-                for one in found
+                for one in revocations
             ],
         }
     )

@@ -138,14 +138,14 @@ class Remote:
 
         Raises Unreachable and the like.
         """
-        found = self.objects.stat(blob_name(digits))
-        if found is None or found.size != size:
+        stat = self.objects.stat(blob_name(digits))
+        if stat is None or stat.size != size:
             return False
-        if self.seen.has(digits, found):
+        if self.seen.has(digits, stat):
             return True
         if not self.reads(digits, size, on_bytes):
             return False
-        self.seen.keep(digits, found)
+        self.seen.keep(digits, stat)
         return True
 
     def reads(self, digits: str, size: int, on_bytes: OnBytes) -> bool:
@@ -161,10 +161,10 @@ class Remote:
         Raises NotWritable, Unreachable and the like.
         """
         self.objects.replace(CLOCK, secrets.token_hex(16).encode())
-        found = self.objects.stat(CLOCK)
-        if found is None:
+        stat = self.objects.stat(CLOCK)
+        if stat is None:
             raise Unreachable(f"{self} does not keep {CLOCK}, by which its clock is read")
-        return found.modified
+        return stat.modified
 
     def check_writable(self) -> None:
         """Raises NotWritable where the place refuses, or ignores that a name is taken; Unreachable and the like.

@@ -67,8 +67,8 @@ class SharedFolder:
         return True
 
     def size(self, name: str) -> int | None:
-        found = self.stat(name)
-        return None if found is None else found.size
+        status = self.stat(name)
+        return None if status is None else status.size
 
     def stat(self, name: str) -> Stat | None:
         def look() -> Stat | None:
@@ -89,7 +89,7 @@ class SharedFolder:
         damage = prefix.startswith(SEALED)
 
         def walk() -> list[ObjectInfo]:
-            found = []
+            objects = []
             for folder, folders, names in os.walk(self._place(prefix), followlinks=False):
                 for name in (*names, *(filter(is_hex, folders) if damage else ())):
                     path = Path(folder, name)
@@ -98,8 +98,8 @@ class SharedFolder:
                         regular = stat.S_ISREG(status.st_mode)
                         if (regular or damage) and not name.startswith("."):
                             size = status.st_size if regular else NO_FILE
-                            found.append(ObjectInfo(str(path.relative_to(base)), size, status.st_ctime))
-            return found
+                            objects.append(ObjectInfo(str(path.relative_to(base)), size, status.st_ctime))
+            return objects
 
         # One answer, however many there are: on a network each takes a question of its own.
         yield from self._answer(walk, LISTING)

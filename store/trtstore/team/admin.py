@@ -27,16 +27,16 @@ READERS = 16  # records asked for at a time
 
 def rows(remote: Remote, labels: dict[str, str], on_read: Callable[[int], None]) -> list[Row]:
     """The artifacts with these labels, believed or not, the newest first. Raises Unreachable and the like."""
-    found = []
+    matching = []
     listed = dict(remote.listed_records())
     with Pool(READERS) as pool:
         for number, (key, data) in enumerate(zip(listed, pool.map(remote.peek, listed), strict=True), 1):
             on_read(number)
             summary = None if data is None else _summary(key, data, listed[key].modified)
             if summary is not None and labels.items() <= summary.labels.items():
-                found.append(Row(summary, 0, summary.stored, summary.seconds))
-    found.sort(key=lambda row: row.summary.stored, reverse=True)
-    return found
+                matching.append(Row(summary, 0, summary.stored, summary.seconds))
+    matching.sort(key=lambda row: row.summary.stored, reverse=True)
+    return matching
 
 
 def _summary(key: str, data: bytes, stored: float) -> Summary | None:

@@ -118,7 +118,9 @@ def _artifact(
         named |= named_blobs(record, remote.manifest(record))
     except (Corrupt, Malformed) as trouble:
         return _Artifact(key, listed, named, str(trouble))
-    revocations = [found for one in named if (found := revoked.of(layout, one, record.labels)) is not None]
+    revocations = [
+        revocation for one in named if (revocation := revoked.of(layout, one, record.labels)) is not None
+    ]
     if revocations:
         return _Artifact(key, listed, named, str(revocations[0]))
     lost = [one for one, size in named.items() if one not in blobs or blobs[one].size != size]
@@ -159,10 +161,10 @@ def _above(oldest: list[_Artifact], blobs: dict[str, ObjectInfo], limit: int) ->
 
 def _old_leases(remote: Remote, now: float) -> list[Gone]:
     """Leases of keys that nobody has touched for a day; a living one is written every few seconds."""
-    found = list(remote.objects.listed(LEASES))
-    fresh = {one.name.rpartition("/")[0] for one in found if now - one.modified <= GRACE}
+    leases = list(remote.objects.listed(LEASES))
+    fresh = {one.name.rpartition("/")[0] for one in leases if now - one.modified <= GRACE}
     return [
         Gone("lease", one.name, one.size, "nobody holds it")
-        for one in found
+        for one in leases
         if one.name.rpartition("/")[0] not in fresh
     ]

@@ -46,10 +46,10 @@ class Lists:
 
     def current(self, unused: bool) -> tuple[bytes, RevocationList]:
         """As `newest`. Raises Untrusted where that is not as it should be; `unused` says that nothing was revoked."""
-        found = self.newest()
-        if found is None:
+        newest = self.newest()
+        if newest is None:
             raise self._missing(unused)
-        listing = found[1]
+        listing = newest[1]
         self.memory.check(listing.issue, self._remote)
         now = datetime.datetime.now(datetime.UTC)
         if listing.expires <= now:
@@ -62,7 +62,7 @@ class Lists:
                 f"the list of revocations of {self._remote} was signed on {listing.issue.issued}, which is to come",
                 "set the clock of this machine",
             )
-        return found
+        return newest
 
     def _missing(self, unused: bool) -> Untrusted:
         """Why there should be a list. That somebody took it away shows only on a machine that has seen one: others
@@ -98,14 +98,16 @@ class Lists:
     def last(self) -> tuple[RevocationList | None, list[int]]:
         """The list to go on from, and the numbers above it that are taken by what is no list."""
         garbage: list[int] = []
-        found = next(iter(self._found(garbage)), None)
+        latest = next(iter(self._found(garbage)), None)
         seen = self.memory.seen()
         last = None if seen is None else revocation_list.parse(seen)[1]
-        if found is None or last is None:
-            return (last if found is None else found[1]), garbage
-        if found[1].issue.series != last.issue.series:
-            self.memory.check(found[1].issue, self._remote)
-        newest, other = (found[1], last) if found[1].issue.version >= last.issue.version else (last, found[1])
+        if latest is None or last is None:
+            return (last if latest is None else latest[1]), garbage
+        if latest[1].issue.series != last.issue.series:
+            self.memory.check(latest[1].issue, self._remote)
+        newest, other = (
+            (latest[1], last) if latest[1].issue.version >= last.issue.version else (last, latest[1])
+        )
         revoked_ = tuple(sorted({*newest.revoked, *other.revoked}))
         return RevocationList(newest.issue, newest.expires, revoked_), garbage
 
@@ -124,8 +126,8 @@ class Lists:
     def _found(self, garbage: list[int] | None = None) -> Iterable[tuple[bytes, RevocationList]]:
         """The newest lists that count, the newest first; numbers that are taken by something else go to `garbage`."""
         for version in self._versions()[: CANDIDATES if garbage is None else MOST_TAKEN]:
-            found = self.listed(version)
-            if found is not None:
-                yield found
+            document = self.listed(version)
+            if document is not None:
+                yield document
             elif garbage is not None:
                 garbage.append(version)

@@ -97,16 +97,16 @@ def _memory(team: Team) -> VersionMemory:
 def parsed(data: bytes) -> tuple[Envelope, RetentionPolicy, Issue]:
     """The policy in an envelope, of which no signature was checked; one without a version is 0. Raises Malformed."""
     envelope = parse(data, MAX_BYTES, "the policy")
-    kind, found = versioned.opened(envelope, NAME, "the policy")
+    kind, document = versioned.opened(envelope, NAME, "the policy")
     fields = {"maxBytes", "keepDays"}
     if kind == PREDICATE_TYPE:
         fields |= {"series", "version", "issuedOn"}
-    if kind not in (PREDICATE_TYPE, PREDICATE_TYPE_1) or found.keys() != fields:
+    if kind not in (PREDICATE_TYPE, PREDICATE_TYPE_1) or document.keys() != fields:
         raise Malformed("the statement is no policy")
-    if not all(found[name] is None or _is_count(found[name]) for name in ("maxBytes", "keepDays")):
+    if not all(document[name] is None or _is_count(document[name]) for name in ("maxBytes", "keepDays")):
         raise Malformed("the policy's limits are no numbers")
-    issue = Issue("", 0, "") if kind == PREDICATE_TYPE_1 else versioned.parse(found, "the policy")
-    return envelope, RetentionPolicy(found["maxBytes"], found["keepDays"]), issue
+    issue = Issue("", 0, "") if kind == PREDICATE_TYPE_1 else versioned.parse(document, "the policy")
+    return envelope, RetentionPolicy(document["maxBytes"], document["keepDays"]), issue
 
 
 def _is_count(value: Json) -> bool:

@@ -84,20 +84,20 @@ def name(version: int) -> str:
 def parse(data: bytes) -> tuple[Envelope, RevocationList]:
     """The list in an envelope, of which no signature was checked. Raises Malformed."""
     envelope = envelopes.parse(data, MAX_BYTES, _WHAT)
-    kind, found = versioned.opened(envelope, NAME, _WHAT)
-    if kind != PREDICATE_TYPE or found.keys() != {"series", "version", "issuedOn", "expiresOn", "revoked"}:
+    kind, document = versioned.opened(envelope, NAME, _WHAT)
+    if kind != PREDICATE_TYPE or document.keys() != {"series", "version", "issuedOn", "expiresOn", "revoked"}:
         raise Malformed("the statement is no list of revocations")
-    revoked = found["revoked"]
+    revoked = document["revoked"]
     if not isinstance(revoked, list) or len(revoked) > MAX_DIGESTS:
         raise Malformed(f"{_WHAT} has no list of at most {MAX_DIGESTS}")
     if not all(isinstance(one, str) and is_hex(one) for one in revoked):
         raise Malformed(f"{_WHAT} has what is no digest")
     if any(one >= another for one, another in itertools.pairwise(revoked)):
         raise Malformed(f"{_WHAT} is not sorted")
-    expires = found["expiresOn"]
+    expires = document["expiresOn"]
     if not isinstance(expires, str):
         raise Malformed(f"{_WHAT} has no last day")
-    issue = versioned.parse(found, _WHAT)
+    issue = versioned.parse(document, _WHAT)
     until = versioned.moment(expires, _WHAT)
     if until <= versioned.moment(issue.issued, _WHAT):
         raise Malformed(f"{_WHAT} ends before it begins")

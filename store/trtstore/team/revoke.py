@@ -71,8 +71,8 @@ class Revocations:
                 known[digits] = {one.source for one in revocations.of_digest(self._layout, digits)}
         with Pool(8) as pool:
             unknown = [tail for tail in tails if tail not in known.get(tail[:64], ())]
-            found = list(pool.map(self._one, unknown))
-        revocations.keep(self._layout, [one for one in found if one is not None])
+            read = list(pool.map(self._one, unknown))
+        revocations.keep(self._layout, [one for one in read if one is not None])
         for words in self._passed[:TOLD]:
             self._tell(words)
         if len(self._passed) > TOLD:
@@ -272,8 +272,8 @@ class Revocations:
 
     def _all(self) -> list[str]:
         """The digits in this store of which a revocation counts for everything."""
-        found = {tail[:64] for tail in self._tails()}
-        return [digits for digits in found if revocations.of(self._layout, digits, None) is not None]
+        digests = {tail[:64] for tail in self._tails()}
+        return [digits for digits in digests if revocations.of(self._layout, digits, None) is not None]
 
 
 def _who(public: str) -> str:

@@ -76,11 +76,11 @@ def write(
 def end_of_turn(rendered: Sequence[Rendered], tokenizer: Mapping[str, Any]) -> list[int]:
     """The token that a template writes right after an answer, if it is one of the tokenizer's added tokens."""
     text = next((r.text for r in rendered if r.chat == _ANSWERED and not r.prompt), None) or ""
-    _, found, after = text.rpartition(ANSWER)
+    _, marker, after = text.rpartition(ANSWER)
     fitting = [
         token for token in added_of(tokenizer) if token["content"] and after.startswith(token["content"])
     ]
-    if not found or not fitting:
+    if not marker or not fitting:
         return []
     return [int(max(fitting, key=lambda token: len(token["content"]))["id"])]
 

@@ -143,13 +143,13 @@ def template_of(files: Small, metadata: Metadata | None = None) -> str | None:
     several, `default` is taken (`_from_pretrained` and `get_chat_template` in tokenization_utils_base.py). A GGUF's own
     comes last. Raises InputError for one that is empty, misplaced, or without a default.
     """
-    found = _in_files(files)
-    if found is None and metadata is not None:
-        found = _in_gguf(metadata)
-    if found is None:
+    text = _in_files(files)
+    if text is None and metadata is not None:
+        text = _in_gguf(metadata)
+    if text is None:
         _refuse_misplaced(files)
         return None
-    template, where = found
+    template, where = text
     if not template.strip():
         raise InputError(
             f"the chat template in {where} is empty: every chat would be an empty prompt",

@@ -165,7 +165,7 @@ def _failure(code: int, output: str) -> BuildError:
 
 def _refuse_made_up(output: str) -> None:
     """Raises InputError where transformers said that it filled tensors with random numbers of its own."""
-    told = [found.groups() for found in map(_REPORTED.fullmatch, output.splitlines()) if found]
+    told = [match.groups() for match in map(_REPORTED.fullmatch, output.splitlines()) if match]
     made_up = [name for name, status in told if status != "UNEXPECTED"]
     if made_up:
         more = f" and {len(made_up) - 1} more" if len(made_up) > 1 else ""

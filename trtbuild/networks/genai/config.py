@@ -101,13 +101,13 @@ def _decoder(decoder: Decoder) -> Json:
 
 
 def _search(decoder: Decoder, generation: Mapping[str, Any]) -> Json:
-    found = generation_fields.search(generation) | {
+    options = generation_fields.search(generation) | {
         "early_stopping": True,
         "max_length": decoder.max_positions,
         "min_length": 0,
         "past_present_share_buffer": True,
     }
-    return dict(sorted(found.items()))
+    return dict(sorted(options.items()))
 
 
 def _first(*values: Any) -> Any:

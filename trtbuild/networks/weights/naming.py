@@ -176,10 +176,10 @@ def _places(
                 option=strange.OPTION,
                 hint="download it again, or point model.source at a complete copy",
             )
-        found = files[file][name]
-        places[name] = TensorPlace(file, name, found.kind, found.shape)
+        info = files[file][name]
+        places[name] = TensorPlace(file, name, info.kind, info.shape)
         if last[name].file != file:
-            if (last[name].kind, last[name].shape) != (found.kind, found.shape):
+            if (last[name].kind, last[name].shape) != (info.kind, info.shape):
                 raise differing(places[name], last[name])
             rivals[name] = last[name]
     return places, rivals
@@ -259,8 +259,8 @@ def canonical(stored: str) -> str:
     if front := _FRONT.match(name):
         name = name[front.end() :]
     for pattern in (_BASE, _SAVED, _ORIGINAL):
-        if found := pattern.fullmatch(name):
-            name = f"{found[1]}.{found[2]}"
+        if match := pattern.fullmatch(name):
+            name = f"{match[1]}.{match[2]}"
     if language := _LANGUAGE.match(name):
         name = name[language.end() :]
     # As transformers does: `model.` is taken off, or put in front, where that makes a name of the model.

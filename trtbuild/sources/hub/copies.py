@@ -57,14 +57,14 @@ class Copies:
             seen = take_snapshots(paths, self._digester, self._option)
             compared = in_threads(_compare, list(zip(files, seen, strict=True)), ignore_bytes)
             wrong = []
-            for file, snapshot, (wanted, found) in zip(files, seen, compared, strict=True):
-                if wanted == found:
+            for file, snapshot, (wanted, actual) in zip(files, seen, compared, strict=True):
+                if wanted == actual:
                     self.seen[file.name] = snapshot
                     continue
                 left = cache.discard(self._place, snapshot.path)
                 wrong.append(file)
                 if attempt:
-                    raise self._differs(file.name, wanted, found, left)
+                    raise self._differs(file.name, wanted, actual, left)
             files = wrong
 
     def _download_all(
@@ -123,7 +123,7 @@ class Copies:
         progress(file.name, file.size, file.size)
         return path
 
-    def _differs(self, name: str, wanted: str, found: str, left: Path | None) -> InputError:
+    def _differs(self, name: str, wanted: str, actual: str, left: Path | None) -> InputError:
         said = (
             "the wrong copy was removed"
             if left is None
@@ -131,7 +131,7 @@ class Copies:
         )
         return InputError(
             f"{name} of {self._location.at(self._commit.sha)} was downloaded with other bytes: "
-            f"{wanted} is published, {found} came",
+            f"{wanted} is published, {actual} came",
             option=self._option,
             hint=f"{said}; a proxy or the mirror {constants.ENDPOINT} (HF_ENDPOINT) "
             "may alter downloads: try another",
