@@ -12,6 +12,7 @@ from trtbuild.compilers.base import (
     Requirements,
     Serving,
     check_parallel,
+    check_symmetric,
     tools,
     unpack,
 )
@@ -101,12 +102,7 @@ def _check(recipe: Recipe, scheme: ModelOptScheme) -> None:
             option="network.frontend",
             hint="compiler=onnxruntime takes more, by onnxruntime-genai's builder",
         )
-    if recipe.quant.symmetric is False:
-        raise InputError(
-            "ModelOpt's formats have no zero points here",
-            option="quant.symmetric=false",
-            hint="leave quant.symmetric out",
-        )
+    check_symmetric(recipe, "ModelOpt's formats have no zero points here")
     if recipe.quant.group_size and not scheme.grouped:
         raise InputError(
             f"quant={recipe.quant.scheme} has no groups",
