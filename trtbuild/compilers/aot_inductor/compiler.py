@@ -89,7 +89,7 @@ def _check_fp8(recipe: Recipe, structure: Structure) -> None:
 def _decoder(recipe: Recipe) -> Decoder:
     if recipe.model.described is None:
         raise InputError(
-            "what the model is made of is not known before its download, and the engine's key reads it",
+            "the model's config is not known before its download, and the engine's key reads it",
             option="model.wheel.config",
             hint="pin model.wheel.config, the fields of a config.json, or name a folder or a repository of the Hub",
         )
