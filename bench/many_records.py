@@ -104,7 +104,7 @@ def write_record(layout: Layout, number: int) -> None:
         "tokenizer.json": f'{{"model": "{labels["model"]}"}}'.encode() * 100,
     }
     entries = [Entry(name, PLAIN, len(data), put_blob(layout, data)) for name, data in files.items()]
-    made = manifest.build(entries)
+    made = manifest.make_manifest(entries)
     listed = put_blob(layout, made.encode())
     log = f"built {number}\n".encode() * 20
     record = Record(

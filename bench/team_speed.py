@@ -101,7 +101,7 @@ def run(folder: Path, size: int, count: int, rounds: int, mbit: int | None) -> N
     names = [blob_name(entry.sha256) for entry in store.manifest(record).entries]
     took: dict[str, list[float]] = {}
     for number in range(rounds):
-        team = open.team(f"s3://bench/{number}", store, TrustPolicy.require, [public], print)
+        team = open.open_team(f"s3://bench/{number}", store, TrustPolicy.require, [public], print)
         raw: Any = team.remote.objects._store  # type: ignore[attr-defined]
 
         def up(file: Path, raw: Any = raw) -> None:
@@ -158,7 +158,7 @@ def hit(folder: Path, rounds: int, public: str) -> None:
         for number, size in enumerate([2_100_000, 466_000, 800_000, *range(1000, 10_000, 1000)]):
             (work / "out" / f"file{number}.json").write_bytes(os.urandom(size))
         record = store.publish(KEY, work / "out", predicate_type="bench", predicate={}, labels={})
-    team = open.team("s3://bench/engine", store, TrustPolicy.require, [public], print)
+    team = open.open_team("s3://bench/engine", store, TrustPolicy.require, [public], print)
     team.push(store, KEY, signing.signer("bench"))
     raw: Any = team.remote.objects._store  # type: ignore[attr-defined]
     took: dict[str, list[float]] = {}
@@ -177,7 +177,7 @@ def hit(folder: Path, rounds: int, public: str) -> None:
 
 def pull(root: Path, team: Team, public: str) -> None:
     store = Store.open(root, durability="fast")
-    fresh = open.team(str(team), store, TrustPolicy.require, [public], print)
+    fresh = open.open_team(str(team), store, TrustPolicy.require, [public], print)
     assert Layered(store, [fresh]).lookup(KEY) is not None
 
 

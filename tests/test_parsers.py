@@ -201,7 +201,7 @@ TABLE: dict[tuple[str, str], list[str]] = {
         "trtbuild.compilers.tensorrt.inspection.precisions: untrusted.parse",
         "trtbuild.compilers.tensorrt.manifest.read: untrusted.parse_object",
         "trtbuild.compilers.tensorrt_llm.scripts_checkpoint.check_files: untrusted.read_object",
-        "trtbuild.compilers.tensorrt_llm.engine._Ranks.__init__: untrusted.read_object",
+        "trtbuild.compilers.tensorrt_llm.engine._RankProgress.__init__: untrusted.read_object",
         "trtbuild.compilers.tensorrt_llm.engine._positions: untrusted.read_object",
         "trtbuild.compilers.tensorrt_llm.engine_folder.read: untrusted.parse_object",
         "trtbuild.compilers.tensorrt_llm.engine_folder.settle: untrusted.parse_object",

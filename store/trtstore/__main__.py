@@ -2,6 +2,6 @@
 
 import sys
 
-from trtstore.cli.main import main
+from trtstore.cli.main import run_trtstore
 
-sys.exit(main())
+sys.exit(run_trtstore())

@@ -27,7 +27,11 @@ class Late(TimeoutError):
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """All that is asked in the body, and in its `Pool`s, has to be answered until then. Of several the first counts."""
+    """All that is asked in the body, and in its `Pool`s, has to be answered until then. Of several the first counts.
+
+    >>> with deadline(5.0):
+    ...     team.lookup("cd" * 32)
+    """
     token = _end.set(at(time.monotonic() + seconds))
     try:
         yield

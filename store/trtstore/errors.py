@@ -140,8 +140,14 @@ def no_locks(error: OSError, path: Path) -> StoreFailure:
 
 
 @contextmanager
-def translated(path: Path, *, reading: bool = False) -> Iterator[None]:
-    """Raise an OSError of the body as the StoreFailure that names `path`."""
+def as_store_failures(path: Path, *, reading: bool = False) -> Iterator[None]:
+    """Raise an OSError of the body as the StoreFailure that names `path`.
+
+    >>> with as_store_failures(Path("absent"), reading=True):
+    ...     Path("absent").read_bytes()
+    Traceback (most recent call last):
+    trtstore.errors.StoreFailure: cannot read absent: no such file or directory
+    """
     try:
         yield
     except OSError as error:

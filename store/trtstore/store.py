@@ -21,7 +21,7 @@ from trtstore.disk import gate, locks, owners, scratch
 from trtstore.disk.layout import Layout
 from trtstore.disk.locks import Holder
 from trtstore.environments.environments import Environments
-from trtstore.errors import Corrupt, Malformed, translated
+from trtstore.errors import Corrupt, Malformed, as_store_failures
 from trtstore.format import canonical_json, expected
 from trtstore.format import record as records
 from trtstore.format.digest import checked_key
@@ -47,7 +47,15 @@ _NOTHING: Mapping[str, Path] = MappingProxyType({})
 
 
 class Store(ReadOnly):
-    """The store below one root folder. Processes and threads may share it; README.md says what they may rely on."""
+    """The store below one root folder. Processes and threads may share it; README.md says what they may rely on.
+
+    >>> with store.building("cd" * 32, who="an example"), store.scratch() as work:
+    ...     _ = (work / "engine.bin").write_bytes(b"another engine")
+    ...     made = store.publish("cd" * 32, work, predicate_type="urn:example", predicate={}, labels={})
+    >>> with store.reading(made) as tree:
+    ...     (tree.path / "engine.bin").read_bytes()
+    b'another engine'
+    """
 
     def __init__(self, layout: Layout) -> None:
         super().__init__(layout)
@@ -77,7 +85,7 @@ class Store(ReadOnly):
         """
         shared = owners.shared_with(shared_with) == "group"
         layout = Layout(root.absolute(), durable=durability == "full", shared=shared, verity=verity)
-        with translated(layout.root, reading=True):
+        with as_store_failures(layout.root, reading=True):
             owners.check(layout)
         if shared:
             os.umask(os.umask(0o002) & 0o007 | 0o002)
@@ -94,7 +102,7 @@ class Store(ReadOnly):
         """
         checked_key(key)
         tell = on_problem or log.warning
-        with translated(self.root, reading=True):
+        with as_store_failures(self.root, reading=True):
             return read.lookup(self._layout, key, tell) if owners.owns(self._layout, key, tell) else None
 
     def use(
@@ -113,12 +121,12 @@ class Store(ReadOnly):
         `verify` says how often every byte is read again: "always", "sample" (one use in twenty) or "never". What is
         found damaged is quarantined, told to `on_problem`, and a miss. Raises as `lookup`.
         """
-        with translated(self.root, reading=True):
+        with as_store_failures(self.root, reading=True):
             if read.identity(self._layout, checked_key(key)) is None:
                 return None  # nothing is written for a miss
             if not owners.owns(self._layout, key, tell := on_problem or log.warning):
                 return None
-        with gate.looking(self._layout), translated(self.root, reading=True):
+        with gate.looking(self._layout), as_store_failures(self.root, reading=True):
             found = read.find(self._layout, key, tell)
             if found is None:
                 return None
@@ -140,7 +148,7 @@ class Store(ReadOnly):
         return found[0]
 
     def _again(self, key: str) -> tuple[Record, Manifest] | None:
-        with translated(self.root, reading=True):
+        with as_store_failures(self.root, reading=True):
             return read.find(self._layout, key, lambda _: None)
 
     @staticmethod
@@ -179,7 +187,7 @@ class Store(ReadOnly):
         """
         checked_key(key)
         facts = canonical_json.plain(predicate, "predicate")
-        with self.scratch() as stage, translated(self.root):
+        with self.scratch() as stage, as_store_failures(self.root):
             made, staged = staging.stage_folder(self._layout, folder, stage)
             if manifest not in (None, made.digest):
                 raise Corrupt(f"{folder} holds other files than those that {key[:12]} names")
@@ -248,7 +256,7 @@ class Store(ReadOnly):
     @contextmanager
     def receiver(self) -> Iterator[Receiver]:
         """Takes artifacts from elsewhere; `commit` keeps what it delivers. Raises NotWritable, NoSpace and the like."""
-        with self.scratch() as stage, translated(self.root):
+        with self.scratch() as stage, as_store_failures(self.root):
             yield Receiver(self._layout, stage, self._served.seals)
 
     def receive(

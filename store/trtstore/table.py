@@ -6,12 +6,15 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, pad: bool = False) -> Iterator[str]:
+def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, pad: bool = False) -> Iterator[str]:
     """Lines with `heads` above `rows`; a head that begins with > is of a column that is set flush right.
 
     With `pad` the lines are all of one length, as a column of another table.
 
     Nothing where there are no rows. Control characters become `?`: what a record says cannot steer a terminal.
+
+    >>> list(format_table(["name", ">size"], [["engine", "6 B"]]))
+    ['name    size', 'engine   6 B']
     """
     if not rows:
         return

@@ -14,8 +14,12 @@ _SIZES |= {f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgtp", 1)
 _SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
-def size(count: float) -> str:
-    """Decimal units, three digits: `540 MB`."""
+def format_size(count: float) -> str:
+    """Decimal units, three digits: `540 MB`.
+
+    >>> format_size(540_300_000)
+    '540 MB'
+    """
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if abs(count) < 999.5 or unit == "TB":
             return f"{count:.0f} {unit}" if unit == "B" or abs(count) >= 99.95 else f"{count:.3g} {unit}"
@@ -23,16 +27,24 @@ def size(count: float) -> str:
     raise AssertionError  # the loop returns at TB
 
 
-def seconds(value: float) -> str:
-    """A span that a build takes: `3.1 s`, `4 min 10 s`, `2 h 5 min`."""
+def format_seconds(value: float) -> str:
+    """A span that a build takes: `3.1 s`, `4 min 10 s`, `2 h 5 min`.
+
+    >>> format_seconds(250)
+    '4 min 10 s'
+    """
     if value < 60:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def span(value: float) -> str:
-    """An age in one unit: `now`, `5 min`, `3 h`, `12 days`."""
+def format_span(value: float) -> str:
+    """An age in one unit: `now`, `5 min`, `3 h`, `12 days`.
+
+    >>> format_span(3 * 3600)
+    '3 h'
+    """
     for unit, length in (("day", 86_400), ("h", 3600), ("min", 60)):
         count = int(value // length)
         if count:
@@ -40,9 +52,13 @@ def span(value: float) -> str:
     return "now"
 
 
-def ago(value: float) -> str:
-    """`just now`, `3 h ago`."""
-    return "just now" if value < 60 else f"{span(value)} ago"
+def format_ago(value: float) -> str:
+    """`just now`, `3 h ago`.
+
+    >>> format_ago(3 * 3600)
+    '3 h ago'
+    """
+    return "just now" if value < 60 else f"{format_span(value)} ago"
 
 
 def moment(value: float) -> str:

@@ -21,7 +21,7 @@ from trtbuild.executors.process import WorkerResult
 from trtbuild.planning.plan import Plan, make_plan
 from trtbuild.report import document, explanations, records
 from trtstore import Store
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 PLAN = make_plan(test_key.RECIPE)
 OTHER = make_plan(test_key.replaced(quant=dataclasses.replace(test_key.QUANT, group_size=64)))
@@ -58,7 +58,7 @@ def keep(store: Store, number: int, said: dict[str, Any]) -> str:
 def test_the_nearest_build_may_say_anything(store: Store) -> None:
     planned = PLAN.final
     keys = [keep(store, number, said) for number, said in enumerate(weird(5))]
-    summaries = {each.key: each for each in Upkeep(store).catalog.summaries()}
+    summaries = {each.key: each for each in Maintenance(store).catalog.summaries()}
     near_ones = 0
     for key in keys:
         history = History([HistorySource(store, True, lambda _, key=key: [summaries[key]])], pytest.fail)

@@ -21,7 +21,7 @@ from trtstore.remote.leases import State
 from trtstore.team import gc, policy, revocation_list
 from trtstore.team.versioned import Issue
 
-MANIFEST = manifest.build(
+MANIFEST = manifest.make_manifest(
     [
         Entry("a.bin", "0644", 7, "0f" * 32),
         Entry("sub/é", "0755", 0, "5e" * 32),

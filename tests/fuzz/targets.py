@@ -40,7 +40,7 @@ from trtstore.remote import leases
 from trtstore.team import policy as teampolicy
 from trtstore.team import revocation_list as revlist
 from trtstore.team import versioned
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 KEY = "5e" * 32
 MODES = (1, 2, 3, 4, None, "x")
@@ -70,7 +70,7 @@ def manifest_blob(data: bytes) -> None:
     except Malformed:
         return
     assert found.encode() == data
-    assert manifest.build(reversed(found.entries)) == found
+    assert manifest.make_manifest(reversed(found.entries)) == found
     for entry in found.entries:
         names = entry.path.split("/")
         assert all(0 < len(name.encode()) < 256 and name not in (".", "..") for name in names)
@@ -195,8 +195,8 @@ def export_file(data: bytes) -> None:
     keys = list(store.keys())
     assert all(store.lookup(key) is not None for key in keys)
     if keys:
-        assert Upkeep(store).verify() == []
-        Upkeep(store).collect(0, grace=0)
+        assert Maintenance(store).verify() == []
+        Maintenance(store).collect(0, grace=0)
         assert not any(store.keys())
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from tests.store.support import publish, write_files
 from trtstore import Record, Store
 from trtstore.format.digest import hash_bytes
-from trtstore.upkeep.plan import Plan
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.decisions import EvictionPlan
+from trtstore.upkeep.upkeep import Maintenance
 
 
 def key_of(name: str) -> str:
@@ -40,8 +40,8 @@ class Shop:
             path.chmod(0o755)
         return publish(self.store, folder, key_of(name), **more)
 
-    def collect(self, limit: int | None = 0, grace: float = 0.0, *, dry_run: bool = False) -> Plan:
-        return Upkeep(self.store).collect(limit, grace=grace, dry_run=dry_run)
+    def collect(self, limit: int | None = 0, grace: float = 0.0, *, dry_run: bool = False) -> EvictionPlan:
+        return Maintenance(self.store).collect(limit, grace=grace, dry_run=dry_run)
 
     def left(self, *names: str) -> list[str]:
         return [name for name in names if self.store.lookup(key_of(name)) is not None]

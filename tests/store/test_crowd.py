@@ -21,7 +21,7 @@ from tests.store.faults.operations import read_artifact
 from tests.store.faults.storm import files_of, key_of
 from tests.store.support import leftovers
 from trtstore import Store
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 pytestmark = pytest.mark.slow
 
@@ -114,7 +114,7 @@ def left_wrong(store: Store) -> Iterator[str]:
     yield from leftovers(store.root)
     yield from held_locks(base)
     yield from half_written(base)
-    yield from (str(finding) for finding in Upkeep(store).verify())
+    yield from (str(finding) for finding in Maintenance(store).verify())
     numbers = {key_of(number): number for number in range(KEYS)}
     for key in [*store.keys()]:
         problems: list[str] = []
@@ -128,7 +128,7 @@ def wrongly_collected(store: Store, outcome: Outcome) -> Iterator[str]:
     """What a last collection takes of roots and pins, and what else it leaves."""
     for link in outcome.links:
         assert link.is_symlink()
-    plan = Upkeep(store).collect(0, grace=0)
+    plan = Maintenance(store).collect(0, grace=0)
     kept = {*map(key_of, outcome.links.values()), *map(key_of, outcome.pinned)}
     left = {*store.keys()}
     yield from (f"{key[:8]}… is rooted or pinned, and gone" for key in kept - left)
@@ -141,7 +141,7 @@ def wrongly_collected(store: Store, outcome: Outcome) -> Iterator[str]:
     yield from (f"the blob {path.name[:8]}… is left" for path in blobs if path.name not in named)
     if plan.after < sum(path.stat().st_size for path in blobs):
         yield "the plan has fewer bytes than there are"
-    if again := Upkeep(store).collect(0, grace=0).removed:
+    if again := Maintenance(store).collect(0, grace=0).removed:
         yield f"one more collection finds {again}"
 
 

@@ -22,7 +22,7 @@ from trtstore.format import canonical_json, record
 from trtstore.marks import revocations
 from trtstore.team import gc as teamgc
 from trtstore.team import policy as teampolicy
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 #: A predicate with all that `show`, `diff` and the statistics read of one.
 PREDICATE: dict[str, Any] = {
@@ -82,7 +82,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def command(store: Store, capsys: pytest.CaptureFixture[str], *args: str, codes: tuple[int, ...]) -> str:
     """Run `trtstore` in this process: an exception of Python's own would leave it, and fail the test."""
-    code = main.main([*args], lambda: store.root, None, words.lines)
+    code = main.run_trtstore([*args], lambda: store.root, None, words.lines)
     said = capsys.readouterr()
     assert code in codes, (args, said.err)
     for text in (said.out, said.err):
@@ -213,7 +213,7 @@ def test_a_small_file_of_the_store_holds_anything(
     (environment / "environment.json").write_text(json.dumps(about))
     contents = {"schema": 1, "files": [["a", 1, "ab"]]}
     (environment / "contents.json").write_text(json.dumps(contents))
-    Upkeep(store).pin(KEY, "why")
+    Maintenance(store).pin(KEY, "why")
     said = json.loads(revocations.statement(f"sha256:{'ab' * 32}", "bad").payload)
     path, good, wrap = {
         "pin": (root / "pins" / KEY, {"note": "why", "since": 1.5}, bytes),

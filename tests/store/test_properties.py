@@ -97,7 +97,7 @@ NAMES = st.text(st.sampled_from("aAbBßsSéÉ.-/ \u0301\u212a\u01c5K"), min_size
 def test_paths_are_apart_after_case_folding_however_far_from_each_other_they_sort(paths: list[str]) -> None:
     rows = [manifest.Entry(path, "0644", 1, "0" * 64) for path in paths]
     try:
-        made = manifest.build(rows)
+        made = manifest.make_manifest(rows)
     except Malformed:
         return
     spelt: dict[str, tuple[str, bool]] = {}
@@ -117,7 +117,7 @@ def test_a_manifest_does_not_depend_on_the_order_of_files(paths: list[str], rand
 
     def outcome(entries: list[manifest.Entry]) -> object:
         try:
-            return manifest.build(entries)
+            return manifest.make_manifest(entries)
         except Malformed:
             return None
 

@@ -28,7 +28,7 @@ def main() -> None:
     store = Store.open(Path(root), durability="fast")
 
     def team():
-        return open.team(url, store, TrustPolicy.require, [public], lambda words: say("told", words))
+        return open.open_team(url, store, TrustPolicy.require, [public], lambda words: say("told", words))
 
     def look() -> Record | None:
         return Layered(store, [team()]).lookup(key)

@@ -124,11 +124,11 @@ class Machine:
 
     def team(self) -> Team:
         """A fresh connection, as of a new process."""
-        return open.team(self.url, self.store, self.policy, self.trusted, self.told.append)
+        return open.open_team(self.url, self.store, self.policy, self.trusted, self.told.append)
 
     def patient(self, seconds: float) -> Team:
         """As `team`, for questions that may take so long."""
-        return open.team(self.url, self.store, self.policy, self.trusted, self.told.append, seconds)
+        return open.open_team(self.url, self.store, self.policy, self.trusted, self.told.append, seconds)
 
     def pull(self, key: str = KEY) -> Record | None:
         """The artifact of `key` from the team's store, if it is there and believed."""

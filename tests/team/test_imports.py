@@ -22,7 +22,7 @@ from trtstore.marks.doubts import Doubt
 from trtstore.remote.remote import record_name
 from trtstore.team import open, signing
 from trtstore.transfer.readonly import ReadOnly
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_what_is_built_again_has_no_mark_and_a_collection_takes_marks_away(
     assert site.store.doubt(KEY) is None
     assert site.store.blob_path(site.store.manifest(site.store.lookup(KEY)).digest) is not None
     doubts.mark(site.store._layout, "99" * 32, Doubt("a kill before the record"))
-    Upkeep(site.store).collect(0, grace=0)
+    Maintenance(site.store).collect(0, grace=0)
     assert site.store.lookup(OTHER, on_problem=lambda _: None) is None
     assert not doubts.found(site.store._layout)
 

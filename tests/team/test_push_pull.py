@@ -17,7 +17,7 @@ from trtstore.format.digest import hash_bytes
 from trtstore.remote.remote import Pushed, Remote, blob_name, record_name
 from trtstore.team import signing
 from trtstore.transfer.protocols import Readable, Reader
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 BIG = {"engine.bin": os.urandom(1 << 20) * 20, "small.json": b"{}", "empty": b""}
 
@@ -163,10 +163,10 @@ def test_what_waits_to_be_pushed_is_not_collected(ci, tmp_path) -> None:
     make(ci.store, tmp_path / "in")
     make(ci.store, tmp_path / "in2", OTHER, {"other": b"other"})
     ci.store.pending.add(KEY)
-    Upkeep(ci.store).collect(0, grace=0)
+    Maintenance(ci.store).collect(0, grace=0)
     assert list(ci.store.keys()) == [KEY]
     ci.store.pending.remove(KEY)
-    Upkeep(ci.store).collect(0, grace=0)
+    Maintenance(ci.store).collect(0, grace=0)
     assert list(ci.store.keys()) == []
 
 

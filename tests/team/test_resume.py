@@ -21,7 +21,7 @@ from trtstore.format.digest import hash_bytes
 from trtstore.team import signing
 from trtstore.transfer.incoming import LARGE
 from trtstore.transfer.protocols import Reader, Skipping
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 SIZE = LARGE + (5 << 20) + 3
 
@@ -191,9 +191,9 @@ def test_beginnings_go_when_nobody_goes_on(dev: Machine) -> None:
     with dev.store.scratch():
         assert left() == ["b", "c"]
     with partial.opened(layout, "b" * 64):
-        Upkeep(dev.store).collect()
+        Maintenance(dev.store).collect()
         assert left() == ["b", "c"]
-    Upkeep(dev.store).collect()
+    Maintenance(dev.store).collect()
     assert left() == ["c"]
 
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.toolchains.shop import Shop, lock, wheel
-from trtstore.environments.environment import verify
+from trtstore.environments.environment import verify_environment
 
 KILLS = int(os.environ.get("TRTBUILD_INSTALL_KILLS", "40"))
 pytestmark = pytest.mark.slow
@@ -71,7 +71,7 @@ def test_it_is_killed_at_any_moment(shop: Shop) -> None:
         found = shop.installed()
         finished += len(found)
         for one in found:
-            assert verify(one) == [], f"kill {number}: half an environment has its name"
+            assert verify_environment(one) == [], f"kill {number}: half an environment has its name"
             assert shop.run("path", file).code == 0
             assert shop.run("rm", file).code == 0
     assert len(stages) > 1, "no kill met pip"
@@ -80,7 +80,7 @@ def test_it_is_killed_at_any_moment(shop: Shop) -> None:
     assert done.code == 0, done.err
     assert "waiting" not in done.err
     (one,) = shop.installed()
-    assert verify(one) == []
+    assert verify_environment(one) == []
     assert shop.lying_about() == [one.name], "nothing of the killed ones is left"
     locks = {path.name for path in (shop.project.store / "v1" / "locks").iterdir()}
     assert not [name for name in locks if name.startswith("toolchain-")]
@@ -128,7 +128,7 @@ def test_however_it_is_ended_no_process_is_left(shop: Shop) -> None:
         left = alive(of(shop.project.store))
         assert not left, f"{sign.name} left {[process.cmdline() for process in left]}"
         for one in shop.installed():
-            assert verify(one) == []
+            assert verify_environment(one) == []
             assert shop.run("rm", file).code == 0
     done = shop.run("install", file)
     assert done.code == 0, done.err

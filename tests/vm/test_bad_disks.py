@@ -16,7 +16,7 @@ from trtstore import Store
 from trtstore.errors import StoreFailure
 from trtstore.exchange import bundle
 from trtstore.exchange.layered import Layered
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 pytestmark = pytest.mark.skipif(
     "TRTBUILD_TEST_VM" not in os.environ, reason="its devices are those of a machine of its own"
@@ -90,11 +90,13 @@ def publish_again(shelf: Shelf, store: Store) -> None:
 
 
 def verify(shelf: Shelf, store: Store) -> None:
-    assert all(KEY in finding.keys or finding.kind == "tree" for finding in Upkeep(store).verify()), shelf
+    assert all(KEY in finding.keys or finding.kind == "tree" for finding in Maintenance(store).verify()), (
+        shelf
+    )
 
 
 def collect(shelf: Shelf, store: Store) -> None:
-    assert [decision.name for decision in Upkeep(store).collect(None, grace=0).removed] == [], shelf
+    assert [decision.name for decision in Maintenance(store).collect(None, grace=0).removed] == [], shelf
 
 
 def export(shelf: Shelf, store: Store) -> None:
@@ -141,10 +143,10 @@ def test_a_block_that_cannot_be_read_gives_one_error_or_a_miss_and_a_publish_men
             print(f"{place}: {operation.__name__}: {said}", *dict.fromkeys(shelf.heard), sep="\n    ")
             assert shelf.use(store, OTHER) == SOUND
             if place != "index":
-                Upkeep(store).verify()
+                Maintenance(store).verify()
             shelf.publish(store)
             assert shelf.use(store) == FILES
-            assert Upkeep(store).verify() == []
+            assert Maintenance(store).verify() == []
 
 
 def _life(shelf: Shelf) -> None:
@@ -179,7 +181,7 @@ def test_after_a_power_cut_at_any_write_what_was_published_is_there_and_the_rest
             for key, files in ((KEY, FILES), (OTHER, SOUND)):
                 found = shelf.use(store, key)
                 assert found == files or (found is None and key not in promised), (until, key, shelf.heard)
-            assert Upkeep(store).verify() == []
+            assert Maintenance(store).verify() == []
             shelf.publish(store)
             assert shelf.use(store) == FILES
     print(f"{len(done)} writes, the power cut after each of {len(points)} of them")

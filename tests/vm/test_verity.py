@@ -26,7 +26,7 @@ from trtstore.errors import StoreFailure
 from trtstore.exchange import bundle
 from trtstore.format.digest import hash_bytes
 from trtstore.transfer import incoming
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 ENGINE = os.urandom(100_000)
 FILES = {"engine.bin": ENGINE, "sub/config.json": b"{}", "run": os.urandom(70_000)}
@@ -125,13 +125,13 @@ def test_everything_that_a_store_does_with_blobs_goes_on_with_them(disk: Disk) -
         assert disk.use(store) == FILES
         file = io.BytesIO()
         bundle.export_to(store, [KEY], file)
-        Upkeep(store).collect(0, grace=0)
+        Maintenance(store).collect(0, grace=0)
         assert not blob.exists()
         file.seek(0)
         list(bundle.import_from(store, file))
         assert kept(blob) == digest
         assert disk.use(store, anew=True) == FILES
-        assert Upkeep(store).verify() == []
+        assert Maintenance(store).verify() == []
 
 
 def test_a_hit_compares_what_the_kernel_says_and_rows_go_with_their_blobs(disk: Disk) -> None:
@@ -145,7 +145,7 @@ def test_a_hit_compares_what_the_kernel_says_and_rows_go_with_their_blobs(disk: 
         shutil.copy2(disk.place / "aside", blob)  # as an older release puts it there: of no verity
         assert disk.use(store) == FILES
         assert digits not in store.index.items("seal-verity")
-        Upkeep(store).collect(0, grace=0)
+        Maintenance(store).collect(0, grace=0)
         assert store.index.items("seal-verity") == store.index.items("sealed-verity") == {}
 
 
@@ -166,7 +166,7 @@ def test_a_byte_that_the_disk_changed_is_never_served_and_a_publish_mends_it(dis
         assert any(store._layout.quarantine.iterdir())
         disk.publish(store)
         assert disk.use(store, anew=True) == FILES
-        assert Upkeep(store).verify() == []
+        assert Maintenance(store).verify() == []
 
 
 def test_root_who_writes_to_the_disk_and_takes_the_digest_away_breaks_the_seal(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from trtbuild.planning.plan import Plan
 from trtstore import (
     Corrupt,
     Doubt,
-    Held,
+    HeldLease,
     Invalid,
     LeaseOutcome,
     Leases,
@@ -273,7 +273,9 @@ class TeamStore:
         if self._own.lease is not None and total:
             self._own.lease.tell(f"{what}, {100 * done // total} %")
 
-    def share(self, record: Record, held: Held | None, progress: Callable[[str, int, int], None]) -> None:
+    def share(
+        self, record: Record, held: HeldLease | None, progress: Callable[[str, int, int], None]
+    ) -> None:
         """Push what was built here. Raises StoreError if the team store refuses it; it then waits in our own store."""
         team = self.connection
         if team is None or not self._config.write:
@@ -320,7 +322,7 @@ class TeamStore:
 class _OwnLease(threading.local):
     """The lease that this thread holds: the threads of a sweep build side by side."""
 
-    lease: Held | None = None
+    lease: HeldLease | None = None
 
 
 def _user() -> str:

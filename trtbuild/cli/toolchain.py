@@ -19,7 +19,6 @@ from trtbuild.toolchains.environments import ToolchainEnvironments
 from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
 from trtstore import (
-    CommandParser,
     Environment,
     Output,
     Progress,
@@ -297,7 +296,7 @@ def _import(asked: _Words) -> int:
     return _say_installed(asked, found)
 
 
-def _parser() -> CommandParser:
+def _parser() -> argparse.ArgumentParser:
     parser, verb = command_parser("trtbuild toolchain", __doc__, _EPILOG)
 
     def command(

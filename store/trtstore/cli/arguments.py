@@ -15,7 +15,7 @@ BAD_INPUT = 2
 AddVerb: TypeAlias = Callable[[str, Callable[..., int], str], argparse.ArgumentParser]
 
 
-class Parser(argparse.ArgumentParser):
+class CommandParser(argparse.ArgumentParser):
     """Says what is wrong with the words in one line and a hint, and exits with 2."""
 
     def error(self, message: str) -> NoReturn:
@@ -24,12 +24,18 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(BAD_INPUT)
 
 
-def parser(prog: str, about: str | None, epilog: str) -> tuple[Parser, AddVerb]:
-    """The parser of `prog`, and how a verb is added: what is parsed has `run`, and `store` and `json` if given."""
-    common = Parser(add_help=False)
+def command_parser(prog: str, about: str | None, epilog: str) -> tuple[CommandParser, AddVerb]:
+    """The parser of `prog`, and how a verb is added: what is parsed has `run`, and `store` and `json` if given.
+
+    >>> parser, add_verb = command_parser("demo", "A demonstration.", "")
+    >>> _ = add_verb("ls", lambda args: 0, "List all.")
+    >>> parser.parse_args(["ls", "--json"]).json
+    True
+    """
+    common = CommandParser(add_help=False)
     common.add_argument("--store", metavar="PATH", default=argparse.SUPPRESS, help="the store's root folder")
     common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON document")
-    made = Parser(
+    made = CommandParser(
         prog=prog,
         description=about,
         epilog=epilog,

@@ -12,7 +12,7 @@ from trtstore import units
 from trtstore.cli.arguments import AddVerb
 from trtstore.cli.output import Output
 from trtstore.cli.progress import Progress
-from trtstore.errors import Invalid, Malformed, StoreFailure, Untrusted, translated
+from trtstore.errors import Invalid, Malformed, StoreFailure, Untrusted, as_store_failures
 from trtstore.exchange import bundle
 from trtstore.format import trust
 from trtstore.format.trust import TrustPolicy
@@ -60,7 +60,7 @@ def _export(store: Store, args: argparse.Namespace, output: Output) -> int:
         usable = [key for key in keys if store.use(key, count=False, on_problem=output.warn) is not None]
         left_out = len(keys) - len(usable)
         if not usable:
-            query.record_of(store, keys[0])
+            query.find_record(store, keys[0])
         keys = usable
         if args.output == "-":
             count = bundle.export_to(store, keys, sys.stdout.buffer, progress.tell, sign=sign)
@@ -68,7 +68,7 @@ def _export(store: Store, args: argparse.Namespace, output: Output) -> int:
         else:
             count = bundle.export_file(store, keys, Path(args.output), progress.tell, sign=sign)
     progress.close()
-    shown = f"wrote {count} artifacts ({units.size(progress.done)}) to {args.output}"
+    shown = f"wrote {count} artifacts ({units.format_size(progress.done)}) to {args.output}"
     if args.output == "-":
         output.warn(shown)
     else:
@@ -80,8 +80,8 @@ def _export(store: Store, args: argparse.Namespace, output: Output) -> int:
 
 def _signing(store: Store, name: str, output: Output) -> bundle.Sign:
     """Puts the signature of the key `name` under each record that may have it."""
-    signer = open.signer(name)
-    lines = trust.lines_of(signer.public, trust_list.listed())
+    signer = open.open_signer(name)
+    lines = trust.trusted_lines(signer.public, trust_list.listed())
 
     def sign(key: str, envelope: bytes) -> bytes:
         doubt = store.doubt(key)
@@ -103,7 +103,7 @@ def _import(store: Store, args: argparse.Namespace, output: Output) -> int:
     with ExitStack() as opened:
         file: Readable = sys.stdin.buffer
         if args.file != "-":
-            with translated(Path(args.file), reading=True):
+            with as_store_failures(Path(args.file), reading=True):
                 file = opened.enter_context(Path(args.file).open("rb"))
         received = list(
             bundle.import_from(store, file, progress.add, judge=judge, on_refused=refused.__setitem__)

@@ -14,16 +14,16 @@ from pathlib import Path
 from types import FrameType
 
 from trtstore.cli import arguments, bundle, show, show_gc, team, team_views
-from trtstore.cli.arguments import BAD_INPUT, Parser, a_size, a_span
+from trtstore.cli.arguments import BAD_INPUT, CommandParser, a_size, a_span
 from trtstore.cli.output import Describe, Output, undescribed
 from trtstore.cli.progress import Progress
 from trtstore.cli.team_args import DefaultTeam, Teams, looking
 from trtstore.disk.locks import Holder
-from trtstore.errors import Invalid, StoreFailure, translated
+from trtstore.errors import Invalid, StoreFailure, as_store_failures
 from trtstore.marks import doubts
 from trtstore.store import Store
 from trtstore.upkeep import query
-from trtstore.upkeep.upkeep import GRACE, Upkeep
+from trtstore.upkeep.upkeep import GRACE, Maintenance
 
 ROOT = "TRTSTORE_ROOT"
 NOT_THERE, REFUSED, INTERRUPTED = 3, 4, 130
@@ -34,7 +34,7 @@ exit codes: 0, 2 bad input, 3 not in the store, 4 the store refused or is damage
 """
 
 
-def main(
+def run_trtstore(
     argv: Sequence[str] | None = None,
     default_root: Callable[[], Path] | None = None,
     default_team: DefaultTeam | None = None,
@@ -43,6 +43,10 @@ def main(
     """Run one command line; returns its exit code.
 
     The defaults say where the stores are when nobody does, and `describe` what a record of its maker's says, in words.
+
+    >>> run_trtstore(["--store", "store", "pin", key, "--note", "the release of May"])
+    pinned abababababababababababababababababababababababababababababababab
+    0
     """
     signal.signal(signal.SIGTERM, _interrupt)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
@@ -78,7 +82,7 @@ def _ls(store: Store, args: argparse.Namespace, output: Output) -> int:
     progress = Progress("reading new records")
     found = query.rows(store, labels, progress.count)
     progress.close()
-    with translated(store.root, reading=True):
+    with as_store_failures(store.root, reading=True):
         marked = {key: doubts.of(store._layout, key) for key in doubts.found(store._layout)}
     unsigned = {key for key, doubt in marked.items() if doubt is not None and doubt.unsigned}
     show.rows(output, found, sort=args.sort, reverse=args.reverse, full=args.full, doubted=unsigned)
@@ -86,19 +90,21 @@ def _ls(store: Store, args: argparse.Namespace, output: Output) -> int:
 
 
 def _show(store: Store, args: argparse.Namespace, output: Output) -> int:
-    show.record(output, store, query.record_of(store, query.key_of(store, args.key)))
+    show.record(output, store, query.find_record(store, query.find_key(store, args.key)))
     return 0
 
 
 def _diff(store: Store, args: argparse.Namespace, output: Output) -> int:
-    first, second = (query.record_of(store, query.key_of(store, key)) for key in (args.first, args.second))
+    first, second = (
+        query.find_record(store, query.find_key(store, key)) for key in (args.first, args.second)
+    )
     show.differences(output, first, second, query.differences(store, first, second))
     return 0
 
 
 def _path(store: Store, args: argparse.Namespace, output: Output) -> int:
-    key = query.key_of(store, args.key)
-    query.record_of(store, key)
+    key = query.find_key(store, args.key)
+    query.find_record(store, key)
     record = store.use(key, verify="always" if args.verify else "never")
     if record is None:
         raise StoreFailure(f"{key} is damaged", "`trtstore verify` says how; build it again")
@@ -109,7 +115,7 @@ def _path(store: Store, args: argparse.Namespace, output: Output) -> int:
 
 def _verify(store: Store, args: argparse.Namespace, output: Output) -> int:
     keys = query.select(store, args.what) if args.what else None
-    upkeep = Upkeep(store)
+    upkeep = Maintenance(store)
     progress = Progress("verifying", upkeep.size(keys))
     findings = upkeep.verify(keys, on_bytes=progress.add)
     progress.close()
@@ -122,7 +128,7 @@ def _gc(store: Store, args: argparse.Namespace, output: Output) -> int:
         print(f"waiting for {holder.who}", file=sys.stderr)
 
     progress = Progress("reading new records")
-    plan = Upkeep(store).collect(
+    plan = Maintenance(store).collect(
         args.max_size, grace=args.grace, dry_run=args.dry_run, on_parsed=progress.count, on_wait=on_wait
     )
     progress.close()
@@ -132,14 +138,14 @@ def _gc(store: Store, args: argparse.Namespace, output: Output) -> int:
 
 def _pin(store: Store, args: argparse.Namespace, output: Output) -> int:
     # A key that is not here yet can be pinned: whoever pins a release need not have built it.
-    key = args.key if len(args.key) == 64 else query.key_of(store, args.key)
-    Upkeep(store).pin(key, args.note)
+    key = args.key if len(args.key) == 64 else query.find_key(store, args.key)
+    Maintenance(store).pin(key, args.note)
     output.say({"key": key, "pinned": True}, [f"pinned {key}"])
     return 0
 
 
 def _unpin(store: Store, args: argparse.Namespace, output: Output) -> int:
-    upkeep = Upkeep(store)
+    upkeep = Maintenance(store)
     found = [key for key in upkeep.pins() if key.startswith(args.key)]
     if len(found) != 1:
         raise query.NotThere(
@@ -151,14 +157,14 @@ def _unpin(store: Store, args: argparse.Namespace, output: Output) -> int:
 
 
 def _roots(store: Store, _args: argparse.Namespace, output: Output) -> int:
-    upkeep = Upkeep(store)
+    upkeep = Maintenance(store)
     show.roots(output, upkeep.roots(), upkeep.pins())
     return 0
 
 
 def _stats(store: Store, args: argparse.Namespace, output: Output) -> int:
     progress = Progress("reading new records")
-    plan = Upkeep(store).collect(dry_run=True, on_parsed=progress.count)
+    plan = Maintenance(store).collect(dry_run=True, on_parsed=progress.count)
     disk, garbage = plan.before, plan.before - plan.after
     toolchains = [one.bytes for one in plan.decisions if one.kind == "toolchain"]
     del plan  # which says something of every record
@@ -168,8 +174,8 @@ def _stats(store: Store, args: argparse.Namespace, output: Output) -> int:
     return 0
 
 
-def _parser(default_team: DefaultTeam | None) -> Parser:
-    parser, command = arguments.parser("trtstore", __doc__, _EPILOG)
+def _parser(default_team: DefaultTeam | None) -> CommandParser:
+    parser, command = arguments.command_parser("trtstore", __doc__, _EPILOG)
     ls = command("ls", _ls, "list artifacts, the one that was used last first")
     ls.add_argument("labels", nargs="*", metavar="LABEL=VALUE", help="only those with this label")
     ls.add_argument("--sort", choices=sorted(show.SORTS), default="used", help="by what (default: used)")

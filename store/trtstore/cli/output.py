@@ -25,7 +25,11 @@ def undescribed(_record: Record) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Output:
-    """Text for people, or one JSON document."""
+    """Text for people, or one JSON document.
+
+    >>> Output(json=False).say({"stores": 1}, ["1 store"])
+    1 store
+    """
 
     json: bool
     describe: Describe = undescribed

@@ -13,7 +13,14 @@ PATIENCE = 0.5  # seconds before the first: what is done by then needs no line
 
 
 class Progress:
-    """`done` of `total` bytes; threads may tell."""
+    """`done` of `total` bytes; threads may tell.
+
+    >>> progress = Progress("copy", 10)
+    >>> progress.add(4)
+    >>> progress.done
+    4
+    >>> progress.close()
+    """
 
     def __init__(self, what: str, total: int | None = None) -> None:
         self._what, self._total = what, total
@@ -52,10 +59,11 @@ class Progress:
 
     def _line(self) -> str:
         rate = self.done / max(self.seconds, 1e-6)
-        line = f"{self._what}: {units.size(self.done)}"
+        line = f"{self._what}: {units.format_size(self.done)}"
         if self._total:
             left = (self._total - self.done) / max(rate, 1.0)
-            line += f" of {units.size(self._total)}, {units.size(rate)}/s, {units.seconds(max(left, 0))} left"
+            line += f" of {units.format_size(self._total)}, {units.format_size(rate)}/s"
+            line += f", {units.format_seconds(max(left, 0))} left"
         return line
 
     def _show(self, line: object) -> None:

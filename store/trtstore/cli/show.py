@@ -14,15 +14,15 @@ from trtstore import units
 from trtstore.cli.output import Output
 from trtstore.content import read as access
 from trtstore.content.verify import Finding
-from trtstore.errors import translated
+from trtstore.errors import as_store_failures
 from trtstore.format.labels import NEEDS, needs
 from trtstore.format.record import Record
 from trtstore.marks.pins import Pin
 from trtstore.marks.roots import Root
 from trtstore.store import Store
-from trtstore.table import table
+from trtstore.table import format_table
 from trtstore.upkeep.query import Row
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 SHORT = 12  # digits of a key in a listing
 #: Labels in a listing, and characters of each: whoever writes records must not make lines of any length.
@@ -62,16 +62,16 @@ def _listing(found: Sequence[Row], doubted: Set[str], *, full: bool) -> Iterator
         return
     counted = Counter(name for labels in kinds.values() for name in labels if name != NEEDS)
     names = sorted(counted, key=lambda name: (-counted[name], name))[:MAX_COLUMNS]
-    heads, *rest = table(
+    heads, *rest = format_table(
         [units.shown(name[:MAX_CELL]) for name in names],
         [[units.shown(labels.get(name, "")[:MAX_CELL]) for name in names] for labels in kinds.values()],
         pad=True,
     )
     cells = dict(zip(kinds, rest, strict=True))
     digits = 64 if full else SHORT
-    size = lru_cache(None)(lambda count: f"{units.size(count):>8}")
-    span = lru_cache(None)(lambda minutes: f"{units.span(minutes * 60):>8}")
-    saved = lru_cache(None)(lambda spent: f"{units.seconds(spent):>11}".rstrip())
+    size = lru_cache(None)(lambda count: f"{units.format_size(count):>8}")
+    span = lru_cache(None)(lambda minutes: f"{units.format_span(minutes * 60):>8}")
+    saved = lru_cache(None)(lambda spent: f"{units.format_seconds(spent):>11}".rstrip())
     yield f"{'KEY':<{digits}}  {heads.upper()}      SIZE       AGE      USED   HITS        SAVED"
     now = time.time()
     for it, hits, used, took in found:
@@ -101,7 +101,7 @@ def _row(row: Row, doubted: bool) -> dict[str, Any]:
 
 def record(output: Output, store: Store, it: Record) -> None:
     """`trtstore show`."""
-    with translated(store.root, reading=True):
+    with as_store_failures(store.root, reading=True):
         listed = access.read_manifest(store._layout, it.manifest)
     tree = store._layout.tree(it.manifest.partition(":")[2])
     keepers, doubt = _keepers(store, it), store.doubt(it.key)
@@ -122,26 +122,26 @@ def record(output: Output, store: Store, it: Record) -> None:
         f"key      {it.key}",
         f"digest   {it.manifest}",
         *(f"{units.shown(name):<8} {units.shown(value)}" for name, value in sorted(it.labels.items())),
-        f"size     {units.size(it.bytes)} in {it.files} file{'s' if it.files != 1 else ''}",
+        f"size     {units.format_size(it.bytes)} in {it.files} file{'s' if it.files != 1 else ''}",
         f"path     {tree if tree.is_dir() else 'not made yet: `trtstore path` makes it'}",
         *(f"kept     {keeper}" for keeper in keepers),
         *([] if doubt is None else [f"{'doubted' if doubt.unsigned else 'scope':<8} it {doubt}"]),
         *output.describe(it),
         "",
-        *table(
+        *format_table(
             ["MODE", ">SIZE", "SHA-256", "FILE"],
-            [[e.mode, units.size(e.size), e.sha256[:SHORT], e.path] for e in listed.entries],
+            [[e.mode, units.format_size(e.size), e.sha256[:SHORT], e.path] for e in listed.entries],
         ),
     ]
     for name, file in it.attachments.items():
-        lines += ["", f"{name}: {store.blob_path(file.digest)} ({units.size(file.size)})"]
+        lines += ["", f"{name}: {store.blob_path(file.digest)} ({units.format_size(file.size)})"]
     lines += ["", f"made as the record says ({it.predicate_type}):"]
     lines += [f"  {line}" for line in json.dumps(it.predicate, indent=2, sort_keys=True).splitlines()[1:-1]]
     output.say(document, lines)
 
 
 def _keepers(store: Store, it: Record) -> list[str]:
-    upkeep, digits = Upkeep(store), it.manifest.partition(":")[2]
+    upkeep, digits = Maintenance(store), it.manifest.partition(":")[2]
     found = [f"by a root: {root.link}" for root in upkeep.roots() if root.tree == digits]
     for summary in upkeep.catalog.summaries():
         if it.key in needs(summary.labels):
@@ -195,9 +195,9 @@ def findings(output: Output, found: Sequence[Finding], read: int, seconds: float
         if one.moved_to is not None:
             lines.append(f"         moved to {one.moved_to}")
         lines += [f"         {key[:SHORT]} is a miss until it is built or fetched again" for key in one.keys]
-    rate = f"{units.size(read / seconds)}/s" if seconds > 0 else ""
+    rate = f"{units.format_size(read / seconds)}/s" if seconds > 0 else ""
     lines.append(
-        f"{len(found) or 'nothing'} damaged; read {units.size(read)} in {units.seconds(seconds)}, {rate}"
+        f"{len(found) or 'nothing'} damaged; read {units.format_size(read)} in {units.format_seconds(seconds)}, {rate}"
     )
     output.say(document, lines)
 
@@ -239,15 +239,15 @@ def stats(
         **_sums(found),
         "by": {name: {"artifacts": len(rows_), **_sums(rows_)} for name, rows_ in sorted(groups.items())},
     }
-    lines = table(
+    lines = format_table(
         [by.upper(), ">ARTIFACTS", ">SIZE", ">HITS", ">BUILT IN", ">SAVED"],
         [[name or "-", *_cells(rows_)] for name, rows_ in sorted(groups.items())] + [["all", *_cells(found)]],
     )
-    waste = f", {units.size(garbage)} of it garbage" if garbage else ""
+    waste = f", {units.format_size(garbage)} of it garbage" if garbage else ""
     if toolchains:
         count = f"{len(toolchains)} toolchain{'s' if len(toolchains) > 1 else ''}"
-        waste += f", {units.size(sum(toolchains))} in {count} that locks can make again"
-    output.say(document, [*lines, f"{units.size(disk)} on disk{waste}, in {store.root}"])
+        waste += f", {units.format_size(sum(toolchains))} in {count} that locks can make again"
+    output.say(document, [*lines, f"{units.format_size(disk)} on disk{waste}, in {store.root}"])
 
 
 def _sums(found: Sequence[Row]) -> dict[str, Any]:
@@ -261,5 +261,5 @@ def _sums(found: Sequence[Row]) -> dict[str, Any]:
 
 def _cells(found: Sequence[Row]) -> list[str]:
     sums = _sums(found)
-    spans = [units.seconds(sums["build_seconds"]), units.seconds(sums["saved_seconds"])]
-    return [str(len(found)), units.size(sums["bytes"]), str(sums["hits"]), *spans]
+    spans = [units.format_seconds(sums["build_seconds"]), units.format_seconds(sums["saved_seconds"])]
+    return [str(len(found)), units.format_size(sums["bytes"]), str(sums["hits"]), *spans]

@@ -11,11 +11,11 @@ from typing import Any
 from trtstore import units
 from trtstore.cli.output import Output
 from trtstore.cli.show import SHORT
-from trtstore.upkeep.plan import Decision, Plan
+from trtstore.upkeep.decisions import Decision, EvictionPlan
 from trtstore.upkeep.score import HORIZON
 
 
-def plan(output: Output, found: Plan, *, dry_run: bool, everything: bool) -> None:
+def plan(output: Output, found: EvictionPlan, *, dry_run: bool, everything: bool) -> None:
     """`trtstore gc`."""
     if output.json:
         document = {
@@ -34,11 +34,11 @@ def plan(output: Output, found: Plan, *, dry_run: bool, everything: bool) -> Non
     )
 
 
-def _decisions(found: Plan, gone: str, *, everything: bool) -> Iterator[str]:
+def _decisions(found: EvictionPlan, gone: str, *, everything: bool) -> Iterator[str]:
     """A line for each decision, made one by one."""
     labels = {id(one.labels): one.labels for one in found.decisions}  # equal ones are one object
     kinds = {it: " ".join(value for _, value in sorted(each.items())) for it, each in labels.items()}
-    size = lru_cache(None)(units.size)
+    size = lru_cache(None)(units.format_size)
     width = max(map(len, kinds.values()), default=0)
     form = "{:%d}  {:10}  {:12}  {:>8}  {:%d}  {}" % (len(gone), width)  # noqa: UP031  # it makes a form
     titled = False
@@ -53,16 +53,16 @@ def _decisions(found: Plan, gone: str, *, everything: bool) -> Iterator[str]:
             )
 
 
-def _closing(found: Plan, *, dry_run: bool, everything: bool) -> Iterator[str]:
+def _closing(found: EvictionPlan, *, dry_run: bool, everything: bool) -> Iterator[str]:
     reasons = Counter(one.reason for one in found.decisions if not one.remove and one.kind == "record")
     for why, count in () if everything else reasons.most_common():
         yield f"{count} artifact{'s stay' if count > 1 else ' stays'}: {why}"
     after = found.after
-    limit = "" if found.limit is None else f"; the limit is {units.size(found.limit)}"
+    limit = "" if found.limit is None else f"; the limit is {units.format_size(found.limit)}"
     verb = "would free" if dry_run else "freed"
-    yield f"{verb} {units.size(found.before - after)} of {units.size(found.before)}{limit}"
+    yield f"{verb} {units.format_size(found.before - after)} of {units.format_size(found.before)}{limit}"
     if not found.met:
-        over = units.size(after - (found.limit or 0))
+        over = units.format_size(after - (found.limit or 0))
         yield f"{over} above the limit: all that is left must stay (`--all` says why)"
 
 
@@ -70,8 +70,8 @@ def _why(one: Decision) -> str:
     if one.worth is None:
         return one.reason
     it = one.worth
-    built = f"{'' if it.known else 'about '}{units.seconds(it.seconds)} to build"
-    used = f"used {it.hits} time{'' if it.hits == 1 else 's'}, {units.ago(it.idle)}"
+    built = f"{'' if it.known else 'about '}{units.format_seconds(it.seconds)} to build"
+    used = f"used {it.hits} time{'' if it.hits == 1 else 's'}, {units.format_ago(it.idle)}"
     chance = f"{it.chance:.0%} chance of use in {HORIZON:.0f} days"
     return f"{one.reason}: {built} x {chance} ({used}) = {it.density * 1e9:.3g} s a GB"
 

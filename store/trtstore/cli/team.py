@@ -10,15 +10,15 @@ from trtstore.cli import keys as keycli
 from trtstore.cli.arguments import AddVerb, a_size, a_span
 from trtstore.cli.output import Output
 from trtstore.cli.progress import Progress
-from trtstore.cli.team_args import REFUSED, TEAM, Teams, remote_keys, trusting
+from trtstore.cli.team_args import REFUSED, TEAM, Teams, add_trust_options, remote_keys
 from trtstore.cli.team_views import affected, affected_lines
-from trtstore.errors import Corrupt, Invalid, StoreFailure, Untrusted, translated
+from trtstore.errors import Corrupt, Invalid, StoreFailure, Untrusted, as_store_failures
 from trtstore.exchange.layered import Layered
 from trtstore.format.digest import digest_of, is_hex
-from trtstore.format.trust import TrustPolicy, lines_of
+from trtstore.format.trust import TrustPolicy, trusted_lines
 from trtstore.store import Store
 from trtstore.team import admin, gc, open, versioned
-from trtstore.units import shown, size
+from trtstore.units import format_size, shown
 from trtstore.upkeep import query
 
 if TYPE_CHECKING:  # it loads what signatures take
@@ -30,7 +30,7 @@ def add(command: AddVerb, teams: Teams) -> None:
 
     def verb(name: str, run: Callable[..., int], about: str) -> argparse.ArgumentParser:
         added = command(name, lambda *given: run(teams, *given), about)
-        trusting(added)
+        add_trust_options(added)
         if name != "mirror":
             added.add_argument("--team", metavar="URL", help=f"the team store (default: ${TEAM})")
         if name in ("push", "revoke", "policy"):
@@ -65,7 +65,7 @@ def add(command: AddVerb, teams: Teams) -> None:
 
 
 def _push(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:
-    with translated(store.root, reading=True):
+    with as_store_failures(store.root, reading=True):
         waiting = store.pending.waiting() if args.pending else []
     keys = [*waiting, *(store.keys() if args.all else query.select(store, args.what))]
     if not keys and not args.pending:
@@ -73,13 +73,15 @@ def _push(teams: Teams, store: Store, args: argparse.Namespace, output: Output) 
     team, done, refused = teams.open(store, args, output), [], 0
     signer: Signer | None = None
     for key in dict.fromkeys(keys):
-        record = query.record_of(store, key) if len(keys) == 1 else store.lookup(key, on_problem=output.warn)
+        record = (
+            query.find_record(store, key) if len(keys) == 1 else store.lookup(key, on_problem=output.warn)
+        )
         if record is None:
             refused += 1
             continue
         doubt = store.doubt(key)
-        signer = signer or open.signer(args.key)  # which may take a passphrase: once
-        if doubt is not None and not doubt.lets_sign(lines_of(signer.public, team.trusted)):
+        signer = signer or open.open_signer(args.key)  # which may take a passphrase: once
+        if doubt is not None and not doubt.lets_sign(trusted_lines(signer.public, team.trusted)):
             refused += 1
             output.warn(
                 f"{key[:12]} {doubt}: it is not pushed; build it again, or push it from where it was built"
@@ -98,7 +100,7 @@ def _push(teams: Teams, store: Store, args: argparse.Namespace, output: Output) 
         finally:
             progress.close()
         store.pending.remove(key)
-        said = f"pushed, {size(pushed.bytes)} sent" if pushed.new else "was there"
+        said = f"pushed, {format_size(pushed.bytes)} sent" if pushed.new else "was there"
         done.append({"key": key, "new": pushed.new, "sent_bytes": pushed.bytes})
         if not output.json:
             output.say({}, [f"{key} {said}"])
@@ -131,7 +133,9 @@ def _pull(teams: Teams, store: Store, args: argparse.Namespace, output: Output) 
 
 def _revoke(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:
     if args.refresh and args.digest is None:
-        listing = teams.open(store, args, output).revocations.issue(open.signer(args.key), (), args.valid)
+        listing = teams.open(store, args, output).revocations.issue(
+            open.open_signer(args.key), (), args.valid
+        )
         until, version = versioned.written(listing.expires), listing.issue.version
         output.say(
             {"version": version, "revoked": len(listing.revoked), "expires": until},
@@ -152,16 +156,16 @@ def _revoke(teams: Teams, store: Store, args: argparse.Namespace, output: Output
     elif is_hex(given) and not list(store.keys(given)):
         digest = digest_of(given)
     else:
-        record = query.named_by(store, query.key_of(store, given))
+        record = query.named_by(store, query.find_key(store, given))
         digest, labels = record.manifest, record.labels
     team = teams.open(store, args, output)
-    signer = open.signer(args.key)
+    signer = open.open_signer(args.key)
     before = team.revocations.standing(digest, signer, labels)
     done = before or team.revoke(digest, args.reason, signer, labels)
     hit = affected(store)
     said = f"revoked {digest}: {shown(done.reason)}"
     if before is not None:
-        by = next(iter(lines_of(signer.public, team.trusted)), signer.name)
+        by = next(iter(trusted_lines(signer.public, team.trusted)), signer.name)
         said = f"{digest} is revoked already, by {by} on {shown(done.when)}: {shown(done.reason)}"
         if done.reason != args.reason:
             said += "; that reason stays"
@@ -179,7 +183,7 @@ def _revoke(teams: Teams, store: Store, args: argparse.Namespace, output: Output
 
 
 def _mirror(_teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:
-    source = open.team(args.source, store, TrustPolicy(args.trust), args.trusted, output.warn)
+    source = open.open_team(args.source, store, TrustPolicy(args.trust), args.trusted, output.warn)
     target = open.at(args.target, store._layout)
     target.check_writable()
     source.revocations.copy_to(target)  # first: nobody gets there what was revoked here
@@ -213,9 +217,9 @@ def _policy(teams: Teams, store: Store, args: argparse.Namespace, output: Output
             raise Invalid(
                 "--keep counts in days, and this is less than half of one", "write --keep 1d or more"
             )
-        open.put_policy(team, gc.RetentionPolicy(args.max_size, keep), open.signer(args.key))
+        open.put_policy(team, gc.RetentionPolicy(args.max_size, keep), open.open_signer(args.key))
     found = open.read_policy(team)
-    most = "no limit" if found.max_bytes is None else f"{size(found.max_bytes)} at most"
+    most = "no limit" if found.max_bytes is None else f"{format_size(found.max_bytes)} at most"
     kept = "for ever" if found.keep_days is None else f"for {found.keep_days} days"
     output.say({"max_bytes": found.max_bytes, "keep_days": found.keep_days}, [f"{team}: {most}, kept {kept}"])
     return 0

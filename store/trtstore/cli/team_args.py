@@ -46,7 +46,7 @@ class Teams:
 
     def open(self, store: Store, args: argparse.Namespace, output: Output) -> Team:
         """The team store under the policy of `--trust`."""
-        return opening.team(self.url(args), store, TrustPolicy(args.trust), args.trusted, output.warn)
+        return opening.open_team(self.url(args), store, TrustPolicy(args.trust), args.trusted, output.warn)
 
 
 def looking(verb: argparse.ArgumentParser) -> None:
@@ -54,11 +54,17 @@ def looking(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--team", metavar="URL", nargs="?", const="", help=f"the team store instead (default: ${TEAM})"
     )
-    trusting(verb)
+    add_trust_options(verb)
 
 
-def trusting(verb: argparse.ArgumentParser) -> None:
-    """Add what says whose signature counts."""
+def add_trust_options(verb: argparse.ArgumentParser) -> None:
+    """Add what says whose signature counts.
+
+    >>> parser, add_verb = command_parser("demo", "A demonstration.", "")
+    >>> add_trust_options(add_verb("ls", lambda args: 0, "List all."))
+    >>> parser.parse_args(["ls", "--trust", "warn"]).trust
+    'warn'
+    """
     verb.add_argument(
         "--trust",
         choices=[policy.value for policy in TrustPolicy],

@@ -10,18 +10,18 @@ from trtstore.cli import show
 from trtstore.cli.output import Output
 from trtstore.cli.progress import Progress
 from trtstore.cli.team_args import REFUSED, Teams, remote_keys
-from trtstore.errors import Invalid, translated
+from trtstore.errors import Invalid, as_store_failures
 from trtstore.format.digest import digest_of
 from trtstore.format.trust import Role
 from trtstore.marks import revocations
 from trtstore.store import Store
-from trtstore.table import table
+from trtstore.table import format_table
 from trtstore.team import admin, open, versioned
 from trtstore.team import gc as teamgc
 from trtstore.team import verify as teamverify
-from trtstore.units import seconds, size
+from trtstore.units import format_seconds, format_size
 from trtstore.upkeep import query
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 if TYPE_CHECKING:  # it loads what signatures take
     from trtstore.team.team import Team
@@ -29,13 +29,13 @@ if TYPE_CHECKING:  # it loads what signatures take
 
 def affected(store: Store) -> list[dict[str, object]]:
     """The artifacts of `store` that a revocation is about, with the roots that lead to them. Raises as a read."""
-    with translated(store.root, reading=True):
+    with as_store_failures(store.root, reading=True):
         known = revocations.found(store._layout)
         roots: dict[str, list[str]] = {}
-        for root in Upkeep(store).roots():
+        for root in Maintenance(store).roots():
             roots.setdefault(root.tree or "", []).append(str(root.link))
         found: list[dict[str, object]] = []
-        for summary, blobs in Upkeep(store).catalog.named() if known else ():
+        for summary, blobs in Maintenance(store).catalog.named() if known else ():
             hit = [
                 one.revocation
                 for digits, _ in blobs
@@ -85,11 +85,14 @@ def gc(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> 
     output.say(
         {"dry_run": args.dry_run, "bytes": freed, "gone": [vars(one) for one in gone]},
         [
-            *table(
+            *format_table(
                 ["WHAT", "NAME", ">SIZE", "WHY"],
-                [[one.kind, one.name.rpartition("/")[2][:12], size(one.bytes), one.why] for one in gone],
+                [
+                    [one.kind, one.name.rpartition("/")[2][:12], format_size(one.bytes), one.why]
+                    for one in gone
+                ],
             ),
-            f"{len(gone)} objects {verb}, {size(freed)}",
+            f"{len(gone)} objects {verb}, {format_size(freed)}",
         ],
     )
     return 0
@@ -100,7 +103,7 @@ def _refresh(team: Team, name: str | None, output: Output) -> None:
     if not any(Role.revoke in one.roles for one in team.trusted):
         return
     try:
-        signer = open.signer(name)
+        signer = open.open_signer(name)
     except Invalid as trouble:
         if name is not None:
             raise
@@ -138,7 +141,7 @@ def verify(teams: Teams, store: Store, args: argparse.Namespace, output: Output)
 def _sum(found: Sequence[teamverify.Problem], artifacts: int, read: int) -> str:
     mended = sum(one.mended for one in found)
     repaired = f", {mended} of it put right" if mended else ""
-    return f"{len(found) or 'nothing'} wrong with {artifacts} artifacts{repaired}; read {size(read)}"
+    return f"{len(found) or 'nothing'} wrong with {artifacts} artifacts{repaired}; read {format_size(read)}"
 
 
 def stats(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:
@@ -160,7 +163,7 @@ def stats(teams: Teams, store: Store, args: argparse.Namespace, output: Output) 
         for name, some in sorted(groups.items())
     }
     lines = [
-        [name or "-", str(one["artifacts"]), size(one["bytes"]), seconds(one["build_seconds"])]
+        [name or "-", str(one["artifacts"]), format_size(one["bytes"]), format_seconds(one["build_seconds"])]
         for name, one in sums.items()
     ]
     output.say(
@@ -172,8 +175,8 @@ def stats(teams: Teams, store: Store, args: argparse.Namespace, output: Output) 
             "by": sums,
         },
         [
-            *table([args.by.upper(), ">ARTIFACTS", ">SIZE", ">BUILT IN"], lines),
-            f"{size(sum(blobs))} in {len(blobs)} blobs, in {remote}",
+            *format_table([args.by.upper(), ">ARTIFACTS", ">SIZE", ">BUILT IN"], lines),
+            f"{format_size(sum(blobs))} in {len(blobs)} blobs, in {remote}",
         ],
     )
     return 0

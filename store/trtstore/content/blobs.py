@@ -17,7 +17,16 @@ from pathlib import Path
 from trtstore.disk import scratch, verity, writeback
 from trtstore.disk.hashing import OnBytes, hash_fd, ignore_bytes
 from trtstore.disk.layout import STAMP, Layout, read_bounded
-from trtstore.errors import Corrupt, Invalid, Malformed, NoLocks, NoSpace, NotWritable, decayed, translated
+from trtstore.errors import (
+    Corrupt,
+    Invalid,
+    Malformed,
+    NoLocks,
+    NoSpace,
+    NotWritable,
+    as_store_failures,
+    decayed,
+)
 from trtstore.format.digest import hash_bytes
 from trtstore.index.seals import Seals
 
@@ -107,7 +116,7 @@ def _heal(layout: Layout, path: Path, size: int, mend: bool) -> bool:
             return False
         if mend:
             # Somebody else's store, a read-only or a full one: hashing again next time is slow, not wrong.
-            with suppress(NotWritable, NoSpace, NoLocks), translated(layout.root):
+            with suppress(NotWritable, NoSpace, NoLocks), as_store_failures(layout.root):
                 if os.fstat(fd).st_nlink == 1:
                     seal(path)
                 else:
@@ -142,7 +151,7 @@ def stage_file(layout: Layout, source: Path, target: Path, on_bytes: OnBytes = i
     is copied (by reflink where the file system can), so that its owner cannot change the store's bytes later.
     Raises Corrupt when it changes meanwhile, Invalid when it is no regular file, OSError.
     """
-    with translated(source, reading=True):
+    with as_store_failures(source, reading=True):
         fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         before = os.fstat(fd)

@@ -16,7 +16,7 @@ from pathlib import Path
 from trtstore.content import blobs
 from trtstore.disk import gate, scratch
 from trtstore.disk.layout import Layout, entries, read_bounded
-from trtstore.errors import translated
+from trtstore.errors import as_store_failures
 from trtstore.format.digest import checked_key, hash_bytes, is_hex
 
 MAX_BYTES = 256 << 20  # of one; what is larger is no hint
@@ -36,7 +36,7 @@ class Hints:
         They count as used. Raises Invalid for what is no key, NotReadable and the like.
         """
         place = self._layout.hints / checked_key(key)
-        with translated(self._layout.root, reading=True):
+        with as_store_failures(self._layout.root, reading=True):
             found = [path for path in entries(self._layout.own(place)) if is_hex(path.name)]
             found.sort(key=_used, reverse=True)
             copies = []
@@ -65,7 +65,7 @@ class Hints:
         if not data:
             return
         name = hash_bytes(data)
-        with scratch.folder(self._layout) as work, translated(self._layout.root):
+        with scratch.folder(self._layout) as work, as_store_failures(self._layout.root):
             staged = blobs.stage_bytes(self._layout, data, work / name)
             with gate.adding(self._layout):
                 self._layout.make(place)

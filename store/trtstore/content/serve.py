@@ -16,7 +16,7 @@ from trtstore.content.trees import Materialised
 from trtstore.disk import gate, locks, scratch
 from trtstore.disk.hashing import OnBytes, in_threads
 from trtstore.disk.layout import Layout
-from trtstore.errors import Corrupt, Malformed, translated
+from trtstore.errors import Corrupt, Malformed, as_store_failures
 from trtstore.format.digest import hex_of
 from trtstore.format.manifest import Manifest
 from trtstore.format.record import Record
@@ -39,7 +39,7 @@ class Served:
 
         Only blobs whose seal is broken are read. Raises NotReadable and the like.
         """
-        with translated(self.layout.root, reading=True):
+        with as_store_failures(self.layout.root, reading=True):
             named = {**read.named_blobs(record, listed)}
             try:
                 found = self._found(named)
@@ -80,7 +80,7 @@ class Served:
         """As `Store.materialise`."""
         started = time.perf_counter()
         tree = self.layout.tree(hex_of(record.manifest))
-        with translated(self.layout.root, reading=True):
+        with as_store_failures(self.layout.root, reading=True):
             # No collector is between its decision and its removal while this looks, and marks the tree as used.
             with gate.looking(self.layout):
                 wanted = self._usable(record)
@@ -98,7 +98,7 @@ class Served:
         while True:
             made = self.materialise(record)
             # A collector that has decided already is done after this; a later one sees who reads.
-            with gate.looking(self.layout), translated(self.layout.root, reading=True):
+            with gate.looking(self.layout), as_store_failures(self.layout.root, reading=True):
                 fd = trees.take(made.path, alone=False)
             if fd is not None:
                 break  # else it was removed in between
@@ -133,7 +133,7 @@ class Served:
         with lock(self.layout, "tree", tree.name, who=who, patience=COPIES):
             with gate.adding(self.layout):
                 pass  # a collector that decided before this lock is done; a later one sees it
-            with scratch.folder(self.layout) as work, translated(self.layout.root):
+            with scratch.folder(self.layout) as work, as_store_failures(self.layout.root):
                 held = trees.hold(self.layout, tree)
                 with _closing(held):
                     if held is not None and self._is_sound(tree, wanted):
@@ -162,7 +162,7 @@ def lock(
     patience: float = math.inf,
 ) -> Iterator[None]:
     """Hold the lock of a key, a record or a tree alone. Raises Busy, NotWritable and the like."""
-    with translated(layout.root):
+    with as_store_failures(layout.root):
         layout.make(layout.locks)
     with locks.exclusive(layout.lock(kind, name), who=who, on_wait=on_wait, patience=patience):
         yield

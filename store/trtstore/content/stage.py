@@ -11,7 +11,7 @@ from typing import Any
 from trtstore.content import blobs
 from trtstore.disk.hashing import OnBytes, ignore_bytes, in_threads
 from trtstore.disk.layout import Layout, walk
-from trtstore.errors import Invalid, Malformed, translated
+from trtstore.errors import Invalid, Malformed, as_store_failures
 from trtstore.format import manifest
 from trtstore.format import record as records
 from trtstore.format.digest import digest_of
@@ -49,6 +49,9 @@ def folder_manifest(folder: Path, index: Index) -> Manifest:
     """The manifest that `folder` would have as an artifact; nothing is stored.
 
     Raises Invalid where the folder cannot be an artifact, Corrupt, NotReadable and the like.
+
+    >>> folder_manifest(Path("result"), store.index).digest == record.manifest
+    True
     """
     listed = _listing(folder)
     digests = hash_files([path for _, path, _ in listed], index)
@@ -85,7 +88,7 @@ def encoded(
 
 def _listing(folder: Path) -> list[tuple[str, Path, os.stat_result]]:
     """(path in the artifact, path, lstat) of each file, after a check of the names: before any byte is read."""
-    with translated(folder, reading=True):
+    with as_store_failures(folder, reading=True):
         if not stat.S_ISDIR(folder.lstat().st_mode):
             raise Invalid(f"{folder} is no folder")
         listed = list(walk(folder))
@@ -99,6 +102,6 @@ def _listing(folder: Path) -> list[tuple[str, Path, os.stat_result]]:
 
 def _manifest(folder: Path, entries: list[Entry]) -> Manifest:
     try:
-        return manifest.build(entries)
+        return manifest.make_manifest(entries)
     except Malformed as trouble:
         raise Invalid(f"{folder} cannot be an artifact: {trouble}") from None

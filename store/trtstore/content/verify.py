@@ -19,7 +19,7 @@ from trtstore.content import read
 from trtstore.disk import gate
 from trtstore.disk.hashing import OnBytes, hash_fd, ignore_bytes, in_threads
 from trtstore.disk.layout import Layout, entries, sharded, walk
-from trtstore.errors import Corrupt, Invalid, Malformed, decayed, translated
+from trtstore.errors import Corrupt, Invalid, Malformed, as_store_failures, decayed
 from trtstore.format.digest import is_hex
 from trtstore.format.manifest import Manifest, mode_of
 from trtstore.format.record import Record
@@ -63,7 +63,7 @@ def verify(
     NotReadable and the like.
     """
     scan = _Scan()
-    with translated(layout.root, reading=True):
+    with as_store_failures(layout.root, reading=True):
         layout.check()
         for key in read.keys(layout) if keys is None else keys:
             _read_record(layout, key, scan)
@@ -252,7 +252,7 @@ def _bad_tree(layout: Layout, digits: str, problem: str, scan: _Scan) -> None:
 
 
 def _quarantine(layout: Layout, scan: _Scan) -> list[Finding]:
-    with gate.removing(layout, who=f"a verify, process {os.getpid()}"), translated(layout.root):
+    with gate.removing(layout, who=f"a verify, process {os.getpid()}"), as_store_failures(layout.root):
         layout.make(layout.quarantine)
         done = [_move(layout, finding, scan.seen.get(finding.path)) for finding in scan.findings]
         layout.sync(layout.quarantine)

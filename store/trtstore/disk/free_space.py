@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from trtstore.errors import NoSpace, translated
-from trtstore.units import size
+from trtstore.errors import NoSpace, as_store_failures
+from trtstore.units import format_size
 
 
 def check(folder: Path, wanted: int) -> None:
@@ -14,11 +14,11 @@ def check(folder: Path, wanted: int) -> None:
 
     One that does not say how large it is takes what it takes.
     """
-    with translated(folder, reading=True):
+    with as_store_failures(folder, reading=True):
         found = os.statvfs(folder)
     free = found.f_bavail * found.f_frsize
     if found.f_blocks and wanted > free:
         raise NoSpace(
-            f"{size(wanted)} are to be written to {folder}, and {size(free)} are free there",
+            f"{format_size(wanted)} are to be written to {folder}, and {format_size(free)} are free there",
             "free some space, or keep the store on another disk",
         )

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from trtstore.disk import locks
 from trtstore.disk.layout import Layout
-from trtstore.errors import NoLocks, NoSpace, NotWritable, translated
+from trtstore.errors import NoLocks, NoSpace, NotWritable, as_store_failures
 
 
 @contextmanager
@@ -46,5 +46,5 @@ def looking(layout: Layout) -> Iterator[None]:
 
 
 def _prepare(layout: Layout) -> None:
-    with translated(layout.root):
+    with as_store_failures(layout.root):
         layout.make(layout.locks)

@@ -26,7 +26,10 @@ OnBytes = Callable[[int], None]
 
 
 def ignore_bytes(_count: int) -> None:
-    """An OnBytes that nobody listens to."""
+    """An OnBytes that nobody listens to.
+
+    >>> ignore_bytes(1 << 20)
+    """
 
 
 def hash_fd(
@@ -125,6 +128,9 @@ def in_threads(
 
     The OnBytes that `work` is given serialises the calls of `on_bytes`, and ends the threads within a chunk
     once one has failed or the caller was interrupted: nobody waits for the hash of a 100 GB file after Ctrl-C.
+
+    >>> in_threads(lambda item, on_bytes: item * 2, [1, 2, 3], ignore_bytes)
+    [2, 4, 6]
     """
     if len(items) < 2:
         return [work(item, on_bytes) for item in items]

@@ -192,7 +192,11 @@ def _group(gid: int) -> str:
 
 @cache
 def is_own_group(gid: int) -> bool:
-    """Whether a group is this user's own, as many systems give one to each user: of the same name, with no other."""
+    """Whether a group is this user's own, as many systems give one to each user: of the same name, with no other.
+
+    >>> is_own_group(2**31 - 2)
+    False
+    """
     try:
         user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
     except KeyError:
@@ -201,7 +205,12 @@ def is_own_group(gid: int) -> bool:
 
 
 def other_writer(status: os.stat_result, group: int | None = None) -> str | None:
-    """Who else may write to what has this status; None where that is just this user, root, and that group."""
+    """Who else may write to what has this status; None where that is just this user, root, and that group.
+
+    >>> Path("result").chmod(0o777)
+    >>> other_writer(Path("result").stat())
+    'any user'
+    """
     if status.st_uid not in (os.geteuid(), 0) and status.st_gid != group:
         return f"its owner, user {status.st_uid},"
     if status.st_mode & stat.S_IWOTH:

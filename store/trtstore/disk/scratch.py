@@ -17,7 +17,7 @@ from pathlib import Path
 
 from trtstore.disk import locks, partial
 from trtstore.disk.layout import Layout
-from trtstore.errors import Busy, StoreFailure, translated
+from trtstore.errors import Busy, StoreFailure, as_store_failures
 
 PATIENCE = 10.0  # seconds for a lock that nobody but its maker has a reason to hold
 
@@ -25,10 +25,10 @@ PATIENCE = 10.0  # seconds for a lock that nobody but its maker has a reason to 
 @contextmanager
 def folder(layout: Layout) -> Iterator[Path]:
     """An empty folder of mode 0700 on the store's own file system. Raises NotWritable, NoSpace and the like."""
-    with translated(layout.root):
+    with as_store_failures(layout.root):
         layout.make(layout.tmp)
         layout.make(layout.locks)
-    with locks.shared(layout.lock("tmp")), translated(layout.root):
+    with locks.shared(layout.lock("tmp")), as_store_failures(layout.root):
         home = layout.tmp / f"{os.getpid()}.{secrets.token_hex(8)}"
         fd = _make(home)
     try:
@@ -36,7 +36,7 @@ def folder(layout: Layout) -> Iterator[Path]:
     finally:
         # The lock first: where descriptors have run out, the removal needs this one. A sweeper may then help.
         os.close(fd)
-        remove(home)
+        remove_folder(home)
 
 
 def _make(home: Path) -> int:
@@ -49,7 +49,7 @@ def _make(home: Path) -> int:
     except (OSError, StoreFailure):
         if fd is not None:
             os.close(fd)
-        remove(home)
+        remove_folder(home)
         raise
     return fd
 
@@ -89,19 +89,24 @@ def sweep(layout: Layout) -> None:
 def _sweep_one(home: Path) -> None:
     lock = home / "lock"
     if home.is_symlink() or lock.is_symlink() or not lock.is_file():  # nobody holds what is no lock
-        remove(home)
+        remove_folder(home)
         return
     with suppress(StoreFailure):
         fd = locks.try_exclusive(lock)
         if fd is not None:
-            remove(home)
+            remove_folder(home)
             os.close(fd)
 
 
-def remove(path: Path) -> None:
+def remove_folder(path: Path) -> None:
     """Remove a file, a link or a folder with all below it, read-only folders too, as far as possible.
 
     Needs one descriptor at a time (shutil.rmtree: two for each level), so that it works where they have run out.
+
+    >>> Path("old").mkdir()
+    >>> remove_folder(Path("old"))
+    >>> Path("old").exists()
+    False
     """
     with suppress(OSError):
         if not stat.S_ISDIR(path.lstat().st_mode):
@@ -111,5 +116,5 @@ def remove(path: Path) -> None:
             path.chmod(0o700)
         with suppress(OSError):
             for inner in list(path.iterdir()):
-                remove(inner)
+                remove_folder(inner)
         path.rmdir()

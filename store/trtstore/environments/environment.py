@@ -12,7 +12,7 @@ from typing import Any
 
 from trtstore.disk.hashing import OnBytes, ignore_bytes, in_threads
 from trtstore.disk.layout import read_bounded, walk
-from trtstore.errors import Invalid, Malformed, translated
+from trtstore.errors import Invalid, Malformed, as_store_failures
 from trtstore.format import canonical_json
 
 SCHEMA = 1
@@ -84,9 +84,17 @@ def list_files(files: Path, on_bytes: OnBytes = ignore_bytes) -> list[tuple[str,
     return in_threads(digest, list(walk(files)), on_bytes)
 
 
-def verify(found: Environment, on_bytes: OnBytes = ignore_bytes) -> list[str]:
-    """Read every byte; what is not as it was made, a sentence each. Raises NotReadable and the like."""
-    with translated(found.path, reading=True):
+def verify_environment(found: Environment, on_bytes: OnBytes = ignore_bytes) -> list[str]:
+    """Read every byte; what is not as it was made, a sentence each. Raises NotReadable and the like.
+
+    >>> with store.environments.making("tools-1", who="an example") as work:
+    ...     (work / "files").mkdir()
+    ...     _ = (work / "files" / "tool.py").write_text("pass")
+    ...     environment = store.environments.keep("tools-1", work / "files", {"title": "tools"})
+    >>> verify_environment(environment)
+    []
+    """
+    with as_store_failures(found.path, reading=True):
         wanted = _contents(found.path)
         if wanted is None:
             return [f"{CONTENTS} cannot be read"]

@@ -35,26 +35,35 @@ from trtstore.environments.environment import (
     read,
 )
 from trtstore.environments.seal import Standing
-from trtstore.errors import Busy, Invalid, StoreFailure, translated
+from trtstore.errors import Busy, Invalid, StoreFailure, as_store_failures
 
 _NAME = re.compile(r"[0-9a-z][0-9A-Za-z._-]{0,199}")
 _FOLDER = 0o755
 
 
 class Environments:
-    """The environments of one store."""
+    """The environments of one store.
+
+    >>> with store.environments.making("tools-1", who="an example") as work:
+    ...     (work / "files").mkdir()
+    ...     _ = (work / "files" / "tool.py").write_text("pass")
+    ...     environment = store.environments.keep("tools-1", work / "files", {"title": "tools"})
+    >>> with store.environments.using("tools-1") as environment:
+    ...     environment.title
+    'tools'
+    """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
     def find(self, name: str) -> Environment | None:
         """The environment, where it is there and whole. Raises Invalid for no name, NotReadable and the like."""
-        with translated(self._layout.root, reading=True):
+        with as_store_failures(self._layout.root, reading=True):
             return read(self._layout.own(self._layout.toolchains) / _checked(name))
 
     def all(self) -> list[Environment]:
         """Every whole environment, by name. Raises NotReadable and the like."""
-        with translated(self._layout.root, reading=True):
+        with as_store_failures(self._layout.root, reading=True):
             listed = entries(self._layout.own(self._layout.toolchains))
             found = [read(path) for path in listed if _NAME.fullmatch(path.name)]
         return [one for one in found if one is not None]
@@ -63,7 +72,7 @@ class Environments:
     def using(self, name: str) -> Iterator[Environment | None]:
         """As `find`; no collector takes it before the end, and it counts as used."""
         # A collector that has decided already is done after this; a later one sees who uses it.
-        with gate.looking(self._layout), translated(self._layout.root, reading=True):
+        with gate.looking(self._layout), as_store_failures(self._layout.root, reading=True):
             found = self.find(name)
             fd = None if found is None else _hold(found.path)
         if fd is None:
@@ -80,7 +89,7 @@ class Environments:
 
         Look whether it is there once inside: the one before may have made it. Raises NotWritable and the like.
         """
-        with translated(self._layout.root):
+        with as_store_failures(self._layout.root):
             self._layout.make(self._layout.locks)
         lock = self._layout.lock("toolchain", _checked(name))
         with locks.exclusive(lock, who=who, on_wait=on_wait):
@@ -94,7 +103,7 @@ class Environments:
         They become read-only. Raises Invalid for a symbolic link among them, NoSpace, NotWritable and the like.
         """
         place, home = self._layout.toolchains / _checked(name), files.with_name(f"{files.name}.whole")
-        with translated(self._layout.root):
+        with as_store_failures(self._layout.root):
             (home / LOCAL).mkdir(parents=True)
             listed = list_files(files)
             for path, _, _ in listed:
@@ -143,7 +152,7 @@ class Environments:
         """Remove it; whether it was there. Raises Busy where it is in use, NotWritable and the like."""
         path = self._layout.own(self._layout.toolchains) / _checked(name)
         with (
-            translated(self._layout.root),
+            as_store_failures(self._layout.root),
             scratch.folder(self._layout) as bin_,
             gate.removing(self._layout, who=f"a removal of {name}, process {os.getpid()}"),
         ):

@@ -18,8 +18,8 @@ from pathlib import Path
 from trtstore.disk.hashing import OnBytes, ignore_bytes
 from trtstore.disk.layout import MAX_PREFIX, Layout, read_bounded
 from trtstore.disk.owners import other_writer
-from trtstore.environments.environment import ABOUT, CONTENTS, Environment, verify
-from trtstore.errors import Invalid, Malformed, translated
+from trtstore.environments.environment import ABOUT, CONTENTS, Environment, verify_environment
+from trtstore.errors import Invalid, Malformed, as_store_failures
 from trtstore.format import canonical_json
 
 SEAL = "seal.json"
@@ -36,14 +36,14 @@ class Standing:
 
 def look(found: Environment, layout: Layout, *, always: bool, on_bytes: OnBytes = ignore_bytes) -> Standing:
     """Every byte is read where the seal is broken, and `always`; none where others may write. Raises NotReadable, …"""
-    with translated(found.path, reading=True):
+    with as_store_failures(found.path, reading=True):
         try:
             now, others = _seal(found, layout)
             if others:
                 return Standing(open=tuple(others))
             if not always and now == _sealed(found.path):
                 return Standing()
-            wrong = verify(found, on_bytes)
+            wrong = verify_environment(found, on_bytes)
             if not wrong and _seal(found, layout)[0] != now:
                 wrong = [f"{found.path} changes while it is read"]
         except Invalid as odd:
@@ -56,7 +56,7 @@ def look(found: Environment, layout: Layout, *, always: bool, on_bytes: OnBytes 
 
 def close(found: Environment, layout: Layout) -> None:
     """Seal what was just made. Raises NotReadable and the like."""
-    with translated(found.path, reading=True):
+    with as_store_failures(found.path, reading=True):
         _put(found.path, _seal(found, layout)[0])
 
 

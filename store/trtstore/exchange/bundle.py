@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trtstore.content.read import checked_manifest, named_blobs
 from trtstore.disk.hashing import BackgroundHasher, OnBytes, ignore_bytes
-from trtstore.errors import Corrupt, Invalid, Malformed, Untrusted, translated
+from trtstore.errors import Corrupt, Invalid, Malformed, Untrusted, as_store_failures
 from trtstore.exchange import tar
 from trtstore.exchange.tar import Stream
 from trtstore.format import manifest
@@ -53,7 +53,7 @@ def export_file(
 ) -> int:
     """As `export_to`, into the file `path`, which has its name only once it is whole."""
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}")
-    with translated(path):
+    with as_store_failures(path):
         try:
             with temporary.open("xb") as file:
                 count = export_to(store, keys, file, on_progress, sign=sign)
@@ -137,7 +137,7 @@ class _Writer:
 
     def send(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
-        with translated(tar.STREAM):
+        with as_store_failures(tar.STREAM):
             while view:  # an unbuffered stream may take less than it is given
                 view = view[self._file.write(view) :]
 
@@ -149,7 +149,7 @@ class _Writer:
         with (
             self._store.open_blob(digest_of(digits), size) as source,
             BackgroundHasher(size) as hasher,
-            translated(Path(f"the blob {digits}"), reading=True),
+            as_store_failures(Path(f"the blob {digits}"), reading=True),
         ):
             for data in hasher.chunks(source.read, self._tell):
                 self.send(data)

@@ -20,6 +20,9 @@ class Layered:
 
     A failure of one of `others`, or of an artifact in it, is noted and never fails a lookup: the next one is asked. A
     failure of `local`, such as a full disk, is raised. A lookup in one store takes at most `patience` seconds.
+
+    >>> Layered(Store.open(Path("mine")), [store]).lookup(key).labels["model"]
+    'llama'
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trtstore.disk.hashing import CHUNK, OnBytes
 from trtstore.disk.layout import STAMP
-from trtstore.errors import Malformed, translated
+from trtstore.errors import Malformed, as_store_failures
 from trtstore.transfer.protocols import Readable
 
 STREAM = Path("the bundle")  # what messages call a stream, which has no name
@@ -163,5 +163,5 @@ class Stream:
             raise Malformed("the padding of a member is not zero")
 
     def _read(self, size: int) -> bytes:
-        with translated(STREAM, reading=True):
+        with as_store_failures(STREAM, reading=True):
             return bytes(self._file.read(size))

@@ -13,7 +13,11 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 
 
 def is_hex(text: str) -> bool:
-    """Whether `text` is 64 lower-case hexadecimal digits: a key, or a digest without its algorithm."""
+    """Whether `text` is 64 lower-case hexadecimal digits: a key, or a digest without its algorithm.
+
+    >>> is_hex("ab" * 32), is_hex("ab")
+    (True, False)
+    """
     return _HEX.fullmatch(text) is not None
 
 

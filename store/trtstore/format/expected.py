@@ -16,6 +16,9 @@ class Expected:
     that the asker does not know whose the key is; then stores that judge signatures are not asked.
     `manifest` is the artifact's digest, where the asker knows each file beforehand, else None: a record with another
     manifest is then a miss, wherever it comes from.
+
+    >>> Expected(key, {"model": "llama"}, record.manifest).trouble(record) is None
+    True
     """
 
     key: str

@@ -9,5 +9,9 @@ NEEDS = "needs"
 
 
 def needs(labels: Mapping[str, str]) -> list[str]:
-    """The keys of the records that a record with these labels needs."""
+    """The keys of the records that a record with these labels needs.
+
+    >>> needs({"needs": f"{'ab' * 32},{'cd' * 32}"}) == ["ab" * 32, "cd" * 32]
+    True
+    """
     return [key for key in labels.get(NEEDS, "").split(",") if key]

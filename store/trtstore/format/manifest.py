@@ -54,7 +54,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The files of an artifact, sorted by path. Make one with `build` or `parse`: both enforce the rules."""
+    """The files of an artifact, sorted by path. Make one with `build` or `parse`: both enforce the rules.
+
+    >>> store.manifest(record).entries[0].path
+    'engine.bin'
+    """
 
     entries: tuple[Entry, ...]
 
@@ -73,8 +77,12 @@ class Manifest:
         return digest_of(hash_bytes(self.encode()))
 
 
-def build(entries: Iterable[Entry]) -> Manifest:
-    """The manifest of `entries`, in any order. Raises Malformed where they break a rule."""
+def make_manifest(entries: Iterable[Entry]) -> Manifest:
+    """The manifest of `entries`, in any order. Raises Malformed where they break a rule.
+
+    >>> make_manifest([Entry("engine.bin", PLAIN, 6, "0" * 64)]).size
+    6
+    """
     ordered = tuple(sorted(entries, key=lambda entry: entry.path))
     _check(ordered)
     manifest = Manifest(ordered)

@@ -114,8 +114,12 @@ def holds(scope: Scope, labels: Mapping[str, str] | None) -> bool:
     return not scope or (labels is not None and beyond(scope, labels) is None)
 
 
-def lines_of(public: str, trusted: Iterable[Trusted]) -> list[Trusted]:
-    """Those of `trusted` that are about the key `public`: a key may have several lines."""
+def trusted_lines(public: str, trusted: Iterable[Trusted]) -> list[Trusted]:
+    """Those of `trusted` that are about the key `public`: a key may have several lines.
+
+    >>> [line.name for line in trusted_lines(signer.public, team.trusted)]
+    ['ci']
+    """
     return [one for one in trusted if one.key == public]
 
 

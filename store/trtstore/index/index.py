@@ -29,7 +29,7 @@ from diskcache.core import DBNAME, DEFAULT_SETTINGS, MODE_RAW
 from trtstore.disk import locks
 from trtstore.disk.hashing import HASHERS, OnBytes, hash_fd, ignore_bytes, in_threads
 from trtstore.disk.layout import make_folders
-from trtstore.errors import Corrupt, Invalid, StoreFailure, translated
+from trtstore.errors import Corrupt, Invalid, StoreFailure, as_store_failures
 from trtstore.format.canonical_json import Json
 from trtstore.format.digest import is_hex
 from trtstore.index import index_schema
@@ -81,7 +81,12 @@ class _TextDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache ships no typ
 
 
 class Index:
-    """The index in `folder`, opened at the first use; a `get` creates nothing on disk. Threads may share it."""
+    """The index in `folder`, opened at the first use; a `get` creates nothing on disk. Threads may share it.
+
+    >>> store.index.put("example", "a", 1)
+    >>> store.index.get("example", "a")
+    1
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -168,7 +173,7 @@ class Index:
 
         Raises Invalid when it is no regular file, Corrupt when it changes meanwhile, NotReadable and the like.
         """
-        with translated(path, reading=True):
+        with as_store_failures(path, reading=True):
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 return self._digest(fd, path, on_bytes)
@@ -314,11 +319,14 @@ def hash_files(
 
     `on_progress` is told (bytes read, bytes to be read), one call at a time, from any thread; never, where
     nothing is read. Raises as `Index.file_digest`.
+
+    >>> [digits[:12] for digits in hash_files([Path("result/engine.bin")], store.index)]
+    ['ed9f6f250686']
     """
     digests: dict[Path, str] = {}
     unknown: dict[Path, int] = {}
     for path in paths:
-        with translated(path, reading=True):
+        with as_store_failures(path, reading=True):
             status = path.stat()
         known = index.known_digest(status)
         if known is None:

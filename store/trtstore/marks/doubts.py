@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from trtstore.disk.layout import Layout, entries, read_bounded, write_small
-from trtstore.errors import Malformed, translated
+from trtstore.errors import Malformed, as_store_failures
 from trtstore.format import canonical_json
 from trtstore.format.digest import is_hex
 from trtstore.format.envelope import MAX_VALUE
@@ -29,7 +29,11 @@ BUILT_FROM = ", from which it was built)"
 
 @dataclass(frozen=True)
 class Doubt:
-    """Where an artifact came from, in words, and the scopes of those who signed it; none where nobody did."""
+    """Where an artifact came from, in words, and the scopes of those who signed it; none where nobody did.
+
+    >>> Doubt("a bundle from a partner").unsigned
+    True
+    """
 
     origin: str
     scopes: tuple[Scope, ...] = ()
@@ -85,13 +89,13 @@ def mark(layout: Layout, key: str, doubt: Doubt) -> None:
     data = canonical_json.canonical(said)
     if len(data) > MAX_BYTES:
         data = canonical_json.canonical({**said, "scopes": []})  # which admits less
-    with translated(layout.root):
+    with as_store_failures(layout.root):
         write_small(layout, layout.doubts / key, data)
 
 
 def clear(layout: Layout, key: str) -> None:
     """Nothing is doubted of `key` any more. Raises NotWritable and the like."""
-    with translated(layout.root), suppress(FileNotFoundError, NotADirectoryError):
+    with as_store_failures(layout.root), suppress(FileNotFoundError, NotADirectoryError):
         (layout.own(layout.doubts) / key).unlink()
 
 

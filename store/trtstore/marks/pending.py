@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from trtstore.disk.layout import Layout, entries
-from trtstore.errors import translated
+from trtstore.errors import as_store_failures
 from trtstore.format.digest import checked_key, is_hex
 
 
@@ -17,14 +17,14 @@ class Pending:
 
     def add(self, key: str) -> None:
         """Remember that `key` is to be pushed. Raises NotWritable and the like."""
-        with translated(self._layout.root):
+        with as_store_failures(self._layout.root):
             place = self._layout.make(self._layout.pending) / checked_key(key)
             with suppress(FileExistsError), place.open("x"):
                 self._layout.sync(self._layout.pending)
 
     def remove(self, key: str) -> None:
         """Forget it, if it is there. Raises NotWritable and the like."""
-        with translated(self._layout.root), suppress(FileNotFoundError, NotADirectoryError):
+        with as_store_failures(self._layout.root), suppress(FileNotFoundError, NotADirectoryError):
             (self._layout.own(self._layout.pending) / key).unlink()
 
     def waiting(self) -> list[str]:

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from trtstore.disk.layout import Layout, entries, read_bounded
-from trtstore.errors import Malformed, translated
+from trtstore.errors import Malformed, as_store_failures
 from trtstore.format import canonical_json
 from trtstore.format.digest import is_hex
 
@@ -27,7 +27,7 @@ class Pin:
 def add(layout: Layout, key: str, note: str) -> None:
     """Pin `key`. Raises NotWritable, NoSpace and the like."""
     text = json.dumps({"note": note[:MAX_NOTE], "since": time.time()})
-    with translated(layout.root):
+    with as_store_failures(layout.root):
         layout.make(layout.pins)
         temporary = layout.pins / f".{secrets.token_hex(8)}"
         try:
@@ -42,7 +42,7 @@ def add(layout: Layout, key: str, note: str) -> None:
 
 def remove(layout: Layout, key: str) -> bool:
     """Unpin `key`; whether it was pinned. Raises NotWritable and the like."""
-    with translated(layout.root):
+    with as_store_failures(layout.root):
         try:
             (layout.own(layout.pins) / key).unlink()
         except (FileNotFoundError, NotADirectoryError):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from trtstore.disk import locks
 from trtstore.disk.layout import Layout, entries, read_bounded
-from trtstore.errors import Invalid, Malformed, translated
+from trtstore.errors import Invalid, Malformed, as_store_failures
 from trtstore.format import canonical_json
 from trtstore.format import envelope as envelopes
 from trtstore.format.digest import ALGORITHM, hex_of, is_hex
@@ -105,7 +105,7 @@ def keep(layout: Layout, found: Sequence[Kept]) -> None:
     """
     if not found:
         return
-    with translated(layout.root):
+    with as_store_failures(layout.root):
         layout.make(layout.locks)
         folder = layout.make(layout.revoked)
         with locks.exclusive(layout.lock("revoked")):  # two that learn of one digest at once keep both

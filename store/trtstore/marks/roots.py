@@ -13,22 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trtstore.disk.layout import VERSION, Layout, entries
-from trtstore.errors import Invalid, translated
+from trtstore.errors import Invalid, as_store_failures
 from trtstore.format.digest import hash_bytes, is_hex
 
 
 def add(layout: Layout, link: Path, tree: Path) -> None:
     """Make `link` a symbolic link to `tree`, and a root. Raises Invalid where something else has that name."""
-    with translated(link):
+    with as_store_failures(link):
         _check_replaceable(link)
         link = link.parent.resolve() / link.name
     entry = layout.roots / hash_bytes(os.fsencode(link))
-    with translated(layout.root):
+    with as_store_failures(layout.root):
         layout.make(layout.roots)
         # Entry first: a collector that runs in between sees an entry without its link, and that is harmless.
         _lead(entry, link)
         layout.sync(layout.roots)
-    with translated(link):
+    with as_store_failures(link):
         _lead(link, tree)
 
 

@@ -19,6 +19,9 @@ def connect(url: str, patience: float = PATIENCE) -> Objects:
 
     `patience` is how many seconds each question may take; bytes may take longer, at a rate. Raises Invalid
     for another URL, and where the client for buckets is not installed.
+
+    >>> connect(url).stat("records") is None
+    True
     """
     parts = checked(url)
     if parts.scheme == "file":

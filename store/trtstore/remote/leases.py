@@ -73,7 +73,7 @@ class State:
         return f"{said}: {self.doing}" if self.doing else said
 
 
-class Held:
+class HeldLease:
     """A lease that is held, until its heart stops or somebody takes it over."""
 
     def __init__(self, state: State) -> None:
@@ -104,10 +104,10 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[_T]):
+class LeaseOutcome(Generic[_T]):
     """How the wait ended: with a lease that is held, or with what somebody else made, or with neither (alone)."""
 
-    held: Held | None
+    held: HeldLease | None
     found: _T | None
 
 
@@ -116,6 +116,12 @@ class Leases:
 
     `write` says whether this one may take a lease; who may not waits for the one that is there. `on_problem` is told
     where the place cannot be asked: it has `patience` seconds for each look, each beat and each take.
+
+    >>> leases = Leases(connect(url), owner="me", host="here", heartbeat=5.0, write=True)
+    >>> with leases.hold(key, expected=lambda: None, look=lambda: team.lookup(key)) as outcome:
+    ...     outcome.held.tell("compiling")
+    ...     outcome.held.number
+    1
     """
 
     def __init__(
@@ -144,7 +150,7 @@ class Leases:
         expected: Callable[[], float | None],
         look: Callable[[], _T | None],
         on_wait: Callable[[State], None] = lambda _: None,
-    ) -> Iterator[Outcome[_T]]:
+    ) -> Iterator[LeaseOutcome[_T]]:
         """Have the lease of `key`, waiting for as long as somebody else has it and lives.
 
         `look` finds what that one made, which ends the wait. Where the place cannot be asked, or may not be written
@@ -173,7 +179,7 @@ class Leases:
         expected: Callable[[], float | None],
         look: Callable[[], _T | None],
         on_wait: Callable[[State], None],
-    ) -> Outcome[_T]:
+    ) -> LeaseOutcome[_T]:
         watch, waited = _Watch(), False
         while True:
             try:
@@ -181,18 +187,18 @@ class Leases:
                     state = self.state(key)
                 free = state is None or state.released or watch.stale(state)
                 if free and not self._write:
-                    return Outcome(None, look() if waited else None)
+                    return LeaseOutcome(None, look() if waited else None)
                 held = self._take(key, 0 if state is None else state.number, expected()) if free else None
             except StoreFailure as trouble:
                 self._tell(f"nobody is waited for: {trouble}")
-                return Outcome(None, None)
+                return LeaseOutcome(None, None)
             if held is not None:
                 # Whoever had it before may have published in between, and then let it go.
-                return Outcome(held, look())
+                return LeaseOutcome(held, look())
             if state is not None and not free:
                 found = look()
                 if found is not None:
-                    return Outcome(None, found)
+                    return LeaseOutcome(None, found)
                 on_wait(replace(state, elapsed=state.elapsed + watch.since))
             waited = True
             beat = self._heartbeat if state is None else state.heartbeat
@@ -207,7 +213,7 @@ class Leases:
         data = self._objects.read(_name(key, max(numbers)), MAX_BYTES)
         return _parse(data or b"", max(numbers))
 
-    def _take(self, key: str, after: int, expected: float | None) -> Held | None:
+    def _take(self, key: str, after: int, expected: float | None) -> HeldLease | None:
         number = min(after + 1, MAX_NUMBER)
         token = secrets.token_hex(16)
         state = State(
@@ -215,9 +221,9 @@ class Leases:
         )
         name, data = _name(key, number), state.encode()
         with deadlines.deadline(self._patience):
-            return self._taken(key, Held(state), after, name, data)
+            return self._taken(key, HeldLease(state), after, name, data)
 
-    def _taken(self, key: str, held: Held, after: int, name: str, data: bytes) -> Held | None:
+    def _taken(self, key: str, held: HeldLease, after: int, name: str, data: bytes) -> HeldLease | None:
         if not self._objects.create(name, data) and self._objects.read(name, MAX_BYTES) != data:
             return None
         if self._overtaken(key, held):
@@ -230,7 +236,7 @@ class Leases:
                 self._objects.delete(_name(key, after))
         return held
 
-    def _beat(self, key: str, held: Held, stop: threading.Event) -> None:
+    def _beat(self, key: str, held: HeldLease, stop: threading.Event) -> None:
         while not stop.wait(self._heartbeat / 2):
             # The next beat may get through: this one does not wait for longer than that.
             with suppress(StoreFailure), deadlines.deadline(min(self._patience, max(self._heartbeat, 5.0))):
@@ -240,7 +246,7 @@ class Leases:
                 state = held.next_state()
                 self._objects.replace(_name(key, state.number), state.encode())
 
-    def _overtaken(self, key: str, held: Held) -> bool:
+    def _overtaken(self, key: str, held: HeldLease) -> bool:
         state = self.state(key)
         return state is not None and state.number > held.number
 

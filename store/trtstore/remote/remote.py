@@ -53,6 +53,9 @@ class Remote:
 
     `seen` remembers which blobs were read before, so that a writer need not send them again. A lookup takes `patience`
     seconds at most.
+
+    >>> team.remote.find("cd" * 32) is None
+    True
     """
 
     def __init__(self, objects: Objects, seen: Seen | None = None, patience: float = PATIENCE) -> None:

@@ -20,7 +20,7 @@ from trtstore.format.digest import hex_of
 from trtstore.marks import revocations as revoked
 from trtstore.remote.objects import Listed
 from trtstore.remote.remote import Remote, blob_name, record_name
-from trtstore.units import span
+from trtstore.units import format_span
 
 if TYPE_CHECKING:  # it loads what signatures take
     from trtstore.team.team import Team
@@ -137,7 +137,7 @@ def _leaving(
             if age > GRACE:  # a push may be on its way
                 yield each.key, each.trouble
         elif policy.keep_days is not None and age > policy.keep_days * 86_400:
-            yield each.key, f"it is {span(age)} old, and {policy.keep_days} days are kept"
+            yield each.key, f"it is {format_span(age)} old, and {policy.keep_days} days are kept"
         else:
             staying.append(each)
     for key in [] if policy.max_bytes is None else _above(staying, blobs, policy.max_bytes):

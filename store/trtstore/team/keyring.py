@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trtstore.disk.layout import entries, read_bounded
-from trtstore.errors import Invalid, translated
+from trtstore.errors import Invalid, as_store_failures
 from trtstore.team import trust_list
 
 PASSPHRASE = "TRTSTORE_PASSPHRASE"  # noqa: S105  # the name of a variable
@@ -37,7 +37,7 @@ def keep(name: str, pem: bytes, public: str) -> None:
     if _NAME.fullmatch(name) is None:
         raise Invalid(f"{name!r} is no name for a key", "letters, digits, `.`, `_` and `-`, at most 64")
     place = folder()
-    with translated(place):
+    with as_store_failures(place):
         place.mkdir(parents=True, exist_ok=True)
         place.chmod(0o700)
         try:
@@ -53,7 +53,7 @@ def keep(name: str, pem: bytes, public: str) -> None:
 
 def found() -> list[Kept]:
     """The pairs that there are, by name. Raises NotReadable and the like."""
-    with translated(folder(), reading=True):
+    with as_store_failures(folder(), reading=True):
         names = [path.stem for path in entries(folder()) if path.suffix == ".pem"]
         pairs = []
         for name in names:
@@ -79,7 +79,7 @@ def choose(name: str | None) -> tuple[bytes, str]:
     if chosen not in names:
         raise Invalid(f"there is no key {chosen!r} in {folder()}", f"keys: {', '.join(names) or 'none'}")
     path = folder() / f"{chosen}.pem"
-    with translated(path, reading=True):
+    with as_store_failures(path, reading=True):
         if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise Invalid(
                 f"others can read the private key {path}", f"chmod 600 {path}, and consider a new key"

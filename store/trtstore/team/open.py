@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trtstore.team.team import Team
 
 
-def team(
+def open_team(
     url: str,
     store: Store,
     policy: TrustPolicy,
@@ -40,6 +40,9 @@ def team(
     `patience` is how many seconds each question may take.
 
     Raises Invalid: another URL, a line that is no key, a package that is not installed.
+
+    >>> open_team(url, store, TrustPolicy.require, [], print).lookup("cd" * 32) is None
+    True
     """
     keys = [*map(trust.parse, trusted), *trust_list.listed()]
     remote = at(url, store._layout, patience)
@@ -54,10 +57,13 @@ def at(url: str, layout: Layout, patience: float = PATIENCE) -> Remote:
     return Remote(connect(url, patience), Seen(url, Index(layout.index)), patience)
 
 
-def signers(envelope: bytes, record: Record, trusted: Iterable[str]) -> list[Trusted]:
+def trusted_signers(envelope: bytes, record: Record, trusted: Iterable[str]) -> list[Trusted]:
     """The keys that the user trusts for such an artifact and that signed the `envelope` of `record`.
 
     `trusted` are lines beside those of the user's own list. Raises Invalid as `team`, Malformed for no envelope.
+
+    >>> trusted_signers(store.envelope(key), record, [])
+    []
     """
     found = envelopes.parse(envelope, records.MAX_BYTES, "the record")
     keys = [*map(trust.parse, trusted), *trust_list.listed()]
@@ -82,15 +88,22 @@ def judge(
     return found
 
 
-def check(url: str, trusted: Iterable[str]) -> None:
-    """Raises Invalid as `team`, for what can be seen without loading anything."""
+def check_team(url: str, trusted: Iterable[str]) -> None:
+    """Raises Invalid as `team`, for what can be seen without loading anything.
+
+    >>> check_team("s3://bucket/team", trusted=[])
+    """
     checked(url)
     for line in trusted:
         trust.parse(line)
 
 
-def signer(name: str | None) -> Signer:
-    """As `signing.signer`."""
+def open_signer(name: str | None) -> Signer:
+    """As `signing.signer`.
+
+    >>> open_signer("ci").name
+    'ci'
+    """
     found: Signer = _module("trtstore.team.signing", "signing").signer(name)
     return found
 

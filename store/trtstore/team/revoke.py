@@ -222,7 +222,7 @@ class Revocations:
         return any(Role.revoke in one.roles for one in self._lines(signer))
 
     def _lines(self, signer: Signer) -> list[Trusted]:
-        return trust.lines_of(signer.public, self._trusted)
+        return trust.trusted_lines(signer.public, self._trusted)
 
     def _tails(self) -> list[str]:
         names = [one.name.rpartition("/")[2] for one in self._remote.objects.listed(REVOKED)]

@@ -29,7 +29,7 @@ from trtstore.format import record as records
 from trtstore.format.digest import hex_of
 from trtstore.format.manifest import Manifest
 from trtstore.format.record import Record
-from trtstore.format.trust import Role, Trusted, TrustPolicy, lines_of
+from trtstore.format.trust import Role, Trusted, TrustPolicy, trusted_lines
 from trtstore.marks.doubts import Doubt
 from trtstore.marks.revocations import Revocation
 from trtstore.remote.prefetch import Ahead
@@ -48,6 +48,11 @@ class Team:
 
     Once the remote was unreachable (`down`) it is not asked again: a build goes on without it, and does not wait each
     time. `refused` says, by key, why what is there was not taken. `expected` and `strict`: see `judge`.
+
+    >>> team.push(store, key, signer).new
+    True
+    >>> team.lookup(key).labels["model"], team.signers(key)
+    ('llama', ('ci',))
     """
 
     def __init__(
@@ -197,7 +202,7 @@ class Team:
         of a key that is trusted for everything; NotWritable, Unreachable, ….
         """
         self.check_signer(signer)
-        data = sound_envelope(source, key, lines_of(signer.public, self.trusted))
+        data = sound_envelope(source, key, trusted_lines(signer.public, self.trusted))
         try:
             record = records.parse(data, key)
             envelope = signing.sign(envelopes.parse(data, records.MAX_BYTES, "the record"), signer).encode()
@@ -241,7 +246,7 @@ class Team:
     ) -> None:
         """Raises Invalid where the readers of this configuration would refuse what `signer` signs as `role`: a record,
         with `labels` where these are known, a revocation, or the policy."""
-        lines = lines_of(signer.public, self.trusted)
+        lines = trusted_lines(signer.public, self.trusted)
         if role is Role.revoke:
             self.revocations.check_signer(signer, labels)
         elif role is Role.gc and not any(role in one.roles for one in lines):

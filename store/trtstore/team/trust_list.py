@@ -10,7 +10,7 @@ from pathlib import Path
 from platformdirs import user_config_path
 
 from trtstore.disk.layout import read_bounded
-from trtstore.errors import translated
+from trtstore.errors import as_store_failures
 from trtstore.format.trust import Trusted, parse
 
 FOLDER = "TRTSTORE_CONFIG"  # the variable that names the folder of keys and of the list
@@ -26,7 +26,7 @@ def folder() -> Path:
 def listed() -> list[Trusted]:
     """The keys of the user's own list. Raises Invalid where a line of it is none, NotReadable and the like."""
     path = folder() / "trusted"
-    with translated(path, reading=True):
+    with as_store_failures(path, reading=True):
         data = read_bounded(path, MAX_LIST)
     lines = (data or b"").decode("utf-8", "replace").splitlines()
     return [parse(line) for line in lines if line.strip() and not line.lstrip().startswith("#")]
@@ -35,7 +35,7 @@ def listed() -> list[Trusted]:
 def save(found: Iterable[Trusted]) -> None:
     """Make `found` the user's list. Raises NotWritable and the like."""
     path = folder() / "trusted"
-    with translated(path):
+    with as_store_failures(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".trusted.{secrets.token_hex(8)}")
         try:

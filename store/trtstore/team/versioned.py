@@ -15,7 +15,7 @@ from pathlib import Path
 
 from trtstore.disk import locks
 from trtstore.disk.layout import Layout, read_bounded, write_small
-from trtstore.errors import Malformed, Untrusted, translated
+from trtstore.errors import Malformed, Untrusted, as_store_failures
 from trtstore.format import canonical_json
 from trtstore.format.canonical_json import Json
 from trtstore.format.digest import ALGORITHM, hash_bytes
@@ -106,7 +106,7 @@ class Memory:
 
     def seen(self) -> bytes | None:
         """The last one that was believed, or None. Raises Untrusted where that cannot be read, NotReadable, …"""
-        with translated(self._layout.root, reading=True):
+        with as_store_failures(self._layout.root, reading=True):
             self._layout.own(self._place.parent)
             data = read_bounded(self._place, self._limit)
             there = data is not None or self._place.is_symlink() or self._place.exists()
@@ -137,7 +137,7 @@ class Memory:
 
     def keep(self, data: bytes) -> None:
         """Remember a document that was believed, unless a newer one was meanwhile. Raises as `check`, NotWritable, …"""
-        with translated(self._layout.root):
+        with as_store_failures(self._layout.root):
             self._layout.make(self._layout.locks)
             with locks.exclusive(self._layout.lock("team", self._place.parent.name)):
                 last = self.seen()

@@ -13,7 +13,7 @@ from pathlib import Path
 from trtstore.content import read
 from trtstore.disk import owners
 from trtstore.disk.layout import Layout
-from trtstore.errors import Corrupt, Invalid, Malformed, translated
+from trtstore.errors import Corrupt, Invalid, Malformed, as_store_failures
 from trtstore.format.digest import checked_key, hex_of
 from trtstore.format.manifest import Manifest
 from trtstore.format.record import Record
@@ -24,7 +24,12 @@ log = logging.getLogger("trtstore")
 
 
 class ReadOnly:
-    """The store below a root folder, for reading: a `Reader`. Others may write to it meanwhile."""
+    """The store below a root folder, for reading: a `Reader`. Others may write to it meanwhile.
+
+    >>> other = ReadOnly.open(store.root)
+    >>> other.lookup(key).labels["model"], list(other.keys()) == [key]
+    ('llama', True)
+    """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -34,7 +39,7 @@ class ReadOnly:
     def open(cls, root: Path) -> ReadOnly:
         """The store below `root`, which need not exist. Raises Exposed if everybody may write to it."""
         layout = Layout(root.absolute())
-        with translated(layout.root, reading=True):
+        with as_store_failures(layout.root, reading=True):
             owners.check_other(layout)
         return cls(layout)
 
@@ -49,7 +54,7 @@ class ReadOnly:
         `on_problem` (by default, logged). Raises Invalid for a malformed key, NotReadable and the like.
         """
         checked_key(key)
-        with translated(self.root, reading=True):
+        with as_store_failures(self.root, reading=True):
             return read.lookup(self._layout, key, on_problem or log.warning, mend=False)
 
     def doubt(self, key: str) -> Doubt | None:
@@ -57,7 +62,7 @@ class ReadOnly:
 
         Raises NotReadable and the like.
         """
-        with translated(self.root, reading=True):
+        with as_store_failures(self.root, reading=True):
             return doubts.of(self._layout, checked_key(key))
 
     def blob_path(self, digest: str) -> Path | None:
@@ -72,23 +77,23 @@ class ReadOnly:
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """The keys that begin with `prefix` and have a record, sorted; whether one is usable only `lookup` says."""
-        with translated(self.root, reading=True):
+        with as_store_failures(self.root, reading=True):
             yield from read.keys(self._layout, prefix)
 
     def envelope(self, key: str) -> bytes:
         """The bytes of the record of `key`. Raises Corrupt if it is not there, NotReadable and the like."""
-        with translated(self.root, reading=True), _corrupt():
+        with as_store_failures(self.root, reading=True), _corrupt():
             return read.read_envelope(self._layout, checked_key(key))
 
     def manifest(self, record: Record) -> Manifest:
         """The record's manifest, strictly parsed; its blobs may be there or not. Raises as `envelope`."""
-        with translated(self.root, reading=True), _corrupt():
+        with as_store_failures(self.root, reading=True), _corrupt():
             return read.read_manifest(self._layout, record.manifest)
 
     @contextmanager
     def open_blob(self, digest: str, size: int) -> Iterator[io.FileIO]:
         """The file with the bytes of `digest`, at its beginning. Raises as `envelope`; reads no byte itself."""
-        with translated(self.root, reading=True), _corrupt():
+        with as_store_failures(self.root, reading=True), _corrupt():
             place = self._layout.blob(hex_of(digest))
             link = self._layout.link_above(place)
             if link is not None:

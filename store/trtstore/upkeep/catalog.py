@@ -236,5 +236,10 @@ def _number(labels: list[dict[str, str]], wanted: dict[str, str]) -> int:
 
 
 def catalog_of(other: ReadOnly, index: Index) -> Catalog:
-    """The records of a store that is only read, remembered in `index`, which is the reader's own."""
+    """The records of a store that is only read, remembered in `index`, which is the reader's own.
+
+    >>> other = ReadOnly.open(store.root)
+    >>> [summary.labels["model"] for summary in catalog_of(other, store.index).summaries()]
+    ['llama']
+    """
     return Catalog(other._layout, index, f"{hash_bytes(os.fsencode(other._layout.root))[:16]}:")

@@ -17,24 +17,25 @@ from trtstore.content import read
 from trtstore.disk import gate, partial, scratch
 from trtstore.disk.layout import Layout, read_bounded
 from trtstore.disk.locks import OnWait
-from trtstore.errors import Malformed, NoSpace, translated
+from trtstore.errors import Malformed, NoSpace, as_store_failures
 from trtstore.format import manifest
 from trtstore.index import usage
 from trtstore.index.index import Index
 from trtstore.index.seals import Seals
 from trtstore.marks import doubts
 from trtstore.upkeep.catalog import Catalog, OnParsed
-from trtstore.upkeep.plan import Plan, Planner
+from trtstore.upkeep.decisions import EvictionPlan
+from trtstore.upkeep.plan import make_plan
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def plan(
     layout: Layout, index: Index, limit: int | None, grace: float, on_parsed: OnParsed = lambda _: None
-) -> Plan:
+) -> EvictionPlan:
     """What `collect` would do now. Raises NotReadable and the like."""
-    with translated(layout.root, reading=True):
-        return Planner(layout, index, limit, grace).plan(on_parsed)
+    with as_store_failures(layout.root, reading=True):
+        return make_plan(layout, index, limit, grace, on_parsed)
 
 
 def collect(
@@ -44,18 +45,18 @@ def collect(
     grace: float,
     on_parsed: OnParsed = lambda _: None,
     on_wait: OnWait | None = None,
-) -> Plan:
+) -> EvictionPlan:
     """Remove what nobody can ask for, and then the cheapest artifacts until at most `limit` bytes are left.
 
     Whatever was used within `grace` seconds stays. Raises NotWritable and the like.
     """
-    with translated(layout.root, reading=True):
+    with as_store_failures(layout.root, reading=True):
         if not layout.base.is_dir():
-            return Plan(limit)
+            return EvictionPlan(limit)
         layout.check()
     scratch.sweep(layout)
     partial.sweep(layout, grace)
-    with translated(layout.root, reading=True):
+    with as_store_failures(layout.root, reading=True):
         for _ in Catalog(layout, index).named(on_parsed):
             pass  # the slow part, while nobody has to wait for it
     with ExitStack() as until_freed:
@@ -64,10 +65,10 @@ def collect(
         except NoSpace:
             bin_ = None  # then what goes is deleted in place: space is what is wanted here
         with gate.removing(layout, who=f"a collection, process {os.getpid()}", on_wait=on_wait):
-            with translated(layout.root, reading=True):
+            with as_store_failures(layout.root, reading=True):
                 mine = None if bin_ is None else bin_.parent
-                found = Planner(layout, index, limit, grace, mine).plan(on_parsed)
-            with translated(layout.root):
+                found = make_plan(layout, index, limit, grace, on_parsed, mine)
+            with as_store_failures(layout.root):
                 _remove(layout, found, bin_)
         seals = Seals(index, layout.base)
         if bin_ is not None:
@@ -79,7 +80,7 @@ def collect(
     return found
 
 
-def _unlink(layout: Layout, found: Plan, bin_: Path, seals: Seals) -> None:
+def _unlink(layout: Layout, found: EvictionPlan, bin_: Path, seals: Seals) -> None:
     """Remove from `bin_` the trees' links to blobs that stay, one by one: each has another ctime then, and is sealed
     again, so that nobody needs to read it."""
     gone = {digits: bin_ / f"b{number}" for number, digits in enumerate(found.blobs())}
@@ -95,7 +96,7 @@ def _unlink(layout: Layout, found: Plan, bin_: Path, seals: Seals) -> None:
     seals.flush()
 
 
-def _remove(layout: Layout, found: Plan, bin_: Path | None) -> None:
+def _remove(layout: Layout, found: EvictionPlan, bin_: Path | None) -> None:
     records = [decision.place(layout) for decision in found.removed if decision.kind == "record"]
     others = [decision.place(layout) for decision in found.removed if decision.kind != "record"]
     _discard(records, bin_, "r")
@@ -124,6 +125,6 @@ def _discard(paths: Iterable[Path], bin_: Path | None, prefix: str) -> None:
 
 def _erase(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        scratch.remove(path)
+        scratch.remove_folder(path)
     else:
         path.unlink(missing_ok=True)  # or an error: a record that stays must keep its blobs

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trtstore.disk import locks
@@ -18,11 +18,19 @@ from trtstore.marks.pending import Pending
 class Protected:
     """Reasons by digits of a tree, and by key; whatever was used after `horizon` is kept too, as `since` says."""
 
-    trees: dict[str, str]
-    keys: dict[str, str]
+    trees: Mapping[str, str]
+    keys: Mapping[str, str]
     horizon: float
     since: str
     dead_roots: list[roots.Root] = field(default_factory=list)
+
+    def with_trees(self, records: Iterable[tuple[str, str]]) -> Protected:
+        """With the trees, too, of those `records` (key, digits of the tree) whose key is kept."""
+        trees = dict(self.trees)
+        for key, digits in records:
+            if key in self.keys:
+                trees.setdefault(digits, self.keys[key])
+        return replace(self, trees=trees)
 
 
 def protected(layout: Layout, now: float, grace: float, mine: Path | None = None) -> Protected:

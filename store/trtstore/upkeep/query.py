@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 from trtstore.content import read
 from trtstore.disk import owners
-from trtstore.errors import Invalid, Malformed, StoreFailure, translated
+from trtstore.errors import Invalid, Malformed, StoreFailure, as_store_failures
 from trtstore.format.digest import hash_bytes
 from trtstore.format.record import Record
 from trtstore.index import usage
 from trtstore.store import Store
 from trtstore.upkeep.catalog import OnParsed, Summary
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 MAX_NAME = 200  # characters of one name in a dotted one: below a name of a megabyte there may be many
 MIN_PREFIX = 4  # digits of a key that a person may give
@@ -41,8 +41,8 @@ def rows(store: Store, labels: Mapping[str, str], on_parsed: OnParsed = lambda _
     """The artifacts with these labels, the one that was used last first. Raises NotReadable and the like."""
     hits, built = usage.hits(store.index), usage.build_seconds(store.index)
     wanted, found = labels.items(), []
-    with translated(store.root, reading=True):
-        for summary in Upkeep(store).catalog.summaries(on_parsed):
+    with as_store_failures(store.root, reading=True):
+        for summary in Maintenance(store).catalog.summaries(on_parsed):
             if wanted and not wanted <= summary.labels.items():
                 continue
             seconds = built.get(summary.key, summary.seconds)
@@ -52,8 +52,12 @@ def rows(store: Store, labels: Mapping[str, str], on_parsed: OnParsed = lambda _
     return found
 
 
-def key_of(store: Store, prefix: str) -> str:
-    """The one key that begins with `prefix`. Raises Invalid where it is no prefix or not the only one, NotThere."""
+def find_key(store: Store, prefix: str) -> str:
+    """The one key that begins with `prefix`. Raises Invalid where it is no prefix or not the only one, NotThere.
+
+    >>> find_key(store, key[:12]) == key
+    True
+    """
     if len(prefix) < MIN_PREFIX or not set(prefix) <= set("0123456789abcdef") or len(prefix) > 64:
         raise Invalid(
             f"{prefix!r} is no key: a key is 64 hexadecimal digits, of which {MIN_PREFIX} or more will do",
@@ -71,7 +75,7 @@ def key_of(store: Store, prefix: str) -> str:
 def select(store: Store, words: Sequence[str]) -> list[str]:
     """The keys that `words` mean: prefixes of keys, and all with the labels where words are label=value."""
     prefixes, labels = split(words)
-    keys = [key_of(store, prefix) for prefix in prefixes]
+    keys = [find_key(store, prefix) for prefix in prefixes]
     if labels:
         found = [row.summary.key for row in rows(store, labels)]
         if not found:
@@ -88,8 +92,12 @@ def split(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     return plain, {name: value for name, _, value in pairs}
 
 
-def record_of(store: Store, key: str) -> Record:
-    """The usable record of `key`. Raises NotThere with the reason where it is not usable."""
+def find_record(store: Store, key: str) -> Record:
+    """The usable record of `key`. Raises NotThere with the reason where it is not usable.
+
+    >>> find_record(store, key).labels["model"]
+    'llama'
+    """
     problems: list[str] = []
     record = store.lookup(key, on_problem=problems.append)
     if record is None:
@@ -100,7 +108,7 @@ def record_of(store: Store, key: str) -> Record:
 def named_by(store: Store, key: str) -> Record:
     """The record of `key`, usable or not: of what was revoked, too. Raises NotThere with the reason, and as a read."""
     problems: list[str] = []
-    with translated(store.root, reading=True):
+    with as_store_failures(store.root, reading=True):
         try:
             if owners.owns(store._layout, key, problems.append):
                 return read.read_record(store._layout, key)
@@ -111,7 +119,7 @@ def named_by(store: Store, key: str) -> Record:
 
 def fields(store: Store, record: Record) -> dict[str, Any]:
     """All that can differ between two artifacts, by dotted name: labels, what the record says, and the files."""
-    with translated(store.root, reading=True):
+    with as_store_failures(store.root, reading=True):
         listed = read.read_manifest(store._layout, record.manifest)
     found = {f"label.{name}": value for name, value in record.labels.items()}
     found |= dict(_flat(record.predicate, ""))

@@ -11,7 +11,7 @@ from pathlib import Path
 from trtstore.disk.layout import Layout, shards
 
 
-class Ledger:
+class RefCounts:
     """Blobs by number: bytes, how many records name each, whether it is on disk. (Plain loops: there are millions.)"""
 
     def __init__(self) -> None:

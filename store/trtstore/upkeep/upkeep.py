@@ -7,19 +7,25 @@ from collections.abc import Iterable, Sequence
 from trtstore.content import verify
 from trtstore.disk import gate, locks
 from trtstore.disk.hashing import OnBytes, ignore_bytes
-from trtstore.errors import translated
+from trtstore.errors import as_store_failures
 from trtstore.format.digest import checked_key
 from trtstore.marks import pins, roots
 from trtstore.store import Store
 from trtstore.upkeep import collect
 from trtstore.upkeep.catalog import Catalog, OnParsed
-from trtstore.upkeep.plan import Plan
+from trtstore.upkeep.decisions import EvictionPlan
 
 GRACE = 3600.0  # seconds after a use in which a collector leaves an artifact alone
 
 
-class Upkeep:
-    """The keeper of one store. Everything here may run while others build and read."""
+class Maintenance:
+    """The keeper of one store. Everything here may run while others build and read.
+
+    >>> maintenance = Maintenance(store)
+    >>> maintenance.pin(key, "the release of May")
+    >>> [decision.reason for decision in maintenance.collect(limit=0, grace=0).decisions]
+    ['pinned: the release of May']
+    """
 
     def __init__(self, store: Store) -> None:
         self._layout, self._index = store._layout, store.index
@@ -31,7 +37,7 @@ class Upkeep:
 
     def roots(self) -> list[roots.Root]:
         """Every root, the dead ones too. Raises NotReadable and the like."""
-        with translated(self._layout.root, reading=True):
+        with as_store_failures(self._layout.root, reading=True):
             return roots.found(self._layout)
 
     def pin(self, key: str, note: str = "") -> None:
@@ -47,7 +53,7 @@ class Upkeep:
 
     def pins(self) -> dict[str, pins.Pin]:
         """The pins, by key."""
-        with translated(self._layout.root, reading=True):
+        with as_store_failures(self._layout.root, reading=True):
             return pins.found(self._layout)
 
     def verify(
@@ -58,7 +64,7 @@ class Upkeep:
 
     def size(self, keys: Sequence[str] | None = None) -> int:
         """Bytes of the blobs that `verify` will read. Raises NotReadable and the like."""
-        with translated(self._layout.root, reading=True):
+        with as_store_failures(self._layout.root, reading=True):
             return verify.total_bytes(self._layout, keys)
 
     def collect(
@@ -69,7 +75,7 @@ class Upkeep:
         dry_run: bool = False,
         on_parsed: OnParsed = lambda _: None,
         on_wait: locks.OnWait | None = None,
-    ) -> Plan:
+    ) -> EvictionPlan:
         """Remove garbage, and what is cheapest to lose until at most `limit` bytes of files are left.
 
         What was used within `grace` seconds stays, as do roots, pins, and what is built or read. With `dry_run`

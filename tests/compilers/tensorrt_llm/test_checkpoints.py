@@ -44,9 +44,9 @@ NOT: dict[str, tuple[Recipe, str]] = {
     "rowwise": (auto("fp8_rowwise"), "no fp8/fp8/rowwise here"),
     "gptq": (auto("int4_gptq", config={**LLAMA_8B, **support.GPTQ}), "no int4/none/gptq here"),
     "nvfp4": (auto("nvfp4", "b200"), "packs NVFP4 on a GPU alone"),
-    "cp": (auto(cp_size=2), "compiler.cp_size is of NVIDIA's scripts"),
-    "head": (auto(quantize_lm_head=True), "compiler.quantize_lm_head is of NVIDIA's scripts"),
-    "alpha": (auto("int8_sq", smoothquant=0.5), "compiler.smoothquant is of NVIDIA's scripts"),
+    "cp": (auto(cp_size=2), "compiler.cp_size is an option of NVIDIA's scripts"),
+    "head": (auto(quantize_lm_head=True), "compiler.quantize_lm_head is an option of NVIDIA's scripts"),
+    "alpha": (auto("int8_sq", smoothquant=0.5), "compiler.smoothquant is an option of NVIDIA's scripts"),
     "int8 cache": (
         dataclasses.replace(auto(), quant=support.quant("fp8", "fp8", "minmax", "int8")),
         "int8 KV cache is not offered",

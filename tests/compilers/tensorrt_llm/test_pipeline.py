@@ -221,7 +221,7 @@ def test_tools_of_another_release_are_refused(bench: Bench) -> None:
     bench.tools.release("1.2.0")
     done = bench("build")
     assert done.code == 1
-    assert "TensorRT-LLM 1.2.0 made it, and 1.2.1 is in its key" in done.err
+    assert "TensorRT-LLM 1.2.0 made the engine, and its key says 1.2.1" in done.err
     newer = bench("build", "compiler.version=1.2.0")
     assert newer.code == 2
     assert "tensorrt_llm 1.2.1 is installed" in newer.err

@@ -13,7 +13,7 @@ from tests.store.support import leftovers
 from trtstore import Invalid
 from trtstore.content.hints import MAX_FILES, Hints
 from trtstore.format.digest import hash_bytes
-from trtstore.upkeep.plan import HINT_AGE
+from trtstore.upkeep.garbage import HINT_AGE
 
 KEY = "ab" * 32
 

@@ -14,7 +14,7 @@ from trtstore import Corrupt, Invalid, Store
 from trtstore.content.verify import total_bytes
 from trtstore.exchange.layered import Layered
 from trtstore.transfer.readonly import ReadOnly
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 FOLDERS = [
     "blobs",
@@ -40,7 +40,7 @@ def store(tmp_path: Path) -> Store:
     made.add_root(tmp_path / "link", record)
     (tmp_path / "link").unlink()
     publish(made, write_files(tmp_path / "other", {"a": b"a"}), OTHER)
-    Upkeep(made).pin(OTHER, "for the test")
+    Maintenance(made).pin(OTHER, "for the test")
     made.index.put("t", "k", 1)
     base = made.root / "v1"
     blob = next(path for path in (base / "blobs").rglob("*") if path.is_file() and path.read_bytes() == b"a")
@@ -66,10 +66,10 @@ def lead_away(store: Store, name: str, outside: Path) -> list[Path]:
 
 
 UPKEEP: dict[str, Callable[[Store], object]] = {
-    "collect": lambda store: Upkeep(store).collect(0, grace=0.0),
-    "plan": lambda store: Upkeep(store).collect(0, grace=0.0, dry_run=True),
-    "verify": lambda store: Upkeep(store).verify(),
-    "verify one": lambda store: Upkeep(store).verify([KEY]),
+    "collect": lambda store: Maintenance(store).collect(0, grace=0.0),
+    "plan": lambda store: Maintenance(store).collect(0, grace=0.0, dry_run=True),
+    "verify": lambda store: Maintenance(store).verify(),
+    "verify one": lambda store: Maintenance(store).verify([KEY]),
     "total": lambda store: total_bytes(store._layout),
 }
 
@@ -129,7 +129,7 @@ def test_a_build_into_a_store_with_a_linked_folder_is_one_error_that_names_it(
 USES: dict[str, Callable[[Store, Path], object]] = {
     "trees": lambda store, home: store.add_root(home / "new", publish(store, home / "out")),
     "roots": lambda store, home: store.add_root(home / "new", publish(store, home / "out")),
-    "pins": lambda store, _: Upkeep(store).pin(KEY),
+    "pins": lambda store, _: Maintenance(store).pin(KEY),
 }
 
 
@@ -146,7 +146,7 @@ def test_what_writes_behind_a_link_is_one_error_that_names_it(
 
 
 def test_lists_do_not_look_behind_a_link(store: Store, tmp_path: Path) -> None:
-    upkeep = Upkeep(store)
+    upkeep = Maintenance(store)
     for name, listing in (
         ("records", lambda: list(store.keys())),
         ("roots", upkeep.roots),
@@ -179,7 +179,7 @@ def test_the_root_and_the_folder_of_the_format_may_be_links(tmp_path: Path, link
     assert store.lookup(KEY) == record
     store.add_root(tmp_path / "link", record)
     assert read_tree(tmp_path / "link") == FILES
-    upkeep = Upkeep(store)
+    upkeep = Maintenance(store)
     assert upkeep.verify() == []
     (root,) = upkeep.roots()
     assert root.tree == record.manifest.partition(":")[2]

@@ -13,7 +13,7 @@ import pytest
 from tests.store.support import FILES, KEY, publish, read_tree, write_files
 from trtstore import Exposed, Invalid, Store
 from trtstore.transfer.readonly import ReadOnly
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 OTHER = 12345  # a user, and a group that nobody is in
 FOLDERS = [
@@ -151,7 +151,7 @@ def test_a_store_may_be_shared_with_its_group_by_an_option_and_no_further(root: 
             (0o2775, 1)
         ] * 2
         assert (root / "v1" / f"index-{os.geteuid()}").stat().st_mode & 0o777 == 0o700
-        Upkeep(store).pin(KEY)
+        Maintenance(store).pin(KEY)
         assert (root / "v1" / "pins" / KEY).stat().st_mode & 0o777 == 0o664
         (root / "v1" / "records").chmod(0o2777)
         with pytest.raises(Exposed, match="everybody"):

@@ -16,7 +16,7 @@ import pytest
 from tests.store.shop import Shop
 from tests.store.support import leftovers, python, write_files
 from trtstore import Invalid
-from trtstore.cli.main import main
+from trtstore.cli.main import run_trtstore
 from trtstore.disk.layout import Layout
 from trtstore.environments import environment, seal
 from trtstore.environments.environment import Environment
@@ -52,7 +52,7 @@ def test_it_is_there_whole_and_read_only(shop: Shop) -> None:
     assert found == made
     assert (found.content / "lib" / "module.py").stat().st_mode & 0o777 == 0o444
     assert (found.content / "lib" / "tool").stat().st_mode & 0o777 == 0o555
-    assert environment.verify(found) == []
+    assert environment.verify_environment(found) == []
     assert leftovers(shop.store.root) == []
     assert shop.store.environments.all() == [found]
 
@@ -90,9 +90,9 @@ def test_what_cannot_be_read_is_absent_and_is_made_anew(shop: Shop, about: bytes
     (made.path / environment.ABOUT).write_bytes(about)
     assert shop.store.environments.find(NAME) is None
     again = kept(shop)
-    assert environment.verify(again) == []
+    assert environment.verify_environment(again) == []
     (again.path / environment.CONTENTS).write_bytes(about)
-    assert environment.verify(again) != []
+    assert environment.verify_environment(again) != []
 
 
 def test_toolchains_may_be_no_link(shop: Shop, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_one_in_use_stays_whatever_the_limit(shop: Shop) -> None:
         aged(used, 9e9)
         plan = shop.collect(0)
         assert [(one.reason, one.remove) for one in plan.decisions] == [("it is in use", False)]
-        assert environment.verify(used) == []
+        assert environment.verify_environment(used) == []
     assert found.remove(NAME)
     assert not found.remove(NAME)
     with found.using(NAME) as used:
@@ -211,7 +211,7 @@ def test_what_is_not_whole_is_garbage(shop: Shop) -> None:
 
 
 def document(capsys: pytest.CaptureFixture[str], shop: Shop, *words: str) -> Any:
-    assert main(["--store", str(shop.store.root), "--json", *words]) == 0
+    assert run_trtstore(["--store", str(shop.store.root), "--json", *words]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -219,9 +219,9 @@ def test_the_command_says_so(shop: Shop, capsys: pytest.CaptureFixture[str]) -> 
     aged(kept(shop), 3 * 86_400)
     found = document(capsys, shop, "stats")
     assert (found["toolchains"], found["toolchain_bytes"]) == (1, 1002)
-    assert main(["--store", str(shop.store.root), "stats"]) == 0
+    assert run_trtstore(["--store", str(shop.store.root), "stats"]) == 0
     assert "1 kB in 1 toolchain that locks can make again" in capsys.readouterr().out
-    assert main(["--store", str(shop.store.root), "gc", "--max-size", "0", "--dry-run"]) == 0
+    assert run_trtstore(["--store", str(shop.store.root), "gc", "--max-size", "0", "--dry-run"]) == 0
     assert "tools, last used 3 days ago: its lock can make it again" in capsys.readouterr().out
     found = document(capsys, shop, "gc", "--max-size", "0")
     assert [one["kind"] for one in found["decisions"] if one["remove"]] == ["toolchain"]
@@ -254,7 +254,7 @@ def test_no_one_uses_what_a_collector_takes(shop: Shop) -> None:
                             found.keep(NAME, work / "files", {})
                 else:
                     time.sleep(0.002)
-                    broken.extend(environment.verify(one))
+                    broken.extend(environment.verify_environment(one))
 
     gone = 0
     with ThreadPoolExecutor(3) as pool, ExitStack() as at_last:

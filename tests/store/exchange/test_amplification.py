@@ -27,7 +27,7 @@ BLOB = "ab" * 32
 
 def refused(entries: list[Entry], words: str) -> None:
     with pytest.raises(Malformed, match=words):
-        manifest.build(entries)
+        manifest.make_manifest(entries)
     ordered = tuple(sorted(entries, key=lambda entry: entry.path))
     with pytest.raises(Malformed, match=words):
         manifest.parse(manifest.Manifest(ordered).encode())
@@ -35,20 +35,20 @@ def refused(entries: list[Entry], words: str) -> None:
 
 def test_one_blob_as_very_many_executable_files() -> None:
     refused([Entry(f"{at:06}", EXECUTABLE, GB, BLOB) for at in range(1000)], "the same executable files")
-    manifest.build([Entry(f"{at}", EXECUTABLE, 100_000, BLOB) for at in range(1000)])
+    manifest.make_manifest([Entry(f"{at}", EXECUTABLE, 100_000, BLOB) for at in range(1000)])
 
 
 def test_one_blob_as_very_many_plain_files() -> None:
     """Where a file system has no links, or not so many, each is a copy."""
     refused([Entry(f"{at:06}", PLAIN, GB, BLOB) for at in range(1000)], "without those that are the same")
-    manifest.build([Entry(f"rank{at}.engine", PLAIN, 10 * GB, BLOB) for at in range(16)])
+    manifest.make_manifest([Entry(f"rank{at}.engine", PLAIN, 10 * GB, BLOB) for at in range(16)])
 
 
 def test_very_many_folders() -> None:
     deep = "/a" * 60
     refused([Entry(f"{at:06}{deep}/f", PLAIN, 1, BLOB) for at in range(2000)], "at most 100000 folders")
     refused([Entry("a/" * 64 + "f", PLAIN, 1, BLOB)], "more than 64 names")
-    manifest.build([Entry(f"{at // 10:06}/{at % 10}/f", PLAIN, 1, BLOB) for at in range(10_000)])
+    manifest.make_manifest([Entry(f"{at // 10:06}/{at % 10}/f", PLAIN, 1, BLOB) for at in range(10_000)])
 
 
 def test_the_deepest_path_is_materialised(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ class Promising:
     """A reader whose one artifact has a blob of very many bytes, and which counts what is asked of it."""
 
     def __init__(self, size: int) -> None:
-        self.manifest_ = manifest.build([Entry("engine", PLAIN, size, BLOB)])
+        self.manifest_ = manifest.make_manifest([Entry("engine", PLAIN, size, BLOB)])
         self.record = Record(KEY, self.manifest_.digest, size, 1, {}, {}, PREDICATE_TYPE, {})
         self.read = 0
 

@@ -452,7 +452,9 @@ def test_padding_is_zero(theirs: Store, mine: Store) -> None:
 
 def test_one_digest_with_two_sizes_is_refused(theirs: Store, mine: Store) -> None:
     digits = hashlib.sha256(b"abc").hexdigest()
-    listed = manifest.build([manifest.Entry("a", "0644", 3, digits), manifest.Entry("b", "0644", 9, digits)])
+    listed = manifest.make_manifest(
+        [manifest.Entry("a", "0644", 3, digits), manifest.Entry("b", "0644", 9, digits)]
+    )
     record = theirs.lookup(KEY)
     assert record is not None
     record = replace(record, manifest=listed.digest, bytes=12, files=2, attachments={})

@@ -22,7 +22,7 @@ from tests.store.support import KEY, OTHER, PREDICATE_TYPE
 from trtstore import Record, Store, StoreFailure
 from trtstore.exchange import bundle
 from trtstore.transfer.readonly import ReadOnly
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 PATIENCE = 60  # seconds until a case that hangs is ended, by SIGALRM
 SHARED = b"of both" * 20_000
@@ -43,7 +43,7 @@ class Case:
         for key, files in ARTIFACTS.items():
             write_artifact(home / "out" / key, files)
             self._store.materialise(self._publish(key))
-        Upkeep(self._store).pin(OTHER)
+        Maintenance(self._store).pin(OTHER)
         self._store.add_root(home / "link", self._publish(KEY))
         self._store.close()
 
@@ -108,15 +108,15 @@ class Case:
     def _read(self) -> None:
         self._store.index.get("t", "k")
         self._store.index.put("t", "k", 1)
-        Upkeep(self._store).pins()
-        Upkeep(self._store).roots()
-        list(Upkeep(self._store).catalog.named())
+        Maintenance(self._store).pins()
+        Maintenance(self._store).roots()
+        list(Maintenance(self._store).catalog.named())
 
     def _verify(self) -> None:
-        Upkeep(self._store).verify()
+        Maintenance(self._store).verify()
 
     def _collect(self) -> None:
-        Upkeep(self._store).collect(None)
+        Maintenance(self._store).collect(None)
 
     def _export(self) -> None:
         file = io.BytesIO()

@@ -14,7 +14,7 @@ from trtstore import Record, Store
 from trtstore.disk.layout import STAMP
 from trtstore.exchange import bundle
 from trtstore.format.digest import hash_bytes
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 RUN = "a1" * 32
 LATER = "77" * 32
@@ -228,20 +228,20 @@ def publish_two(world: World) -> None:
 
 def collect_all(world: World) -> None:
     """Everything but the rooted artifact goes."""
-    Upkeep(world.store).collect(0, grace=0)
+    Maintenance(world.store).collect(0, grace=0)
 
 
 def collected(world: World) -> None:
     assert sorted(world.store.keys()) == [OTHER]
     assert read_artifact(world.home / "kept") == ARTIFACTS[OTHER]
     # What a collection leaves, the next one takes.
-    Upkeep(world.store).collect(0, grace=0)
+    Maintenance(world.store).collect(0, grace=0)
     blobs = [path for path in (world.base / "blobs").rglob("*") if path.is_file()]
     assert len(blobs) == len(ARTIFACTS[OTHER]) + 1
 
 
 def verify_all(world: World) -> None:
-    Upkeep(world.store).verify()
+    Maintenance(world.store).verify()
 
 
 def spoil(world: World) -> None:
@@ -262,11 +262,11 @@ def healed(world: World) -> None:
 
 
 def pin(world: World) -> None:
-    Upkeep(world.store).pin(KEY, "a test")
+    Maintenance(world.store).pin(KEY, "a test")
 
 
 def pinned(world: World) -> None:
-    assert [*Upkeep(world.store).pins()] == [KEY]
+    assert [*Maintenance(world.store).pins()] == [KEY]
 
 
 def pack(world: World) -> None:

@@ -18,7 +18,7 @@ from tests.store.faults.operations import read_artifact, write_artifact
 from tests.store.support import PREDICATE_TYPE
 from trtstore import Record, Store
 from trtstore.format.digest import hash_bytes
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 LONGEST = 0.06  # seconds that a worker may live
 TOGETHER = 2  # workers at a time
@@ -60,7 +60,7 @@ def is_pinned(number: int) -> bool:
 def publish(worker: Worker) -> None:
     number = worker.any_key()
     if is_pinned(number):
-        Upkeep(worker.store).pin(key_of(number))
+        Maintenance(worker.store).pin(key_of(number))
     with worker.store.scratch() as work:
         publish_folder(worker.store, number, write_artifact(work / "out", files_of(number)))
         worker.say(f"published {number}")  # before the scratch folder is removed, which a kill may cut short
@@ -96,12 +96,12 @@ def put_and_get(worker: Worker) -> None:
 
 
 def collect(worker: Worker) -> None:
-    plan = Upkeep(worker.store).collect(worker.dice.choice((None, 0, 200_000)), grace=0)
+    plan = Maintenance(worker.store).collect(worker.dice.choice((None, 0, 200_000)), grace=0)
     worker.say(f"collected {len(plan.removed)}")
 
 
 def verify(worker: Worker) -> None:
-    for finding in Upkeep(worker.store).verify([key_of(worker.any_key())]):
+    for finding in Maintenance(worker.store).verify([key_of(worker.any_key())]):
         trouble(str(finding))
 
 
@@ -218,7 +218,7 @@ class Storm:
         base = self._root / "v1"
         with self._store.scratch() as work:
             publish_folder(self._store, 0, write_artifact(work / "out", files_of(0)))
-        Upkeep(self._store).pin(key_of(0))
+        Maintenance(self._store).pin(key_of(0))
         self.complete.add(0)
         yield from held_locks(base)
         yield from half_written(base)
@@ -235,12 +235,12 @@ class Storm:
 
     def collect_all(self) -> Iterator[str]:
         """What is wrong once the last collection took all that it may."""
-        Upkeep(self._store).collect(0, grace=0)
+        Maintenance(self._store).collect(0, grace=0)
         if garbage := self.garbage()["blobs"]:
             yield f"{garbage} blobs that no record names are left"
         kept = {key_of(number) for number in self.complete}
         # One that was pinned and published by a worker that could not say so any more stays too.
-        left = {*self._store.keys()} - Upkeep(self._store).pins().keys()
+        left = {*self._store.keys()} - Maintenance(self._store).pins().keys()
         yield from (f"the key {key[:8]}… is not pinned, and left" for key in left)
         yield from (f"the key {key[:8]}… is pinned, and gone" for key in kept - {*self._store.keys()})
 

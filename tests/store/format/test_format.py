@@ -65,7 +65,7 @@ def envelope(statement: bytes, /, **changes: Any) -> bytes:
 
 
 def test_the_bytes_of_a_manifest_are_pinned() -> None:
-    made = manifest.build(ENTRIES)
+    made = manifest.make_manifest(ENTRIES)
     assert made.encode() == MANIFEST
     assert made.digest == f"sha256:{DIGEST}"
     assert manifest.parse(MANIFEST) == made
@@ -141,7 +141,7 @@ BAD_PATHS = {
 @pytest.mark.parametrize("path", BAD_PATHS, ids=lambda path: ascii(path)[:20])
 def test_a_path_that_could_lead_elsewhere_is_refused(path: str) -> None:
     with pytest.raises(Malformed):
-        manifest.build([Entry(path, "0644", 1, "0" * 64)])
+        manifest.make_manifest([Entry(path, "0644", 1, "0" * 64)])
     if path != "\udcff":  # which has no JSON to begin with
         with pytest.raises(Malformed):
             manifest.parse(one_entry(path=path))
@@ -162,7 +162,7 @@ def test_a_path_that_could_lead_elsewhere_is_refused(path: str) -> None:
 def test_names_that_some_file_system_cannot_keep_apart_are_refused(paths: tuple[str, str]) -> None:
     for order in (paths, paths[::-1]):
         with pytest.raises(Malformed):
-            manifest.build([Entry(path, "0644", 1, "0" * 64) for path in order])
+            manifest.make_manifest([Entry(path, "0644", 1, "0" * 64) for path in order])
 
 
 NAMES = st.text(st.sampled_from("abAB.é/\\\0 ß\u0301"), min_size=0, max_size=8)
@@ -181,7 +181,7 @@ ANY_ENTRIES = st.lists(
 @given(ANY_ENTRIES)
 def test_what_build_makes_parse_reads_and_build_refuses_what_parse_refuses(entries: list[Entry]) -> None:
     try:
-        made = manifest.build(entries)
+        made = manifest.make_manifest(entries)
     except Malformed:
         made = None
     rows = [{"path": e.path, "mode": e.mode, "size": e.size, "sha256": e.sha256} for e in entries]
@@ -200,7 +200,7 @@ def test_what_build_makes_parse_reads_and_build_refuses_what_parse_refuses(entri
 )
 def test_accepted_paths_stay_inside_and_apart(sizes: dict[str, int]) -> None:
     try:
-        made = manifest.build(Entry(path, "0644", size, "0" * 64) for path, size in sizes.items())
+        made = manifest.make_manifest(Entry(path, "0644", size, "0" * 64) for path, size in sizes.items())
     except Malformed:
         return
     assert manifest.parse(made.encode()) == made

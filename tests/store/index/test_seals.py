@@ -16,7 +16,7 @@ from tests.store.support import KEY, OTHER, publish, python, read_tree, write_fi
 from trtstore import Corrupt, Record, Store
 from trtstore.exchange import bundle
 from trtstore.format.digest import hash_bytes
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 BIG = b"weights!" * 20_000
 FILES = {"engine.bin": BIG, "sub/config.json": b"{}"}
@@ -160,7 +160,7 @@ def test_a_publish_replaces_them(shelf: Shelf, spoil: Callable[[Shelf], None]) -
     shelf.again()
     publish(shelf.store, shelf.home / "out")
     assert read_tree(shelf.store.materialise(shelf.record).path) == FILES
-    assert Upkeep(shelf.store).verify() == []
+    assert Maintenance(shelf.store).verify() == []
 
 
 @pytest.mark.parametrize("spoil", EDITS)
@@ -171,7 +171,7 @@ def test_an_import_replaces_them(shelf: Shelf, spoil: Callable[[Shelf], None]) -
     file.seek(0)
     list(bundle.import_from(shelf.again(), file))
     assert read_tree(shelf.store.materialise(shelf.record).path) == FILES
-    assert Upkeep(shelf.store).verify() == []
+    assert Maintenance(shelf.store).verify() == []
 
 
 def test_an_export_refuses_them(shelf: Shelf) -> None:
@@ -245,14 +245,14 @@ def test_the_stores_own_links_break_no_seal(shelf: Shelf) -> None:
     file.seek(0)
     list(bundle.import_from(shelf.again(), file))
     assert shelf.reads() == shelf.reads(OTHER) == []
-    Upkeep(shelf.again()).pin(KEY)
-    Upkeep(shelf.store).collect(0, grace=0)  # takes a tree whose file was a link to a blob that stays
+    Maintenance(shelf.again()).pin(KEY)
+    Maintenance(shelf.store).collect(0, grace=0)  # takes a tree whose file was a link to a blob that stays
     assert [*shelf.store.keys()] == [KEY]
     assert shelf.reads() == []
 
 
 def test_rows_go_with_what_they_are_about(shelf: Shelf) -> None:
-    Upkeep(shelf.store).collect(0, grace=0)
+    Maintenance(shelf.store).collect(0, grace=0)
     for table in ("seal", "sealed", "sealed-tree"):
         assert shelf.store.index.items(table) == {}
 

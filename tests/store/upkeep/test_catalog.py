@@ -11,7 +11,7 @@ import pytest
 from tests.store.support import KEY, OTHER, publish, write_files
 from trtstore import Record, Store
 from trtstore.upkeep.catalog import SPLIT, Summary
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def upkeep(store: Store) -> Upkeep:
-    return Upkeep(store)
+def upkeep(store: Store) -> Maintenance:
+    return Maintenance(store)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def record(store: Store, tmp_path: Path) -> Record:
     return publish(store, write_files(tmp_path / "out"))
 
 
-def listed(upkeep: Upkeep) -> tuple[dict[str, Summary], int]:
+def listed(upkeep: Maintenance) -> tuple[dict[str, Summary], int]:
     """The catalog by key, and how many records were parsed for it; both ways to ask say the same."""
     told: list[int] = []
     found = {s.key: s for s, _ in upkeep.catalog.named(told.append)}
@@ -40,7 +40,7 @@ def listed(upkeep: Upkeep) -> tuple[dict[str, Summary], int]:
 
 
 def test_a_record_is_parsed_once_and_again_when_it_is_another(
-    store: Store, upkeep: Upkeep, record: Record, tmp_path: Path
+    store: Store, upkeep: Maintenance, record: Record, tmp_path: Path
 ) -> None:
     publish(store, write_files(tmp_path / "other", {"a": b"a"}), OTHER, labels={"model": "tiny"})
     found, parsed = listed(upkeep)
@@ -50,7 +50,7 @@ def test_a_record_is_parsed_once_and_again_when_it_is_another(
     assert (found[KEY].bytes, found[KEY].files) == (record.bytes, record.files)
     assert {s.key: len(blobs) for s, blobs in upkeep.catalog.named()} == {KEY: 3, OTHER: 2}
     assert listed(upkeep) == (found, 0)
-    assert listed(Upkeep(Store.open(store.root))) == (found, 0)  # another process
+    assert listed(Maintenance(Store.open(store.root))) == (found, 0)  # another process
     place = store.root / "v1" / "records" / OTHER[:2] / OTHER
     place.unlink()
     publish(store, tmp_path / "other", OTHER, labels={"model": "large"})
@@ -62,7 +62,7 @@ def test_a_record_is_parsed_once_and_again_when_it_is_another(
 
 
 @pytest.mark.usefixtures("record")
-def test_what_is_remembered_of_a_record_goes_with_it(store: Store, upkeep: Upkeep) -> None:
+def test_what_is_remembered_of_a_record_goes_with_it(store: Store, upkeep: Maintenance) -> None:
     near = KEY[:-1] + "0"  # of the same row
     publish(store, store.root.parent / "out", near)
     assert set(listed(upkeep)[0]) == {KEY, near}
@@ -73,11 +73,11 @@ def test_what_is_remembered_of_a_record_goes_with_it(store: Store, upkeep: Upkee
             assert set(store.index.get(table, KEY[:2])["rows"]) == left
 
 
-def test_without_its_index_a_store_lists_the_same(store: Store, upkeep: Upkeep, record: Record) -> None:
+def test_without_its_index_a_store_lists_the_same(store: Store, upkeep: Maintenance, record: Record) -> None:
     before, _ = listed(upkeep)
     store.close()
     shutil.rmtree(store.root / "v1" / "index")
-    again = Upkeep(Store.open(store.root))
+    again = Maintenance(Store.open(store.root))
     assert listed(again) == (before, 1)
     assert listed(again) == (before, 0)
     assert store.lookup(KEY) == record
@@ -85,7 +85,7 @@ def test_without_its_index_a_store_lists_the_same(store: Store, upkeep: Upkeep, 
 
 @pytest.mark.parametrize("row", [7, [], {KEY: 1}, {KEY: [[0, 0, 0], 1]}, {KEY: [1, 2, 3]}])
 def test_a_row_of_another_shape_is_read_again(
-    store: Store, upkeep: Upkeep, record: Record, row: object
+    store: Store, upkeep: Maintenance, record: Record, row: object
 ) -> None:
     before, _ = listed(upkeep)
     store.index.put("catalog", KEY[:2], row)  # type: ignore[arg-type]
@@ -94,7 +94,7 @@ def test_a_row_of_another_shape_is_read_again(
     assert before[KEY].bytes == record.bytes
 
 
-def test_a_crowded_shard_is_listed_whole(store: Store, upkeep: Upkeep, record: Record) -> None:
+def test_a_crowded_shard_is_listed_whole(store: Store, upkeep: Maintenance, record: Record) -> None:
     keys = [f"aa{number:02x}" + "0" * 60 for number in range(256)]
     assert len(keys) > SPLIT
     for key in keys:
@@ -107,7 +107,7 @@ def test_a_crowded_shard_is_listed_whole(store: Store, upkeep: Upkeep, record: R
 
 
 def test_a_listing_sees_what_came_and_went_and_looks_at_no_file_where_nothing_did(
-    store: Store, upkeep: Upkeep, record: Record
+    store: Store, upkeep: Maintenance, record: Record
 ) -> None:
     shard = store.root / "v1" / "records" / KEY[:2]
     listed(upkeep)

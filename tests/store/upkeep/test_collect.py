@@ -10,9 +10,9 @@ import pytest
 
 from tests.store.shop import Shop, key_of
 from tests.store.support import leftovers, read_tree, write_files
-from trtstore.upkeep.plan import Plan
+from trtstore.upkeep.decisions import EvictionPlan
 from trtstore.upkeep.score import DAY, chance
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 TICK = 0.05  # seconds: file times are those of the kernel's last tick
 MARGIN = 2.0  # seconds between what is old and what is new: more than a busy machine needs to begin to decide
@@ -23,7 +23,7 @@ def shop(tmp_path: Path) -> Shop:
     return Shop(tmp_path)
 
 
-def reasons(plan: Plan, *, remove: bool) -> dict[str, str]:
+def reasons(plan: EvictionPlan, *, remove: bool) -> dict[str, str]:
     return {decision.name: decision.reason for decision in plan.decisions if decision.remove is remove}
 
 
@@ -55,7 +55,7 @@ def test_a_record_that_is_a_miss_goes_though_it_is_pinned(shop: Shop, damage: st
     place = shop.base / "records" / record.key[:2] / record.key
     manifest = shop.store._layout.blob(record.manifest.removeprefix("sha256:"))
     own = shop.store._layout.blob(shop.store.manifest(record).entries[0].sha256)
-    Upkeep(shop.store).pin(record.key)
+    Maintenance(shop.store).pin(record.key)
     shop.collect(None)  # so that the index knows the record as it was
     if damage == "a cut record":
         place.unlink()
@@ -72,7 +72,7 @@ def test_roots_and_pins_stay_whatever_the_limit(shop: Shop) -> None:
     for name in ("rooted", "pinned", "neither"):
         shop.put(name)
     shop.store.add_root(shop.home / "link", shop.put("rooted"))
-    Upkeep(shop.store).pin(key_of("pinned"), "the demo of Friday")
+    Maintenance(shop.store).pin(key_of("pinned"), "the demo of Friday")
     plan = shop.collect(0)
     assert shop.left("rooted", "pinned", "neither") == ["rooted", "pinned"]
     kept = reasons(plan, remove=False)
@@ -81,7 +81,7 @@ def test_roots_and_pins_stay_whatever_the_limit(shop: Shop) -> None:
     assert not plan.met
     assert plan.after == shop.bytes() > 0
     (shop.home / "link").unlink()
-    Upkeep(shop.store).unpin(key_of("pinned"))
+    Maintenance(shop.store).unpin(key_of("pinned"))
     assert shop.collect(0).met
     assert shop.bytes() == 0
 
@@ -196,7 +196,7 @@ def test_bytes_that_artifacts_share_count_in_equal_parts(shop: Shop) -> None:
 
 def test_bytes_that_stay_anyway_are_no_reason_to_lose_an_artifact(shop: Shop) -> None:
     shop.put("pinned", {"shared.bin": b"s" * 100_000})
-    Upkeep(shop.store).pin(key_of("pinned"))
+    Maintenance(shop.store).pin(key_of("pinned"))
     shop.put("sharing", {"shared.bin": b"s" * 100_000, "own": b"o" * 100}, seconds=10)
     shop.put("alone", {"own.bin": b"a" * 5000}, seconds=10)
     plan = shop.collect(shop.bytes() - 5000)
@@ -233,7 +233,7 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(shop: Shop) -> No
 
 
 def test_a_store_that_is_not_there_is_not_made(shop: Shop) -> None:
-    assert shop.collect(0).decisions == []
+    assert shop.collect(0).decisions == ()
     assert shop.collect(0, dry_run=True).decisions == []
     assert not (shop.home / "store").exists()
 

@@ -13,7 +13,7 @@ from tests.store.faults import memory
 from tests.store.shop import Shop, key_of
 from tests.store.support import write_files
 from trtstore.format.digest import hash_bytes
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 
 @pytest.fixture
@@ -30,10 +30,10 @@ def test_bytes_before_and_after_are_those_of_the_files(shop: Shop, index: str) -
     spoilt = next(p for p in (shop.base / "blobs").rglob("*") if p.is_file() and p.stat().st_size == 1800)
     spoilt.chmod(0o644)
     spoilt.write_bytes(b"x" * 1800)
-    assert {finding.kind for finding in Upkeep(shop.store).verify()} == {"blob"}
+    assert {finding.kind for finding in Maintenance(shop.store).verify()} == {"blob"}
     copied = shop.store.materialise(shop.put("copied", {"run": b"c" * 700})).path
     write_files(copied, {"stray": b"not of this artifact"})
-    assert {finding.kind for finding in Upkeep(shop.store).verify([key_of("copied")])} == {"tree"}
+    assert {finding.kind for finding in Maintenance(shop.store).verify([key_of("copied")])} == {"tree"}
     if index == "without":
         shutil.rmtree(shop.base / "index")
     for limit in (None, 15_000, 8000, 0):
@@ -94,7 +94,7 @@ def test_whatever_the_store_what_is_left_is_usable_protected_or_within_the_limit
             if int(name) in rooted:
                 shop.store.add_root(home / name, record)
             if int(name) in pinned:
-                Upkeep(shop.store).pin(record.key)
+                Maintenance(shop.store).pin(record.key)
         lost = broken < len(records) and broken not in rooted and not records[broken][1]
         if lost:
             shop.store._layout.blob(hash_bytes(b"%d" % broken)).unlink()

@@ -16,7 +16,7 @@ import pytest
 from tests.store.disks import make_image, mounted
 from tests.store.shop import Shop, key_of
 from tests.store.support import python, write_files
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 COLLECT_AS_NOBODY = """
 import os, sys
@@ -131,7 +131,7 @@ def test_an_hour_of_grace_and_a_week_of_quarantine_are_counted_from_the_ctime(tm
     for days in (6, 8):
         set_ctime(image, Path(f'"/store/v1/quarantine/{days} days"'), days * 86_400)
     with mounted(disk, "-t", "ext4", "-o", "loop", str(image)):
-        plan = Upkeep(shop.store).collect(0)
+        plan = Maintenance(shop.store).collect(0)
         assert shop.left("59 minutes", "61 minutes") == ["59 minutes"]
         assert [d.reason for d in plan.decisions if d.name == key_of("59 minutes")] == [
             "used within the grace period of 1 hour"

@@ -28,8 +28,8 @@ from tests.store.beside import (
 from tests.store.shop import Shop, key_of
 from tests.store.support import leftovers, python, read_tree
 from trtstore.disk import locks
-from trtstore.upkeep.plan import Plan
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.decisions import EvictionPlan
+from trtstore.upkeep.upkeep import Maintenance
 
 InTheMiddle = Callable[[Callable[[], None]], None]
 TICK = 0.05  # seconds: file times are those of the kernel's last tick
@@ -40,7 +40,7 @@ def shop(tmp_path: Path) -> Shop:
     return Shop(tmp_path)
 
 
-def reason_of(plan: Plan, name: str) -> str:
+def reason_of(plan: EvictionPlan, name: str) -> str:
     return next(decision.reason for decision in plan.decisions if decision.name == key_of(name))
 
 
@@ -100,7 +100,7 @@ def while_it_looks(shop: Shop, act: Callable[[], None]) -> None:
             acted.append(count)
             act()
 
-    Upkeep(shop.store).collect(0, grace=0, on_parsed=on_parsed)
+    Maintenance(shop.store).collect(0, grace=0, on_parsed=on_parsed)
     assert acted
 
 

@@ -15,7 +15,7 @@ from trtstore import Invalid, Record, Store
 from trtstore.disk import gate, locks
 from trtstore.format.record import Attachment
 from trtstore.index import usage
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 PATIENCE = 60.0  # seconds after which a test that hangs fails; none waits for it else
 
@@ -26,8 +26,8 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def upkeep(store: Store) -> Upkeep:
-    return Upkeep(store)
+def upkeep(store: Store) -> Maintenance:
+    return Maintenance(store)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def record(store: Store, tmp_path: Path) -> Record:
     return publish(store, write_files(tmp_path / "out"))
 
 
-def test_a_key_stays_pinned_until_it_is_unpinned(store: Store, upkeep: Upkeep) -> None:
+def test_a_key_stays_pinned_until_it_is_unpinned(store: Store, upkeep: Maintenance) -> None:
     assert upkeep.pins() == {}
     assert upkeep.unpin(KEY) is False
     upkeep.pin(KEY, "for the demo")  # it need not be there yet
@@ -48,7 +48,7 @@ def test_a_key_stays_pinned_until_it_is_unpinned(store: Store, upkeep: Upkeep) -
     assert sorted(path.name for path in (store.root / "v1" / "pins").iterdir()) == [OTHER]
 
 
-def test_a_note_too_long_for_a_pin_is_cut_and_what_is_no_key_is_refused(upkeep: Upkeep) -> None:
+def test_a_note_too_long_for_a_pin_is_cut_and_what_is_no_key_is_refused(upkeep: Maintenance) -> None:
     upkeep.pin(KEY, "é" * 5000)
     assert upkeep.pins()[KEY].note == "é" * 1024
     with pytest.raises(Invalid, match="no key"):
@@ -58,7 +58,7 @@ def test_a_note_too_long_for_a_pin_is_cut_and_what_is_no_key_is_refused(upkeep: 
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"note":1,"since":2.0}', "x" * 100_000])
-def test_a_pin_counts_whatever_its_file_says(store: Store, upkeep: Upkeep, text: str) -> None:
+def test_a_pin_counts_whatever_its_file_says(store: Store, upkeep: Maintenance, text: str) -> None:
     upkeep.pin(KEY)
     (store.root / "v1" / "pins" / KEY).write_text(text)
     (store.root / "v1" / "pins" / "note.txt").write_text("no key")
@@ -67,7 +67,7 @@ def test_a_pin_counts_whatever_its_file_says(store: Store, upkeep: Upkeep, text:
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
 def test_a_pin_that_is_no_file_counts_and_is_not_read(
-    store: Store, upkeep: Upkeep, make: Callable[[Path], None]
+    store: Store, upkeep: Maintenance, make: Callable[[Path], None]
 ) -> None:
     upkeep.pin(OTHER)
     make(store.root / "v1" / "pins" / KEY)
@@ -75,7 +75,7 @@ def test_a_pin_that_is_no_file_counts_and_is_not_read(
 
 
 def test_a_pinned_artifact_is_kept_and_an_unpinned_one_goes(
-    store: Store, upkeep: Upkeep, record: Record
+    store: Store, upkeep: Maintenance, record: Record
 ) -> None:
     upkeep.pin(KEY, "for the demo")
     plan = upkeep.collect(0, grace=0.0)
@@ -89,7 +89,7 @@ def test_a_pinned_artifact_is_kept_and_an_unpinned_one_goes(
 
 
 def test_a_root_lives_as_long_as_its_link_leads_to_a_tree(
-    store: Store, upkeep: Upkeep, record: Record, tmp_path: Path
+    store: Store, upkeep: Maintenance, record: Record, tmp_path: Path
 ) -> None:
     digits, link = record.manifest.partition(":")[2], tmp_path / "link"
     store.add_root(link, record)
@@ -110,17 +110,17 @@ def test_a_root_lives_as_long_as_its_link_leads_to_a_tree(
 
 
 def test_the_link_of_another_store_is_no_root_of_this_one(
-    store: Store, upkeep: Upkeep, record: Record, tmp_path: Path
+    store: Store, upkeep: Maintenance, record: Record, tmp_path: Path
 ) -> None:
     store.add_root(tmp_path / "link", record)
     other = Store.open(tmp_path / "other", durability="fast")
     other.add_root(tmp_path / "link", publish(other, tmp_path / "out"))  # the user's link leads there now
     assert [root.tree for root in upkeep.roots()] == [None]
-    assert [root.tree for root in Upkeep(other).roots()] == [record.manifest.partition(":")[2]]
+    assert [root.tree for root in Maintenance(other).roots()] == [record.manifest.partition(":")[2]]
 
 
 def test_odd_entries_of_roots_are_passed_over(
-    store: Store, upkeep: Upkeep, record: Record, tmp_path: Path
+    store: Store, upkeep: Maintenance, record: Record, tmp_path: Path
 ) -> None:
     store.add_root(tmp_path / "link", record)
     roots = store.root / "v1" / "roots"
@@ -138,7 +138,7 @@ def test_odd_entries_of_roots_are_passed_over(
     assert [root.link for root in upkeep.roots()] == [tmp_path / "link"]
 
 
-def test_uses_are_counted_and_go_with_the_artifact(store: Store, upkeep: Upkeep, tmp_path: Path) -> None:
+def test_uses_are_counted_and_go_with_the_artifact(store: Store, upkeep: Maintenance, tmp_path: Path) -> None:
     publish(store, write_files(tmp_path / "out"), seconds=12.3456)
     assert store.use(OTHER) is None
     for _ in range(3):

@@ -10,7 +10,7 @@ import pytest
 
 from trtstore import Store
 from trtstore.format.labels import NEEDS
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 ENGINE, ONE, OTHER = "e0" * 32, "a1" * 32, "a2" * 32
 
@@ -34,7 +34,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def kept(store: Store, size: int) -> set[str]:
-    Upkeep(store).collect(size, grace=0.0)
+    Maintenance(store).collect(size, grace=0.0)
     return {key for key in (ENGINE, ONE, OTHER) if store.lookup(key) is not None}
 
 
@@ -47,7 +47,7 @@ def test_it_goes_when_nobody_needs_it_any_more(store: Store) -> None:
 
 
 def test_what_a_pinned_result_needs_stays(store: Store) -> None:
-    Upkeep(store).pin(ONE, "release")
+    Maintenance(store).pin(ONE, "release")
     assert kept(store, 0) == {ENGINE, ONE}
 
 
@@ -61,5 +61,5 @@ def test_what_a_rooted_result_needs_stays(store: Store, tmp_path: Path) -> None:
 def test_what_a_result_that_was_used_needs_stays(store: Store) -> None:
     time.sleep(1.1)
     assert store.use(ONE) is not None
-    Upkeep(store).collect(0, grace=1.0)
+    Maintenance(store).collect(0, grace=1.0)
     assert {key for key in (ENGINE, ONE, OTHER) if store.lookup(key) is not None} == {ENGINE, ONE}

@@ -16,7 +16,7 @@ from trtstore import NotWritable, Record, Store
 from trtstore.content.verify import Finding
 from trtstore.disk.layout import STAMP
 from trtstore.format.digest import hash_bytes, hex_of
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.upkeep import Maintenance
 
 ENGINE = FILES["engine.bin"]
 CONFIG = FILES["sub/config.json"]
@@ -51,7 +51,7 @@ class Shelf:
         return self.store.lookup(KEY, on_problem=lambda _: None)
 
     def verify(self) -> list[Finding]:
-        return Upkeep(self.store).verify()
+        return Maintenance(self.store).verify()
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def test_a_blob_that_is_put_right_between_the_look_and_the_move_stays(shelf: She
             write_sealed(tmp_path / "new", ENGINE)
             (tmp_path / "new").rename(shelf.blob(ENGINE))
 
-    assert Upkeep(shelf.store).verify(on_bytes=repair) == []
+    assert Maintenance(shelf.store).verify(on_bytes=repair) == []
     assert not list(shelf.base.glob("quarantine/*"))
     assert shelf.blob(ENGINE).read_bytes() == ENGINE
     assert shelf.lookup() == shelf.record
@@ -254,9 +254,9 @@ def test_what_is_collected_while_a_verify_reads_is_no_damage(shelf: Shelf) -> No
 
     def collect(_count: int) -> None:
         if not collected:
-            collected.append(Upkeep(shelf.store).collect(0, grace=0))
+            collected.append(Maintenance(shelf.store).collect(0, grace=0))
 
-    assert Upkeep(shelf.store).verify(on_bytes=collect) == []
+    assert Maintenance(shelf.store).verify(on_bytes=collect) == []
     assert collected
     assert shelf.lookup() is None
 

@@ -1,1 +1,1 @@
-"""TensorRT-LLM, releases 1.2: checkpoint and engine by NVIDIA's own tools, in their image or a Python that has them."""
+"""TensorRT-LLM 1.2: checkpoint and engine by NVIDIA's own tools, in NVIDIA's image or a Python that has them."""

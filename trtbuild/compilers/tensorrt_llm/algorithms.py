@@ -1,11 +1,11 @@
-"""How weights, activations and KV cache are quantized: the schemes of conf/quant as TensorRT-LLM's algorithms."""
+"""How weights, activations and KV cache are quantized: TensorRT-LLM's algorithms for the schemes of conf/quant."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-#: (weights, activations, method) -> the algorithm by TensorRT-LLM's name
+#: (weights, activations, method) -> TensorRT-LLM's name of the algorithm
 NAMES: Mapping[tuple[str, str, str], str] = {
     ("none", "none", "rtn"): "NO_QUANT",
     ("int8", "none", "rtn"): "W8A16",
@@ -29,13 +29,13 @@ SMOOTHQUANT: Mapping[tuple[bool, bool], str] = {
     (True, True): "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN",
 }
 
-#: Bits of a weight of a linear layer, scales included where they count (groups of 128 in 16 bits, blocks of 16 in 8).
+#: Bits of a weight in a linear layer, with those of large scales (16 bits for groups of 128, 8 bits for blocks of 16).
 BITS: Mapping[str, float] = {"none": 16.0, "int8": 8.0, "int4": 4.25, "fp8": 8.0, "nvfp4": 4.5}
 
-#: Those whose weights share a scale in groups along the input.
+#: Algorithms in which groups of weights along the input share a scale.
 GROUPED = ("W4A16_AWQ", "W4A8_AWQ", "W4A16_GPTQ", "W8A16_GPTQ")
 DEFAULT_GROUP = 128  # --awq_block_size and --group_size
-#: Those that quantize.py makes, and its --qformat.
+#: Algorithms of quantize.py -> its --qformat.
 QFORMATS: Mapping[str, str] = {
     "W4A16_AWQ": "int4_awq",
     "W4A8_AWQ": "w4a8_awq",
@@ -49,7 +49,7 @@ QFORMATS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class AlgorithmScheme:
-    """One choice: the algorithm of weights and activations, that of the KV cache, and the script that makes it."""
+    """The algorithm of weights and activations, that of the KV cache, and the script that quantizes so."""
 
     algorithm: str
     kv_cache: str | None  # INT8 or FP8; None: as the activations
@@ -69,9 +69,7 @@ class AlgorithmScheme:
 
 
 def schemes(presets: Mapping[tuple[str, str, str, str], str]) -> frozenset[str]:
-    """Every scheme by its name: that of its preset, else its four parts with "/" between them."""
-    found = set()
-    for parts in NAMES:
-        for cache in (*KV_CACHES, "nvfp4"):  # which the rules refuse, in their words
-            found.add(presets.get((*parts, cache), "/".join((*parts, cache))))
-    return frozenset(found)
+    """The name of every scheme: that of its preset, else its four parts joined by "/"."""
+    caches = (*KV_CACHES, "nvfp4")  # the rules refuse the last one, with a better message
+    combinations = [(*parts, cache) for parts in NAMES for cache in caches]
+    return frozenset(presets.get(parts, "/".join(parts)) for parts in combinations)

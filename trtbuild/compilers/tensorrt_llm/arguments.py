@@ -1,7 +1,7 @@
-"""The words of each of TensorRT-LLM's tools, from the facts of a step: every value that a tool has a flag for is given.
+"""The arguments of TensorRT-LLM's tools, from the facts of a step: every value that a tool has a flag for is given.
 
-`trtllm-build --build_config FILE` would lose its plugins and more to the command line's own defaults, so none is used.
-Paths come apart from the facts, as `Places` does, so that no fact holds one. Standard library only.
+`trtllm-build --build_config FILE` is not used: the command line's defaults overwrite its plugins and more. Paths are in
+`Places`, and in no fact. Standard library only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from trtbuild.compilers.tensorrt_llm.contract import takes
 
 Facts = Mapping[str, Any]
 
-#: Options of trtllm-build that trtbuild does not offer, each with the reason.
+#: Flags of trtllm-build that trtbuild does not offer -> the reason.
 NOT_OFFERED: Mapping[str, str] = {
     "--model_config": "the checkpoint's own config.json says it",
     "--build_config": "its plugins and more are overwritten by the command line's defaults: every value is a flag here",
@@ -30,7 +30,7 @@ NOT_OFFERED: Mapping[str, str] = {
     "--monitor_memory": "it prints, and changes nothing",
     "--gather_all_token_logits": "compiler.gather_context_logits and compiler.gather_generation_logits say the same",
 }
-#: Flags that get their values from options of other groups, or are places.
+#: Flags whose values are paths, or options of other groups -> which.
 ELSEWHERE: Mapping[str, str] = {
     "--checkpoint_dir": "place",
     "--output_dir": "place",
@@ -75,7 +75,7 @@ PLUGINS = (
     "tokens_per_block",
     *SWITCHES,
 )
-#: Flags without a value: given, or not.
+#: Flags without a value.
 BARE = (
     "strip_plan",
     "weight_sparsity",
@@ -97,7 +97,7 @@ VALUES = (
 LORA = ("lora_ckpt_source", "lora_target_modules", "max_lora_rank")
 BUILD = (*VALUES, *BARE, "lora_dir", *LORA, "speculative_decoding_mode", "max_draft_len", *PLUGINS)
 
-#: Option -> flag of quantize.py and of the converters, where the two are not spelt alike.
+#: Option -> flag of quantize.py and of the converters.
 CALIBRATION: Mapping[str, str] = {
     "calib_size": "--calib_size",
     "calib_batch_size": "--batch_size",
@@ -112,9 +112,9 @@ SMOOTH = ("smoothquant", "per_channel", "per_token")
 
 @dataclass(frozen=True)
 class Places:
-    """Where a tool reads and writes."""
+    """The paths that a tool reads and writes."""
 
-    model: PurePath  # the checkpoint of Hugging Face, or of TensorRT-LLM
+    model: PurePath  # a Hugging Face checkpoint, or one of TensorRT-LLM
     out: PurePath
     dataset: PurePath | None = None
     input_cache: PurePath | None = None
@@ -123,7 +123,7 @@ class Places:
 
 
 def build(facts: Facts, places: Places, max_seq_len: int | None = None) -> list[str]:
-    """What follows `trtllm-build`. `max_seq_len` is the model's own, where the facts leave it open."""
+    """The arguments of `trtllm-build`. `max_seq_len` is the model's own, for facts that leave it open."""
     words = ["--checkpoint_dir", str(places.model), "--output_dir", str(places.out)]
     if places.input_cache is not None:
         words += ["--input_timing_cache", str(places.input_cache)]
@@ -149,12 +149,12 @@ def build(facts: Facts, places: Places, max_seq_len: int | None = None) -> list[
 
 
 def refit(stripped: PurePath, checkpoint: PurePath, out: PurePath) -> list[str]:
-    """What follows `trtllm-refit`."""
+    """The arguments of `trtllm-refit`."""
     return ["--engine_dir", str(stripped), "--checkpoint_dir", str(checkpoint), "--output_dir", str(out)]
 
 
 def convert(facts: Facts, places: Places, family: str) -> list[str]:
-    """What follows `convert_checkpoint.py` of that family: of the mapping, the flags that it has."""
+    """The arguments of a family's `convert_checkpoint.py`: of `MAPPING` those flags that it has."""
     words = _from_to(facts, places)
     words += _ranks(facts, ("tp", "pp"))
     for name in MAPPING:
@@ -178,7 +178,7 @@ def _algorithm(facts: Facts, places: Places, family: str) -> Iterator[str]:
     elif name in ("W8A16_GPTQ", "W4A16_GPTQ"):
         yield from ("--use_weight_only", "--weight_only_precision", f"{facts['quant.weights']}_gptq")
         group = ("--group_size", str(facts["quant.group_size"]))
-        # Llama's converter wants to be told of the quantized checkpoint apart; the others look where the model is.
+        # Llama's converter has its own flag for the quantized checkpoint; the others read the model's folder.
         for words in (("--per_group",), group, ("--quant_ckpt_path", str(places.model))):
             yield from words if takes(family, words[0]) else ()
     elif name == "FP8_PER_CHANNEL_PER_TOKEN":
@@ -189,7 +189,7 @@ def _algorithm(facts: Facts, places: Places, family: str) -> Iterator[str]:
 
 
 def quantize(facts: Facts, places: Places) -> list[str]:
-    """What follows `quantize.py`."""
+    """The arguments of `quantize.py`."""
     name = NAMES[facts["quant.weights"], facts["quant.activations"], facts["quant.method"]]
     words = _from_to(facts, places)
     words += [
@@ -227,7 +227,7 @@ def _ranks(facts: Facts, names: Sequence[str]) -> list[str]:
 
 
 def _valued(name: str, value: Any) -> list[str]:
-    """A flag with its value: a list's words one by one, a bare flag for true, nothing for what is not set."""
+    """A flag with its value: one word for each item of a list, a bare flag for True, nothing if it is not set."""
     if value is None or value is False or value in ((), []):
         return []
     if value is True:

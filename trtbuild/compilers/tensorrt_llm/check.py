@@ -1,4 +1,4 @@
-"""The worker of the check: an engine's folder is whole and what was asked for. Nothing is loaded."""
+"""The worker of the check: an engine's folder is complete. Nothing is loaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trtbuild.worker import Reporter, StepRequest, serve
 
 
 def run(request: StepRequest, _out: Path, _reporter: Reporter) -> dict[str, Any]:
-    """What is told of a folder that is as the contract says. Raises BuildError for one that is not."""
+    """Facts of an engine whose folder is as the contract says. Raises BuildError for another."""
     engine = request.inputs["engine"]
     built = engine_folder.read(engine)
     if not (engine / TOKENIZER).is_dir():

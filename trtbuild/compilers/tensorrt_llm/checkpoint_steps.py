@@ -1,4 +1,4 @@
-"""The step `checkpoint` as the command line knows it: by ModelOpt in its own toolchain, or by NVIDIA's scripts."""
+"""The step `checkpoint`: by ModelOpt in its own toolchain, or by NVIDIA's scripts."""
 
 from __future__ import annotations
 
@@ -23,12 +23,23 @@ SCRIPTS = Worker("trtbuild.compilers.tensorrt_llm.scripts_checkpoint", 1)
 MODELOPT = Worker("trtbuild.compilers.tensorrt_llm.modelopt_checkpoint", 1)
 _TOOLS = ("tensorrt_llm", "torch", "transformers")
 _PACKAGE = "nvidia-modelopt"
-_MODELOPT_TOOLS = ("gguf", "numpy", _PACKAGE, "safetensors", "torch", "transformers")  # as its lock has them
-_SHOWN = ("calib_size", "calib_batch_size", "calib_max_seq_length")  # of a calibration, what ModelOpt is told
+_MODELOPT_TOOLS = (
+    "gguf",
+    "numpy",
+    _PACKAGE,
+    "safetensors",
+    "torch",
+    "transformers",
+)  # as its lock chooses them
+_SHOWN = (
+    "calib_size",
+    "calib_batch_size",
+    "calib_max_seq_length",
+)  # options of a calibration that ModelOpt takes
 
 
 def architecture(recipe: Recipe) -> str:
-    """As in config.json. Of a GGUF that is not here yet, Llama's: its worker finds out, and asks the rules again."""
+    """As in config.json. Llama's if it is not known before the download: the worker checks the rules again."""
     named = recipe.model.architecture
     if recipe.model.gguf:
         return GGUF_ARCHITECTURES.get(named or "llama", "LlamaForCausalLM")
@@ -37,14 +48,13 @@ def architecture(recipe: Recipe) -> str:
 
 def gpu(recipe: Recipe) -> Gpu:
     """The GPU that the engine is for."""
-    found = recipe.target.gpu
-    if found is None:
+    if recipe.target.gpu is None:
         raise ValueError(f"the target {recipe.target.name} has no GPU")
-    return found
+    return recipe.target.gpu
 
 
 def dtype(recipe: Recipe) -> str:
-    """Of what is not quantized. `auto` is the checkpoint's own, and float16 for float32 and for what says none."""
+    """The dtype of what is not quantized. `auto` is bfloat16 for a bfloat16 checkpoint, else float16."""
     if recipe.model.dtype != "auto":
         return recipe.model.dtype
     config = recipe.model.config or {}
@@ -52,30 +62,30 @@ def dtype(recipe: Recipe) -> str:
 
 
 def packages(recipe: Recipe, names: Sequence[str]) -> tuple[Lock | None, Mapping[str, Value]]:
-    """What a step reads of TensorRT-LLM's tools: the image that holds them, or their versions."""
+    """What a step's key reads about TensorRT-LLM's tools: the image, or a lock, or their versions."""
     if recipe.tools.image is not None:
         return None, {IMAGE: recipe.tools.image}
     return tools(recipe.tools, "tensorrt_llm", tuple(names))
 
 
-def check(recipe: Recipe, found: AlgorithmScheme) -> None:
-    """Who makes it, and on which text. Raises InputError."""
+def check(recipe: Recipe, scheme: AlgorithmScheme) -> None:
+    """Raises InputError for options that the tool which makes the checkpoint does not have."""
     by, why = recipe.tools.options["compiler.checkpoint_by"], _lacks(recipe)
-    left = exclusions.read(recipe.tools.options)
+    excluded = exclusions.read(recipe.tools.options)
     if by == "modelopt" and why is not None:
         raise InputError(why, option="compiler.checkpoint_by=modelopt", hint="leave it at auto")
     if not _by_modelopt(recipe):
-        if left:
+        if excluded:
             raise InputError(
                 f"NVIDIA's scripts leave no layers out, and {why or 'compiler.checkpoint_by=scripts asks for them'}",
                 option=exclusions.OPTION,
                 hint="leave it out, or quantize by ModelOpt: compiler.checkpoint_by=modelopt says what keeps it",
             )
-        _check_dataset(recipe, found)
+        _check_dataset(recipe, scheme)
         return
     known = recipe.model.config or {}
     modelopt_schemes.check_ranks(known, _scheme(recipe), recipe.tp, recipe.pp)
-    modelopt_schemes.check_excluded(left, known, _scheme(recipe), recipe.quant.scheme, recipe.pp)
+    modelopt_schemes.check_excluded(excluded, known, _scheme(recipe), recipe.quant.scheme, recipe.pp)
     for name in (*_SHOWN, "threads"):
         value = recipe.tools.options[f"compiler.{name}"]
         least = 2 if name == "calib_max_seq_length" else 1
@@ -84,7 +94,7 @@ def check(recipe: Recipe, found: AlgorithmScheme) -> None:
 
 
 def _lacks(recipe: Recipe) -> str | None:
-    """Why ModelOpt does not make it; None where it does."""
+    """Why ModelOpt cannot make the checkpoint; None if it can."""
     quant, options = recipe.quant, recipe.tools.options
     defaults: Mapping[str, Any] = {
         "cp_size": 1,
@@ -97,7 +107,7 @@ def _lacks(recipe: Recipe) -> str | None:
     }
     for name, default in defaults.items():
         if options[f"compiler.{name}"] != default:
-            return f"compiler.{name} is of NVIDIA's scripts"
+            return f"compiler.{name} is an option of NVIDIA's scripts"
     if recipe.model.config is None and not recipe.model.gguf and recipe.model.architecture is None:
         return None
     if dtype(recipe) == "float32":
@@ -110,20 +120,20 @@ def _by_modelopt(recipe: Recipe) -> bool:
     return recipe.tools.options["compiler.checkpoint_by"] != "scripts" and _lacks(recipe) is None
 
 
-def _check_dataset(recipe: Recipe, found: AlgorithmScheme) -> None:
-    if found.calibrated and recipe.tools.options["compiler.calib_dataset"] is None:
-        what = found.algorithm if found.algorithm != "NO_QUANT" else f"the {found.kv_cache} KV cache"
+def _check_dataset(recipe: Recipe, scheme: AlgorithmScheme) -> None:
+    if scheme.calibrated and recipe.tools.options["compiler.calib_dataset"] is None:
+        what = scheme.algorithm if scheme.algorithm != "NO_QUANT" else f"the {scheme.kv_cache} KV cache"
         raise InputError(
-            f"{what} is calibrated on text, which is part of what the engine is",
+            f"{what} is calibrated on text, which the engine's key reads",
             option="compiler.calib_dataset",
             hint="name a folder that datasets.load_dataset reads, with a split `train` and a column `text`",
         )
 
 
-def step(recipe: Recipe, found: AlgorithmScheme) -> Step:
-    """The step `checkpoint`, of a recipe that `check` has let pass."""
+def step(recipe: Recipe, scheme: AlgorithmScheme) -> Step:
+    """The step `checkpoint` of a recipe that `check` accepts."""
     modelopt = _by_modelopt(recipe)
-    lock, facts = _of_modelopt(recipe) if modelopt else _of_scripts(recipe, found)
+    lock, facts = _of_modelopt(recipe) if modelopt else _of_scripts(recipe, scheme)
     quant, gguf = recipe.quant, recipe.model.gguf
     facts |= {
         "compiler.name": recipe.tools.name,
@@ -135,7 +145,7 @@ def step(recipe: Recipe, found: AlgorithmScheme) -> Step:
         "parallel.tp": recipe.tp,
         "parallel.pp": recipe.pp,
     }
-    if found.grouped:
+    if scheme.grouped:
         facts["quant.group_size"] = quant.group_size or DEFAULT_GROUP
     return Step(
         "checkpoint",
@@ -147,28 +157,28 @@ def step(recipe: Recipe, found: AlgorithmScheme) -> Step:
     )
 
 
-def _of_scripts(recipe: Recipe, found: AlgorithmScheme) -> tuple[Lock | None, dict[str, Value]]:
-    """(lock, facts) of convert_checkpoint.py or quantize.py, beside those of every checkpoint."""
+def _of_scripts(recipe: Recipe, scheme: AlgorithmScheme) -> tuple[Lock | None, dict[str, Value]]:
+    """(lock, facts) for convert_checkpoint.py or quantize.py, without the facts that all checkpoints have."""
     options = recipe.tools.options
-    lock, versions = packages(recipe, _TOOLS if _converts(found) else (*_TOOLS, _PACKAGE))
+    lock, versions = packages(recipe, _TOOLS if _converts(scheme) else (*_TOOLS, _PACKAGE))
     names = [*MAPPING, *SMOOTH, "quantize_lm_head"]
-    names += ["calib_dataset", *CALIBRATION] if found.calibrated else []
+    names += ["calib_dataset", *CALIBRATION] if scheme.calibrated else []
     facts = {**{f"compiler.{name}": options[f"compiler.{name}"] for name in names}, **versions}
-    if found.algorithm in contract()["checkpoint_depends_on_gpu_arch"]["at_conversion"]:
-        # Its weights are laid out for the GPU that converts; all others serve every GPU.
+    if scheme.algorithm in contract()["checkpoint_depends_on_gpu_arch"]["at_conversion"]:
+        # These weights are laid out for the GPU that converts them; all others serve every GPU.
         facts["target.compute_capability"] = gpu(recipe).compute_capability
     return lock, facts
 
 
-def _converts(found: AlgorithmScheme) -> bool:
-    """Whether a converter makes it for every architecture, and ModelOpt has no part in it."""
-    return found.tool == "convert" and found.algorithm != "FP8_PER_CHANNEL_PER_TOKEN"
+def _converts(scheme: AlgorithmScheme) -> bool:
+    """Whether a converter makes it for every architecture, so that the key reads no version of ModelOpt."""
+    return scheme.tool == "convert" and scheme.algorithm != "FP8_PER_CHANNEL_PER_TOKEN"
 
 
 def _of_modelopt(recipe: Recipe) -> tuple[Lock | None, dict[str, Value]]:
-    """(lock, facts) of ModelOpt: where scales are measured, on what text and by what, too.
+    """(lock, facts) for ModelOpt; if scales are measured, also the calibration text and what computes.
 
-    The machine that measures need not have the engine's GPU; whatever it is, the scales are those of `calib_level`.
+    The machine that measures need not have the engine's GPU: on a CPU the scales are those of `calib_level`.
     """
     options = recipe.tools.options
     lock, versions = tools(recipe.tools, "modelopt_trtllm", _MODELOPT_TOOLS)
@@ -178,10 +188,10 @@ def _of_modelopt(recipe: Recipe) -> tuple[Lock | None, dict[str, Value]]:
     facts |= {f"compiler.{name}": options[f"compiler.{name}"] for name in ("calib_device", *_SHOWN)}
     facts |= texts.fact(options[texts.OPTION])
     if options["compiler.calib_device"] == "cuda":
-        where = gpu(recipe)
+        device = gpu(recipe)
         return lock, facts | {
-            "target.gpu": where.name,
-            "target.compute_capability": where.compute_capability,
+            "target.gpu": device.name,
+            "target.compute_capability": device.compute_capability,
         }
     return lock, facts | {
         f"compiler.{name}": options[f"compiler.{name}"] for name in ("calib_level", "threads")
@@ -198,7 +208,7 @@ def _scheme(recipe: Recipe) -> Unified:
 
 
 def advise(recipe: Recipe) -> Iterator[str]:
-    """What its scales rest on."""
+    """Sentences that a user should know about the calibration."""
     if not _by_modelopt(recipe) or not _measures(recipe):
         return
     count, dataset = (recipe.tools.options[name] for name in ("compiler.calib_size", texts.OPTION))

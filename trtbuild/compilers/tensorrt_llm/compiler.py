@@ -1,11 +1,20 @@
-"""TensorRT-LLM as the command line knows it: which recipes it can make, the steps, and what each of them reads."""
+"""TensorRT-LLM: which recipes it can make, its steps, and the facts that they read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from trtbuild.compilers.base import UNPACK, Compiler, Hardware, ModelRules, Requirements, Serving, unpack
+from trtbuild.compilers.base import (
+    UNPACK,
+    Compiler,
+    Hardware,
+    ModelRules,
+    Requirements,
+    Serving,
+    check_symmetric,
+    unpack,
+)
 from trtbuild.compilers.tensorrt_llm import checkpoint_steps, memory_estimate, rules, serving
 from trtbuild.compilers.tensorrt_llm.algorithms import AlgorithmScheme, schemes
 from trtbuild.compilers.tensorrt_llm.arguments import BUILD
@@ -25,14 +34,14 @@ WORKERS = {
 }
 _ENGINE_TOOLS = ("tensorrt_llm", "tensorrt")
 _GIB = 1 << 30
-_OURS = ("target.gpus=", "detected")  # origins of a count of GPUs that somebody or something says
+_COUNTED = ("target.gpus=", "detected")  # origins of a number of GPUs that is known, not a default
 
 
 def steps(recipe: Recipe) -> tuple[Step, ...]:
-    """`unpack` (of a GGUF), `checkpoint`, `stripped` (of compiler.strip_plan) and `engine`. Raises InputError."""
-    found = _check(recipe)
+    """`unpack` (for a GGUF), `checkpoint`, `stripped` (with compiler.strip_plan) and `engine`. Raises InputError."""
+    scheme = _check(recipe)
     first = (unpack(recipe, checkpoint_steps.dtype(recipe)),) if recipe.model.gguf else ()
-    checkpoint = checkpoint_steps.step(recipe, found)
+    checkpoint = checkpoint_steps.step(recipe, scheme)
     engine = _engine(recipe, ("checkpoint",))
     if not recipe.tools.options["compiler.strip_plan"]:
         return (*first, checkpoint, engine)
@@ -44,25 +53,25 @@ def _check(recipe: Recipe) -> AlgorithmScheme:
     options, quant = recipe.tools.options, recipe.quant
     _check_release(recipe)
     architecture = checkpoint_steps.architecture(recipe)
-    found = rules.scheme(
+    scheme = rules.scheme(
         (quant.weights, quant.activations, quant.method, quant.kv_cache), architecture, options
     )
     gpu = checkpoint_steps.gpu(recipe)
-    rules.check_hardware(found, gpu.compute_capability, quant.scheme, recipe.target.name)
+    rules.check_hardware(scheme, gpu.compute_capability, quant.scheme, recipe.target.name)
     rules.check_plugins(options, gpu.compute_capability, recipe.target.name)
     rules.check_options(options)
-    rules.check_mapping(options, found, rules.family(architecture))
+    rules.check_mapping(options, scheme, rules.family(architecture))
     config = recipe.model.config or {}
-    rules.check_gptq(config, found)
-    rules.check_shapes(config, _ranks(recipe), found.grouped, quant.group_size)
-    _check_quant(recipe, found)
+    rules.check_gptq(config, scheme)
+    rules.check_shapes(config, _ranks(recipe), scheme.grouped, quant.group_size)
+    _check_quant(recipe, scheme)
     _check_ranks(recipe)
-    checkpoint_steps.check(recipe, found)
+    checkpoint_steps.check(recipe, scheme)
     _limits(recipe)
-    need = _need(recipe, found)
+    need = _need(recipe, scheme)
     if need is not None and need.sequences(gpu.memory_gb * _GIB, 1) < 1:
         raise _too_large(recipe, need)
-    return found
+    return scheme
 
 
 def _check_release(recipe: Recipe) -> None:
@@ -82,14 +91,9 @@ def _ranks(recipe: Recipe) -> rules.Ranks:
     return rules.Ranks(recipe.tp, recipe.pp, cp)
 
 
-def _check_quant(recipe: Recipe, found: AlgorithmScheme) -> None:
-    if recipe.quant.symmetric is False:
-        raise InputError(
-            "TensorRT-LLM's formats have no zero points here",
-            option="quant.symmetric=false",
-            hint="leave quant.symmetric out",
-        )
-    if recipe.quant.group_size and found.algorithm == "W4A16":
+def _check_quant(recipe: Recipe, scheme: AlgorithmScheme) -> None:
+    check_symmetric(recipe, "TensorRT-LLM's formats have no zero points here")
+    if recipe.quant.group_size and scheme.algorithm == "W4A16":
         raise InputError(
             "W4A16 has one scale for each output, and no groups",
             option="quant.group_size",
@@ -98,18 +102,18 @@ def _check_quant(recipe: Recipe, found: AlgorithmScheme) -> None:
 
 
 def _check_ranks(recipe: Recipe) -> None:
-    """The ranks against GPUs that are here, or that somebody counted."""
+    """Raises InputError for more ranks than GPUs, if the number of GPUs is known."""
     world, origins = _ranks(recipe).world, recipe.target.origins or {}
-    if world > recipe.target.gpus and str(origins.get("gpus")).startswith(_OURS):
+    if world > recipe.target.gpus and str(origins.get("gpus")).startswith(_COUNTED):
         raise InputError(
             f"the engine is for {world} GPUs (tp x pp x cp), and {recipe.target.name} has {recipe.target.gpus}",
             option="parallel.tp" if recipe.tp > 1 else "parallel.pp",
-            hint=f"target.gpus={world} says that it will run where there are so many; one GPU builds all ranks",
+            hint=f"target.gpus={world} says that it will run on as many; one GPU builds all ranks",
         )
 
 
 def _limits(recipe: Recipe) -> dict[str, Value]:
-    """The profile with numbers in place of what is left open. Raises InputError."""
+    """The profile with defaults filled in. Raises InputError."""
     profile: Profile = recipe.profile
     defaults = contract()["build_config"]
     most = rules.positions(recipe.model.config or {})
@@ -146,15 +150,16 @@ def _engine(recipe: Recipe, inputs: tuple[str, ...]) -> Step:
         **hardware,
         **versions,
     }
-    timed = hint_key({"compiler.name": recipe.tools.name, **hardware, **versions})  # a SKU, TensorRT, CUDA
-    handling = Handling(loads=True, hint=timed, max_hints=1)  # trtllm-build cannot join timing caches
+    # A timing cache serves one SKU and one release of TensorRT and CUDA; trtllm-build cannot join several.
+    timed = hint_key({"compiler.name": recipe.tools.name, **hardware, **versions})
+    handling = Handling(loads=True, hint=timed, max_hints=1)
     return Step("engine", WORKERS["engine"], frozen(facts), inputs=inputs, lock=lock, handling=handling)
 
 
 def _refit(recipe: Recipe) -> Step:
-    """The stripped plan with the checkpoint's weights: needs the GPU too, and no time to look for kernels.
+    """The stripped plan with the checkpoint's weights: needs the GPU, too, but no time to choose kernels.
 
-    The team's store gets the plan, megabytes, and not what is refitted from it.
+    The team store gets the plan, which has megabytes, and not the refitted engine.
     """
     lock, versions = checkpoint_steps.packages(recipe, _ENGINE_TOOLS)
     facts: dict[str, Value] = {
@@ -172,13 +177,13 @@ def _refit(recipe: Recipe) -> Step:
     )
 
 
-def _need(recipe: Recipe, found: AlgorithmScheme) -> memory_estimate.GpuMemory | None:
+def _need(recipe: Recipe, scheme: AlgorithmScheme) -> memory_estimate.GpuMemory | None:
     shape = memory_estimate.DecoderSizes.of(recipe.model.config or {})
     if shape is None:
         return None
     limits = _limits(recipe)
     tokens, batch = limits["profile.max_num_tokens"], limits["profile.max_batch_size"]
-    return memory_estimate.estimate(shape, found, _ranks(recipe), _whole(tokens), _whole(batch))
+    return memory_estimate.estimate(shape, scheme, _ranks(recipe), _whole(tokens), _whole(batch))
 
 
 def _whole(value: Value) -> int:
@@ -197,31 +202,31 @@ def _too_large(recipe: Recipe, need: memory_estimate.GpuMemory) -> InputError:
 
 
 def advise(recipe: Recipe) -> Sequence[str]:
-    """That no engine of this compiler was executed, and what will be short of memory."""
-    found = _check(recipe)
-    said = [UNEXECUTED, *checkpoint_steps.advise(recipe)]
-    need, sequence = _need(recipe, found), _limits(recipe)["profile.max_seq_len"]
+    """That no engine of this compiler was executed, what its scales rest on, and an estimate of memory."""
+    scheme = _check(recipe)
+    notes = [UNEXECUTED, *checkpoint_steps.advise(recipe)]
+    need, sequence = _need(recipe, scheme), _limits(recipe)["profile.max_seq_len"]
     if need is not None and isinstance(sequence, int):
         fit = need.sequences(checkpoint_steps.gpu(recipe).memory_gb * _GIB, sequence)
         whole = f"{format_size(need.token * sequence)} of KV cache for {sequence} tokens"
         if fit < 1:
-            said.append(
+            notes.append(
                 f"memory: not one sequence of profile.max_seq_len fits {recipe.target.name} ({whole} beside "
                 f"{format_size(need.weights)} of weights): shorter ones do, or lower profile.max_seq_len"
             )
         else:
-            said.append(
+            notes.append(
                 f"memory: about {format_size(need.weights)} of weights a GPU; {fit} sequences of full length at once "
                 f"({whole})"
             )
-    return said
+    return notes
 
 
 _NO_NETWORK = "these engines start from TensorRT-LLM's own checkpoint, not from an ONNX graph"
 _UNREAD: dict[str, str] = {
     "network.frontend": _NO_NETWORK,
     "quant.symmetric": "tensorrt_llm refuses all but one value",
-    "quant.embedding": "NVIDIA's tools leave the embedding as it is; compiler.quantize_lm_head is of the head",
+    "quant.embedding": "NVIDIA's tools do not quantize the embedding; compiler.quantize_lm_head is for the head",
     "target.level": "the engine does not depend on the builder's CPU",
 }
 

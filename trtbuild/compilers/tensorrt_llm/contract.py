@@ -1,8 +1,7 @@
-"""What TensorRT-LLM's tools take, write and refuse, as its source says: package data, with its source and its date.
+"""What TensorRT-LLM's tools take, write and refuse, by its source code: package data, with origin and date.
 
-TensorRT-LLM ignores unknown names of BuildConfig and PluginConfig without a word, and has rules that are told after
-minutes on a GPU; so names and rules are checked against this file before anything runs. Standard library only: the
-workers read it too.
+TensorRT-LLM silently ignores unknown names of BuildConfig and PluginConfig, and reports broken rules after minutes on a
+GPU. So names and rules are checked against this file before anything runs. Standard library only: workers read it, too.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-VERSION = "1.2"  # the releases that the contract is of
+VERSION = "1.2"  # of TensorRT-LLM, that the contract describes
 FILE = Path(__file__).with_name(f"contract-{VERSION}.json")
-#: Said wherever an engine of this compiler is shown.
+#: Shown with every engine of this compiler.
 UNEXECUTED = (
     "validated against the contract of TensorRT-LLM 1.2 and a stand-in of its tools, "
     "and never executed on TensorRT-LLM itself"
@@ -24,23 +23,23 @@ UNEXECUTED = (
 
 @cache
 def contract() -> Mapping[str, Any]:
-    """The whole of it. Treat it as read-only."""
-    found: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
-    return found
+    """The whole contract. Callers must not change it."""
+    content: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
+    return content
 
 
 @cache
 def converters() -> Mapping[str, Mapping[str, Any]]:
-    """convert_checkpoint.py of each family of models, by the family's folder: "core/llama" -> its flags."""
+    """The folder of each family of models, such as "core/llama" -> the flags of its convert_checkpoint.py."""
     flags = contract()["convert_checkpoint_flags"]
     return {
-        path.removeprefix("examples/models/").removesuffix("/convert_checkpoint.py"): found
-        for path, found in flags.items()
+        path.removeprefix("examples/models/").removesuffix("/convert_checkpoint.py"): accepted
+        for path, accepted in flags.items()
     }
 
 
-#: Architecture -> the folder of examples/models whose converter reads it. The contract's model map has more: those
-#: are of no causal language model, or their converters do not take a folder of Hugging Face's.
+#: Architecture -> the folder of examples/models whose converter reads it. The contract's model map has more: those are
+#: no causal language models, or their converters do not take a Hugging Face folder.
 FAMILIES: Mapping[str, str] = {
     "LlamaForCausalLM": "core/llama",
     "MistralForCausalLM": "core/llama",
@@ -78,8 +77,6 @@ FAMILIES: Mapping[str, str] = {
 
 
 def takes(family: str, flag: str, value: object = None) -> bool:
-    """Whether the family's converter has `flag`, and (unless None) `value` among its choices."""
-    found = converters()[family].get(flag)
-    if found is None:
-        return False
-    return value is None or value in found.get("choices", (value,))
+    """Whether the family's converter has `flag`, and `value`, unless None, among its choices."""
+    accepted = converters()[family].get(flag)
+    return accepted is not None and (value is None or value in accepted.get("choices", (value,)))

@@ -1,6 +1,6 @@
-"""A failed tool's log to its cause and the mend: what is known by its words, and warnings that are not the cause.
+"""Finds the cause of a tool's failure in its log, and a hint on how to fix it.
 
-Each row was recorded from a real failure; `tests/compilers/tensorrt_llm/recorded` has the logs, with their sources.
+Each cause was recorded from a real failure: `tests/compilers/tensorrt_llm/recorded` has the logs, with their sources.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from trtbuild.errors import BuildError
 
 @dataclass(frozen=True)
 class Cause:
-    """What a line of a log says, in words; `words` and `hint` may name groups of `pattern`, as in {want}."""
+    """A pattern in a log, and its meaning; `words` and `hint` may name groups of `pattern`, as in {want}."""
 
     pattern: str
     words: str
@@ -24,7 +24,7 @@ class Cause:
     option: str | None = None
 
 
-#: In the order of certainty: the first that any line says is the cause.
+#: In order of certainty: the first that matches any line is the cause.
 CAUSES = (
     Cause(
         r"expecting compute (?P<want>[\d.]+) got compute (?P<got>[\d.]+)",
@@ -60,13 +60,13 @@ CAUSES = (
     Cause(
         r"torch\.(?:cuda\.)?OutOfMemoryError: (?P<said>CUDA out of memory\.[^.]*)",
         "the GPU ran out of memory: {said}",
-        "see with nvidia-smi who else uses it; else fewer ranks' worth at a time: parallel.tp=2, or a smaller model",
+        "nvidia-smi shows what else uses it; otherwise share the model (parallel.tp=2), or take a smaller one",
     ),
     Cause(
         r"Error Code 2: OutOfMemory \(Requested size was (?P<size>\d+) bytes",
         "the GPU ran out of memory: {size} bytes were asked for at once",
         "lower profile.max_num_tokens, profile.max_batch_size or profile.max_seq_len, quantize, or share the model: "
-        "parallel.tp=2; nvidia-smi shows who else uses the GPU",
+        "parallel.tp=2; nvidia-smi shows what else uses the GPU",
         "profile.max_num_tokens",
     ),
     Cause(
@@ -74,7 +74,7 @@ CAUSES = (
         r"Requested amount of GPU memory .* could not be allocated",
         "the GPU ran out of memory",
         "lower profile.max_num_tokens, profile.max_batch_size or profile.max_seq_len, quantize, or share the model: "
-        "parallel.tp=2; nvidia-smi shows who else uses the GPU",
+        "parallel.tp=2; nvidia-smi shows what else uses the GPU",
         "profile.max_num_tokens",
     ),
     Cause(
@@ -85,7 +85,7 @@ CAUSES = (
     ),
     Cause(
         r"(?P<name>lib(?:nvinfer|cuda|nvidia-ml|mpi)[\w.-]*\.so[\w.]*): cannot open shared object file",
-        "{name} is not there",
+        "{name} is missing",
         "`trtbuild doctor` says what this machine lacks; NVIDIA's image brings all but the driver: executor=container",
     ),
     Cause(
@@ -95,12 +95,12 @@ CAUSES = (
     ),
     Cause(
         r"No CUDA GPUs are available|no CUDA-capable device is detected",
-        "no GPU is to be seen where the tool runs",
+        "the tool sees no GPU",
         "`trtbuild doctor` looks for the reason; executor.gpus=none gives a container none",
     ),
     Cause(
         r"Couldn't reach .* on the Hub|OfflineModeIsEnabled|Cannot reach https://huggingface\.co|LocalEntryNotFoundError",
-        "the tool wanted something of the Hub, and steps have no network",
+        "the tool wanted a file from the Hub, and steps have no network",
         "everything that a step reads is given to it: a dataset as a folder (compiler.calib_dataset)",
         "compiler.calib_dataset",
     ),
@@ -114,7 +114,7 @@ CAUSES = (
     Cause(r"No space left on device", "the disk is full", "`trtstore gc` frees room in the store"),
 )
 
-#: Warnings that stand near failures and have not caused one: they are not told as the cause.
+#: Warnings that often precede a failure and never cause it.
 HARMLESS = (
     r"Invalid timing cache, using freshly created one",
     r"[Ss]kipping tactic .* due to (?:in)?sufficient memory",
@@ -127,9 +127,9 @@ _ERROR = re.compile(r"\[E\]|\[ERROR\]|^\w*(?:Error|Exception)\b|error:", re.ASCI
 
 
 def failure(tool: str, status: int, lines: Sequence[str], *, limited: bool = False) -> BuildError:
-    """The error of a tool that ended with `status` (minus the signal), from the lines of its log.
+    """The error of a tool that ended with `status` (an exit code, or minus a signal), from the lines of its log.
 
-    `limited` says that the kernel killed for the memory of a control group while it ran.
+    `limited` says that the kernel killed a process for the memory limit of its control group meanwhile.
     """
     if status in (-signal.SIGKILL, 128 + signal.SIGKILL) or (lines and lines[-1].strip() == "Killed"):
         if limited:
@@ -143,28 +143,26 @@ def failure(tool: str, status: int, lines: Sequence[str], *, limited: bool = Fal
             hint="`dmesg` tells; a build needs about twice the checkpoint's size: free memory, add swap, raise "
             "executor.memory_gb where it is set, or quantize first",
         )
-    said = [line for line in lines if not any(re.search(harmless, line) for harmless in HARMLESS)]
+    relevant = [line for line in lines if not any(re.search(harmless, line) for harmless in HARMLESS)]
     for cause in CAUSES:
-        for line in said:
-            found = re.search(cause.pattern, line)
-            if found:
-                words = cause.words.format(**found.groupdict())
+        for line in relevant:
+            match = re.search(cause.pattern, line)
+            if match:
+                words = cause.words.format(**match.groupdict())
                 return BuildError(f"{tool}: {words}", option=cause.option, hint=cause.hint or None)
-    errors = [line.strip() for line in said if _ERROR.search(line)]
+    errors = [line.strip() for line in relevant if _ERROR.search(line)]
     how = f"ended with signal {-status}" if status < 0 else f"ended with exit code {status}"
     last = f": {errors[-1][:300]}" if errors else ""
     return BuildError(f"{tool} {how}{last}")
 
 
 def oom_kills() -> int:
-    """How often the kernel killed a process of this control group (a container's) for its own limit of memory."""
-    for path in (
-        "/sys/fs/cgroup/memory.events",
-        "/sys/fs/cgroup/memory/memory.oom_control",
-    ):  # version 2, and 1
+    """How often the kernel killed a process of this control group (a container's) for its memory limit."""
+    versions = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")  # 2 and 1
+    for path in versions:
         try:
-            told = dict(line.split(maxsplit=1) for line in Path(path).read_text().splitlines())
-            return int(told["oom_kill"])
+            counters = dict(line.split(maxsplit=1) for line in Path(path).read_text().splitlines())
+            return int(counters["oom_kill"])
         except (OSError, ValueError, KeyError):
             continue
     return 0

@@ -1,4 +1,4 @@
-"""The worker of `stripped` and `engine`: trtllm-build, or trtllm-refit for a plan without its weights."""
+"""The worker of `stripped` and `engine`: runs trtllm-build, or trtllm-refit for a plan without weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trtbuild.compilers.tensorrt_llm.engine_folder import TOKENIZER
 from trtbuild.errors import BuildError
 from trtbuild.worker import Reporter, StepRequest, serve
 
-CACHE = "model.cache"  # the timing cache that a build leaves, where nobody asked for it
+CACHE = "model.cache"  # the timing cache that a build leaves, if the task has no place for it
 
 
 def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
@@ -31,8 +31,8 @@ def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
         words = arguments.build(
             request.options, _places(request, checkpoint, out, home), _positions(checkpoint)
         )
-        told = _Ranks(checkpoint, reporter)
-        peak = tools.run([tools.program("trtllm-build"), *words], home, told.line)
+        progress = _RankProgress(checkpoint, reporter)
+        peak = tools.run([tools.program("trtllm-build"), *words], home, progress.line)
         facts = {"refitted": False}
     engine_folder.settle(out)
     built = engine_folder.read(out)
@@ -49,8 +49,8 @@ def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
     }
 
 
-class _Ranks:
-    """Tells of each rank when it is written: the one thing that trtllm-build says of how far it is."""
+class _RankProgress:
+    """Reports each rank that is written: trtllm-build logs no other progress."""
 
     def __init__(self, checkpoint: Path, reporter: Reporter) -> None:
         config = untrusted.read_object(checkpoint / "config.json")
@@ -71,8 +71,8 @@ def _places(request: StepRequest, checkpoint: Path, out: Path, home: Path) -> Pl
     return Places(
         checkpoint,
         out,
-        # trtllm-build takes one cache (`Step.hints`): that of the latest build. The one it leaves is named always, as
-        # its default is a file of the working directory, in which builds would meet.
+        # trtllm-build takes one cache (`Handling.max_hints`): that of the latest build. The one that it leaves is
+        # always named, as its default is a file in the working directory.
         input_cache=request.hints[0] if request.hints else None,
         output_cache=request.learnt or home / CACHE,
         lora=lora,
@@ -85,9 +85,9 @@ def _number(name: str) -> int:
 
 
 def _positions(checkpoint: Path) -> int | None:
-    """The model's own limit, for a profile that leaves it open."""
+    """The model's own limit of tokens, for a profile that leaves it open."""
     config = untrusted.read_object(checkpoint / "config.json")
-    if "rope_scaling" not in config and "rotary_scaling" in config:  # as TensorRT-LLM's checkpoints call it
+    if "rope_scaling" not in config and "rotary_scaling" in config:  # TensorRT-LLM's name of it
         config["rope_scaling"] = config["rotary_scaling"]
     return rules.positions(config)
 
@@ -96,7 +96,7 @@ def _check_release(request: StepRequest, built: engine_folder.EngineConfig) -> N
     wanted = request.toolchain.get("tensorrt_llm")
     if wanted is not None and built.version != wanted:
         raise BuildError(
-            f"the engine says that TensorRT-LLM {built.version} made it, and {wanted} is in its key",
+            f"TensorRT-LLM {built.version} made the engine, and its key says {wanted}",
             option="compiler.version",
             hint="trtllm-build on PATH belongs to another Python: name that one by executor.python",
         )

@@ -1,9 +1,9 @@
-"""The engine's folder as TensorRT-LLM writes it: read back, held to what was asked for, and whole or refused.
+"""An engine's folder as TensorRT-LLM writes it: reads it back, and refuses one that is incomplete.
 
-config.json           {"version", "pretrained_config", "build_config"}: the effective values
-rank0.engine, …       a plan for each rank: tp x pp x cp of them
-lora/                 adapters, where there are any
-tokenizer/            ours: as the model has it
+config.json           {"version", "pretrained_config", "build_config"}, with the effective values
+rank0.engine, …       a plan for each of the tp x pp x cp ranks
+lora/                 adapters, if there are any
+tokenizer/            the model's own, added by trtbuild
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
     "generation_config.json",
-    "config.json",  # transformers asks it for the tokenizer's class
+    "config.json",  # transformers reads the tokenizer's class from it
 )
-#: As a build without timing caches has them.
+#: Values of a build without timing caches.
 _CACHES = {"input_timing_cache": None, "output_timing_cache": "model.cache"}
-#: Of these trtllm-build keeps what it was given, or says in its log why not.
+#: Limits that trtllm-build keeps, or adjusts with a line in its log.
 _COMPARED = ("max_batch_size", "max_input_len", "max_seq_len", "max_num_tokens")
 
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """What an engine's config.json says."""
+    """The content of an engine's config.json."""
 
     version: str
     ranks: int
@@ -48,13 +48,13 @@ class EngineConfig:
     pretrained_config: Mapping[str, Any]
 
     def adjusted(self, facts: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """Limits that came out otherwise than they were asked for: name -> [asked, made]."""
-        pairs = {name: (facts.get(f"profile.{name}"), self.build_config.get(name)) for name in _COMPARED}
-        return {name: [asked, made] for name, (asked, made) in pairs.items() if asked not in (None, made)}
+        """Limits that TensorRT-LLM adjusted: name -> [requested, effective]."""
+        limits = {name: [facts.get(f"profile.{name}"), self.build_config.get(name)] for name in _COMPARED}
+        return {name: pair for name, pair in limits.items() if pair[0] not in (None, pair[1])}
 
 
 def copy_tokenizer(model: Path, out: Path) -> None:
-    """Those files of the folder `model` that a server wants beside the weights, to `out`/tokenizer."""
+    """Copy the files of the folder `model` that a server wants beside the weights to `out`/tokenizer."""
     (out / TOKENIZER).mkdir()
     for file in _TOKENIZER_FILES:
         if (model / file).is_file():
@@ -62,9 +62,9 @@ def copy_tokenizer(model: Path, out: Path) -> None:
 
 
 def settle(folder: Path) -> None:
-    """Take out of config.json where this build kept its timing caches: paths of one machine, which nothing reads.
+    """Remove from config.json where this build kept its timing caches: paths of this machine, which nothing reads.
 
-    All else stays as TensorRT-LLM wrote it. A folder without a readable config is left alone: `read` tells.
+    All else stays as TensorRT-LLM wrote it. Does nothing if the config cannot be read: `read` reports that.
     """
     path = folder / "config.json"
     try:
@@ -77,7 +77,7 @@ def settle(folder: Path) -> None:
 
 
 def read(folder: Path) -> EngineConfig:
-    """Raises BuildError for a folder that is no engine, or lacks a rank."""
+    """The engine's config. Raises BuildError for a folder that is no engine, or lacks a rank."""
     path = folder / "config.json"
     try:
         config = untrusted.parse_object(untrusted.read_bytes(path))
@@ -89,7 +89,7 @@ def read(folder: Path) -> EngineConfig:
             pretrained_config=dict(config["pretrained_config"]),
         )
     except OSError:
-        raise BuildError("trtllm-build ended well and wrote no config.json") from None
+        raise BuildError("trtllm-build succeeded and wrote no config.json") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BuildError(f"the engine's config.json is not TensorRT-LLM 1.2's: {error!r}") from None
     missing = [
@@ -97,8 +97,8 @@ def read(folder: Path) -> EngineConfig:
     ]
     if missing:
         raise BuildError(
-            f"the engine lacks {', '.join(missing)} of its {built.ranks} ranks, though trtllm-build ended well",
-            hint="a rank that ran out of memory may end so: see the log, and lower the profile's sizes",
+            f"the engine lacks {', '.join(missing)} of its {built.ranks} ranks, though trtllm-build succeeded",
+            hint="a rank may have run out of memory: see the log, and lower the profile's sizes",
         )
     return built
 

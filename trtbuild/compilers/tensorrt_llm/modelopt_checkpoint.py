@@ -17,10 +17,7 @@ from trtbuild.worker import Reporter, StepRequest, serve
 
 
 def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
-    """Write the checkpoint to `out`: what the model forbids is refused, then `modelopt_run.run` starts.
-
-    Raises InputError, BuildError.
-    """
+    """Check the model, and write its checkpoint to `out` by `modelopt_run.run`. Raises InputError, BuildError."""
     facts = request.options
     source = request.folder(Path(tempfile.gettempdir()))
     config = untrusted.read_object(source / "config.json")
@@ -32,10 +29,10 @@ def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
     modelopt_schemes.check_excluded(exclusions.read(facts), config, scheme, "none", pp)
     as_transformers.check_folder(source)
     bind_instruction_set(facts.get("compiler.calib_level"))
-    made: dict[str, Any] = importlib.import_module("trtbuild.compilers.tensorrt_llm.modelopt_run").run(
+    record: dict[str, Any] = importlib.import_module("trtbuild.compilers.tensorrt_llm.modelopt_run").run(
         request, source, config, out, reporter
     )
-    return made
+    return record
 
 
 if __name__ == "__main__":

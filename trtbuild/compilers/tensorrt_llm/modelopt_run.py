@@ -1,8 +1,8 @@
-"""What ModelOpt does for TensorRT-LLM 1.2: load a model, measure it, quantize, and write a file for each rank.
+"""Runs ModelOpt for TensorRT-LLM 1.2: loads a model, measures it, quantizes, and writes a file for each rank.
 
-config.json           what the model is, and how it is quantized
+config.json           the model and its quantization
 rank0.safetensors, …  the weights, as `ranks` reads them
-tokenizer/            as the model has it, for who serves the engine
+tokenizer/            the model's own, for servers
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from trtbuild.networks.config.architectures import parse
 from trtbuild.networks.config.decoder import Decoder
 from trtbuild.worker import Reporter, StepRequest
 
-_CAPABILITIES = {"x86_64_v3": "AVX2", "x86_64_v4": "AVX512"}  # by the names that torch has
+_CAPABILITIES = {"x86_64_v3": "AVX2", "x86_64_v4": "AVX512"}  # torch's names
 
 
 def run(
-    request: StepRequest, source: Path, told: Mapping[str, Any], out: Path, reporter: Reporter
+    request: StepRequest, source: Path, config: Mapping[str, Any], out: Path, reporter: Reporter
 ) -> dict[str, Any]:
-    """Write the checkpoint of the model in `source`, whose config.json is `told`, to `out`, and prove it.
+    """Write the checkpoint of the model in `source`, whose config.json is `config`, to `out`, and verify it.
 
-    Returns facts for the manifest. Raises InputError, BuildError.
+    Returns facts for the record. Raises InputError, BuildError.
     """
     facts = request.options
     scheme = scheme_of(facts, modelopt_schemes.SCHEMES)
     cache = KV_CACHES[str(facts["quant.kv_cache"])]
-    decoder = parse(told)
+    decoder = parse(config)
     tp, pp = int(facts["parallel.tp"]), int(facts["parallel.pp"])
     device = str(facts.get("compiler.calib_device", "cpu"))
     if device == "cpu" and "compiler.calib_level" in facts:
@@ -49,11 +49,12 @@ def run(
     calibration = Calibration.read(request, device, "calib_max_seq_length")
     dtype, group = str(facts["model.dtype"]), facts.get("quant.group_size")
     measures = scheme.calibrated or cache is not None
-    # On a CPU scales are measured in float32; the export rounds what is not quantized.
+    # A CPU measures scales in float32; the export then rounds what is not quantized to `dtype`.
     loaded = "float32" if measures and device == "cpu" else dtype
-    config = _config(source, told, decoder)
-    left = exclusions.read(facts)
-    model, used, tokens = quantized(source, loaded, scheme, cache, group, calibration, reporter, left, config)
+    patterns, model_config = exclusions.read(facts), _config(source, config, decoder)
+    model, used, tokens = quantized(
+        source, loaded, scheme, cache, group, calibration, reporter, patterns, model_config
+    )
     _export(model, dtype, out, tp, pp)
     del model
     _complete(out, scheme.algorithm)
@@ -83,12 +84,12 @@ def _export(model: Any, dtype: str, out: Path, tp: int, pp: int) -> None:
                 inference_pipeline_parallel=pp,
             )
     except (AssertionError, NotImplementedError, ValueError) as error:
-        said = next(iter(str(error).splitlines()), "it does not say why")
-        raise BuildError(f"ModelOpt cannot write this checkpoint: {said}") from error
+        reason = next(iter(str(error).splitlines()), "it does not say why")
+        raise BuildError(f"ModelOpt cannot write this checkpoint: {reason}") from error
 
 
 def _check_cpu(level: str) -> None:
-    """Raises BuildError where this CPU has not what `level` names: torch would take less, and say nothing."""
+    """Raises BuildError if this CPU lacks `level`: torch would silently use a lower one."""
     wanted, machine = _CAPABILITIES.get(level), platform.machine()
     if wanted is None:
         right = machine == level
@@ -96,21 +97,21 @@ def _check_cpu(level: str) -> None:
         right = machine == "x86_64" and torch.backends.cpu.get_cpu_capability() == wanted
     if not right:
         raise BuildError(
-            f"scales are to be measured with {wanted or level}, which this machine's CPU has not",
+            f"scales are to be measured with {wanted or level}, which this machine's CPU lacks",
             option=f"compiler.calib_level={level}",
-            hint="choose what it has: compiler.calib_level=x86_64_v3, x86_64_v4 or aarch64",
+            hint="choose one that it has: compiler.calib_level=x86_64_v3, x86_64_v4 or aarch64",
         )
 
 
-def _config(source: Path, told: Mapping[str, Any], decoder: Decoder) -> Any:
-    """transformers' config, with rotary positions as this release of it reads them, however config.json spells them.
+def _config(source: Path, content: Mapping[str, Any], decoder: Decoder) -> Any:
+    """transformers' config, with rotary parameters where this release of transformers reads them.
 
-    What it does not find there it takes as 10000, for the calibration and in what ModelOpt writes.
+    A base that it does not find counts as 10000, in the calibration and in what ModelOpt writes.
     """
     config = AutoConfig.from_pretrained(source, local_files_only=True)
-    spelt = told.get("rope_parameters")
-    if isinstance(spelt, Mapping):
-        scaling = {name: value for name, value in spelt.items() if name != "rope_theta"}
+    parameters = content.get("rope_parameters")
+    if isinstance(parameters, Mapping):
+        scaling = {name: value for name, value in parameters.items() if name != "rope_theta"}
         plain = scaling.get("rope_type", "default") == "default"
         config.rope_scaling = None if plain else scaling
     config.rope_theta = decoder.rope.theta
@@ -118,12 +119,12 @@ def _config(source: Path, told: Mapping[str, Any], decoder: Decoder) -> Any:
 
 
 def _complete(out: Path, algorithm: str | None) -> None:
-    """config.json, the same on every machine, with the algorithm of weights that the loader quantizes itself."""
+    """Write config.json the same way on every machine, with the algorithm if the loader quantizes the weights."""
     path = out / "config.json"
     config = untrusted.read_object(path)
     if algorithm in verify_export.LOADER_BITS:
         config["quantization"]["quant_algo"] = algorithm  # as quantize.py does
-    if "exclude_modules" in config["quantization"]:  # of a set, in any order
+    if "exclude_modules" in config["quantization"]:  # ModelOpt writes a set, in any order
         config["quantization"]["exclude_modules"].sort()
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    (out / "quant_cfg.json").unlink(missing_ok=True)  # of mixed precision, and empty
+    (out / "quant_cfg.json").unlink(missing_ok=True)  # for mixed precision; it is empty here

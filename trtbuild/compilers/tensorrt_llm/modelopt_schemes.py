@@ -1,6 +1,6 @@
-"""What ModelOpt 0.37 makes of a checkpoint for TensorRT-LLM 1.2, without TensorRT-LLM: schemes and models.
+"""Schemes and models of which ModelOpt 0.37 makes checkpoints for TensorRT-LLM 1.2, without TensorRT-LLM.
 
-Standard library only: the command line asks before anything is planned, and the worker once more.
+Standard library only: the command line checks them when it plans, and the worker again.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from trtbuild.errors import InputError
 
 _Parts = tuple[str, str, str]
 _NONE, _FP8 = ("none", "none", "rtn"), ("fp8", "fp8", "minmax")
-#: (weights, activations, method) -> the scheme. The loader quantizes W8A16 and W4A16 for the GPU that it runs on: what
-#: is stored is as it was, so that how much coarser it becomes tells of the format, and of nothing that could be off.
+#: (weights, activations, method) -> the scheme. TensorRT-LLM's loader quantizes W8A16 and W4A16 itself: the checkpoint
+#: stores the original weights, so their loss has no bound here.
 SCHEMES: Mapping[_Parts, ModelOptScheme] = {
     _NONE: UNIFIED[_NONE],
     ("int8", "none", "rtn"): ModelOptScheme(None, "W8A16", 0, math.inf),
@@ -27,13 +27,13 @@ SCHEMES: Mapping[_Parts, ModelOptScheme] = {
         for parts in (("int8", "int8", "smoothquant"), ("int4", "none", "awq"), ("int4", "fp8", "awq"), _FP8)
     },
 }
-#: Those whose config.json ModelOpt makes itself; for others it asks tensorrt_llm.
+#: Architectures whose config.json ModelOpt writes without tensorrt_llm.
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
 _SCRIPTS = "compiler.checkpoint_by=scripts asks NVIDIA's own, in their image"
 
 
 def lacks(parts: _Parts, cache: str, architecture: str, config: Mapping[str, Any]) -> str | None:
-    """Why ModelOpt alone does not make that; None where it does."""
+    """Why ModelOpt alone cannot make that; None if it can."""
     if architecture not in ARCHITECTURES:
         return f"ModelOpt writes {' and '.join(ARCHITECTURES)} by itself, and this model is a {architecture}"
     for name in ("attention_bias", "mlp_bias"):
@@ -49,7 +49,7 @@ def lacks(parts: _Parts, cache: str, architecture: str, config: Mapping[str, Any
 
 
 def check_model(config: Mapping[str, Any]) -> None:
-    """Of a model that had to be downloaded, nothing was known when the build was planned. Raises InputError."""
+    """Check a model that was not known when the build was planned. Raises InputError."""
     named = str((config.get("architectures") or ["?"])[0])
     why = lacks(_NONE, "auto", named, config)
     if why is not None:
@@ -57,7 +57,7 @@ def check_model(config: Mapping[str, Any]) -> None:
 
 
 def check_ranks(config: Mapping[str, Any], scheme: ModelOptScheme, tp: int, pp: int) -> None:
-    """What ModelOpt wants of ranks beside what TensorRT-LLM does, as far as `config` says it. Raises InputError."""
+    """Check ModelOpt's own rules for ranks, as far as `config` tells. Raises InputError."""
     layers, kv = config.get("num_hidden_layers"), config.get("num_key_value_heads")
     if isinstance(layers, int) and layers % pp:
         raise InputError(
@@ -76,7 +76,7 @@ def check_ranks(config: Mapping[str, Any], scheme: ModelOptScheme, tp: int, pp: 
 def check_excluded(
     patterns: Sequence[str], config: Mapping[str, Any], scheme: ModelOptScheme, quant: str, pp: int
 ) -> None:
-    """Whether these maps can be left as they are, as far as `config` says it. Raises InputError."""
+    """Check that these maps can stay unquantized, as far as `config` tells. Raises InputError."""
     exclusions.check(patterns, config, scheme.algorithm, quant)
     if patterns and scheme.recipe is None:
         raise InputError(
@@ -86,7 +86,7 @@ def check_excluded(
         )
     if patterns and pp > 1:
         raise InputError(
-            "the checkpoint numbers layers by stage, and could not name those of one stage alone",
+            "the checkpoint numbers layers within each stage, so it cannot name layers of one stage",
             option=exclusions.OPTION,
             hint=f"parallel.tp={pp} in place of parallel.pp={pp}",
         )

@@ -1,6 +1,6 @@
-"""What TensorRT-LLM refuses, told before any work: each refusal names the rule and another way.
+"""Refuses what TensorRT-LLM would refuse, before any work: each message names the rule and an alternative.
 
-The facts come from the contract. Standard library only: the worker of the checkpoint asks again, with the config of a
+The facts come from the contract. Standard library only: the worker of the checkpoint checks again, with the config of a
 model that was not at hand when the build was planned.
 """
 
@@ -26,7 +26,7 @@ Config = Mapping[str, Any]  # a parsed config.json, or what is known of it
 
 @dataclass(frozen=True)
 class Ranks:
-    """How many GPUs share an engine, by what they share."""
+    """How many GPUs an engine has for tensor, pipeline and context parallelism."""
 
     tp: int
     pp: int
@@ -39,9 +39,8 @@ class Ranks:
 
 def family(architecture: str) -> str:
     """The folder of the converter that reads `architecture`. Raises InputError."""
-    found = FAMILIES.get(architecture)
-    if found is not None:
-        return found
+    if architecture in FAMILIES:
+        return FAMILIES[architecture]
     if architecture in contract()["model_map"]:
         raise InputError(
             f"TensorRT-LLM has {architecture}, and trtbuild does not drive its converter",
@@ -55,9 +54,9 @@ def family(architecture: str) -> str:
     )
 
 
-def scheme(asked: tuple[str, str, str, str], architecture: str, options: Options) -> AlgorithmScheme:
-    """What makes (weights, activations, method, kv_cache) for this architecture. Raises InputError."""
-    weights, activations, method, cache = asked
+def scheme(quant: tuple[str, str, str, str], architecture: str, options: Options) -> AlgorithmScheme:
+    """The algorithm and script for `quant` (weights, activations, method, kv_cache). Raises InputError."""
+    weights, activations, method, cache = quant
     if cache not in KV_CACHES:
         raise InputError(
             f"TensorRT-LLM's engine backend has no {cache} KV cache",
@@ -76,7 +75,7 @@ def scheme(asked: tuple[str, str, str, str], architecture: str, options: Options
         for name in ("smoothquant", "per_channel", "per_token"):
             if options[f"compiler.{name}"] not in (None, False):
                 raise InputError(
-                    "this is of SmoothQuant by the converter",
+                    "this option belongs to SmoothQuant by the converter",
                     option=f"compiler.{name}",
                     hint="it goes with quant=int8_sq and compiler.smoothquant=0.5",
                 )
@@ -111,14 +110,14 @@ def _need(there: bool, architecture: str, what: str, hint: str) -> None:
         )
 
 
-def check_hardware(found: AlgorithmScheme, capability: str, preset: str, target: str) -> None:
-    """The algorithm against the compute capability. Raises InputError."""
+def check_hardware(scheme: AlgorithmScheme, capability: str, preset: str, target: str) -> None:
+    """Check the algorithm against the compute capability. Raises InputError."""
     rules = contract()
     option = f"quant={preset}"
     wanted = rules["min_compute_capability"]
-    need = max(wanted[found.algorithm], wanted["FP8"] if found.kv_cache == "FP8" else "0.0", key=_number)
+    need = max(wanted[scheme.algorithm], wanted["FP8"] if scheme.kv_cache == "FP8" else "0.0", key=_number)
     if _number(capability) < _number(need):
-        what = found.algorithm if need == wanted[found.algorithm] else "an FP8 KV cache"
+        what = scheme.algorithm if need == wanted[scheme.algorithm] else "an FP8 KV cache"
         if _number(capability) < _number(wanted["NO_QUANT"]):
             raise InputError(
                 f"TensorRT-LLM 1.2 starts at compute capability {wanted['NO_QUANT']}, and target={target} has "
@@ -133,7 +132,7 @@ def check_hardware(found: AlgorithmScheme, capability: str, preset: str, target:
         )
     blackwell = 100 <= _sm(capability) < 120
     refused = rules["rejected_on_sm_100_to_119"]
-    for what in (found.algorithm, f"kv_cache:{found.kv_cache}"):
+    for what in (scheme.algorithm, f"kv_cache:{scheme.kv_cache}"):
         if blackwell and what in refused:
             words = "an INT8 KV cache" if what.startswith("kv_cache") else what
             raise InputError(
@@ -154,7 +153,7 @@ def _alternatives(capability: str) -> str:
 
 
 def check_plugins(options: Options, capability: str, target: str) -> None:
-    """Plugins against the compute capability. Raises InputError."""
+    """Check plugins against the compute capability. Raises InputError."""
     if not 100 <= _sm(capability) < 120:
         return
     for name in contract()["plugins_rejected_on_sm"]["100"]:
@@ -167,17 +166,17 @@ def check_plugins(options: Options, capability: str, target: str) -> None:
 
 
 def check_options(options: Options) -> None:
-    """Options among themselves. Raises InputError."""
+    """Check options against each other. Raises InputError."""
     mode, length = options["compiler.speculative_decoding_mode"], options["compiler.max_draft_len"]
     if mode in ("medusa", "explicit_draft_tokens", "eagle"):
         raise InputError(
-            f"{mode} wants a checkpoint with draft heads, which trtbuild does not convert",
+            f"{mode} needs a checkpoint with draft heads, which trtbuild does not convert",
             option=f"compiler.speculative_decoding_mode={mode}",
             hint="draft_tokens_external and lookahead_decoding take any checkpoint",
         )
     if (mode != "none") != (length > 0):
         raise InputError(
-            "speculative decoding wants both a mode and a length",
+            "speculative decoding needs both a mode and a length",
             option="compiler.max_draft_len" if mode != "none" else "compiler.speculative_decoding_mode",
             hint="such as compiler.speculative_decoding_mode=draft_tokens_external compiler.max_draft_len=5",
         )
@@ -192,7 +191,7 @@ def check_options(options: Options) -> None:
     lora = bool(options["compiler.lora_dir"] or options["compiler.lora_target_modules"])
     if lora != (options["compiler.lora_plugin"] != "disable"):
         raise InputError(
-            "LoRA wants the plugin, and adapters or modules",
+            "LoRA needs the plugin, and adapters or modules",
             option="compiler.lora_plugin",
             hint="compiler.lora_plugin=auto with compiler.lora_dir=[/path/to/adapter] or compiler.lora_target_modules",
         )
@@ -203,29 +202,29 @@ def check_options(options: Options) -> None:
         )
 
 
-def check_mapping(options: Options, found: AlgorithmScheme, where: str) -> None:
-    """How ranks share the model against the flags of the script that shares it. Raises InputError."""
+def check_mapping(options: Options, scheme: AlgorithmScheme, where: str) -> None:
+    """Check the options of the mapping against the flags of the script. Raises InputError."""
     defaults = {"cp_size": 1, "moe_tp_size": -1, "moe_ep_size": -1, "use_parallel_embedding": False}
     for name, default in {**defaults, "embedding_sharding_dim": 0}.items():
-        if options[f"compiler.{name}"] == default or (found.tool == "quantize" and name == "cp_size"):
+        if options[f"compiler.{name}"] == default or (scheme.tool == "quantize" and name == "cp_size"):
             continue
-        if found.tool == "quantize" or not takes(where, f"--{name}"):
-            script = "quantize.py" if found.tool == "quantize" else f"the converter of {where}"
+        if scheme.tool == "quantize" or not takes(where, f"--{name}"):
+            script = "quantize.py" if scheme.tool == "quantize" else f"the converter of {where}"
             raise InputError(
-                f"{script}, which makes {found.algorithm}, has no such flag",
+                f"{script}, which makes {scheme.algorithm}, has no such flag",
                 option=f"compiler.{name}",
                 hint="leave it out",
             )
-    if options["compiler.quantize_lm_head"] and found.tool != "quantize":
+    if options["compiler.quantize_lm_head"] and scheme.tool != "quantize":
         raise InputError(
-            f"the converter, which makes {found.algorithm}, leaves the head as it is",
+            f"the converter, which makes {scheme.algorithm}, leaves the head as it is",
             option="compiler.quantize_lm_head",
             hint="quant=fp8 and the other calibrated schemes take it",
         )
 
 
 def check_shapes(config: Config, ranks: Ranks, grouped: bool, group: int | None) -> None:
-    """The model's sizes against ranks and groups of weights, as far as `config` says them. Raises InputError."""
+    """Check the model's sizes against ranks and groups of weights, as far as `config` tells. Raises InputError."""
     heads, layers = config.get("num_attention_heads"), config.get("num_hidden_layers")
     if isinstance(heads, int) and heads % (ranks.tp * ranks.cp):
         fits = [n for n in range(1, ranks.tp) if heads % (n * ranks.cp) == 0]
@@ -263,12 +262,12 @@ def check_shapes(config: Config, ranks: Ranks, grouped: bool, group: int | None)
                 )
 
 
-def check_gptq(config: Config, found: AlgorithmScheme) -> None:
-    """GPTQ is not made here: the checkpoint has it already. Raises InputError."""
-    if not found.algorithm.endswith("_GPTQ"):
+def check_gptq(config: Config, scheme: AlgorithmScheme) -> None:
+    """Raises InputError for GPTQ, if the checkpoint is not quantized by it already."""
+    if not scheme.algorithm.endswith("_GPTQ"):
         return
-    said = config.get("quantization_config")
-    if config and (not isinstance(said, Mapping) or said.get("quant_method") != "gptq"):
+    quantized = config.get("quantization_config")
+    if config and (not isinstance(quantized, Mapping) or quantized.get("quant_method") != "gptq"):
         raise InputError(
             "TensorRT-LLM converts checkpoints that are quantized by GPTQ already, and this one is not",
             option="model.source",
@@ -277,18 +276,18 @@ def check_gptq(config: Config, found: AlgorithmScheme) -> None:
 
 
 def positions(config: Config) -> int | None:
-    """Tokens that the model has positions for, as trtllm-build counts them; None where it is not known."""
-    found = config.get("max_position_embeddings")
-    if not isinstance(found, int):
+    """The model's limit of tokens, as trtllm-build computes it; None if it is not known."""
+    trained = config.get("max_position_embeddings")
+    if not isinstance(trained, int):
         return None
     scaling = config.get("rope_scaling") or config.get("rope_parameters")
     if not isinstance(scaling, Mapping):
-        return found
+        return trained
     kind = scaling.get("type", scaling.get("rope_type"))
     factor = scaling.get("factor", 1.0)
     if kind in ("su", "longrope", "llama3", "default", "mrope", None) or not isinstance(factor, int | float):
-        return found
-    return int(found * factor)
+        return trained
+    return int(trained * factor)
 
 
 def _number(capability: str) -> tuple[int, int]:

@@ -1,8 +1,8 @@
-"""The worker of `checkpoint`: a folder of Hugging Face's becomes TensorRT-LLM's checkpoint, a file for each rank.
+"""The worker of `checkpoint` by NVIDIA's scripts: a Hugging Face folder becomes a TensorRT-LLM checkpoint.
 
-config.json           what the model is, and how it is quantized
-rank0.safetensors, …  the weights
-tokenizer/            as the model has it, for who serves the engine
+config.json           the model and its quantization
+rank0.safetensors, …  the weights of each rank
+tokenizer/            the model's own, for servers
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ def run(request: StepRequest, out: Path, _reporter: Reporter) -> dict[str, Any]:
         name = "quantization/quantize.py"
         words = arguments.quantize(facts, places)
     peak = tools.run([*tools.script(name), *words], home)
-    made = check_files(out, int(facts["parallel.tp"]) * int(facts["parallel.pp"]))
+    written = check_files(out, int(facts["parallel.tp"]) * int(facts["parallel.pp"]))
     copy_tokenizer(model, out)
     return {
         "algorithm": scheme.algorithm,
         "kv_cache": scheme.kv_cache,
         "tool": name,
-        "architecture": made.get("architecture"),
-        "quantization": made.get("quantization"),
+        "architecture": written.get("architecture"),
+        "quantization": written.get("quantization"),
         "peak_memory_bytes": peak,
         "validated": UNEXECUTED,
     }
 
 
 def check_files(folder: Path, ranks: int) -> dict[str, Any]:
-    """The config of a checkpoint that has the files of all its ranks. Raises BuildError."""
+    """The config of a checkpoint with the files of all its ranks. Raises BuildError if one is missing."""
     try:
         config = untrusted.read_object(folder / "config.json")
     except (OSError, ValueError):
@@ -71,16 +71,18 @@ def check_files(folder: Path, ranks: int) -> dict[str, Any]:
     missing = [name for name in missing if not (folder / name).is_file()]
     if missing or not isinstance(config, dict):
         raise BuildError(
-            f"the checkpoint lacks {', '.join(missing) or 'its config'}, and nothing said why",
-            hint="tp x pp files belong to it; the log may tell which rank failed",
+            f"the checkpoint lacks {', '.join(missing) or 'its config'}, and no tool reported an error",
+            hint="it has tp x pp files; the log may tell which rank failed",
         )
     return config
 
 
 def _check(config: Mapping[str, Any], architecture: str, facts: Mapping[str, Any]) -> AlgorithmScheme:
-    """The rules once more: of a model that had to be downloaded, nothing was known when the build was planned."""
-    asked = tuple(str(facts[f"quant.{name}"]) for name in ("weights", "activations", "method", "kv_cache"))
-    scheme = rules.scheme((asked[0], asked[1], asked[2], asked[3]), architecture, facts)
+    """Check the rules again: nothing was known about a model that was downloaded after planning. Raises InputError."""
+    weights, activations, method, cache = (
+        str(facts[f"quant.{name}"]) for name in ("weights", "activations", "method", "kv_cache")
+    )
+    scheme = rules.scheme((weights, activations, method, cache), architecture, facts)
     rules.check_mapping(facts, scheme, rules.family(architecture))
     rules.check_gptq(config, scheme)
     ranks = rules.Ranks(facts["parallel.tp"], facts["parallel.pp"], facts["compiler.cp_size"])

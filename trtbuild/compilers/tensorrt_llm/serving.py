@@ -1,4 +1,4 @@
-"""What serves an engine, written beside it: the exact `trtllm-serve` command, or a Triton model repository."""
+"""The files that serve an engine: the `trtllm-serve` command, or a Triton model repository."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def trtllm(engine: Path) -> Mapping[str, str]:
 
 
 def serve_words(engine: Path, built: EngineConfig) -> list[str]:
-    """What follows `trtllm-serve`."""
+    """The arguments of `trtllm-serve`."""
     mapping, limits = built.pretrained_config.get("mapping", {}), built.build_config
     words = [str(engine), "--tokenizer", str(engine / TOKENIZER), "--backend", "tensorrt"]
     for name in ("max_beam_width", "max_batch_size", "max_num_tokens", "max_seq_len"):
@@ -44,38 +44,41 @@ def triton(engine: Path) -> Mapping[str, str]:
     """{file name: text} of `serve=triton` for the engine in the folder `engine`. Raises BuildError, InputError."""
     built = engine_folder.read(engine)
     ends, pad = _tokens(engine / TOKENIZER)
-    made = repository(engine, built, ends, pad)
-    images = ", ".join(contract()["images"]["triton_name"].replace("{yy.mm}", each) for each in _images())
+    files = repository(engine, built, ends, pad)
+    name = contract()["images"]["triton_name"]
+    images = ", ".join(name.replace("{yy.mm}", release) for release in _images())
     launch = (
         f"{_HEAD}# In NVIDIA's image that has TensorRT-LLM 1.2: {images}.\n"
         'repository=${1:-$(dirname "$0")/repository}\n'
         "scripts=${SCRIPTS:-/app/scripts}\n"
         f'exec python3 "$scripts/launch_triton_server.py" --world_size={built.ranks} --model_repo="$repository"\n'
     )
-    return {"serve.sh": launch, **{f"repository/{name}": text for name, text in made.items()}}
+    return {"serve.sh": launch, **{f"repository/{name}": text for name, text in files.items()}}
 
 
 def _tokens(tokenizer: Path) -> tuple[list[int], int]:
-    """(what ends an answer, what pads a prompt). Raises InputError where the folder does not say it."""
-    said = {}
+    """(tokens that end an answer, token that pads a prompt). Raises InputError if the folder does not tell."""
+    contents = {}
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json", "generation_config.json"):
         path = tokenizer / name
-        called = f"the model's {name}"
-        said[name] = untrusted.read_object(path, called, option="serve=triton") if path.is_file() else {}
-    if not said["tokenizer.json"]:
+        title = f"the model's {name}"
+        contents[name] = untrusted.read_object(path, title, option="serve=triton") if path.is_file() else {}
+    if not contents["tokenizer.json"]:
         raise InputError(
-            "the models in Python of a Triton repository read tokenizer.json, and this model has none",
+            "the Python models of a Triton repository read tokenizer.json, and this model has none",
             option="serve=triton",
             hint="save it with the tokenizer: AutoTokenizer.from_pretrained(model).save_pretrained(model)",
         )
-    files = {name: tokenizer / name for name in said if (tokenizer / name).is_file()}
-    settled = template.settle(files, said["config.json"])
+    files = {name: tokenizer / name for name in contents if (tokenizer / name).is_file()}
+    settled = template.settle(files, contents["config.json"])
     if not settled.ends:
         raise no_end()
     return list(settled.ends), settled.ends[0] if settled.pad is None else settled.pad
 
 
 def _images() -> list[str]:
-    """Triton's releases that carry the contract's TensorRT-LLM, the newest first."""
-    told = contract()["images"]["triton"]
-    return sorted((name for name, version in told.items() if version == contract()["version"]), reverse=True)
+    """Releases of Triton's image with the contract's TensorRT-LLM, the newest first."""
+    versions = contract()["images"]["triton"]
+    return sorted(
+        (name for name, version in versions.items() if version == contract()["version"]), reverse=True
+    )

@@ -1,4 +1,4 @@
-"""Runs one of TensorRT-LLM's tools: its words go to the step's log, and a failure is told by its cause."""
+"""Runs one of TensorRT-LLM's tools: its output goes to the step's log, and a failure is reported with its cause."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from trtbuild.errors import InputError
 from trtbuild.processes import programs
 from trtbuild.worker import HELD, die_with_parent
 
-EXAMPLES = "TENSORRT_LLM_EXAMPLES"  # where the scripts lie, outside of NVIDIA's image
+EXAMPLES = "TENSORRT_LLM_EXAMPLES"  # the folder of the scripts, outside of NVIDIA's image
 _IN_IMAGE = "/app/tensorrt_llm/examples"
-_KEPT = 4000  # lines of the log in which the cause is looked for
+_KEPT = 4000  # last lines of the log, in which the cause of a failure is looked for
 
 
 def program(name: str) -> str:
-    """`trtllm-build` or the like, beside this Python or on PATH. Raises InputError."""
+    """The path of a tool such as `trtllm-build`, beside this Python or on PATH. Raises InputError."""
     beside = Path(sys.executable).parent
-    found = programs.find(name, beside=beside)
-    if found is None:
+    path = programs.find(name, beside=beside)
+    if path is None:
         raise InputError(
             f"{name} is neither beside {sys.executable} nor on PATH",
             option="executor.python",
             hint="name a Python that has TensorRT-LLM, or take NVIDIA's image: executor=container",
         )
-    return found
+    return path
 
 
 def script(name: str) -> list[str]:
@@ -50,8 +50,7 @@ def script(name: str) -> list[str]:
 def run(command: Sequence[str], home: Path, on_line: Callable[[str], None] = lambda _line: None) -> int:
     """Run a tool in the folder `home`; returns the peak resident bytes of the largest process so far.
 
-    `on_line` is given each line of its words, as it comes. Raises BuildError with the cause and the mend, as far as the
-    log tells them.
+    `on_line` gets each line of its output. Raises BuildError, with the cause and a hint as far as the log tells them.
     """
     print("$", *command, file=sys.stderr, flush=True)  # noqa: T201  # to the log
     tail: deque[str] = deque(maxlen=_KEPT)
@@ -65,7 +64,7 @@ def run(command: Sequence[str], home: Path, on_line: Callable[[str], None] = lam
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        # In a container all die with the worker, which has a second thread there: then nothing may run after the fork.
+        # In a container all processes die with the worker, which has a second thread: nothing may run after a fork.
         preexec_fn=None if HELD in os.environ else die_with_parent,
     ) as process:
         assert process.stdout is not None  # noqa: S101  # it was opened as a pipe
@@ -75,7 +74,7 @@ def run(command: Sequence[str], home: Path, on_line: Callable[[str], None] = lam
             on_line(line)
             tail.append(line.rstrip("\n"))
     if process.returncode:
-        named = command[1] if command[0] == sys.executable else command[0]
+        name = command[1] if command[0] == sys.executable else command[0]
         limited = diagnosis.oom_kills() > kills
-        raise diagnosis.failure(Path(named).name, process.returncode, list(tail), limited=limited)
+        raise diagnosis.failure(Path(name).name, process.returncode, list(tail), limited=limited)
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024

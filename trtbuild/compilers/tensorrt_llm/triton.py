@@ -1,13 +1,13 @@
-"""A model repository for Triton's `tensorrtllm` backend: four models, as NVIDIA's `inflight_batcher_llm` has them.
+"""A model repository for Triton's `tensorrtllm` backend: four models, like NVIDIA's `inflight_batcher_llm`.
 
 preprocessing/   text to tokens, in Python
 tensorrt_llm/    the engine, by NVIDIA's backend
 postprocessing/  tokens to text, in Python
-ensemble/        the three in a row: what a client asks
+ensemble/        the three in sequence, for clients
 
 Names of tensors and of parameters are those that the backend of release 1.2 reads
-(triton_backend/inflight_batcher_llm/src: model_state.cc, model_instance_state.cc, utils.cc); the ensemble's are those
-that NVIDIA's own clients send. Nothing of NVIDIA's templates is needed, which differ from release to release.
+(triton_backend/inflight_batcher_llm/src: model_state.cc, model_instance_state.cc, utils.cc); those of the ensemble are
+what NVIDIA's clients send. NVIDIA's templates, which differ from release to release, are not needed.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from typing import Any
 
 from trtbuild.compilers.tensorrt_llm.engine_folder import TOKENIZER, EngineConfig
 
-#: A version's folder has to be there, though the backend reads nothing in it.
+#: The folder of a version has to exist, though the backend reads nothing in it.
 _VERSION = "1"
 _PYTHON = "trtbuild.compilers.tensorrt_llm.triton_models"
 
 
 class Word(str):
-    """A name of the schema's, such as TYPE_INT32, where a string would be in quotes."""
+    """A name of the schema, such as TYPE_INT32, which is written without quotes."""
 
 
 @dataclass(frozen=True)
 class _Sampling:
-    """What a client may say about one request: its name there, the backend's own, and its type."""
+    """A parameter of a request: the client's name, the backend's name, and the type."""
 
     name: str
     inner: str
@@ -55,14 +55,14 @@ _SAMPLING = (
     _Sampling("stream", "streaming", "BOOL"),
 )
 _LOG_PROBS = (("cum_log_probs", "FP32", [-1]), ("output_log_probs", "FP32", [-1, -1]))
-#: What the backend takes of a draft model's proposals.
+#: Inputs for the proposals of a draft model.
 _DRAFT = (("draft_input_ids", "INT32", [-1]), ("draft_logits", "FP32", [-1, -1]))
 
 
 def repository(engine: Path, built: EngineConfig, ends: Sequence[int], pad: int) -> Mapping[str, str]:
     """{path in the repository: text} for the engine in the folder `engine`.
 
-    An answer ends with any token of `ends`; prompts of a batch are padded with `pad`.
+    Any token of `ends` ends an answer; `pad` pads the prompts of a batch.
     """
     batch = int(built.build_config.get("max_batch_size") or 1)
     tokenizer = str(engine / TOKENIZER)
@@ -84,11 +84,11 @@ def text(message: Mapping[str, Any], indent: str = "") -> str:
     """A message in protobuf's text format: a list is a repeated field, a mapping a message."""
     lines = []
     for name, value in message.items():
-        for each in value if isinstance(value, Sequence) and not isinstance(value, str) else [value]:
-            if isinstance(each, Mapping):
-                lines.append(f"{indent}{name} {{\n{text(each, indent + '  ')}{indent}}}\n")
+        for item in value if isinstance(value, Sequence) and not isinstance(value, str) else [value]:
+            if isinstance(item, Mapping):
+                lines.append(f"{indent}{name} {{\n{text(item, indent + '  ')}{indent}}}\n")
             else:
-                lines.append(f"{indent}{name}: {_scalar(each)}\n")
+                lines.append(f"{indent}{name}: {_scalar(item)}\n")
     return "".join(lines)
 
 
@@ -106,7 +106,7 @@ def _tensor(name: str, kind: str, dims: Sequence[int], **more: Any) -> dict[str,
 
 
 def _single(name: str, kind: str) -> dict[str, Any]:
-    """One number of a request, which the backend takes without its axis."""
+    """One number of a request, which the backend takes as a scalar."""
     return _tensor(name, kind, [1], reshape={"shape": []})
 
 
@@ -186,14 +186,14 @@ def _backend(engine: Path, built: EngineConfig, batch: int) -> dict[str, Any]:
                 _optional(_tensor(name, "INT32", [2, -1], **ragged))
                 for name in ("stop_words_list", "bad_words_list")
             ),
-            *(_optional(_single(each.inner, each.type)) for each in _SAMPLING),
+            *(_optional(_single(parameter.inner, parameter.type)) for parameter in _SAMPLING),
             *(drafts if drafted else ()),
             _optional(_single("stop", "BOOL")),
         ],
         "output": [
             _tensor("output_ids", "INT32", [-1, -1]),
             _tensor("sequence_length", "INT32", [-1]),
-            *(_tensor(*each) for each in _LOG_PROBS),
+            *(_tensor(*output) for output in _LOG_PROBS),
         ],
         "instance_group": _on_cpu(1),
         "parameters": _parameters(
@@ -205,7 +205,7 @@ def _backend(engine: Path, built: EngineConfig, batch: int) -> dict[str, Any]:
                 "kv_cache_free_gpu_mem_fraction": "0.9",
                 "exclude_input_in_output": "true",
                 **_lookahead(mode, int(limits.get("max_draft_len") or 0)),
-                # The backend wants these three, though they may be empty: guided decoding.
+                # For guided decoding. The backend wants these three, though they may be empty.
                 "tokenizer_dir": str(engine / TOKENIZER),
                 "xgrammar_tokenizer_info_path": "",
                 "guided_decoding_backend": "",
@@ -215,24 +215,23 @@ def _backend(engine: Path, built: EngineConfig, batch: int) -> dict[str, Any]:
 
 
 def _paging(limits: Mapping[str, Any]) -> dict[str, str]:
-    """Blocks that requests share, and prompts in pieces, want attention that reads a paged cache."""
+    """Shared cache blocks and chunked prompts, which need attention that reads a paged cache."""
     paged = bool(limits.get("plugin_config", {}).get("use_paged_context_fmha"))
     paged &= str(limits.get("kv_cache_type") or "paged").lower() == "paged"
-    told = "true" if paged else "false"
-    return {"enable_kv_cache_reuse": told, "enable_chunked_context": told}
+    return dict.fromkeys(("enable_kv_cache_reuse", "enable_chunked_context"), "true" if paged else "false")
 
 
 def _speculative(built: EngineConfig) -> str:
-    """By the name of trtllm-build's flag; config.json has it in capitals or as a flag's number."""
-    found = built.build_config.get("speculative_decoding_mode")
+    """The mode by the name of trtllm-build's flag; config.json has it in capitals or as an enum's number."""
+    mode = built.build_config.get("speculative_decoding_mode")
     names = {2: "draft_tokens_external", 8: "lookahead_decoding"}
-    return names.get(found, "none") if isinstance(found, int) else str(found or "none").lower()
+    return names.get(mode, "none") if isinstance(mode, int) else str(mode or "none").lower()
 
 
 def _lookahead(mode: str, drafts: int) -> dict[str, str]:
-    """Window, n-gram and verification set of one size, the largest that the engine's `max_draft_len` has room for.
+    """Window, n-gram and verification set of one size, the largest that fits the engine's `max_draft_len`.
 
-    How many drafts they take: `calculateSpeculativeResourceTuple` of LookaheadDecodingConfig.
+    `calculateSpeculativeResourceTuple` of LookaheadDecodingConfig says how many drafts they take.
     """
     if mode != "lookahead_decoding":
         return {}
@@ -247,8 +246,8 @@ def _lookahead(mode: str, drafts: int) -> dict[str, str]:
 
 
 def _ensemble(batch: int) -> dict[str, Any]:
-    asked = {"text_input": "QUERY", "max_tokens": "REQUEST_OUTPUT_LEN", "stop_words": "STOP_WORDS_DICT"}
-    asked |= {"bad_words": "BAD_WORDS_DICT", "end_id": "END_ID", "pad_id": "PAD_ID"}
+    inputs = {"text_input": "QUERY", "max_tokens": "REQUEST_OUTPUT_LEN", "stop_words": "STOP_WORDS_DICT"}
+    inputs |= {"bad_words": "BAD_WORDS_DICT", "end_id": "END_ID", "pad_id": "PAD_ID"}
     between = {
         "INPUT_ID": "input_ids",
         "REQUEST_INPUT_LEN": "input_lengths",
@@ -258,8 +257,8 @@ def _ensemble(batch: int) -> dict[str, Any]:
         "OUT_END_ID": "end_id",
         "OUT_PAD_ID": "pad_id",
     }
-    made = {"output_ids": "TOKENS_BATCH", "sequence_length": "SEQUENCE_LENGTH"}
-    sampling = {each.inner: each.name for each in _SAMPLING}
+    outputs = {"output_ids": "TOKENS_BATCH", "sequence_length": "SEQUENCE_LENGTH"}
+    sampling = {parameter.inner: parameter.name for parameter in _SAMPLING}
     log_probs = {name: name for name, _, _ in _LOG_PROBS}
     return {
         "name": "ensemble",
@@ -270,23 +269,25 @@ def _ensemble(batch: int) -> dict[str, Any]:
             _tensor("max_tokens", "INT32", [1]),
             *(_optional(_tensor(name, "STRING", [-1])) for name in ("stop_words", "bad_words")),
             *(_optional(_tensor(name, "INT32", [1])) for name in ("end_id", "pad_id")),
-            *(_optional(_tensor(each.name, each.type, [1])) for each in _SAMPLING),
+            *(_optional(_tensor(parameter.name, parameter.type, [1])) for parameter in _SAMPLING),
         ],
-        "output": [_tensor("text_output", "STRING", [-1]), *(_tensor(*each) for each in _LOG_PROBS)],
+        "output": [_tensor("text_output", "STRING", [-1]), *(_tensor(*output) for output in _LOG_PROBS)],
         "ensemble_scheduling": {
             "step": [
                 _step(
                     "preprocessing",
-                    {inner: name for name, inner in asked.items()},
+                    {inner: name for name, inner in inputs.items()},
                     {n: f"_{n}" for n in between},
                 ),
                 _step(
                     "tensorrt_llm",
                     {inner: f"_{name}" for name, inner in between.items()} | sampling,
-                    {name: f"_{inner}" for name, inner in made.items()} | log_probs,
+                    {name: f"_{inner}" for name, inner in outputs.items()} | log_probs,
                 ),
                 _step(
-                    "postprocessing", {name: f"_{name}" for name in made.values()}, {"OUTPUT": "text_output"}
+                    "postprocessing",
+                    {name: f"_{name}" for name in outputs.values()},
+                    {"OUTPUT": "text_output"},
                 ),
             ]
         },

@@ -1,7 +1,7 @@
-"""The proof of a checkpoint that ModelOpt wrote for TensorRT-LLM 1.2: its config, its numbers, and its loss on a text.
+"""Verifies a checkpoint that ModelOpt wrote for TensorRT-LLM 1.2: its config, its numbers, and its loss on a text.
 
-Neither ModelOpt nor TensorRT-LLM has a part in it. What is off is found before anything is kept: a rope base that is
-absent, gate and fc the wrong way round, heads cut in two, a rank that has another's scales.
+It uses neither ModelOpt nor TensorRT-LLM. It finds a missing rope base, swapped gate and fc, heads cut in two, or a
+rank with the scales of another, before the checkpoint is stored.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trtbuild.networks.config.decoder import Decoder
 from trtbuild.networks.weights.arrays import Array
 from trtbuild.networks.weights.checkpoint import Checkpoint
 
-#: config.json of Hugging Face -> that of TensorRT-LLM, where the latter says it
+#: field of Hugging Face's config.json -> the same field in TensorRT-LLM's
 _SAME = {
     "num_hidden_layers": "num_hidden_layers",
     "num_attention_heads": "num_attention_heads",
@@ -37,23 +37,23 @@ _SAME = {
     "rope_theta": "rotary_base",
     "rope_scaling": "rotary_scaling",
 }
-#: a linear map of Hugging Face's -> that of TensorRT-LLM
+#: linear map in Hugging Face's layout -> in TensorRT-LLM's
 _LOADED = {
-    **{f"self_attn.{one}_proj": "attention.qkv" for one in "qkv"},
+    **{f"self_attn.{letter}_proj": "attention.qkv" for letter in "qkv"},
     "self_attn.o_proj": "attention.dense",
     "mlp.gate_proj": "mlp.fc",
     "mlp.up_proj": "mlp.gate",
     "mlp.down_proj": "mlp.proj",
 }
-#: Bits of the weights that TensorRT-LLM's loader quantizes itself.
+#: Algorithms whose weights TensorRT-LLM's loader quantizes -> bits of a weight.
 LOADER_BITS = {"W8A16": 8, "W4A16": 4}
-_PADDED = 64  # rows of a vocabulary come in such numbers where AWQ is
+_PADDED = 64  # with AWQ a vocabulary is padded to a multiple of it
 
 
 def verify(
     source: Checkpoint, folder: Path, scheme: ModelOptScheme, facts: Mapping[str, Any], tokens: Sequence[int]
 ) -> dict[str, Any]:
-    """As `modelopt.proving.verify`, of a folder with config.json and a file for each rank. Raises BuildError.
+    """As `modelopt.verify_export.verify`, for a folder with config.json and a file for each rank. Raises BuildError.
 
     `facts` are the step's: `model.dtype`, `quant.group_size`, `quant.kv_cache`, `parallel.tp`, `parallel.pp` and
     `compiler.exclude_modules`.
@@ -62,28 +62,28 @@ def verify(
     decoder = source.retied(parse(source.config))
     tp, pp = int(facts["parallel.tp"]), int(facts["parallel.pp"])
     _check_config(config, source.config, decoder, facts)
-    left = exclusions.modules(exclusions.read(facts), decoder.layers)
-    _check_quantization(config.get("quantization") or {}, scheme, facts, decoder.layers // pp, left)
-    later = LOADER_BITS.get(scheme.algorithm or "")
-    algorithm = None if later else scheme.algorithm
+    excluded = exclusions.modules(exclusions.read(facts), decoder.layers)
+    _check_quantization(config.get("quantization") or {}, scheme, facts, decoder.layers // pp, excluded)
+    bits = LOADER_BITS.get(scheme.algorithm or "")
+    algorithm = None if bits else scheme.algorithm
     entries = ranks.entries(folder, decoder, tp, pp, algorithm)
-    exported = Exported(entries, algorithm, facts.get("quant.group_size"), left)
-    made = verify_export.ExportedWeights(exported) if later is None else _QuantizedByLoader(exported, later)
+    exported = Exported(entries, algorithm, facts.get("quant.group_size"), excluded)
+    weights = verify_export.ExportedWeights(exported) if bits is None else _QuantizedByLoader(exported, bits)
     cache = "fp8" if facts["quant.kv_cache"] == "fp8" else None
     return verify_export.verify_numbers(
-        decoder, source, made, scheme, str(facts["model.dtype"]), cache, tokens
+        decoder, source, weights, scheme, str(facts["model.dtype"]), cache, tokens
     )
 
 
 def _check_config(
     config: Mapping[str, Any], source: Mapping[str, Any], decoder: Decoder, facts: Mapping[str, Any]
 ) -> None:
-    """What the builder reads of the model. Raises BuildError."""
-    told = {name: value for name, value in source.items() if name not in ("rope_parameters", *_SAME)}
-    told |= {ours: config[theirs] for ours, theirs in _SAME.items() if theirs in config}
+    """Check what the builder reads about the model. Raises BuildError."""
+    stated = {name: value for name, value in source.items() if name not in ("rope_parameters", *_SAME)}
+    stated |= {ours: config[theirs] for ours, theirs in _SAME.items() if theirs in config}
     if "rotary_base" not in config:
         raise BuildError("the checkpoint's config.json has no rotary_base: TensorRT-LLM would take 10000")
-    verify_export.check_same_model(decoder, told)
+    verify_export.check_same_model(decoder, stated)
     tp, pp = facts["parallel.tp"], facts["parallel.pp"]
     vocab = config.get("vocab_size")
     fits = {decoder.vocab, -(-decoder.vocab // _PADDED) * _PADDED}
@@ -101,42 +101,40 @@ def _check_config(
 
 
 def _check_quantization(
-    said: Mapping[str, Any],
+    quantization: Mapping[str, Any],
     scheme: ModelOptScheme,
     facts: Mapping[str, Any],
     layers: int,
-    left: frozenset[str],
+    excluded: frozenset[str],
 ) -> None:
-    """What the builder reads of the quantization, of the `layers` of a stage. Raises BuildError."""
+    """Check what the builder reads about the quantization, for the `layers` of a stage. Raises BuildError."""
     cache = "FP8" if facts["quant.kv_cache"] == "fp8" else None
     wanted: dict[str, Any] = {"quant_algo": scheme.algorithm, "kv_cache_quant_algo": cache}
     if scheme.grouped:
         wanted |= {"group_size": facts["quant.group_size"], "has_zero_point": False, "pre_quant_scale": True}
     for name, expected in wanted.items():
-        if said.get(name) != expected:
-            raise BuildError(
-                f"the checkpoint's config.json says quantization.{name} = {said.get(name)}, and {expected} was asked "
-                "for"
-            )
-    excluded = said.get("exclude_modules") or ()
-    if scheme.recipe and "lm_head" not in excluded:
+        if quantization.get(name) != expected:
+            stated = f"quantization.{name} = {quantization.get(name)}"
+            raise BuildError(f"the checkpoint's config.json says {stated}, and {expected} was asked for")
+    patterns = quantization.get("exclude_modules") or ()
+    if scheme.recipe and "lm_head" not in patterns:
         raise BuildError("the checkpoint's config.json does not say that lm_head is left as it is")
     if scheme.recipe:
         maps = list(dict.fromkeys(map(_loaded, exclusions.names(layers))))
-        verify_export.check_excluded("config.json", excluded, maps, frozenset(map(_loaded, left)))
+        verify_export.check_excluded("config.json", patterns, maps, frozenset(map(_loaded, excluded)))
 
 
 def _loaded(module: str) -> str:
-    """The loader's name of a linear map of Hugging Face's layout."""
+    """TensorRT-LLM's name of a linear map in Hugging Face's layout."""
     _, _, layer, part = module.split(".", 3)
     return f"transformer.layers.{layer}.{_LOADED[part]}"
 
 
 class _QuantizedByLoader(verify_export.ExportedWeights):
-    """A checkpoint whose weights the loader will quantize: numbers as they are stored, sums as they will be.
+    """A checkpoint whose weights the loader will quantize: `linear` rounds them as it does.
 
-    One scale for each output, its largest weight over 128 (or 8), as `symmetric_quantize` in TensorRT-LLM's
-    cutlass_preprocessors.cpp has it.
+    Each output has one scale, its largest weight divided by 128 (or 8), as in `symmetric_quantize` in TensorRT-LLM's
+    cutlass_preprocessors.cpp.
     """
 
     def __init__(self, exported: Exported, bits: int) -> None:
@@ -144,8 +142,8 @@ class _QuantizedByLoader(verify_export.ExportedWeights):
         self._codes = 1 << (bits - 1)
 
     def linear(self, module: str) -> Linear:
-        found = super().linear(module)
-        scale = np.abs(found.weight).max(-1, keepdims=True) / self._codes
+        linear = super().linear(module)
+        scale = np.abs(linear.weight).max(-1, keepdims=True) / self._codes
         scale = np.where(scale == 0, 1, scale)
-        codes: Array = np.clip(np.rint(found.weight / scale), -self._codes, self._codes - 1)
-        return Linear(codes * scale, found.step, None, None)
+        codes: Array = np.clip(np.rint(linear.weight / scale), -self._codes, self._codes - 1)
+        return Linear(codes * scale, linear.step, None, None)

@@ -1,1 +1,1 @@
-"""The models in Python of a Triton repository, as `triton` copies them. Triton runs them; nothing here imports them."""
+"""Python models that `triton` copies into a Triton repository. Triton runs them; nothing here imports them."""

@@ -1,6 +1,6 @@
 """Tokens to text, for Triton's Python backend. Written by trtbuild beside the engine that it serves.
 
-TOKENS_BATCH [batch, beams, tokens], of which SEQUENCE_LENGTH [batch, beams] count, become OUTPUT [batch, beams].
+The first SEQUENCE_LENGTH [batch, beams] tokens of TOKENS_BATCH [batch, beams, tokens] become OUTPUT [batch, beams].
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 
 class TritonPythonModel:
-    """What Triton starts: `initialize` once, `execute` for the requests that have come in."""
+    """The class that Triton runs: `initialize` once, `execute` for each batch of requests."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
         parameters = json.loads(args["model_config"])["parameters"]
@@ -30,9 +30,9 @@ class TritonPythonModel:
                 triton.get_input_tensor_by_name(request, name).as_numpy()
                 for name in ("TOKENS_BATCH", "SEQUENCE_LENGTH")
             )
-            said = np.empty(lengths.shape, np.object_)
+            texts = np.empty(lengths.shape, np.object_)
             for at, length in np.ndenumerate(lengths):
                 ids = tokens[at][:length].tolist()
-                said[at] = self.tokenizer.decode(ids, skip_special_tokens=True).encode("utf-8")
-            responses.append(triton.InferenceResponse(output_tensors=[triton.Tensor("OUTPUT", said)]))
+                texts[at] = self.tokenizer.decode(ids, skip_special_tokens=True).encode("utf-8")
+            responses.append(triton.InferenceResponse(output_tensors=[triton.Tensor("OUTPUT", texts)]))
         return responses
