@@ -108,24 +108,16 @@ def _ls(asked: _Words) -> int:
 
 
 def _amounts(environment: Environment | None) -> list[str]:
-    return (
-        ["", ""]
-        if environment is None
-        else [format_size(environment.bytes), format_ago(time.time() - environment.used)]
-    )
+    if environment is None:
+        return ["", ""]
+    return [format_size(environment.bytes), format_ago(time.time() - environment.used)]
 
 
 def _installed(environment: Environment | None) -> dict[str, Any]:
     if environment is None:
         return {"installed": False}
-    return {
-        "installed": True,
-        "path": str(environment.path),
-        "bytes": environment.bytes,
-        "files": environment.files,
-        "used": environment.used,
-        "about": dict(environment.about),
-    }
+    numbers = {"bytes": environment.bytes, "files": environment.files, "used": environment.used}
+    return {"installed": True, "path": str(environment.path), **numbers, "about": dict(environment.about)}
 
 
 def _show(asked: _Words) -> int:
