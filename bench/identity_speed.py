@@ -6,8 +6,8 @@ The script makes a model with the shapes of a Llama 70B and as many layers as fi
 The headers are real. The weights are sparse: they take no room on the disk, and hashing them takes as long as any bytes
 except for the disk's own time. Then it runs, alternating and with the page cache dropped: `xargs -P2 sha256sum`,
 `xargs -P2 openssl dgst -sha256`, and the real `trtbuild plan` with an empty store. (openssl runs the same code as
-Python's hashlib; Debian's sha256sum uses no SHA instructions.) Then it runs the same plan again. `plan` of a tiny model measures
-start-up. The script also prints user seconds: on a shared machine they say more than the clock.
+Python's hashlib; Debian's sha256sum uses no SHA instructions.) Then it runs the same plan again. `plan` of a
+tiny model measures start-up. The script also prints user seconds: on a shared machine they say more than the clock.
 """
 
 from __future__ import annotations

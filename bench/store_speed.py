@@ -3,8 +3,8 @@
 usage: python bench/store_speed.py [--gigabytes 4] [--repeats 3] [--folder .] [--records 100000]
 
 The script publishes with durability full. As often, and alternating, it runs `openssl dgst -sha256` on the same files,
-and `dd` with as many bytes to the same disk (conv=fdatasync). The files are in the page cache and on the disk. Medians are
-compared. It needs about four times --gigabytes on the disk of --folder.
+and `dd` with as many bytes to the same disk (conv=fdatasync). The files are in the page cache and on the disk.
+Medians are compared. It needs about four times --gigabytes on the disk of --folder.
 """
 
 from __future__ import annotations
