@@ -109,10 +109,51 @@ class Compiler:
     advise: Callable[[Recipe], Sequence[str]] = _nothing
 
 
-def check_parallel(recipe: Recipe, why: str, *, hint: str = "leave parallel.tp and parallel.pp at 1") -> None:
-    """For a compiler whose results are of one rank. Raises InputError, with `why`, where a recipe asks for more."""
+def check_parallel(
+    recipe: Recipe, why: str | None = None, hint: str = "leave parallel.tp and parallel.pp at 1"
+) -> None:
+    """For a compiler whose results are of one rank. Raises InputError, with `why`, if the recipe asks for more."""
     if recipe.tp != 1 or recipe.pp != 1:
-        raise InputError(why, option="parallel.tp" if recipe.tp != 1 else "parallel.pp", hint=hint)
+        asks = f"compiler={recipe.tools.name} builds for one device, and this config asks for {recipe.tp} x {recipe.pp}"
+        raise InputError(why or asks, option="parallel.tp" if recipe.tp != 1 else "parallel.pp", hint=hint)
+
+
+def check_symmetric(recipe: Recipe, why: str) -> None:
+    """For a compiler without zero points. Raises InputError, with `why`, if the recipe asks for them."""
+    if recipe.quant.symmetric is False:
+        raise InputError(why, option="quant.symmetric=false", hint="leave quant.symmetric out")
+
+
+def group_size(recipe: Recipe, default: int, allowed: Sequence[int]) -> int:
+    """`quant.group_size`, or `default`. Raises InputError if it is not one of `allowed`."""
+    group = recipe.quant.group_size or default
+    if group not in allowed:
+        raise InputError(
+            f"{group} is not one of {', '.join(map(str, allowed))}",
+            option=f"quant.group_size={group}",
+            hint="smaller groups are more exact and take more room",
+        )
+    return group
+
+
+def sequence_limits(sequence: int, longest_input: int) -> dict[str, Value]:
+    """The facts of a profile for `sequence` tokens, of which a prompt has at most `longest_input`.
+
+    Raises InputError if they leave no room for an answer.
+    """
+    if sequence < 2:
+        raise InputError(
+            "there is no room for a prompt and an answer",
+            option=f"profile.max_seq_len={sequence}",
+            hint="2 is the least",
+        )
+    if longest_input >= sequence:
+        raise InputError(
+            f"a prompt of {longest_input} tokens leaves none of profile.max_seq_len={sequence} for an answer",
+            option="profile.max_input_len",
+            hint=f"choose less than {sequence}",
+        )
+    return {"profile.max_input_len": longest_input, "profile.max_seq_len": sequence}
 
 
 #: Packages of the toolchain `network` that decide the bytes, as its lock chooses them.

@@ -18,7 +18,7 @@ from trtbuild.facts.recipe import SCHEMES, Profile, Quant, Recipe, Tools, Value,
 from trtbuild.networks.config import architectures
 from trtbuild.planning import checkpoint
 from trtbuild.planning.examine import examine
-from trtbuild.planning.memo import Memory
+from trtbuild.planning.memo import Memo
 from trtbuild.sources import Digester, Source
 from trtbuild.sources.folder import content
 from trtbuild.toolchains import builtin, lock, pythons
@@ -44,7 +44,7 @@ def resolve(config: schema.Config, digester: Digester, memory: Memory | None = N
 
     Raises InputError if options contradict each other, or name something that does not exist.
     """
-    once = (memory or Memory()).once
+    once = (memory or Memo()).once
     _check_numbers(config)
     tools = once(
         "tools",

@@ -87,7 +87,7 @@ def test_tensorrt_llm_s_checkpoints_leave_maps_too_where_modelopt_makes_them() -
     assert asked() == []
     for quant, given, said in (
         ("int8", {}, "TensorRT-LLM's loader quantizes the weights of W8A16 itself"),
-        ("fp8", {"pp": 2}, "the checkpoint numbers layers by stage"),
+        ("fp8", {"pp": 2}, "the checkpoint numbers layers within each stage"),
         ("fp8", {"checkpoint_by": "scripts"}, "NVIDIA's scripts leave no layers out"),
     ):
         pp = given.pop("pp", 1)

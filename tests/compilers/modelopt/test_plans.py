@@ -85,7 +85,7 @@ def test_few_samples_are_told_of(project: Project, model: str, tmp_path: Path) -
         (("quant=fp8", "compiler.threads=0"), "compiler.threads=0: 0 is not above 0"),
         (
             ("quant=fp8", "compiler.calib_max_length=1"),
-            "compiler.calib_max_length=1: a sample wants two tokens",
+            "compiler.calib_max_length=1: a sample needs at least two tokens",
         ),
         (
             ("quant=fp8", "compiler.calib_dataset=/not/there"),

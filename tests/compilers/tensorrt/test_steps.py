@@ -180,7 +180,7 @@ REFUSALS: dict[str, tuple[Callable[[], Recipe], str, str]] = {
         "compiler.portable=true",
         "from compute capability 8.0 on",
     ),
-    "two GPUs": (lambda: recipe(tp=2), "parallel.tp", "one GPU"),
+    "two GPUs": (lambda: recipe(tp=2), "parallel.tp", "one device"),
     "another front end": (lambda: recipe(frontend="genai"), "network.frontend", "LlamaForCausalLM"),
     "zero points": (
         lambda: dataclasses.replace(

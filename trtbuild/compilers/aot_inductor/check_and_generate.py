@@ -22,11 +22,11 @@ def check(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]
     BuildError if its files do not fit each other, or its answer is broken.
     """
     folder = request.inputs["engine"]
-    made = _read(folder)
-    why = package_loader.refusal(made)
+    about = _read(folder)
+    why = package_loader.refusal(about)
     if why is not None:
         return {"executed": False, "why": why, "verified": ["names, types and shapes of the weights"]}
-    answer = _generate_text(folder, made, request.options, lambda _: None)
+    answer = _generate_text(folder, about, request.options, lambda _: None)
     check_repetition(answer["token_ids"], answer["text"])
     return answer
 
@@ -38,27 +38,27 @@ def generate(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, A
     opened, if this machine cannot run it.
     """
     folder = request.inputs["engine"]
-    made = _read(folder)
-    why = package_loader.refusal(made)
+    about = _read(folder)
+    why = package_loader.refusal(about)
     if why is not None:
         raise InputError(
             f"this machine cannot run the engine: {why}",
             option="target",
             hint="`trtbuild plan` with target=auto shows the key of the engine that fits this machine",
         )
-    return _generate_text(folder, made, request.options, reporter.text)
+    return _generate_text(folder, about, request.options, reporter.text)
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    made = manifest.read(folder)
-    if made["weights"] is not None:
-        link.check(made["constants"], folder / made["weights"])
-    return made
+    about = manifest.read(folder)
+    if about["weights"] is not None:
+        link.check(about["constants"], folder / about["weights"])
+    return about
 
 
 def _generate_text(
-    folder: Path, made: Mapping[str, Any], options: Mapping[str, Any], on_text: Any
+    folder: Path, about: Mapping[str, Any], options: Mapping[str, Any], on_text: Any
 ) -> dict[str, Any]:
-    package_loader.make_ready(made["device"])
-    answer: dict[str, Any] = importlib.import_module(INFERENCE).generate_text(folder, made, options, on_text)
+    package_loader.make_ready(about["device"])
+    answer: dict[str, Any] = importlib.import_module(INFERENCE).generate_text(folder, about, options, on_text)
     return answer

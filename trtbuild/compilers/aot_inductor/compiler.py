@@ -15,6 +15,8 @@ from trtbuild.compilers.base import (
     ModelRules,
     Requirements,
     check_parallel,
+    group_size,
+    sequence_limits,
     tools,
 )
 from trtbuild.compilers.modelopt import compiler as modelopt
@@ -87,7 +89,7 @@ def _check_fp8(recipe: Recipe, structure: Structure) -> None:
 def _decoder(recipe: Recipe) -> Decoder:
     if recipe.model.described is None:
         raise InputError(
-            "what the model is made of is not known before its download, and the engine's key reads it",
+            "the model's config is not known before its download, and the engine's key reads it",
             option="model.wheel.config",
             hint="pin model.wheel.config, the fields of a config.json, or name a folder or a repository of the Hub",
         )
@@ -95,10 +97,7 @@ def _decoder(recipe: Recipe) -> Decoder:
 
 
 def _check(recipe: Recipe, structure: Structure) -> None:
-    check_parallel(
-        recipe,
-        f"compiler=aot_inductor builds for one device, and this config asks for {recipe.tp} x {recipe.pp}",
-    )
+    check_parallel(recipe)
     if recipe.frontend != "native":
         raise InputError(
             f"compiler=aot_inductor builds {', '.join(SUPPORTED)} (of GGUF: {', '.join(GGUF_SUPPORTED)}), and this "
@@ -133,13 +132,7 @@ def _check(recipe: Recipe, structure: Structure) -> None:
 
 
 def _check_groups(recipe: Recipe, structure: Structure) -> None:
-    group = recipe.quant.group_size or DEFAULT_GROUP
-    if group not in GROUPS:
-        raise InputError(
-            f"{group} is not one of {', '.join(map(str, GROUPS))}",
-            option=f"quant.group_size={group}",
-            hint="smaller groups are more exact and take more room",
-        )
+    group = group_size(recipe, DEFAULT_GROUP, GROUPS)
     for name, rows, columns, _ in linears(structure):
         if columns % max(group, 32) or rows % 8:
             raise InputError(
@@ -200,20 +193,7 @@ def _dtype(recipe: Recipe) -> str:
 
 def _limits(recipe: Recipe, context: int) -> dict[str, Value]:
     sequence = recipe.profile.max_seq_len or min(DEFAULT_SEQUENCE, context)
-    if sequence < 2:
-        raise InputError(
-            "there is no room for a prompt and an answer",
-            option=f"profile.max_seq_len={sequence}",
-            hint="2 is the least",
-        )
-    longest = recipe.profile.max_input_len or sequence - 1
-    if longest >= sequence:
-        raise InputError(
-            f"a prompt of {longest} tokens leaves none of profile.max_seq_len={sequence} for an answer",
-            option="profile.max_input_len",
-            hint=f"choose less than {sequence}",
-        )
-    return {"profile.max_input_len": longest, "profile.max_seq_len": sequence}
+    return sequence_limits(sequence, recipe.profile.max_input_len or sequence - 1)
 
 
 def _hardware(recipe: Recipe) -> dict[str, Value]:

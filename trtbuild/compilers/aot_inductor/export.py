@@ -118,16 +118,16 @@ def _scalars(wanted: Sequence[str], module: DecoderModule) -> dict[str, int]:
     for a constant of the code.
     """
     own = set(module.state_dict())
-    made = {
+    constants = {
         name: module.scheme.group_size or 0
         for name in wanted
         if _OWN_CONSTANT.fullmatch(name) and name not in own
     }
-    odd = own ^ (set(wanted) - set(made))
-    if odd or (made and (module.scheme.weights != "int4" or module.device != "cpu")):
-        name = sorted(odd or made)[0]
+    odd = own ^ (set(wanted) - set(constants))
+    if odd or (constants and (module.scheme.weights != "int4" or module.device != "cpu")):
+        name = sorted(odd or constants)[0]
         raise BuildError(f"the package wants other tensors than the module has, such as {name}")
-    return made
+    return constants
 
 
 def _has(setting: str) -> bool:

@@ -21,7 +21,7 @@ _STRIDE = 64  # the cache has a multiple of it as slots, for fewer shapes
 
 
 def generate_text(
-    folder: Path, made: Mapping[str, Any], options: Mapping[str, Any], on_text: Callable[[str], None]
+    folder: Path, about: Mapping[str, Any], options: Mapping[str, Any], on_text: Callable[[str], None]
 ) -> dict[str, Any]:
     """Generate with the options `prompt`, `max_tokens`, `raw`, and for sampling `temperature`, `top_p`, `seed`.
 
@@ -32,18 +32,18 @@ def generate_text(
     choose, text = token_sampler(options), Text(folder)
     if threads := os.environ.get("TRTBUILD_THREADS"):
         torch.set_num_threads(int(threads))
-    if made["device"] == "cuda":
+    if about["device"] == "cuda":
         torch.zeros(1, device="cuda")  # create the context before the clock starts
     started = time.perf_counter()
-    package = package_loader.open_package(folder / made["package"])
+    package = package_loader.open_package(folder / about["package"])
     opened = time.perf_counter()
-    if made["weights"] is not None:
-        weights = package_loader.read(folder / made["weights"], made["device"])
-        package_loader.give(package, {**weights, **package_loader.scalars(made["scalars"], made["device"])})
+    if about["weights"] is not None:
+        weights = package_loader.read(folder / about["weights"], about["device"])
+        package_loader.give(package, {**weights, **package_loader.scalars(about["scalars"], about["device"])})
     loaded = time.perf_counter()
     prompt = text.encode(options["prompt"], bool(options.get("raw", False)))
-    most = _room(made["limits"], len(prompt), options["max_tokens"])
-    tokens = _tokens(package, made, prompt, most, choose)
+    most = _room(about["limits"], len(prompt), options["max_tokens"])
+    tokens = _tokens(package, about, prompt, most, choose)
     ends = end_tokens(folder, _config_ends(folder))
     return {
         "executed": True,
@@ -65,12 +65,12 @@ def _room(limits: Mapping[str, int], prompt: int, wanted: int) -> int:
 
 
 def _tokens(
-    package: Any, made: Mapping[str, Any], prompt: list[int], most: int, choose: Callable[[Array], int]
+    package: Any, about: Mapping[str, Any], prompt: list[int], most: int, choose: Callable[[Array], int]
 ) -> Iterator[int]:
     """Tokens of the answer, without end; the cache has room for `most` of them."""
-    device, s = made["device"], made["structure"]
-    slots = min(made["limits"]["max_seq_len"], -(-(len(prompt) + most) // _STRIDE) * _STRIDE)
-    shape, dtype = (s["kv_heads"], slots, s["head_dim"]), getattr(torch, made["cache_dtype"])
+    device, s = about["device"], about["structure"]
+    slots = min(about["limits"]["max_seq_len"], -(-(len(prompt) + most) // _STRIDE) * _STRIDE)
+    shape, dtype = (s["kv_heads"], slots, s["head_dim"]), getattr(torch, about["cache_dtype"])
     caches = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(2 * s["layers"])]
     ids, at = torch.tensor(prompt, device=device), torch.arange(len(prompt), device=device)
     while True:

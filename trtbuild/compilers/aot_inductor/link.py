@@ -31,12 +31,12 @@ _TYPES = {
 def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:  # noqa: ARG001
     """Link the files of `request.inputs`, "engine" and "weights", into `out`. Raises BuildError if they do not fit."""
     engine, weights = request.inputs["engine"], request.inputs["weights"]
-    made = manifest.read(engine)
-    check(made["constants"], weights / manifest.WEIGHTS)
+    about = manifest.read(engine)
+    check(about["constants"], weights / manifest.WEIGHTS)
     for folder in (engine, weights):
         for path in sorted(folder.iterdir()):
             _link(path, out / path.name)
-    return {"engine": {**made, "constants": len(made["constants"])}}
+    return {"engine": {**about, "constants": len(about["constants"])}}
 
 
 def check(constants: Mapping[str, Any], path: Path) -> None:

@@ -18,8 +18,8 @@ _PIECE = 16 << 20
 
 def settle(source: Path, target: Path) -> None:
     """Write the package `source` to `target` without the C++ code that it was compiled from."""
-    with zipfile.ZipFile(source) as given, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as kept:
-        for name in sorted(given.namelist()):
+    with zipfile.ZipFile(source) as archive, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as kept:
+        for name in sorted(archive.namelist()):
             if name.endswith(_RANDOM_ID):
                 continue
             entry = zipfile.ZipInfo(name, _DATE)
@@ -27,15 +27,15 @@ def settle(source: Path, target: Path) -> None:
             if name.endswith(_SOURCE):
                 kept.writestr(entry, _BLANK)
                 continue
-            with given.open(name) as stream, kept.open(entry, "w", force_zip64=True) as out:
+            with archive.open(name) as stream, kept.open(entry, "w", force_zip64=True) as out:
                 while piece := stream.read(_PIECE):
                     out.write(piece)
 
 
 def wanted(path: Path) -> list[str]:
     """The names of the tensors that a package's code wants, from its C++ code: nothing is loaded."""
-    with zipfile.ZipFile(path) as given:
-        sources = [given.read(name).decode() for name in given.namelist() if name.endswith(_SOURCE)]
+    with zipfile.ZipFile(path) as archive:
+        sources = [archive.read(name).decode() for name in archive.namelist() if name.endswith(_SOURCE)]
     return [name for source in sources for name in _CONSTANT.findall(source)]
 
 

@@ -24,31 +24,31 @@ _FEATURES = {
 _STATIC_RUNTIME = "2.11."  # release of torch whose packages for GPUs contain a C++ library
 
 
-def refusal(made: Mapping[str, Any]) -> str | None:
+def refusal(about: Mapping[str, Any]) -> str | None:
     """Why this machine cannot run the engine that engine.json describes; None if it can.
 
     Opens no file of the engine.
     """
-    if made["device"] == "cuda":
+    if about["device"] == "cuda":
         gpu, missing = cuda.find()
         if gpu is None:
-            return f"it is for compute capability {made['compute_capability']}, and {missing}"
-        if gpu.capability != made["compute_capability"]:
+            return f"it is for compute capability {about['compute_capability']}, and {missing}"
+        if gpu.capability != about["compute_capability"]:
             return (
-                f"it is for compute capability {made['compute_capability']}, and the {gpu.name} here has "
+                f"it is for compute capability {about['compute_capability']}, and the {gpu.name} here has "
                 f"{gpu.capability}"
             )
         has = torch_cuda()
-        if has != made["cuda"]:
-            return f"it was compiled with CUDA {made['cuda']}, and the torch here is for {has or 'no CUDA'}"
+        if has != about["cuda"]:
+            return f"it was compiled with CUDA {about['cuda']}, and the torch here is for {has or 'no CUDA'}"
     else:
-        why = level_refusal(made["level"])
+        why = level_refusal(about["level"])
         if why is not None:
             return why
     here = metadata.version("torch")
-    exact = made["torch"] if made["device"] == "cuda" else made["torch"].partition("+")[0]
+    exact = about["torch"] if about["device"] == "cuda" else about["torch"].partition("+")[0]
     if not matches(here, exact):
-        return f"it was compiled with torch {made['torch']}, and {here} is installed here"
+        return f"it was compiled with torch {about['torch']}, and {here} is installed here"
     return None
 
 

@@ -27,7 +27,7 @@ def run(request: StepRequest, _out: Path, _reporter: Reporter) -> dict[str, Any]
     exported = Exported(entries(folder), algorithm, group)
     return {
         "executed": False,
-        "why": "a server loads it (serve=trtllm, vllm, sglang); its step compared each number with the model's",
+        "why": "servers load it (serve=trtllm, vllm, sglang); its step compared each number with the model's",
         "tensors": len(exported.entries),
     }
 

@@ -12,6 +12,7 @@ from trtbuild.compilers.base import (
     Requirements,
     Serving,
     check_parallel,
+    check_symmetric,
     tools,
     unpack,
 )
@@ -96,17 +97,12 @@ def _check(recipe: Recipe, scheme: ModelOptScheme) -> None:
     )
     if recipe.frontend != "native":
         raise InputError(
-            f"compiler=modelopt proves what it made with its own reader, which knows {', '.join(SUPPORTED)}, and this "
+            f"compiler=modelopt verifies its result with its own reader, which knows {', '.join(SUPPORTED)}, and this "
             f"model is a {recipe.model.architecture}",
             option="network.frontend",
             hint="compiler=onnxruntime takes more, by onnxruntime-genai's builder",
         )
-    if recipe.quant.symmetric is False:
-        raise InputError(
-            "ModelOpt's formats have no zero points here",
-            option="quant.symmetric=false",
-            hint="leave quant.symmetric out",
-        )
+    check_symmetric(recipe, "ModelOpt's formats have no zero points here")
     if recipe.quant.group_size and not scheme.grouped:
         raise InputError(
             f"quant={recipe.quant.scheme} has no groups",
@@ -122,7 +118,7 @@ def _check(recipe: Recipe, scheme: ModelOptScheme) -> None:
         if value is not None and (not isinstance(value, int) or value < 1):
             raise InputError(f"{value} is not above 0", option=f"compiler.{name}={value}")
     if options["compiler.calib_max_length"] == 1:
-        raise InputError("a sample wants two tokens at least", option="compiler.calib_max_length=1")
+        raise InputError("a sample needs at least two tokens", option="compiler.calib_max_length=1")
     if recipe.target.kind == "cpu" and _calibrated(recipe, scheme) and recipe.target.arch == "x86_64":
         _check_level(recipe)
 
@@ -190,7 +186,7 @@ def advise(recipe: Recipe) -> Sequence[str]:
         notes += texts.advice(scheme, recipe.quant.scheme, _samples(recipe, scheme), dataset)
     if recipe.model.bytes > 4 << 30:
         notes.append(
-            f"ModelOpt holds the whole model: about {format_size(recipe.model.bytes)} of memory, a GPU's first, and a "
+            f"ModelOpt holds the whole model: about {format_size(recipe.model.bytes)} of memory, first on GPUs, and a "
             "fifth more while it writes"
         )
     return notes

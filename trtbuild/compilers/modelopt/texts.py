@@ -150,5 +150,5 @@ def _lines(text: str, name: str) -> Iterator[str]:
 def _hint() -> str:
     return (
         'name a .jsonl file with {"text": "…"} a line, a .parquet file with a column `text`, a .txt file, a folder '
-        "of such, or such a file of a dataset on the Hub, hf://datasets/org/name/file@revision"
+        "of these, or such a file of a dataset on the Hub, hf://datasets/org/name/file@revision"
     )

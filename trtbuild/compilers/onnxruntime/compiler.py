@@ -51,10 +51,7 @@ _ENGINE_TOOLS = ("numpy", "onnx", "onnxruntime", "onnxruntime-genai")
 
 def steps(recipe: Recipe) -> tuple[Step, ...]:
     """`network` (fused operators, float32) and `engine` (quantized, optimized). Raises InputError."""
-    check_parallel(
-        recipe,
-        f"compiler=onnxruntime builds for one device, and this config asks for {recipe.tp} x {recipe.pp}",
-    )
+    check_parallel(recipe)
     if recipe.model.dtype not in ("auto", "float32"):
         raise InputError(
             f"compiler=onnxruntime computes in float32 on a CPU, and model.dtype={recipe.model.dtype} was asked for",

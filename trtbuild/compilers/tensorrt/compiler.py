@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from trtbuild.compilers.base import NETWORK, Compiler, Hardware, Requirements, check_parallel, network, tools
+from trtbuild.compilers.base import (
+    NETWORK,
+    Compiler,
+    Hardware,
+    Requirements,
+    check_parallel,
+    check_symmetric,
+    group_size,
+    network,
+    sequence_limits,
+    tools,
+)
 from trtbuild.compilers.tensorrt.options import DEFAULT_SEQUENCE
 from trtbuild.errors import InputError
 from trtbuild.facts.key import Handling, Step, Worker, hint_key
@@ -85,9 +96,7 @@ def tensorrt_steps(recipe: Recipe) -> tuple[Step, ...]:
 
 def _check_common(recipe: Recipe) -> None:
     name = recipe.tools.name
-    check_parallel(
-        recipe, f"compiler={name} builds for one GPU, and this config asks for {recipe.tp} x {recipe.pp}"
-    )
+    check_parallel(recipe)
     if recipe.frontend != "native":
         raise InputError(
             f"compiler={name} reads trtbuild's own networks, of {', '.join(SUPPORTED)}, and this one would come from "
@@ -95,12 +104,7 @@ def _check_common(recipe: Recipe) -> None:
             option="network.frontend",
             hint="compiler=onnxruntime builds it",
         )
-    if recipe.quant.symmetric is False:
-        raise InputError(
-            "TensorRT takes no zero points",
-            option="quant.symmetric=false",
-            hint="leave quant.symmetric out",
-        )
+    check_symmetric(recipe, "TensorRT takes no zero points")
 
 
 def _check_fp8(recipe: Recipe, portable: bool) -> None:
@@ -149,14 +153,7 @@ def _engine(recipe: Recipe, hardware: Mapping[str, Value]) -> Step:
         **versions,
     }
     if recipe.quant.weights == "int4":
-        group = recipe.quant.group_size or DEFAULT_GROUP
-        if group not in GROUPS:
-            raise InputError(
-                f"{group} is not one of {', '.join(map(str, GROUPS))}",
-                option=f"quant.group_size={group}",
-                hint="smaller groups are more exact and take more room",
-            )
-        facts["quant.group_size"] = group
+        facts["quant.group_size"] = group_size(recipe, DEFAULT_GROUP, GROUPS)
     tuned = {**hardware, "compiler.name": name, "compiler.version": recipe.tools.packages.get(name, "")}
     return Step(
         "engine",
@@ -174,24 +171,8 @@ def _limits(profile: Profile) -> dict[str, Value]:
     sequence = profile.max_seq_len
     if sequence is None:
         sequence = max(DEFAULT_SEQUENCE, 2 * (profile.max_input_len or 0))
-    if sequence < 2:
-        raise InputError(
-            "there is no room for a prompt and an answer",
-            option=f"profile.max_seq_len={sequence}",
-            hint="2 is the least",
-        )
-    longest_input = profile.max_input_len or sequence // 2
-    if longest_input >= sequence:
-        raise InputError(
-            f"a prompt of {longest_input} tokens leaves none of profile.max_seq_len={sequence} for an answer",
-            option="profile.max_input_len",
-            hint=f"choose less than {sequence}",
-        )
-    return {
-        "profile.max_batch_size": profile.max_batch_size or DEFAULT_BATCH,
-        "profile.max_input_len": longest_input,
-        "profile.max_seq_len": sequence,
-    }
+    limits = sequence_limits(sequence, profile.max_input_len or sequence // 2)
+    return {"profile.max_batch_size": profile.max_batch_size or DEFAULT_BATCH, **limits}
 
 
 def _dtype(recipe: Recipe) -> str:

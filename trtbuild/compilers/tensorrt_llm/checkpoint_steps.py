@@ -124,7 +124,7 @@ def _check_dataset(recipe: Recipe, scheme: AlgorithmScheme) -> None:
     if scheme.calibrated and recipe.tools.options["compiler.calib_dataset"] is None:
         what = scheme.algorithm if scheme.algorithm != "NO_QUANT" else f"the {scheme.kv_cache} KV cache"
         raise InputError(
-            f"{what} is calibrated on text, which is part of what the engine is",
+            f"{what} is calibrated on text, which the engine's key reads",
             option="compiler.calib_dataset",
             hint="name a folder that datasets.load_dataset reads, with a split `train` and a column `text`",
         )

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from trtbuild.compilers.base import UNPACK, Compiler, Hardware, ModelRules, Requirements, Serving, unpack
+from trtbuild.compilers.base import (
+    UNPACK,
+    Compiler,
+    Hardware,
+    ModelRules,
+    Requirements,
+    Serving,
+    check_symmetric,
+    unpack,
+)
 from trtbuild.compilers.tensorrt_llm import checkpoint_steps, memory_estimate, rules, serving
 from trtbuild.compilers.tensorrt_llm.algorithms import AlgorithmScheme, schemes
 from trtbuild.compilers.tensorrt_llm.arguments import BUILD
@@ -83,12 +92,7 @@ def _ranks(recipe: Recipe) -> rules.Ranks:
 
 
 def _check_quant(recipe: Recipe, scheme: AlgorithmScheme) -> None:
-    if recipe.quant.symmetric is False:
-        raise InputError(
-            "TensorRT-LLM's formats have no zero points here",
-            option="quant.symmetric=false",
-            hint="leave quant.symmetric out",
-        )
+    check_symmetric(recipe, "TensorRT-LLM's formats have no zero points here")
     if recipe.quant.group_size and scheme.algorithm == "W4A16":
         raise InputError(
             "W4A16 has one scale for each output, and no groups",

@@ -60,13 +60,13 @@ CAUSES = (
     Cause(
         r"torch\.(?:cuda\.)?OutOfMemoryError: (?P<said>CUDA out of memory\.[^.]*)",
         "the GPU ran out of memory: {said}",
-        "see with nvidia-smi who else uses it; else fewer ranks' worth at a time: parallel.tp=2, or a smaller model",
+        "nvidia-smi shows what else uses it; otherwise share the model (parallel.tp=2), or take a smaller one",
     ),
     Cause(
         r"Error Code 2: OutOfMemory \(Requested size was (?P<size>\d+) bytes",
         "the GPU ran out of memory: {size} bytes were asked for at once",
         "lower profile.max_num_tokens, profile.max_batch_size or profile.max_seq_len, quantize, or share the model: "
-        "parallel.tp=2; nvidia-smi shows who else uses the GPU",
+        "parallel.tp=2; nvidia-smi shows what else uses the GPU",
         "profile.max_num_tokens",
     ),
     Cause(
@@ -74,7 +74,7 @@ CAUSES = (
         r"Requested amount of GPU memory .* could not be allocated",
         "the GPU ran out of memory",
         "lower profile.max_num_tokens, profile.max_batch_size or profile.max_seq_len, quantize, or share the model: "
-        "parallel.tp=2; nvidia-smi shows who else uses the GPU",
+        "parallel.tp=2; nvidia-smi shows what else uses the GPU",
         "profile.max_num_tokens",
     ),
     Cause(

@@ -86,7 +86,7 @@ def check_excluded(
         )
     if patterns and pp > 1:
         raise InputError(
-            "the checkpoint numbers layers by stage, and could not name those of one stage alone",
+            "the checkpoint numbers layers within each stage, so it cannot name layers of one stage",
             option=exclusions.OPTION,
             hint=f"parallel.tp={pp} in place of parallel.pp={pp}",
         )

@@ -170,13 +170,13 @@ def check_options(options: Options) -> None:
     mode, length = options["compiler.speculative_decoding_mode"], options["compiler.max_draft_len"]
     if mode in ("medusa", "explicit_draft_tokens", "eagle"):
         raise InputError(
-            f"{mode} wants a checkpoint with draft heads, which trtbuild does not convert",
+            f"{mode} needs a checkpoint with draft heads, which trtbuild does not convert",
             option=f"compiler.speculative_decoding_mode={mode}",
             hint="draft_tokens_external and lookahead_decoding take any checkpoint",
         )
     if (mode != "none") != (length > 0):
         raise InputError(
-            "speculative decoding wants both a mode and a length",
+            "speculative decoding needs both a mode and a length",
             option="compiler.max_draft_len" if mode != "none" else "compiler.speculative_decoding_mode",
             hint="such as compiler.speculative_decoding_mode=draft_tokens_external compiler.max_draft_len=5",
         )
@@ -191,7 +191,7 @@ def check_options(options: Options) -> None:
     lora = bool(options["compiler.lora_dir"] or options["compiler.lora_target_modules"])
     if lora != (options["compiler.lora_plugin"] != "disable"):
         raise InputError(
-            "LoRA wants the plugin, and adapters or modules",
+            "LoRA needs the plugin, and adapters or modules",
             option="compiler.lora_plugin",
             hint="compiler.lora_plugin=auto with compiler.lora_dir=[/path/to/adapter] or compiler.lora_target_modules",
         )

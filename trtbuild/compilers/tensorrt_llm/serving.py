@@ -65,7 +65,7 @@ def _tokens(tokenizer: Path) -> tuple[list[int], int]:
         contents[name] = untrusted.read_object(path, title, option="serve=triton") if path.is_file() else {}
     if not contents["tokenizer.json"]:
         raise InputError(
-            "the models in Python of a Triton repository read tokenizer.json, and this model has none",
+            "the Python models of a Triton repository read tokenizer.json, and this model has none",
             option="serve=triton",
             hint="save it with the tokenizer: AutoTokenizer.from_pretrained(model).save_pretrained(model)",
         )

@@ -40,20 +40,20 @@ class TritonPythonModel:
         return responses
 
     def _outputs(self, request: Any) -> list[Any]:
-        tokens = [self.tokenizer.encode(text(row[0])).ids for row in given(request, "QUERY")]
+        tokens = [self.tokenizer.encode(text(row[0])).ids for row in input_array(request, "QUERY")]
         if not all(tokens):
             raise ValueError("text_input is empty, and the tokenizer has no token to begin with")
-        batch, end = len(tokens), given(request, "END_ID")
-        pads = filled(given(request, "PAD_ID"), batch, self.pad)
+        batch, end = len(tokens), input_array(request, "END_ID")
+        pads = filled(input_array(request, "PAD_ID"), batch, self.pad)
         others = self.ends[1:] if end is None else []
         longest = max(len(ids) for ids in tokens)
         rows = [[*ids, *[int(pad)] * (longest - len(ids))] for ids, (pad,) in zip(tokens, pads, strict=True)]
         outputs = {
             "INPUT_ID": np.array(rows, np.int32),
             "REQUEST_INPUT_LEN": np.array([[len(ids)] for ids in tokens], np.int32),
-            "REQUEST_OUTPUT_LEN": given(request, "REQUEST_OUTPUT_LEN").astype(np.int32),
-            "STOP_WORDS_IDS": self._words(given(request, "STOP_WORDS_DICT"), others, batch),
-            "BAD_WORDS_IDS": self._words(given(request, "BAD_WORDS_DICT"), [], batch),
+            "REQUEST_OUTPUT_LEN": input_array(request, "REQUEST_OUTPUT_LEN").astype(np.int32),
+            "STOP_WORDS_IDS": self._words(input_array(request, "STOP_WORDS_DICT"), others, batch),
+            "BAD_WORDS_IDS": self._words(input_array(request, "BAD_WORDS_DICT"), [], batch),
             "OUT_END_ID": filled(end, batch, self.ends[0]),
             "OUT_PAD_ID": pads,
         }
@@ -77,7 +77,7 @@ class TritonPythonModel:
         return encoding
 
 
-def given(request: Any, name: str) -> Any:
+def input_array(request: Any, name: str) -> Any:
     """The array of an input; None if the request does not have it."""
     tensor = triton.get_input_tensor_by_name(request, name)
     return None if tensor is None else tensor.as_numpy()
