@@ -39,7 +39,7 @@ class Resolved:
     examine: Callable[[], tuple[str, ...]]
 
 
-def resolve(config: schema.Config, digester: Digester, memory: Memory | None = None) -> Resolved:
+def resolve(config: schema.Config, digester: Digester, memory: Memo | None = None) -> Resolved:
     """The recipe of a config. Looks nothing up that is in `memory` already.
 
     Raises InputError if options contradict each other, or name something that does not exist.
@@ -157,8 +157,8 @@ def _tools(config: schema.Config, digester: Digester) -> Tools:
         )
     locks = _locks(conf, compiler)
     locked: dict[str, str] = {}
-    for each in locks.values():
-        locked |= each.versions
+    for locked_by in locks.values():
+        locked |= locked_by.versions
     asked = dict(conf.packages)
     if conf.version == "installed":
         locks, packages = {}, _installed(config, compiler, [*locked, *asked, compiler.needs.package])

@@ -20,7 +20,7 @@ from trtbuild.config.points import Point
 from trtbuild.config.schema import Config, StoreConf
 from trtbuild.errors import InputError, StoreError, TrtbuildError
 from trtbuild.executors.cancellation import Cancellation
-from trtbuild.planning.memo import Memory
+from trtbuild.planning.memo import Memo
 from trtbuild.planning.plan import Plan, PlannedStep, make_plan
 from trtbuild.planning.resolve import resolve
 from trtstore import Store, StoreFailure
