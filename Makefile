@@ -1,16 +1,17 @@
-# trtbuild's own tasks. Each makes what it needs: a machine with Python >= 3.11 and a package index is enough.
-#   make demo            build SmolLM2 at int8 and let it answer a prompt, from the core alone and an empty toolchain folder
-#   make locks           resolve conf/toolchain/*.in anew; UPGRADE=--upgrade takes the newest of what the pins leave open
+# Tasks for developers. Each installs what it needs. The machine needs only Python >= 3.11 and a package index.
+#   make demo            build SmolLM2 at int8 and let it answer a prompt, with only the core installed
+#   make locks           resolve conf/toolchain/*.in again; UPGRADE=--upgrade takes the newest versions that fit
 #   make test            all tests that need no torch
-#   make test-reference  what needs torch (large): aot_inductor's engines, ModelOpt's checkpoints, logits against transformers, onnxruntime-genai's builder
-#   make fuzz            each parser of foreign bytes against made-up ones, FUZZ_SECONDS (60) a parser
-#   make lint            ruff, ruff format --check, mypy --strict, import directions
-#   make bench           speed of our engines beside those of onnxruntime-genai's builder, in one run
-#   make bench-store     speed of the store beside openssl and the disk; BENCH_FLAGS="--gigabytes 1" for a short one
-#   make bench-team      push and pull of a team store beside obstore's own best; BENCH_FLAGS as above
-#   make bench-sweep     a sweep beside a loop of single builds, and what hits cost; BENCH_FLAGS=hits for the latter alone
-#   make bench-aot       an engine of compiler=aot_inductor beside eager PyTorch and torch.compile: ENGINE=folder
-#   make bench-identity  the first and the next plan of a 140 GB model beside sha256sum; BENCH_FLAGS as above
+#   make test-reference  tests that need torch (large): engines of aot_inductor, checkpoints of ModelOpt, logits
+#                        compared with transformers, onnxruntime-genai's builder
+#   make fuzz            fuzz each parser of foreign bytes, FUZZ_SECONDS (60) per parser
+#   make lint            ruff, ruff format --check, mypy --strict, import contracts
+#   make bench           compare the speed of engines with those of onnxruntime-genai's builder
+#   make bench-store     compare the store with openssl and the disk; BENCH_FLAGS="--gigabytes 1" for a short run
+#   make bench-team      compare push and pull of a team store with obstore; BENCH_FLAGS as above
+#   make bench-sweep     compare a sweep with a loop of single builds, and time hits; BENCH_FLAGS=hits for hits alone
+#   make bench-aot       compare an engine of aot_inductor with eager PyTorch and torch.compile: ENGINE=folder
+#   make bench-identity  compare the first and the next plan of a 140 GB model with sha256sum; BENCH_FLAGS as above
 
 PYTHON ?= python3
 VENV := .venv
@@ -20,14 +21,14 @@ MODELOPT := .venv-modelopt
 MODELOPT_TRTLLM := .venv-modelopt-trtllm
 OF_MODELOPT := tests/reference/test_modelopt.py tests/reference/test_trtllm_checkpoints.py
 FUZZ_SECONDS ?= 60
-# One process more than there are cores: some tests wait for a cluster or a server.
+# One process more than cores, because some tests wait for a cluster or a server.
 PYTEST_FLAGS ?= -n $(shell expr 1 + $$(nproc 2>/dev/null || echo 1)) --dist loadgroup
 
-# Tests write and sync many small files: in memory where 12 GB of it are free, and on the disk elsewhere.
+# Tests write and sync many small files: in memory if 12 GB of it are free, else on the disk.
 FREE_GB := $(shell df --output=avail -BG /dev/shm 2>/dev/null | tail -1 | tr -dc 0-9)
 IN_MEMORY := $(shell test "$(FREE_GB)" -ge 12 2>/dev/null && awk '/MemAvailable/ { exit $$2 < 12e6 }' /proc/meminfo && echo PYTEST_DEBUG_TEMPROOT=/dev/shm)
 
-# Python keeps what it compiled of modules, which is most of an import, whatever the caller has set.
+# Python keeps compiled modules whatever the caller has set: compiling is most of an import.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo locks test test-reference fuzz lint bench bench-store bench-team bench-sweep bench-aot bench-identity clean
@@ -43,7 +44,7 @@ locks: $(VENV)/.dev
 test: $(VENV)/.dev
 	$(IN_MEMORY) $(VENV)/bin/python -m pytest $(PYTEST_FLAGS) -m "not reference"
 
-# A thread each: several tests run at a time, and threads of one would wait, busily, for those of another.
+# One thread per test: tests run in parallel, and threads of one test would wait busily for those of another.
 test-reference: export OMP_NUM_THREADS := 1
 test-reference: $(REFERENCE)/.done $(MODELOPT)/.done $(MODELOPT_TRTLLM)/.done
 	$(REFERENCE)/bin/python -m pytest $(PYTEST_FLAGS) -m reference tests/reference $(addprefix --ignore=,$(OF_MODELOPT))
@@ -78,7 +79,7 @@ bench-aot: $(REFERENCE)/.done
 bench-identity: $(VENV)/.dev
 	$(VENV)/bin/python bench/identity_speed.py $(BENCH_FLAGS)
 
-# uv where it is there, else venv and pip.
+# Create an environment with uv if it is installed, else with venv and pip.
 define environment
 	if command -v uv >/dev/null 2>&1; then \
 	  test -x $(1)/bin/python || uv venv --quiet --python $(PYTHON) $(1); \
@@ -89,7 +90,7 @@ define environment
 	fi
 endef
 
-# The core alone: the toolchains of the demo's steps are installed by trtbuild itself.
+# The core alone: trtbuild itself installs the toolchains of the demo.
 $(CORE)/.done: pyproject.toml
 	@$(call environment,$(CORE),)
 	@touch $@
@@ -102,12 +103,12 @@ $(REFERENCE)/.done: pyproject.toml
 	@$(call environment,$(REFERENCE),onnxruntime$(comma)genai$(comma)aot-inductor$(comma)pytest)
 	@touch $@
 
-# Of its own: ModelOpt asks for an older transformers, and that for an older tokenizers. Networks are read with onnx.
+# Separate, because ModelOpt needs an older transformers, which needs an older tokenizers. onnx reads the networks.
 $(MODELOPT)/.done: pyproject.toml
 	@$(call environment,$(MODELOPT),modelopt$(comma)pytest,onnx==1.23.1)
 	@touch $@
 
-# Just what the toolchain's lock says: its transformers wants an older huggingface_hub than trtbuild itself.
+# Exactly the toolchain's lock, because its transformers needs an older huggingface_hub than trtbuild itself.
 $(MODELOPT_TRTLLM)/.done: conf/toolchain/modelopt_trtllm.txt
 	@if command -v uv >/dev/null 2>&1; then \
 	  test -x $(MODELOPT_TRTLLM)/bin/python || uv venv --quiet --python $(PYTHON) $(MODELOPT_TRTLLM); \

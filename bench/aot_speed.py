@@ -1,10 +1,11 @@
-"""How soon an engine of compiler=aot_inductor speaks, and how fast, beside eager PyTorch and torch.compile.
+"""Compare an engine of compiler=aot_inductor with eager PyTorch and torch.compile: time to start, and tokens a second.
 
 usage: python bench/aot_speed.py ENGINE [--tokens 128]
 
-ENGINE is the folder of an engine (out=ENGINE, or the path that trtbuild prints). Each way runs in a process of its own:
-seconds from its start to the 16th token, and tokens a second of --tokens more. torch.compile begins with no cache, and
-once more with the artifacts that it saved (torch.compiler.save_cache_artifacts).
+ENGINE is the folder of an engine (out=ENGINE, or the path that trtbuild prints). Each variant runs in a process of its
+own. It prints the seconds from the start of the process to the 16th token, and the tokens a second of --tokens more.
+torch.compile runs once without a cache, and once with the artifacts that it saved
+(torch.compiler.save_cache_artifacts).
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def show(way: str, runs: list[dict[str, Any]]) -> None:
 
 
 def _apart(way: str, engine: Path, tokens: int, scratch: Path) -> dict[str, Any]:
-    """Run one way in a process of its own; its cache is empty but for what `compile` saved."""
+    """Run one variant in a process of its own, with an empty cache except for what `compile` saved."""
     with tempfile.TemporaryDirectory() as cache:
         env = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton"}
         words = [sys.executable, __file__, "--one", way, str(engine), str(tokens), str(scratch)]
@@ -74,7 +75,7 @@ def _apart(way: str, engine: Path, tokens: int, scratch: Path) -> dict[str, Any]
 
 
 def one(way: str, engine: Path, tokens: int, scratch: Path) -> None:
-    """The child's part."""
+    """Run one variant in this process, and print its times as JSON."""
     from trtbuild.compilers.aot_inductor import manifest, package_loader  # noqa: PLC0415
 
     made = manifest.read(engine)

@@ -1,6 +1,6 @@
-"""The demo model as a Hugging Face folder (float32 safetensors), which onnxruntime-genai's builder can read.
+"""Write the demo model as a Hugging Face folder (float32 safetensors), which onnxruntime-genai's builder can read.
 
-python bench/demo_checkpoint.py FOLDER
+usage: python bench/demo_checkpoint.py FOLDER
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Speed and size of our engines beside those of onnxruntime-genai's own builder, from the same weights, in one run.
+"""Compare speed and size of trtbuild's engines with those of onnxruntime-genai's own builder, from the same weights.
 
-    python bench/engine_speed.py [CHECKPOINT] --builder-python PYTHON [--repeats 5] [--tokens 128]
+usage: python bench/engine_speed.py [CHECKPOINT] --builder-python PYTHON [--repeats 5] [--tokens 128]
 
-CHECKPOINT is a Hugging Face folder with safetensors, by default the demo model's; PYTHON is an environment that
-has torch, transformers, onnx-ir and onnxruntime-genai, for building the builder's engines only. Ours are built
-and all are run with the Python that runs this. Repetitions are interleaved, so that a busy moment hits both;
-medians are compared.
+CHECKPOINT is a Hugging Face folder with safetensors, by default the demo model's. PYTHON is an environment with torch,
+transformers, onnx-ir and onnxruntime-genai; it only builds the builder's engines. The Python that runs this script
+builds trtbuild's engines and runs all of them. Repetitions are interleaved, so that a busy moment affects both. Medians
+are compared.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from typing import Any
 
 import demo_checkpoint
 
-PRECISIONS = {"none": "fp32", "int8": "int8", "int4": "int4"}  # ours -> the builder's
+PRECISIONS = {"none": "fp32", "int8": "int8", "int4": "int4"}  # trtbuild's -> the builder's
 TARGET = 0.9  # of the builder's tokens per second
 PROMPT = "Once upon a time, in a small town by the sea,"
 
 
 @dataclass
 class Contestant:
-    """One engine and what it did in each repetition (the facts of the `generate` worker)."""
+    """One engine and its results in each repetition (the facts of the `generate` worker)."""
 
     maker: str
     precision: str
@@ -49,7 +49,7 @@ class Contestant:
 
 
 def worker(module: str, request: Mapping[str, Any], out: Path, threads: int) -> Mapping[str, Any]:
-    """Run one of our workers; returns the facts of its result."""
+    """Run one of trtbuild's workers, and return the facts of its result."""
     out.mkdir(exist_ok=True)
     path = out.with_name(out.name + ".request.json")
     path.write_text(
@@ -115,7 +115,7 @@ def measure(contestants: list[Contestant], work: Path, repeats: int, tokens: int
 
 
 def show(ours: list[Contestant], theirs: list[Contestant], threads: int) -> bool:
-    """Print the table; returns whether every precision reached the target."""
+    """Print the table, and return whether every precision reached the target."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("onnxruntime", "onnxruntime-genai"))
     print(
         f"{cpu()}, {os.cpu_count()} CPUs, {threads} threads; {platform.system()} {platform.machine()}; {versions}"

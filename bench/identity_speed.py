@@ -1,13 +1,13 @@
-"""Time to the identity of a large local model, beside the tools that hash, in one run.
+"""Compare the time to the identity of a large local model with tools that hash.
 
-    python bench/identity_speed.py [--gigabytes 140] [--repeats 1] [--folder .]
+usage: python bench/identity_speed.py [--gigabytes 140] [--repeats 1] [--folder .]
 
-Makes a Llama of 70B's shapes, with as many layers as fit into --gigabytes, as shards of 5 GB whose headers are real
-and whose weights are a hole: it takes no room on the disk, and as long to hash as any bytes, but for the disk's own
-time. Then, in turns and with the page cache dropped: `xargs -P2 sha256sum`, `xargs -P2 openssl dgst -sha256` (the code
-that Python's hashlib runs; Debian's sha256sum uses no SHA instructions), and the real `trtbuild plan` with a store
-that knows nothing; then the same plan again. `plan` of a tiny model is what start-up costs. User seconds are told
-too: on a machine that others use as well, they say more than the clock.
+The script makes a model with the shapes of a Llama 70B and as many layers as fit into --gigabytes, in shards of 5 GB.
+The headers are real. The weights are sparse: they take no room on the disk, and hashing them takes as long as any bytes
+except for the disk's own time. Then it runs, alternating and with the page cache dropped: `xargs -P2 sha256sum`,
+`xargs -P2 openssl dgst -sha256`, and the real `trtbuild plan` with an empty store. (openssl runs the same code as
+Python's hashlib; Debian's sha256sum uses no SHA instructions.) Then it runs the same plan again. `plan` of a
+tiny model measures start-up. The script also prints user seconds: on a shared machine they say more than the clock.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from pathlib import Path
 from store_speed import machine, timed
 
 HIDDEN, INNER, KV, VOCABULARY = 8192, 28672, 1024, 128256  # Llama 3.1 70B
-SHARD = 5 * 10**9  # bytes at most, as the Hub's own
-HASH_TARGET = 0.8  # of the speed of two sha256sum at a time
+SHARD = 5 * 10**9  # bytes at most, like the Hub's own shards
+HASH_TARGET = 0.8  # of the speed of two parallel sha256sum
 PLAN_TARGET = 1.0  # seconds beyond start-up
 TRTBUILD = Path(sys.executable).with_name("trtbuild")
 
@@ -75,13 +75,13 @@ def shapes(layers: int) -> Iterable[tuple[str, list[int]]]:
 
 
 def layers_for(size: int) -> int:
-    """How many layers bring the checkpoint to about `size` bytes; one at least."""
+    """Return how many layers bring the checkpoint to about `size` bytes, at least one."""
     none, one = (sum(2 * math.prod(shape) for _, shape in shapes(layers)) for layers in (0, 1))
     return max(1, round((size - none) / (one - none)))
 
 
 def write_model(folder: Path, layers: int) -> list[Path]:
-    """The checkpoint's files; the weights are holes."""
+    """Write the checkpoint's files, with sparse weights."""
     shards: list[dict[str, object]] = []
     full = SHARD
     for name, shape in shapes(layers):
@@ -108,7 +108,7 @@ def write_model(folder: Path, layers: int) -> list[Path]:
 
 
 def write_tiny(folder: Path) -> Path:
-    """A model that takes no time to hash, as far as `plan` looks."""
+    """Write a model so small that `plan` takes no time to hash it."""
     text = json.dumps({"a": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}}).encode()
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(8))
     (folder / "config.json").write_text(json.dumps(config(1)))

@@ -1,10 +1,10 @@
-"""Fills a store with many records such as a team's builds leave, and measures the lookup of some of them.
+"""Fill a store with many records like those of a team's builds, and measure lookups of some of them.
 
-    python bench/many_records.py ROOT [--records 100000] [--lookups 200]
+usage: python bench/many_records.py ROOT [--records 100000] [--lookups 200]
 
-Each record has an engine of its own (a few hundred bytes, for the count is what matters), a config that ten share,
-a tokenizer that all of a model share, the log of its build, and SLSA provenance as trtbuild writes it. Blobs and
-records are written straight to their places in the store's own encoding, which is quicker than 100 000 publishes.
+Each record has its own engine (a few hundred bytes, because only the count matters), a config that ten records share, a
+tokenizer that all records of a model share, the log of its build, and SLSA provenance as trtbuild writes it. The script
+writes blobs and records straight to their places in the store's own encoding, which is faster than 100 000 publishes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def labels_of(number: int) -> dict[str, str]:
 
 
 def predicate_of(number: int, labels: Mapping[str, str]) -> dict[str, object]:
-    """About 2.5 kB in the shape of trtbuild/artifacts/provenance.py."""
+    """Provenance of about 2.5 kB, with the structure of trtbuild/artifacts/provenance.py."""
     names = ("network", "quant", "compiler", "profile", "target")
     options = {f"{name}.option_{n}": f"{labels['quant']}-{n}" for name in names for n in range(5)}
     step = {"schema": 1, "step.name": labels["step"], "step.version": 1, "compiler.name": labels["compiler"]}
@@ -78,7 +78,7 @@ def predicate_of(number: int, labels: Mapping[str, str]) -> dict[str, object]:
 
 
 def put(path: Path, data: bytes) -> None:
-    """`data` as a stored file, unless that is there already. No folder above it is made, and nothing is synced."""
+    """Store `data` as a file unless it is there already. Makes no folder above it, and syncs nothing."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, blobs.MODE)
     except FileExistsError:
@@ -130,7 +130,7 @@ def write_records(root: Path, numbers: Sequence[int]) -> None:
 
 
 def fill(root: Path, count: int) -> None:
-    """Add the records 0 to `count` to the store at `root`, with all cores."""
+    """Add the records 0 to `count` to the store at `root`, using all cores."""
     layout = Layout(root.absolute(), durable=False)
     for digits in (f"{n:02x}" * 32 for n in range(256)):
         layout.make(layout.blob(digits).parent)
@@ -142,7 +142,7 @@ def fill(root: Path, count: int) -> None:
 
 
 def lookups(root: Path, count: int) -> tuple[float, float]:
-    """Milliseconds, the median and the longest, of the lookup of `count` random keys in this process."""
+    """Look up `count` random keys in this process; returns the median and the longest time in milliseconds."""
     keys = [path.name for path in (root / "v1" / "records").glob("*/*")]
     store, times = Store.open(root), []
     for key in random.Random(0).choices(keys, k=count):  # noqa: S311  # nothing secret

@@ -1,10 +1,10 @@
-"""Speed of the store beside the tools that set its bounds (openssl for the hash, dd for the disk), in one run.
+"""Compare the store with the tools that limit its speed: openssl for the hash, dd for the disk.
 
-    python bench/store_speed.py [--gigabytes 4] [--repeats 3] [--folder .] [--records 100000]
+usage: python bench/store_speed.py [--gigabytes 4] [--repeats 3] [--folder .] [--records 100000]
 
-Publishing is measured with durability full, as often as `openssl dgst -sha256` of the same files and `dd` of as
-many bytes to the same disk (conv=fdatasync), in turns, with the files in the page cache and on the disk; medians
-are compared. Needs about four times --gigabytes on the disk of --folder.
+The script publishes with durability full. As often, and alternating, it runs `openssl dgst -sha256` on the same files,
+and `dd` with as many bytes to the same disk (conv=fdatasync). The files are in the page cache and on the disk.
+Medians are compared. It needs about four times --gigabytes on the disk of --folder.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BLOCK = 16 << 20
 
 @dataclass(frozen=True)
 class Case:
-    """One way to publish: what it is called, the files, and whether they lie in the store's scratch folder."""
+    """One way to publish: its name, the files, and whether they lie in the store's scratch folder."""
 
     name: str
     files: Sequence[Path]
@@ -42,7 +42,7 @@ class Case:
 
 
 def write_file(path: Path, size: int) -> Path:
-    """A file of `size` bytes of which no two blocks are equal, on the disk."""
+    """Write a file of `size` bytes with no two equal blocks, and sync it."""
     with path.open("wb") as file:
         for _ in range(0, size, BLOCK):
             file.write(os.urandom(BLOCK))
@@ -66,7 +66,7 @@ def publish(store: Store, folder: Path) -> Record:
 
 
 def publishing(case: Case, root: Path) -> float:
-    """Seconds of one publish into a new store; what it needs beforehand is not counted."""
+    """Publish into a new store, and return the seconds without the preparation."""
     shutil.rmtree(root, ignore_errors=True)
     store = Store.open(root)
     with store.scratch() as work:
@@ -93,13 +93,13 @@ def materialising(root: Path) -> str:
 
 
 def copy_to_disk(files: Sequence[Path], target: Path) -> None:
-    """What the disk can do with as many bytes: written, and waited for."""
+    """Return the seconds that the disk takes to write and sync as many bytes."""
     for number, file in enumerate(files):
         run("dd", f"if={file}", f"of={target}.{number}", "bs=1M", "conv=fdatasync")
 
 
 def measure(case: Case, folder: Path, repeats: int) -> bool:
-    """Print the row of `case`; returns whether it reached the target."""
+    """Print the row of `case`, and return whether it reached the target."""
     times: dict[str, list[float]] = {"openssl": [], "dd": [], "publish": []}
     for repeat in range(-1, repeats):  # the first, uncounted round fills the page cache
         round_of = {
@@ -164,7 +164,7 @@ def records(folder: Path, count: int) -> None:
 
 
 def command(root: Path, *words: str) -> tuple[float, int]:
-    """Seconds and peak resident bytes of the whole command `trtstore`, its start-up included."""
+    """Run the command `trtstore`; returns its seconds and peak resident bytes, start-up included."""
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "trtstore", "--store", root, *words], stdout=subprocess.DEVNULL

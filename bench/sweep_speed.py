@@ -1,11 +1,11 @@
-"""How long a sweep takes beside a loop of single builds, and what a sweep of nothing but hits costs.
+"""Compare a sweep with a loop of single builds, and measure a sweep that only hits.
 
-usage: python bench/sweep_speed.py [hits|sweep] …   (all of them by default)
+usage: python bench/sweep_speed.py [hits|sweep] …   (default: both)
 
-`hits`:  1000 points whose engines are in the store (made up: the store and the keys are real, the engines are not).
-`sweep`: 3 models (SmolLM2 and two tiny ones) x 3 quantizations x 4 targets (onnxruntime, TensorRT for RTX), then again,
-         and a loop of single builds with an empty store for each. Needs the extras onnxruntime and tensorrt-rtx, and
-         half an hour. What is least is the longest chain, or the work over the cores.
+`hits`:  1000 points whose engines are in the store. The store and the keys are real, the engines are not.
+`sweep`: 3 models (SmolLM2 and two tiny ones) x 3 quantizations x 4 targets (onnxruntime, TensorRT for RTX), then the
+         same again, and a loop of single builds with an empty store for each. It needs the extras onnxruntime and
+         tensorrt-rtx, and half an hour. The minimum is the longest chain, or the work divided by the cores.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MACHINES = {
 
 
 def trtbuild(store: Path, *words: str) -> tuple[float, dict[str, object]]:
-    """Seconds and document of one command."""
+    """Run one command; returns its seconds and its JSON document."""
     began = time.monotonic()
     done = subprocess.run(
         [TRTBUILD, *words, "output=json"],
@@ -56,7 +56,7 @@ def trtbuild(store: Path, *words: str) -> tuple[float, dict[str, object]]:
 
 
 def hits(folder: Path) -> None:
-    """1000 points that are all hits, and 36 of them."""
+    """Time a sweep of 1000 hits, and one of 36 hits."""
     models = ",".join(str(tiny.write_model(folder / f"m{seed}", seed=seed)) for seed in range(2))
     words = [f"model.source={models}", "quant=none,int8", "profile.max_seq_len=range(2,252)"]
     store = Store.open(folder / "store", durability="fast")
@@ -86,7 +86,7 @@ def _publish(points: Sequence[Point], store: Store, folder: Path) -> list[float 
 
 
 def sweep(folder: Path) -> None:
-    """A real sweep, the same again, and a loop of single builds without a store that is shared."""
+    """Time a real sweep, the same again, and a loop of single builds with a store each."""
     conf = folder / "conf" / "machine"
     conf.mkdir(parents=True)
     for name, (target, compiler) in MACHINES.items():

