@@ -69,8 +69,8 @@ if TYPE_CHECKING:
     from trtstore.transfer.readonly import ReadOnly
     from trtstore.units import format_ago, format_seconds, format_size, format_span
     from trtstore.upkeep.catalog import OnParsed, Summary, catalog_of
+    from trtstore.upkeep.maintenance import Maintenance
     from trtstore.upkeep.query import NotThere, find_key, find_record
-    from trtstore.upkeep.upkeep import Maintenance
 
 #: The module of each public name.
 _NAMES: Mapping[str, tuple[str, ...]] = {
@@ -126,7 +126,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "units": ("format_ago", "format_seconds", "format_size", "format_span"),
     "upkeep.catalog": ("OnParsed", "Summary", "catalog_of"),
     "upkeep.query": ("NotThere", "find_key", "find_record"),
-    "upkeep.upkeep": ("Maintenance",),
+    "upkeep.maintenance": ("Maintenance",),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -54,16 +54,16 @@ class Pool(ThreadPoolExecutor):
 
 def spawn(call: Callable[[], _T]) -> Future[_T]:
     """What `call` will return, from a thread that keeps no process alive."""
-    found: Future[_T] = Future()
+    future: Future[_T] = Future()
 
     def run() -> None:
         try:
-            found.set_result(call())
+            future.set_result(call())
         except BaseException as error:  # noqa: BLE001  # whatever it is, it is raised where the result is asked for
-            found.set_exception(error)
+            future.set_exception(error)
 
     threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True).start()
-    return found
+    return future
 
 
 def within(moment: float, call: Callable[[], _T]) -> _T:

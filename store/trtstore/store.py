@@ -127,35 +127,35 @@ class Store(ReadOnly):
             if not owners.owns(self._layout, key, tell := on_problem or log.warning):
                 return None
         with gate.looking(self._layout), as_store_failures(self.root, reading=True):
-            found = read.find(self._layout, key, tell)
-            if found is None:
+            usable = read.find(self._layout, key, tell)
+            if usable is None:
                 return None
-            if (wrong := expected.trouble(found[0], manifest)) is not None:
+            if (wrong := expected.trouble(usable[0], manifest)) is not None:
                 tell(f"{self._layout.record(key)} is taken as absent: {wrong}")
                 return None
             read.touch(self._layout, key)
         if verify == "always" or (verify == "sample" and secrets.randbelow(SAMPLE) == 0):
-            self._tell(verification.damage(self._layout, found[0]), tell)
-            found = self._again(key)
-        if found is not None and self._tell(self._served.damage(*found), tell):
-            found = self._again(key)  # which is there where somebody has put it right meanwhile
-            if found is not None and self._served.damage(*found):
+            self._tell(verification.damage(self._layout, usable[0]), tell)
+            usable = self._again(key)
+        if usable is not None and self._tell(self._served.damage(*usable), tell):
+            usable = self._again(key)  # which is there where somebody has put it right meanwhile
+            if usable is not None and self._served.damage(*usable):
                 return None
-        if found is None:
+        if usable is None:
             return None
         if count:
             self.count_hit(key)
-        return found[0]
+        return usable[0]
 
     def _again(self, key: str) -> tuple[Record, Manifest] | None:
         with as_store_failures(self.root, reading=True):
             return read.find(self._layout, key, lambda _: None)
 
     @staticmethod
-    def _tell(found: list[str], tell: Callable[[str], None]) -> bool:
-        for trouble in found:
+    def _tell(troubles: list[str], tell: Callable[[str], None]) -> bool:
+        for trouble in troubles:
             tell(trouble)
-        return bool(found)
+        return bool(troubles)
 
     def count_hit(self, key: str) -> None:
         """Count a hit of `key` in the statistics, as `use` does it."""

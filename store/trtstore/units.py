@@ -86,10 +86,10 @@ LONGEST = 100 * 366 * 86_400.0  # seconds
 
 def parse_size(text: str) -> int:
     """Bytes of `200GB` (10^9), `10GiB` (2^30), `5000`. Raises ValueError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]{0,3})", text.strip())
-    if found is None or found[2].lower() not in _SIZES:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]{0,3})", text.strip())
+    if match is None or match[2].lower() not in _SIZES:
         raise ValueError(f"{text!r} is no size: write 200GB, 10GiB or a number of bytes")
-    size = float(found[1]) * _SIZES[found[2].lower()]
+    size = float(match[1]) * _SIZES[match[2].lower()]
     if size >= MOST:
         raise ValueError(f"{text[:40]} is more than any disk has")
     return int(size)
@@ -97,10 +97,10 @@ def parse_size(text: str) -> int:
 
 def parse_span(text: str) -> float:
     """Seconds of `90s`, `30m`, `12h`, `7d`, `2w` or a number of seconds. Raises ValueError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", text.strip())
-    if found is None:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", text.strip())
+    if match is None:
         raise ValueError(f"{text!r} is no span of time: write 90s, 30m, 12h or 7d")
-    span = float(found[1]) * _SPANS[found[2] or "s"]
+    span = float(match[1]) * _SPANS[match[2] or "s"]
     if span > LONGEST:
         raise ValueError(f"{text[:40]} is longer than a hundred years")
     return span

@@ -21,7 +21,7 @@ from trtbuild.executors.process import WorkerResult
 from trtbuild.planning.plan import Plan, make_plan
 from trtbuild.report import document, explanations, records
 from trtstore import Store
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 PLAN = make_plan(test_key.RECIPE)
 OTHER = make_plan(test_key.replaced(quant=dataclasses.replace(test_key.QUANT, group_size=64)))

@@ -19,7 +19,7 @@ from trtbuild.building.model_bytes import manifest_of
 from trtbuild.errors import BuildError
 from trtbuild.facts.key import Step, Worker, key_of
 from trtbuild.sources import SourceFile, identity, open_source
-from trtbuild.sources.sighting import recheck, see
+from trtbuild.sources.file_snapshot import recheck, take_snapshots
 from trtstore import Corrupt, Record, Store
 
 NAMES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -197,10 +197,10 @@ def test_other_bytes_for_a_while_are_noticed_where_others_may_write(
     digester = PlainDigester()
     path = seen["model.safetensors"]
     path.parent.chmod(0o777 if open_to_others else 0o755)
-    sightings = see([path], digester, "model.source")
+    snapshots = take_snapshots([path], digester, "model.source")
     swap_and_back(path)
     if open_to_others:
         with pytest.raises(BuildError, match="may write there"):
-            recheck(sightings, digester, "model.source")
+            recheck(snapshots, digester, "model.source")
     else:
-        recheck(sightings, digester, "model.source")
+        recheck(snapshots, digester, "model.source")

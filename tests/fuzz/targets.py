@@ -40,7 +40,7 @@ from trtstore.remote import leases
 from trtstore.team import policy as teampolicy
 from trtstore.team import revocation_list as revlist
 from trtstore.team import versioned
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 KEY = "5e" * 32
 MODES = (1, 2, 3, 4, None, "x")

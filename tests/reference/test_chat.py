@@ -33,7 +33,7 @@ def saved(folder: Path, model: str = "Llama", **named: Any) -> Path:
     return folder
 
 
-def settled(folder: Path) -> template.Settled:
+def settled(folder: Path) -> template.ChatSettings:
     files = {path.name: path for path in folder.iterdir() if path.is_file()}
     return template.settle(files, json.loads((folder / "config.json").read_text()))
 

@@ -26,7 +26,7 @@ SHARDS = st.lists(
 
 @given(st.sets(st.sampled_from(NAMES)), SHARDS)
 def test_selection(names: set[str], shards: list[str]) -> None:
-    listing = select.Listing(names, "here", "model.source=here", "name one")
+    listing = select.FileListing(names, "here", "model.source=here", "name one")
     index = json.dumps({"weight_map": {str(n): name for n, name in enumerate(shards)}}).encode()
     try:
         chosen = select.choose(listing, lambda _name: index)

@@ -14,7 +14,7 @@ from tests.sources.samples import PlainDigester, checkpoint, ignore, sharded, wr
 from trtbuild.errors import BuildError, InputError
 from trtbuild.sources import open_source
 from trtbuild.sources.base import Source
-from trtbuild.sources.sighting import recheck, see
+from trtbuild.sources.file_snapshot import recheck, take_snapshots
 from trtstore import Index, hash_files
 
 
@@ -94,11 +94,11 @@ def test_a_file_that_becomes_special_while_a_step_reads_it(
         def file_digests(self, paths: list[Path]) -> list[str]:
             return hash_files(paths, Index(tmp_path / "index"))
 
-    sightings = see([path], Digester(), "model.source")
+    snapshots = take_snapshots([path], Digester(), "model.source")
     path.unlink()
     make(path)
     with pytest.raises(BuildError):
-        recheck(sightings, Digester(), "model.source")
+        recheck(snapshots, Digester(), "model.source")
 
 
 @pytest.mark.parametrize("make", [fifo, link_to_device])

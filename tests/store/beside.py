@@ -12,7 +12,7 @@ OTHER_PROCESS = """
 import sys, time
 from pathlib import Path
 from trtstore import Corrupt, Store
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.maintenance import Upkeep
 store = Store.open(Path(sys.argv[1]))
 key = sys.argv[2]
 record = store.lookup(key)
@@ -65,7 +65,7 @@ COLLECTOR = """
 import sys
 from pathlib import Path
 from trtstore import Store
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.maintenance import Upkeep
 told = False
 def wait(event, arguments):
     global told
@@ -80,7 +80,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from trtstore import Store
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.maintenance import Upkeep
 renames = 0
 def count(event, arguments):
     global renames

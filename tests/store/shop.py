@@ -10,7 +10,7 @@ from tests.store.support import publish, write_files
 from trtstore import Record, Store
 from trtstore.format.digest import hash_bytes
 from trtstore.upkeep.decisions import EvictionPlan
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 
 def key_of(name: str) -> str:

@@ -21,7 +21,7 @@ from tests.store.faults.operations import read_artifact
 from tests.store.faults.storm import files_of, key_of
 from tests.store.support import leftovers
 from trtstore import Store
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 pytestmark = pytest.mark.slow
 

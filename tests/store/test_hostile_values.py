@@ -22,7 +22,7 @@ from trtstore.format import canonical_json, record
 from trtstore.marks import revocations
 from trtstore.team import gc as teamgc
 from trtstore.team import policy as teampolicy
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 #: A predicate with all that `show`, `diff` and the statistics read of one.
 PREDICATE: dict[str, Any] = {

@@ -22,7 +22,7 @@ from trtstore.marks.doubts import Doubt
 from trtstore.remote.remote import record_name
 from trtstore.team import open, signing
 from trtstore.transfer.readonly import ReadOnly
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 
 @pytest.fixture

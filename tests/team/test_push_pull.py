@@ -17,7 +17,7 @@ from trtstore.format.digest import hash_bytes
 from trtstore.remote.remote import Pushed, Remote, blob_name, record_name
 from trtstore.team import signing
 from trtstore.transfer.protocols import Readable, Reader
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 BIG = {"engine.bin": os.urandom(1 << 20) * 20, "small.json": b"{}", "empty": b""}
 

@@ -21,7 +21,7 @@ from trtstore.format.digest import hash_bytes
 from trtstore.team import signing
 from trtstore.transfer.incoming import LARGE
 from trtstore.transfer.protocols import Reader, Skipping
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 SIZE = LARGE + (5 << 20) + 3
 

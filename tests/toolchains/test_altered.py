@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.toolchains.shop import Shop, lock, wheel
-from trtbuild.cli.toolchain_progress import Teller
+from trtbuild.cli.toolchain_progress import ToolchainReporter
 from trtbuild.errors import StoreError
 from trtbuild.toolchains import lock as locks
 from trtbuild.toolchains import pythons
@@ -30,7 +30,7 @@ def shop(shop: Shop) -> Shop:
 
 def use(shop: Shop, spare: Path, verify: str = "never") -> Path:
     """The interpreter, as a step gets it."""
-    kept = ToolchainEnvironments(Store.open(shop.project.store), Teller(), verify=verify)
+    kept = ToolchainEnvironments(Store.open(shop.project.store), ToolchainReporter(), verify=verify)
     with kept.using(
         locks.read(shop.project.root / "one.txt", "x"), pythons.python(None), spare
     ) as interpreter:

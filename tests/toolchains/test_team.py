@@ -12,7 +12,7 @@ from tests.toolchains.shop import Shop, lock, sha256, wheel
 from trtbuild.artifacts.team import TeamStore
 from trtbuild.building.runner import Runner
 from trtbuild.building.setup import Setup
-from trtbuild.cli.toolchain_progress import Teller
+from trtbuild.cli.toolchain_progress import ToolchainReporter
 from trtbuild.config import schema
 from trtbuild.errors import InputError
 from trtbuild.toolchains import lock as locks
@@ -24,7 +24,7 @@ from trtstore.team import signing, trust_list
 CONFIG = trust_list.FOLDER
 
 
-class Reporter(Teller):
+class Reporter(ToolchainReporter):
     """Remembers what it is told."""
 
     def __init__(self) -> None:

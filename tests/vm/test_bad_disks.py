@@ -16,7 +16,7 @@ from trtstore import Store
 from trtstore.errors import StoreFailure
 from trtstore.exchange import bundle
 from trtstore.exchange.layered import Layered
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 pytestmark = pytest.mark.skipif(
     "TRTBUILD_TEST_VM" not in os.environ, reason="its devices are those of a machine of its own"

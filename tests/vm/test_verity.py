@@ -26,7 +26,7 @@ from trtstore.errors import StoreFailure
 from trtstore.exchange import bundle
 from trtstore.format.digest import hash_bytes
 from trtstore.transfer import incoming
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 ENGINE = os.urandom(100_000)
 FILES = {"engine.bin": ENGINE, "sub/config.json": b"{}", "run": os.urandom(70_000)}

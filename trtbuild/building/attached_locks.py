@@ -30,12 +30,12 @@ def find(store: Store, record: Record, name: str, step: str, digest: str, conf: 
             named = lock.read(Path(allowed).expanduser(), OPTION)
             if named.digest == digest:
                 return named  # the user's own file: its indexes are the user's, too
-    found = _read(store, record, name, step)
-    if found is None or found.digest != digest:
+    attached = _read(store, record, name, step)
+    if attached is None or attached.digest != digest:
         raise StoreError(
             f"the lock of {step}'s toolchain, {digest[:12]}, is not with the record of {record.key[:12]}"
         )
-    unknown = _unknown(found)
+    unknown = _unknown(attached)
     if unknown and digest not in conf.executor.allow_lock and not _signed(store, record, conf.store):
         names = ", ".join(f"{pin.name} {pin.version}" for pin in unknown[:_SHOWN])
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
@@ -45,7 +45,7 @@ def find(store: Store, record: Record, name: str, step: str, digest: str, conf: 
             option="rebuild",
             hint=f"what it installs would run here; to allow that: {OPTION}=[{digest}]",
         )
-    return replace(found, indexes=())
+    return replace(attached, indexes=())
 
 
 def _read(store: Store, record: Record, name: str, step: str) -> Lock | None:
@@ -57,13 +57,13 @@ def _read(store: Store, record: Record, name: str, step: str) -> Lock | None:
     return lock.parse(text, "rebuild", step, f"the lock of {step} in the record of {record.key[:12]}")
 
 
-def _unknown(found: Lock) -> list[PackagePin]:
+def _unknown(lock: Lock) -> list[PackagePin]:
     """The packages with a wheel that no toolchain of this release has under that name and version."""
     known: dict[tuple[str, str], set[str]] = {}
     for name in builtin.names():
         for pin in builtin.load(name).pins:
             known.setdefault((pin.name, pin.version), set()).update(pin.hashes)
-    return [pin for pin in found.pins if not known.get((pin.name, pin.version), set()).issuperset(pin.hashes)]
+    return [pin for pin in lock.pins if not known.get((pin.name, pin.version), set()).issuperset(pin.hashes)]
 
 
 def _signed(store: Store, record: Record, conf: schema.StoreConf) -> bool:

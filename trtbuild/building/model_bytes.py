@@ -19,7 +19,7 @@ from trtbuild.errors import InputError, StoreError
 from trtbuild.facts.key import Step, Worker, explain, key_of
 from trtbuild.planning.plan import Planned
 from trtbuild.sources import Digester, Source, SourceFile, identity
-from trtbuild.sources.sighting import Sighting, recheck, see
+from trtbuild.sources.file_snapshot import FileSnapshot, recheck, take_snapshots
 from trtstore import PLAIN, Entry, Expected, Malformed, Record, make_manifest
 
 _OPTION = "model.source"
@@ -29,7 +29,7 @@ _OPTION = "model.source"
 class ModelBytes:
     """The files of a checkpoint on this disk, by logical path, each with its stat from when it was hashed."""
 
-    seen: Mapping[str, Sighting]
+    seen: Mapping[str, FileSnapshot]
     source: Source
     digester: Digester
 
@@ -136,7 +136,7 @@ class _Differs(InputError):
 
 def _verified(
     paths: Mapping[str, Path], files: Sequence[SourceFile], digester: Digester
-) -> dict[str, Sighting]:
+) -> dict[str, FileSnapshot]:
     """Hash each file of `paths`, by logical path. Raises InputError if one differs from what `files` says."""
     wanted = {file.path: (file.size, file.sha256) for file in files}
     if paths.keys() != wanted.keys():
@@ -144,7 +144,7 @@ def _verified(
         raise _Differs(
             f"the checkpoint has other files than those that name it: {', '.join(odd[:4])}", option=_OPTION
         )
-    seen = dict(zip(paths, see(list(paths.values()), digester, _OPTION), strict=True))
+    seen = dict(zip(paths, take_snapshots(list(paths.values()), digester, _OPTION), strict=True))
     for name, each in seen.items():
         if (each.size, each.sha256) != wanted[name]:
             raise _Differs(

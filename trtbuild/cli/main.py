@@ -21,7 +21,7 @@ from trtbuild.building.results import StepOutcome
 from trtbuild.building.runner import Runner
 from trtbuild.building.setup import Setup
 from trtbuild.cli import sweep as sweep_cli
-from trtbuild.cli.outcome import Outcome
+from trtbuild.cli.outcome import CommandOutcome
 from trtbuild.config import choices, compose, locations, schema
 from trtbuild.doctor.examine import examine
 from trtbuild.doctor.world import World
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line that has words; returns its exit code."""
     signals = _Signals()
     args = list(sys.argv[1:] if argv is None else argv)
-    outcome = Outcome(json="output=json" in args)
+    outcome = CommandOutcome(json="output=json" in args)
     try:
         verb, words = _verb(args)
         configs: list[schema.Config] = []
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _afterwards(outcome)
 
 
-def _fail(error: Exception, outcome: Outcome) -> None:
+def _fail(error: Exception, outcome: CommandOutcome) -> None:
     """Report an error in one line: what is no error of a user's, too, unless TRTBUILD_TRACEBACK is set."""
     if isinstance(error, StoreFailure):
         error = refused(error)
@@ -102,7 +102,7 @@ class _Signals:
         raise KeyboardInterrupt
 
 
-def _afterwards(outcome: Outcome) -> int:
+def _afterwards(outcome: CommandOutcome) -> int:
     """The exit code, after the checks that a hit does not wait for."""
     try:
         for check in outcome.afterwards:
@@ -125,13 +125,13 @@ def _unread() -> int:
     return 141
 
 
-_Verb = Callable[[schema.Config, Outcome, Sequence[str]], None]
+_Verb = Callable[[schema.Config, CommandOutcome, Sequence[str]], None]
 
 
 @contextmanager
-def _opened(config: schema.Config, outcome: Outcome) -> Iterator[tuple[Store, ProgressReporter]]:
+def _opened(config: schema.Config, outcome: CommandOutcome) -> Iterator[tuple[Store, ProgressReporter]]:
     """The store and the reporter of one config. Raises InputError, StoreFailure."""
-    outcome.json = config.output is choices.Output.json
+    outcome.json = config.output is choices.OutputFormat.json
     if config.report is not None:
         raise InputError(
             "works only with a sweep", option="report", hint="add -m; `trtstore report` covers a whole store"
@@ -150,7 +150,7 @@ def _opened(config: schema.Config, outcome: Outcome) -> Iterator[tuple[Store, Pr
 
 
 @contextmanager
-def _planned(config: schema.Config, outcome: Outcome) -> Iterator[tuple[Plan, Runner]]:
+def _planned(config: schema.Config, outcome: CommandOutcome) -> Iterator[tuple[Plan, Runner]]:
     """The plan of one config and its runner. Raises InputError, StoreError, StoreFailure."""
     with _opened(config, outcome) as (store, reporter):
         resolved = resolve(config, Hasher(store.index, reporter))
@@ -163,17 +163,17 @@ def _planned(config: schema.Config, outcome: Outcome) -> Iterator[tuple[Plan, Ru
         yield plan, Runner(setup, reporter)
 
 
-def _build(config: schema.Config, outcome: Outcome, _words: Sequence[str]) -> None:
+def _build(config: schema.Config, outcome: CommandOutcome, _words: Sequence[str]) -> None:
     with _planned(config, outcome) as (plan, runner):
         _show(pipeline.build(plan, runner), runner, outcome)
 
 
-def _fetch(config: schema.Config, outcome: Outcome, _words: Sequence[str]) -> None:
+def _fetch(config: schema.Config, outcome: CommandOutcome, _words: Sequence[str]) -> None:
     with _planned(config, outcome) as (plan, runner):
         _show(pipeline.fetch(plan, runner), runner, outcome)
 
 
-def _show(result: pipeline.Result, runner: Runner, outcome: Outcome) -> None:
+def _show(result: pipeline.Result, runner: Runner, outcome: CommandOutcome) -> None:
     if outcome.json:
         outcome.documents.append(document.result(result))
         return
@@ -186,7 +186,7 @@ def _show(result: pipeline.Result, runner: Runner, outcome: Outcome) -> None:
     print(result.path, flush=True)
 
 
-def _plan(config: schema.Config, outcome: Outcome, _words: Sequence[str]) -> None:
+def _plan(config: schema.Config, outcome: CommandOutcome, _words: Sequence[str]) -> None:
     with _planned(config, outcome) as (plan, runner):
         notes = preview.notes(plan, runner)
         previews = preview.preview(plan, runner)
@@ -197,7 +197,7 @@ def _plan(config: schema.Config, outcome: Outcome, _words: Sequence[str]) -> Non
         print("\n".join(map(bounded, plans.lines(plan, previews, tools, notes))))
 
 
-def _explain(config: schema.Config, outcome: Outcome, words: Sequence[str]) -> None:
+def _explain(config: schema.Config, outcome: CommandOutcome, words: Sequence[str]) -> None:
     with _planned(config, outcome) as (plan, runner):
         located = runner.find(plan.final)
         near = None if located.record is not None else runner.history.nearest(plan.final)
@@ -208,7 +208,7 @@ def _explain(config: schema.Config, outcome: Outcome, words: Sequence[str]) -> N
             print("\n".join(map(bounded, explanations.lines(plan, located, near, words, shared))))
 
 
-def _run(config: schema.Config, outcome: Outcome, _words: Sequence[str]) -> None:
+def _run(config: schema.Config, outcome: CommandOutcome, _words: Sequence[str]) -> None:
     with _planned(config, outcome) as (plan, runner):
         preview.check_run(plan, config)
         hardware.refuse_to_load(plan)
@@ -221,7 +221,7 @@ def _run(config: schema.Config, outcome: Outcome, _words: Sequence[str]) -> None
             runner.reporter.note(f"{records.speed(answer)}; {result.path}")
 
 
-def _rebuild(key: str, config: schema.Config, outcome: Outcome, words: Sequence[str]) -> None:
+def _rebuild(key: str, config: schema.Config, outcome: CommandOutcome, words: Sequence[str]) -> None:
     named = any(word.startswith(("model=", "model.")) for word in words)
     with _opened(config, outcome) as (store, reporter):
         receipt = rebuild.receipt(store, key, config)
@@ -238,8 +238,8 @@ def _rebuild(key: str, config: schema.Config, outcome: Outcome, words: Sequence[
         outcome.exit_code = outcome.exit_code or BuildError.exit_code
 
 
-def _doctor(config: schema.Config, outcome: Outcome, _words: Sequence[str]) -> None:
-    outcome.json = config.output is choices.Output.json
+def _doctor(config: schema.Config, outcome: CommandOutcome, _words: Sequence[str]) -> None:
+    outcome.json = config.output is choices.OutputFormat.json
     checks = examine(config, World())
     if outcome.json:
         outcome.documents.append(doctor.document(checks))

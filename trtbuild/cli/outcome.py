@@ -11,7 +11,7 @@ from trtbuild.report import document, terminal
 
 
 @dataclass
-class Outcome:
+class CommandOutcome:
     """`documents` are one a point, in their order; `forecast` is of a sweep, None where there was none."""
 
     documents: list[dict[str, Any]] = field(default_factory=list)

@@ -42,8 +42,8 @@ def _write(root: Path, step: str, folder: str) -> Path:
     if not root.is_dir():
         raise InputError(f"there is no store at {root}", option="--store")
     store = Store.open(root)
-    found = [each for each in Maintenance(store).catalog.summaries() if each.labels.get("step") == step]
-    records = [store.lookup(each.key) for each in found]
+    summaries = [each for each in Maintenance(store).catalog.summaries() if each.labels.get("step") == step]
+    records = [store.lookup(each.key) for each in summaries]
     made = rows.with_pareto([rows.of_record(record) for record in records if record is not None])
     made.sort(key=lambda row: (row.model, row.quant, row.target))
     what = f"{len(made)} {step}{'' if len(made) == 1 else 's'}"

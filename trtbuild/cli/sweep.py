@@ -13,7 +13,7 @@ from pathlib import Path
 from trtbuild.building import hardware, pipeline, preview
 from trtbuild.building.events import ProgressReporter
 from trtbuild.building.pipeline import Result
-from trtbuild.cli.outcome import Outcome
+from trtbuild.cli.outcome import CommandOutcome
 from trtbuild.config import choices, locations, sweep_schema
 from trtbuild.config.points import Point
 from trtbuild.errors import InputError, TrtbuildError
@@ -36,7 +36,7 @@ class _Sweep:
     place: Workplace
     units: Sequence[Unit]
     forecast: Forecast
-    outcome: Outcome
+    outcome: CommandOutcome
     words: Sequence[str]
     reporter: ProgressReporter
     began: float  # seconds since the epoch
@@ -55,7 +55,9 @@ class _Sweep:
         )
 
 
-def sweep(verb: str, outcome: Outcome, words: Sequence[str], points: Sequence[Point]) -> list[float | None]:
+def sweep(
+    verb: str, outcome: CommandOutcome, words: Sequence[str], points: Sequence[Point]
+) -> list[float | None]:
     """Run a verb for all `points`; for each the number that sweep.objective asks for, where there is one.
 
     Raises InputError where they make no sweep; the error of one point is told, and the others go on.
@@ -63,7 +65,7 @@ def sweep(verb: str, outcome: Outcome, words: Sequence[str], points: Sequence[Po
     if verb not in VERBS:
         raise InputError(f"`{verb}` takes one artifact and cannot be swept", option="-m", hint="leave out -m")
     began = time.time()
-    outcome.json = points[0].config.output is choices.Output.json
+    outcome.json = points[0].config.output is choices.OutputFormat.json
     if points[0].config.report is not None:
         page.check(points[0].config.report)
     reporter = terminal.reporter(None if outcome.json else sys.stdout)
@@ -80,91 +82,91 @@ def sweep(verb: str, outcome: Outcome, words: Sequence[str], points: Sequence[Po
                 _take_notes(job, place)
         work.check_together(jobs)
         units = work.units(jobs, place)
-        found = _Sweep(jobs, place, units, forecast(jobs, units, place), outcome, words, reporter, began)
-        outcome.forecast = sweeps.forecast_document(found.forecast)
-        _tell_errors(found)
+        run = _Sweep(jobs, place, units, forecast(jobs, units, place), outcome, words, reporter, began)
+        outcome.forecast = sweeps.forecast_document(run.forecast)
+        _tell_errors(run)
         for note in dict.fromkeys(note for job in jobs for note in job.notes):
-            found.say(f"note: {note}")
-        VERBS["plan" if found.conf.dry_run else verb](found)
+            run.say(f"note: {note}")
+        VERBS["plan" if run.conf.dry_run else verb](run)
     except StoreFailure as failure:
         raise refused(failure) from failure
     finally:
         reporter.close()
-    return [_objective(found, job) for job in jobs]
+    return [_objective(run, job) for job in jobs]
 
 
-def _tell_errors(found: _Sweep) -> None:
+def _tell_errors(run: _Sweep) -> None:
     """What is wrong with configs, each error once, however many points have it."""
     same: dict[tuple[str, ...], list[Job]] = {}
-    for job in found.jobs:
+    for job in run.jobs:
         if job.error is not None:
             same.setdefault(tuple(job.error.lines()), []).append(job)
-            found.told.add(job.point.index)
+            run.told.add(job.point.index)
     for lines, jobs in same.items():
-        whose = sweeps.own_words(jobs[0], found.jobs)
+        whose = sweeps.own_words(jobs[0], run.jobs)
         more = f" and {sweeps.count(len(jobs) - 1, 'other point')}" if len(jobs) > 1 else ""
         print(f"{whose}{more}:", *lines, sep="\n", file=sys.stderr, flush=True)
 
 
-def _build(found: _Sweep) -> None:
-    for line in sweeps.forecast_lines(found.forecast):
-        found.say(line)
-    refuse_too_dear(found.forecast, found.conf)
-    _make(found)
-    if not found.outcome.json:
-        for line in sweeps.final_lines(found.jobs, found.results):
-            found.say(line)
-    summary = sweeps.summary(found.jobs, found.results, time.time() - found.began)
-    found.say(summary)
-    _report(found, summary)
-    for job in found.jobs:
-        _close(found, job, document.result)
+def _build(run: _Sweep) -> None:
+    for line in sweeps.forecast_lines(run.forecast):
+        run.say(line)
+    refuse_too_dear(run.forecast, run.conf)
+    _make(run)
+    if not run.outcome.json:
+        for line in sweeps.final_lines(run.jobs, run.results):
+            run.say(line)
+    summary = sweeps.summary(run.jobs, run.results, time.time() - run.began)
+    run.say(summary)
+    _report(run, summary)
+    for job in run.jobs:
+        _close(run, job, document.result)
 
 
-def _report(found: _Sweep, summary: str) -> None:
-    folder = found.jobs[0].point.config.report
+def _report(run: _Sweep, summary: str) -> None:
+    folder = run.jobs[0].point.config.report
     if folder is None:
         return
-    own = {job.point.index: sweeps.own_words(job, found.jobs) for job in found.jobs}
+    own = {job.point.index: sweeps.own_words(job, run.jobs) for job in run.jobs}
     told = page.ReportPage(
         title="trtbuild sweep",
         summary=summary,
-        rows=rows.of_sweep(found.jobs, found.results, own, remote.flags(found.words)),
-        bars=rows.bars(found.ended.values(), found.began),
-        forecast=found.outcome.forecast,
+        rows=rows.of_sweep(run.jobs, run.results, own, remote.flags(run.words)),
+        bars=rows.bars(run.ended.values(), run.began),
+        forecast=run.outcome.forecast,
     )
-    found.say(f"report: {page.write(told, Path(folder))}")
+    run.say(f"report: {page.write(told, Path(folder))}")
 
 
-def _make(found: _Sweep) -> None:
+def _make(run: _Sweep) -> None:
     """Use what is there, run what is not, and then use that: the results of all points that have one."""
-    running = {unit.key for unit in found.units}
-    later = [job for job in found.jobs if job.error is None and job.planned[0].final.key in running]
-    _use_all(found, [job for job in found.jobs if job not in later])
-    asked = [job.planned[0].final.key for job in found.jobs if job.error is None]
-    view = sweep_view.view(found.units, asked)
+    running = {unit.key for unit in run.units}
+    later = [job for job in run.jobs if job.error is None and job.planned[0].final.key in running]
+    _use_all(run, [job for job in run.jobs if job not in later])
+    asked = [job.planned[0].final.key for job in run.jobs if job.error is None]
+    view = sweep_view.view(run.units, asked)
     try:
-        if found.units:
-            found.ended = schedule.run(found.units, _workers(found, view), view)
+        if run.units:
+            run.ended = schedule.run(run.units, _workers(run, view), view)
     except KeyboardInterrupt:
-        view.note(f"{view.done} of {len(found.units)} steps had ended: the same command goes on from there")
+        view.note(f"{view.done} of {len(run.units)} steps had ended: the same command goes on from there")
         raise
     finally:
         view.close()
     for job in later:
-        error = found.ended[job.planned[0].final.key].error
+        error = run.ended[job.planned[0].final.key].error
         if error is None:
-            _use(found, job, pipeline.build)
+            _use(run, job, pipeline.build)
         else:
             job.error = error
-            found.told.add(job.point.index)
+            run.told.add(job.point.index)
 
 
-def _workers(found: _Sweep, view: Observer) -> Workers:
+def _workers(run: _Sweep, view: Observer) -> Workers:
     """Raises InputError where the engine of distribution is not there."""
-    if found.conf.on is sweep_schema.On.local:
-        return Local(found.conf.jobs, view)
-    name = found.conf.on.value
+    if run.conf.on is sweep_schema.On.local:
+        return Local(run.conf.jobs, view)
+    name = run.conf.on.value
     try:
         engine = importlib.import_module(f"trtbuild.sweeps.{name}")  # heavy, and an extra
     except ModuleNotFoundError as missing:
@@ -173,14 +175,14 @@ def _workers(found: _Sweep, view: Observer) -> Workers:
             option=f"sweep.on={name}",
             hint=f"pip install 'trtbuild[{name}]'",
         ) from None
-    _, runner = next(job for job in found.jobs if job.error is None).planned
+    _, runner = next(job for job in run.jobs if job.error is None).planned
     workers: Workers = getattr(engine, name.capitalize())(
-        found.conf, remote.flags(found.words), runner.setup.store.root, view
+        run.conf, remote.flags(run.words), runner.setup.store.root, view
     )
     return workers
 
 
-def _use_all(found: _Sweep, jobs: Sequence[Job], take: Callable[..., Result] = pipeline.build) -> None:
+def _use_all(run: _Sweep, jobs: Sequence[Job], take: Callable[..., Result] = pipeline.build) -> None:
     """Those of points whose artifacts are in a store, each error to its point."""
     for first in range(0, len(jobs), BATCH):
         batch = jobs[first : first + BATCH]
@@ -189,88 +191,88 @@ def _use_all(found: _Sweep, jobs: Sequence[Job], take: Callable[..., Result] = p
             for store in {id(store): store for store in stores}.values():
                 stack.enter_context(store.index.batch())
             for job in batch:
-                _use(found, job, take)
+                _use(run, job, take)
 
 
-def _use(found: _Sweep, job: Job, take: Callable[..., Result]) -> None:
+def _use(run: _Sweep, job: Job, take: Callable[..., Result]) -> None:
     """The result of a point whose artifact is in a store."""
     if job.error is not None:
         return
     try:
-        found.results[job.point.index] = take(*job.planned)
+        run.results[job.point.index] = take(*job.planned)
     except TrtbuildError as error:
         job.error = error
     except StoreFailure as failure:
         job.error = refused(failure)
 
 
-def _close(found: _Sweep, job: Job, describe: Callable[[Result], dict[str, object]]) -> None:
+def _close(run: _Sweep, job: Job, describe: Callable[[Result], dict[str, object]]) -> None:
     """Tell how a point ended: its path or its error, and for a program its document."""
     if job.error is not None:
-        found.outcome.failed(job.error, told=job.point.index in found.told)
+        run.outcome.failed(job.error, told=job.point.index in run.told)
         return
-    done = found.results[job.point.index]
-    if found.outcome.json:
-        found.outcome.documents.append(describe(done))
+    done = run.results[job.point.index]
+    if run.outcome.json:
+        run.outcome.documents.append(describe(done))
     else:
         print(done.path, flush=True)
 
 
-def _fetch(found: _Sweep) -> None:
-    _use_all(found, found.jobs, pipeline.fetch)
-    for job in found.jobs:
-        _close(found, job, document.result)
+def _fetch(run: _Sweep) -> None:
+    _use_all(run, run.jobs, pipeline.fetch)
+    for job in run.jobs:
+        _close(run, job, document.result)
 
 
-def _plan(found: _Sweep) -> None:
-    if not found.outcome.json:
-        print("\n".join(sweeps.plan_lines(found.jobs, found.forecast, found.place)))
-    for job in found.jobs:
+def _plan(run: _Sweep) -> None:
+    if not run.outcome.json:
+        print("\n".join(sweeps.plan_lines(run.jobs, run.forecast, run.place)))
+    for job in run.jobs:
         if job.error is not None:
-            found.outcome.failed(job.error, told=True)
-        elif found.outcome.json:
+            run.outcome.failed(job.error, told=True)
+        elif run.outcome.json:
             plan, runner = job.planned
             previews = preview.preview(plan, runner)
             tools = preview.toolchains(previews, runner)
-            found.outcome.documents.append(document.plan(plan, previews, tools, job.notes))
+            run.outcome.documents.append(document.plan(plan, previews, tools, job.notes))
 
 
-def _explain(found: _Sweep) -> None:
-    for job in found.jobs:
+def _explain(run: _Sweep) -> None:
+    for job in run.jobs:
         if job.error is not None:
-            found.outcome.failed(job.error, told=True)
+            run.outcome.failed(job.error, told=True)
             continue
         plan, runner = job.planned
         located = runner.find(plan.final)
         near = None if located.record is not None else runner.history.nearest(plan.final)
-        if found.outcome.json:
-            found.outcome.documents.append(document.explanation(plan, located, near))
+        if run.outcome.json:
+            run.outcome.documents.append(document.explanation(plan, located, near))
         else:
-            print(f"{sweeps.own_words(job, found.jobs)}:")
+            print(f"{sweeps.own_words(job, run.jobs)}:")
             print("\n".join(explanations.lines(plan, located, near, job.point.words)), end="\n\n")
 
 
-def _run(found: _Sweep) -> None:
-    for job in found.jobs:
+def _run(run: _Sweep) -> None:
+    for job in run.jobs:
         if job.error is None:
             preview.check_run(job.planned[0], job.point.config)
-    for line in sweeps.forecast_lines(found.forecast):
-        found.say(line)
-    refuse_too_dear(found.forecast, found.conf)
-    _make(found)
-    for job in found.jobs:
+    for line in sweeps.forecast_lines(run.forecast):
+        run.say(line)
+    refuse_too_dear(run.forecast, run.conf)
+    _make(run)
+    for job in run.jobs:
         if job.error is not None:
-            found.outcome.failed(job.error, told=job.point.index in found.told)
+            run.outcome.failed(job.error, told=job.point.index in run.told)
             continue
-        runner = job.planned[1].beside(found.reporter, None, None)
-        found.say(f"{sweeps.own_words(job, found.jobs)}:")
-        done = found.results[job.point.index]
+        runner = job.planned[1].beside(run.reporter, None, None)
+        run.say(f"{sweeps.own_words(job, run.jobs)}:")
+        done = run.results[job.point.index]
         answer = pipeline.generate(done, runner)
-        if found.outcome.json:
-            found.outcome.documents.append({**document.result(done), "run": dict(answer)})
+        if run.outcome.json:
+            run.outcome.documents.append({**document.result(done), "run": dict(answer)})
         else:
             print(flush=True)
-            found.reporter.note(f"{records.speed(answer)}; {done.path}")
+            run.reporter.note(f"{records.speed(answer)}; {done.path}")
 
 
 def _refuse_to_load(job: Job) -> None:
@@ -293,8 +295,8 @@ def _take_notes(job: Job, place: Workplace) -> None:
         job.error = error
 
 
-def _objective(found: _Sweep, job: Job) -> float | None:
-    asked, done = found.conf.objective, found.results.get(job.point.index)
+def _objective(run: _Sweep, job: Job) -> float | None:
+    asked, done = run.conf.objective, run.results.get(job.point.index)
     if asked is None or done is None:
         return None
     numbers = {"bytes": done.record.bytes, "seconds": done.steps[-1].seconds, **(done.check or {})}

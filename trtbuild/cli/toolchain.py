@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from trtbuild.cli.toolchain_progress import Teller
+from trtbuild.cli.toolchain_progress import ToolchainReporter
 from trtbuild.config import locations
 from trtbuild.errors import InputError, NotInStoreError, StoreError, TrtbuildError
 from trtbuild.toolchains import builtin, bundle, environments, lockfile_build, pythons, team_wheels
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = Output(getattr(args, "json", False))
     try:
         store = Store.open(locations.root(getattr(args, "store", None)))
-        code: int = args.run(_Words(args, output, ToolchainEnvironments(store, Teller())))
+        code: int = args.run(_Words(args, output, ToolchainEnvironments(store, ToolchainReporter())))
         return code
     except TrtbuildError as error:
         return _failed(output, error)
@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 class _Words:
     """The words of one command, and what they stand for."""
 
-    def __init__(self, args: argparse.Namespace, output: Output, found: ToolchainEnvironments) -> None:
-        self.args, self.output, self.kept = args, output, found
+    def __init__(self, args: argparse.Namespace, output: Output, environments: ToolchainEnvironments) -> None:
+        self.args, self.output, self.kept = args, output, environments
 
     def locks(self) -> list[Lock]:
         """Those that were named, or all that ship."""
@@ -85,17 +85,17 @@ def _ls(asked: _Words) -> int:
     rows, listed = [], []
     known = {}
     for lock in asked.locks():
-        found, python = asked.find(lock), asked.python(lock)
+        environment, python = asked.find(lock), asked.python(lock)
         known[environments.name_of(lock, python)] = lock
         here = environments.holds(python, lock)
         fetch = lock.downloads.get((python.tag, python.machine))
         missing = "missing" if fetch is None else f"missing, {format_size(fetch.bytes)} to fetch"
-        state = "installed" if found else "at hand" if here else missing
+        state = "installed" if environment else "at hand" if here else missing
         chosen = ", ".join(f"{name} {version}" for name, version in environments.chosen(lock, python).items())
-        rows.append([lock.title, lock.digest[:12], state, *_amounts(found), chosen])
+        rows.append([lock.title, lock.digest[:12], state, *_amounts(environment), chosen])
         document = {"toolchain": lock.title, "lock": lock.digest, "at_hand": here}
         listed.append(
-            {**document, "fetch_bytes": None if fetch is None else fetch.bytes, **_installed(found)}
+            {**document, "fetch_bytes": None if fetch is None else fetch.bytes, **_installed(environment)}
         )
     for other in asked.kept.environments.all():
         if other.name not in known:
@@ -107,21 +107,17 @@ def _ls(asked: _Words) -> int:
     return 0
 
 
-def _amounts(found: Environment | None) -> list[str]:
-    return ["", ""] if found is None else [format_size(found.bytes), format_ago(time.time() - found.used)]
+def _amounts(environment: Environment | None) -> list[str]:
+    if environment is None:
+        return ["", ""]
+    return [format_size(environment.bytes), format_ago(time.time() - environment.used)]
 
 
-def _installed(found: Environment | None) -> dict[str, Any]:
-    if found is None:
+def _installed(environment: Environment | None) -> dict[str, Any]:
+    if environment is None:
         return {"installed": False}
-    return {
-        "installed": True,
-        "path": str(found.path),
-        "bytes": found.bytes,
-        "files": found.files,
-        "used": found.used,
-        "about": dict(found.about),
-    }
+    numbers = {"bytes": environment.bytes, "files": environment.files, "used": environment.used}
+    return {"installed": True, "path": str(environment.path), **numbers, "about": dict(environment.about)}
 
 
 def _show(asked: _Words) -> int:
@@ -135,13 +131,13 @@ def _show(asked: _Words) -> int:
 
 
 def _install(asked: _Words) -> int:
-    found = [(lock, asked.kept.ensure(lock, asked.python(lock))) for lock in asked.locks()]
-    return _say_installed(asked, found)
+    installed = [(lock, asked.kept.ensure(lock, asked.python(lock))) for lock in asked.locks()]
+    return _say_installed(asked, installed)
 
 
-def _say_installed(asked: _Words, found: Sequence[tuple[Lock, Environment]]) -> int:
-    done = [{"toolchain": lock.title, "lock": lock.digest, **_installed(one)} for lock, one in found]
-    asked.output.say({"toolchains": done}, [str(one.path) for _, one in found])
+def _say_installed(asked: _Words, installed: Sequence[tuple[Lock, Environment]]) -> int:
+    done = [{"toolchain": lock.title, "lock": lock.digest, **_installed(one)} for lock, one in installed]
+    asked.output.say({"toolchains": done}, [str(one.path) for _, one in installed])
     return 0
 
 
@@ -292,8 +288,10 @@ def _import(asked: _Words) -> int:
     with asked.kept.store.scratch() as work:
         named = None if asked.args.trust else asked.args.lock
         taken = bundle.read(Path(asked.args.file), work, bundle.known(named))
-        found = [(lock, asked.kept.ensure(lock, asked.python(lock), taken.wheels)) for lock in taken.locks]
-    return _say_installed(asked, found)
+        installed = [
+            (lock, asked.kept.ensure(lock, asked.python(lock), taken.wheels)) for lock in taken.locks
+        ]
+    return _say_installed(asked, installed)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ import sys
 import time
 
 
-class Teller:
+class ToolchainReporter:
     """Says on standard error what happens; on a terminal also how far it is."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ class Dtype(Enum):
     bfloat16 = "bfloat16"
 
 
-class Weights(Enum):
+class WeightFormat(Enum):
     none = "none"
     int8 = "int8"
     int4 = "int4"
@@ -110,7 +110,7 @@ class DriverPolicy(Enum):
     ignore = "ignore"
 
 
-class Output(Enum):
+class OutputFormat(Enum):
     text = "text"
     json = "json"
 

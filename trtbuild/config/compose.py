@@ -77,10 +77,10 @@ def run(args: Sequence[str], task: Callable[[schema.Config], None], sweep: point
         raise failures[0]
 
 
-def _each(task: Callable[[schema.Config], None], found: Sequence[points.Point]) -> list[float | None]:
-    for point in found:
+def _each(task: Callable[[schema.Config], None], listed: Sequence[points.Point]) -> list[float | None]:
+    for point in listed:
         task(point.config)
-    return [None] * len(found)
+    return [None] * len(listed)
 
 
 def _within_reach(words: Sequence[str]) -> Sequence[str]:
@@ -132,16 +132,16 @@ def _checked(cfg: DictConfig) -> schema.Config:
 
 def _checked_nodes(cfg: DictConfig) -> dict[str, Any]:
     """The same for a few nodes of the root, which stand alone in `cfg`."""
-    found: dict[str, Any] = {}
+    nodes: dict[str, Any] = {}
     for name in map(str, cfg):
         node = cfg._get_node(name)
         try:
             _refuse_unknown(node, f"{name}.")
-            found[name] = OmegaConf.to_object(node) if isinstance(node, DictConfig) else cfg[name]
-            secrets.check(found[name], name)
+            nodes[name] = OmegaConf.to_object(node) if isinstance(node, DictConfig) else cfg[name]
+            secrets.check(nodes[name], name)
         except OmegaConfBaseException as error:
             raise _explained(error) from error
-    return found
+    return nodes
 
 
 def _refuse_unknown(node: Any, path: str) -> None:

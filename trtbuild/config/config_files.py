@@ -26,14 +26,14 @@ class Remembered(CachingConfigRepository):
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         """Hydra's."""
-        found = super().load_config(config_path)
-        if found is None:
+        file = super().load_config(config_path)
+        if file is None:
             return None
         return replace(
-            found,
-            config=copy.deepcopy(found.config),
-            header=dict(found.header),
-            defaults_list=copy.deepcopy(found.defaults_list),
+            file,
+            config=copy.deepcopy(file.config),
+            header=dict(file.header),
+            defaults_list=copy.deepcopy(file.defaults_list),
         )
 
     def group_exists(self, config_path: str) -> bool:
@@ -65,27 +65,27 @@ class WithoutHydra(CachingConfigRepository):
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         """Hydra's."""
-        found = super().load_config(config_path)
-        if found is None:
+        file = super().load_config(config_path)
+        if file is None:
             return None
-        count = len(found.defaults_list or ())
-        if found.defaults_list:
-            found.defaults_list[:] = [each for each in found.defaults_list if not _of_hydra(each)]
-        said = len(found.defaults_list or ()) < count
-        if isinstance(found.config, DictConfig) and "hydra" in found.config:
+        count = len(file.defaults_list or ())
+        if file.defaults_list:
+            file.defaults_list[:] = [each for each in file.defaults_list if not _of_hydra(each)]
+        said = len(file.defaults_list or ()) < count
+        if isinstance(file.config, DictConfig) and "hydra" in file.config:
             said = True
-            with open_dict(found.config):
-                del found.config["hydra"]
-        self.users_say |= said and found.provider != _OURS
-        return found
+            with open_dict(file.config):
+                del file.config["hydra"]
+        self.users_say |= said and file.provider != _OURS
+        return file
 
     def nodes(self, file: ResultDefault) -> frozenset[str]:
         """The nodes of the config's root that a file is about."""
         if file.package:
             return frozenset({file.package.partition(".")[0]})
-        found = self.load_config(str(file.config_path))
-        assert found is not None  # noqa: S101  # it was listed, so it is there
-        return frozenset(map(str, found.config)) - {"defaults"}
+        loaded = self.load_config(str(file.config_path))
+        assert loaded is not None  # noqa: S101  # it was listed, so it is there
+        return frozenset(map(str, loaded.config)) - {"defaults"}
 
 
 def _of_hydra(chosen: InputDefault) -> bool:

@@ -167,10 +167,10 @@ class Gate(ConfigLoaderImpl):
 
     def _shipped(self, name: str) -> Any:
         """What a file that came with Hydra says, without what names its package."""
-        found = self.repository.load_config(f"hydra/{name}")
-        if found is None or found.provider != "hydra":
+        shipped = self.repository.load_config(f"hydra/{name}")
+        if shipped is None or shipped.provider != "hydra":
             return None
-        said = OmegaConf.to_container(found.config, resolve=False)
+        said = OmegaConf.to_container(shipped.config, resolve=False)
         return said.get("hydra", said) if isinstance(said, dict) else said
 
 
@@ -263,8 +263,8 @@ def _targets(value: Any) -> Iterator[str]:
 def _nodes() -> Iterator[Any]:
     """Configs that installed plugins registered, with trtbuild's own."""
 
-    def walk(found: Any) -> Iterator[Any]:
-        for each in found.values() if isinstance(found, dict) else ():
+    def walk(value: Any) -> Iterator[Any]:
+        for each in value.values() if isinstance(value, dict) else ():
             if isinstance(each, dict):
                 yield from walk(each)
             else:

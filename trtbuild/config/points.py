@@ -175,23 +175,23 @@ class _Parts:
         """The config of a job that was taken."""
         base = self._part(())
         assert base is not None  # noqa: S101  # `take` has looked
-        found = base
+        config = base
         for part in self._split(words).values():
             made = self._part(part)
             assert made is not None  # noqa: S101  # the same
-            found = replace(found, **{name: getattr(made, name) for name in self._changes(part)})
-        return found
+            config = replace(config, **{name: getattr(made, name) for name in self._changes(part)})
+        return config
 
     def changes(self, words: Sequence[str]) -> int:
         """How many nodes the words of a job change."""
         return sum(len(self._changes(part)) for part in self._split(words).values())
 
     def _split(self, words: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        found: dict[str, tuple[str, ...]] = {}
+        parts: dict[str, tuple[str, ...]] = {}
         for word in words:
             name = self._of.setdefault(root := str(_root(word)), root)
-            found[name] = (*found.get(name, ()), word)
-        return found
+            parts[name] = (*parts.get(name, ()), word)
+        return parts
 
     def _changes(self, part: tuple[str, ...]) -> frozenset[str]:
         """The nodes that a part changes, alone."""

@@ -84,21 +84,21 @@ class _Asked:
 
 def _asked(words: Sequence[str]) -> _Asked | None:
     """None where there are other flags, or options of Hydra's own."""
-    found, rest = _Asked([]), iter(words)
+    asked, rest = _Asked([]), iter(words)
     for word in rest:
         name, _, value = word.partition("=")
         if word in ("-m", "--multirun"):
-            found.several = True
-        elif name in ("--config-dir", "-cd") and found.folder is None:
+            asked.several = True
+        elif name in ("--config-dir", "-cd") and asked.folder is None:
             folder = value or next(rest, "")
             if not folder or not Path(folder).is_dir():
                 return None  # Hydra says what is wrong with it
-            found.folder = Path(folder).absolute()
+            asked.folder = Path(folder).absolute()
         elif word.startswith("-") or re.match(r"[+~]*hydra\b", word):
             return None
         else:
-            found.options.append(word)
-    return found
+            asked.options.append(word)
+    return asked
 
 
 def _apart(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -28,14 +28,14 @@ from trtbuild.config.choices import (
     KvCache,
     Method,
     Optimization,
-    Output,
+    OutputFormat,
     Serve,
     Shapes,
     SharedWith,
     TargetKind,
     Trust,
     Verify,
-    Weights,
+    WeightFormat,
     WeightsPlace,
 )
 from trtbuild.config.sweep_schema import JobConf, SweepConf
@@ -61,7 +61,7 @@ class ModelConf:
 
 @dataclass
 class QuantConf:
-    weights: Weights = Weights.none
+    weights: WeightFormat = WeightFormat.none
     activations: Activations = Activations.none
     method: Method = Method.rtn
     group_size: int | None = None
@@ -249,7 +249,7 @@ class Config:
     sweep: SweepConf = MISSING
     generate: GenerateConf = field(default_factory=GenerateConf)
     prompt: str | None = None
-    output: Output = Output.text
+    output: OutputFormat = OutputFormat.text
     out: str | None = None
     report: str | None = None
     refresh: bool = False

@@ -21,8 +21,8 @@ def check(needs: Needs, world: World) -> Iterator[Examined]:
         )
         return
     names = ENGINES if needs.engine == "auto" else (needs.engine,)
-    found = next((name for name in names if world.which(name)), None)
-    if found is None:
+    engine = next((name for name in names if world.which(name)), None)
+    if engine is None:
         words = (
             f"none of {', '.join(names)} is installed" if len(names) > 1 else f"{names[0]} is not installed"
         )
@@ -31,23 +31,23 @@ def check(needs: Needs, world: World) -> Iterator[Examined]:
             yield _toolkit(world)
         yield _pinned(needs)
         return
-    base = (found, *needs.engine_flags)
-    told = world.run(*base, "info", "--format", "json" if found == "podman" else "{{json .}}")
-    words = found if told.ok else f"{found} does not answer: {told.why}"
-    others = [name for name in names if name != found and world.which(name)]
+    base = (engine, *needs.engine_flags)
+    told = world.run(*base, "info", "--format", "json" if engine == "podman" else "{{json .}}")
+    words = engine if told.ok else f"{engine} does not answer: {told.why}"
+    others = [name for name in names if name != engine and world.which(name)]
     if others and not told.ok:
         words += f"; {others[0]} is here, too: executor.engine={others[0]}"
-    mend = chosen(mends.DAEMON, world.family) if found == "docker" else ()
+    mend = chosen(mends.DAEMON, world.family) if engine == "docker" else ()
     yield judged("container", told.ok, words, required=True, mend=mend)
     seen = True
     if needs.gpus != "none":
         yield _toolkit(world)
-        way = _way(needs, found, told.out, world)
+        way = _way(needs, engine, told.out, world)
         yield way
         seen = way.state == "ok"
     yield _pinned(needs)
     if told.ok and needs.image is not None:
-        yield from _image(needs, base, found, world, seen=seen)
+        yield from _image(needs, base, engine, world, seen=seen)
 
 
 def _toolkit(world: World) -> Examined:

@@ -42,7 +42,7 @@ _CUDA: tuple[Kind, ...] = ("cuda",)
 
 
 def _gpu(needs: Needs, asked: targets.Asked, host: Host, *, there: bool) -> Examined:
-    if not host.found:
+    if not host.gpus:
         words = f"none that this process may use ({host.missing})" if there else "none, without a driver"
         return judged("gpu", False, words, required=needs.gpu)
     try:

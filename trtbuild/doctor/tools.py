@@ -42,10 +42,10 @@ def _toolchain(config: schema.Config, name: str, locked: Lock, store: Store | No
     if holds(python, locked) and config.executor.name is not choices.Executor.managed:
         return Examined(titled, "ok", f"{python.path} has it")
     mend = (f"trtbuild toolchain rm {name}", f"trtbuild toolchain install {name}")
-    found = None if store is None else store.environments.find(name_of(locked, python))
-    if found is not None and store is not None:
-        wrong = altered(found, store)
-        words = f"installed, {format_size(found.bytes)}" if not wrong else f"damaged: {wrong[0]}"
+    environment = None if store is None else store.environments.find(name_of(locked, python))
+    if environment is not None and store is not None:
+        wrong = altered(environment, store)
+        words = f"installed, {format_size(environment.bytes)}" if not wrong else f"damaged: {wrong[0]}"
         return judged(titled, not wrong, words, required=True, mend=mend)
     fetch = locked.downloads.get((python.tag, python.machine))
     much = "" if fetch is None else f", about {format_size(fetch.bytes)} to fetch"
@@ -58,20 +58,20 @@ def _packages(config: schema.Config, compiler: Compiler) -> Examined:
     """The compiler itself, in the Python at hand."""
     wanted = {compiler.needs.package: config.compiler.version, **config.compiler.packages}
     try:
-        found = pythons.python(config.executor.python, wanted)
+        python = pythons.python(config.executor.python, wanted)
     except InputError as wrong:
         return judged(compiler.needs.package, False, wrong.message, required=True)
-    there = found.versions.get(compiler.needs.package)
+    there = python.versions.get(compiler.needs.package)
     if there is None:
-        words = f"{compiler.needs.package} is not in {found.path}"
+        words = f"{compiler.needs.package} is not in {python.path}"
     else:
         exact = config.compiler.version not in ("installed", "locked")
         others = [
-            f"{name} {found.versions.get(name, 'is not there')}, {version} is pinned"
+            f"{name} {python.versions.get(name, 'is not there')}, {version} is pinned"
             for name, version in wanted.items()
-            if exact and not matches(found.versions.get(name, ""), version)
+            if exact and not matches(python.versions.get(name, ""), version)
         ]
-        words = "; ".join(others) if others else f"{compiler.needs.package} {there} in {found.path}"
+        words = "; ".join(others) if others else f"{compiler.needs.package} {there} in {python.path}"
         if not others:
             return Examined(compiler.needs.package, "ok", words, required=True)
     mend = [

@@ -44,12 +44,12 @@ class World:
 
     def run(self, *words: str) -> Said:
         """A program that only tells."""
-        found = self.which(words[0])
-        if found is None:
+        program = self.which(words[0])
+        if program is None:
             return Said(None, err=f"{words[0]} is not on PATH")
         try:
             done = subprocess.run(
-                [found, *words[1:]],
+                [program, *words[1:]],
                 env=programs.cleaned(self.env),
                 cwd="/",
                 stdin=subprocess.DEVNULL,

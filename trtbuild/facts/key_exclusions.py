@@ -70,8 +70,8 @@ FACTS: Mapping[str, str] = {
 
 def reason(option: str, *lists: Mapping[str, str]) -> str | None:
     """Why `option` is in no key, by `OPTIONS` and `lists`; None where it is in one."""
-    for found in (OPTIONS, *lists):
-        for name, why in found.items():
+    for reasons in (OPTIONS, *lists):
+        for name, why in reasons.items():
             if option == name or (name.endswith(".*") and option.startswith(name[:-1])):
                 return why
     return None

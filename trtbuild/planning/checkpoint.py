@@ -155,5 +155,5 @@ def longest(model: Model, frontend: str) -> int | None:
 
 
 def _context(config: Described) -> int | None:
-    found = None if config is None else config.get("max_position_embeddings")
-    return found if isinstance(found, int) else None
+    positions = None if config is None else config.get("max_position_embeddings")
+    return positions if isinstance(positions, int) else None

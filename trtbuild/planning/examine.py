@@ -91,6 +91,6 @@ def _of_weights(
         yield from naming.notes(settled.ignored)
 
 
-def _settled(source: Source, config: Mapping[str, Any]) -> naming.Settled | None:
+def _settled(source: Source, config: Mapping[str, Any]) -> naming.NamedTensors | None:
     headers = source.headers()
     return None if headers is None else naming.settle(headers.files, headers.index, config)

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class Memory:
+class Memo:
     """Answers by what was asked. An error is an answer too: nobody waits for the same network twice."""
 
     _answers: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Memory:
                 self._answers[at] = look()
             except TrtbuildError as error:
                 self._answers[at] = error
-        found = self._answers[at]
-        if isinstance(found, TrtbuildError):
-            raise copy.copy(found)  # each has its own traceback, and may be given its own hint
-        return found  # type: ignore[no-any-return]  # `look` made it
+        answer = self._answers[at]
+        if isinstance(answer, TrtbuildError):
+            raise copy.copy(answer)  # each has its own traceback, and may be given its own hint
+        return answer  # type: ignore[no-any-return]  # `look` made it

@@ -70,10 +70,10 @@ class Plan:
     @property
     def toolchain(self) -> dict[str, str]:
         """package -> version of every tool that the bytes of these steps depend on."""
-        found: dict[str, str] = {}
+        versions: dict[str, str] = {}
         for planned in self.steps:
-            found |= planned.toolchain
-        return dict(sorted(found.items()))
+            versions |= planned.toolchain
+        return dict(sorted(versions.items()))
 
 
 def make_plan(recipe: Recipe, until: str | None = None) -> Plan:

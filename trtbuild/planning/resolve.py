@@ -18,7 +18,7 @@ from trtbuild.facts.recipe import SCHEMES, Profile, Quant, Recipe, Tools, Value,
 from trtbuild.networks.config import architectures
 from trtbuild.planning import checkpoint
 from trtbuild.planning.examine import examine
-from trtbuild.planning.memo import Memory
+from trtbuild.planning.memo import Memo
 from trtbuild.sources import Digester, Source
 from trtbuild.sources.folder import content
 from trtbuild.toolchains import builtin, lock, pythons
@@ -37,12 +37,12 @@ class Resolved:
     examine: Callable[[], tuple[str, ...]]
 
 
-def resolve(config: schema.Config, digester: Digester, memory: Memory | None = None) -> Resolved:
+def resolve(config: schema.Config, digester: Digester, memory: Memo | None = None) -> Resolved:
     """Raises InputError for anything in `config` that does not hold together or is not there.
 
     What is in `memory` is not looked up again.
     """
-    once = (memory or Memory()).once
+    once = (memory or Memo()).once
     _check_numbers(config)
     tools = once(
         "tools",
@@ -153,8 +153,8 @@ def _tools(config: schema.Config, digester: Digester) -> Tools:
         )
     locks = _locks(conf, compiler)
     locked: dict[str, str] = {}
-    for found in locks.values():
-        locked |= found.versions
+    for locked_by in locks.values():
+        locked |= locked_by.versions
     asked = dict(conf.packages)
     if conf.version == "installed":
         locks, packages = {}, _installed(config, compiler, [*locked, *asked, compiler.needs.package])
@@ -196,8 +196,8 @@ def _options(conf: schema.CompilerConf, compiler: Compiler, digester: Digester) 
         option, value = f"compiler.{item.name}", getattr(conf, item.name)
         if option in compiler.folders and value:
             paths = value if isinstance(value, list) else [value]
-            found = tuple(content(path, option, digester, file=compiler.folders[option]) for path in paths)
-            options[option] = found if isinstance(value, list) else found[0]
+            digests = tuple(content(path, option, digester, file=compiler.folders[option]) for path in paths)
+            options[option] = digests if isinstance(value, list) else digests[0]
         else:
             options[option] = tuple(value) if isinstance(value, list) else getattr(value, "value", value)
     return options
@@ -226,8 +226,8 @@ def _image(config: schema.Config, compiler: Compiler) -> str | None:
     return digest[1]
 
 
-def _of(asked: Mapping[str, str], found: Lock) -> dict[str, str]:
-    return {name: version for name, version in asked.items() if name in found.versions}
+def _of(asked: Mapping[str, str], lock: Lock) -> dict[str, str]:
+    return {name: version for name, version in asked.items() if name in lock.versions}
 
 
 def _locks(conf: schema.CompilerConf, compiler: Compiler) -> dict[str, Lock]:
@@ -247,26 +247,26 @@ def _locks(conf: schema.CompilerConf, compiler: Compiler) -> dict[str, Lock]:
 
 def _own_lock(name: str, path: str) -> Lock:
     option = f"compiler.locks.{name}"
-    found = lock.read(Path(path).expanduser(), option)
-    lacking = [package for package in builtin.load(name).chosen if package not in found.packages]
+    parsed = lock.read(Path(path).expanduser(), option)
+    lacking = [package for package in builtin.load(name).chosen if package not in parsed.packages]
     if lacking:
         raise InputError(
             f"{path} does not lock {', '.join(lacking)}, which the toolchain {name} is made for",
             option=option,
             hint=f"`trtbuild toolchain ls {name}` shows what it holds; add them to the pins, and lock those again",
         )
-    return found
+    return parsed
 
 
 def _installed(config: schema.Config, compiler: Compiler, names: list[str]) -> dict[str, str]:
-    found = dict(pythons.python(config.executor.python, names).versions)
-    if compiler.needs.package not in found:
+    versions = dict(pythons.python(config.executor.python, names).versions)
+    if compiler.needs.package not in versions:
         raise InputError(
             f"{compiler.needs.package} is not installed",
             option="compiler.version=installed",
             hint=f"pip install 'trtbuild[{compiler.needs.extra}]'",
         )
-    return found
+    return versions
 
 
 def _check_numbers(config: schema.Config) -> None:

@@ -62,15 +62,15 @@ def _become(command: list[str], mask: set[int | signal.Signals], keeper: int) ->
 
 def _reaped(child: int) -> int | None:
     """The status of `child`, if it is among those that ended."""
-    found = None
+    last = None
     with suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 break
             if pid == child:
-                found = status
-    return found
+                last = status
+    return last
 
 
 def _end_all() -> None:

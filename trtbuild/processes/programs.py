@@ -59,8 +59,8 @@ def find(name: str, environ: Mapping[str, str] | None = None, beside: Path | Non
     """The absolute path of a program: in the folder `beside`, else on PATH, whose relative entries do not count."""
     given = os.environ if environ is None else environ
     path = absolute(given.get("PATH", os.defpath))
-    found = shutil.which(name, path=path if beside is None else os.pathsep.join([str(beside), path]))
-    return found if found is not None and Path(found).is_absolute() else None
+    program = shutil.which(name, path=path if beside is None else os.pathsep.join([str(beside), path]))
+    return program if program is not None and Path(program).is_absolute() else None
 
 
 def absolute(listed: str) -> str:

@@ -131,11 +131,11 @@ def _near(near: NearestBuild) -> dict[str, Any]:
     }
 
 
-def difference(found: Difference) -> dict[str, Any]:
+def difference(one: Difference) -> dict[str, Any]:
     """`old` and `new` are left out on the side that lacks the field."""
-    sides = {"old": found.old, "new": found.new}
+    sides = {"old": one.old, "new": one.new}
     known = {name: value for name, value in sides.items() if value is not history.ABSENT}
-    return {"field": found.field, "steps": list(found.steps), **known}
+    return {"field": one.field, "steps": list(one.steps), **known}
 
 
 def rebuilt(done: Rebuilt) -> dict[str, Any]:
@@ -158,15 +158,15 @@ def rebuilt(done: Rebuilt) -> dict[str, Any]:
     }
 
 
-def _entry(found: Entry) -> dict[str, Any]:
-    return {"sha256": found.sha256, "bytes": found.size, "mode": found.mode}
+def _entry(entry: Entry) -> dict[str, Any]:
+    return {"sha256": entry.sha256, "bytes": entry.size, "mode": entry.mode}
 
 
-def target(found: Target) -> dict[str, Any]:
+def target(target: Target) -> dict[str, Any]:
     """The hardware, with `gpu` as an object, and where each fact comes from."""
-    shown = {each.name: getattr(found, each.name) for each in fields(found)}
-    gpu = None if found.gpu is None else asdict(found.gpu)
-    return {**shown, "gpu": gpu, "origins": dict(found.origins or {})}
+    shown = {each.name: getattr(target, each.name) for each in fields(target)}
+    gpu = None if target.gpu is None else asdict(target.gpu)
+    return {**shown, "gpu": gpu, "origins": dict(target.origins or {})}
 
 
 def error(failure: TrtbuildError) -> dict[str, Any]:

@@ -105,9 +105,9 @@ def _without_secrets(report: ReportPage) -> ReportPage:
 def html(report: ReportPage) -> str:
     """The page. Raises InputError where the plots' library is not installed."""
     drawn = {"scatter": plots.scatter(report.rows), "timeline": plots.timeline(report.bars)}
-    found = {name: spec for name, spec in drawn.items() if spec is not None}
-    data = json.dumps({"plots": found, "palette": plots.PALETTE}).replace("<", "\\u003c")
-    library = _plotter().javascript_bundle() if found else ""
+    specs = {name: spec for name, spec in drawn.items() if spec is not None}
+    data = json.dumps({"plots": specs, "palette": plots.PALETTE}).replace("<", "\\u003c")
+    library = _plotter().javascript_bundle() if specs else ""
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
@@ -118,8 +118,8 @@ def html(report: ReportPage) -> str:
             f"<header><div><h1>{escape(report.title)}</h1><p>{escape(report.summary)}</p></div>",
             '<button id="theme" type="button" hidden>Dark theme</button></header>\n<main>',
             *_matrix(report.rows),
-            *_figure("scatter", "Size and speed", _measured(report.rows), "scatter" in found),
-            *(_figure("timeline", "Timeline", "", True) if "timeline" in found else ()),
+            *_figure("scatter", "Size and speed", _measured(report.rows), "scatter" in specs),
+            *(_figure("timeline", "Timeline", "", True) if "timeline" in specs else ()),
             *_table(report.rows),
             "</main>\n<footer><p>The same as data: "
             '<a href="points.csv">points.csv</a>, <a href="report.json">report.json</a>.</p></footer>',

@@ -45,9 +45,9 @@ def lines(
         yield f"note: {words}"
 
 
-def shared(found: Sequence[Sharers]) -> Iterator[str]:
+def shared(sharers: Sequence[Sharers]) -> Iterator[str]:
     """What serves other models, too."""
-    for step, models in found:
+    for step, models in sharers:
         if models:
             count = len(models)
             named = ", ".join(models[:5]) + (f" and {count - 5} more" if count > 5 else "")
@@ -61,34 +61,34 @@ def missing_tools(tools: Sequence[ToolchainState]) -> Iterator[str]:
             yield f"The toolchain {each.title} of {' and '.join(each.steps)} is missing{_fetched(each)}."
 
 
-def _fetched(found: ToolchainState) -> str:
+def _fetched(toolchain: ToolchainState) -> str:
     return (
         ""
-        if found.fetch is None
-        else f": about {format_size(found.fetch)} will be fetched and installed first"
+        if toolchain.fetch is None
+        else f": about {format_size(toolchain.fetch)} will be fetched and installed first"
     )
 
 
-def target_words(found: Target) -> str:
+def target_words(target: Target) -> str:
     """What the target is and where each fact comes from: a line for the hardware, and for a GPU one for its driver."""
-    origins = found.origins or {}
-    if found.gpu is None:
-        exact = "" if found.microarchitecture == found.level else f" ({found.microarchitecture})"
-        return f"{found.name}: {found.level}{exact}, {found.arch} ({origins.get('level')}); {found.here}"
-    gpu = found.gpu
+    origins = target.origins or {}
+    if target.gpu is None:
+        exact = "" if target.microarchitecture == target.level else f" ({target.microarchitecture})"
+        return f"{target.name}: {target.level}{exact}, {target.arch} ({origins.get('level')}); {target.here}"
+    gpu = target.gpu
     hardware = {
         "gpu": gpu.name,
         "mig": gpu.mig and f"MIG {gpu.mig}",
         "memory_gb": f"{gpu.memory_gb} GB" if gpu.memory_gb else None,
         "compute_capability": f"compute capability {gpu.compute_capability}",
         "sm_count": f"{gpu.sm_count} SMs" if gpu.sm_count else None,
-        "arch": found.arch,
+        "arch": target.arch,
     }
-    software = {"driver": f"driver {found.driver}", "cuda": f"CUDA {found.cuda}"}
-    more = "" if found.gpus == 1 else f", {found.gpus} GPUs"
+    software = {"driver": f"driver {target.driver}", "cuda": f"CUDA {target.cuda}"}
+    more = "" if target.gpus == 1 else f", {target.gpus} GPUs"
     return (
-        f"{found.name}: {_with_origins(hardware, origins)}{more}\n"
-        f"{'':<10}{_with_origins(software, origins)}; {found.here}"
+        f"{target.name}: {_with_origins(hardware, origins)}{more}\n"
+        f"{'':<10}{_with_origins(software, origins)}; {target.here}"
     )
 
 
@@ -122,9 +122,9 @@ def _takes(step: StepPreview) -> str:
     return "no basis" if step.estimate is None else f"about {_amounts(step.estimate)}"
 
 
-def _amounts(found: Estimate) -> str:
-    peak = f", {format_size(found.peak_memory_bytes)} of memory" if found.peak_memory_bytes else ""
-    return f"{format_seconds(found.seconds)}, {format_size(found.bytes)}{peak}"
+def _amounts(estimate: Estimate) -> str:
+    peak = f", {format_size(estimate.peak_memory_bytes)} of memory" if estimate.peak_memory_bytes else ""
+    return f"{format_seconds(estimate.seconds)}, {format_size(estimate.bytes)}{peak}"
 
 
 def _summary(previews: Sequence[StepPreview]) -> Iterator[str]:
@@ -153,9 +153,9 @@ def _summary(previews: Sequence[StepPreview]) -> Iterator[str]:
     yield "`trtbuild explain` with the same options says why it misses."
 
 
-def _basis(found: Estimate) -> str:
-    near = found.basis
-    scaled = "" if found.scale == 1.0 else f", times {found.scale:.3g} for the checkpoint's size"
+def _basis(estimate: Estimate) -> str:
+    near = estimate.basis
+    scaled = "" if estimate.scale == 1.0 else f", times {estimate.scale:.3g} for the checkpoint's size"
     return f"as {called(near)} took{scaled}; {differing(near)}"
 
 

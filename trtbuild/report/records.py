@@ -90,12 +90,12 @@ def _tensor(tensor: Json) -> str:
     return f"{tensor['name']} {tensor['dtype']} [{dims}]"
 
 
-def loss(found: Mapping[str, float]) -> str:
+def loss(losses: Mapping[str, float]) -> str:
     """The mean losses on a text, and how much more perplexed one is than the other."""
-    more = math.expm1(found["quantized"] - found["original"])
+    more = math.expm1(losses["quantized"] - losses["original"])
     return (
-        f"{found['quantized']:.3f} nats a token, the original {found['original']:.3f} ({more:+.1%} perplexity), on "
-        f"{found['tokens']:.0f} tokens"
+        f"{losses['quantized']:.3f} nats a token, the original {losses['original']:.3f} ({more:+.1%} perplexity), on "
+        f"{losses['tokens']:.0f} tokens"
     )
 
 

@@ -128,8 +128,8 @@ def _quality(record: Record, check: Mapping[str, Any]) -> float | None:
     return round(math.exp(losses["original"] - losses["quantized"]), 4)
 
 
-def _number(found: Any) -> float | None:
-    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def with_pareto(rows: Sequence[ReportRow]) -> list[ReportRow]:
@@ -157,7 +157,7 @@ def _virtues(row: ReportRow) -> tuple[float, ...] | None:
 
 def bars(done: Iterable[UnitResult], began: float) -> list[Bar]:
     """What each worker did from when to when, since `began` (seconds since the epoch)."""
-    found: list[Bar] = []
+    bars: list[Bar] = []
     for ended in done:
         if not ended.worker:
             continue  # it was never started
@@ -166,11 +166,11 @@ def bars(done: Iterable[UnitResult], began: float) -> list[Bar]:
         if ended.started - ended.handed > 0.1:
             spans.insert(0, (WAITING, ended.handed))
         ends = [at for _, at in spans[1:]] + [ended.ended]
-        found += [
+        bars += [
             Bar(ended.worker, step, phase, round(at - began, 3), round(end - began, 3))
             for (phase, at), end in zip(spans, ends, strict=True)
         ]
-    return found
+    return bars
 
 
 def _phase(name: str) -> str:

@@ -23,49 +23,50 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def forecast_lines(found: Forecast) -> Iterator[str]:
+def forecast_lines(forecast: Forecast) -> Iterator[str]:
     """What a sweep will do."""
-    yield f"{count(found.points, 'point')}, {count(found.keys, 'distinct key')}: {_keys(found)}"
-    if found.failed:
-        yield f"{count(found.failed, 'point')} cannot be built: see the errors above"
-    if not found.units:
-        if found.keys:
+    yield f"{count(forecast.points, 'point')}, {count(forecast.keys, 'distinct key')}: {_keys(forecast)}"
+    if forecast.failed:
+        yield f"{count(forecast.failed, 'point')} cannot be built: see the errors above"
+    if not forecast.units:
+        if forecast.keys:
             yield "Nothing will run."
         return
-    yield f"{count(len(found.units), 'step')} will run{_amount(found)}"
-    if len(found.groups) > 1 or found.unknown:
+    yield f"{count(len(forecast.units), 'step')} will run{_amount(forecast)}"
+    if len(forecast.groups) > 1 or forecast.unknown:
         heads = ["  on", ">steps", ">work", ">results", ">no basis"]
-        yield from format_table(heads, [_row(group) for group in found.groups])
-    if found.unknown:
-        names = [unit.label for unit in found.unknown]
+        yield from format_table(heads, [_row(group) for group in forecast.groups])
+    if forecast.unknown:
+        names = [unit.label for unit in forecast.unknown]
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         shown = ", ".join(" ".join(name.split()) for name in names[:SHOWN])
         yield f"No basis for {shown}{more}: nothing like it is in these stores"
-    obstacles = dict.fromkeys(unit.obstacle for unit in found.units if unit.obstacle is not None)
+    obstacles = dict.fromkeys(unit.obstacle for unit in forecast.units if unit.obstacle is not None)
     yield from obstacles
-    yield from missing_tools(found.tools)
+    yield from missing_tools(forecast.tools)
 
 
-def _keys(found: Forecast) -> str:
+def _keys(forecast: Forecast) -> str:
     words = []
-    if found.here:
-        words.append(f"{count(found.here, 'hit')} here")
-    words += [f"{count(hits, 'hit')} in {store}" for store, hits in found.also.items()]
-    missing = found.keys - found.here - sum(found.also.values())
+    if forecast.here:
+        words.append(f"{count(forecast.here, 'hit')} here")
+    words += [f"{count(hits, 'hit')} in {store}" for store, hits in forecast.also.items()]
+    missing = forecast.keys - forecast.here - sum(forecast.also.values())
     if missing:
         words.append(f"{missing} to build")
-    if found.refresh and missing < found.keys:
+    if forecast.refresh and missing < forecast.keys:
         words.append("all are built again (refresh=true)")
     return ", ".join(words) or "none"
 
 
-def _amount(found: Forecast) -> str:
-    known = len(found.units) - len(found.unknown)
+def _amount(forecast: Forecast) -> str:
+    known = len(forecast.units) - len(forecast.unknown)
     if not known:
         return ""
-    longest = f", the longest chain {format_seconds(found.chain)}" if found.chain else ""
-    whose = "" if not found.unknown else f" for {known} of them"
-    return f": about {format_seconds(found.seconds)} of work and {format_size(found.bytes)} of results{whose}{longest}"
+    longest = f", the longest chain {format_seconds(forecast.chain)}" if forecast.chain else ""
+    whose = "" if not forecast.unknown else f" for {known} of them"
+    seconds, size = format_seconds(forecast.seconds), format_size(forecast.bytes)
+    return f": about {seconds} of work and {size} of results{whose}{longest}"
 
 
 def _row(group: Group) -> list[str]:
@@ -74,18 +75,18 @@ def _row(group: Group) -> list[str]:
     return [f"  {group.name}", str(len(group.units)), *amounts, str(len(group.unknown) or "")]
 
 
-def forecast_document(found: Forecast) -> dict[str, Any]:
+def forecast_document(forecast: Forecast) -> dict[str, Any]:
     """The field `forecast` of a sweep's document; docs/json.md describes it."""
     return {
-        "points": found.points,
-        "failed": found.failed,
-        "keys": found.keys,
-        "hits": {"local": found.here, "also": dict(found.also)},
-        "steps": [_unit(unit) for unit in found.units],
-        "seconds": found.seconds,
-        "bytes": found.bytes,
-        "unknown": len(found.unknown),
-        "toolchains": [asdict(each) for each in found.tools],
+        "points": forecast.points,
+        "failed": forecast.failed,
+        "keys": forecast.keys,
+        "hits": {"local": forecast.here, "also": dict(forecast.also)},
+        "steps": [_unit(unit) for unit in forecast.units],
+        "seconds": forecast.seconds,
+        "bytes": forecast.bytes,
+        "unknown": len(forecast.unknown),
+        "toolchains": [asdict(each) for each in forecast.tools],
         "groups": [
             {
                 "name": group.name,
@@ -94,7 +95,7 @@ def forecast_document(found: Forecast) -> dict[str, Any]:
                 "bytes": group.bytes,
                 "unknown": len(group.unknown),
             }
-            for group in found.groups
+            for group in forecast.groups
         ],
     }
 
@@ -111,9 +112,9 @@ def _unit(unit: Unit) -> dict[str, Any]:
     }
 
 
-def plan_lines(jobs: Sequence[Job], found: Forecast, place: Workplace) -> Iterator[str]:
+def plan_lines(jobs: Sequence[Job], forecast: Forecast, place: Workplace) -> Iterator[str]:
     """What `trtbuild plan -m` prints: a line for each point, then the forecast."""
-    units = {unit.key: unit for unit in found.units}
+    units = {unit.key: unit for unit in forecast.units}
     rows = []
     for job in jobs:
         if job.error is not None:
@@ -125,7 +126,7 @@ def plan_lines(jobs: Sequence[Job], found: Forecast, place: Workplace) -> Iterat
         rows.append([own_words(job, jobs), plan.final.key[:12], store, ", ".join(steps) or "nothing"])
     yield from format_table(["point", "key", "store", "runs"], rows)
     yield ""
-    yield from forecast_lines(found)
+    yield from forecast_lines(forecast)
 
 
 def own_words(job: Job, jobs: Sequence[Job]) -> str:
@@ -183,6 +184,6 @@ def summary(jobs: Sequence[Job], results: Mapping[int, Result], took: float) -> 
     return f"{count(len(jobs), 'point')} in {format_seconds(took)}: {', '.join(words)}"
 
 
-def document(results: Sequence[dict[str, Any]], found: Forecast) -> dict[str, Any]:
+def document(results: Sequence[dict[str, Any]], forecast: Forecast) -> dict[str, Any]:
     """A whole sweep as data."""
-    return {"schema": SCHEMA, "forecast": forecast_document(found), "results": list(results)}
+    return {"schema": SCHEMA, "forecast": forecast_document(forecast), "results": list(results)}

@@ -15,8 +15,8 @@ from trtbuild.formats.gguf import GgufHeader
 from trtbuild.formats.weight_file import HeaderReader, PlacedTensor
 from trtbuild.sources import refusals, regular, select
 from trtbuild.sources.base import Headers, Json, Progress, Request, SourceFile, local_path, parse_config
-from trtbuild.sources.refusals import Listing
-from trtbuild.sources.sighting import Sighting, recheck, see
+from trtbuild.sources.file_snapshot import FileSnapshot, recheck, take_snapshots
+from trtbuild.sources.refusals import FileListing
 
 _T = TypeVar("_T")
 _START = 64  # bytes that tell a pointer from a file
@@ -114,7 +114,7 @@ class LocalSource:
         """Logical name -> file, sorted by logical name."""
         option = self._request.option
         names = _names(self._folder, option)
-        listing = Listing(
+        listing = FileListing(
             names,
             str(self._folder),
             option,
@@ -132,7 +132,7 @@ class LocalSource:
         refusals.check_pointer(text, str(path), option)
         return text
 
-    def _tokenizer(self, listing: Listing, chosen: Mapping[str, str]) -> dict[str, str]:
+    def _tokenizer(self, listing: FileListing, chosen: Mapping[str, str]) -> dict[str, str]:
         """What lies beside a GGUF, and is read because its own tokenizer is not understood."""
         first = min(chosen)
         understood = self._request.understood
@@ -146,7 +146,7 @@ class LocalSource:
         return {} if understood(self._read(gguf_header.read_header, path).metadata) else beside
 
     @cached_property
-    def _seen(self) -> dict[str, Sighting]:
+    def _seen(self) -> dict[str, FileSnapshot]:
         option = self._request.option
         # What is cheap to find out comes before what takes a second a gigabyte.
         for name, path in self._paths.items():
@@ -156,7 +156,7 @@ class LocalSource:
             elif name.endswith(".gguf"):
                 gguf_header.check_start(_head(path, 8, option), str(path), option)
         self.gguf_architecture()
-        seen = see(list(self._paths.values()), self._request.digester, option)
+        seen = take_snapshots(list(self._paths.values()), self._request.digester, option)
         return dict(zip(self._paths, seen, strict=True))
 
     def _read(self, reader: HeaderReader[_T], path: Path) -> _T:
@@ -175,8 +175,8 @@ def _names(folder: Path, option: str) -> set[str]:
         names = _listed(folder, option)
         templates = folder / refusals.TEMPLATES
         if templates.is_dir():
-            found = (refusals.TEMPLATES + name for name in _listed(templates, option))
-            names |= {name for name in found if select.is_template(name)}
+            templated = (refusals.TEMPLATES + name for name in _listed(templates, option))
+            names |= {name for name in templated if select.is_template(name)}
         return names
     except OSError as failure:
         raise InputError(f"{folder} cannot be read: {failure.strerror}", option=option) from None
@@ -207,14 +207,14 @@ def _listed(folder: Path, option: str) -> set[str]:
 
 def _below(folder: Path) -> list[str]:
     """Files of the folders inside, some of them: what a message can name."""
-    found: list[str] = []
+    below: list[str] = []
     for root, folders, names in os.walk(folder):
         here = Path(root).relative_to(folder)
-        if len(here.parts) >= _DEEP or len(found) > _MANY:
+        if len(here.parts) >= _DEEP or len(below) > _MANY:
             folders.clear()
         folders[:] = sorted(name for name in folders if name != ".git")
-        found += [(here / name).as_posix() for name in sorted(names) if here.parts]
-    return found
+        below += [(here / name).as_posix() for name in sorted(names) if here.parts]
+    return below
 
 
 def _head(path: Path, count: int, option: str) -> bytes:

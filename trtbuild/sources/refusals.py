@@ -29,7 +29,7 @@ def _none() -> Collection[str]:
 
 
 @dataclass(frozen=True)
-class Listing:
+class FileListing:
     """The files of one folder or repository. `where` and `option` are for messages; `naming` says how to name one.
 
     `below` gives, for messages alone, the files of the folders inside, as paths with "/".
@@ -67,7 +67,7 @@ def check_pointer(head: bytes, where: str, option: str) -> None:
         )
 
 
-def check_adapter(listing: Listing, read: Read) -> None:
+def check_adapter(listing: FileListing, read: Read) -> None:
     """Raises InputError for an adapter, alone or beside a model (transformers with PEFT would apply it)."""
     stored = [name for name in listing.names if name.startswith("adapter_model")]
     weights = any(name.endswith((".safetensors", ".gguf")) and name not in stored for name in listing.names)
@@ -87,7 +87,7 @@ def check_adapter(listing: Listing, read: Read) -> None:
     )
 
 
-def check_template(listing: Listing, read: Read) -> None:
+def check_template(listing: FileListing, read: Read) -> None:
     """Raises InputError for a chat template where none is looked for, in a checkpoint that has no other."""
     names = set(listing.names)
     if _TEMPLATE in names or any(name.startswith(TEMPLATES) for name in names):
@@ -109,7 +109,7 @@ def check_template(listing: Listing, read: Read) -> None:
     )
 
 
-def check_cases(listing: Listing, names: Collection[str], chosen: Collection[str]) -> None:
+def check_cases(listing: FileListing, names: Collection[str], chosen: Collection[str]) -> None:
     """Raises InputError where a file that is read has another's name but for capitals: some disks hold one of them."""
     alike: dict[str, list[str]] = {}
     wanted = {name.casefold() for name in chosen}
@@ -124,11 +124,11 @@ def check_cases(listing: Listing, names: Collection[str], chosen: Collection[str
             )
 
 
-def nothing(listing: Listing) -> InputError:
+def nothing(listing: FileListing) -> InputError:
     """The error for a place without safetensors and GGUF that can be read."""
     names, where = set(listing.names), listing.where
-    for found in (_other_format, _pickled, _stray_safetensors):
-        if (error := found(listing)) is not None:
+    for refusal in (_other_format, _pickled, _stray_safetensors):
+        if (error := refusal(listing)) is not None:
             return error
     below = sorted(listing.below())
     if partial := [name for name in [*names, *below] if name.endswith(".incomplete")]:
@@ -151,7 +151,7 @@ def nothing(listing: Listing) -> InputError:
     )
 
 
-def missing_shards(listing: Listing, where: str, missing: list[str]) -> InputError:
+def missing_shards(listing: FileListing, where: str, missing: list[str]) -> InputError:
     """The error for shards that an index names and that are not there."""
     partial = [name for name in {*listing.names, *listing.below()} if name.endswith(".incomplete")]
     return listing.refuse(
@@ -167,7 +167,7 @@ def _is_weight(name: str) -> bool:
     )
 
 
-def _other_format(listing: Listing) -> InputError | None:
+def _other_format(listing: FileListing) -> InputError | None:
     names, where = {*listing.names, *listing.below()}, listing.where
     if "model_index.json" in listing.names:
         return listing.refuse(
@@ -186,7 +186,7 @@ def _other_format(listing: Listing) -> InputError | None:
     return None
 
 
-def _pickled(listing: Listing) -> InputError | None:
+def _pickled(listing: FileListing) -> InputError | None:
     where = listing.where
     pickled = [name for name in listing.names if name.endswith(_PICKLED)]
     if not pickled:
@@ -202,7 +202,7 @@ def _pickled(listing: Listing) -> InputError | None:
     )
 
 
-def _stray_safetensors(listing: Listing) -> InputError | None:
+def _stray_safetensors(listing: FileListing) -> InputError | None:
     where = listing.where
     shards = [name for name in listing.names if name.endswith(".safetensors")]
     if not shards:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from trtbuild import untrusted
 from trtbuild.sources import refusals
-from trtbuild.sources.refusals import TEMPLATES, Listing, some
+from trtbuild.sources.refusals import TEMPLATES, FileListing, some
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
@@ -40,7 +40,7 @@ TOKENIZER = (
 )
 
 
-def choose(listing: Listing, read: Callable[[str], bytes]) -> dict[str, str]:
+def choose(listing: FileListing, read: Callable[[str], bytes]) -> dict[str, str]:
     """Logical name -> real name of every file that the build reads. `read` gives a small file's bytes.
 
     A logical name is the real one but for GGUF, which is `model.gguf` (`model-00001-of-0000N.gguf` when
@@ -72,7 +72,7 @@ def is_template(name: str) -> bool:
     return re.fullmatch(rf"{TEMPLATES}[^/\x00-\x1f]+\.jinja", name) is not None
 
 
-def beside_gguf(listing: Listing, chosen: Mapping[str, str]) -> dict[str, str]:
+def beside_gguf(listing: FileListing, chosen: Mapping[str, str]) -> dict[str, str]:
     """Logical -> real name of the tokenizer's files in the folder of the `chosen` GGUF; none without tokenizer.json."""
     folder = next(iter(chosen.values())).rpartition("/")[0]
     real = {name: f"{folder}/{name}" if folder else name for name in TOKENIZER}
@@ -81,13 +81,13 @@ def beside_gguf(listing: Listing, chosen: Mapping[str, str]) -> dict[str, str]:
     return {name: path for name, path in real.items() if path in listing.names}
 
 
-def choose_gguf(listing: Listing, wanted: str | None) -> dict[str, str]:
+def choose_gguf(listing: FileListing, wanted: str | None) -> dict[str, str]:
     """As `choose`, for GGUF alone: the file `wanted` with the other parts of its split, or the only one."""
     if wanted is not None:
         return _with_parts(listing, wanted)
-    found = sorted(name for name in listing.names if name.lower().endswith(".gguf"))
+    ggufs = sorted(name for name in listing.names if name.lower().endswith(".gguf"))
     # A vision model's projector, by llama.cpp's name of it, is no model.
-    files = [name for name in found if not name.lower().startswith("mmproj")] or found
+    files = [name for name in ggufs if not name.lower().startswith("mmproj")] or ggufs
     if not files:
         raise refusals.nothing(listing)
     models = {_model_of(name) for name in files}
@@ -104,7 +104,7 @@ def _model_of(name: str) -> str:
     return f"{split['stem']}-of-{split['count']}" if split else name
 
 
-def _with_parts(listing: Listing, name: str) -> dict[str, str]:
+def _with_parts(listing: FileListing, name: str) -> dict[str, str]:
     split = _SPLIT.fullmatch(name)
     if split is None or split["count"] == "00001":
         return {"model.gguf": name}
@@ -129,7 +129,7 @@ def weight_map(index: bytes) -> dict[str, str]:
     return placed
 
 
-def _shards(listing: Listing, index: bytes) -> list[str]:
+def _shards(listing: FileListing, index: bytes) -> list[str]:
     where = f"{listing.where}: {INDEX}"
     try:
         placed = untrusted.parse_object(index)["weight_map"]

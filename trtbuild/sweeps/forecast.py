@@ -71,7 +71,7 @@ class Forecast:
         return 0.0 if self.unknown else max(urgency(self.units).values(), default=0.0)
 
 
-def forecast(jobs: Sequence[Job], found: Sequence[Unit], place: Workplace) -> Forecast:
+def forecast(jobs: Sequence[Job], units: Sequence[Unit], place: Workplace) -> Forecast:
     """Of `jobs`, for which the units `found` must run."""
     keys: dict[str, str | None] = {}
     also: dict[str, int] = {}
@@ -87,40 +87,40 @@ def forecast(jobs: Sequence[Job], found: Sequence[Unit], place: Workplace) -> Fo
         here += located.here
         if located.also is not None:
             also[located.also] = also.get(located.also, 0) + 1
-    names = dict.fromkeys(unit.group for unit in found)
+    names = dict.fromkeys(unit.group for unit in units)
     return Forecast(
         points=len(jobs),
         failed=sum(job.error is not None for job in jobs),
         keys=len(keys),
         here=here,
         also=also,
-        units=tuple(found),
-        groups=tuple(Group(name, tuple(unit for unit in found if unit.group == name)) for name in names),
+        units=tuple(units),
+        groups=tuple(Group(name, tuple(unit for unit in units if unit.group == name)) for name in names),
         refresh=any(job.point.config.refresh for job in jobs),
-        tools=_tools(found),
+        tools=_tools(units),
     )
 
 
-def _tools(found: Sequence[Unit]) -> tuple[ToolchainState, ...]:
+def _tools(units: Sequence[Unit]) -> tuple[ToolchainState, ...]:
     with suppress(
         InputError
     ):  # a Python that is not there is told by the steps that want it, and the others go on
-        return toolchains_of((unit.planned, unit.job.planned[1]) for unit in found)
+        return toolchains_of((unit.planned, unit.job.planned[1]) for unit in units)
     return ()
 
 
-def refuse_too_dear(found: Forecast, conf: SweepConf) -> None:
+def refuse_too_dear(forecast: Forecast, conf: SweepConf) -> None:
     """Raises InputError where the forecast is beyond sweep.max_minutes or sweep.max_gb."""
     hint = "raise it, or sweep over less; sweep.dry_run=true shows the forecast alone"
-    if conf.max_minutes is not None and found.seconds > conf.max_minutes * 60:
+    if conf.max_minutes is not None and forecast.seconds > conf.max_minutes * 60:
         raise InputError(
-            f"the forecast is {format_seconds(found.seconds)} of work",
+            f"the forecast is {format_seconds(forecast.seconds)} of work",
             option=f"sweep.max_minutes={conf.max_minutes:g}",
             hint=hint,
         )
-    if conf.max_gb is not None and found.bytes > conf.max_gb * 1e9:
+    if conf.max_gb is not None and forecast.bytes > conf.max_gb * 1e9:
         raise InputError(
-            f"the forecast is {format_size(found.bytes)} of results",
+            f"the forecast is {format_size(forecast.bytes)} of results",
             option=f"sweep.max_gb={conf.max_gb:g}",
             hint=hint,
         )

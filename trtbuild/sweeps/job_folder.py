@@ -37,15 +37,17 @@ def make_private(folder: Path) -> None:
 
 
 def _check(folder: Path) -> None:
-    found = folder.stat()
-    if found.st_uid not in (0, os.geteuid()):
+    status = folder.stat()
+    if status.st_uid not in (0, os.geteuid()):
         raise InputError(
             f"{folder} is another user's, who could change what jobs run",
             option="sweep.slurm.folder",
             hint=_HINT,
         )
-    others = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != _own_group())
-    if others and not found.st_mode & stat.S_ISVTX:
+    others = status.st_mode & stat.S_IWOTH or (
+        status.st_mode & stat.S_IWGRP and status.st_gid != _own_group()
+    )
+    if others and not status.st_mode & stat.S_ISVTX:
         raise InputError(
             f"others may write in {folder}, and could change what jobs run",
             option="sweep.slurm.folder",
@@ -76,10 +78,10 @@ def read(path: Path) -> Mapping[str, Any]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            found, home = os.fstat(descriptor), path.parent.stat()
-            if not stat.S_ISREG(found.st_mode) or found.st_uid != home.st_uid:
+            status, home = os.fstat(descriptor), path.parent.stat()
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != home.st_uid:
                 raise BuildError(f"the job's answer is no file of this user's: {path}")
-            if found.st_size > LARGEST:
+            if status.st_size > LARGEST:
                 raise BuildError(f"the job's answer is larger than {LARGEST >> 20} MiB: {path}")
             with os.fdopen(descriptor, "rb", closefd=False) as stream:
                 return parse(stream.read(LARGEST + 1).decode("utf-8", errors="replace"))

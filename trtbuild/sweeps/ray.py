@@ -69,10 +69,10 @@ class Ray:
         """What has answered, or was lost."""
         tasks = {each.task: each for each in self._running.values()}
         answered, _ = ray.wait(list(tasks), num_returns=1, timeout=LOOK)
-        found = [self._ended(tasks[task]) for task in answered]
-        for ended in found:
+        results = [self._ended(tasks[task]) for task in answered]
+        for ended in results:
             del self._running[ended.unit.key]
-        return found
+        return results
 
     def stop(self) -> None:
         """Cancel what runs, and wait until it is gone."""
@@ -85,17 +85,17 @@ class Ray:
 
     def _options(self, unit: Unit) -> dict[str, Any]:
         """What the task asks of the cluster. Raises InputError where no machine has such hardware."""
-        found: dict[str, Any] = {
+        options: dict[str, Any] = {
             "num_cpus": self._conf.ray.cpus,
             "max_retries": 0,
             "name": f"trtbuild {unit.label}",
         }
         memory = remote.memory_gb([unit], self._conf.ray.memory_gb)
         if memory is not None:
-            found["memory"] = int(memory * 1e9)
+            options["memory"] = int(memory * 1e9)
         if unit.group == CPU:
-            return found
-        found["num_gpus"] = 1
+            return options
+        options["num_gpus"] = 1
         kind = unit.job.point.config.target.job.accelerator
         if kind is not None:
             there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -106,8 +106,8 @@ class Ray:
                     option="target.job.accelerator",
                     hint=f"there are: {', '.join(sorted(kinds)) or 'none'}",
                 )
-            found["accelerator_type"] = kind
-        return found
+            options["accelerator_type"] = kind
+        return options
 
     def _ended(self, each: _RunningTask) -> UnitResult:
         try:
@@ -129,6 +129,6 @@ def _lost(each: _RunningTask) -> UnitResult:
 def _connect(address: str) -> None:
     """Raises OSError where nothing listens at host:port: Ray itself would try for minutes."""
     named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
-    if found := re.fullmatch(r"([\w.-]+):(\d{1,5})", named):
-        with socket.create_connection((found[1], int(found[2])), timeout=CONNECT):
+    if match := re.fullmatch(r"([\w.-]+):(\d{1,5})", named):
+        with socket.create_connection((match[1], int(match[2])), timeout=CONNECT):
             pass

@@ -25,17 +25,17 @@ ROOM = 1.5  # of memory: what an earlier build took, and a half more
 
 def flags(words: Sequence[str]) -> list[str]:
     """Of a command line, what all its points need: where configs are, with absolute paths."""
-    found: list[str] = []
+    flags: list[str] = []
     todo = list(words)
     while todo:
         word = todo.pop(0)
         name, equals, value = word.partition("=")
         if name in (*_PLACES, *_NAMES):
             value = value if equals else todo.pop(0)
-            found += [name, str(Path(value).absolute()) if name in _PLACES else value]
+            flags += [name, str(Path(value).absolute()) if name in _PLACES else value]
         elif word.startswith("hydra.searchpath="):
-            found.append(word)
-    return found
+            flags.append(word)
+    return flags
 
 
 def words_of(unit: Unit, shared: Sequence[str], cpus: int) -> list[str]:

@@ -64,13 +64,13 @@ class Workers(Protocol):
         ...
 
 
-def run(found: Sequence[Unit], workers: Workers, observer: Observer) -> Mapping[str, UnitResult]:
+def run(units: Sequence[Unit], workers: Workers, observer: Observer) -> Mapping[str, UnitResult]:
     """Run all units; by key, what became of each. The units that wait for one that failed fail as it did.
 
     However it ends, an interrupt included, nothing is left running.
     """
-    chains = urgency(found)
-    waiting = {unit.key: unit for unit in sorted(found, key=lambda unit: -chains[unit.key])}
+    chains = urgency(units)
+    waiting = {unit.key: unit for unit in sorted(units, key=lambda unit: -chains[unit.key])}
     done: dict[str, UnitResult] = {}
     running = 0
 

@@ -72,16 +72,16 @@ class Slurm:
         """What has answered, or is gone without an answer."""
         time.sleep(LOOK)
         done = [each for each in self._running.values() if os.path.lexists(each.answer)]
-        found = [self._answered(each) for each in done]
+        results = [self._answered(each) for each in done]
         if time.monotonic() - self._asked >= ASK:
             self._asked = time.monotonic()
             lost = [each for each in self._lost() if each not in done]
-            found += [self._without_answer(each) for each in lost]
+            results += [self._without_answer(each) for each in lost]
             done += lost
         for each in done:
             del self._running[each.unit.key]
-        self._failed = self._failed or any(ended.error is not None for ended in found)
-        return found
+        self._failed = self._failed or any(ended.error is not None for ended in results)
+        return results
 
     def _answered(self, each: _RunningJob) -> UnitResult:
         try:
@@ -172,20 +172,20 @@ def _name(each: _RunningJob) -> str:
 
 def _alike(units: Sequence[Unit]) -> list[list[Unit]]:
     """Units that one array can hold: of the same hardware, asked for in the same way."""
-    found: dict[str, list[Unit]] = {}
+    groups: dict[str, list[Unit]] = {}
     for unit in units:
         wants = unit.job.point.config.target.job if unit.group != CPU else None
-        found.setdefault(f"{unit.group} {wants}", []).append(unit)
-    return list(found.values())
+        groups.setdefault(f"{unit.group} {wants}", []).append(unit)
+    return list(groups.values())
 
 
 def _ask(name: str, *words: str) -> subprocess.CompletedProcess[str]:
     """What one of Slurm's commands says. Raises OSError where it is not there."""
-    found = programs.find(name)
-    if found is None:
+    program = programs.find(name)
+    if program is None:
         raise FileNotFoundError(name)
     return subprocess.run(
-        [found, *words], capture_output=True, text=True, check=False, cwd="/", env=programs.cleaned()
+        [program, *words], capture_output=True, text=True, check=False, cwd="/", env=programs.cleaned()
     )
 
 
@@ -197,14 +197,14 @@ def _queue() -> set[str] | None:
 
 
 def _expanded(ids: Sequence[str]) -> set[str]:
-    found = set()
+    names = set()
     for each in ids:
-        found.add(each)
+        names.add(each)
         if match := re.fullmatch(r"(\d+)_\[([\d,-]+)(%\d+)?\]", each):
             for part in match[2].split(","):
                 first, _, last = part.partition("-")
-                found |= {f"{match[1]}_{number}" for number in range(int(first), int(last or first) + 1)}
-    return found
+                names |= {f"{match[1]}_{number}" for number in range(int(first), int(last or first) + 1)}
+    return names
 
 
 def _state(job: str) -> str:

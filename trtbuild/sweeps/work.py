@@ -20,7 +20,7 @@ from trtbuild.config.points import Point
 from trtbuild.config.schema import Config, StoreConf
 from trtbuild.errors import InputError, StoreError, TrtbuildError
 from trtbuild.executors.cancellation import Cancellation
-from trtbuild.planning.memo import Memory
+from trtbuild.planning.memo import Memo
 from trtbuild.planning.plan import Plan, Planned, make_plan
 from trtbuild.planning.resolve import resolve
 from trtstore import Store, StoreFailure
@@ -82,7 +82,7 @@ class Workplace:
     """
 
     store_root: Callable[[str | None], Path]
-    memory: Memory = field(default_factory=Memory)
+    memory: Memo = field(default_factory=Memo)
     cancellation: Cancellation = field(default_factory=Cancellation)
     built: set[str] = field(default_factory=set)
     _stores: dict[tuple[Path, Durability, SharedWith | None, bool], Store] = field(default_factory=dict)
@@ -202,11 +202,11 @@ def seconds_of(unit: Unit) -> float:
     return 1.0 + plan.recipe.model.bytes / 1e8
 
 
-def urgency(found: Sequence[Unit]) -> Mapping[str, float]:
+def urgency(units: Sequence[Unit]) -> Mapping[str, float]:
     """Seconds from the begin of each unit to the end of the longest chain that waits for it."""
     after: dict[str, float] = {}
     chains: dict[str, float] = {}
-    for unit in reversed(found):  # downstream first
+    for unit in reversed(units):  # downstream first
         chains[unit.key] = seconds_of(unit) + after.get(unit.key, 0.0)
         for key in unit.needs:
             after[key] = max(after.get(key, 0.0), chains[unit.key])

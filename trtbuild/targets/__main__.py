@@ -51,10 +51,10 @@ def _device(device: nvml.GpuReport) -> dict[str, Any]:
 
 def _target(kind: Kind) -> dict[str, Any] | None:
     try:
-        found = match.at_hand(kind)
+        target = match.at_hand(kind)
     except InputError as error:
         return {"error": error.message, "hint": error.hint}
-    return None if found is None else {**asdict(found), "origins": dict(found.origins or {})}
+    return None if target is None else {**asdict(target), "origins": dict(target.origins or {})}
 
 
 if __name__ == "__main__":

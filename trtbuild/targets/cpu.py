@@ -45,31 +45,31 @@ def arch() -> Arch:
 def named(name: str, level: str, asked: Arch | None) -> Target:
     """The CPU of a generic level, wherever it is. Raises InputError for a level that archspec does not know."""
     option = f"target.level={level}"
-    found = archspec.cpu.TARGETS.get(level)
-    if found is None or found.vendor != "generic" or str(found.family) not in get_args(Arch):
+    cpu = archspec.cpu.TARGETS.get(level)
+    if cpu is None or cpu.vendor != "generic" or str(cpu.family) not in get_args(Arch):
         raise InputError(
             f"there is no generic CPU level {level!r}", option=option, hint=f"there are: {_levels()}"
         )
-    if asked is not None and asked != str(found.family):
-        raise InputError(f"{level} is a level of {found.family}, and not of {asked}", option=option)
+    if asked is not None and asked != str(cpu.family):
+        raise InputError(f"{level} is a level of {cpu.family}, and not of {asked}", option=option)
     origin = f"target={name}"
     return Target(
         name=name,
         kind="cpu",
-        arch=cast("Arch", str(found.family)),
+        arch=cast("Arch", str(cpu.family)),
         level=level,
         microarchitecture=level,
         origins=dict.fromkeys(("arch", "level", "microarchitecture"), origin),
         here="runs here"
-        if archspec.cpu.host() >= found
+        if archspec.cpu.host() >= cpu
         else f"not here: this machine is {archspec.cpu.host()}",
     )
 
 
 def level_runs(here: str, level: str) -> bool:
     """Whether a CPU of the level `here` runs what is built for `level`; archspec's names."""
-    found, wanted = archspec.cpu.TARGETS.get(here), archspec.cpu.TARGETS.get(level)
-    return found is not None and wanted is not None and bool(found >= wanted)
+    own, wanted = archspec.cpu.TARGETS.get(here), archspec.cpu.TARGETS.get(level)
+    return own is not None and wanted is not None and bool(own >= wanted)
 
 
 def _levels() -> str:

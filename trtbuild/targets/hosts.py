@@ -30,7 +30,7 @@ class GpuKind:
 class Host:
     """What a process sees here. `found` holds NVML's index of the GPU with each GPU or slice."""
 
-    found: tuple[tuple[int, GpuKind], ...] = ()
+    gpus: tuple[tuple[int, GpuKind], ...] = ()
     driver: str | None = None
     cuda: str | None = None
     missing: str | None = None  # why nothing is found
@@ -38,13 +38,13 @@ class Host:
     def kinds(self) -> dict[GpuKind, list[int]]:
         """Each kind, with the indices of the GPUs that are of it or hold slices of it."""
         grouped: dict[GpuKind, list[int]] = {}
-        for index, seen in self.found:
+        for index, seen in self.gpus:
             grouped.setdefault(seen, []).append(index)
         return grouped
 
     def words(self) -> str:
         """What is here, for people: "2 x GeForce RTX 4070 (12 GB)"."""
-        if not self.found:
+        if not self.gpus:
             return f"no NVIDIA GPU ({self.missing})"
         return ", ".join(
             seen.words() if len(at) == 1 else f"{len(at)} x {seen.words()}"
@@ -62,15 +62,15 @@ def look(env: Mapping[str, str] | None = None) -> Host:
 
 def host(report: nvml.NvmlReport, env: Mapping[str, str]) -> Host:
     """`report` as facts. Raises InputError for a CUDA_VISIBLE_DEVICES whose meaning is not known."""
-    found = tuple(_found(report.devices, env))
+    gpus = tuple(_found(report.devices, env))
     missing = report.missing
-    if report.devices and not found:
+    if report.devices and not gpus:
         missing = f"{VARIABLE}={env[VARIABLE]}" if VARIABLE in env else "MIG is on, and there is no slice"
     return Host(
-        found=found,
+        gpus=gpus,
         driver=report.driver,
         cuda=None if report.cuda is None else cuda_release(report.cuda),
-        missing=None if found else missing,
+        missing=None if gpus else missing,
     )
 
 
@@ -80,13 +80,13 @@ def slots(env: Mapping[str, str] | None = None) -> tuple[tuple[GpuKind, str], ..
     Raises as `look`.
     """
     devices = nvml.read().devices
-    found = []
+    slots = []
     for at, nth in visible(devices, os.environ if env is None else env):
         device = devices[at]
         names = [device.uuid] if device.slices is None else [each.names[0] for each in device.slices]
         seen = zip(facts(device), names, strict=True)
-        found += [pair for number, pair in enumerate(seen) if nth is None or number == nth]
-    return tuple(found)
+        slots += [pair for number, pair in enumerate(seen) if nth is None or number == nth]
+    return tuple(slots)
 
 
 def _found(devices: Sequence[nvml.GpuReport], env: Mapping[str, str]) -> Iterator[tuple[int, GpuKind]]:

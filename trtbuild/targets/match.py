@@ -45,7 +45,7 @@ def at_hand(kind: Kind, device: int | None = None) -> Target | None:
     if kind == "cpu":
         return cpu.detect()
     host = look()
-    return _cuda(Asked("auto", device=device), host) if host.found else None
+    return _cuda(Asked("auto", device=device), host) if host.gpus else None
 
 
 def kinds_here(kind: Kind) -> tuple[Target, ...]:
@@ -56,11 +56,11 @@ def kinds_here(kind: Kind) -> tuple[Target, ...]:
     if kind == "cpu":
         return (cpu.detect(),)
     host = look()
-    found: list[Target] = []
+    kinds: list[Target] = []
     for seen, indices in host.kinds().items():
         with suppress(InputError):
-            found.append(_present(Asked("auto"), host, seen, len(indices)))
-    return tuple(found)
+            kinds.append(_present(Asked("auto"), host, seen, len(indices)))
+    return tuple(kinds)
 
 
 def gpu_slots(target: Target) -> tuple[str, ...]:
@@ -76,9 +76,9 @@ def gpus_here() -> str:
 def _same(seen: GpuKind, gpu: Gpu) -> bool:
     """Whether it is that GPU; what NVML does not tell counts as equal."""
     asked = (gpu.name, gpu.memory_gb, gpu.compute_capability, gpu.sm_count)
-    found = (seen.gpu, seen.memory_gb, seen.compute_capability, seen.sm_count)
+    actual = (seen.gpu, seen.memory_gb, seen.compute_capability, seen.sm_count)
     return seen.mig == gpu.mig and all(
-        mine in (None, wanted) for mine, wanted in zip(found, asked, strict=True)
+        mine in (None, wanted) for mine, wanted in zip(actual, asked, strict=True)
     )
 
 
@@ -98,7 +98,7 @@ def _kind(asked: Asked, kinds: Collection[Kind]) -> tuple[Kind, Host | None]:
     if asked.level is not None or "cuda" not in kinds:
         return "cpu", None
     host = look()
-    return ("cuda" if host.found or "cpu" not in kinds else "cpu"), host
+    return ("cuda" if host.gpus or "cpu" not in kinds else "cpu"), host
 
 
 def _cpu(asked: Asked) -> Target:
@@ -110,14 +110,14 @@ def _cpu(asked: Asked) -> Target:
             option="target.kind",
             hint="a CPU has target.level; a GPU has target.gpu, memory_gb, compute_capability and sm_count",
         )
-    found = cpu.detect()
-    if asked.arch not in (None, found.arch):
+    cpu_here = cpu.detect()
+    if asked.arch not in (None, cpu_here.arch):
         raise InputError(
-            f"the CPU of this machine is {found.arch}",
+            f"the CPU of this machine is {cpu_here.arch}",
             option=f"target.arch={asked.arch}",
             hint="target=cpu_arm64, target=cpu_x86_64_v3 and target=cpu_x86_64_v4 need not be here",
         )
-    return found
+    return cpu_here
 
 
 def _look(asked: Asked) -> Host:
@@ -284,9 +284,9 @@ def _words(wanted: Mapping[str, str | int]) -> str:
 
 
 def _listed(host: Host) -> str:
-    if not host.found:
+    if not host.gpus:
         return host.words()
-    return ", ".join(f"{index}: {seen.words()}" for index, seen in host.found)
+    return ", ".join(f"{index}: {seen.words()}" for index, seen in host.gpus)
 
 
 def _slug(gpu: Gpu) -> str:

@@ -132,10 +132,10 @@ def read() -> NvmlReport:
 
 
 def _report(nvml: Nvml) -> NvmlReport:
-    found: list[GpuReport] = []
+    reports: list[GpuReport] = []
     for index in range(nvml.nvmlDeviceGetCount()):
         try:
-            found.append(_device(nvml, index, nvml.nvmlDeviceGetHandleByIndex(index)))
+            reports.append(_device(nvml, index, nvml.nvmlDeviceGetHandleByIndex(index)))
         except nvml.NVMLError as error:
             if _code(error) != _NO_PERMISSION:  # a GPU that this user or container was not given
                 raise _broken(error, f"GPU {index}") from error
@@ -144,8 +144,8 @@ def _report(nvml: Nvml) -> NvmlReport:
         # v2 asks the CUDA library, which a container may lack; the other then tells what the driver supports.
         cuda=_told(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2)
         or _told(nvml, nvml.nvmlSystemGetCudaDriverVersion),
-        devices=tuple(found),
-        missing=None if found else "NVML lists none that this user may use",
+        devices=tuple(reports),
+        missing=None if reports else "NVML lists none that this user may use",
     )
 
 
@@ -166,7 +166,7 @@ def _device(nvml: Nvml, index: int, handle: Handle) -> GpuReport:
 
 
 def _slices(nvml: Nvml, parent: Handle, uuid: str, whole: int) -> tuple[Slice, ...]:
-    found: list[Slice] = []
+    slices: list[Slice] = []
     for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(parent)):
         handle = _told(nvml, partial(nvml.nvmlDeviceGetMigDeviceHandleByIndex, parent, index))
         if handle is None:  # the places of a GPU need not all be taken
@@ -174,7 +174,7 @@ def _slices(nvml: Nvml, parent: Handle, uuid: str, whole: int) -> tuple[Slice, .
         has = nvml.nvmlDeviceGetAttributes(handle)
         instance = nvml.nvmlDeviceGetGpuInstanceId(handle)
         compute = nvml.nvmlDeviceGetComputeInstanceId(handle)
-        found.append(
+        slices.append(
             Slice(
                 names=(nvml.nvmlDeviceGetUUID(handle), f"MIG-{uuid}/{instance}/{compute}"),
                 profile=mig_profile(
@@ -187,7 +187,7 @@ def _slices(nvml: Nvml, parent: Handle, uuid: str, whole: int) -> tuple[Slice, .
                 sms=int(has.multiprocessorCount),
             )
         )
-    return tuple(found)
+    return tuple(slices)
 
 
 def _told(nvml: Nvml, call: Callable[[], T]) -> T | None:

@@ -44,10 +44,10 @@ def visible(devices: Sequence[GpuReport], env: Mapping[str, str]) -> tuple[Place
     return chosen
 
 
-def _places(found: Sequence[Place | None]) -> tuple[Place, ...]:
+def _places(places: Sequence[Place | None]) -> tuple[Place, ...]:
     """All before the first that is not there; none where one comes twice."""
-    until = found.index(None) if None in found else len(found)
-    kept = [place for place in found[:until] if place is not None]
+    until = places.index(None) if None in places else len(places)
+    kept = [place for place in places[:until] if place is not None]
     return tuple(kept) if len(set(kept)) == len(kept) else ()
 
 

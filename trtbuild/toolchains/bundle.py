@@ -41,15 +41,15 @@ def write(
     """Fetch the wheels of `locks` for `python` into `file`; returns how many. Raises InputError, OSError."""
     wheels = work / "wheels"
     wheels.mkdir()
-    for found in locks:
-        inner = work / found.digest
+    for toolchain in locks:
+        inner = work / toolchain.digest
         inner.mkdir()
-        install.download(found, python, wheels, inner, on_package)
+        install.download(toolchain, python, wheels, inner, on_package)
     part = file.with_name(f"{file.name}.part")
     try:
         with zipfile.ZipFile(part, "w") as archive:
-            for found in sorted(locks, key=lambda each: each.digest):
-                archive.writestr(zipfile.ZipInfo(f"locks/{found.digest}.txt", _TIME), found.text)
+            for toolchain in sorted(locks, key=lambda each: each.digest):
+                archive.writestr(zipfile.ZipInfo(f"locks/{toolchain.digest}.txt", _TIME), toolchain.text)
             listed = sorted(wheels.iterdir())
             for wheel in listed:
                 info = zipfile.ZipInfo(f"wheels/{wheel.name}", _TIME)
@@ -92,8 +92,8 @@ def read(file: Path, work: Path, may: Callable[[Lock], bool]) -> Taken:
         with zipfile.ZipFile(_regular(file)) as archive:
             names = _names(archive, file)
             for name in names:
-                if found := _LOCK.fullmatch(name):
-                    locks.append(_lock(archive, name, found[1], file))
+                if match := _LOCK.fullmatch(name):
+                    locks.append(_lock(archive, name, match[1], file))
             for stranger in (each for each in locks if not may(each)):
                 raise InputError(
                     f"{file} holds the lock {stranger.digest[:12]}, which does not ship with this trtbuild",
@@ -134,12 +134,12 @@ def _names(archive: zipfile.ZipFile, file: Path) -> list[str]:
 def _lock(archive: zipfile.ZipFile, name: str, digest: str, file: Path) -> Lock:
     if archive.getinfo(name).file_size > _MAX_LOCK:
         raise InputError(f"{name} in {file} is too large for a lock", option=_OPTION)
-    found = lock.parse(
+    parsed = lock.parse(
         archive.read(name).decode("utf-8", errors="replace"), _OPTION, digest[:12], f"{file}, {name}"
     )
-    if found.digest != digest:
+    if parsed.digest != digest:
         raise InputError(f"{name} in {file} is another lock than its name says", option=_OPTION)
-    return found
+    return parsed
 
 
 def _unpack(archive: zipfile.ZipFile, name: str, target: Path, hashes: set[str], file: Path) -> None:

@@ -34,7 +34,7 @@ from trtstore import (
 )
 
 
-class InstallWatcher(Protocol):
+class InstallReporter(Protocol):
     """Is told what happens."""
 
     def step_started(self, name: str) -> None: ...
@@ -54,7 +54,7 @@ class ToolchainEnvironments:
     """The environments of one store. `wheels` may find those of a lock elsewhere than in the user's indexes."""
 
     store: Store
-    watcher: InstallWatcher
+    watcher: InstallReporter
     wheels: Wheels = nowhere
     verify: Verify = "never"  # how often every byte is read before a use
 
@@ -71,15 +71,15 @@ class ToolchainEnvironments:
 
         Raises InputError where it cannot be installed, StoreFailure.
         """
-        found = self.find(lock, python)
-        if found is not None:
-            return found
+        environment = self.find(lock, python)
+        if environment is not None:
+            return environment
         check(lock, python)
         name = name_of(lock, python)
         who = f"the toolchain {lock.title}, process {os.getpid()}"
         with self.environments.making(name, who=who, on_wait=self._waiting) as work:
-            found = self.find(lock, python)  # the one before may have made it
-            return found or self._make(name, lock, python, work, links)
+            environment = self.find(lock, python)  # the one before may have made it
+            return environment or self._make(name, lock, python, work, links)
 
     def _make(self, name: str, lock: Lock, python: Python, work: Path, links: Path | None) -> Environment:
         links = links or self.wheels(lock, python)
@@ -114,11 +114,11 @@ class ToolchainEnvironments:
     def _waiting(self, holder: Holder) -> None:
         self.watcher.waiting(f"waiting for {holder.who}, {time.time() - holder.started:.0f} s so far")
 
-    def _check(self, found: Environment, lock: Lock) -> None:
+    def _check(self, environment: Environment, lock: Lock) -> None:
         always = self.verify == "always" or (self.verify == "sample" and secrets.randbelow(SAMPLE) == 0)
-        stands = self.environments.check(found, always=always)
+        stands = self.environments.check(environment, always=always)
         altered = list(stands.altered)
-        if not altered and found.about.get("lock") != lock.digest:
+        if not altered and environment.about.get("lock") != lock.digest:
             altered = ["it is of another lock than its name says"]
         if stands.open:
             raise StoreError(
@@ -129,9 +129,9 @@ class ToolchainEnvironments:
         if altered:
             more = f", and {len(altered) - 1} more" if len(altered) > 1 else ""
             raise StoreError(
-                f"the toolchain {lock.title} in {found.path} was altered: {altered[0]}{more}",
+                f"the toolchain {lock.title} in {environment.path} was altered: {altered[0]}{more}",
                 option="executor",
-                hint=f"trtbuild toolchain rm {found.name[:12]}: the next use installs it anew",
+                hint=f"trtbuild toolchain rm {environment.name[:12]}: the next use installs it anew",
             )
 
     @contextmanager
@@ -142,23 +142,23 @@ class ToolchainEnvironments:
         """
         while True:
             self.ensure(lock, python)
-            with self.environments.using(name_of(lock, python)) as found:
-                if found is not None:  # else it was removed in between
-                    self._check(found, lock)
-                    yield venv.ensure(found.local, found.content, python, spare)
+            with self.environments.using(name_of(lock, python)) as environment:
+                if environment is not None:  # else it was removed in between
+                    self._check(environment, lock)
+                    yield venv.ensure(environment.local, environment.content, python, spare)
                     return
 
 
-def altered(found: Environment, store: Store, on_bytes: OnBytes = ignore_bytes) -> list[str]:
+def altered(environment: Environment, store: Store, on_bytes: OnBytes = ignore_bytes) -> list[str]:
     """What is not as it was made, by every byte: its files, the links to Pythons, and who else may write there.
 
     Raises StoreFailure.
     """
-    stands = store.environments.check(found, always=True, on_bytes=on_bytes)
-    wrong = [*stands.open, *(verify_environment(found, on_bytes) if stands.open else stands.altered)]
-    with as_store_failures(found.path, reading=True):
-        for place in sorted(found.local.iterdir() if found.local.is_dir() else ()):
-            trouble = venv.trouble(place, found.content)
+    stands = store.environments.check(environment, always=True, on_bytes=on_bytes)
+    wrong = [*stands.open, *(verify_environment(environment, on_bytes) if stands.open else stands.altered)]
+    with as_store_failures(environment.path, reading=True):
+        for place in sorted(environment.local.iterdir() if environment.local.is_dir() else ()):
+            trouble = venv.trouble(place, environment.content)
             wrong += [] if trouble is None else [trouble]
     return wrong
 

@@ -45,8 +45,8 @@ def install(
         raise _explained(lock, python, output)
     on_package(len(wanted), len(wanted))
     packages = {
-        normal(found.metadata["Name"]): found.version
-        for found in metadata.distributions(path=[str(venv.packages_of(home, python))])
+        normal(distribution.metadata["Name"]): distribution.version
+        for distribution in metadata.distributions(path=[str(venv.packages_of(home, python))])
     }
     if packages != {name: pin.version for name, pin in wanted.items()}:
         odd = sorted(
@@ -81,10 +81,10 @@ class _Count:
         self._seen: set[str] = set()
 
     def __call__(self, line: str) -> None:
-        found = _NAMES.match(line)
-        if found is None:
+        match = _NAMES.match(line)
+        if match is None:
             return
-        name = normal(re.split(r"[=<>!~@ -]\d|[=<>!~@]", found[1])[0])
+        name = normal(re.split(r"[=<>!~@ -]\d|[=<>!~@]", match[1])[0])
         if name in self._wanted and name not in self._seen:
             self._seen.add(name)
             self._on_package(len(self._seen) - 1, len(self._wanted))

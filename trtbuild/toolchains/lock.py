@@ -74,10 +74,10 @@ class Lock:
     @cached_property
     def packages(self) -> dict[str, str]:
         """package -> version; several, where markers choose, are joined by `|`."""
-        found: dict[str, list[str]] = {}
+        by_name: dict[str, list[str]] = {}
         for pin in self.pins:
-            found.setdefault(pin.name, []).append(pin.version)
-        return {name: "|".join(dict.fromkeys(versions)) for name, versions in found.items()}
+            by_name.setdefault(pin.name, []).append(pin.version)
+        return {name: "|".join(dict.fromkeys(versions)) for name, versions in by_name.items()}
 
     @property
     def versions(self) -> dict[str, str]:
@@ -100,8 +100,8 @@ class Lock:
     def _lines(self) -> Iterator[str]:
         yield f"# title: {self.title}"
         yield f"# chosen: {' '.join(self.chosen)}"
-        for (python, machine), found in sorted(self.downloads.items()):
-            yield f"# download: {python} {machine}, {found.wheels} wheels, {found.bytes} bytes"
+        for (python, machine), download in sorted(self.downloads.items()):
+            yield f"# download: {python} {machine}, {download.wheels} wheels, {download.bytes} bytes"
         yield from self.indexes
         for pin in self.pins:
             marker = f" ; {pin.marker}" if pin.marker else ""
@@ -148,8 +148,8 @@ def parse(text: str, option: str, title: str, place: str) -> Lock:
                 title = _title(said[2].strip(), option, f"{place}, line {number}")
             elif said[1] == "chosen":
                 chosen = tuple(sorted({normal(name) for name in said[2].split()}))
-            elif found := _DOWNLOAD.fullmatch(said[2].strip()):
-                downloads[found[1], found[2]] = Download(int(found[3]), int(found[4]))
+            elif match := _DOWNLOAD.fullmatch(said[2].strip()):
+                downloads[match[1], match[2]] = Download(int(match[3]), int(match[4]))
             continue
         line = re.sub(r"(^|\s)#.*", "", line).strip()
         if not line:
@@ -192,21 +192,21 @@ def _logical(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _pin(line: str, option: str, place: str) -> PackagePin:
-    found = _PIN.fullmatch(line)
-    hashes = _HASH.findall(found[4]) if found else []
-    if found is None or len(hashes) != len(found[4].split()) or not hashes:
+    match = _PIN.fullmatch(line)
+    hashes = _HASH.findall(match[4]) if match else []
+    if match is None or len(hashes) != len(match[4].split()) or not hashes:
         shown = line.partition(" --hash")[0][:80]
         raise InputError(f"{place}: {shown!r} is not locked", option=option, hint=f"a lock is {_WRITTEN}")
-    marker = " ".join(found[3].split()) if found[3] else None
+    marker = " ".join(match[3].split()) if match[3] else None
     try:
-        Version(found[2])
+        Version(match[2])
         if marker is not None:
             Marker(marker).evaluate()
             if re.search(r"\s-", marker):  # pip takes a word that begins so for an option, even within quotes
                 raise InvalidMarker(f"the marker {marker[:80]!a} holds an option of pip's")
     except (InvalidVersion, InvalidMarker, UndefinedEnvironmentName) as error:
         raise InputError(f"{place}: {str(error).splitlines()[0]}", option=option) from None
-    return PackagePin(normal(found[1]), found[2], marker, tuple(sorted(set(hashes))))
+    return PackagePin(normal(match[1]), match[2], marker, tuple(sorted(set(hashes))))
 
 
 def _without_secret(flag: str, url: str, option: str, place: str) -> str:

@@ -48,11 +48,11 @@ def make(pins: Path, before: Path | None, upgrade: bool) -> Lock:
             kept.write_text(_versions(lock.read(before, str(before))), encoding="utf-8")
         _compile(uv, pins, kept, folder)
         _compile(uv, pins, out, folder, "--format", "pylock.toml", "--constraint", str(kept))
-        found = tomllib.loads(out.read_text(encoding="utf-8"))
+        document = tomllib.loads(out.read_text(encoding="utf-8"))
     lines = [line.strip() for line in text.splitlines()]
     chosen = {normal(match[1]) for line in lines if (match := _CHOSEN.match(line))}
     indexes = [line for line in lines if _OPTION.match(line)]
-    made = _lock(pins.stem, found["packages"], chosen, indexes)
+    made = _lock(pins.stem, document["packages"], chosen, indexes)
     return lock.parse(made.text, str(pins), pins.stem, str(pins))  # what is written reads as it was meant
 
 
@@ -81,9 +81,9 @@ def _lock(title: str, packages: list[dict[str, Any]], chosen: Iterable[str], ind
     pins: list[PackagePin] = []
     wheels: list[tuple[PackagePin, list[tuple[frozenset[Tag], int]]]] = []
     for package in packages:
-        found = [(tags, wheel) for wheel in package.get("wheels", ()) if (tags := _tags(_name(wheel)))]
+        fitting = [(tags, wheel) for wheel in package.get("wheels", ()) if (tags := _tags(_name(wheel)))]
         marker = package.get("marker")
-        if not found:
+        if not fitting:
             if marker is not None and not any(
                 _applies(marker, _markers(m, p)) for p in MINORS for m in MACHINES
             ):
@@ -93,10 +93,10 @@ def _lock(title: str, packages: list[dict[str, Any]], chosen: Iterable[str], ind
             normal(package["name"]),
             package["version"],
             marker,
-            tuple(sorted({wheel["hashes"]["sha256"] for _, wheel in found})),
+            tuple(sorted({wheel["hashes"]["sha256"] for _, wheel in fitting})),
         )
         pins.append(pin)
-        wheels.append((pin, [(tags, int(wheel.get("size", 0))) for tags, wheel in found]))
+        wheels.append((pin, [(tags, int(wheel.get("size", 0))) for tags, wheel in fitting]))
     downloads = {}
     for machine in MACHINES:
         for minor in MINORS:
@@ -134,12 +134,12 @@ def _download(
     supported += compatible_tags((3, minor), f"cp3{minor}", platforms)
     rank = {tag: place for place, tag in enumerate(supported)}
     count = size = 0
-    for pin, found in wheels:
+    for pin, listed in wheels:
         if pin.marker is not None and not _applies(pin.marker, _markers(machine, minor)):
             continue
         fitting = [
             (min(rank[tag] for tag in tags & rank.keys()), wheel)
-            for tags, wheel in found
+            for tags, wheel in listed
             if tags & rank.keys()
         ]
         if not fitting:

@@ -47,7 +47,7 @@ def python(path: str | None, names: Iterable[str] = ()) -> Python:
 @cache
 def _asked(at: str, asked: tuple[str, ...]) -> Python:
     if at == sys.executable:
-        found = probe.answer(list(asked))
+        answer = probe.answer(list(asked))
     else:
         try:
             code = Path(probe.__file__).read_text(
@@ -63,14 +63,14 @@ def _asked(at: str, asked: tuple[str, ...]) -> Python:
                 env=programs.cleaned(),
                 stdin=subprocess.DEVNULL,
             )
-            found = untrusted.parse_object(done.stdout)
+            answer = untrusted.parse_object(done.stdout)
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             raise InputError(
                 f"{at} does not answer as a Python 3.10 or later: {type(error).__name__}",
                 option="executor.python",
             ) from None
     try:
-        made = Python(path=at, **found)  # type: ignore[arg-type]  # as `ask` says
+        made = Python(path=at, **answer)  # type: ignore[arg-type]  # as `ask` says
         release = tuple(int(part) for part in made.markers["python_version"].split("."))
     except (TypeError, KeyError, ValueError, AttributeError):
         raise InputError(

@@ -74,8 +74,8 @@ def find_uv() -> str | None:
 
 
 def _uv_cache(environ: Mapping[str, str]) -> Path:
-    if found := environ.get("UV_CACHE_DIR"):
-        return Path(found)
+    if folder := environ.get("UV_CACHE_DIR"):
+        return Path(folder)
     return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uv"
 
 

@@ -37,10 +37,10 @@ def add(command: AddVerb) -> None:
 
 def _keys(_store: Store, args: argparse.Namespace, output: Output) -> int:
     if args.action == "ls":
-        found = keyring.found()
-        here = {one.public: [each for each in trust_list.listed() if each.key == one.public] for one in found}
+        keys = keyring.found()
+        here = {one.public: [each for each in trust_list.listed() if each.key == one.public] for one in keys}
         lines = []
-        for one in found:
+        for one in keys:
             lines.append(f"{one.public} name={one.name}")
             lines += [f"  trusted here: {each.words()}" for each in here[one.public]]
         document = [
@@ -49,7 +49,7 @@ def _keys(_store: Store, args: argparse.Namespace, output: Output) -> int:
                 "public": one.public,
                 "trusted": [_about(each) for each in here[one.public]],
             }
-            for one in found
+            for one in keys
         ]
         output.say({"keys": document}, lines)
         return 0
@@ -66,19 +66,19 @@ def _keys(_store: Store, args: argparse.Namespace, output: Output) -> int:
 
 
 def _trust(_store: Store, args: argparse.Namespace, output: Output) -> int:
-    found = trust_list.listed()
+    lines = trust_list.listed()
     if args.action == "add":
         one = trust.parse(" ".join(args.key))
-        found = [each for each in found if each.key != one.key] + [one]
-        trust_list.save(found)
+        lines = [each for each in lines if each.key != one.key] + [one]
+        trust_list.save(lines)
     elif args.action == "rm":
         wanted = " ".join(args.key)
-        gone = [each for each in found if wanted in (each.key, each.name)]
+        gone = [each for each in lines if wanted in (each.key, each.name)]
         if not gone:
             raise query.NotThere(f"no trusted key is called {wanted!r}", "`trtstore trust ls` shows them")
-        found = [each for each in found if each not in gone]
-        trust_list.save(found)
-    output.say({"trusted": [_about(each) for each in found]}, [each.line() for each in found])
+        lines = [each for each in lines if each not in gone]
+        trust_list.save(lines)
+    output.say({"trusted": [_about(each) for each in lines]}, [each.line() for each in lines])
     return 0
 
 

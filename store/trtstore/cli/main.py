@@ -23,7 +23,7 @@ from trtstore.errors import Invalid, StoreFailure, as_store_failures
 from trtstore.marks import doubts
 from trtstore.store import Store
 from trtstore.upkeep import query
-from trtstore.upkeep.upkeep import GRACE, Maintenance
+from trtstore.upkeep.maintenance import GRACE, Maintenance
 
 ROOT = "TRTSTORE_ROOT"
 NOT_THERE, REFUSED, INTERRUPTED = 3, 4, 130
@@ -80,12 +80,12 @@ def _ls(store: Store, args: argparse.Namespace, output: Output) -> int:
     if extra:
         raise Invalid(f"{extra[0]!r} is no label", "filters are written label=value: trtstore ls model=llama")
     progress = Progress("reading new records")
-    found = query.rows(store, labels, progress.count)
+    rows = query.rows(store, labels, progress.count)
     progress.close()
     with as_store_failures(store.root, reading=True):
         marked = {key: doubts.of(store._layout, key) for key in doubts.found(store._layout)}
     unsigned = {key for key, doubt in marked.items() if doubt is not None and doubt.unsigned}
-    show.rows(output, found, sort=args.sort, reverse=args.reverse, full=args.full, doubted=unsigned)
+    show.rows(output, rows, sort=args.sort, reverse=args.reverse, full=args.full, doubted=unsigned)
     return 0
 
 
@@ -146,13 +146,13 @@ def _pin(store: Store, args: argparse.Namespace, output: Output) -> int:
 
 def _unpin(store: Store, args: argparse.Namespace, output: Output) -> int:
     upkeep = Maintenance(store)
-    found = [key for key in upkeep.pins() if key.startswith(args.key)]
-    if len(found) != 1:
+    pinned = [key for key in upkeep.pins() if key.startswith(args.key)]
+    if len(pinned) != 1:
         raise query.NotThere(
-            f"{len(found)} pinned keys begin with {args.key}", "`trtstore roots` shows the pins"
+            f"{len(pinned)} pinned keys begin with {args.key}", "`trtstore roots` shows the pins"
         )
-    upkeep.unpin(found[0])
-    output.say({"key": found[0], "pinned": False}, [f"unpinned {found[0]}"])
+    upkeep.unpin(pinned[0])
+    output.say({"key": pinned[0], "pinned": False}, [f"unpinned {pinned[0]}"])
     return 0
 
 
@@ -168,9 +168,9 @@ def _stats(store: Store, args: argparse.Namespace, output: Output) -> int:
     disk, garbage = plan.before, plan.before - plan.after
     toolchains = [one.bytes for one in plan.decisions if one.kind == "toolchain"]
     del plan  # which says something of every record
-    found = query.rows(store, {}, progress.count)
+    rows = query.rows(store, {}, progress.count)
     progress.close()
-    show.stats(output, store, found, disk, garbage, toolchains, by=args.by)
+    show.stats(output, store, rows, disk, garbage, toolchains, by=args.by)
     return 0
 
 

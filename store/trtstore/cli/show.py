@@ -21,8 +21,8 @@ from trtstore.marks.pins import Pin
 from trtstore.marks.roots import Root
 from trtstore.store import Store
 from trtstore.table import format_table
+from trtstore.upkeep.maintenance import Maintenance
 from trtstore.upkeep.query import Row
-from trtstore.upkeep.upkeep import Maintenance
 
 SHORT = 12  # digits of a key in a listing
 #: Labels in a listing, and characters of each: whoever writes records must not make lines of any length.
@@ -40,7 +40,7 @@ SORTS: Mapping[str, Callable[[Row], Any]] = {
 
 def rows(
     output: Output,
-    found: list[Row],
+    listed: list[Row],
     *,
     sort: str,
     reverse: bool,
@@ -48,16 +48,16 @@ def rows(
     doubted: Set[str] = frozenset(),
 ) -> None:
     """The listing of `trtstore ls`; `doubted` are the keys of artifacts that no trusted key signed."""
-    found = sorted(found, key=SORTS[sort], reverse=reverse)
+    listed = sorted(listed, key=SORTS[sort], reverse=reverse)
     if output.json:
-        output.say({"records": (_row(row, row.summary.key in doubted) for row in found)}, ())
+        output.say({"records": (_row(row, row.summary.key in doubted) for row in listed)}, ())
         return
-    output.say({}, _listing(found, doubted, full=full))
+    output.say({}, _listing(listed, doubted, full=full))
 
 
-def _listing(found: Sequence[Row], doubted: Set[str], *, full: bool) -> Iterator[str]:
+def _listing(rows: Sequence[Row], doubted: Set[str], *, full: bool) -> Iterator[str]:
     """The lines of `ls`, made one by one: widths are known beforehand, and what repeats is put in words once."""
-    kinds = {id(row.summary.labels): row.summary.labels for row in found}  # equal labels are one object
+    kinds = {id(row.summary.labels): row.summary.labels for row in rows}  # equal labels are one object
     if not kinds:
         return
     counted = Counter(name for labels in kinds.values() for name in labels if name != NEEDS)
@@ -74,7 +74,7 @@ def _listing(found: Sequence[Row], doubted: Set[str], *, full: bool) -> Iterator
     saved = lru_cache(None)(lambda spent: f"{units.format_seconds(spent):>11}".rstrip())
     yield f"{'KEY':<{digits}}  {heads.upper()}      SIZE       AGE      USED   HITS        SAVED"
     now = time.time()
-    for it, hits, used, took in found:
+    for it, hits, used, took in rows:
         bytes_ = size(it.bytes) if it.manifest or it.bytes else "unusable"
         spans = f"{span((now - it.stored) // 60)}  {span((now - used) // 60)}"
         uses = f"{hits:>5}  {saved(round(hits * took, 1))}" if hits and took is not None else f"{hits:>5}"
@@ -142,28 +142,30 @@ def record(output: Output, store: Store, it: Record) -> None:
 
 def _keepers(store: Store, it: Record) -> list[str]:
     upkeep, digits = Maintenance(store), it.manifest.partition(":")[2]
-    found = [f"by a root: {root.link}" for root in upkeep.roots() if root.tree == digits]
+    reasons = [f"by a root: {root.link}" for root in upkeep.roots() if root.tree == digits]
     for summary in upkeep.catalog.summaries():
         if it.key in needs(summary.labels):
             said = ", ".join(value for name, value in sorted(summary.labels.items()) if name != NEEDS)
-            found.append(f"for {summary.key[:SHORT]}, which needs it: {said}")
+            reasons.append(f"for {summary.key[:SHORT]}, which needs it: {said}")
     pin = upkeep.pins().get(it.key)
-    return found if pin is None else [*found, _pin(pin)]
+    return reasons if pin is None else [*reasons, _pin(pin)]
 
 
 def _pin(pin: Pin) -> str:
     return f"pinned: {pin.note}" if pin.note else "pinned"
 
 
-def differences(output: Output, first: Record, second: Record, found: Sequence[tuple[str, Any, Any]]) -> None:
+def differences(
+    output: Output, first: Record, second: Record, fields: Sequence[tuple[str, Any, Any]]
+) -> None:
     """`trtstore diff`."""
     document = {
         "first": first.key,
         "second": second.key,
         "same_files": first.manifest == second.manifest,
-        "differences": [{"field": name, "first": one, "second": two} for name, one, two in found],
+        "differences": [{"field": name, "first": one, "second": two} for name, one, two in fields],
     }
-    lines = [f"{name}  {_value(one)} → {_value(two)}" for name, one, two in found]
+    lines = [f"{name}  {_value(one)} → {_value(two)}" for name, one, two in fields]
     if first.manifest == second.manifest:
         lines.append("the files are the same, byte for byte")
     output.say(document, lines)
@@ -173,7 +175,7 @@ def _value(value: Any) -> str:
     return "(absent)" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
-def findings(output: Output, found: Sequence[Finding], read: int, seconds: float) -> None:
+def findings(output: Output, damaged: Sequence[Finding], read: int, seconds: float) -> None:
     """`trtstore verify`."""
     document = {
         "read_bytes": read,
@@ -186,29 +188,28 @@ def findings(output: Output, found: Sequence[Finding], read: int, seconds: float
                 "keys": list(one.keys),
                 "quarantined": None if one.moved_to is None else str(one.moved_to),
             }
-            for one in found
+            for one in damaged
         ],
     }
     lines = []
-    for one in found:
+    for one in damaged:
         lines.append(f"damaged  {one.kind} {one.name[:SHORT]}: {one.problem}")
         if one.moved_to is not None:
             lines.append(f"         moved to {one.moved_to}")
         lines += [f"         {key[:SHORT]} is a miss until it is built or fetched again" for key in one.keys]
     rate = f"{units.format_size(read / seconds)}/s" if seconds > 0 else ""
-    lines.append(
-        f"{len(found) or 'nothing'} damaged; read {units.format_size(read)} in {units.format_seconds(seconds)}, {rate}"
-    )
+    took = units.format_seconds(seconds)
+    lines.append(f"{len(damaged) or 'nothing'} damaged; read {units.format_size(read)} in {took}, {rate}")
     output.say(document, lines)
 
 
-def roots(output: Output, found: Sequence[Root], pinned: Mapping[str, Pin]) -> None:
+def roots(output: Output, listed: Sequence[Root], pinned: Mapping[str, Pin]) -> None:
     """`trtstore roots`."""
     document = {
-        "roots": [{"link": str(one.link), "digest": one.tree and f"sha256:{one.tree}"} for one in found],
+        "roots": [{"link": str(one.link), "digest": one.tree and f"sha256:{one.tree}"} for one in listed],
         "pins": [asdict(pin) for pin in pinned.values()],
     }
-    lines = [f"root  {(one.tree or 'dead')[:SHORT]:<{SHORT}}  {one.link}" for one in found]
+    lines = [f"root  {(one.tree or 'dead')[:SHORT]:<{SHORT}}  {one.link}" for one in listed]
     lines += [f"pin   {pin.key[:SHORT]}  {pin.note}".rstrip() for pin in pinned.values()]
     output.say(document, lines)
 
@@ -216,7 +217,7 @@ def roots(output: Output, found: Sequence[Root], pinned: Mapping[str, Pin]) -> N
 def stats(
     output: Output,
     store: Store,
-    found: Sequence[Row],
+    rows: Sequence[Row],
     disk: int,
     garbage: int,
     toolchains: Sequence[int],
@@ -225,23 +226,23 @@ def stats(
 ) -> None:
     """`trtstore stats`; `disk` and `garbage` are bytes, `toolchains` those of each."""
     groups: dict[str, list[Row]] = {}
-    for row in found:
+    for row in rows:
         groups.setdefault(row.summary.labels.get(by, ""), []).append(row)
-    total = sum(row.summary.bytes for row in found)
+    total = sum(row.summary.bytes for row in rows)
     document = {
         "root": str(store.root),
-        "artifacts": len(found),
+        "artifacts": len(rows),
         "artifact_bytes": total,
         "disk_bytes": disk,
         "garbage_bytes": garbage,
         "toolchains": len(toolchains),
         "toolchain_bytes": sum(toolchains),
-        **_sums(found),
+        **_sums(rows),
         "by": {name: {"artifacts": len(rows_), **_sums(rows_)} for name, rows_ in sorted(groups.items())},
     }
     lines = format_table(
         [by.upper(), ">ARTIFACTS", ">SIZE", ">HITS", ">BUILT IN", ">SAVED"],
-        [[name or "-", *_cells(rows_)] for name, rows_ in sorted(groups.items())] + [["all", *_cells(found)]],
+        [[name or "-", *_cells(rows_)] for name, rows_ in sorted(groups.items())] + [["all", *_cells(rows)]],
     )
     waste = f", {units.format_size(garbage)} of it garbage" if garbage else ""
     if toolchains:
@@ -250,16 +251,16 @@ def stats(
     output.say(document, [*lines, f"{units.format_size(disk)} on disk{waste}, in {store.root}"])
 
 
-def _sums(found: Sequence[Row]) -> dict[str, Any]:
+def _sums(rows: Sequence[Row]) -> dict[str, Any]:
     return {
-        "bytes": sum(row.summary.bytes for row in found),
-        "hits": sum(row.hits for row in found),
-        "build_seconds": sum(row.seconds or 0.0 for row in found),
-        "saved_seconds": sum(row.saved or 0.0 for row in found),
+        "bytes": sum(row.summary.bytes for row in rows),
+        "hits": sum(row.hits for row in rows),
+        "build_seconds": sum(row.seconds or 0.0 for row in rows),
+        "saved_seconds": sum(row.saved or 0.0 for row in rows),
     }
 
 
-def _cells(found: Sequence[Row]) -> list[str]:
-    sums = _sums(found)
+def _cells(rows: Sequence[Row]) -> list[str]:
+    sums = _sums(rows)
     spans = [units.format_seconds(sums["build_seconds"]), units.format_seconds(sums["saved_seconds"])]
-    return [str(len(found)), units.format_size(sums["bytes"]), str(sums["hits"]), *spans]
+    return [str(len(rows)), units.format_size(sums["bytes"]), str(sums["hits"]), *spans]

@@ -15,34 +15,34 @@ from trtstore.upkeep.decisions import Decision, EvictionPlan
 from trtstore.upkeep.score import HORIZON
 
 
-def plan(output: Output, found: EvictionPlan, *, dry_run: bool, everything: bool) -> None:
+def plan(output: Output, evictions: EvictionPlan, *, dry_run: bool, everything: bool) -> None:
     """`trtstore gc`."""
     if output.json:
         document = {
             "dry_run": dry_run,
-            "limit_bytes": found.limit,
-            "before_bytes": found.before,
-            "after_bytes": found.after,
-            "met": found.met,
-            "decisions": (_decision(one) for one in found.decisions),
+            "limit_bytes": evictions.limit,
+            "before_bytes": evictions.before,
+            "after_bytes": evictions.after,
+            "met": evictions.met,
+            "decisions": (_decision(one) for one in evictions.decisions),
         }
         output.say(document, ())
         return
-    closing = _closing(found, dry_run=dry_run, everything=everything)
+    closing = _closing(evictions, dry_run=dry_run, everything=everything)
     output.say(
-        {}, chain(_decisions(found, "would go" if dry_run else "gone", everything=everything), closing)
+        {}, chain(_decisions(evictions, "would go" if dry_run else "gone", everything=everything), closing)
     )
 
 
-def _decisions(found: EvictionPlan, gone: str, *, everything: bool) -> Iterator[str]:
+def _decisions(evictions: EvictionPlan, gone: str, *, everything: bool) -> Iterator[str]:
     """A line for each decision, made one by one."""
-    labels = {id(one.labels): one.labels for one in found.decisions}  # equal ones are one object
+    labels = {id(one.labels): one.labels for one in evictions.decisions}  # equal ones are one object
     kinds = {it: " ".join(value for _, value in sorted(each.items())) for it, each in labels.items()}
     size = lru_cache(None)(units.format_size)
     width = max(map(len, kinds.values()), default=0)
     form = "{:%d}  {:10}  {:12}  {:>8}  {:%d}  {}" % (len(gone), width)  # noqa: UP031  # it makes a form
     titled = False
-    for one in found.decisions:
+    for one in evictions.decisions:
         if everything or (one.remove and (one.bytes or one.kind != "tree")):
             if not titled:
                 yield form.format("", "KIND", "NAME", "BYTES", "LABELS"[:width], "WHY")
@@ -53,16 +53,16 @@ def _decisions(found: EvictionPlan, gone: str, *, everything: bool) -> Iterator[
             )
 
 
-def _closing(found: EvictionPlan, *, dry_run: bool, everything: bool) -> Iterator[str]:
-    reasons = Counter(one.reason for one in found.decisions if not one.remove and one.kind == "record")
+def _closing(evictions: EvictionPlan, *, dry_run: bool, everything: bool) -> Iterator[str]:
+    reasons = Counter(one.reason for one in evictions.decisions if not one.remove and one.kind == "record")
     for why, count in () if everything else reasons.most_common():
         yield f"{count} artifact{'s stay' if count > 1 else ' stays'}: {why}"
-    after = found.after
-    limit = "" if found.limit is None else f"; the limit is {units.format_size(found.limit)}"
+    after = evictions.after
+    limit = "" if evictions.limit is None else f"; the limit is {units.format_size(evictions.limit)}"
     verb = "would free" if dry_run else "freed"
-    yield f"{verb} {units.format_size(found.before - after)} of {units.format_size(found.before)}{limit}"
-    if not found.met:
-        over = units.format_size(after - (found.limit or 0))
+    yield f"{verb} {units.format_size(evictions.before - after)} of {units.format_size(evictions.before)}{limit}"
+    if not evictions.met:
+        over = units.format_size(after - (evictions.limit or 0))
         yield f"{over} above the limit: all that is left must stay (`--all` says why)"
 
 

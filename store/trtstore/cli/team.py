@@ -218,8 +218,10 @@ def _policy(teams: Teams, store: Store, args: argparse.Namespace, output: Output
                 "--keep counts in days, and this is less than half of one", "write --keep 1d or more"
             )
         open.put_policy(team, gc.RetentionPolicy(args.max_size, keep), open.open_signer(args.key))
-    found = open.read_policy(team)
-    most = "no limit" if found.max_bytes is None else f"{format_size(found.max_bytes)} at most"
-    kept = "for ever" if found.keep_days is None else f"for {found.keep_days} days"
-    output.say({"max_bytes": found.max_bytes, "keep_days": found.keep_days}, [f"{team}: {most}, kept {kept}"])
+    policy = open.read_policy(team)
+    most = "no limit" if policy.max_bytes is None else f"{format_size(policy.max_bytes)} at most"
+    kept = "for ever" if policy.keep_days is None else f"for {policy.keep_days} days"
+    output.say(
+        {"max_bytes": policy.max_bytes, "keep_days": policy.keep_days}, [f"{team}: {most}, kept {kept}"]
+    )
     return 0

@@ -35,14 +35,14 @@ class Teams:
 
     def url(self, args: argparse.Namespace) -> str:
         """Raises Invalid where none is named."""
-        found = (
+        url = (
             getattr(args, "team", None)
             or os.environ.get(TEAM)
             or (self._default() if self._default else None)
         )
-        if not found:
+        if not url:
             raise Invalid("no team store was named", f"--team s3://bucket/prefix, or set {TEAM}")
-        return str(found)
+        return str(url)
 
     def open(self, store: Store, args: argparse.Namespace, output: Output) -> Team:
         """The team store under the policy of `--trust`."""
@@ -82,7 +82,7 @@ def add_trust_options(verb: argparse.ArgumentParser) -> None:
 
 def remote_keys(remote: Remote, what: list[str]) -> list[str]:
     prefixes, labels = query.split(what)
-    found = [word for word in prefixes if is_hex(word)]
+    keys = [word for word in prefixes if is_hex(word)]
     short = [word for word in prefixes if not is_hex(word)]
     everything = list(remote.keys()) if short else []
     for prefix in short:
@@ -91,7 +91,7 @@ def remote_keys(remote: Remote, what: list[str]) -> list[str]:
             raise query.NotThere(
                 f"{len(matching)} keys of {remote} begin with {prefix}", "`trtstore ls --team`"
             )
-        found += matching
+        keys += matching
     if labels:
-        found += [row.summary.key for row in admin.rows(remote, labels, lambda _: None)]
-    return list(dict.fromkeys(found))
+        keys += [row.summary.key for row in admin.rows(remote, labels, lambda _: None)]
+    return list(dict.fromkeys(keys))

@@ -21,7 +21,7 @@ from trtstore.team import gc as teamgc
 from trtstore.team import verify as teamverify
 from trtstore.units import format_seconds, format_size
 from trtstore.upkeep import query
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 if TYPE_CHECKING:  # it loads what signatures take
     from trtstore.team.team import Team
@@ -34,7 +34,7 @@ def affected(store: Store) -> list[dict[str, object]]:
         roots: dict[str, list[str]] = {}
         for root in Maintenance(store).roots():
             roots.setdefault(root.tree or "", []).append(str(root.link))
-        found: list[dict[str, object]] = []
+        artifacts: list[dict[str, object]] = []
         for summary, blobs in Maintenance(store).catalog.named() if known else ():
             hit = [
                 one.revocation
@@ -43,7 +43,7 @@ def affected(store: Store) -> list[dict[str, object]]:
                 if one.counts(summary.labels)
             ]
             if hit:
-                found.append(
+                artifacts.append(
                     {
                         "key": summary.key,
                         "digest": digest_of(summary.manifest),
@@ -52,20 +52,20 @@ def affected(store: Store) -> list[dict[str, object]]:
                         "roots": roots.get(summary.manifest, []),
                     }
                 )
-    return found
+    return artifacts
 
 
 def revoked_here(store: Store, output: Output) -> int:
     """`trtstore ls --affected`."""
-    found = affected(store)
-    output.say({"affected": found}, affected_lines(found) or ["nothing that is here was revoked"])
-    return REFUSED if found else 0
+    artifacts = affected(store)
+    output.say({"affected": artifacts}, affected_lines(artifacts) or ["nothing that is here was revoked"])
+    return REFUSED if artifacts else 0
 
 
-def affected_lines(found: list[dict[str, object]]) -> list[str]:
+def affected_lines(artifacts: list[dict[str, object]]) -> list[str]:
     """Those in words."""
     lines = []
-    for one in found:
+    for one in artifacts:
         lines.append(f"affected  {str(one['key'])[:12]}  {one['reason']}")
         links = one["roots"]
         lines += [f"          used by {link}" for link in links] if isinstance(links, list) else []
@@ -123,36 +123,40 @@ def verify(teams: Teams, store: Store, args: argparse.Namespace, output: Output)
     keys = remote_keys(team.remote, args.what) if args.what else list(team.keys())
     progress = Progress("verifying")
     mend = teamverify.Mender(team, store) if args.repair else None
-    found = list(teamverify.verify(team, keys, every_byte=not args.quick, on_bytes=progress.add, mend=mend))
+    problems = list(
+        teamverify.verify(team, keys, every_byte=not args.quick, on_bytes=progress.add, mend=mend)
+    )
     progress.close()
     output.say(
-        {"artifacts": len(keys), "read_bytes": progress.done, "problems": [vars(one) for one in found]},
+        {"artifacts": len(keys), "read_bytes": progress.done, "problems": [vars(one) for one in problems]},
         [
             *(
                 one.words if one.words.startswith(one.key[:12]) else f"{one.key[:12]}: {one.words}"
-                for one in found
+                for one in problems
             ),
-            _sum(found, len(keys), progress.done),
+            _sum(problems, len(keys), progress.done),
         ],
     )
-    return REFUSED if any(not one.mended for one in found) else 0
+    return REFUSED if any(not one.mended for one in problems) else 0
 
 
-def _sum(found: Sequence[teamverify.Problem], artifacts: int, read: int) -> str:
-    mended = sum(one.mended for one in found)
+def _sum(problems: Sequence[teamverify.Problem], artifacts: int, read: int) -> str:
+    mended = sum(one.mended for one in problems)
     repaired = f", {mended} of it put right" if mended else ""
-    return f"{len(found) or 'nothing'} wrong with {artifacts} artifacts{repaired}; read {format_size(read)}"
+    return (
+        f"{len(problems) or 'nothing'} wrong with {artifacts} artifacts{repaired}; read {format_size(read)}"
+    )
 
 
 def stats(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:
     """`trtstore stats --team`."""
     remote = teams.open(store, args, output).remote
     progress = Progress("reading records")
-    found = admin.rows(remote, {}, progress.count)
+    rows = admin.rows(remote, {}, progress.count)
     progress.close()
     blobs = [one.size for _, one in remote.listed_blobs()]
     groups: dict[str, list[query.Row]] = {}
-    for row in found:
+    for row in rows:
         groups.setdefault(row.summary.labels.get(args.by, ""), []).append(row)
     sums = {
         name: {
@@ -169,7 +173,7 @@ def stats(teams: Teams, store: Store, args: argparse.Namespace, output: Output) 
     output.say(
         {
             "team": str(remote),
-            "artifacts": len(found),
+            "artifacts": len(rows),
             "stored_bytes": sum(blobs),
             "blobs": len(blobs),
             "by": sums,
@@ -188,7 +192,7 @@ def rows(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -
     if extra:
         raise Invalid(f"{extra[0]!r} is no label", "filters are written label=value: trtstore ls model=llama")
     progress = Progress("reading records")
-    found = admin.rows(teams.open(store, args, output).remote, labels, progress.count)
+    listed = admin.rows(teams.open(store, args, output).remote, labels, progress.count)
     progress.close()
-    show.rows(output, found, sort=args.sort, reverse=args.reverse, full=args.full)
+    show.rows(output, listed, sort=args.sort, reverse=args.reverse, full=args.full)
     return 0

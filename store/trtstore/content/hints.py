@@ -37,10 +37,10 @@ class Hints:
         """
         place = self._layout.hints / checked_key(key)
         with as_store_failures(self._layout.root, reading=True):
-            found = [path for path in entries(self._layout.own(place)) if is_hex(path.name)]
-            found.sort(key=_used, reverse=True)
+            hints = [path for path in entries(self._layout.own(place)) if is_hex(path.name)]
+            hints.sort(key=_used, reverse=True)
             copies = []
-            for path in found[:most]:
+            for path in hints[:most]:
                 data = read_bounded(path, MAX_BYTES)
                 if data is None or hash_bytes(data) != path.name:
                     with suppress(OSError):
@@ -79,9 +79,9 @@ class Hints:
 
 def used(folder: Path) -> tuple[int, float]:
     """Bytes of a key's hints, and when one was last used, in seconds since the epoch. Raises OSError."""
-    found = [path.lstat() for path in entries(folder)]
-    last = max((status.st_mtime for status in found), default=folder.lstat().st_mtime)
-    return sum(status.st_size for status in found), last
+    statuses = [path.lstat() for path in entries(folder)]
+    last = max((status.st_mtime for status in statuses), default=folder.lstat().st_mtime)
+    return sum(status.st_size for status in statuses), last
 
 
 def _used(path: Path) -> float:

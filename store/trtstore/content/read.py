@@ -51,8 +51,8 @@ def lookup(
 
     Raises OSError.
     """
-    found = find(layout, key, on_problem, mend=mend)
-    return None if found is None else found[0]
+    usable = find(layout, key, on_problem, mend=mend)
+    return None if usable is None else usable[0]
 
 
 def find(
@@ -125,13 +125,13 @@ def usable_manifest(layout: Layout, record: Record, *, mend: bool = True) -> Man
 
     Raises Malformed, OSError.
     """
-    found = checked_manifest(record, manifest_bytes(layout, record.manifest))
-    refuse_revoked(layout, record, found)
-    for digits, size in named_blobs(record, found).items():
+    listed = checked_manifest(record, manifest_bytes(layout, record.manifest))
+    refuse_revoked(layout, record, listed)
+    for digits, size in named_blobs(record, listed).items():
         trouble = blobs.problem(layout, digits, size, mend=mend)
         if trouble is not None:
             raise Malformed(trouble)
-    return found
+    return listed
 
 
 def refuse_revoked(layout: Layout, record: Record, listed: Manifest) -> None:

@@ -42,11 +42,11 @@ class Served:
         with as_store_failures(self.layout.root, reading=True):
             named = {**read.named_blobs(record, listed)}
             try:
-                found = self._found(named)
-                if self.seals.holds(ARTIFACT, record.key, found):
-                    self.seals.believe(found)
+                statuses = self._found(named)
+                if self.seals.holds(ARTIFACT, record.key, statuses):
+                    self.seals.believe(statuses)
                     return []
-                wrong = self._read(named, found)
+                wrong = self._read(named, statuses)
                 if not wrong:
                     self.seal(record, named)
                     return []
@@ -60,16 +60,16 @@ class Served:
         with self.index.batch():
             self.seals.flush()
             with suppress(OSError):
-                found = self._found(named)
-                if all(self.seals.is_right(digits, status) for digits, status in found.items()):
-                    self.seals.hold(ARTIFACT, record.key, found)
+                statuses = self._found(named)
+                if all(self.seals.is_right(digits, status) for digits, status in statuses.items()):
+                    self.seals.hold(ARTIFACT, record.key, statuses)
 
     def _found(self, named: Mapping[str, int]) -> dict[str, os.stat_result]:
         folder = str(self.layout.blobs)  # a Path takes thrice as long, for every blob
         return {digits: os.lstat(f"{folder}/{digits[:2]}/{digits}") for digits in named}
 
-    def _read(self, named: Mapping[str, int], found: Mapping[str, os.stat_result]) -> list[str]:
-        broken = [digits for digits, status in found.items() if not self.seals.is_right(digits, status)]
+    def _read(self, named: Mapping[str, int], statuses: Mapping[str, os.stat_result]) -> list[str]:
+        broken = [digits for digits, status in statuses.items() if not self.seals.is_right(digits, status)]
 
         def work(digits: str, on_bytes: OnBytes) -> str | None:
             return blobs.problem(self.layout, digits, named[digits], seals=self.seals, on_bytes=on_bytes)

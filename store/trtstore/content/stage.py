@@ -31,8 +31,8 @@ def stage_folder(layout: Layout, folder: Path, stage: Path) -> tuple[Manifest, l
         return blobs.stage_file(layout, item[1], stage / f"file.{item[0]}", on_bytes)
 
     staged = in_threads(work, list(enumerate(path for _, path, _ in listed)), ignore_bytes)
-    found = zip(listed, staged, strict=True)
-    entries = [Entry(name, mode_of(its.st_mode), file.size, file.sha256) for (name, _, its), file in found]
+    files = zip(listed, staged, strict=True)
+    entries = [Entry(name, mode_of(its.st_mode), file.size, file.sha256) for (name, _, its), file in files]
     return _manifest(folder, entries), staged
 
 
@@ -55,9 +55,9 @@ def folder_manifest(folder: Path, index: Index) -> Manifest:
     """
     listed = _listing(folder)
     digests = hash_files([path for _, path, _ in listed], index)
-    found = zip(listed, digests, strict=True)
+    files = zip(listed, digests, strict=True)
     return _manifest(
-        folder, [Entry(name, mode_of(its.st_mode), its.st_size, sha256) for (name, _, its), sha256 in found]
+        folder, [Entry(name, mode_of(its.st_mode), its.st_size, sha256) for (name, _, its), sha256 in files]
     )
 
 

@@ -41,14 +41,16 @@ def own_files(layout: Layout, tree: Path, manifest: Manifest) -> dict[str, os.st
     try:
         if not stat.S_ISDIR(tree.lstat().st_mode):
             return None
-        found = {path: status for path, _, status in walk(tree)}
+        statuses = {path: status for path, _, status in walk(tree)}
         wanted = {entry.path: entry for entry in manifest.entries}
-        if found.keys() != wanted.keys():
+        if statuses.keys() != wanted.keys():
             return None
-        own = {path: status for path, status in found.items() if not _is_link(layout, wanted[path], status)}
+        own = {
+            path: status for path, status in statuses.items() if not _is_link(layout, wanted[path], status)
+        }
     except (FileNotFoundError, Invalid):
         return None
-    fits = all(_fits(wanted[path], status) for path, status in found.items())
+    fits = all(_fits(wanted[path], status) for path, status in statuses.items())
     return own if fits and all(_is_copy(status) for status in own.values()) else None
 
 

@@ -163,18 +163,18 @@ def _blob_problem(
     if size is not None and status.st_size != size:
         return f"it has {status.st_size} bytes, not {size}", _identity(status)
     try:
-        found = ""
+        digits_read = ""
         with suppress(Malformed), decayed():
-            found = _hash(place, status.st_size, on_bytes)
-        if found != digits:
+            digits_read = _hash(place, status.st_size, on_bytes)
+        if digits_read != digits:
             with decayed("it"):
-                found = _hash(place, status.st_size)  # a disk may fail, or give wrong bytes, once
+                digits_read = _hash(place, status.st_size)  # a disk may fail, or give wrong bytes, once
     except FileNotFoundError:
         return "it is not there", None  # collected meanwhile
     except Malformed as trouble:
         return str(trouble), _identity(status)
-    if found != digits:
-        return f"its bytes have the SHA-256 {found}", _identity(status)
+    if digits_read != digits:
+        return f"its bytes have the SHA-256 {digits_read}", _identity(status)
     return None, None
 
 
@@ -211,10 +211,10 @@ def _tree_problem(layout: Layout, tree: Path, listed: Manifest, bad: Mapping[str
     wanted = {entry.path: entry for entry in listed.entries}
     if not stat.S_ISDIR(tree.lstat().st_mode):
         return "it is no folder"
-    found = {path: (place, status) for path, place, status in walk(tree)}
-    if found.keys() != wanted.keys():
+    files = {path: (place, status) for path, place, status in walk(tree)}
+    if files.keys() != wanted.keys():
         return "its files are not those of its manifest"
-    for path, (place, status) in found.items():
+    for path, (place, status) in files.items():
         entry, blob = wanted[path], layout.blob(wanted[path].sha256)
         if mode_of(status.st_mode) != entry.mode:
             return f"{path} has another mode"

@@ -15,9 +15,9 @@ def check(folder: Path, wanted: int) -> None:
     One that does not say how large it is takes what it takes.
     """
     with as_store_failures(folder, reading=True):
-        found = os.statvfs(folder)
-    free = found.f_bavail * found.f_frsize
-    if found.f_blocks and wanted > free:
+        statistics = os.statvfs(folder)
+    free = statistics.f_bavail * statistics.f_frsize
+    if statistics.f_blocks and wanted > free:
         raise NoSpace(
             f"{format_size(wanted)} are to be written to {folder}, and {format_size(free)} are free there",
             "free some space, or keep the store on another disk",

@@ -250,8 +250,8 @@ def read_bounded(path: Path, limit: int) -> bytes | None:
 def shards(folder: Path) -> list[str]:
     """The names of the two-digit folders in `folder`, sorted; none if it is not there. Raises OSError."""
     try:
-        with os.scandir(folder) as found:
-            return sorted(e.name for e in found if len(e.name) == 2 and e.is_dir(follow_symlinks=False))
+        with os.scandir(folder) as listed:
+            return sorted(e.name for e in listed if len(e.name) == 2 and e.is_dir(follow_symlinks=False))
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -290,8 +290,8 @@ def walk(folder: Path, prefix: str = "") -> Iterator[tuple[str, Path, os.stat_re
     """
     if len(prefix) > MAX_PREFIX:
         raise Invalid(f"the folders in {folder} are nested too deeply")
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
+    with os.scandir(folder) as listed:
+        entries = sorted(listed, key=lambda entry: entry.name)
     for entry in entries:
         path, status = Path(entry.path), entry.stat(follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):

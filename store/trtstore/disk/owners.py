@@ -22,12 +22,12 @@ SharedWith = Literal["nobody", "group"]
 
 def shared_with(named: str | None = None) -> SharedWith:
     """`named`, else $TRTSTORE_SHARED_WITH, else "nobody". Raises Invalid for another word."""
-    found = named or os.environ.get(VARIABLE) or "nobody"
-    if found == "group":
+    choice = named or os.environ.get(VARIABLE) or "nobody"
+    if choice == "group":
         return "group"
-    if found == "nobody":
+    if choice == "nobody":
         return "nobody"
-    raise Invalid(f"{found!r} is nobody to share a store with", f"{VARIABLE} is nobody or group")
+    raise Invalid(f"{choice!r} is nobody to share a store with", f"{VARIABLE} is nobody or group")
 
 
 def check(layout: Layout) -> None:

@@ -38,12 +38,12 @@ def start(fd: int, offset: int, count: int) -> bool:
 def _function() -> Callable[[int, int, int, int], int]:
     """sync_file_range(2), which the os module lacks; calls of it release the GIL."""
     try:
-        found = ctypes.CDLL(None).sync_file_range
+        function = ctypes.CDLL(None).sync_file_range
     except (OSError, AttributeError):  # a libc without it, or none to be had
         return lambda _fd, _start, _count, _flags: -1
-    found.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
-    found.restype = ctypes.c_int
-    return found
+    function.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+    function.restype = ctypes.c_int
+    return function
 
 
 _sync_file_range = _function()

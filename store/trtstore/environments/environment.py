@@ -34,8 +34,8 @@ class Environment:
     @property
     def title(self) -> str:
         """A short name for people."""
-        found = self.about.get("title")
-        return found if isinstance(found, str) and found.isprintable() else self.name
+        title = self.about.get("title")
+        return title if isinstance(title, str) and title.isprintable() else self.name
 
     @property
     def content(self) -> Path:
@@ -58,12 +58,12 @@ def read(path: Path) -> Environment | None:
         return None
     raw = read_bounded(path / ABOUT, _MAX_ABOUT)
     try:
-        found = {} if raw is None else canonical_json.parse(raw, ABOUT)
+        summary = {} if raw is None else canonical_json.parse(raw, ABOUT)
     except Malformed:
         return None
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+    if not isinstance(summary, dict) or summary.get("schema") != SCHEMA:
         return None
-    about, size, count = found.get("about"), found.get("bytes"), found.get("files")
+    about, size, count = summary.get("about"), summary.get("bytes"), summary.get("files")
     if not isinstance(about, dict) or type(size) is not int or type(count) is not int:
         return None
     return Environment(path.name, path, about, size, count, status.st_mtime)
@@ -76,15 +76,15 @@ def list_files(files: Path, on_bytes: OnBytes = ignore_bytes) -> list[tuple[str,
         name, path, _ = item
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(fd, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            digits = hashlib.file_digest(file, "sha256").hexdigest()
             size = os.fstat(fd).st_size
         told(size)
-        return name, size, found
+        return name, size, digits
 
     return in_threads(digest, list(walk(files)), on_bytes)
 
 
-def verify_environment(found: Environment, on_bytes: OnBytes = ignore_bytes) -> list[str]:
+def verify_environment(environment: Environment, on_bytes: OnBytes = ignore_bytes) -> list[str]:
     """Read every byte; what is not as it was made, a sentence each. Raises NotReadable and the like.
 
     >>> with store.environments.making("tools-1", who="an example") as work:
@@ -94,12 +94,12 @@ def verify_environment(found: Environment, on_bytes: OnBytes = ignore_bytes) -> 
     >>> verify_environment(environment)
     []
     """
-    with as_store_failures(found.path, reading=True):
-        wanted = _contents(found.path)
+    with as_store_failures(environment.path, reading=True):
+        wanted = _contents(environment.path)
         if wanted is None:
             return [f"{CONTENTS} cannot be read"]
         try:
-            there = {name: (size, digits) for name, size, digits in list_files(found.content, on_bytes)}
+            there = {name: (size, digits) for name, size, digits in list_files(environment.content, on_bytes)}
         except Invalid as trouble:
             return [trouble.message]
     wrong = [f"{name} is not there" for name in sorted(wanted.keys() - there.keys())]
@@ -114,8 +114,8 @@ def verify_environment(found: Environment, on_bytes: OnBytes = ignore_bytes) -> 
 def _contents(path: Path) -> dict[str, tuple[int, str]] | None:
     raw = read_bounded(path / CONTENTS, _MAX_CONTENTS)
     try:
-        found = {} if raw is None else canonical_json.parse(raw, CONTENTS)
-        listed = found["files"] if isinstance(found, dict) else None
+        contents = {} if raw is None else canonical_json.parse(raw, CONTENTS)
+        listed = contents["files"] if isinstance(contents, dict) else None
         return {str(name): (int(size), str(digits)) for name, size, digits in listed or ()} or None
     except (Malformed, KeyError, TypeError, ValueError):
         return None

@@ -65,21 +65,21 @@ class Environments:
         """Every whole environment, by name. Raises NotReadable and the like."""
         with as_store_failures(self._layout.root, reading=True):
             listed = entries(self._layout.own(self._layout.toolchains))
-            found = [read(path) for path in listed if _NAME.fullmatch(path.name)]
-        return [one for one in found if one is not None]
+            environments = [read(path) for path in listed if _NAME.fullmatch(path.name)]
+        return [one for one in environments if one is not None]
 
     @contextmanager
     def using(self, name: str) -> Iterator[Environment | None]:
         """As `find`; no collector takes it before the end, and it counts as used."""
         # A collector that has decided already is done after this; a later one sees who uses it.
         with gate.looking(self._layout), as_store_failures(self._layout.root, reading=True):
-            found = self.find(name)
-            fd = None if found is None else _hold(found.path)
+            environment = self.find(name)
+            fd = None if environment is None else _hold(environment.path)
         if fd is None:
             yield None
             return
         try:
-            yield found
+            yield environment
         finally:
             os.close(fd)
 
@@ -121,9 +121,11 @@ class Environments:
             if self._layout.durable:
                 _sync_disk(home)
             self._layout.make(place.parent)
-            with self._placed(home, place) as found:
-                seal.close(found, self._layout)
-                return replace(found, used=found.path.stat().st_mtime)  # the seal is a file in its folder
+            with self._placed(home, place) as environment:
+                seal.close(environment, self._layout)
+                return replace(
+                    environment, used=environment.path.stat().st_mtime
+                )  # the seal is a file in its folder
 
     @contextmanager
     def _placed(self, home: Path, place: Path) -> Iterator[Environment]:
@@ -134,12 +136,12 @@ class Environments:
             ):  # what is there has no `environment.json`, or one that nobody can read
                 place.rename(home.with_name("broken"))
             home.rename(place)
-            found, fd = read(place), _hold(place)  # while nobody removes
+            environment, fd = read(place), _hold(place)  # while nobody removes
         try:
             self._layout.sync(place.parent)
-            if found is None:
+            if environment is None:
                 raise StoreFailure(f"{place} is gone as soon as it was made", "is somebody else removing it?")
-            yield found
+            yield environment
         finally:
             if fd is not None:
                 os.close(fd)

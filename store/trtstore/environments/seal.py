@@ -34,52 +34,54 @@ class Standing:
     altered: tuple[str, ...] = ()
 
 
-def look(found: Environment, layout: Layout, *, always: bool, on_bytes: OnBytes = ignore_bytes) -> Standing:
+def look(
+    environment: Environment, layout: Layout, *, always: bool, on_bytes: OnBytes = ignore_bytes
+) -> Standing:
     """Every byte is read where the seal is broken, and `always`; none where others may write. Raises NotReadable, …"""
-    with as_store_failures(found.path, reading=True):
+    with as_store_failures(environment.path, reading=True):
         try:
-            now, others = _seal(found, layout)
+            now, others = _seal(environment, layout)
             if others:
                 return Standing(open=tuple(others))
-            if not always and now == _sealed(found.path):
+            if not always and now == _sealed(environment.path):
                 return Standing()
-            wrong = verify_environment(found, on_bytes)
-            if not wrong and _seal(found, layout)[0] != now:
-                wrong = [f"{found.path} changes while it is read"]
+            wrong = verify_environment(environment, on_bytes)
+            if not wrong and _seal(environment, layout)[0] != now:
+                wrong = [f"{environment.path} changes while it is read"]
         except Invalid as odd:
             return Standing(altered=(odd.message,))
     if wrong:
         return Standing(altered=tuple(wrong))
-    _put(found.path, now)
+    _put(environment.path, now)
     return Standing()
 
 
-def close(found: Environment, layout: Layout) -> None:
+def close(environment: Environment, layout: Layout) -> None:
     """Seal what was just made. Raises NotReadable and the like."""
-    with as_store_failures(found.path, reading=True):
-        _put(found.path, _seal(found, layout)[0])
+    with as_store_failures(environment.path, reading=True):
+        _put(environment.path, _seal(environment, layout)[0])
 
 
-def _seal(found: Environment, layout: Layout) -> tuple[str, list[str]]:
+def _seal(environment: Environment, layout: Layout) -> tuple[str, list[str]]:
     """The seal of what is there, and who else may write to it or above it, up to the store's root.
 
     Raises Invalid for what is neither a file nor a folder, OSError.
     """
     hasher, others = hashlib.sha256(), _Others(layout)
-    above = [path for path in found.path.parents if path.is_relative_to(layout.root)]
-    for path in (*reversed(above), found.path, found.local):
+    above = [path for path in environment.path.parents if path.is_relative_to(layout.root)]
+    for path in (*reversed(above), environment.path, environment.local):
         with suppress(FileNotFoundError):
             others.look(path, status := path.lstat())
             if stat.S_ISLNK(status.st_mode):
                 raise Invalid(f"{path.name} is a symbolic link")
-    for path in (found.path / ABOUT, found.path / CONTENTS):
+    for path in (environment.path / ABOUT, environment.path / CONTENTS):
         hasher.update(_line(path.name, status := path.lstat()))
         others.look(path, status)
-    todo = [("", found.content.lstat(), os.fspath(found.content))]
+    todo = [("", environment.content.lstat(), os.fspath(environment.content))]
     while todo:
         name, status, folder = todo.pop()
         if len(name) > MAX_PREFIX:
-            raise Invalid(f"the folders in {found.content} are nested too deeply")
+            raise Invalid(f"the folders in {environment.content} are nested too deeply")
         hasher.update(_line(f"{name}/", status))
         others.look(folder, status)
         with os.scandir(folder) as listed:
@@ -124,10 +126,10 @@ def _line(name: str, of: os.stat_result) -> bytes:
 def _sealed(home: Path) -> str | None:
     raw = read_bounded(home / SEAL, _MAX_SEAL)
     try:
-        found = None if raw is None else canonical_json.parse(raw, SEAL)
+        seal = None if raw is None else canonical_json.parse(raw, SEAL)
     except Malformed:
         return None
-    said = found.get("seal") if isinstance(found, dict) else None
+    said = seal.get("seal") if isinstance(seal, dict) else None
     return said if isinstance(said, str) else None
 
 

@@ -206,8 +206,8 @@ def _arrived(
     on_refused: Callable[[str, Untrusted], None],
 ) -> Iterator[Received]:
     last = ""
-    while (found := stream.header()) is not None:
-        name, size = found
+    while (header := stream.header()) is not None:
+        name, size = header
         key = name[-64:]
         if not is_hex(key) or name != record_name(key):
             raise Malformed(f"{name!a} stands where a record must be")

@@ -53,10 +53,10 @@ def parse(data: bytes) -> tuple[str, int]:
         name = last[:100].rstrip(b"\0").decode("ascii")
     except UnicodeDecodeError:
         raise Malformed("a member's name is not ASCII") from None
-    found = (name, int(size[1] if base == 10 else size[0][:-1], base)) if size else None
-    if found is None or header(*found) != data:
+    entry = (name, int(size[1] if base == 10 else size[0][:-1], base)) if size else None
+    if entry is None or header(*entry) != data:
         raise Malformed(f"the header of {name!a} is not that of a plain file in a bundle")
-    return found
+    return entry
 
 
 def padding(size: int) -> bytes:
@@ -120,12 +120,12 @@ class Stream:
 
     def expect(self, name: str, size: int | None = None) -> int:
         """The size of the next member, which must be `name`, of `size` bytes when that is known."""
-        found = self.header()
-        if found is None or found[0] != name:
+        header = self.header()
+        if header is None or header[0] != name:
             raise Malformed(f"{name} is not where it must be")
-        if size is not None and found[1] != size:
-            raise Malformed(f"{name} has {found[1]} bytes, not {size}")
-        return found[1]
+        if size is not None and header[1] != size:
+            raise Malformed(f"{name} has {header[1]} bytes, not {size}")
+        return header[1]
 
     def small(self, name: str, size: int, limit: int) -> bytes:
         """All bytes of a member that may have at most `limit`."""

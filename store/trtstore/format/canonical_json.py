@@ -141,10 +141,10 @@ def fields(value: Json, what: str, kinds: Mapping[str, type]) -> dict[str, Json]
 
 
 def _once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         raise ValueError("a name is given twice in one object")
-    return found
+    return fields
 
 
 def _integer(text: str) -> int | float:

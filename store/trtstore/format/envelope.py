@@ -52,14 +52,14 @@ def parse(data: bytes, limit: int, what: str) -> Envelope:
     """
     if len(data) > limit:
         raise Malformed(f"{what} is longer than {limit} bytes")
-    found = canonical_json.fields(
+    fields_of = canonical_json.fields(
         canonical_json.parse(data, what),
         f"{what}'s envelope",
         {"payloadType": str, "payload": str, "signatures": list},
     )
-    if found["payloadType"] != PAYLOAD_TYPE:
+    if fields_of["payloadType"] != PAYLOAD_TYPE:
         raise Malformed(f"{what}'s payload is not of the type {PAYLOAD_TYPE}")
-    return Envelope(unbase64(found["payload"], what), _signatures(found["signatures"], what))
+    return Envelope(unbase64(fields_of["payload"], what), _signatures(fields_of["signatures"], what))
 
 
 def statement(envelope: Envelope, what: str) -> dict[str, Json]:
@@ -79,13 +79,13 @@ def statement(envelope: Envelope, what: str) -> dict[str, Json]:
 def unbase64(data: str, what: str) -> bytes:
     """The bytes of standard base64 with padding, in its one spelling. Raises Malformed."""
     try:
-        found = base64.b64decode(data, validate=True)
+        decoded = base64.b64decode(data, validate=True)
     except ValueError as error:  # binascii.Error is one, and so is text beyond ASCII
         raise Malformed(f"{what}'s base64 is broken: {error}") from None
     # One spelling only: the decoder lets stray bits in the last character pass.
-    if base64.b64encode(found).decode("ascii") != data:
+    if base64.b64encode(decoded).decode("ascii") != data:
         raise Malformed(f"{what}'s base64 is not the canonical one")
-    return found
+    return decoded
 
 
 def text(value: str, what: str, limit: int = MAX_VALUE) -> str:
@@ -95,11 +95,11 @@ def text(value: str, what: str, limit: int = MAX_VALUE) -> str:
     return value
 
 
-def _signatures(found: list[Json], what: str) -> tuple[Signature, ...]:
-    if len(found) > MAX_SIGNATURES:
+def _signatures(items: list[Json], what: str) -> tuple[Signature, ...]:
+    if len(items) > MAX_SIGNATURES:
         raise Malformed(f"{what} has more than {MAX_SIGNATURES} signatures")
     signatures = []
-    for one in found:
+    for one in items:
         fields = canonical_json.fields(one, "a signature", {"keyid": str, "sig": str})
         text(fields["keyid"], "a signature's keyid")
         unbase64(fields["sig"], what)

@@ -113,23 +113,23 @@ def parse(data: bytes, key: str) -> Record:
     )
 
 
-def _labels(found: dict[str, Json]) -> dict[str, str]:
-    if len(found) > MAX_LABELS:
+def _labels(labels: dict[str, Json]) -> dict[str, str]:
+    if len(labels) > MAX_LABELS:
         raise Malformed(f"the record has more than {MAX_LABELS} labels")
-    for name, value in found.items():
+    for name, value in labels.items():
         text(name, "a label's name", MAX_NAME)
         if type(value) is not str:
             raise Malformed(f"the label {name!r} must be text")
         if value:
             text(value, f"the label {name!r}")
-    return found
+    return labels
 
 
-def _attachments(found: dict[str, Json]) -> dict[str, Attachment]:
-    if len(found) > MAX_ATTACHMENTS:
+def _attachments(items: dict[str, Json]) -> dict[str, Attachment]:
+    if len(items) > MAX_ATTACHMENTS:
         raise Malformed(f"the record has more than {MAX_ATTACHMENTS} attachments")
     attachments = {}
-    for name, value in found.items():
+    for name, value in items.items():
         text(name, "an attachment's name", MAX_NAME)
         file = canonical_json.fields(value, f"the attachment {name!r}", {"digest": str, "size": int})
         hex_of(file["digest"])

@@ -149,23 +149,23 @@ def parse(line: str) -> Trusted:
     if not words:
         raise Invalid("an empty line is no public key")
     raw(words[0])
-    found: dict[str, tuple[str, ...]] = {}
+    options: dict[str, tuple[str, ...]] = {}
     for word in words[1:]:
         label, equals, patterns = word.partition("=")
         if not equals or not label or not all(patterns.split(",")):
             raise Invalid(
                 f"{word[:80]!r} is no scope", "write label=pattern, such as model=llama* or compiler=tensorrt"
             )
-        if label in found:
+        if label in options:
             raise Invalid(f"{label}= is given twice for one key", f"write {label}=one,two")
-        found[label] = tuple(patterns.split(","))
-        if len(found[label]) > MAX_PATTERNS or any(len(one) > MAX_PATTERN for one in found[label]):
+        options[label] = tuple(patterns.split(","))
+        if len(options[label]) > MAX_PATTERNS or any(len(one) > MAX_PATTERN for one in options[label]):
             raise Invalid(
                 f"{label}= is too long for a trusted key",
                 f"at most {MAX_PATTERNS} patterns of {MAX_PATTERN} characters each",
             )
-    roles = _roles(found.pop("role", ()))
-    return Trusted(words[0], _name(found.pop("name", ())), found, roles)
+    roles = _roles(options.pop("role", ()))
+    return Trusted(words[0], _name(options.pop("name", ())), options, roles)
 
 
 def _name(words: tuple[str, ...]) -> str:

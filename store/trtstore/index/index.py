@@ -153,8 +153,8 @@ class Index:
                 ).fetchall()
 
         rows = self._with_cache(read, create=False) or []
-        found = {name.removeprefix(prefix): _value(name, text) for name, text in rows}
-        return {key: value for key, value in found.items() if value is not None}
+        values = {name.removeprefix(prefix): _value(name, text) for name, text in rows}
+        return {key: value for key, value in values.items() if value is not None}
 
     def forget(self, table: str, keys: Iterable[str]) -> None:
         """Drop rows, where they are there."""
@@ -283,24 +283,24 @@ def _open_cache(folder: Path, *, rebuild: bool) -> Any:
             _remove(folder / _LOCK)
     with locks.exclusive(folder / _LOCK, keep=True, patience=BUSY):
         rebuild = rebuild or bool(_special(folder))
-        found = None if rebuild else index_schema.settings_of(folder / DBNAME, BUSY)
-        if found is None:
+        settings = None if rebuild else index_schema.settings_of(folder / DBNAME, BUSY)
+        if settings is None:
             for path in folder.glob(f"{DBNAME}*"):
                 _remove(path)
-            found = index_schema.make(folder / DBNAME, _SETTINGS)
-        if index_schema.says(found, _SETTINGS):
-            return index_schema.Made(folder, BUSY, _TextDisk, found)
+            settings = index_schema.make(folder / DBNAME, _SETTINGS)
+        if index_schema.says(settings, _SETTINGS):
+            return index_schema.Made(folder, BUSY, _TextDisk, settings)
         return index_schema.Cache(folder, BUSY, _TextDisk, _SETTINGS)
 
 
 def _special(folder: Path) -> list[Path]:
     """The database and the files that SQLite keeps beside it, as far as they are no regular files. Raises OSError."""
-    found = []
+    special = []
     for name in _FILES:
         with suppress(FileNotFoundError):
             if not stat.S_ISREG(os.lstat(f"{folder}/{name}").st_mode):
-                found.append(folder / name)
-    return found
+                special.append(folder / name)
+    return special
 
 
 def _refuse_special(folder: Path) -> None:
@@ -343,8 +343,8 @@ def hash_files(
 
     # One file is one thread's: the largest first, so that none of them is begun when the others are at their end.
     order = sorted(unknown, key=lambda path: unknown[path], reverse=True)
-    found = in_threads(
+    hashed = in_threads(
         lambda path, on_bytes: index.file_digest(path, on_bytes=on_bytes), order, tell, HASHERS
     )
-    digests.update(zip(order, found, strict=True))
+    digests.update(zip(order, hashed, strict=True))
     return [digests[path] for path in paths]

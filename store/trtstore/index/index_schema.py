@@ -57,10 +57,10 @@ def make(database: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         return dict(made.execute("SELECT key, value FROM Settings").fetchall())
 
 
-def says(found: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+def says(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     """Whether a database with the settings `found` needs none of these, and nothing of diskcache's, written to it."""
-    return found.keys() == {*settings, *METADATA} and all(
-        found[name] == value for name, value in settings.items()
+    return stored.keys() == {*settings, *METADATA} and all(
+        stored[name] == value for name, value in settings.items()
     )
 
 

@@ -98,9 +98,9 @@ class Seals:
     def settle(self, others: Mapping[str, os.stat_result]) -> None:
         """Wait, outside of any transaction, until what `keep` was told of, and `others`, can be written down."""
         with self._turn:
-            found = [*self._new.values(), *others.values()]
-        if found:
-            _settled(dict(enumerate(found)))
+            statuses = [*self._new.values(), *others.values()]
+        if statuses:
+            _settled(dict(enumerate(statuses)))
 
     def flush(self) -> None:
         """Write down what `keep` was told."""
@@ -112,30 +112,30 @@ class Seals:
                     self._index.put(BLOB, digits, _identity(status))
                     self._keep_verity(BLOB, digits, self._measured(digits, status))
 
-    def holds(self, table: str, name: str, found: Mapping[str, os.stat_result]) -> bool:
+    def holds(self, table: str, name: str, statuses: Mapping[str, os.stat_result]) -> bool:
         """Whether the files `found` are those that `hold` was told of under this name."""
-        if not found:
+        if not statuses:
             return True
-        total = _sum(found)
+        total = _sum(statuses)
         if total is None:
             return False
         if self._index.get(table, name) != total:
             return self._fixed
         kept = self._index.get(_VERITY[table], name) if table in _VERITY else None
-        return kept is None or kept == self._measures(found)
+        return kept is None or kept == self._measures(statuses)
 
-    def hold(self, table: str, name: str, found: Mapping[str, os.stat_result]) -> None:
+    def hold(self, table: str, name: str, statuses: Mapping[str, os.stat_result]) -> None:
         """The files `found`, by digits or paths, all have the right bytes: one row says so."""
-        total = _sum(found) if found else None
-        if total is not None and _settled(found):
+        total = _sum(statuses) if statuses else None
+        if total is not None and _settled(statuses):
             self._index.put(table, name, total)
             if table in _VERITY:
-                self._keep_verity(table, name, self._measures(found))
+                self._keep_verity(table, name, self._measures(statuses))
 
-    def believe(self, found: Mapping[str, os.stat_result]) -> None:
+    def believe(self, statuses: Mapping[str, os.stat_result]) -> None:
         """The blobs `found`, by digits, are right, as `holds` has just said."""
         with self._turn:
-            self._known |= {digits: _identity(status) for digits, status in found.items()}
+            self._known |= {digits: _identity(status) for digits, status in statuses.items()}
 
     def forget(self, *, keys: list[str], trees: list[str], blobs: list[str]) -> None:
         """Drop the rows of what is gone."""
@@ -147,9 +147,9 @@ class Seals:
     def _measured(self, digits: str, status: os.stat_result) -> str | None:
         return verity.measured(f"{self._base}/{blob_name(digits)}", status)
 
-    def _measures(self, found: Mapping[str, os.stat_result]) -> str | None:
+    def _measures(self, statuses: Mapping[str, os.stat_result]) -> str | None:
         """One text for what the kernel says of the blobs `found`; None where it keeps none of them."""
-        kept = {digits: self._measured(digits, status) for digits, status in found.items()}
+        kept = {digits: self._measured(digits, status) for digits, status in statuses.items()}
         if not any(kept.values()):
             return None
         lines = sorted(f"{digits}\0{digest or ''}" for digits, digest in kept.items())
@@ -182,10 +182,10 @@ def _identity(status: os.stat_result) -> list[Json]:
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _sum(found: Mapping[str, os.stat_result]) -> str | None:
+def _sum(statuses: Mapping[str, os.stat_result]) -> str | None:
     """One text for all of `found`; None where a file of another user is among them."""
     trusted, lines = {0, os.geteuid()}, []
-    for name, its in found.items():
+    for name, its in statuses.items():
         if its.st_uid not in trusted:
             return None
         lines.append(f"{name}\0{its.st_ino} {its.st_size} {its.st_mtime_ns} {its.st_ctime_ns}")
@@ -193,9 +193,9 @@ def _sum(found: Mapping[str, os.stat_result]) -> str | None:
     return hashlib.blake2b("\n".join(lines).encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 
-def _settled(found: Mapping[Any, os.stat_result]) -> bool:
+def _settled(statuses: Mapping[Any, os.stat_result]) -> bool:
     """Whether a change of these files from now on gives them another ctime; waits for that, where it is soon."""
-    newest = max(status.st_ctime_ns for status in found.values())
+    newest = max(status.st_ctime_ns for status in statuses.values())
     if newest % 10**9 == 0:  # whole seconds are all that the file system keeps, or a rare accident
         return time.time() - newest / 1e9 > COARSE
     if time.time() - newest / 1e9 < GRAIN:  # a clock ahead of this one, too

@@ -32,8 +32,8 @@ def hits(index: Index) -> dict[str, tuple[int, float]]:
 
 def build_seconds(index: Index) -> dict[str, float]:
     """Seconds by key, where they are known better than the record says."""
-    found = index.items(_BUILD).items()
-    return {key: float(value) for key, value in found if _is_time(value)}
+    rows = index.items(_BUILD).items()
+    return {key: float(value) for key, value in rows if _is_time(value)}
 
 
 def forget(index: Index, keys: list[str]) -> None:
@@ -63,8 +63,8 @@ def _moment(text: Any) -> float | None:
 
 
 def _last(value: Json | None) -> float:
-    found = value[1] if isinstance(value, list) and len(value) > 1 else 0.0
-    return float(found) if _is_time(found) else 0.0
+    last = value[1] if isinstance(value, list) and len(value) > 1 else 0.0
+    return float(last) if _is_time(last) else 0.0
 
 
 def _is_time(value: Json) -> TypeGuard[float]:
@@ -73,5 +73,5 @@ def _is_time(value: Json) -> TypeGuard[float]:
 
 
 def _count(value: Json | None) -> int:
-    found = value[0] if isinstance(value, list) and value else 0
-    return found if type(found) is int and found >= 0 else 0
+    count = value[0] if isinstance(value, list) and value else 0
+    return count if type(count) is int and count >= 0 else 0

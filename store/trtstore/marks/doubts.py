@@ -131,9 +131,9 @@ def _parse(data: bytes) -> Doubt:
     return Doubt(shown(said["from"])[:MAX_VALUE], scopes(said["scopes"]))
 
 
-def scopes(found: Sequence[object]) -> tuple[Scope, ...]:
+def scopes(items: Sequence[object]) -> tuple[Scope, ...]:
     """Scopes that were written down. Raises Malformed."""
-    return tuple(_scope(one) for one in found)
+    return tuple(_scope(one) for one in items)
 
 
 def _scope(one: object) -> Scope:

@@ -85,7 +85,7 @@ def parse(data: bytes, digits: str) -> tuple[Envelope, Revocation]:
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptRevocation:
     """A revocation in a local store: `source` names where it came from, and it counts for records in `scopes`."""
 
     revocation: Revocation
@@ -98,18 +98,18 @@ class Kept:
         return any(holds(scope, labels) for scope in self.scopes)
 
 
-def keep(layout: Layout, found: Sequence[Kept]) -> None:
+def keep(layout: Layout, revocations: Sequence[KeptRevocation]) -> None:
     """Keep revocations that were judged, beside what is kept of their digests from elsewhere.
 
     Raises NotWritable and the like.
     """
-    if not found:
+    if not revocations:
         return
     with as_store_failures(layout.root):
         layout.make(layout.locks)
         folder = layout.make(layout.revoked)
         with locks.exclusive(layout.lock("revoked")):  # two that learn of one digest at once keep both
-            for one in found:
+            for one in revocations:
                 digits = one.revocation.digits
                 others = [each for each in of_digest(layout, digits) if each.source != one.source]
                 temporary = folder / f".{secrets.token_hex(8)}"
@@ -126,7 +126,7 @@ def keep(layout: Layout, found: Sequence[Kept]) -> None:
             layout.sync(folder)
 
 
-def found(layout: Layout) -> dict[str, list[Kept]]:
+def found(layout: Layout) -> dict[str, list[KeptRevocation]]:
     """The revocations that are kept, by digits; what does not parse counts for everything.
 
     Raises Invalid where their folder is a link, OSError.
@@ -144,7 +144,7 @@ def of(layout: Layout, digits: str, labels: Mapping[str, str] | None) -> Revocat
     return next((each.revocation for each in of_digest(layout, digits) if each.counts(labels)), None)
 
 
-def of_digest(layout: Layout, digits: str) -> list[Kept]:
+def of_digest(layout: Layout, digits: str) -> list[KeptRevocation]:
     """All that is kept of one digest. Raises OSError."""
     place = layout.revoked / digits
     try:
@@ -155,10 +155,14 @@ def of_digest(layout: Layout, digits: str) -> list[Kept]:
         data = read_bounded(place, MAX_KEPT) or b""
         return _decode(data, digits)
     except Malformed:
-        return [Kept(Revocation(digits, "the revocation cannot be read", "an unknown day"), UNREADABLE, _ALL)]
+        return [
+            KeptRevocation(
+                Revocation(digits, "the revocation cannot be read", "an unknown day"), UNREADABLE, _ALL
+            )
+        ]
 
 
-def _encode(found: Sequence[Kept]) -> bytes:
+def _encode(revocations: Sequence[KeptRevocation]) -> bytes:
     return canonical_json.canonical(
         {
             "schema": 1,
@@ -170,17 +174,17 @@ def _encode(found: Sequence[Kept]) -> bytes:
                     "scopes": [{label: list(some) for label, some in scope.items()} for scope in one.scopes],
                     "envelope": base64.b64encode(one.envelope).decode("ascii"),
                 }
-                for one in found
+                for one in revocations
             ],
         }
     )
 
 
-def _decode(data: bytes, digits: str) -> list[Kept]:
+def _decode(data: bytes, digits: str) -> list[KeptRevocation]:
     """What one file of revoked/ holds. Before there were scopes that was the envelope itself, which counts for all."""
     said = canonical_json.parse(data, "the revocation")
     if isinstance(said, dict) and "payload" in said:
-        return [Kept(parse(data, digits)[1], digits, _ALL, data)]
+        return [KeptRevocation(parse(data, digits)[1], digits, _ALL, data)]
     said = canonical_json.fields(said, "the revocation", {"schema": int, "revocations": list})
     if said["schema"] != 1 or not said["revocations"]:
         raise Malformed("the revocation is of another schema")
@@ -190,5 +194,7 @@ def _decode(data: bytes, digits: str) -> list[Kept]:
         told = canonical_json.fields(one, "a revocation", kinds)
         scopes = doubts.scopes(told["scopes"])
         envelope = envelopes.unbase64(told["envelope"], "a revocation")
-        kept.append(Kept(Revocation(digits, told["reason"], told["when"]), told["source"], scopes, envelope))
+        kept.append(
+            KeptRevocation(Revocation(digits, told["reason"], told["when"]), told["source"], scopes, envelope)
+        )
     return kept

@@ -20,7 +20,7 @@ from trtstore import deadlines
 from trtstore.deadlines import PATIENCE, RATE, Late
 from trtstore.errors import Corrupt, NotReadable, NotWritable, Silent, StoreFailure, Unreachable
 from trtstore.remote import clouds
-from trtstore.remote.objects import Listed, Stat
+from trtstore.remote.objects import ObjectInfo, Stat
 from trtstore.remote.parts import AHEAD, BUDGET, PART, Outgoing, Parts, again
 from trtstore.transfer.protocols import Readable
 
@@ -90,15 +90,15 @@ class Bucket:
 
         def ask() -> bytes | None:
             try:
-                found = deadlines.within(began, lambda: obstore.get(self._store, name))
+                answer = deadlines.within(began, lambda: obstore.get(self._store, name))
             except FileNotFoundError as error:
                 if clouds.is_missing(error):
                     raise
                 return None
-            size = found.meta["size"]
+            size = answer.meta["size"]
             if size > limit:
                 raise Corrupt(f"{name} of {self} has {size} bytes, and may have {limit}")
-            return deadlines.within(began + size / RATE, lambda: bytes(found.bytes()))
+            return deadlines.within(began + size / RATE, lambda: bytes(answer.bytes()))
 
         with self._asking():
             return again(ask, began)
@@ -183,31 +183,31 @@ class Bucket:
         return True
 
     def size(self, name: str) -> int | None:
-        found = self.stat(name)
-        return None if found is None else found.size
+        status = self.stat(name)
+        return None if status is None else status.size
 
     def stat(self, name: str) -> Stat | None:
         until = self._until()
         with self._asking():
             try:
-                found = again(lambda: deadlines.within(until, lambda: obstore.head(self._store, name)), until)
+                meta = again(lambda: deadlines.within(until, lambda: obstore.head(self._store, name)), until)
             except FileNotFoundError:
                 return None  # a bucket that is not there answers so, too: `read` and `listed` tell
-        modified = found["last_modified"].timestamp()
-        return Stat(name, found["size"], modified, f"{found['e_tag']}:{modified}")
+        modified = meta["last_modified"].timestamp()
+        return Stat(name, meta["size"], modified, f"{meta['e_tag']}:{modified}")
 
-    def listed(self, prefix: str) -> Iterator[Listed]:
+    def listed(self, prefix: str) -> Iterator[ObjectInfo]:
         def ask() -> list[Any]:
-            found: list[Any] = []
+            objects: list[Any] = []
             pages = iter(obstore.list(self._store, prefix))
             while (page := deadlines.within(self._until(), lambda: next(pages, None))) is not None:
-                found.extend(page)
-            return found
+                objects.extend(page)
+            return objects
 
         with self._asking():
-            found = again(ask, deadlines.at(self._until() + BUDGET))
-        for one in found:
-            yield Listed(one["path"], one["size"], one["last_modified"].timestamp())
+            objects = again(ask, deadlines.at(self._until() + BUDGET))
+        for one in objects:
+            yield ObjectInfo(one["path"], one["size"], one["last_modified"].timestamp())
 
     def delete(self, name: str) -> None:
         """One that is not known to have been done is repeated only where the object is still the same."""

@@ -196,9 +196,9 @@ class Leases:
                 # Whoever had it before may have published in between, and then let it go.
                 return LeaseOutcome(held, look())
             if state is not None and not free:
-                found = look()
-                if found is not None:
-                    return LeaseOutcome(None, found)
+                made = look()
+                if made is not None:
+                    return LeaseOutcome(None, made)
                 on_wait(replace(state, elapsed=state.elapsed + watch.since))
             waited = True
             beat = self._heartbeat if state is None else state.heartbeat
@@ -296,8 +296,8 @@ def _parse(data: bytes, number: int) -> State:
 
 
 def _seconds(value: object) -> float:
-    found = float(value) if isinstance(value, int | float) else 0.0
-    return min(max(found, 0.0), 1e9) if math.isfinite(found) else 0.0
+    seconds = float(value) if isinstance(value, int | float) else 0.0
+    return min(max(seconds, 0.0), 1e9) if math.isfinite(seconds) else 0.0
 
 
 def _plain(words: str) -> str:

@@ -11,7 +11,7 @@ from trtstore.transfer.protocols import Readable
 
 
 @dataclass(frozen=True)
-class Listed:
+class ObjectInfo:
     """An object: its name, bytes, and when it was put there in seconds since the epoch, by the place's own clock.
 
     What has the name of an object and is no regular file has -1 bytes.
@@ -23,7 +23,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Stat(Listed):
+class Stat(ObjectInfo):
     """As a listing has it, and a `stamp` that changes when the object is written anew."""
 
     stamp: str
@@ -55,7 +55,7 @@ class Objects(Protocol):
     def stat(self, name: str) -> Stat | None:
         """What the place says of an object; None where there is none."""
 
-    def listed(self, prefix: str) -> Iterator[Listed]:
+    def listed(self, prefix: str) -> Iterator[ObjectInfo]:
         """The objects whose names begin with `prefix`, which ends with `/`; in no order."""
 
     def delete(self, name: str) -> None:

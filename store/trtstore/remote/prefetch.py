@@ -11,7 +11,7 @@ from trtstore.remote.remote import SMALL, WORKERS, Remote, blob_name
 MAX_BYTES = 64 << 20  # in memory at a time, of one artifact
 
 
-class Ahead:
+class Prefetch:
     """Blobs on their way, by digits. What nobody takes is let go when the next artifact begins."""
 
     def __init__(self) -> None:

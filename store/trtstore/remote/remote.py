@@ -19,7 +19,7 @@ from trtstore.format.digest import checked_key, digest_of, hash_bytes, hex_of, i
 from trtstore.format.manifest import Manifest
 from trtstore.format.record import Record
 from trtstore.marks.doubts import Doubt
-from trtstore.remote.objects import Listed, Objects
+from trtstore.remote.objects import ObjectInfo, Objects
 from trtstore.remote.seen import Seen
 from trtstore.transfer.protocols import OnProgress, Readable, Reader, ignore_progress
 
@@ -96,14 +96,14 @@ class Remote:
         """The keys that have a record, sorted. Raises Unreachable and the like."""
         return iter(sorted(key for key, _ in self.listed_records()))
 
-    def listed_records(self) -> Iterator[tuple[str, Listed]]:
+    def listed_records(self) -> Iterator[tuple[str, ObjectInfo]]:
         """(key, object) of each record, in no order; other names are passed over."""
         for one in self.objects.listed(f"{VERSION}/records/"):
             key = one.name.rpartition("/")[2]
             if is_hex(key) and one.name == record_name(key):
                 yield key, one
 
-    def listed_blobs(self) -> Iterator[tuple[str, Listed]]:
+    def listed_blobs(self) -> Iterator[tuple[str, ObjectInfo]]:
         """(digits, object) of each blob, in no order; other names are passed over."""
         for one in self.objects.listed(f"{VERSION}/blobs/"):
             digits = one.name.rpartition("/")[2]
@@ -138,14 +138,14 @@ class Remote:
 
         Raises Unreachable and the like.
         """
-        found = self.objects.stat(blob_name(digits))
-        if found is None or found.size != size:
+        stat = self.objects.stat(blob_name(digits))
+        if stat is None or stat.size != size:
             return False
-        if self.seen.has(digits, found):
+        if self.seen.has(digits, stat):
             return True
         if not self.reads(digits, size, on_bytes):
             return False
-        self.seen.keep(digits, found)
+        self.seen.keep(digits, stat)
         return True
 
     def reads(self, digits: str, size: int, on_bytes: OnBytes) -> bool:
@@ -161,10 +161,10 @@ class Remote:
         Raises NotWritable, Unreachable and the like.
         """
         self.objects.replace(CLOCK, secrets.token_hex(16).encode())
-        found = self.objects.stat(CLOCK)
-        if found is None:
+        stat = self.objects.stat(CLOCK)
+        if stat is None:
             raise Unreachable(f"{self} does not keep {CLOCK}, by which its clock is read")
-        return found.modified
+        return stat.modified
 
     def check_writable(self) -> None:
         """Raises NotWritable where the place refuses, or ignores that a name is taken; Unreachable and the like.

@@ -25,18 +25,18 @@ class Seen:
         with self._turn:
             self._sent.add(digits)
 
-    def has(self, digits: str, found: Stat) -> bool:
+    def has(self, digits: str, stat: Stat) -> bool:
         """Whether this very object is known to be the blob."""
         if digits in self._sent:
-            self.keep(digits, found)
+            self.keep(digits, stat)
             return True
         row = None if self._index is None else self._index.get(TABLE, self._name(digits))
-        return row == [found.size, found.stamp]
+        return row == [stat.size, stat.stamp]
 
-    def keep(self, digits: str, found: Stat) -> None:
+    def keep(self, digits: str, stat: Stat) -> None:
         """The object was read, and is the blob."""
         if self._index is not None:
-            self._index.put(TABLE, self._name(digits), [found.size, found.stamp])
+            self._index.put(TABLE, self._name(digits), [stat.size, stat.stamp])
 
     def suspect(self, digits: str) -> None:
         """Somebody read other bytes: the next who wants to know has to read them, too."""

@@ -16,7 +16,7 @@ from trtstore.content import blobs
 from trtstore.disk.layout import Layout, read_bounded
 from trtstore.errors import Corrupt, Invalid, NoLocks, NotReadable, NotWritable, Silent, Unreachable, from_os
 from trtstore.format.digest import is_hex
-from trtstore.remote.objects import Listed, Stat
+from trtstore.remote.objects import ObjectInfo, Stat
 from trtstore.transfer.protocols import Readable
 
 #: What is never changed, and gets the mode and time of a local store's files.
@@ -67,8 +67,8 @@ class SharedFolder:
         return True
 
     def size(self, name: str) -> int | None:
-        found = self.stat(name)
-        return None if found is None else found.size
+        status = self.stat(name)
+        return None if status is None else status.size
 
     def stat(self, name: str) -> Stat | None:
         def look() -> Stat | None:
@@ -83,13 +83,13 @@ class SharedFolder:
 
         return self._answer(look)
 
-    def listed(self, prefix: str) -> Iterator[Listed]:
+    def listed(self, prefix: str) -> Iterator[ObjectInfo]:
         base = self._layout.root
         # Whatever else has the name of a record or a blob is damage, and has to be seen; elsewhere it is nothing.
         damage = prefix.startswith(SEALED)
 
-        def walk() -> list[Listed]:
-            found = []
+        def walk() -> list[ObjectInfo]:
+            objects = []
             for folder, folders, names in os.walk(self._place(prefix), followlinks=False):
                 for name in (*names, *(filter(is_hex, folders) if damage else ())):
                     path = Path(folder, name)
@@ -98,8 +98,8 @@ class SharedFolder:
                         regular = stat.S_ISREG(status.st_mode)
                         if (regular or damage) and not name.startswith("."):
                             size = status.st_size if regular else NO_FILE
-                            found.append(Listed(str(path.relative_to(base)), size, status.st_ctime))
-            return found
+                            objects.append(ObjectInfo(str(path.relative_to(base)), size, status.st_ctime))
+            return objects
 
         # One answer, however many there are: on a network each takes a question of its own.
         yield from self._answer(walk, LISTING)

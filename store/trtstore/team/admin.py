@@ -12,7 +12,7 @@ from trtstore.format import record as records
 from trtstore.format.digest import hash_bytes, hex_of
 from trtstore.index import usage
 from trtstore.index.index import Index
-from trtstore.remote.objects import Listed
+from trtstore.remote.objects import ObjectInfo
 from trtstore.remote.remote import Remote
 from trtstore.upkeep.catalog import Summary
 from trtstore.upkeep.query import Row
@@ -27,16 +27,16 @@ READERS = 16  # records asked for at a time
 
 def rows(remote: Remote, labels: dict[str, str], on_read: Callable[[int], None]) -> list[Row]:
     """The artifacts with these labels, believed or not, the newest first. Raises Unreachable and the like."""
-    found = []
+    matching = []
     listed = dict(remote.listed_records())
     with Pool(READERS) as pool:
         for number, (key, data) in enumerate(zip(listed, pool.map(remote.peek, listed), strict=True), 1):
             on_read(number)
             summary = None if data is None else _summary(key, data, listed[key].modified)
             if summary is not None and labels.items() <= summary.labels.items():
-                found.append(Row(summary, 0, summary.stored, summary.seconds))
-    found.sort(key=lambda row: row.summary.stored, reverse=True)
-    return found
+                matching.append(Row(summary, 0, summary.stored, summary.seconds))
+    matching.sort(key=lambda row: row.summary.stored, reverse=True)
+    return matching
 
 
 def _summary(key: str, data: bytes, stored: float) -> Summary | None:
@@ -71,7 +71,7 @@ def team_summaries(team: Team, index: Index, on_read: Callable[[int], None]) -> 
 
 
 def _read(
-    team: Team, index: Index, listed: dict[str, Listed], on_read: Callable[[int], None]
+    team: Team, index: Index, listed: dict[str, ObjectInfo], on_read: Callable[[int], None]
 ) -> list[Summary]:
     newest = heapq.nlargest(NEWEST, listed, key=lambda key: listed[key].modified)
     where = hash_bytes(str(team).encode())[:16]
@@ -89,7 +89,7 @@ def _read(
     return [summary for summary in known.values() if summary is not None]
 
 
-def _remembered(row: Any, key: str, listed: Listed) -> Summary | None:
+def _remembered(row: Any, key: str, listed: ObjectInfo) -> Summary | None:
     """The summary in a row of the index, if it is of that very object."""
     if not isinstance(row, list) or len(row) != 6 or row[0] != listed.modified:
         return None

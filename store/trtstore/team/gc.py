@@ -18,7 +18,7 @@ from trtstore.errors import Corrupt, Malformed, NotWritable
 from trtstore.format import record as records
 from trtstore.format.digest import hex_of
 from trtstore.marks import revocations as revoked
-from trtstore.remote.objects import Listed
+from trtstore.remote.objects import ObjectInfo
 from trtstore.remote.remote import Remote, blob_name, record_name
 from trtstore.units import format_span
 
@@ -52,7 +52,7 @@ class Gone:
 @dataclass(frozen=True)
 class _Artifact:
     key: str
-    listed: Listed
+    listed: ObjectInfo
     blobs: dict[str, int]
     trouble: str | None  # why nobody can use it
 
@@ -103,7 +103,7 @@ def _now(remote: Remote, *, dry_run: bool) -> float:
 
 
 def _artifact(
-    remote: Remote, layout: Layout, blobs: dict[str, Listed], key: str, listed: Listed
+    remote: Remote, layout: Layout, blobs: dict[str, ObjectInfo], key: str, listed: ObjectInfo
 ) -> _Artifact:
     data = remote.peek(key)
     if data is None:
@@ -118,7 +118,9 @@ def _artifact(
         named |= named_blobs(record, remote.manifest(record))
     except (Corrupt, Malformed) as trouble:
         return _Artifact(key, listed, named, str(trouble))
-    revocations = [found for one in named if (found := revoked.of(layout, one, record.labels)) is not None]
+    revocations = [
+        revocation for one in named if (revocation := revoked.of(layout, one, record.labels)) is not None
+    ]
     if revocations:
         return _Artifact(key, listed, named, str(revocations[0]))
     lost = [one for one, size in named.items() if one not in blobs or blobs[one].size != size]
@@ -126,7 +128,7 @@ def _artifact(
 
 
 def _leaving(
-    artifacts: list[_Artifact], blobs: dict[str, Listed], policy: RetentionPolicy, now: float
+    artifacts: list[_Artifact], blobs: dict[str, ObjectInfo], policy: RetentionPolicy, now: float
 ) -> Iterator[tuple[str, str]]:
     """(key, why) of each record that goes."""
     oldest = sorted(artifacts, key=lambda each: each.listed.modified)
@@ -144,7 +146,7 @@ def _leaving(
         yield key, "the store is above its size, and this is the oldest"
 
 
-def _above(oldest: list[_Artifact], blobs: dict[str, Listed], limit: int) -> Iterator[str]:
+def _above(oldest: list[_Artifact], blobs: dict[str, ObjectInfo], limit: int) -> Iterator[str]:
     """The keys that must go for the rest to have at most `limit` bytes; what several share counts once."""
     users = Counter(digits for each in oldest for digits in each.blobs if digits in blobs)
     total = sum(blobs[digits].size for digits in users)
@@ -159,10 +161,10 @@ def _above(oldest: list[_Artifact], blobs: dict[str, Listed], limit: int) -> Ite
 
 def _old_leases(remote: Remote, now: float) -> list[Gone]:
     """Leases of keys that nobody has touched for a day; a living one is written every few seconds."""
-    found = list(remote.objects.listed(LEASES))
-    fresh = {one.name.rpartition("/")[0] for one in found if now - one.modified <= GRACE}
+    leases = list(remote.objects.listed(LEASES))
+    fresh = {one.name.rpartition("/")[0] for one in leases if now - one.modified <= GRACE}
     return [
         Gone("lease", one.name, one.size, "nobody holds it")
-        for one in found
+        for one in leases
         if one.name.rpartition("/")[0] not in fresh
     ]

@@ -20,7 +20,7 @@ _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeyPair:
     """A key pair of this user: its name, and its public half as "ed25519:<base64>"."""
 
     name: str
@@ -51,14 +51,14 @@ def keep(name: str, pem: bytes, public: str) -> None:
         (place / f"{name}.pub").write_text(f"{public} name={name}\n", encoding="ascii")
 
 
-def found() -> list[Kept]:
+def found() -> list[KeyPair]:
     """The pairs that there are, by name. Raises NotReadable and the like."""
     with as_store_failures(folder(), reading=True):
         names = [path.stem for path in entries(folder()) if path.suffix == ".pem"]
         pairs = []
         for name in names:
             text = (read_bounded(folder() / f"{name}.pub", MAX_PEM) or b"").decode("ascii", "replace")
-            pairs.append(Kept(name, text.split()[0] if text.split() else ""))
+            pairs.append(KeyPair(name, text.split()[0] if text.split() else ""))
         return pairs
 
 

@@ -12,8 +12,8 @@ from trtstore.errors import Corrupt, Malformed, NotWritable, Untrusted
 from trtstore.format.trust import Trusted
 from trtstore.remote.remote import Remote
 from trtstore.team import revocation_list, signing, versioned
-from trtstore.team.revocation_list import Listing
-from trtstore.team.versioned import Memory
+from trtstore.team.revocation_list import RevocationList
+from trtstore.team.versioned import VersionMemory
 
 CANDIDATES = 8  # of lists that are looked at from the newest on: names may be taken by anything
 MOST_TAKEN = 1000  # of such names that a signer looks through, and takes away
@@ -36,20 +36,20 @@ class Lists:
 
     def __init__(self, remote: Remote, layout: Layout, listers: Sequence[Trusted]) -> None:
         self._remote, self._listers = remote, listers
-        self.memory = Memory(
+        self.memory = VersionMemory(
             layout, str(remote), revocation_list.NAME, revocation_list.MAX_BYTES, revocation_list.issue_of
         )
 
-    def newest(self) -> tuple[bytes, Listing] | None:
+    def newest(self) -> tuple[bytes, RevocationList] | None:
         """The newest list that counts, and its bytes."""
         return next(iter(self._found()), None)
 
-    def current(self, unused: bool) -> tuple[bytes, Listing]:
+    def current(self, unused: bool) -> tuple[bytes, RevocationList]:
         """As `newest`. Raises Untrusted where that is not as it should be; `unused` says that nothing was revoked."""
-        found = self.newest()
-        if found is None:
+        newest = self.newest()
+        if newest is None:
             raise self._missing(unused)
-        listing = found[1]
+        listing = newest[1]
         self.memory.check(listing.issue, self._remote)
         now = datetime.datetime.now(datetime.UTC)
         if listing.expires <= now:
@@ -62,7 +62,7 @@ class Lists:
                 f"the list of revocations of {self._remote} was signed on {listing.issue.issued}, which is to come",
                 "set the clock of this machine",
             )
-        return found
+        return newest
 
     def _missing(self, unused: bool) -> Untrusted:
         """Why there should be a list. That somebody took it away shows only on a machine that has seen one: others
@@ -83,7 +83,7 @@ class Lists:
             f"{self._remote} has no list of revocations that a key with role=revoke signed", _FIRST
         )
 
-    def listed(self, version: int) -> tuple[bytes, Listing] | None:
+    def listed(self, version: int) -> tuple[bytes, RevocationList] | None:
         """The list of this number, where a key with role=revoke signed it."""
         try:
             data = self._remote.objects.read(revocation_list.name(version), revocation_list.MAX_BYTES)
@@ -95,19 +95,21 @@ class Lists:
         counts = listing.issue.version == version and signing.signed_by(envelope, self._listers)
         return (data, listing) if counts else None
 
-    def last(self) -> tuple[Listing | None, list[int]]:
+    def last(self) -> tuple[RevocationList | None, list[int]]:
         """The list to go on from, and the numbers above it that are taken by what is no list."""
         garbage: list[int] = []
-        found = next(iter(self._found(garbage)), None)
+        latest = next(iter(self._found(garbage)), None)
         seen = self.memory.seen()
         last = None if seen is None else revocation_list.parse(seen)[1]
-        if found is None or last is None:
-            return (last if found is None else found[1]), garbage
-        if found[1].issue.series != last.issue.series:
-            self.memory.check(found[1].issue, self._remote)
-        newest, other = (found[1], last) if found[1].issue.version >= last.issue.version else (last, found[1])
+        if latest is None or last is None:
+            return (last if latest is None else latest[1]), garbage
+        if latest[1].issue.series != last.issue.series:
+            self.memory.check(latest[1].issue, self._remote)
+        newest, other = (
+            (latest[1], last) if latest[1].issue.version >= last.issue.version else (last, latest[1])
+        )
         revoked_ = tuple(sorted({*newest.revoked, *other.revoked}))
-        return Listing(newest.issue, newest.expires, revoked_), garbage
+        return RevocationList(newest.issue, newest.expires, revoked_), garbage
 
     def tidy(self, version: int, garbage: list[int]) -> None:
         """Take away old versions, and what has the place of newer ones and is no list."""
@@ -121,11 +123,11 @@ class Lists:
         names = [one.name.rpartition("/")[2] for one in self._remote.objects.listed(revocation_list.PREFIX)]
         return sorted((int(name) for name in names if _VERSION.fullmatch(name)), reverse=True)
 
-    def _found(self, garbage: list[int] | None = None) -> Iterable[tuple[bytes, Listing]]:
+    def _found(self, garbage: list[int] | None = None) -> Iterable[tuple[bytes, RevocationList]]:
         """The newest lists that count, the newest first; numbers that are taken by something else go to `garbage`."""
         for version in self._versions()[: CANDIDATES if garbage is None else MOST_TAKEN]:
-            found = self.listed(version)
-            if found is not None:
-                yield found
+            document = self.listed(version)
+            if document is not None:
+                yield document
             elif garbage is not None:
                 garbage.append(version)

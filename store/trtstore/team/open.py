@@ -46,10 +46,10 @@ def open_team(
     """
     keys = [*map(trust.parse, trusted), *trust_list.listed()]
     remote = at(url, store._layout, patience)
-    found: Team = _module("trtstore.team.team", "a team store").Team(
+    team: Team = _module("trtstore.team.team", "a team store").Team(
         remote, store._layout, policy, keys, on_problem=on_problem
     )
-    return found
+    return team
 
 
 def at(url: str, layout: Layout, patience: float = PATIENCE) -> Remote:
@@ -65,11 +65,11 @@ def trusted_signers(envelope: bytes, record: Record, trusted: Iterable[str]) -> 
     >>> trusted_signers(store.envelope(key), record, [])
     []
     """
-    found = envelopes.parse(envelope, records.MAX_BYTES, "the record")
+    envelope_read = envelopes.parse(envelope, records.MAX_BYTES, "the record")
     keys = [*map(trust.parse, trusted), *trust_list.listed()]
-    if not found.signatures or not keys or records.parse(envelope, record.key) != record:
+    if not envelope_read.signatures or not keys or records.parse(envelope, record.key) != record:
         return []
-    signed: list[Trusted] = _module("trtstore.team.signing", "a signature").signed_by(found, keys)
+    signed: list[Trusted] = _module("trtstore.team.signing", "a signature").signed_by(envelope_read, keys)
     return [one for one in signed if one.beyond(record.labels) is None]
 
 
@@ -82,10 +82,10 @@ def judge(
 ) -> Judge:
     """Who judges records that came from `where`; `trusted` as for `team`. Raises Invalid."""
     keys = [*map(trust.parse, trusted), *trust_list.listed()]
-    found: Judge = _module("trtstore.team.judge", "a judgement of signatures").Judge(
+    judge_: Judge = _module("trtstore.team.judge", "a judgement of signatures").Judge(
         where, policy, keys, layout, on_problem
     )
-    return found
+    return judge_
 
 
 def check_team(url: str, trusted: Iterable[str]) -> None:
@@ -104,14 +104,14 @@ def open_signer(name: str | None) -> Signer:
     >>> open_signer("ci").name
     'ci'
     """
-    found: Signer = _module("trtstore.team.signing", "signing").signer(name)
-    return found
+    signer: Signer = _module("trtstore.team.signing", "signing").signer(name)
+    return signer
 
 
 def signed(data: bytes, signer: Signer) -> bytes:
     """The record in `data` with the signature of `signer` beside those that it has. Raises Malformed."""
-    found = envelopes.parse(data, records.MAX_BYTES, "the record")
-    made: bytes = _module("trtstore.team.signing", "signing").sign(found, signer).encode()
+    parsed = envelopes.parse(data, records.MAX_BYTES, "the record")
+    made: bytes = _module("trtstore.team.signing", "signing").sign(parsed, signer).encode()
     return made
 
 
@@ -123,8 +123,8 @@ def new_key(name: str, passphrase: str | None) -> str:
 
 def read_policy(team: Team) -> RetentionPolicy:
     """As `policy.read`."""
-    found: RetentionPolicy = _module("trtstore.team.policy", "a policy").read(team)
-    return found
+    policy: RetentionPolicy = _module("trtstore.team.policy", "a policy").read(team)
+    return policy
 
 
 def put_policy(team: Team, policy: RetentionPolicy, signer: Signer) -> None:

@@ -13,7 +13,7 @@ from trtstore.format.envelope import Envelope, parse
 from trtstore.format.trust import Role, Trusted
 from trtstore.team import signing, versioned
 from trtstore.team.gc import RetentionPolicy
-from trtstore.team.versioned import Issue, Memory
+from trtstore.team.versioned import Issue, VersionMemory
 
 if TYPE_CHECKING:
     from trtstore.team.signing import Signer
@@ -90,23 +90,23 @@ def issue_of(data: bytes) -> Issue:
     return parsed(data)[2]
 
 
-def _memory(team: Team) -> Memory:
-    return Memory(team.layout, str(team), NAME, MAX_BYTES, issue_of)
+def _memory(team: Team) -> VersionMemory:
+    return VersionMemory(team.layout, str(team), NAME, MAX_BYTES, issue_of)
 
 
 def parsed(data: bytes) -> tuple[Envelope, RetentionPolicy, Issue]:
     """The policy in an envelope, of which no signature was checked; one without a version is 0. Raises Malformed."""
     envelope = parse(data, MAX_BYTES, "the policy")
-    kind, found = versioned.opened(envelope, NAME, "the policy")
+    kind, document = versioned.opened(envelope, NAME, "the policy")
     fields = {"maxBytes", "keepDays"}
     if kind == PREDICATE_TYPE:
         fields |= {"series", "version", "issuedOn"}
-    if kind not in (PREDICATE_TYPE, PREDICATE_TYPE_1) or found.keys() != fields:
+    if kind not in (PREDICATE_TYPE, PREDICATE_TYPE_1) or document.keys() != fields:
         raise Malformed("the statement is no policy")
-    if not all(found[name] is None or _is_count(found[name]) for name in ("maxBytes", "keepDays")):
+    if not all(document[name] is None or _is_count(document[name]) for name in ("maxBytes", "keepDays")):
         raise Malformed("the policy's limits are no numbers")
-    issue = Issue("", 0, "") if kind == PREDICATE_TYPE_1 else versioned.parse(found, "the policy")
-    return envelope, RetentionPolicy(found["maxBytes"], found["keepDays"]), issue
+    issue = Issue("", 0, "") if kind == PREDICATE_TYPE_1 else versioned.parse(document, "the policy")
+    return envelope, RetentionPolicy(document["maxBytes"], document["keepDays"]), issue
 
 
 def _is_count(value: Json) -> bool:

@@ -35,7 +35,7 @@ _WHAT = "the list of revocations"
 
 
 @dataclass(frozen=True)
-class Listing:
+class RevocationList:
     """Which version this is, until when it counts, and the digits of all that was revoked, sorted."""
 
     issue: Issue
@@ -67,13 +67,13 @@ class Listing:
         )
 
 
-def following(last: Listing | None, revoked: Iterable[str], valid: float | None) -> Listing:
+def following(last: RevocationList | None, revoked: Iterable[str], valid: float | None) -> RevocationList:
     """The list after `last`, with `revoked` beside what that has, which counts for `valid` seconds from now on."""
     now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     kept = VALID if last is None else last.seconds
     until = now + datetime.timedelta(seconds=max(1, kept if valid is None else valid))
     issue = versioned.first(now) if last is None else last.issue.next(now)
-    return Listing(issue, until, tuple(sorted({*(last.revoked if last else ()), *revoked})))
+    return RevocationList(issue, until, tuple(sorted({*(last.revoked if last else ()), *revoked})))
 
 
 def name(version: int) -> str:
@@ -81,27 +81,27 @@ def name(version: int) -> str:
     return f"{PREFIX}{version:08}"
 
 
-def parse(data: bytes) -> tuple[Envelope, Listing]:
+def parse(data: bytes) -> tuple[Envelope, RevocationList]:
     """The list in an envelope, of which no signature was checked. Raises Malformed."""
     envelope = envelopes.parse(data, MAX_BYTES, _WHAT)
-    kind, found = versioned.opened(envelope, NAME, _WHAT)
-    if kind != PREDICATE_TYPE or found.keys() != {"series", "version", "issuedOn", "expiresOn", "revoked"}:
+    kind, document = versioned.opened(envelope, NAME, _WHAT)
+    if kind != PREDICATE_TYPE or document.keys() != {"series", "version", "issuedOn", "expiresOn", "revoked"}:
         raise Malformed("the statement is no list of revocations")
-    revoked = found["revoked"]
+    revoked = document["revoked"]
     if not isinstance(revoked, list) or len(revoked) > MAX_DIGESTS:
         raise Malformed(f"{_WHAT} has no list of at most {MAX_DIGESTS}")
     if not all(isinstance(one, str) and is_hex(one) for one in revoked):
         raise Malformed(f"{_WHAT} has what is no digest")
     if any(one >= another for one, another in itertools.pairwise(revoked)):
         raise Malformed(f"{_WHAT} is not sorted")
-    expires = found["expiresOn"]
+    expires = document["expiresOn"]
     if not isinstance(expires, str):
         raise Malformed(f"{_WHAT} has no last day")
-    issue = versioned.parse(found, _WHAT)
+    issue = versioned.parse(document, _WHAT)
     until = versioned.moment(expires, _WHAT)
     if until <= versioned.moment(issue.issued, _WHAT):
         raise Malformed(f"{_WHAT} ends before it begins")
-    return envelope, Listing(issue, until, tuple(revoked))
+    return envelope, RevocationList(issue, until, tuple(revoked))
 
 
 def issue_of(data: bytes) -> Issue:

@@ -17,11 +17,11 @@ from trtstore.format.digest import hash_bytes, hex_of
 from trtstore.format.envelope import Envelope
 from trtstore.format.trust import EVERYTHING, Role, Trusted, TrustPolicy, holds
 from trtstore.marks import revocations
-from trtstore.marks.revocations import Kept, Revocation
+from trtstore.marks.revocations import KeptRevocation, Revocation
 from trtstore.remote.remote import Remote
 from trtstore.team import revocation_list, signing
 from trtstore.team.list_reader import Lists
-from trtstore.team.revocation_list import Listing
+from trtstore.team.revocation_list import RevocationList
 from trtstore.team.signing import Signer
 
 REVOKED = f"{VERSION}/revoked/"
@@ -71,8 +71,8 @@ class Revocations:
                 known[digits] = {one.source for one in revocations.of_digest(self._layout, digits)}
         with Pool(8) as pool:
             unknown = [tail for tail in tails if tail not in known.get(tail[:64], ())]
-            found = list(pool.map(self._one, unknown))
-        revocations.keep(self._layout, [one for one in found if one is not None])
+            read = list(pool.map(self._one, unknown))
+        revocations.keep(self._layout, [one for one in read if one is not None])
         for words in self._passed[:TOLD]:
             self._tell(words)
         if len(self._passed) > TOLD:
@@ -145,7 +145,7 @@ class Revocations:
         newest = self._lists.newest()
         return self.stale is None and newest is not None and digits in newest[1].revoked
 
-    def issue(self, signer: Signer, more: Iterable[str] = (), valid: float | None = None) -> Listing:
+    def issue(self, signer: Signer, more: Iterable[str] = (), valid: float | None = None) -> RevocationList:
         """Sign the list anew, with all that is revoked and `more`, for `valid` seconds; as long as before for None.
 
         Nothing that another one lists meanwhile is lost: a version is created once, and the next one has what it has.
@@ -231,12 +231,12 @@ class Revocations:
             raise Corrupt(f"{self._remote} has {len(tails)} revocations, and may have {MAX_NAMES}")
         return tails
 
-    def _one(self, tail: str) -> Kept | None:
+    def _one(self, tail: str) -> KeptRevocation | None:
         """The revocation that is the object `tail`, where it counts for something."""
         data = self._remote.objects.read(REVOKED + tail, revocations.MAX_BYTES)
         return None if data is None else self._judge(data, tail)
 
-    def _judge(self, data: bytes, tail: str) -> Kept | None:
+    def _judge(self, data: bytes, tail: str) -> KeptRevocation | None:
         digits, _, who = tail.partition(".")
         by = [
             one for one in self._trusted if who in ("", _who(one.key))
@@ -252,7 +252,7 @@ class Revocations:
             why = f"{signed[0]} may not revoke" if signed else "no trusted key signed it"
             self._passed.append(f"the revocation of {digits[:12]} in {self._remote} is passed over: {why}")
             return None
-        return Kept(said, tail, tuple(scopes) if all(scopes) else (EVERYTHING,), data)
+        return KeptRevocation(said, tail, tuple(scopes) if all(scopes) else (EVERYTHING,), data)
 
     def _learn_list(self, unused: bool) -> None:
         """Check the list, and keep what it has. Raises Untrusted where it is not as it should be."""
@@ -261,7 +261,9 @@ class Revocations:
         revocations.keep(
             self._layout,
             [
-                Kept(Revocation(digits, words, listing.issue.issued), revocation_list.NAME, (EVERYTHING,))
+                KeptRevocation(
+                    Revocation(digits, words, listing.issue.issued), revocation_list.NAME, (EVERYTHING,)
+                )
                 for digits in listing.revoked
                 if revocations.of(self._layout, digits, None) is None
             ],
@@ -270,8 +272,8 @@ class Revocations:
 
     def _all(self) -> list[str]:
         """The digits in this store of which a revocation counts for everything."""
-        found = {tail[:64] for tail in self._tails()}
-        return [digits for digits in found if revocations.of(self._layout, digits, None) is not None]
+        digests = {tail[:64] for tail in self._tails()}
+        return [digits for digits in digests if revocations.of(self._layout, digits, None) is not None]
 
 
 def _who(public: str) -> str:

@@ -86,14 +86,14 @@ def signed_by(envelope: Envelope, trusted: Sequence[Trusted]) -> list[Trusted]:
     A keyid says only which key to try: two signatures may claim one, and the right one counts.
     """
     payload = dsse.Envelope(envelope.payload, PAYLOAD_TYPE, {}).pae()
-    found = []
+    signers = []
     for one in trusted:
         key = _key(one.key)
         for signature in envelope.signatures:
             if signature.keyid == key.keyid and _verifies(key, signature, payload):
-                found.append(one)
+                signers.append(one)
                 break
-    return found
+    return signers
 
 
 def _verifies(key: SSlibKey, signature: Signature, payload: bytes) -> bool:

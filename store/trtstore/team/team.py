@@ -32,7 +32,7 @@ from trtstore.format.record import Record
 from trtstore.format.trust import Role, Trusted, TrustPolicy, trusted_lines
 from trtstore.marks.doubts import Doubt
 from trtstore.marks.revocations import Revocation
-from trtstore.remote.prefetch import Ahead
+from trtstore.remote.prefetch import Prefetch
 from trtstore.remote.remote import Pushed, Remote
 from trtstore.team import signing
 from trtstore.team.judge import Judge, Judged
@@ -73,7 +73,7 @@ class Team:
         self.layout = layout
         self._tell = on_problem
         self._believed: dict[str, Judged] = {}
-        self._ahead = Ahead()
+        self._ahead = Prefetch()
         self.down: StoreFailure | None = None
         self.refused: dict[str, StoreFailure] = {}
 
@@ -85,7 +85,7 @@ class Team:
         the like where a revocation cannot be kept here."""
         tell = on_problem or self._tell
         try:
-            found = self.judged(key)
+            judged = self.judged(key)
         except (Untrusted, Corrupt) as trouble:
             if key not in self.refused and trouble is not self.revocations.stale:  # said once
                 tell(trouble.message + (f"; {trouble.hint}" if trouble.hint else ""))
@@ -94,7 +94,7 @@ class Team:
         except (Unreachable, NotReadable) as trouble:
             self.went_down(trouble)
             return None
-        return None if found is None else found.record
+        return None if judged is None else judged.record
 
     def went_down(self, trouble: StoreFailure) -> None:
         """It is not asked again. Told once."""
@@ -104,10 +104,10 @@ class Team:
 
     def judged(self, key: str) -> Judged | None:
         """The record of `key` and who signed it, or None where there is none. Raises Untrusted, Unreachable, …"""
-        found = self._found(key)
-        if found is not None:
+        judged = self._found(key)
+        if judged is not None:
             self.revocations.refuse_stale()
-        return found
+        return judged
 
     def _found(self, key: str) -> Judged | None:
         """As `judged`, by the revocations that were learnt, though there may be others."""
@@ -127,14 +127,14 @@ class Team:
 
     def doubt(self, key: str) -> Doubt | None:
         """What is to be remembered against the artifact of `key`, which was looked up and believed."""
-        found = self._believed.get(key)
-        return None if found is None else self.judge.doubt(found)
+        judged = self._believed.get(key)
+        return None if judged is None else self.judge.doubt(judged)
 
     def signers(self, key: str) -> tuple[str, ...]:
         """The names of the trusted keys that signed the record of `key`, as far as it was looked up. A key may be
         trusted by several lines."""
-        found = self._believed.get(key)
-        return () if found is None else tuple(dict.fromkeys(map(str, found.signers)))
+        judged = self._believed.get(key)
+        return () if judged is None else tuple(dict.fromkeys(map(str, judged.signers)))
 
     def keys(self) -> Iterator[str]:
         """The keys that have a record, sorted, believed or not. Raises Unreachable and the like."""
@@ -142,34 +142,34 @@ class Team:
 
     def envelope(self, key: str) -> bytes:
         """The very bytes that were judged. Raises Untrusted, Unreachable and the like."""
-        found = self.judged(key)
-        if found is None:
+        judged = self.judged(key)
+        if judged is None:
             raise Untrusted(f"{key} is not in {self}")
-        return found.envelope
+        return judged.envelope
 
     def manifest(self, record: Record) -> Manifest:
         """As `listed`; and its small blobs that the local store lacks are asked for, side by side, as they will be."""
-        found = self.listed(record)
+        manifest = self.listed(record)
         self._ahead.begin(
             self.remote,
             {
                 digits: size
-                for digits, size in named_blobs(record, found).items()
+                for digits, size in named_blobs(record, manifest).items()
                 if blobs.problem(self.layout, digits, size, mend=False) is not None
             },
         )
-        return found
+        return manifest
 
     def listed(self, record: Record) -> Manifest:
         """The list of the record's files, none of which was revoked. Raises Untrusted, Corrupt, Unreachable."""
         try:
-            found = self.remote.manifest(record)
-            named = named_blobs(record, found)
+            manifest = self.remote.manifest(record)
+            named = named_blobs(record, manifest)
             for digits in named if self.layout.revoked.is_dir() else ():
                 self.judge.refuse_revoked(record, digits)
         except Malformed as trouble:
             raise Corrupt(f"{record.key[:12]} of {self} is refused: {trouble}") from None
-        return found
+        return manifest
 
     @contextmanager
     def open_blob(self, digest: str, size: int) -> Iterator[Readable]:
@@ -229,10 +229,10 @@ class Team:
         """Whether the record of `key` is believed, and all that it names is there, every byte of it read once."""
         self._believed.pop(key, None)
         try:
-            found = self._found(key)
-            if found is None:
+            judged = self._found(key)
+            if judged is None:
                 return False
-            lost = self.remote.missing(self, found.record)
+            lost = self.remote.missing(self, judged.record)
             if lost:
                 count, first = len(lost), next(iter(lost))[:12]
                 raise Corrupt(f"{count} blobs of {key[:12]} of {self} are lost or damaged, such as {first}")

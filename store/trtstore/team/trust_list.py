@@ -32,14 +32,14 @@ def listed() -> list[Trusted]:
     return [parse(line) for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
-def save(found: Iterable[Trusted]) -> None:
+def save(lines: Iterable[Trusted]) -> None:
     """Make `found` the user's list. Raises NotWritable and the like."""
     path = folder() / "trusted"
     with as_store_failures(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".trusted.{secrets.token_hex(8)}")
         try:
-            temporary.write_text("".join(f"{one.line()}\n" for one in found), encoding="utf-8")
+            temporary.write_text("".join(f"{one.line()}\n" for one in lines), encoding="utf-8")
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

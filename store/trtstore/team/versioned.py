@@ -87,15 +87,15 @@ def written(when: datetime.datetime) -> str:
 def moment(text: str, what: str) -> datetime.datetime:
     """The moment that a document tells. Raises Malformed."""
     try:
-        found = datetime.datetime.strptime(text, _FORM).replace(tzinfo=datetime.UTC)
+        parsed = datetime.datetime.strptime(text, _FORM).replace(tzinfo=datetime.UTC)
     except ValueError:
         raise Malformed(f"{what} has a date that is none") from None
-    if written(found) != text:
+    if written(parsed) != text:
         raise Malformed(f"{what} has a date that is none")
-    return found
+    return parsed
 
 
-class Memory:
+class VersionMemory:
     """What this store remembers of one document of the team store at `url`; `read` is how its bytes are read."""
 
     def __init__(
@@ -118,19 +118,19 @@ class Memory:
             raise _forget(f"what was remembered of the {self._name} cannot be read", self._place) from None
         return data
 
-    def check(self, found: Issue, where: object) -> None:
+    def check(self, issue: Issue, where: object) -> None:
         """Raises Untrusted where `found` is older than what was seen, or of another series."""
         data = self.seen()
         if data is None:
             return
         last = self._read(data)
-        if found.series != last.series:
+        if issue.series != last.series:
             raise _forget(
                 f"the {self._name} of {where} is of another series than was seen before", self._place
             )
-        if found.version < last.version:
+        if issue.version < last.version:
             raise Untrusted(
-                f"the {self._name} of {where} is version {found.version}, and version {last.version} was seen "
+                f"the {self._name} of {where} is version {issue.version}, and version {last.version} was seen "
                 "before: somebody put an old one there",
                 f"sign it anew, with a key that may; and look at who may write to {where}",
             )

@@ -35,8 +35,8 @@ def stage(layout: Layout, file: Readable, digits: str, size: int, target: Path, 
             if not cloned:
                 free_space.check(target.parent, size)
             tell = writeback.early(fd, on_bytes) if layout.durable else on_bytes
-            found = hash_fd(fd, size, on_bytes=on_bytes) if cloned else copy(file, fd, size, tell)
-            check(digits, size, *found)
+            digest_and_size = hash_fd(fd, size, on_bytes=on_bytes) if cloned else copy(file, fd, size, tell)
+            check(digits, size, *digest_and_size)
         finally:
             os.close(fd)
     blobs.finish(layout, target)
@@ -59,12 +59,12 @@ def _go_on(layout: Layout, file: Skipping, digits: str, size: int, target: Path,
                 digest.update(data)
                 tell(len(data))
             file.skip(here)
-            found = _pour(file, fd, tell, digest)
-        if found != (digits, size):
+            digest_and_size = _pour(file, fd, tell, digest)
+        if digest_and_size != (digits, size):
             path.unlink()
             if here:
                 raise Damaged(f"what was here of the blob {digits} was not its beginning", "try again")
-        check(digits, size, *found)
+        check(digits, size, *digest_and_size)
         path.rename(target)
         return True
 
@@ -104,10 +104,10 @@ def _write_all(target: int, data: bytes | memoryview) -> None:
         view = view[os.write(target, view) :]
 
 
-def check(digits: str, size: int, found: str, count: int) -> None:
+def check(digits: str, size: int, actual: str, count: int) -> None:
     if count > size:
         raise Mismatch(digits, f"the blob {digits} that came has more than {size} bytes")
     if count < size:
         raise Mismatch(digits, f"the blob {digits} that came has {count} bytes, not {size}")
-    if found != digits:
+    if actual != digits:
         raise Mismatch(digits, f"the blob {digits} that came is not what its name says")

@@ -84,10 +84,10 @@ class Catalog:
     def named(self, on_parsed: OnParsed = lambda _: None) -> Iterator[tuple[Summary, Blobs]]:
         """Every record with the blobs that it names; none where its manifest does not parse. Raises OSError."""
         for shard in shards(self._layout.own(self._layout.records)):
-            folder, found, before = self._identity(shard), self._found(shard), self._parsed
-            page = self._refreshed(shard, self._remembered(shard), folder, found, on_parsed)
+            folder, statuses, before = self._identity(shard), self._found(shard), self._parsed
+            page = self._refreshed(shard, self._remembered(shard), folder, statuses, on_parsed)
             labels = [self._same(each) for each in page.labels]
-            for part, group in _parts(shard, found).items():
+            for part, group in _parts(shard, statuses).items():
                 references = _References(self._layout, self._index, part)
                 for key, status in group:
                     _, _, stored, manifest, size, files, number, seconds = page.rows[key]
@@ -108,13 +108,13 @@ class Catalog:
         return [status.st_ino, status.st_mtime_ns] if settled else []
 
     def _found(self, shard: str) -> list[tuple[str, os.stat_result]]:
-        found: list[tuple[str, os.stat_result]] = []
+        statuses: list[tuple[str, os.stat_result]] = []
         with os.scandir(self._layout.records / shard) as entries:
             for entry in entries:
                 if is_hex(entry.name) and entry.name.startswith(shard):
                     with suppress(FileNotFoundError):  # collected meanwhile
-                        found.append((entry.name, entry.stat(follow_symlinks=False)))
-        return found
+                        statuses.append((entry.name, entry.stat(follow_symlinks=False)))
+        return statuses
 
     def _remembered(self, shard: str) -> _Page:
         known: Any = self._index.get("catalog", self._prefix + shard)
@@ -129,12 +129,12 @@ class Catalog:
         shard: str,
         old: _Page,
         folder: list[int],
-        found: list[tuple[str, os.stat_result]],
+        statuses: list[tuple[str, os.stat_result]],
         on_parsed: OnParsed,
     ) -> _Page:
         """The page of the records `found`, remembered where it is another than `old`."""
         page, before = _Page(folder, list(old.labels), {}), self._parsed
-        for key, status in found:
+        for key, status in statuses:
             row = old.rows.get(key)
             # What did not parse is read again each time: a collector is about to remove it.
             if row is None or row[:3] != _file_identity(status) or not row[3]:
@@ -218,12 +218,12 @@ def _file_identity(status: os.stat_result) -> list[int]:
 
 
 def _parts(
-    shard: str, found: list[tuple[str, os.stat_result]]
+    shard: str, statuses: list[tuple[str, os.stat_result]]
 ) -> dict[str, list[tuple[str, os.stat_result]]]:
-    if len(found) <= SPLIT:
-        return {shard: found}
+    if len(statuses) <= SPLIT:
+        return {shard: statuses}
     groups: dict[str, list[tuple[str, os.stat_result]]] = {}
-    for item in found:
+    for item in statuses:
         groups.setdefault(item[0][:3], []).append(item)
     return groups
 

@@ -67,24 +67,24 @@ def collect(
         with gate.removing(layout, who=f"a collection, process {os.getpid()}", on_wait=on_wait):
             with as_store_failures(layout.root, reading=True):
                 mine = None if bin_ is None else bin_.parent
-                found = make_plan(layout, index, limit, grace, on_parsed, mine)
+                evictions = make_plan(layout, index, limit, grace, on_parsed, mine)
             with as_store_failures(layout.root):
-                _remove(layout, found, bin_)
+                _remove(layout, evictions, bin_)
         seals = Seals(index, layout.base)
         if bin_ is not None:
-            _unlink(layout, found, bin_, seals)
-    keys, gone = ([d.name for d in found.removed if d.kind == kind] for kind in ("record", "tree"))
+            _unlink(layout, evictions, bin_, seals)
+    keys, gone = ([d.name for d in evictions.removed if d.kind == kind] for kind in ("record", "tree"))
     usage.forget(index, keys)
     index.forget("copied", gone)
-    seals.forget(keys=keys, trees=gone, blobs=[*found.blobs()])
-    return found
+    seals.forget(keys=keys, trees=gone, blobs=[*evictions.blobs()])
+    return evictions
 
 
-def _unlink(layout: Layout, found: EvictionPlan, bin_: Path, seals: Seals) -> None:
+def _unlink(layout: Layout, evictions: EvictionPlan, bin_: Path, seals: Seals) -> None:
     """Remove from `bin_` the trees' links to blobs that stay, one by one: each has another ctime then, and is sealed
     again, so that nobody needs to read it."""
-    gone = {digits: bin_ / f"b{number}" for number, digits in enumerate(found.blobs())}
-    for number, decision in enumerate(d for d in found.removed if d.kind != "record"):
+    gone = {digits: bin_ / f"b{number}" for number, digits in enumerate(evictions.blobs())}
+    for number, decision in enumerate(d for d in evictions.removed if d.kind != "record"):
         if decision.kind != "tree":
             continue
         with suppress(Malformed, OSError):
@@ -96,14 +96,14 @@ def _unlink(layout: Layout, found: EvictionPlan, bin_: Path, seals: Seals) -> No
     seals.flush()
 
 
-def _remove(layout: Layout, found: EvictionPlan, bin_: Path | None) -> None:
-    records = [decision.place(layout) for decision in found.removed if decision.kind == "record"]
-    others = [decision.place(layout) for decision in found.removed if decision.kind != "record"]
+def _remove(layout: Layout, evictions: EvictionPlan, bin_: Path | None) -> None:
+    records = [decision.place(layout) for decision in evictions.removed if decision.kind == "record"]
+    others = [decision.place(layout) for decision in evictions.removed if decision.kind != "record"]
     _discard(records, bin_, "r")
     for shard in {path.parent for path in records}:
         layout.sync(shard)  # no power failure may bring back a record whose blobs are gone
     _discard(others, bin_, "o")
-    _discard(map(layout.blob, found.blobs()), bin_, "b")
+    _discard(map(layout.blob, evictions.blobs()), bin_, "b")
     for key in doubts.found(layout):
         if read.identity(layout, key) is None:  # nobody adds a record meanwhile
             doubts.clear(layout, key)

@@ -13,7 +13,7 @@ from trtstore.format.record import Record
 from trtstore.index import usage
 from trtstore.store import Store
 from trtstore.upkeep.catalog import OnParsed, Summary
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 MAX_NAME = 200  # characters of one name in a dotted one: below a name of a megabyte there may be many
 MIN_PREFIX = 4  # digits of a key that a person may give
@@ -40,16 +40,16 @@ class Row(NamedTuple):
 def rows(store: Store, labels: Mapping[str, str], on_parsed: OnParsed = lambda _: None) -> list[Row]:
     """The artifacts with these labels, the one that was used last first. Raises NotReadable and the like."""
     hits, built = usage.hits(store.index), usage.build_seconds(store.index)
-    wanted, found = labels.items(), []
+    wanted, matching = labels.items(), []
     with as_store_failures(store.root, reading=True):
         for summary in Maintenance(store).catalog.summaries(on_parsed):
             if wanted and not wanted <= summary.labels.items():
                 continue
             seconds = built.get(summary.key, summary.seconds)
             count, last = hits.get(summary.key, (0, summary.stored))
-            found.append(Row(summary, count, last, seconds))
-    found.sort(key=lambda row: row.used, reverse=True)
-    return found
+            matching.append(Row(summary, count, last, seconds))
+    matching.sort(key=lambda row: row.used, reverse=True)
+    return matching
 
 
 def find_key(store: Store, prefix: str) -> str:
@@ -63,13 +63,13 @@ def find_key(store: Store, prefix: str) -> str:
             f"{prefix!r} is no key: a key is 64 hexadecimal digits, of which {MIN_PREFIX} or more will do",
             "`trtstore ls` shows the keys",
         )
-    found = list(store.keys(prefix))
-    if not found:
+    keys = list(store.keys(prefix))
+    if not keys:
         raise NotThere(f"no key begins with {prefix} in {store.root}", "`trtstore ls` shows the keys")
-    if len(found) > 1:
-        shown = ", ".join(key[: len(prefix) + 6] for key in found[:5])
-        raise Invalid(f"{len(found)} keys begin with {prefix}: {shown}", "give more digits")
-    return found[0]
+    if len(keys) > 1:
+        shown = ", ".join(key[: len(prefix) + 6] for key in keys[:5])
+        raise Invalid(f"{len(keys)} keys begin with {prefix}: {shown}", "give more digits")
+    return keys[0]
 
 
 def select(store: Store, words: Sequence[str]) -> list[str]:
@@ -77,11 +77,11 @@ def select(store: Store, words: Sequence[str]) -> list[str]:
     prefixes, labels = split(words)
     keys = [find_key(store, prefix) for prefix in prefixes]
     if labels:
-        found = [row.summary.key for row in rows(store, labels)]
-        if not found:
+        matching = [row.summary.key for row in rows(store, labels)]
+        if not matching:
             shown = " ".join(f"{name}={value}" for name, value in labels.items())
             raise NotThere(f"nothing with {shown} is in {store.root}", "`trtstore ls` shows the labels")
-        keys += found
+        keys += matching
     return list(dict.fromkeys(keys))
 
 
@@ -121,13 +121,13 @@ def fields(store: Store, record: Record) -> dict[str, Any]:
     """All that can differ between two artifacts, by dotted name: labels, what the record says, and the files."""
     with as_store_failures(store.root, reading=True):
         listed = read.read_manifest(store._layout, record.manifest)
-    found = {f"label.{name}": value for name, value in record.labels.items()}
-    found |= dict(_flat(record.predicate, ""))
-    found |= {
+    fields_of = {f"label.{name}": value for name, value in record.labels.items()}
+    fields_of |= dict(_flat(record.predicate, ""))
+    fields_of |= {
         f"file.{entry.path}": f"{entry.mode} {entry.size} bytes {entry.sha256[:12]}"
         for entry in listed.entries
     }
-    return found
+    return fields_of
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:

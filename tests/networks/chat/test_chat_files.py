@@ -361,7 +361,7 @@ def test_another_tools_genai_config_gets_the_same_tokens(tmp_path: Path) -> None
     (tmp_path / "genai_config.json").write_text(
         json.dumps({"model": {"eos_token_id": 2, "type": "phi3"}, "x": 1})
     )
-    genai_config.put_tokens(tmp_path, chat.Settled(None, {}, (2, 7), None, 3))
+    genai_config.put_tokens(tmp_path, chat.ChatSettings(None, {}, (2, 7), None, 3))
     model = {"eos_token_id": [2, 7], "type": "phi3", "pad_token_id": 3}
     assert read(tmp_path / "genai_config.json") == {"model": model, "x": 1}
 

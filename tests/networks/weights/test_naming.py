@@ -16,26 +16,28 @@ from trtbuild.errors import InputError
 from trtbuild.formats import ggml_types
 from trtbuild.networks.config.architectures import parse
 from trtbuild.networks.weights import layout, naming
-from trtbuild.networks.weights.naming import Place, Settled
+from trtbuild.networks.weights.naming import NamedTensors, TensorPlace
 
 PLAIN, TIED = config(), config(tie_word_embeddings=True)
 ONE = "model.safetensors"
 Q = "model.layers.0.self_attn.q_proj"
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
-Files = dict[str, dict[str, Place]]
+Files = dict[str, dict[str, TensorPlace]]
 
 
-def entry(shape: tuple[int, ...] = (1,), kind: str = "F32") -> Place:
-    return Place("", "", kind, shape)
+def entry(shape: tuple[int, ...] = (1,), kind: str = "F32") -> TensorPlace:
+    return TensorPlace("", "", kind, shape)
 
 
-def header(settings: dict[str, Any] = PLAIN, **changes: Place | None) -> dict[str, Place]:
+def header(settings: dict[str, Any] = PLAIN, **changes: TensorPlace | None) -> dict[str, TensorPlace]:
     """What the file of a whole model says; `changes` add entries, or take them away."""
     whole = {name: entry(shape) for name, shape in layout.expected(parse(settings))}
     return {name: each for name, each in {**whole, **changes}.items() if each is not None}
 
 
-def settled(files: Files, settings: dict[str, Any] = PLAIN, index: dict[str, str] | None = None) -> Settled:
+def settled(
+    files: Files, settings: dict[str, Any] = PLAIN, index: dict[str, str] | None = None
+) -> NamedTensors:
     """As the command line asks: names, then whether all is there."""
     found = naming.settle(files, index, settings)
     layout.check(found, parse(found.config(settings)))
@@ -213,7 +215,7 @@ def test_the_index_decides_which_shard_holds_a_tensor() -> None:
     index = dict.fromkeys(second, "b.safetensors") | {EMBEDDING: "a.safetensors"}
     found = settled(files, index=index)
     assert found.tensors[EMBEDDING].file == "a.safetensors"
-    assert found.rivals == {EMBEDDING: Place("b.safetensors", EMBEDDING, "F32", (96, 64))}
+    assert found.rivals == {EMBEDDING: TensorPlace("b.safetensors", EMBEDDING, "F32", (96, 64))}
     # What transformers would take as well needs no comparison.
     assert settled(files, index=dict.fromkeys(second, "b.safetensors")).rivals == {}
     # And what the index does not name is where transformers finds it.

@@ -14,7 +14,7 @@ from trtstore import Corrupt, Invalid, Store
 from trtstore.content.verify import total_bytes
 from trtstore.exchange.layered import Layered
 from trtstore.transfer.readonly import ReadOnly
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 FOLDERS = [
     "blobs",

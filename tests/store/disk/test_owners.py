@@ -13,7 +13,7 @@ import pytest
 from tests.store.support import FILES, KEY, publish, read_tree, write_files
 from trtstore import Exposed, Invalid, Store
 from trtstore.transfer.readonly import ReadOnly
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 OTHER = 12345  # a user, and a group that nobody is in
 FOLDERS = [

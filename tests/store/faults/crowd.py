@@ -19,7 +19,7 @@ from tests.store.faults.operations import read_artifact, write_artifact
 from tests.store.faults.storm import files_of, key_of, publish_folder, trouble
 from trtstore import Corrupt, Record, Store
 from trtstore.exchange import bundle
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 KEYS = 256  # more than processes have roots and pins; the first are each pinned by one process
 PACKED = range(0, KEYS, 32)  # the keys of the bundle

@@ -22,7 +22,7 @@ from tests.store.support import KEY, OTHER, PREDICATE_TYPE
 from trtstore import Record, Store, StoreFailure
 from trtstore.exchange import bundle
 from trtstore.transfer.readonly import ReadOnly
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 PATIENCE = 60  # seconds until a case that hangs is ended, by SIGALRM
 SHARED = b"of both" * 20_000

@@ -14,7 +14,7 @@ from trtstore import Record, Store
 from trtstore.disk.layout import STAMP
 from trtstore.exchange import bundle
 from trtstore.format.digest import hash_bytes
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 RUN = "a1" * 32
 LATER = "77" * 32

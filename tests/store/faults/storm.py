@@ -18,7 +18,7 @@ from tests.store.faults.operations import read_artifact, write_artifact
 from tests.store.support import PREDICATE_TYPE
 from trtstore import Record, Store
 from trtstore.format.digest import hash_bytes
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 LONGEST = 0.06  # seconds that a worker may live
 TOGETHER = 2  # workers at a time

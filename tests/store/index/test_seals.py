@@ -16,7 +16,7 @@ from tests.store.support import KEY, OTHER, publish, python, read_tree, write_fi
 from trtstore import Corrupt, Record, Store
 from trtstore.exchange import bundle
 from trtstore.format.digest import hash_bytes
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 BIG = b"weights!" * 20_000
 FILES = {"engine.bin": BIG, "sub/config.json": b"{}"}

@@ -11,7 +11,7 @@ import pytest
 from tests.store.support import KEY, OTHER, publish, write_files
 from trtstore import Record, Store
 from trtstore.upkeep.catalog import SPLIT, Summary
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from tests.store.shop import Shop, key_of
 from tests.store.support import leftovers, read_tree, write_files
 from trtstore.upkeep.decisions import EvictionPlan
+from trtstore.upkeep.maintenance import Maintenance
 from trtstore.upkeep.score import DAY, chance
-from trtstore.upkeep.upkeep import Maintenance
 
 TICK = 0.05  # seconds: file times are those of the kernel's last tick
 MARGIN = 2.0  # seconds between what is old and what is new: more than a busy machine needs to begin to decide

@@ -13,7 +13,7 @@ from tests.store.faults import memory
 from tests.store.shop import Shop, key_of
 from tests.store.support import write_files
 from trtstore.format.digest import hash_bytes
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 
 @pytest.fixture

@@ -16,13 +16,13 @@ import pytest
 from tests.store.disks import make_image, mounted
 from tests.store.shop import Shop, key_of
 from tests.store.support import python, write_files
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 COLLECT_AS_NOBODY = """
 import os, sys
 from pathlib import Path
 from trtstore import Store, StoreFailure
-from trtstore.upkeep.upkeep import Upkeep
+from trtstore.upkeep.maintenance import Upkeep
 if os.geteuid() == 0:
     os.setresuid(65534, 65534, 65534)
 try:

@@ -29,7 +29,7 @@ from tests.store.shop import Shop, key_of
 from tests.store.support import leftovers, python, read_tree
 from trtstore.disk import locks
 from trtstore.upkeep.decisions import EvictionPlan
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 InTheMiddle = Callable[[Callable[[], None]], None]
 TICK = 0.05  # seconds: file times are those of the kernel's last tick

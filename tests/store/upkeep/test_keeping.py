@@ -15,7 +15,7 @@ from trtstore import Invalid, Record, Store
 from trtstore.disk import gate, locks
 from trtstore.format.record import Attachment
 from trtstore.index import usage
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 PATIENCE = 60.0  # seconds after which a test that hangs fails; none waits for it else
 

@@ -10,7 +10,7 @@ import pytest
 
 from trtstore import Store
 from trtstore.format.labels import NEEDS
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 ENGINE, ONE, OTHER = "e0" * 32, "a1" * 32, "a2" * 32
 

@@ -16,7 +16,7 @@ from trtstore import NotWritable, Record, Store
 from trtstore.content.verify import Finding
 from trtstore.disk.layout import STAMP
 from trtstore.format.digest import hash_bytes, hex_of
-from trtstore.upkeep.upkeep import Maintenance
+from trtstore.upkeep.maintenance import Maintenance
 
 ENGINE = FILES["engine.bin"]
 CONFIG = FILES["sub/config.json"]

@@ -17,7 +17,7 @@ from typing import Any
 
 from trtbuild.errors import InputError
 from trtbuild.networks.chat import template
-from trtbuild.networks.chat.template import Settled
+from trtbuild.networks.chat.template import ChatSettings
 from trtbuild.networks.chat.trial import ANSWER, Rendered, try_out
 from trtbuild.networks.tokenizer.special_tokens import Small, added_of, ids_in, read_object, united
 
@@ -30,7 +30,7 @@ _SHOWN = 60  # characters of a text that an error shows
 class Written:
     """What was settled, and what a record says of it: only what is unusual."""
 
-    settled: Settled
+    settled: ChatSettings
     facts: Mapping[str, Any]
 
 
@@ -76,11 +76,11 @@ def write(
 def end_of_turn(rendered: Sequence[Rendered], tokenizer: Mapping[str, Any]) -> list[int]:
     """The token that a template writes right after an answer, if it is one of the tokenizer's added tokens."""
     text = next((r.text for r in rendered if r.chat == _ANSWERED and not r.prompt), None) or ""
-    _, found, after = text.rpartition(ANSWER)
+    _, marker, after = text.rpartition(ANSWER)
     fitting = [
         token for token in added_of(tokenizer) if token["content"] and after.startswith(token["content"])
     ]
-    if not found or not fitting:
+    if not marker or not fitting:
         return []
     return [int(max(fitting, key=lambda token: len(token["content"]))["id"])]
 
@@ -91,7 +91,7 @@ def _beside(files: Small, out: Path) -> Small:
     return {**made, **files, _TOKENIZER: out / _TOKENIZER}
 
 
-def _write_template(settled: Settled, out: Path) -> None:
+def _write_template(settled: ChatSettings, out: Path) -> None:
     given = read_object({_CONFIG: out / _CONFIG}, _CONFIG)
     wanted = {name: held for name, held in given.items() if name != "chat_template"}
     for name, text in settled.special.items():
@@ -109,7 +109,7 @@ def _text(token: object) -> object:
     return token.get("content") if isinstance(token, Mapping) else token
 
 
-def _write_ends(settled: Settled, config: Mapping[str, Any], out: Path) -> None:
+def _write_ends(settled: ChatSettings, config: Mapping[str, Any], out: Path) -> None:
     """Left as it is where it names the same ends already, in whatever order."""
     path = out / _GENERATION
     given = read_object({_GENERATION: path}, _GENERATION) if path.is_file() else None

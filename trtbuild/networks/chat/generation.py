@@ -48,7 +48,7 @@ def search(generation: Mapping[str, Any]) -> dict[str, Any]:
 
     `top_k` below 0 means off, as 0 does; an engine gives one answer, however many are asked for.
     """
-    found = {}
+    options = {}
     for name, field in _FIELDS.items():
         value = generation.get(name)
         if value is not None and not field.fits(value):
@@ -57,5 +57,5 @@ def search(generation: Mapping[str, Any]) -> dict[str, Any]:
                 option="model.source",
                 hint=f"mend {name} in generation_config.json, or take it away",
             )
-        found[name] = field.default if value is None else value
-    return found | {"top_k": max(found["top_k"], 0), "num_return_sequences": 1}
+        options[name] = field.default if value is None else value
+    return options | {"top_k": max(options["top_k"], 0), "num_return_sequences": 1}

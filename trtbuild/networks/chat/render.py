@@ -118,8 +118,8 @@ def without_searches(template: str) -> str:
     Its `in` finds no text within a text. That what is searched is a text, and no list, is for the caller to try out.
     """
 
-    def said(found: re.Match[str]) -> str:
-        return f"({found['text']}.split({found['tag']})|length {'==' if found['no'] else '>'} 1)"
+    def said(match: re.Match[str]) -> str:
+        return f"({match['text']}.split({match['tag']})|length {'==' if match['no'] else '>'} 1)"
 
     return _WITHIN.sub(said, template)
 

@@ -59,7 +59,7 @@ Metadata = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Settled:
+class ChatSettings:
     """What one checkpoint says, after all its files were heard.
 
     `template` is Jinja (None: a base model, which continues a text). `special` maps `bos_token`, `eos_token`, … to
@@ -92,7 +92,7 @@ def check(files: Small, config: Mapping[str, Any], metadata: Metadata | None = N
         _check_special(files, config, vocabulary)
 
 
-def settle(files: Small, config: Mapping[str, Any], metadata: Metadata | None = None) -> Settled:
+def settle(files: Small, config: Mapping[str, Any], metadata: Metadata | None = None) -> ChatSettings:
     """The template, the special tokens and the ends. Arguments and errors are those of `check`.
 
     `files` hold tokenizer.json and tokenizer_config.json. `ends` are, in this order: generation_config.json's,
@@ -120,7 +120,7 @@ def settle(files: Small, config: Mapping[str, Any], metadata: Metadata | None = 
         named = [*ids_in(said, field, _GENERATION), *ids_in(config, field, "config.json")]
         return named[0] if named else tokens[name]
 
-    return Settled(template_of(files, metadata), special, ends, one("bos"), one("pad"))
+    return ChatSettings(template_of(files, metadata), special, ends, one("bos"), one("pad"))
 
 
 def gguf_ends(metadata: Metadata) -> list[int]:
@@ -143,13 +143,13 @@ def template_of(files: Small, metadata: Metadata | None = None) -> str | None:
     several, `default` is taken (`_from_pretrained` and `get_chat_template` in tokenization_utils_base.py). A GGUF's own
     comes last. Raises InputError for one that is empty, misplaced, or without a default.
     """
-    found = _in_files(files)
-    if found is None and metadata is not None:
-        found = _in_gguf(metadata)
-    if found is None:
+    text = _in_files(files)
+    if text is None and metadata is not None:
+        text = _in_gguf(metadata)
+    if text is None:
         _refuse_misplaced(files)
         return None
-    template, where = found
+    template, where = text
     if not template.strip():
         raise InputError(
             f"the chat template in {where} is empty: every chat would be an empty prompt",

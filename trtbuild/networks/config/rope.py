@@ -122,11 +122,11 @@ def parse_rope(config: Config, positions: int, head_dim: int) -> Rope:
 
     `rope_parameters`, or the older `rope_scaling` beside `rope_theta`. Raises InputError.
     """
-    found = [_parse(config, name, positions, head_dim) for name in _SECTIONS if config.get(name)]
-    if found[1:] and found[0] != found[1]:
+    ropes = [_parse(config, name, positions, head_dim) for name in _SECTIONS if config.get(name)]
+    if ropes[1:] and ropes[0] != ropes[1]:
         why = "rope_scaling says something else, and loaders differ in which of the two they read"
         raise refuse("rope_parameters", config["rope_parameters"], why, "keep the right one of the two")
-    return found[0] if found else _parse(config, _SECTIONS[1], positions, head_dim)
+    return ropes[0] if ropes else _parse(config, _SECTIONS[1], positions, head_dim)
 
 
 def rope_notes(config: Config, positions: int) -> tuple[list[str], list[str]]:

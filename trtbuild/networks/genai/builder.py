@@ -24,7 +24,7 @@ from onnx import helper, load_model
 from trtbuild import untrusted
 from trtbuild.errors import BuildError, InputError
 from trtbuild.networks.chat import files as chat_files
-from trtbuild.networks.chat.template import Settled
+from trtbuild.networks.chat.template import ChatSettings
 from trtbuild.networks.config.architectures import architecture_of
 from trtbuild.networks.genai import config as genai_config
 from trtbuild.networks.genai import families
@@ -140,7 +140,7 @@ def _speech(files: Mapping[str, Path], folder: Path) -> chat_files.Written:
     return chats
 
 
-def _put_speech(speech: Path, settled: Settled, out: Path) -> None:
+def _put_speech(speech: Path, settled: ChatSettings, out: Path) -> None:
     """Replace what the builder wrote besides the network: transformers had read and saved the tokenizer anew."""
     for path in list(out.iterdir()):
         if path.is_dir():
@@ -165,7 +165,7 @@ def _failure(code: int, output: str) -> BuildError:
 
 def _refuse_made_up(output: str) -> None:
     """Raises InputError where transformers said that it filled tensors with random numbers of its own."""
-    told = [found.groups() for found in map(_REPORTED.fullmatch, output.splitlines()) if found]
+    told = [match.groups() for match in map(_REPORTED.fullmatch, output.splitlines()) if match]
     made_up = [name for name, status in told if status != "UNEXPECTED"]
     if made_up:
         more = f" and {len(made_up) - 1} more" if len(made_up) > 1 else ""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild.networks.chat import generation as generation_fields
-from trtbuild.networks.chat.template import Settled
+from trtbuild.networks.chat.template import ChatSettings
 from trtbuild.networks.config.decoder import Decoder
 from trtbuild.networks.tokenizer.special_tokens import no_end, vocabulary_of
 from trtbuild.networks.weights.checkpoint import Checkpoint, read_json
@@ -27,7 +27,7 @@ _MARKERS = {
 }
 
 
-def write(decoder: Decoder, checkpoint: Checkpoint, out: Path, settled: Settled) -> None:
+def write(decoder: Decoder, checkpoint: Checkpoint, out: Path, settled: ChatSettings) -> None:
     """Write genai_config.json to the folder `out`, which holds the tokenizer already. Raises InputError.
 
     `settled` are the tokens that begin, end and pad a text; one that ends an answer is needed.
@@ -41,7 +41,7 @@ def write(decoder: Decoder, checkpoint: Checkpoint, out: Path, settled: Settled)
     (out / "genai_config.json").write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
 
 
-def put_tokens(out: Path, settled: Settled) -> None:
+def put_tokens(out: Path, settled: ChatSettings) -> None:
     """The ends, beginning and padding that were settled, in a genai_config.json that another tool wrote to `out`."""
     config = read_json({"genai_config.json": out / "genai_config.json"}, "genai_config.json")
     ids = {"bos_token_id": settled.bos, "pad_token_id": settled.pad}
@@ -50,13 +50,13 @@ def put_tokens(out: Path, settled: Settled) -> None:
     (out / "genai_config.json").write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
 
 
-def _ends(settled: Settled) -> int | list[int]:
+def _ends(settled: ChatSettings) -> int | list[int]:
     if not settled.ends:
         raise no_end()
     return settled.ends[0] if len(settled.ends) == 1 else list(settled.ends)
 
 
-def _model(decoder: Decoder, settled: Settled) -> Json:
+def _model(decoder: Decoder, settled: ChatSettings) -> Json:
     ends = _ends(settled)
     return {
         "bos_token_id": _first(settled.bos, decoder.bos_token_id, 1),
@@ -101,13 +101,13 @@ def _decoder(decoder: Decoder) -> Json:
 
 
 def _search(decoder: Decoder, generation: Mapping[str, Any]) -> Json:
-    found = generation_fields.search(generation) | {
+    options = generation_fields.search(generation) | {
         "early_stopping": True,
         "max_length": decoder.max_positions,
         "min_length": 0,
         "past_present_share_buffer": True,
     }
-    return dict(sorted(found.items()))
+    return dict(sorted(options.items()))
 
 
 def _first(*values: Any) -> Any:

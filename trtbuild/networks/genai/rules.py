@@ -165,5 +165,5 @@ def original_of(config: Config) -> Any:
 
 def rope_of(config: Config) -> dict[str, Any]:
     """The fields of the rope's scaling, in either spelling; empty where there are none."""
-    found = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    return dict(found) if isinstance(found, Mapping) else {}
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    return dict(rope) if isinstance(rope, Mapping) else {}

@@ -9,7 +9,7 @@ import numpy as np
 
 from trtbuild.networks.config.decoder import Decoder
 from trtbuild.networks.onnx_graph import fused, standard
-from trtbuild.networks.onnx_graph.skeleton import Weights, build
+from trtbuild.networks.onnx_graph.skeleton import GraphWeights, build
 from trtbuild.networks.onnx_graph.writer import Graph, write
 from trtbuild.networks.weights import layout
 from trtbuild.networks.weights.checkpoint import Checkpoint
@@ -39,7 +39,7 @@ def emit(
     and their total. The checkpoint must have passed `check`. Raises InputError.
     """
     graph = Graph(dtype)
-    weights = Weights(graph, decoder, checkpoint)
+    weights = GraphWeights(graph, decoder, checkpoint)
     if operators == "fused":
         build(fused.Fused(graph, decoder, weights), decoder)
         return write(graph, fused.OPSETS, fused.IR_VERSION, path, done)

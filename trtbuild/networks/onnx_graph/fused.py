@@ -20,7 +20,7 @@ from __future__ import annotations
 from onnx import TensorProto
 
 from trtbuild.networks.config.decoder import Decoder
-from trtbuild.networks.onnx_graph.skeleton import Weights, linear
+from trtbuild.networks.onnx_graph.skeleton import GraphWeights, linear
 from trtbuild.networks.onnx_graph.writer import Dimension, Graph
 
 OPSETS = (("", 21), ("com.microsoft", 1))
@@ -31,7 +31,7 @@ _MICROSOFT = "com.microsoft"
 class Fused:
     """Adds a decoder's parts to `graph` (a `skeleton.Flavour`)."""
 
-    def __init__(self, graph: Graph, decoder: Decoder, weights: Weights) -> None:
+    def __init__(self, graph: Graph, decoder: Decoder, weights: GraphWeights) -> None:
         self.graph, self.weights, self._decoder = graph, weights, decoder
         self._lengths = self._total = ""
 

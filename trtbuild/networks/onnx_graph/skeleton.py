@@ -18,7 +18,7 @@ from trtbuild.networks.weights.arrays import Array
 from trtbuild.networks.weights.checkpoint import Checkpoint
 
 
-class Weights:
+class GraphWeights:
     """Names the checkpoint's tensors in the graph; their values are read when the file is written."""
 
     def __init__(self, graph: Graph, decoder: Decoder, checkpoint: Checkpoint) -> None:
@@ -82,7 +82,7 @@ class Flavour(Protocol):
     """How one set of operators says the parts of a decoder. Values are named [batch, sequence, …]."""
 
     graph: Graph
-    weights: Weights
+    weights: GraphWeights
 
     def embed(self) -> str:
         """Declare the inputs; returns the embedded tokens, [batch, sequence, hidden]."""

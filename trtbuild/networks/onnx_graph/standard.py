@@ -26,7 +26,7 @@ import numpy as np
 from onnx import TensorProto
 
 from trtbuild.networks.config.decoder import Decoder
-from trtbuild.networks.onnx_graph.skeleton import Weights, linear
+from trtbuild.networks.onnx_graph.skeleton import GraphWeights, linear
 from trtbuild.networks.onnx_graph.writer import Graph
 
 # As old as it goes: TensorRT 8.6 knows no later opset, and no 64-bit inputs. A quantizer may raise it.
@@ -37,7 +37,7 @@ IR_VERSION = 8
 class Standard:
     """Adds a decoder's parts to `graph` (a `skeleton.Flavour`)."""
 
-    def __init__(self, graph: Graph, decoder: Decoder, weights: Weights) -> None:
+    def __init__(self, graph: Graph, decoder: Decoder, weights: GraphWeights) -> None:
         self.graph, self.weights, self._decoder = graph, weights, decoder
         self._cosine = self._sine = self._bias = ""
 

@@ -85,13 +85,13 @@ def texts_of(
     """
     named = dict(config) if "added_tokens_decoder" in config else {**config, **special}
     defaults = _DEFAULTS.get(_class_of(config, model_type) or "", {})
-    found = {}
+    texts = {}
     for name in _NAMES:
         token = named[name] if name in named else defaults.get(name)
         text = token.get("content") if isinstance(token, Mapping) else token
         if isinstance(text, str) and text and (name in named or text in vocabulary):
-            found[name] = text
-    return found
+            texts[name] = text
+    return texts
 
 
 def _class_of(config: Mapping[str, Any], model_type: object) -> str | None:

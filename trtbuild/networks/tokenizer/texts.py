@@ -108,8 +108,8 @@ _ESCAPES = {"\\n": "\n", "\\t": "\t", "\\r": "\r", "\\'": "'", '\\"': '"', "\\\\
 
 def literals(template: str) -> list[str]:
     """The pieces of text in a Jinja template: between its blocks, and quoted in what it prints."""
-    found = [text for text in _BLOCK.split(template)[::2] if text]
+    texts = [text for text in _BLOCK.split(template)[::2] if text]
     for printed in _BLOCK.finditer(template):
         for single, double in _QUOTED.findall(printed.group(1) or ""):
-            found.append(re.sub(r"\\[ntr'\"\\]", lambda hit: _ESCAPES[hit.group()], single or double))
-    return list(dict.fromkeys(found))
+            texts.append(re.sub(r"\\[ntr'\"\\]", lambda hit: _ESCAPES[hit.group()], single or double))
+    return list(dict.fromkeys(texts))

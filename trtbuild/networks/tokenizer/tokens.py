@@ -123,8 +123,8 @@ def _compare_vocabulary(engine: _Engine, reference: Tokenizer) -> None:
         if said != text and not (said == "\ufffd" and text in ("", "\0")):
             _refuse(f"token {token} is {text!r} to the tokenizers library and {said!r} to onnxruntime-genai")
     for part in _parts([(token, text) for token, text in written.items() if text and "\0" not in text]):
-        found = reference.encode_batch_fast([text for _, text in part], add_special_tokens=False)
-        for (token, text), tokens in zip(part, found, strict=True):
+        encoded = reference.encode_batch_fast([text for _, text in part], add_special_tokens=False)
+        for (token, text), tokens in zip(part, encoded, strict=True):
             # onnxruntime-genai takes a piece that is a token as it is; of those that merges make, some will do
             likely = token % _SAMPLED and tokens.ids == [token]
             if not likely and (seen := engine.encode(text)) != tokens.ids:

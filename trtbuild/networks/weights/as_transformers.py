@@ -33,7 +33,7 @@ def check(files: Mapping[str, Mapping[str, TensorInfo]], config: Mapping[str, An
     named = config.get("architectures")
     if not isinstance(named, list) or not named or named[0] not in SUPPORTED:
         return False
-    found: dict[str, str] = {}
+    loaded: dict[str, str] = {}
     for file, entries in files.items():
         strange.refuse_adapter(entries, file)
         for stored in entries:
@@ -45,9 +45,9 @@ def check(files: Mapping[str, Mapping[str, TensorInfo]], config: Mapping[str, An
                     option=strange.OPTION,
                     hint=_SAVE,
                 )
-            found[name] = stored
-    tied = bool(config.get("tie_word_embeddings", False)) and HEAD in found
-    if tied and EMBEDDING not in found:
+            loaded[name] = stored
+    tied = bool(config.get("tie_word_embeddings", False)) and HEAD in loaded
+    if tied and EMBEDDING not in loaded:
         raise InputError(
             f"the checkpoint stores {HEAD} alone, and its config ties it to {EMBEDDING}: this compiler's tools would "
             "take random numbers for both",

@@ -18,7 +18,7 @@ from trtbuild.networks.gguf import beside, types
 from trtbuild.networks.gguf import config as gguf_config
 from trtbuild.networks.weights import naming, strange
 from trtbuild.networks.weights.arrays import Array
-from trtbuild.networks.weights.naming import INDEX, ROPE_FACTORS, Settled
+from trtbuild.networks.weights.naming import INDEX, ROPE_FACTORS, NamedTensors
 from trtbuild.networks.weights.stored import Stored, stored
 
 
@@ -122,7 +122,7 @@ def _open_safetensors(files: Mapping[str, Path]) -> Checkpoint:
     return Checkpoint(settled.config(config), None, files, tensors, {}, settled.ignored, settled.twins)
 
 
-def _stored(settled: Settled, read: Mapping[str, Mapping[str, Stored]]) -> dict[str, Stored]:
+def _stored(settled: NamedTensors, read: Mapping[str, Mapping[str, Stored]]) -> dict[str, Stored]:
     return {name: read[place.file][place.name] for name, place in settled.tensors.items()}
 
 

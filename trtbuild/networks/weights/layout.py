@@ -17,7 +17,7 @@ from trtbuild.networks.weights.naming import HEAD
 Shape = tuple[int, ...]
 
 
-class Held(Protocol):
+class TensorSource(Protocol):
     """The tensors of a checkpoint by Hugging Face's names: a `Checkpoint`, or `naming.Settled` of headers alone."""
 
     def names(self) -> list[str]:
@@ -72,16 +72,16 @@ def check_fused(decoder: Decoder) -> None:
         )
 
 
-def check(held: Held, decoder: Decoder) -> dict[str, Shape]:
+def check(held: TensorSource, decoder: Decoder) -> dict[str, Shape]:
     """The expected tensors, once the checkpoint holds exactly them. Raises InputError naming the first that
     is missing, has another shape, or would be left out of the network."""
     wanted: dict[str, Shape] = {}
-    found = set(held.names())
+    names = set(held.names())
     # One by one: a config that claims a billion layers stops at the first that is missing.
     for name, shape in expected(decoder):
         wanted[name] = shape
-        if name not in found:
-            raise _missing(name, found, decoder)
+        if name not in names:
+            raise _missing(name, names, decoder)
         if held.shape(name) != shape:
             raise InputError(
                 f"the checkpoint's {name} has the shape {list(held.shape(name))}, and its config asks "
@@ -90,7 +90,7 @@ def check(held: Held, decoder: Decoder) -> dict[str, Shape]:
                 hint="is its config.json that of another model?",
             )
     # A head that is stored a second time, equal to the embedding, is not needed.
-    for name in sorted(found - set(wanted) - {HEAD}):
+    for name in sorted(names - set(wanted) - {HEAD}):
         why, hint = strange.explain(name, decoder.layers)
         raise InputError(
             f"the checkpoint holds {name}, which {decoder.architecture} with this config does not use: {why}",
@@ -100,9 +100,9 @@ def check(held: Held, decoder: Decoder) -> dict[str, Shape]:
     return wanted
 
 
-def _missing(name: str, found: set[str], decoder: Decoder) -> InputError:
+def _missing(name: str, names: set[str], decoder: Decoder) -> InputError:
     """transformers would fill the tensor with random numbers, and warn."""
-    if name == HEAD and not any(other.startswith("lm_head") for other in found):
+    if name == HEAD and not any(other.startswith("lm_head") for other in names):
         return InputError(
             f"the checkpoint lacks the tensor {name}, and its config does not tie the head to the embedding "
             "(tie_word_embeddings)",

@@ -59,7 +59,7 @@ ROPE_FACTORS = "rope_freqs.weight"
 
 
 @dataclass(frozen=True)
-class Place:
+class TensorPlace:
     """Where a tensor is stored: the weight file's logical name, its name there, its type and its shape."""
 
     file: str
@@ -72,7 +72,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Settled:
+class NamedTensors:
     """The tensors of a checkpoint by Hugging Face's names; one that is not understood keeps its stored name.
 
     `ignored` is stored name -> why it changes nothing. `tied`: the head is the embedding, whatever the config says;
@@ -80,11 +80,11 @@ class Settled:
     that another shard holds as well, of which transformers would take the one named here: they must be equal.
     """
 
-    tensors: Mapping[str, Place]
+    tensors: Mapping[str, TensorPlace]
     ignored: Mapping[str, str]
     tied: bool
     twins: bool
-    rivals: Mapping[str, Place]
+    rivals: Mapping[str, TensorPlace]
 
     def names(self) -> list[str]:
         """All tensor names, sorted."""
@@ -119,7 +119,7 @@ def _is_beside(shard: object) -> bool:
 
 def settle(
     files: Mapping[str, Mapping[str, TensorInfo]], index: Mapping[str, str] | None, config: Mapping[str, Any]
-) -> Settled:
+) -> NamedTensors:
     """What the weight files stand for: `files` is logical name -> (stored name -> entry), of safetensors or GGUF.
 
     `index` is the weight_map of an index, `config` a parsed config.json or what is made of a GGUF's metadata. Raises
@@ -129,7 +129,7 @@ def settle(
     """
     gguf = any(file.endswith(".gguf") for file in files)
     if gguf:
-        places, rivals = _gguf_places(files), dict[str, Place]()
+        places, rivals = _gguf_places(files), dict[str, TensorPlace]()
     else:
         places, rivals = _places(files, index or {})
     for file, entries in files.items():
@@ -145,7 +145,7 @@ def settle(
         # transformers swaps them: what is there serves as both.
         tensors[EMBEDDING] = tensors.pop(HEAD)
     compared = {name: rivals[place.name] for name, place in tensors.items() if place.name in rivals}
-    return Settled(tensors, ignored, tied and not twins, twins, compared)
+    return NamedTensors(tensors, ignored, tied and not twins, twins, compared)
 
 
 def _ties(config: Mapping[str, Any]) -> bool:
@@ -157,15 +157,15 @@ def _ties(config: Mapping[str, Any]) -> bool:
 
 def _places(
     files: Mapping[str, Mapping[str, TensorInfo]], index: Mapping[str, str]
-) -> tuple[dict[str, Place], dict[str, Place]]:
+) -> tuple[dict[str, TensorPlace], dict[str, TensorPlace]]:
     """(where each stored name is, the other place that transformers would take it from).
 
     transformers reads the shards in the order of their names, so that the last that holds a tensor gives it, and the
     index only says which shards there are. Here the index decides.
     """
-    last: dict[str, Place] = {}
+    last: dict[str, TensorPlace] = {}
     for file in sorted(files):
-        last |= {name: Place(file, name, each.kind, each.shape) for name, each in files[file].items()}
+        last |= {name: TensorPlace(file, name, each.kind, each.shape) for name, each in files[file].items()}
     places, rivals = dict(last), {}
     for name, file in index.items():
         if file not in files:
@@ -176,16 +176,16 @@ def _places(
                 option=strange.OPTION,
                 hint="download it again, or point model.source at a complete copy",
             )
-        found = files[file][name]
-        places[name] = Place(file, name, found.kind, found.shape)
+        info = files[file][name]
+        places[name] = TensorPlace(file, name, info.kind, info.shape)
         if last[name].file != file:
-            if (last[name].kind, last[name].shape) != (found.kind, found.shape):
+            if (last[name].kind, last[name].shape) != (info.kind, info.shape):
                 raise differing(places[name], last[name])
             rivals[name] = last[name]
     return places, rivals
 
 
-def differing(place: Place, rival: Place) -> InputError:
+def differing(place: TensorPlace, rival: TensorPlace) -> InputError:
     """The error for a tensor that two shards hold with other values."""
     return InputError(
         f"{place.file} and {rival.file} both hold {place.name}, with different values: {INDEX} says {place.file}, and "
@@ -195,11 +195,11 @@ def differing(place: Place, rival: Place) -> InputError:
     )
 
 
-def _gguf_places(files: Mapping[str, Mapping[str, TensorInfo]]) -> dict[str, Place]:
-    places: dict[str, Place] = {}
+def _gguf_places(files: Mapping[str, Mapping[str, TensorInfo]]) -> dict[str, TensorPlace]:
+    places: dict[str, TensorPlace] = {}
     for file in sorted(files):
         for name, each in files[file].items():
-            place = Place(file, name, each.kind, each.shape)
+            place = TensorPlace(file, name, each.kind, each.shape)
             if name in places:
                 raise _ambiguous(name, places[name], place)
             if name != ROPE_FACTORS:
@@ -207,11 +207,11 @@ def _gguf_places(files: Mapping[str, Mapping[str, TensorInfo]]) -> dict[str, Pla
     return places
 
 
-def _renamed(places: Iterable[Place], *, gguf: bool) -> tuple[dict[str, Place], dict[str, str]]:
+def _renamed(places: Iterable[TensorPlace], *, gguf: bool) -> tuple[dict[str, TensorPlace], dict[str, str]]:
     """(tensors by Hugging Face's names, stored name -> why it is ignored)."""
-    tensors: dict[str, Place] = {}
+    tensors: dict[str, TensorPlace] = {}
     ignored: dict[str, str] = {}
-    originals: list[tuple[str, Place]] = []
+    originals: list[tuple[str, TensorPlace]] = []
     for place in places:
         name = from_ggml(place.name) if gguf else canonical(place.name)
         reason = None
@@ -235,7 +235,7 @@ def _renamed(places: Iterable[Place], *, gguf: bool) -> tuple[dict[str, Place], 
     return tensors, ignored
 
 
-def _ambiguous(name: str, one: Place, other: Place) -> InputError:
+def _ambiguous(name: str, one: TensorPlace, other: TensorPlace) -> InputError:
     return InputError(
         f"the checkpoint holds {name} twice: {one} and {other}",
         option=strange.OPTION,
@@ -259,8 +259,8 @@ def canonical(stored: str) -> str:
     if front := _FRONT.match(name):
         name = name[front.end() :]
     for pattern in (_BASE, _SAVED, _ORIGINAL):
-        if found := pattern.fullmatch(name):
-            name = f"{found[1]}.{found[2]}"
+        if match := pattern.fullmatch(name):
+            name = f"{match[1]}.{match[2]}"
     if language := _LANGUAGE.match(name):
         name = name[language.end() :]
     # As transformers does: `model.` is taken off, or put in front, where that makes a name of the model.
@@ -279,7 +279,7 @@ def from_ggml(name: str) -> str:
     return f"{_GGUF_TOP[part]}.{kind}" if part in _GGUF_TOP else name
 
 
-def _check_kind(place: Place, *, gguf: bool) -> None:
+def _check_kind(place: TensorPlace, *, gguf: bool) -> None:
     if gguf:
         check_gguf_kind(place.file, place.name, place.kind)
     if not gguf and place.kind not in FLOATS:

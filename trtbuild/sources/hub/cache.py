@@ -19,10 +19,10 @@ def cached(place: Path, commit: str, name: str, size: int) -> Path | None:
     """The file `name` as the cache `place` has it, if it is there with that many bytes; they are not compared."""
     path = place / "snapshots" / commit / name
     try:
-        found = path.stat()
+        status = path.stat()
     except (OSError, ValueError):
         return None
-    return path if stat.S_ISREG(found.st_mode) and found.st_size == size else None
+    return path if stat.S_ISREG(status.st_mode) and status.st_size == size else None
 
 
 def free(place: Path) -> int:

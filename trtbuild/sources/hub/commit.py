@@ -90,8 +90,8 @@ def read(path: Path, most: int) -> bytes:
     """The bytes of a plain file of at most `most`. Raises OSError, or ValueError for what is none."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not be waited for
     with os.fdopen(handle, "rb") as stream:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > most:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
             raise ValueError(f"{path} is no file that was written here")
         return stream.read(most)
 

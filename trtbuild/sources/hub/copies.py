@@ -15,13 +15,13 @@ from huggingface_hub import constants, hf_hub_download
 
 from trtbuild.errors import InputError
 from trtbuild.sources.base import Digester, Progress
+from trtbuild.sources.file_snapshot import FileSnapshot, take_snapshots
 from trtbuild.sources.hub import cache
 from trtbuild.sources.hub import pace as hub_pace
 from trtbuild.sources.hub.commit import Commit, HubFile
-from trtbuild.sources.hub.guard import SPARE, Expected, Guard
+from trtbuild.sources.hub.guard import SPARE, ExpectedFile, Guard
 from trtbuild.sources.hub.location import Location
 from trtbuild.sources.hub.progress import bar_class
-from trtbuild.sources.sighting import Sighting, see
 from trtstore import OnBytes, ignore_bytes, in_threads
 
 _T = TypeVar("_T")
@@ -43,7 +43,7 @@ class Copies:
         self._option, self._digester, self._attempt = option, digester, attempt
         self._place = cache.folder(location.kind, location.repo)
         #: by name in the repository: files that are here and whose bytes were checked
-        self.seen: dict[str, Sighting] = {}
+        self.seen: dict[str, FileSnapshot] = {}
 
     def here(self, file: HubFile) -> Path | None:
         """The file in the cache, if its size is right; its bytes are not compared."""
@@ -54,17 +54,17 @@ class Copies:
         files = [self._commit.file(name) for name in names if name not in self.seen]
         for attempt in range(2):
             paths = self._download_all(files, progress, again=attempt > 0)
-            seen = see(paths, self._digester, self._option)
+            seen = take_snapshots(paths, self._digester, self._option)
             compared = in_threads(_compare, list(zip(files, seen, strict=True)), ignore_bytes)
             wrong = []
-            for file, sighting, (wanted, found) in zip(files, seen, compared, strict=True):
-                if wanted == found:
-                    self.seen[file.name] = sighting
+            for file, snapshot, (wanted, actual) in zip(files, seen, compared, strict=True):
+                if wanted == actual:
+                    self.seen[file.name] = snapshot
                     continue
-                left = cache.discard(self._place, sighting.path)
+                left = cache.discard(self._place, snapshot.path)
                 wrong.append(file)
                 if attempt:
-                    raise self._differs(file.name, wanted, found, left)
+                    raise self._differs(file.name, wanted, actual, left)
             files = wrong
 
     def _download_all(
@@ -95,7 +95,9 @@ class Copies:
             )
 
     def _download(self, file: HubFile, progress: Progress, pace: hub_pace.Pace, *, again: bool) -> Path:
-        guard = Guard(file.size + SPARE, Expected(self._commit.sha, file.sha256 or file.blob_id, file.size))
+        guard = Guard(
+            file.size + SPARE, ExpectedFile(self._commit.sha, file.sha256 or file.blob_id, file.size)
+        )
 
         def moves(count: int) -> None:
             guard.moves(count if guard.xet else 0)  # else they were counted as they came
@@ -121,7 +123,7 @@ class Copies:
         progress(file.name, file.size, file.size)
         return path
 
-    def _differs(self, name: str, wanted: str, found: str, left: Path | None) -> InputError:
+    def _differs(self, name: str, wanted: str, actual: str, left: Path | None) -> InputError:
         said = (
             "the wrong copy was removed"
             if left is None
@@ -129,14 +131,14 @@ class Copies:
         )
         return InputError(
             f"{name} of {self._location.at(self._commit.sha)} was downloaded with other bytes: "
-            f"{wanted} is published, {found} came",
+            f"{wanted} is published, {actual} came",
             option=self._option,
             hint=f"{said}; a proxy or the mirror {constants.ENDPOINT} (HF_ENDPOINT) "
             "may alter downloads: try another",
         )
 
 
-def _compare(file: tuple[HubFile, Sighting], on_bytes: OnBytes) -> tuple[str, str]:
+def _compare(file: tuple[HubFile, FileSnapshot], on_bytes: OnBytes) -> tuple[str, str]:
     """What identifies the file's bytes, as the commit states it and as it is."""
     stated, seen = file
     if stated.sha256 is not None:
@@ -146,7 +148,7 @@ def _compare(file: tuple[HubFile, Sighting], on_bytes: OnBytes) -> tuple[str, st
     return f"git blob {stated.blob_id}", f"git blob {_blob_id(seen, on_bytes)}"
 
 
-def _blob_id(file: Sighting, on_bytes: OnBytes) -> str:
+def _blob_id(file: FileSnapshot, on_bytes: OnBytes) -> str:
     """Git's name of a file's bytes: sha1 over "blob <size>\\0" and them."""
     hasher = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
     with file.path.open("rb") as stream:

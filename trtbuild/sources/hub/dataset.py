@@ -23,12 +23,12 @@ def fetch(named: str, option: str, digester: Digester) -> Path:
     Raises InputError for another form, for a repository with no such file or with several, and for what the Hub
     refuses.
     """
-    found = _FORM.fullmatch(named.rstrip("/"))
-    if found is None or not is_name(found["file"] or "x"):
+    match = _FORM.fullmatch(named.rstrip("/"))
+    if match is None or not is_name(match["file"] or "x"):
         raise InputError(
             f"{named} is no file of a dataset on the Hub", option=option, hint=f"write {_WRITTEN}"
         )
-    location = Location(found["repo"], found["file"], found["revision"], "dataset")
+    location = Location(match["repo"], match["file"], match["revision"], "dataset")
     (path,) = _Dataset(location, option, digester).here()
     return path
 

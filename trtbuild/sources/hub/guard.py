@@ -41,7 +41,7 @@ class GivenUp(OSError):
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedFile:
     """What the listing says of a file: its commit, the digest that is its ETag (None: none is published), its bytes."""
 
     commit: str
@@ -55,7 +55,7 @@ class Guard:
     `most` is the number of bytes that one answer may have.
     """
 
-    def __init__(self, most: int, expected: Expected | None = None) -> None:
+    def __init__(self, most: int, expected: ExpectedFile | None = None) -> None:
         self.most, self.expected = most, expected
         self.moved = 0  # bytes
         self.over = False
@@ -104,20 +104,20 @@ def check_encoding(response: Any) -> None:
         raise Unsound(f"it packs a file (Content-Encoding: {shown(encoding)}) that was asked for as it is")
 
 
-def _check_tag(headers: Any, expected: Expected) -> None:
+def _check_tag(headers: Any, expected: ExpectedFile) -> None:
     sent = headers.get("X-Linked-Etag") or headers.get("ETag")
     if not sent:
         return
-    found = sent.removeprefix("W/").strip('"')
-    if expected.etag is None and (is_sha256(found) or is_git_id(found)):
+    tag = sent.removeprefix("W/").strip('"')
+    if expected.etag is None and (is_sha256(tag) or is_git_id(tag)):
         return
-    if found != expected.etag:
+    if tag != expected.etag:
         published = f"{expected.etag} is published" if expected.etag else "a digest was expected"
-        raise Unsound(f"the ETag of a file is {shown(found)}, and {published}")
-    headers["X-Linked-Etag"] = f'"{found}"'  # in one spelling, whatever a client makes of others
+        raise Unsound(f"the ETag of a file is {shown(tag)}, and {published}")
+    headers["X-Linked-Etag"] = f'"{tag}"'  # in one spelling, whatever a client makes of others
 
 
-def _check_size(response: Any, expected: Expected) -> None:
+def _check_size(response: Any, expected: ExpectedFile) -> None:
     size = response.headers.get("X-Linked-Size")
     if size is None and not response.is_redirect:
         size = response.headers.get("Content-Length")
@@ -145,10 +145,10 @@ def _origin(url: str) -> tuple[str, str, int | None]:
 def _trusted(url: str) -> bool:
     """Whether the token may go there: to the endpoint itself, and to the Hub."""
     try:
-        found = _origin(url)
+        origin = _origin(url)
     except ValueError:
         return False
-    return found == _origin(constants.ENDPOINT) or found in [("https", host, 443) for host in _HUBS]
+    return origin == _origin(constants.ENDPOINT) or origin in [("https", host, 443) for host in _HUBS]
 
 
 def _on_request(request: Any) -> None:

@@ -50,10 +50,10 @@ def memory(kind: str) -> Path:
 
 def parse(request: Request) -> Location:
     """Raises InputError for another form, and for two different revisions."""
-    found = _FORM.fullmatch(request.source.rstrip("/"))
-    if found is None:
+    match = _FORM.fullmatch(request.source.rstrip("/"))
+    if match is None:
         raise InputError(f"{request.source} is not hf://org/name", option=request.option, hint=FORMS)
-    file, revision = found["file"], found["revision"]
+    file, revision = match["file"], match["revision"]
     if revision is not None and revision.endswith(".gguf"):
         raise InputError(
             f"{request.source} has its file behind the revision",
@@ -64,7 +64,7 @@ def parse(request: Request) -> Location:
         raise InputError(
             f"{file} is not the name of a .gguf file of the repository",
             option=request.option,
-            hint=f"leave it out (hf://{found['repo']}) to build from safetensors",
+            hint=f"leave it out (hf://{match['repo']}) to build from safetensors",
         )
     if revision is not None and request.revision not in (None, revision):
         raise InputError(
@@ -72,4 +72,4 @@ def parse(request: Request) -> Location:
             option=f"model.revision={request.revision}",
             hint="say it once",
         )
-    return Location(found["repo"], file, revision or request.revision)
+    return Location(match["repo"], file, revision or request.revision)

@@ -36,18 +36,18 @@ def _read(url: str, head: bytes, count: int, size: int) -> bytes:
         # A server may ignore the range: then it begins at the start, and reading stops all the same.
         partial = response.status_code == _PARTIAL
         _check_place(response.headers, len(head), size) if partial else _check_length(response.headers, size)
-        found = bytearray(head if partial else b"")
+        data = bytearray(head if partial else b"")
         for piece in response.iter_raw():
-            found += piece
-            if len(found) >= count:
+            data += piece
+            if len(data) >= count:
                 break
-    return bytes(found[:count])
+    return bytes(data[:count])
 
 
 def _check_place(headers: Any, start: int, size: int) -> None:
     sent = headers.get("Content-Range", "")
-    found = re.fullmatch(r"bytes (\d{1,16})-\d{1,16}/(\d{1,16}|\*)", sent)
-    if found is None or int(found[1]) != start or found[2] not in ("*", str(size)):
+    match = re.fullmatch(r"bytes (\d{1,16})-\d{1,16}/(\d{1,16}|\*)", sent)
+    if match is None or int(match[1]) != start or match[2] not in ("*", str(size)):
         raise Unsound(
             f"of a file of {size} bytes it sends the range {shown(sent) or 'nowhere'}, and byte {start} was asked for"
         )

@@ -15,6 +15,7 @@ from trtbuild.formats.gguf import GgufHeader
 from trtbuild.formats.weight_file import HeaderReader, TensorInfo, read_file
 from trtbuild.sources import refusals, select
 from trtbuild.sources.base import Headers, Json, Progress, Request, SourceFile, parse_config
+from trtbuild.sources.file_snapshot import recheck
 from trtbuild.sources.hub import (
     guard,
     ranges,
@@ -33,8 +34,7 @@ from trtbuild.sources.hub.copies import Copies
 from trtbuild.sources.hub.errors import FAILURES, explain
 from trtbuild.sources.hub.guard import Unsound
 from trtbuild.sources.hub.location import Location
-from trtbuild.sources.refusals import Listing
-from trtbuild.sources.sighting import recheck
+from trtbuild.sources.refusals import FileListing
 from trtstore import ignore_bytes, in_threads
 
 _SMALL = 256 << 20  # bytes of a file that a plan reads: no tokenizer has a fifth of that
@@ -185,7 +185,7 @@ class HubSource:
         """Logical name -> name in the repository, sorted by logical name."""
         location = self._location
         names = {file.name for file in self._commit.files}
-        listing = Listing(
+        listing = FileListing(
             # Files of the repository's top only; one further down can be named.
             names={name for name in names if "/" not in name or select.is_template(name)}
             if location.file is None
@@ -213,7 +213,7 @@ class HubSource:
                 self._check_small(name)
         return dict(sorted(chosen.items()))
 
-    def _tokenizer(self, listing: Listing, chosen: Mapping[str, str]) -> dict[str, str]:
+    def _tokenizer(self, listing: FileListing, chosen: Mapping[str, str]) -> dict[str, str]:
         """What lies beside a GGUF, and is read because its own tokenizer is not understood."""
         first = min(chosen)
         if self._understood is None or not first.endswith(".gguf"):

@@ -14,7 +14,7 @@ from trtstore import StoreFailure, is_own_group
 
 
 @dataclass(frozen=True)
-class Sighting:
+class FileSnapshot:
     """One file's digest, and the stat that it had before and after it was read (size in bytes, times in ns)."""
 
     path: Path
@@ -23,7 +23,7 @@ class Sighting:
     stat: tuple[int, ...]
 
 
-def see(paths: Sequence[Path], digester: Digester, option: str) -> list[Sighting]:
+def take_snapshots(paths: Sequence[Path], digester: Digester, option: str) -> list[FileSnapshot]:
     """Hash the files at `paths`. Raises InputError when one cannot be read, or changes meanwhile."""
     try:
         before = [_stat(path) for path in paths]
@@ -41,11 +41,12 @@ def see(paths: Sequence[Path], digester: Digester, option: str) -> list[Sighting
                 hint="wait until it is written, then try again",
             )
     return [
-        Sighting(path, digest, its[0], its) for path, digest, its in zip(paths, digests, after, strict=True)
+        FileSnapshot(path, digest, its[0], its)
+        for path, digest, its in zip(paths, digests, after, strict=True)
     ]
 
 
-def recheck(sightings: Iterable[Sighting], digester: Digester, option: str) -> None:
+def recheck(snapshots: Iterable[FileSnapshot], digester: Digester, option: str) -> None:
     """Raises BuildError for a file whose bytes are not, or may for a while not have been, those that were hashed.
 
     Bytes are read again only where the stat differs: touching a file is not changing it. But where others may write
@@ -53,7 +54,7 @@ def recheck(sightings: Iterable[Sighting], digester: Digester, option: str) -> N
     tells of that.
     """
     try:
-        doubtful = [seen for seen in sightings if _stat(seen.path) != seen.stat]
+        doubtful = [seen for seen in snapshots if _stat(seen.path) != seen.stat]
         digests = digester.file_digests([seen.path for seen in doubtful])
     except StoreFailure as failure:
         raise BuildError(
@@ -84,17 +85,17 @@ def _others(path: Path) -> str | None:
     real = Path(os.path.realpath(path))
     beside = Path(os.path.realpath(path.parent))
     for place in dict.fromkeys((beside, *beside.parents, *real.parents, real)):
-        found = place.stat()
-        if found.st_uid not in (os.geteuid(), 0):
+        status = place.stat()
+        if status.st_uid not in (os.geteuid(), 0):
             return f"the owner of {place}"
-        sticky = place != real and found.st_mode & stat.S_ISVTX
-        group = found.st_mode & stat.S_IWGRP and not is_own_group(found.st_gid)
-        if (group or found.st_mode & stat.S_IWOTH) and not sticky:
+        sticky = place != real and status.st_mode & stat.S_ISVTX
+        group = status.st_mode & stat.S_IWGRP and not is_own_group(status.st_gid)
+        if (group or status.st_mode & stat.S_IWOTH) and not sticky:
             return f"others than the owner of {place}"
     return None
 
 
 def _stat(path: Path) -> tuple[int, ...]:
     # The change time as well: a tool that restores the modification time cannot restore that.
-    found = path.stat()
-    return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
+    status = path.stat()
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
