@@ -275,7 +275,7 @@ def test_what_is_no_secret_stays_as_it_is() -> None:
         "12 tokens/s; key=3",
     ):
         assert redact.redact(text, {}) == text
-        assert not redact.carries(text)
+        assert not redact.has_secrets(text)
 
 
 @pytest.mark.parametrize(
@@ -320,5 +320,5 @@ def test_a_log_is_scrubbed_in_place(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     before = f"Looking in indexes: https://u:{CANARY}@h/simple\r\n\udc80 bytes stay\nend"
     log.write_bytes(before.encode("utf-8", "surrogateescape"))
-    redact.scrub(log)
+    redact.redact_file(log)
     assert log.read_bytes() == before.replace(f"u:{CANARY}", "***").encode("utf-8", "surrogateescape")

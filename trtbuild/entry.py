@@ -1,4 +1,4 @@
-"""The command `trtbuild`, which says by itself what needs no config: Hydra takes longer to import than this to run."""
+"""The command `trtbuild`. It answers by itself what needs no config: importing Hydra takes longer than all of this."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import trtbuild
 from trtbuild.processes import programs
-from trtbuild.redact import scrubbed
+from trtbuild.redact import redacting
 
 HELP = """\
 trtbuild: build each LLM inference engine once, and share it with your whole team.
@@ -25,7 +25,7 @@ usage: trtbuild [build|plan|explain|fetch|run|doctor] [group=choice] [group.opti
   explain  why this is a miss, field by field against the nearest engine, or why it is a hit
   fetch    never builds: a hit, or exit code 3
   run      build or fetch, then answer prompt="…"
-  doctor   what is missing on this machine for this config, and the command that mends it
+  doctor   what is missing on this machine for this config, and the command that fixes it
   rebuild  make an artifact again from its own record, and compare byte by byte
   toolchain  what steps run in: installed from locks on first use; `trtbuild toolchain --help`
 
@@ -51,8 +51,8 @@ GC_OBJECTS = 500_000
 def main() -> int:
     """Run the command line that `sys.argv` holds; returns its exit code."""
     programs.settle()
-    os.umask(os.umask(0o022) | 0o022)  # nothing that is made here may be written to by others
-    first = sys.argv[1] if len(sys.argv) > 1 else "--help"  # who types no word wants to know, not to build
+    os.umask(os.umask(0o022) | 0o022)  # no file of ours is writable for others
+    first = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if first in ("--help", "-h", "help"):
         print(HELP, end="")
         return 0
@@ -60,16 +60,16 @@ def main() -> int:
         print(f"trtbuild {trtbuild.__version__}")
         return 0
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding has not
-    # Importing and composing make a million objects and few cycles, and each pass of the collector visits them all.
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names that the terminal's encoding lacks
+    # Imports and Hydra make a million objects and few cycles, and each pass of the collector visits them all.
     gc.set_threshold(GC_OBJECTS)
     command = importlib.import_module(module(first))
-    # All words of the command pass here, also those that libraries write.
-    with redirect_stdout(scrubbed(sys.stdout)), redirect_stderr(scrubbed(sys.stderr)):
+    # All output of the command is redacted, also that of libraries.
+    with redirect_stdout(redacting(sys.stdout)), redirect_stderr(redacting(sys.stderr)):
         code: int = command.main()
     return code
 
 
 def module(first: str) -> str:
-    """Where the command line is that begins with this word, by name: each takes long to import. It has a `main`."""
+    """The module whose `main` runs a command line with this first word; by name, as each takes long to import."""
     return "trtbuild.cli.toolchain" if first == "toolchain" else "trtbuild.cli.main"

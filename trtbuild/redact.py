@@ -1,7 +1,7 @@
-"""Hides secrets in all words that leave trtbuild: messages, documents, reports, logs and records.
+"""Hides secrets in all text that leaves trtbuild: messages, documents, reports, logs and records.
 
-A secret is the user part of a URL, a part of its query that is named as one, and the value of a variable of the
-environment that is named as one. `secret_name` says which names these are.
+A secret is the user part of a URL, a query parameter with a secret's name, or the value of an environment variable
+with a secret's name. `secret_name` says which names those are.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any, TextIO, cast
 from urllib.parse import quote, unquote, urlsplit
 
 HIDDEN = "***"
-SHORTEST = 6  # characters of a value that is looked for: a shorter one is in too many words
+SHORTEST = 6  # characters of a secret: a shorter value occurs in too many words
 
 _NAMED = re.compile(
     r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|APIKEY|CONNECTION_STRING|SIGNATURE|(^|_)(KEY|KEYS|PASS|PWD|AUTH|PAT|SAS|COOKIE)(_|$)",
     re.IGNORECASE,
 )
-#: Named as secrets are, and said by shells and desktops: a folder, a socket.
+#: Variables with such names that hold no secret: shells and desktops set them to a folder or a socket.
 _NONE = frozenset({"PWD", "OLDPWD", "SSH_AUTH_SOCK", "XAUTHORITY", "GPG_KEY"})
-#: Ends of names that say which secret, or where it lies: AWS_ACCESS_KEY_ID, AZURE_FEDERATED_TOKEN_FILE.
+#: Endings of names that say which secret it is or where it lies: AWS_ACCESS_KEY_ID, AZURE_FEDERATED_TOKEN_FILE.
 _OPEN = ("_ID", "_FILE", "_PATH", "APPLICATION_CREDENTIALS")
 # Of a URL: hf://org/name@revision has a slash before it, hf://name@revision no colon; an image's digest is no host.
 _USER = re.compile(r"(?<![\w+.-])(?!hf://[^\s/@:]*@)([A-Za-z][\w+.-]*://)[^\s/'\"<>]+@(?!sha256:)")
@@ -32,7 +32,7 @@ _QUERY = re.compile(
     r"([?&;](?:[\w.-]*(?:tok|sig|secret|passw|pwd|key|credential|auth|sas)[\w.-]*)=)[^&;\s'\"<>]+",
     re.IGNORECASE,
 )
-# A variable that is set: what follows is its value, but for a path and a reference.
+# NAME=value, unless the value is a path or a reference.
 _SET = re.compile(r"\b([A-Z][A-Z0-9_]*)=(?![/~$*…])([^\s'\"]{6,})")
 
 
@@ -43,21 +43,21 @@ def secret_name(name: str) -> bool:
 
 
 def secrets(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Each value that must not be seen, with the name of its variable; passwords in URLs of indexes, too."""
-    found: dict[str, str] = {}
+    """Secret value -> the name of its environment variable. Passwords in the URLs of package indexes are included."""
+    hidden: dict[str, str] = {}
     for name, value in (os.environ if environ is None else environ).items():
         if secret_name(name):
-            if len(value) >= SHORTEST and not _is_place(value):
-                found[value] = name
+            if len(value) >= SHORTEST and not _is_path(value):
+                hidden[value] = name
         elif "://" in value and "@" in value:
-            for each in value.split():
-                for part in _in_url(each):
-                    found[part] = name
-    return found
+            for url in value.split():
+                for password in _in_url(url):
+                    hidden[password] = name
+    return hidden
 
 
-def _is_place(value: str) -> bool:
-    """A path may be told: what lies there is the secret."""
+def _is_path(value: str) -> bool:
+    """Whether it is an existing path, which may be shown: the secret is in the file."""
     try:
         return value.startswith(("/", "~", "./")) and Path(value).expanduser().exists()
     except (OSError, RuntimeError, ValueError):
@@ -77,17 +77,17 @@ def _in_url(url: str) -> Iterable[str]:
 
 def redact(text: str, environ: Mapping[str, str] | None = None) -> str:
     """`text` without secrets."""
-    return hiding(environ)(text)
+    return redactor(environ)(text)
 
 
 def redact_urls(text: str) -> str:
-    """As `redact`, and the query of each URL, which may hold a credential that looks like none."""
+    """As `redact`, and without the query of each URL, which may hold a credential that looks like none."""
     return re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*", r"\1?***", redact(text))
 
 
-def hiding(environ: Mapping[str, str] | None = None) -> Callable[[str], str]:
-    """As `redact`, for many texts: the environment is looked through once."""
-    # The longest first: one secret may be a part of another.
+def redactor(environ: Mapping[str, str] | None = None) -> Callable[[str], str]:
+    """A function like `redact` for many texts, which reads the environment once."""
+    # The longest first: one secret may be part of another.
     values = sorted(secrets(environ), key=len, reverse=True)
     forms = [form for value in values for form in (value, quote(value, safe=""), json.dumps(value)[1:-1])]
 
@@ -105,32 +105,32 @@ def hiding(environ: Mapping[str, str] | None = None) -> Callable[[str], str]:
     return hide
 
 
-def _unset(found: re.Match[str]) -> str:
-    return f"{found[1]}={HIDDEN}" if secret_name(found[1]) else found[0]
+def _unset(match: re.Match[str]) -> str:
+    return f"{match[1]}={HIDDEN}" if secret_name(match[1]) else match[0]
 
 
-def carries(text: str) -> bool:
-    """Whether a text holds a URL with a password, or with a query that is named as a secret."""
+def has_secrets(text: str) -> bool:
+    """Whether a text holds a URL with a password, or a query parameter with a secret's name."""
     return "://" in text and (_USER.search(text) is not None or _QUERY.search(text) is not None)
 
 
-def clean(value: Any) -> Any:
-    """The same JSON value, with each of its texts redacted."""
-    hide = hiding()
+def redact_json(value: Any) -> Any:
+    """The same JSON value with every string redacted."""
+    hide = redactor()
 
     def walk(value: Any) -> Any:
         if isinstance(value, str):
             return hide(value)
         if isinstance(value, Mapping):
-            return {walk(name): walk(each) for name, each in value.items()}
-        return [walk(each) for each in value] if isinstance(value, list | tuple) else value
+            return {walk(name): walk(item) for name, item in value.items()}
+        return [walk(item) for item in value] if isinstance(value, list | tuple) else value
 
     return walk(value)
 
 
-def scrub(path: Path) -> None:
+def redact_file(path: Path) -> None:
     """Redact a text file in place, line by line, before it is kept or shared. Raises OSError."""
-    hide = hiding()
+    hide = redactor()
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as read:
         lines = [(line, hide(line)) for line in read]
     if any(before != after for before, after in lines):
@@ -138,12 +138,12 @@ def scrub(path: Path) -> None:
             written.writelines(after for _, after in lines)
 
 
-def scrubbed(stream: TextIO) -> TextIO:
-    """A text stream in front of another: what is written through it is redacted."""
-    return cast(TextIO, _Scrubbed(stream))
+def redacting(stream: TextIO) -> TextIO:
+    """A text stream that redacts what is written to it, and passes it on to `stream`."""
+    return cast(TextIO, _RedactingStream(stream))
 
 
-class _Scrubbed:
+class _RedactingStream:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 

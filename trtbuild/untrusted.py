@@ -1,8 +1,8 @@
-"""JSON that another program or person wrote, read so that it can do no harm: the one place through which it all goes.
+"""The one parser for JSON that another program or person wrote.
 
-Standard library only: the command line, the workers and what they start read with it. What is too long, too deep,
-ambiguous, or holds a number or a text that Python cannot print, convert or compare ends in one error here, and so in no
-error of Python's own anywhere else.
+It uses the standard library only: the command line, the workers and the programs that they start all read with it. It
+refuses JSON that is too long, too deep or ambiguous, and numbers and strings that Python cannot print, convert or
+compare. So no other module has to expect Python's own errors about them.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from trtbuild.errors import InputError, printable
 Json = Any  # a value that json.loads can return
 
 LIMIT = 64 << 20  # bytes of a small file: ten times the largest tokenizer.json that is known
-MAX_DEPTH = 100  # of objects and lists in one another
-MAX_DIGITS = 40  # of an integer: files of tokenizers have 10**30, and float() takes each of these
+MAX_DEPTH = 100  # of nested objects and lists
+MAX_DIGITS = 40  # of an integer: tokenizer files have 10**30, and float() takes any of 40 digits
 MAX_FLOAT = 400  # characters of a number with a point or an exponent
-SHOWN = 80  # characters of a foreign text in a message
+SHOWN = 80  # characters of an untrusted text in a message
 
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # quick, as it begins with what is rare
-# Half of a pair, or an escaped backslash before such letters, which encoding tells apart.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # a quick test: its first character is rare
+# Half of a pair, or an escaped backslash before such letters; encoding the value tells them apart.
 _HALF = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
 )
 
 
 class MalformedJson(ValueError):
-    """It is not to be used. The text says why, and follows the name of the file: `is not JSON in UTF-8: …`."""
+    """The JSON must not be used. The text says why, and continues the name of the file: `is not JSON in UTF-8: …`."""
 
 
 def parse(data: bytes | str, *, limit: int = LIMIT) -> Json:
-    """The value of UTF-8 JSON text. Raises Malformed.
+    """The value of UTF-8 JSON text.
 
-    Refused are more than `limit` bytes, more than MAX_DEPTH objects and lists in one another, NaN and infinities, an
-    integer of more than MAX_DIGITS digits, half of a surrogate pair, and a name that an object has twice.
+    Raises MalformedJson for more than `limit` bytes, more than MAX_DEPTH nested objects and lists, NaN and infinities,
+    an integer of more than MAX_DIGITS digits, half of a surrogate pair, and a name that an object has twice.
     """
     if len(data) > limit:
         raise MalformedJson(f"has {len(data)} bytes, and at most {limit} are read")
@@ -73,7 +73,7 @@ def parse(data: bytes | str, *, limit: int = LIMIT) -> Json:
 
 
 def parse_object(data: bytes | str, *, limit: int = LIMIT) -> dict[str, Json]:
-    """As `parse`, of an object. Raises Malformed."""
+    """As `parse`, for an object. Raises MalformedJson."""
     value = parse(data, limit=limit)
     if not isinstance(value, dict):
         raise MalformedJson("holds no JSON object")
@@ -108,20 +108,20 @@ def read_object(
     try:
         data = read_bytes(path, limit)
     except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"{called} cannot be read: {said}", option=option, hint=hint) from None
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"{called} cannot be read: {reason}", option=option, hint=hint) from None
     return json_object(data, called, option=option, hint=hint, limit=limit)
 
 
 def read_bytes(path: Path, limit: int = LIMIT) -> bytes:
-    """The bytes of a regular file, at most `limit`. A pipe or a device is never waited for.
+    """The bytes of a regular file, at most `limit`. Never waits for a pipe or a device.
 
-    Raises OSError, and Malformed for what is no regular file or longer.
+    Raises OSError, and MalformedJson if it is no regular file or is longer.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise MalformedJson(
-            "it is no regular file"
-        )  # to open a device can do something, and a socket cannot be opened
+    if not stat.S_ISREG(
+        path.stat().st_mode
+    ):  # opening a device can have effects, and a socket cannot be opened
+        raise MalformedJson("it is no regular file")
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
@@ -132,7 +132,7 @@ def read_bytes(path: Path, limit: int = LIMIT) -> bytes:
 
 
 def shown(value: object, most: int = SHOWN) -> str:
-    """A foreign value in a message: its `repr`, at most `most` characters of it, none of which steers a terminal."""
+    """An untrusted value for a message: the first `most` characters of its `repr`, none of which steers a terminal."""
     text = printable(repr(value[: most + 1] if isinstance(value, str) else value))
     return text if len(text) <= most else f"{text[:most]}…"
 
@@ -142,7 +142,7 @@ _DEEP = f"is nested more than {MAX_DEPTH} deep"
 
 
 def _deeper(value: Json, most: int) -> bool:
-    """Whether it is nested more than `most` deep, level by level: without a recursion of its own."""
+    """Whether it is nested more than `most` deep. Goes level by level, without recursion."""
     level = [value]
     for _ in range(most + 1):
         level = [inner for inner in level if type(inner) in _NESTING]
@@ -153,17 +153,17 @@ def _deeper(value: Json, most: int) -> bool:
 
 
 def _inner(value: Json) -> Iterable[Json]:
-    found: Iterable[Json] = value.values() if type(value) is dict else value
-    return found
+    items: Iterable[Json] = value.values() if type(value) is dict else value
+    return items
 
 
 def _once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    value = dict(pairs)
+    if len(value) != len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise MalformedJson(f"names {shown(twice)} twice in one object")
-    return found
+    return value
 
 
 def _integer(text: str) -> int:

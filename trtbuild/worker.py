@@ -1,14 +1,14 @@
 """The worker's side of a step: read the request, check the tools, run, and answer in JSON lines.
 
-A worker is `python -m trtbuild.networks request.json out/` or the like. Its standard output is the
-protocol, one JSON object a line; everything else (prints of native libraries included) goes to its
-standard error, which the executor keeps as the step's log:
+A worker is a process such as `python -m trtbuild.networks request.json out/`. Its standard output is the protocol,
+with one JSON object a line. Everything else, also what native libraries print, goes to its standard error, which the
+executor keeps as the step's log:
 
     {"event": "progress", "what": "weights", "done": 1048576, "total": 98362432, "unit": "B"}
     {"event": "result", "facts": {...}}
     {"event": "error", "kind": "input" | "build", "message": "...", "option": null, "hint": null}
 
-The request (written by `trtbuild.executors`):
+`trtbuild.executors` writes the request:
 
     {"step": "engine", "options": {...}, "model": {"config.json": "/abs/path", ...} | null,
      "inputs": {"network": "/abs/folder"}, "toolchain": {"onnx": "1.23.1", ...}, "memory_bytes": n | null,
@@ -42,9 +42,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class StepRequest:
-    """One step to run. `model` maps logical checkpoint paths to files; `inputs` names upstream folders.
+    """One step to run, as the worker reads it: the part of the executor's `Task` that a result may depend on.
 
-    `hints` are files that earlier builds left to make this one quicker; what this one leaves goes to `learnt`.
+    `model` maps logical checkpoint paths to files; `inputs` maps upstream steps to folders. `hints` are files of
+    earlier builds that make this one quicker; the step may write its own to `learnt`.
     """
 
     step: str
@@ -71,9 +72,9 @@ class StepRequest:
         )
 
     def folder(self, home: Path) -> Path:
-        """The checkpoint as one folder: that of `unpack`, or `home`/model, links to its files wherever they lie.
+        """The checkpoint as one folder: that of the step `unpack`, or else `home`/model with links to its files.
 
-        Raises InputError where it has no config.json.
+        Raises InputError if it has no config.json.
         """
         unpacked = self.inputs.get("unpack")
         if unpacked is not None:
@@ -88,7 +89,7 @@ class StepRequest:
         return folder
 
     def choice(self, option: str, allowed: Sequence[T]) -> T:
-        """The value of the dotted `option`. Raises InputError when it is not one of `allowed`."""
+        """The value of the dotted `option`. Raises InputError if it is not one of `allowed`."""
         value = self.options.get(option)
         if value not in allowed:
             raise InputError(f"{option}={value} is not one of {', '.join(map(str, allowed))}", option=option)
@@ -106,11 +107,11 @@ class Reporter:
         self._stream.flush()
 
     def progress(self, what: str, done: int, total: int, unit: str = "B") -> None:
-        """Say that `done` of `total` `unit`s ("B" for bytes) of `what` are finished."""
+        """Report that `done` of `total` units of `what` are finished; the unit "B" is bytes."""
         self._send("progress", what=what, done=done, total=total, unit=unit)
 
     def percents(self, what: str) -> Callable[[int, int], None]:
-        """A function of bytes done and bytes in all, which reports each percent of `what` once."""
+        """A function of (bytes done, bytes in all) that reports each percent of `what` once."""
         shown = -1
 
         def done(size: int, total: int) -> None:
@@ -135,12 +136,12 @@ class Reporter:
 
 
 def matches(found: str, wanted: str) -> bool:
-    """Whether the version `found` is the pinned one: "2.13.0" takes "2.13.0+cpu", as `==` does in PEP 440."""
+    """Whether the version `found` is the pinned one: "2.13.0" matches "2.13.0+cpu", as with `==` in PEP 440."""
     return found == wanted or ("+" not in wanted and found.partition("+")[0] == wanted)
 
 
 def check_toolchain(pinned: Mapping[str, str]) -> None:
-    """Refuse to work with tools other than those in the key. Raises BuildError."""
+    """Raises BuildError if the installed tools are not those in the key."""
     for name, wanted in sorted(pinned.items()):
         try:
             found = metadata.version(name)
@@ -159,14 +160,14 @@ def check_toolchain(pinned: Mapping[str, str]) -> None:
 
 
 def die_with_parent() -> None:
-    """For a worker, and for what it starts."""
-    # PR_SET_PDEATHSIG (prctl(2)): a killed trtbuild leaves no worker behind that nobody waits for.
+    """Let the kernel kill this process when its parent dies; for a worker and the programs that it starts."""
+    # PR_SET_PDEATHSIG (prctl(2)): a killed trtbuild leaves no orphaned worker.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def _end_with_stdin() -> None:
-    """A container outlives whoever started it: it ends when the other end of its standard input is gone."""
+    """End this process when its standard input is closed: a container would outlive the trtbuild that started it."""
 
     def watch() -> None:
         while os.read(0, 1024):
@@ -207,22 +208,22 @@ def _as_error(failure: BaseException, limit: int | None) -> TrtbuildError:
 
 
 def serve(target: str) -> None:
-    """Run the step function `target` ("package.module:function") for the request named in argv; exit.
+    """Run the step function `target` ("package.module:function") for the request named in argv; exit on an error.
 
-    The function takes (Request, out folder, Reporter) and returns facts for the manifest (JSON). It is
-    imported only after the versions of its tools were checked, so its module may import them at its top.
+    The function takes (StepRequest, out folder, Reporter) and returns facts for the record (JSON). It is imported
+    after the versions of its tools were checked, so its module may import them at the top.
     """
     die_with_parent()
     if HELD in os.environ:
         _end_with_stdin()
-    # Native libraries print to descriptor 1: keep the protocol on a private copy, send theirs to the log.
+    # Native libraries print to descriptor 1: the protocol moves to a copy of it, and their output goes to the log.
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     reporter = Reporter(protocol)
     limit: int | None = None
     try:
         request, out = StepRequest.read(Path(sys.argv[1])), Path(sys.argv[2])
-        out.mkdir(parents=True, exist_ok=True)  # it is there already, but for who runs a worker by hand
+        out.mkdir(parents=True, exist_ok=True)  # it is missing only if a user runs a worker by hand
         limit = request.memory_bytes
         check_toolchain(request.toolchain)
         _limit_memory(limit)

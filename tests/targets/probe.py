@@ -24,7 +24,7 @@ def answer(asked: dict) -> dict:
             here = targets.at_hand("cuda", asked.get("device"))
             return {"none": True} if here is None else document.target(here)
         compose.run(asked["args"], seen.append)
-        found = targets.resolve(resolve.asked(seen[0]), asked["kinds"])
+        found = targets.resolve(resolve.target_request(seen[0]), asked["kinds"])
     except InputError as error:
         return {"error": error.message, "option": error.option, "hint": error.hint}
     return {**document.target(found), "words": plans.target_words(found)}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from trtbuild.artifacts import provenance
 from trtbuild.facts.key import LOCK, TOOL
-from trtbuild.planning.plan import Planned
+from trtbuild.planning.plan import PlannedStep
 from trtstore import (
     Maintenance,
     OnParsed,
@@ -130,7 +130,7 @@ class History:
         self._on_parsed = on_parsed
         self._records: dict[tuple[str, str], tuple[Record | None, provenance.ParsedProvenance]] = {}
 
-    def nearest(self, planned: Planned, same: Collection[str] = ()) -> NearestBuild | None:
+    def nearest(self, planned: PlannedStep, same: Collection[str] = ()) -> NearestBuild | None:
         """The build of the same step that is most like `planned`, except itself; None if there is none.
 
         Its labels choose which records are read at all. Only builds with equal fields `same` count.
@@ -148,7 +148,7 @@ class History:
                 best = (rank, near)
         return None if best is None else best[1]
 
-    def estimate(self, planned: Planned, model_bytes: int) -> Estimate | None:
+    def estimate(self, planned: PlannedStep, model_bytes: int) -> Estimate | None:
         """What `planned` will take, from the nearest build of its kind; None if there is no basis."""
         near = self.nearest(planned, same=KIND)
         if near is None or near.seconds is None:
@@ -171,7 +171,7 @@ class History:
             self._records[at] = (record, _NOTHING if record is None else provenance.parse(record))
         return self._records[at]
 
-    def _candidates(self, planned: Planned) -> list[tuple[HistorySource, Summary]]:
+    def _candidates(self, planned: PlannedStep) -> list[tuple[HistorySource, Summary]]:
         labels = planned.labels or {}
 
         def alike(item: tuple[HistorySource, Summary]) -> tuple[int, float]:
@@ -217,12 +217,12 @@ def history_of(
     return History(sources, on_problem, on_parsed)
 
 
-def fields(planned: Planned) -> dict[str, Mapping[str, Any]]:
+def fields(planned: PlannedStep) -> dict[str, Mapping[str, Any]]:
     """The fields of each step's key by the step's name, upstream first."""
     return {step.name: step.fields for step in planned.chain}
 
 
-def compare(build: provenance.ParsedProvenance, planned: Planned) -> tuple[Difference, ...]:
+def compare(build: provenance.ParsedProvenance, planned: PlannedStep) -> tuple[Difference, ...]:
     """The differences between an earlier build and a plan, each once, with all steps that read the field."""
     wanted = {step.name: step for step in planned.chain}
     merged: dict[tuple[str, str, str], Difference] = {}

@@ -10,8 +10,8 @@ from typing import Any
 import trtbuild
 from trtbuild.executors.process import WorkerResult
 from trtbuild.facts.recipe import Model
-from trtbuild.planning.plan import Plan, Planned
-from trtbuild.redact import clean, redact
+from trtbuild.planning.plan import Plan, PlannedStep
+from trtbuild.redact import redact, redact_json
 from trtstore import Record
 
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
@@ -22,7 +22,7 @@ LOCK = "toolchain-"  # the prefix of attachments that hold the locks of steps
 
 
 def predicate(
-    planned: Planned,
+    planned: PlannedStep,
     plan: Plan,
     ran: WorkerResult,
     check: Mapping[str, Any] | None,
@@ -48,13 +48,13 @@ def predicate(
             "peak_memory_bytes": ran.peak_memory_bytes,
             "model_bytes": plan.recipe.model.bytes,
         },
-        "trtbuild_facts": clean(ran.facts),
+        "trtbuild_facts": redact_json(ran.facts),
         "trtbuild_toolchain": {"executor": ran.executor, "packages": planned.packages},
-        "trtbuild_check": None if check is None else clean(check),
+        "trtbuild_check": None if check is None else redact_json(check),
     }
 
 
-def _upstream(up: Planned) -> dict[str, Any]:
+def _upstream(up: PlannedStep) -> dict[str, Any]:
     """An upstream step as a dependency, with its fields: so one record says how to build the whole chain."""
     return {
         "name": INPUT + up.name,

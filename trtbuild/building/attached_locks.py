@@ -1,7 +1,7 @@
-"""Whether a lock that came with a record may install what it names: a record is a stranger's word until it is signed.
+"""Decides whether a lock that is attached to a record may be installed. Unless it is signed, a record is untrusted.
 
-What a lock installs is run. So each wheel of it is one of a toolchain that ships, or a trusted key signed the record,
-or the user names the lock. An index that it names is never asked.
+Installed packages run code. So each wheel of such a lock must be in a toolchain shipped with trtbuild, or a trusted key
+must have signed the record, or the user must allow the lock. The indexes that it names are never asked.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _SHOWN = 6  # packages in an error
 
 
 def find(store: Store, record: Record, name: str, step: str, digest: str, conf: schema.Config) -> Lock:
-    """The lock with this digest that is the attachment `name`, or in a file that the user names.
+    """The lock with this digest: the attachment `name` of the record, or a file that the user names.
 
-    Raises StoreError where neither is there, InputError where it may not be used.
+    Raises StoreError if there is none, InputError if it may not be used.
     """
     for allowed in conf.executor.allow_lock:
         if "/" in allowed or allowed.endswith(".txt"):
             named = lock.read(Path(allowed).expanduser(), OPTION)
             if named.digest == digest:
-                return named  # the user's own file: its indexes are the user's, too
+                return named  # with its indexes, as the file is the user's own
     attached = _read(store, record, name, step)
     if attached is None or attached.digest != digest:
         raise StoreError(
@@ -41,7 +41,7 @@ def find(store: Store, record: Record, name: str, step: str, digest: str, conf: 
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         raise InputError(
             f"the record of {record.key[:12]} brings its own lock for {step}, which no trusted key signed, with "
-            f"packages of no toolchain that ships: {names}{more}",
+            f"packages that no shipped toolchain has: {names}{more}",
             option="rebuild",
             hint=f"what it installs would run here; to allow that: {OPTION}=[{digest}]",
         )
@@ -57,13 +57,15 @@ def _read(store: Store, record: Record, name: str, step: str) -> Lock | None:
     return lock.parse(text, "rebuild", step, f"the lock of {step} in the record of {record.key[:12]}")
 
 
-def _unknown(lock: Lock) -> list[PackagePin]:
-    """The packages with a wheel that no toolchain of this release has under that name and version."""
+def _unknown(attached: Lock) -> list[PackagePin]:
+    """The packages with a wheel that no shipped toolchain has under that name and version."""
     known: dict[tuple[str, str], set[str]] = {}
     for name in builtin.names():
         for pin in builtin.load(name).pins:
             known.setdefault((pin.name, pin.version), set()).update(pin.hashes)
-    return [pin for pin in lock.pins if not known.get((pin.name, pin.version), set()).issuperset(pin.hashes)]
+    return [
+        pin for pin in attached.pins if not known.get((pin.name, pin.version), set()).issuperset(pin.hashes)
+    ]
 
 
 def _signed(store: Store, record: Record, conf: schema.StoreConf) -> bool:
@@ -71,6 +73,6 @@ def _signed(store: Store, record: Record, conf: schema.StoreConf) -> bool:
     try:
         return bool(trusted_signers(store.envelope(record.key), record, conf.trusted))
     except Malformed:
-        return False  # another record has come in its place
+        return False  # another record was stored in its place
     except Invalid as trouble:
         raise InputError(trouble.message, option="store.trusted", hint=trouble.hint) from None

@@ -1,4 +1,4 @@
-"""Who is told what happens while steps run, and in which words a lock, a lease or a worker reports it."""
+"""Events of the steps that run, passed on to whoever reports them to the user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trtstore import Holder
 
 
 class ProgressReporter(Protocol):
-    """Is told what happens; `trtbuild.report` has those that write it to a terminal or a log."""
+    """Reports progress to the user; `trtbuild.report` has those for a terminal and for a log."""
 
     def step_started(self, name: str) -> None: ...
     def step_ended(self, result: StepResult) -> None: ...
@@ -37,9 +37,9 @@ class ProgressReporter(Protocol):
 
 @dataclass
 class Events:
-    """Passes on to `reporter` what happens to the steps of one plan. `results` are those of its steps so far, by name.
+    """Passes the events of one plan's steps on to `reporter`. `results` are those of its steps so far, by name.
 
-    While another process is waited for, BuildError is raised once `cancellation` has come.
+    While the build waits for another process, a set `cancellation` raises BuildError.
     """
 
     reporter: ProgressReporter
@@ -53,7 +53,7 @@ class Events:
         self.reporter.step_ended(result)
 
     def fetching(self, what: str, done: int, total: int) -> None:
-        """Bytes of a download. A checkpoint that is read where it lies is not downloaded, and no step is reported."""
+        """Bytes of a download. The first call reports the step "source"; a checkpoint in place makes no call."""
         if not self._fetching:
             self._fetching = True
             self.reporter.step_started("source")

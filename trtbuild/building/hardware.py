@@ -13,13 +13,13 @@ from trtbuild.building.runner import Runner
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import InputError
 from trtbuild.facts.recipe import Recipe
-from trtbuild.planning.plan import Plan, Planned, make_plan
+from trtbuild.planning.plan import Plan, PlannedStep, make_plan
 
 _OF_MACHINE_CODE = ("target.kind", "target.arch", "target.level", "target.compute_capability")
 _OF_A_SKU = ("target.memory_gb", "target.compute_capability", "target.sm_count")
 
 
-def differs_here(planned: Planned, recipe: Recipe) -> Mapping[str, tuple[Any, Any]]:
+def differs_here(planned: PlannedStep, recipe: Recipe) -> Mapping[str, tuple[Any, Any]]:
     """The hardware facts of the step that differ here: name -> (here, asked for). Empty if it can be built here.
 
     One rule for all compilers: a step may run if its facts, taken from the hardware at hand, are those of its key.
@@ -78,7 +78,7 @@ def _fitting(plan: Plan) -> str:
     return ""
 
 
-def facts_of(planned: Planned) -> dict[str, Any]:
+def facts_of(planned: PlannedStep) -> dict[str, Any]:
     """The hardware facts that a step or one upstream of it reads."""
     fields = (field for step in planned.chain for field in step.fields.items())
     return {name: value for name, value in fields if name.startswith("target.")}
@@ -117,7 +117,7 @@ def not_here(recipe: Recipe, elsewhere: Mapping[str, tuple[Any, Any]]) -> str:
     return f"{recipe.target.name} cannot be built on this machine: {reason}"
 
 
-def refuse_elsewhere(planned: Planned, plan: Plan, runner: Runner) -> None:
+def refuse_elsewhere(planned: PlannedStep, plan: Plan, runner: Runner) -> None:
     """Raises InputError if the step is for other hardware; the hint names the nearest artifact in the stores.
 
     The same holds for upstream steps that are in no store: nothing shall be installed or downloaded in vain.

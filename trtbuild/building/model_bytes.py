@@ -17,7 +17,7 @@ from trtbuild.building.digests import Hasher
 from trtbuild.building.runner import Runner, builder
 from trtbuild.errors import InputError, StoreError
 from trtbuild.facts.key import Step, Worker, explain, key_of
-from trtbuild.planning.plan import Planned
+from trtbuild.planning.plan import PlannedStep
 from trtbuild.sources import Digester, Source, SourceFile, identity
 from trtbuild.sources.file_snapshot import FileSnapshot, recheck, take_snapshots
 from trtstore import PLAIN, Entry, Expected, Malformed, Record, make_manifest
@@ -43,7 +43,7 @@ class ModelBytes:
         recheck(self.seen.values(), self.digester, _OPTION)
 
 
-def verified_model(planned: Planned, runner: Runner) -> ModelBytes:
+def verified_model(planned: PlannedStep, runner: Runner) -> ModelBytes:
     """The checkpoint that the step `planned` reads, every byte verified. A download goes to the store if nothing else
     keeps it.
 
@@ -92,7 +92,11 @@ def _from_store(
 
 
 def _fetched(
-    wanted: Expected, predicate: Mapping[str, object], planned: Planned, runner: Runner, digester: Digester
+    wanted: Expected,
+    predicate: Mapping[str, object],
+    planned: PlannedStep,
+    runner: Runner,
+    digester: Digester,
 ) -> ModelBytes:
     """The checkpoint from its origin. It is published to our own store if nothing else keeps it."""
     store, source = runner.setup.store, runner.setup.source

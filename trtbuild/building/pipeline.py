@@ -23,7 +23,7 @@ from trtbuild.building.results import StepOutcome, StepResult
 from trtbuild.building.runner import Runner, builder, bytes_of
 from trtbuild.compilers.registry import COMPILERS
 from trtbuild.errors import BuildError, InputError, NotInStoreError
-from trtbuild.planning.plan import Plan, Planned
+from trtbuild.planning.plan import Plan, PlannedStep
 from trtstore import Doubt, Record, folder_manifest
 
 
@@ -96,7 +96,7 @@ def generate(result: Result, runner: Runner) -> Mapping[str, Any]:
         return runner.load("generate", worker, options, result.plan.final, result.path, Path(home)).facts
 
 
-def ensure(planned: Planned, plan: Plan, runner: Runner) -> Record:
+def ensure(planned: PlannedStep, plan: Plan, runner: Runner) -> Record:
     """Take one step of the plan from the store, or build it and what it reads. Raises as `build`."""
     setup, events, refresh = runner.setup, runner.events, runner.refreshes(planned.key)
     record = None if refresh else runner.use(planned)
@@ -122,7 +122,7 @@ def ensure(planned: Planned, plan: Plan, runner: Runner) -> Record:
 
 
 def _make(
-    planned: Planned,
+    planned: PlannedStep,
     plan: Plan,
     model: ModelBytes | None,
     inputs: Mapping[str, Path],
@@ -166,7 +166,7 @@ def _make(
     return record
 
 
-def _inherited(planned: Planned, runner: Runner) -> Doubt | None:
+def _inherited(planned: PlannedStep, runner: Runner) -> Doubt | None:
     """The doubt that an artifact inherits from those that it was built from."""
     inherited = None
     for up in planned.inputs:
@@ -176,7 +176,7 @@ def _inherited(planned: Planned, runner: Runner) -> Doubt | None:
     return inherited
 
 
-def _locks(planned: Planned, scratch: Path) -> dict[str, Path]:
+def _locks(planned: PlannedStep, scratch: Path) -> dict[str, Path]:
     """The locks of the step and of all steps upstream of it, as files: the record alone can then be rebuilt."""
     paths = {}
     for step in planned.chain:
@@ -187,7 +187,9 @@ def _locks(planned: Planned, scratch: Path) -> dict[str, Path]:
     return paths
 
 
-def _check(planned: Planned, plan: Plan, out: Path, home: Path, runner: Runner) -> Mapping[str, Any] | None:
+def _check(
+    planned: PlannedStep, plan: Plan, out: Path, home: Path, runner: Runner
+) -> Mapping[str, Any] | None:
     """Load a new engine and let it answer, before anyone else can have it."""
     conf = runner.setup.config.check
     if not planned.step.handling.loads or not conf.enabled:
@@ -203,7 +205,7 @@ def _check(planned: Planned, plan: Plan, out: Path, home: Path, runner: Runner) 
     return {**ran.facts, "peak_memory_bytes": ran.peak_memory_bytes}
 
 
-def _hit(planned: Planned, record: Record, runner: Runner) -> Record:
+def _hit(planned: PlannedStep, record: Record, runner: Runner) -> Record:
     if planned.name in runner.events.results:
         return record  # this command line built it, or has met it before
     stats = provenance.stats(record)

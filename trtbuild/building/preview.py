@@ -13,12 +13,12 @@ from trtbuild.building.runner import Runner
 from trtbuild.compilers.registry import advice
 from trtbuild.config.schema import Config
 from trtbuild.errors import InputError, printable
-from trtbuild.planning.plan import Plan, Planned
+from trtbuild.planning.plan import Plan, PlannedStep
 from trtbuild.toolchains.lock import Lock
 from trtstore import Maintenance, needs
 
 #: Finds a step's artifact in the stores.
-Find: TypeAlias = Callable[[Planned], Located]
+Find: TypeAlias = Callable[[PlannedStep], Located]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class StepPreview:
     are the models in our store whose artifacts need this one, if it serves several.
     """
 
-    planned: Planned
+    planned: PlannedStep
     located: Located
     runs: bool
     estimate: Estimate | None = None
@@ -58,7 +58,7 @@ def preview(plan: Plan, runner: Runner) -> tuple[StepPreview, ...]:
     return tuple(previews)
 
 
-def sharers(planned: Planned, runner: Runner) -> tuple[str, ...]:
+def sharers(planned: PlannedStep, runner: Runner) -> tuple[str, ...]:
     """The models in our store, by name, whose artifacts need this step's; empty if it serves one model only."""
     if planned.step.handling.label is None:
         return ()
@@ -75,10 +75,10 @@ def notes(plan: Plan, runner: Runner, find: Find | None = None) -> tuple[str, ..
     """
     look = find or runner.find
 
-    def runs(planned: Planned) -> bool:
+    def runs(planned: PlannedStep) -> bool:
         return runner.refreshes(planned.key) or look(planned).record is None
 
-    def reads(planned: Planned) -> bool:
+    def reads(planned: PlannedStep) -> bool:
         return runs(planned) and (planned.step.reads_model or any(map(reads, planned.inputs)))
 
     if not runs(plan.final):
@@ -108,7 +108,7 @@ def toolchains(previews: Sequence[StepPreview], runner: Runner) -> tuple[Toolcha
     return toolchains_of((step.planned, runner) for step in previews if step.runs)
 
 
-def toolchains_of(running: Iterable[tuple[Planned, Runner]]) -> tuple[ToolchainState, ...]:
+def toolchains_of(running: Iterable[tuple[PlannedStep, Runner]]) -> tuple[ToolchainState, ...]:
     """The same for steps of several runners, of one machine and one store."""
     steps: dict[str, dict[str, None]] = {}  # the digest of a lock -> names of steps, each once
     locks: dict[str, tuple[Lock, Runner]] = {}

@@ -17,7 +17,7 @@ from trtbuild.errors import InputError, NotInStoreError, StoreError
 from trtbuild.facts.key import LOCK, Step, explain, key_of
 from trtbuild.facts.recipe import frozen
 from trtbuild.planning.checkpoint import open_model
-from trtbuild.planning.plan import Planned
+from trtbuild.planning.plan import PlannedStep
 from trtbuild.sources import Digester, Source, identity
 from trtbuild.toolchains import builtin
 from trtbuild.toolchains.lock import Lock
@@ -54,7 +54,7 @@ class Receipt:
     """A record and the chain of steps that it names. Each step was checked: its fields give its key."""
 
     record: Record
-    step: Planned
+    step: PlannedStep
     build: provenance.ParsedProvenance
 
     @property
@@ -125,7 +125,7 @@ def receipt(store: Store, prefix: str, config: schema.Config) -> Receipt:
             f"the record of {record.key[:12]} does not say how it was made",
             hint="it was not made by trtbuild's build, or by an early release: build it again with its options",
         )
-    done: dict[str, Planned] = {}
+    done: dict[str, PlannedStep] = {}
     for name, fields in build.fields.items():
         digest = fields.get(LOCK)
         lock = _lock(store, record, name, digest, config) if isinstance(digest, str) else None
@@ -150,11 +150,11 @@ def rebuild(receipt: Receipt, runner: Runner) -> Rebuilt:
 def _planned(
     name: str,
     fields: Mapping[str, Any],
-    done: Mapping[str, Planned],
+    done: Mapping[str, PlannedStep],
     build: provenance.ParsedProvenance,
     lock: Lock | None,
-) -> Planned:
-    """The step with these fields. Raises StoreError, InputError."""
+) -> PlannedStep:
+    """The step of a record with these key fields. Raises StoreError, InputError."""
     compiler = fields.get("compiler.name")
     worker = registry.worker(name, compiler if isinstance(compiler, str) else None)
     key = build.keys[name]
@@ -191,7 +191,7 @@ def _planned(
             option="rebuild",
             hint="install the release of trtbuild that made it: `trtstore show` names it",
         )
-    return Planned(step, key, explain(step, model, upstream), inputs)
+    return PlannedStep(step, key, explain(step, model, upstream), inputs)
 
 
 def _lock(store: Store, record: Record, step: str, digest: str, config: schema.Config) -> Lock:
@@ -201,7 +201,7 @@ def _lock(store: Store, record: Record, step: str, digest: str, config: schema.C
     )
 
 
-def _make(planned: Planned, runner: Runner, scratch: Path) -> Path:
+def _make(planned: PlannedStep, runner: Runner, scratch: Path) -> Path:
     """Run a step again, below `scratch`; returns its folder."""
     setup, events = runner.setup, runner.events
     runner.preflight(planned)

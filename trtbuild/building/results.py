@@ -1,4 +1,4 @@
-"""What became of a step."""
+"""The outcome of a step, as reports and JSON show it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from enum import StrEnum
 
 
 class StepOutcome(StrEnum):
-    """How a step's artifact came to be in our own store, or why it is not there."""
+    """How our own store got a step's artifact, or why it has none."""
 
     hit_local = "hit-local"
     hit_team = "hit-team"
     built = "built"
-    rebuilt = "rebuilt"  # made again from its record, to compare
+    rebuilt = "rebuilt"  # made again from its record, for a comparison
     unneeded = "unneeded"  # a later step was a hit
 
     @property

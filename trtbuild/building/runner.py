@@ -20,22 +20,22 @@ from trtbuild.building.tools import StepTools
 from trtbuild.executors import cgroup_limits, container, process
 from trtbuild.executors.cancellation import Cancellation
 from trtbuild.facts.key import IMAGE, TOOL
-from trtbuild.planning.plan import Planned
+from trtbuild.planning.plan import PlannedStep
 from trtbuild.toolchains import team_wheels
 from trtbuild.toolchains.environments import ToolchainEnvironments
 from trtbuild.toolchains.lock import Lock
 from trtbuild.toolchains.pythons import Python
 from trtstore import Expected, LeaseOutcome, Record, StoreFailure
 
-START = 600.0  # seconds for a worker to start and import its libraries, and to compile what it needs
+START = 600.0  # seconds for a worker to start, import its libraries, and compile kernels
 LOADS = 20e6  # bytes a second from the slowest disk
-READS = 200e6  # and from the slowest memory, where an engine is larger than what is free
-PER_TOKEN = 0.5  # seconds, however small the engine
+READS = 200e6  # bytes a second from the slowest memory, if an engine is larger than the free part
+PER_TOKEN = 0.5  # seconds at least, however small the engine
 MANY_RECORDS = 2000  # reading more takes a second
 
 
 class Runner:
-    """Runs steps with what `setup` says, and tells `reporter`.
+    """Runs the steps of one plan as `setup` says, and reports to `reporter`.
 
     Runners may share `cancellation`, which ends their workers, and `built`, the keys that this command has built.
     """
@@ -55,9 +55,9 @@ class Runner:
         self._threads: int | None = None
 
     def beside(self, reporter: ProgressReporter, devices: str | None, threads: int | None) -> Runner:
-        """A runner of the same steps, whose results are this one's too, while others run on this machine.
+        """A runner of the same plan for a step that runs beside others on this machine. It shares this one's results.
 
-        `devices` is CUDA_VISIBLE_DEVICES of its workers; `threads` is how many a worker gets where no option says it.
+        `devices` is CUDA_VISIBLE_DEVICES of its workers; `threads` is how many a worker gets if no option says it.
         """
         other = Runner(self.setup, reporter, self.cancellation, self.built)
         other.events.results = self.events.results
@@ -79,7 +79,7 @@ class Runner:
         """Earlier builds in all these stores."""
 
         def on_parsed(count: int) -> None:
-            if count >= MANY_RECORDS:  # once: the index remembers them
+            if count >= MANY_RECORDS:  # only the first time, as the index remembers them
                 self.reporter.waiting(f"reading the store's records for the first time, {count} so far")
 
         return history_of(
@@ -96,27 +96,27 @@ class Runner:
         return StepTools(setup.config, environments, setup.exact)
 
     def _wheels(self, lock: Lock, python: Python) -> Path | None:
-        """The folder of a toolchain's wheels from the team store; None where it has none of that name and content."""
+        """The folder of a toolchain's wheels from the team store; None if it has none with that name and content."""
         if self.setup.team.connection is None:
             return None
         record = self.stores.use(team_wheels.expected(lock, python))
         return None if record is None else self.setup.store.materialise(record).path
 
-    def find(self, planned: Planned) -> Located:
+    def find(self, planned: PlannedStep) -> Located:
         """As `StoreChain.find`."""
         return self.stores.find(Expected(planned.key, planned.labels, None))
 
-    def use(self, planned: Planned) -> Record | None:
+    def use(self, planned: PlannedStep) -> Record | None:
         """As `StoreChain.use`."""
         return self.stores.use(Expected(planned.key, planned.labels, None))
 
     def refreshes(self, key: str) -> bool:
-        """Whether an artifact is built even where it is there: once, and in a job of a sweep the job's own alone."""
+        """Whether to build an artifact even if it is a hit: once, and in a job of a sweep only the job's own key."""
         config = self.setup.config
         return config.refresh and key not in self.built and config.sweep.key in (None, key)
 
-    def preflight(self, planned: Planned) -> None:
-        """Before a checkpoint is downloaded: are the tools of the steps to come there, and may the result be shared?
+    def preflight(self, planned: PlannedStep) -> None:
+        """Before a download: check or install the tools of the steps to run, and check that the result can be shared.
 
         Raises InputError, StoreError, StoreFailure.
         """
@@ -124,8 +124,8 @@ class Runner:
         missing = [up for up in planned.inputs if self.find(up).record is None]
         self.tools.prepare([*missing, planned, *([planned.loader] if planned.step.handling.loads else [])])
 
-    def lease(self, planned: Planned, model_bytes: int) -> AbstractContextManager[LeaseOutcome[Record]]:
-        """Be the only machine of the team that builds this step, or have what another one built meanwhile."""
+    def lease(self, planned: PlannedStep, model_bytes: int) -> AbstractContextManager[LeaseOutcome[Record]]:
+        """Be the only machine of the team that builds this step, or get the artifact that another one built."""
 
         def expected_seconds() -> float | None:
             estimate = self.history.estimate(planned, model_bytes)
@@ -144,12 +144,9 @@ class Runner:
         return process.StepLimits(conf.timeout_minutes * 60, memory, threads, self._devices)
 
     def task(
-        self, planned: Planned, model: Mapping[str, Path], inputs: Mapping[str, Path], home: Path
+        self, planned: PlannedStep, model: Mapping[str, Path], inputs: Mapping[str, Path], home: Path
     ) -> process.Task:
-        """A step ready to run, with what earlier builds learnt of the hardware where it takes that.
-
-        Raises InputError, StoreFailure.
-        """
+        """The task of a step, with hints from earlier builds if it uses them. Raises InputError, StoreFailure."""
         step, setup = planned.step, self.setup
         options = {name: value for name, value in step.facts.items() if not name.startswith(TOOL)}
         folders = input_folders.locate(setup.config.compiler, step.facts, setup.store.index)
@@ -167,23 +164,23 @@ class Runner:
         hints = setup.store.hints.take(step.handling.hint, home / "hints", step.handling.max_hints)
         return replace(task, hints=tuple(hints), learnt=home / "learnt")
 
-    def finish(self, planned: Planned, task: process.Task) -> None:
-        """After a task: keep what its worker learnt of the hardware, for later builds.
+    def finish(self, planned: PlannedStep, task: process.Task) -> None:
+        """After a task: keep the hint that its worker left for later builds.
 
-        Raises BuildError where a folder that it read is no longer what the key says.
+        Raises BuildError if a folder that it read is no longer what the key says.
         """
         setup, hint = self.setup, planned.step.handling.hint
         if hint is not None and task.learnt is not None:
             try:
                 setup.store.hints.leave(hint, task.learnt, [path.name for path in task.hints])
-            except StoreFailure as trouble:  # the build is done, and the next one takes longer
+            except StoreFailure as trouble:  # this build is done; only the next one takes longer
                 self.reporter.note(f"{planned.name}: what it learnt of the hardware is not kept: {trouble}")
         input_folders.recheck(setup.config.compiler, planned.step.facts, setup.store.index)
 
     def run(
         self,
         task: process.Task,
-        planned: Planned,
+        planned: PlannedStep,
         out: Path,
         home: Path,
         limits: process.StepLimits | None = None,
@@ -210,7 +207,13 @@ class Runner:
         return replace(ran, executor="managed") if managed else ran
 
     def load(
-        self, name: str, worker: str, options: Mapping[str, Any], planned: Planned, engine: Path, home: Path
+        self,
+        name: str,
+        worker: str,
+        options: Mapping[str, Any],
+        planned: PlannedStep,
+        engine: Path,
+        home: Path,
     ) -> process.WorkerResult:
         """Run a worker, "check" or "generate", that loads the engine in the folder `engine`. Raises as `run`."""
         # An engine that fails its check lies beside `home`, and is removed with it.
@@ -244,6 +247,6 @@ def bytes_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def builder(planned: Planned) -> str:
+def builder(planned: PlannedStep) -> str:
     """Who builds this step, for the processes that wait for it."""
     return f"{planned.name} on {socket.gethostname()}, process {os.getpid()}"

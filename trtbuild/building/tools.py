@@ -1,4 +1,4 @@
-"""What runs the steps of a config: this Python, the environment of a toolchain, or a container."""
+"""Chooses what runs the steps of a config: the current Python, an installed toolchain, or a container."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trtbuild.config import choices, schema
 from trtbuild.errors import InputError
 from trtbuild.executors import container
 from trtbuild.facts.key import IMAGE
-from trtbuild.planning.plan import Planned
+from trtbuild.planning.plan import PlannedStep
 from trtbuild.toolchains import pythons
 from trtbuild.toolchains.environments import ToolchainEnvironments, chosen, holds
 from trtbuild.toolchains.lock import Lock
@@ -23,7 +23,7 @@ from trtbuild.worker import matches
 
 @dataclass(frozen=True)
 class StepTools:
-    """Chooses by `config.executor` and by what is there. `environments` are those of toolchains in our store.
+    """Chooses by `config.executor` and by what is installed. `environments` are those of toolchains in our store.
 
     With `exact` the steps are those of a record, and no option may choose other tools.
     """
@@ -38,9 +38,9 @@ class StepTools:
 
     @contextmanager
     def interpreter(self, lock: Lock | None, home: Path) -> Iterator[tuple[str, bool]]:
-        """The Python that runs steps of this toolchain, and whether it is of an environment of its own.
+        """The Python that runs steps of this toolchain, and whether it belongs to the toolchain's environment.
 
-        The environment is held for as long as it is used; links to it go below `home`. Raises InputError, StoreFailure.
+        The environment is kept while it is used; links to it go below `home`. Raises InputError, StoreFailure.
         """
         if lock is None or not self.managed(lock):
             yield self.python, False
@@ -69,34 +69,37 @@ class StepTools:
         )
 
     def here(self, lock: Lock) -> Python:
-        """This Python, or `executor.python`, with its versions of the toolchain's packages. Raises InputError."""
+        """The current Python with its versions of the toolchain's packages. Raises InputError."""
         return pythons.python(self.config.executor.python, lock.chosen)
 
     def managed(self, lock: Lock) -> bool:
-        """Whether steps of this toolchain run in an environment of their own. Raises InputError."""
+        """Whether steps of this toolchain run in the toolchain's own environment. Raises InputError."""
         name = self.config.executor.name
         if name in (
             choices.Executor.auto,
             choices.Executor.container,
-        ):  # a step with a lock runs in no container
+        ):  # a container has packages without a lock
             return not self.holds(lock)
         return name is choices.Executor.managed
 
     def holds(self, lock: Lock) -> bool:
-        """Whether this Python has the locked version of every package that bytes depend on. Raises InputError."""
+        """Whether the current Python has the locked version of every package that results depend on.
+
+        Raises InputError.
+        """
         return holds(self.here(lock), lock)
 
-    def versions(self, planned: Planned) -> dict[str, str]:
-        """package -> version that the step's worker insists on. Raises InputError."""
+    def versions(self, planned: PlannedStep) -> dict[str, str]:
+        """package -> version that the step's worker requires. Raises InputError."""
         lock = planned.step.lock
         if IMAGE in planned.step.facts:  # its digest stands for all packages
             return {}
         return planned.toolchain if lock is None else chosen(lock, self.here(lock))
 
-    def prepare(self, steps: Sequence[Planned]) -> None:
-        """Check or install the tools of the steps to come. Raises InputError, StoreFailure.
+    def prepare(self, steps: Sequence[PlannedStep]) -> None:
+        """Check or install the tools of these steps. Raises InputError, StoreFailure.
 
-        All of them are checked before any is installed, which may take gigabytes.
+        All of them are checked before any is installed, as an installation may take gigabytes.
         """
         wanted: dict[str, str] = {}
         missing: list[Lock] = []
@@ -126,7 +129,7 @@ class StepTools:
             raise InputError(
                 f"{self.python} lacks what this build needs: {', '.join(missing)}",
                 option="executor.python",
-                hint=self._mend(missing),
+                hint=self._install_hint(missing),
             )
         for name, version in installed.items():
             if not matches(version, wanted[name]):
@@ -137,7 +140,7 @@ class StepTools:
                     + ("" if self.exact else ", or take what is there: compiler.version=installed"),
                 )
 
-    def _mend(self, missing: list[str]) -> str:
+    def _install_hint(self, missing: list[str]) -> str:
         if COMPILERS[self.config.compiler.name].needs.image:
             return "name a Python that has them, executor.python=…, or take an image that does: executor=container"
         return f"executor=auto installs what has a lock; or pip install 'trtbuild[{self._extras(missing)}]'"

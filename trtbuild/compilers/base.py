@@ -60,9 +60,8 @@ class Requirements:
 class ModelRules:
     """What a compiler asks of a checkpoint, and what it says about one."""
 
-    networks: bool = (
-        True  # its engines start from trtbuild's own graphs, or from those of onnxruntime-genai's builder
-    )
+    #: its engines start from trtbuild's own graphs, or from those of onnxruntime-genai's builder
+    networks: bool = True
     structured: bool = False  # its keys read the model's config, and not only the identity of its content
     transformers: bool = False  # its tools load the checkpoint with a transformers of their own
     #: raises InputError for a decoder that its engines cannot compute; None: the network is not trtbuild's own

@@ -77,9 +77,8 @@ def _no_such_quantization(recipe: Recipe, compiler: Compiler) -> InputError:
     hint = (
         f"compilers that have it: {', '.join(others)}" if others else "no compiler that trtbuild knows has it"
     )
-    presets = sorted(
-        name for name in compiler.schemes if "/" not in name
-    )  # combinations have no name of their own
+    # Combinations have no name of their own.
+    presets = sorted(name for name in compiler.schemes if "/" not in name)
     return InputError(
         f"compiler={compiler.name} quantizes to {', '.join(presets)}, and not to {scheme}",
         option=f"quant={scheme}",

@@ -12,7 +12,7 @@ from omegaconf.resolvers import oc
 
 from trtbuild.config import locations
 from trtbuild.errors import InputError
-from trtbuild.redact import carries, secret_name, secrets
+from trtbuild.redact import has_secrets, secret_name, secrets
 
 #: Options that hold text of the user's own: a URL in it is for the model to read.
 _FREE = frozenset({"prompt", "check.prompt"})
@@ -39,7 +39,7 @@ def _env(name: str, *default: Any) -> Any:
     if secret_name(name):
         raise SecretError(name)
     value = oc.env(name, *default)
-    if isinstance(value, str) and (value in secrets() or carries(value)):
+    if isinstance(value, str) and (value in secrets() or has_secrets(value)):
         raise SecretError(name)
     return value
 
@@ -60,7 +60,7 @@ def check(config: Any, path: str = "") -> None:
         name = next((known[value] for value in known if value in text), None)
         if name is not None:
             raise _refused(name, option)
-        if option not in _FREE and carries(text):
+        if option not in _FREE and has_secrets(text):
             raise InputError(
                 "this URL holds a password or a token, and options go to records, logs and process lists",
                 option=option,
@@ -82,7 +82,7 @@ def check(config: Any, path: str = "") -> None:
 def _check_team(config: Any) -> None:
     """The team's store that the environment names is in messages and records as one that an option names."""
     store: Any = getattr(config, "store", None)
-    if store is not None and carries(locations.team(store.team) or ""):
+    if store is not None and has_secrets(locations.team(store.team) or ""):
         raise InputError(
             "the URL of the team's store holds a password or a token, and it is told in messages and logs",
             option="store.team",

@@ -11,7 +11,7 @@ from trtbuild.doctor import containers, gpu, host, model, team, tools
 from trtbuild.doctor.checks import Examined, Needs
 from trtbuild.doctor.world import World
 from trtbuild.errors import InputError
-from trtbuild.planning.resolve import asked
+from trtbuild.planning.resolve import target_request
 from trtstore import Store, StoreFailure
 
 
@@ -25,7 +25,7 @@ def examine(config: schema.Config, world: World) -> tuple[Examined, ...]:
     store, refused = _open(root, config.store)
     return (
         *host.check(needs, root, world, refused),
-        *gpu.check(needs, asked(config), world),
+        *gpu.check(needs, target_request(config), world),
         *containers.check(needs, world),
         *model.check(config, compiler),
         *tools.check(config, compiler, store),

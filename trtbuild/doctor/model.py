@@ -44,4 +44,4 @@ def _examined(config: schema.Config, compiler: Compiler) -> tuple[str, ...]:
     architecture = named or source.gguf_architecture()
     asked = config.network.frontend.value
     frontend = checkpoint.frontend(asked, architecture, described) if compiler.models.networks else "native"
-    return examine(source, checkpoint.rules(compiler, frontend))
+    return examine(source, checkpoint.model_rules(compiler, frontend))

@@ -138,7 +138,7 @@ def run(
                 stop=lambda: _stop(container, name),
                 held=True,
             )
-        redact.scrub(log)
+        redact.redact_file(log)
         cancellation.check()
         seconds = time.monotonic() - started
         if isinstance(exited.answer, dict) and exited.status == 0:

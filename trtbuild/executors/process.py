@@ -130,7 +130,7 @@ def run(
         )
         exited = supervise(worker, errors, limits, on_event, cancellation)
     seconds = time.monotonic() - started
-    redact.scrub(log)  # the log is kept with the result, or in the user's folder
+    redact.redact_file(log)  # the log is kept with the result, or in the user's folder
     cancellation.check()
     if isinstance(exited.answer, dict) and exited.status == 0:
         return WorkerResult(exited.answer, seconds, exited.peak_memory_bytes, log)
@@ -290,7 +290,7 @@ def _keep(task: Task, log: Path) -> Path:
         kept.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name in ("log.txt", "request.json"):
             shutil.copyfile(log.with_name(name), kept / name)
-            redact.scrub(kept / name)
+            redact.redact_file(kept / name)
         worker_environment.put_code(kept)
         for old in sorted(failures.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT_FAILURES]:
             shutil.rmtree(old, ignore_errors=True)

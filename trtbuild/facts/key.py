@@ -1,8 +1,8 @@
-"""Step and facts to a Key: one walk over what a step reads, and two visitors, a digest and an explanation.
+"""Step → key: one walk over the fields that a step reads, with two visitors, a digest and an explanation.
 
-A key is the sha256 of the canonical JSON (RFC 8785) of one flat object, field name to value. Nothing else
-enters it: a worker is given just these facts (`Step.facts`), so it cannot depend on what the key leaves out.
-`docs/architecture.md` lists the fields of each step, and every option that is in no key with the reason.
+A key is the SHA-256 of the canonical JSON (RFC 8785) of one flat object, field name → value. Nothing else enters it. A
+worker gets just these facts (`Step.facts`), so it cannot depend on anything that the key leaves out.
+`docs/architecture.md` lists the fields of each step; `docs/keys.md` lists what is in no key, with the reasons.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import rfc8785
 from trtbuild.facts.recipe import Value
 from trtbuild.toolchains.lock import Lock
 
-#: Of the pre-image itself. A change of the walk below is a new number, and no old key is ever hit again.
+#: The version of the walk below. A change of the walk needs a new number; no old key is hit after that.
 SCHEMA = 2
 #: The prefix of the facts that are versions of tools.
 TOOL = "toolchain."
@@ -29,7 +29,7 @@ IMAGE = f"{TOOL}image"
 
 @dataclass(frozen=True)
 class Worker:
-    """A step's code. Only the version is in the key: where code lives does not change what it makes."""
+    """A step's code. Only its version is in the key, as a module's name does not change what it makes."""
 
     module: str  # for `python -m`
     version: int  # raised whenever the same facts give other bytes
@@ -49,10 +49,14 @@ class Handling:
 
 @dataclass(frozen=True)
 class Step:
-    """One action: what it reads, and which worker runs it.
+    """One unit of work as a compiler defines it: what its key reads, and which worker runs it.
 
-    `facts` are dotted options, platform facts (`target.arch`) and, where no lock has them, tool versions
+    `facts` are dotted options, platform facts (`target.arch`) and, if no lock has them, tool versions
     (`toolchain.onnx`).
+
+    The other classes about one step build on this one, in the order in which a build makes them: `PlannedStep` adds the
+    key; `StepPreview` and a sweep's `Unit` say whether it will run; the executor's `Task` adds paths and writes the
+    worker's `StepRequest`; `WorkerResult` is what the worker returned; `StepResult` is the outcome that a user sees.
     """
 
     name: str
@@ -60,33 +64,33 @@ class Step:
     facts: Mapping[str, Value]
     reads_model: bool = False
     inputs: tuple[str, ...] = ()  # names of upstream steps
-    lock: Lock | None = None  # of the toolchain that it runs in; its digest is in the key
+    lock: Lock | None = None  # of the step's toolchain; its digest is in the key
     handling: Handling = Handling()
 
 
 class Visitor(Protocol):
+    """Gets the fields of a key from `walk`."""
+
     def field(self, name: str, value: Value) -> None: ...
 
 
 def walk(step: Step, identity: str, upstream: Mapping[str, str], visitor: Visitor) -> None:
-    """Show `visitor` every field of the step's key, in one order."""
+    """Pass every field of the step's key to `visitor`, in a fixed order. `upstream` maps step names to keys."""
     visitor.field("schema", SCHEMA)
     visitor.field("step.name", step.name)  # two steps may read the same facts
     visitor.field("step.version", step.worker.version)
     if step.reads_model:
         visitor.field("model.identity", identity)
     for name in step.inputs:
-        visitor.field(f"input.{name}", upstream[name])  # input-addressed: the upstream's key, not its bytes
+        visitor.field(f"input.{name}", upstream[name])  # the key of the input, not its bytes: input-addressed
     if step.lock is not None:
-        visitor.field(
-            LOCK, step.lock.digest
-        )  # every package by its bytes: a version does not say what was installed
+        visitor.field(LOCK, step.lock.digest)  # the bytes of all packages, which versions do not determine
     for name in sorted(step.facts):
         visitor.field(name, step.facts[name])
 
 
 class Digest:
-    """The terse visitor: a key."""
+    """A visitor that computes the key."""
 
     def __init__(self) -> None:
         self._fields: dict[str, Value] = {}
@@ -102,7 +106,7 @@ class Digest:
 
 
 class Explanation:
-    """The talkative visitor: the fields themselves, kept in the record so that a later miss can be explained."""
+    """A visitor that keeps the fields. They go to the record, so that a later miss can be explained."""
 
     def __init__(self) -> None:
         self.fields: dict[str, Value] = {}
@@ -119,7 +123,7 @@ def key_of(step: Step, identity: str, upstream: Mapping[str, str]) -> str:
 
 
 def hint_key(facts: Mapping[str, Value]) -> str:
-    """Which hints of the store may serve a step: 64 hex digits of `facts`, such as a GPU and a release."""
+    """The key of the hints that may serve a step: 64 hex digits of `facts`, such as a GPU and a release."""
     tagged: Any = {"hint": 1, **facts}
     return hashlib.sha256(rfc8785.dumps(tagged)).hexdigest()
 

@@ -1,7 +1,7 @@
-"""What is in no key, each with the reason. All other options and facts are in a key: there is no third way.
+"""The options and facts that are in no key, each with the reason. All others are in a key.
 
-Names are dotted; `executor.*` means all options below. What one compiler does not read, while others do, is listed in
-its own `Compiler.unread`. `tests/facts/test_mutations.py` changes every option and every fact, and holds keys to these
+Names are dotted; `executor.*` means all options below. What only some compilers leave out is in their own
+`Compiler.unread`. `tests/facts/test_mutations.py` changes every option and every fact, and compares keys with these
 lists.
 """
 
@@ -69,7 +69,7 @@ FACTS: Mapping[str, str] = {
 
 
 def reason(option: str, *lists: Mapping[str, str]) -> str | None:
-    """Why `option` is in no key, by `OPTIONS` and `lists`; None where it is in one."""
+    """Why `option` is in no key, from `OPTIONS` and `lists`; None if it is in one."""
     for reasons in (OPTIONS, *lists):
         for name, why in reasons.items():
             if option == name or (name.endswith(".*") and option.startswith(name[:-1])):

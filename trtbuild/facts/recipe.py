@@ -1,4 +1,4 @@
-"""A Recipe: everything that decides what is built, resolved to facts and frozen."""
+"""A recipe: everything that the result of a build depends on, resolved and frozen."""
 
 from __future__ import annotations
 
@@ -40,41 +40,42 @@ def frozen(values: Mapping[str, V]) -> Mapping[str, V]:
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint by its content. `identity` is the sha256 over its files (see `trtbuild.sources`)."""
+    """A checkpoint, named by its content. `identity` is the SHA-256 over its files (see `trtbuild.sources`)."""
 
     identity: str
     label: str  # for people: shown and filtered on, never in a key
-    origin: str  # for provenance: where these bytes were taken from this time
-    architecture: (
-        str | None
-    )  # as in config.json or the GGUF's header; None where not known before the download
+    origin: str  # for provenance: where the bytes came from this time
+    #: from config.json or the GGUF's header; None if unknown before the download
+    architecture: str | None
     gguf: bool
     bytes: int
-    dtype: str  # as asked: auto, float32, …
-    context: int | None = None  # positions of the model, in tokens; None where not known before the download
-    files: tuple[tuple[str, int, str], ...] = ()  # (path, bytes, sha256), which `identity` is made of
+    dtype: str  # as in the config: auto, float32, …
+    context: int | None = None  # positions of the model, in tokens; None if unknown before the download
+    files: tuple[tuple[str, int, str], ...] = ()  # (path, bytes, SHA-256) of which `identity` is made
     pins: Mapping[str, Scalar] | None = None  # of a wheel: what `origin` alone does not say
     config: Mapping[str, Any] | None = None  # the parsed config.json, read-only; None for GGUF
-    #: `config`, or what says the same of a GGUF, where the compiler asks and it is known before the download
+    #: `config`, or the same from a GGUF's header; None if the compiler needs none or it is unknown before the download
     described: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Quant:
-    """How weights, activations and the KV cache are stored; `scheme` is the preset's name, if it is one."""
+    """How weights, activations and the KV cache are stored. `scheme` is the name of the preset, if it is one."""
 
     scheme: str
     weights: str
     activations: str
     method: str
     group_size: int | None
-    symmetric: bool | None  # None, as for group_size: what the compiler does best
+    symmetric: bool | None  # None, also of group_size: the compiler's default
     embedding: bool
     kv_cache: str
 
 
 @dataclass(frozen=True)
 class Profile:
+    """The limits of an engine's inputs, in sequences and tokens; None is the model's or the compiler's own limit."""
+
     max_batch_size: int | None
     max_input_len: int | None
     max_seq_len: int | None
@@ -83,19 +84,21 @@ class Profile:
 
 @dataclass(frozen=True)
 class Tools:
-    """A compiler, its toolchains, the packages that its results depend on, and its own options."""
+    """A compiler with its toolchains, its own options, and the packages that its results depend on."""
 
     name: str
     packages: Mapping[str, str]  # package -> exact version, the compiler's own included
     options: Mapping[str, Value]  # dotted option -> value
-    #: toolchain -> its lock; one that is not here was asked for in other versions, which no lock has
+    #: toolchain -> its lock; without those that the config asks for in other versions, as no lock has these
     locks: Mapping[str, Lock] = field(default_factory=dict)
-    #: sha256:… of the container image that holds the compiler, where steps run in it: then it stands for packages
+    #: sha256:… of the container image that steps run in; it stands for the packages in it
     image: str | None = None
 
 
 @dataclass(frozen=True)
 class Recipe:
+    """All facts of one build. Equal recipes have equal keys."""
+
     model: Model
     quant: Quant
     target: Target

@@ -1,4 +1,4 @@
-"""The checkpoint that a config names: opened, identified, and which front end reads it."""
+"""The checkpoint that a config names: how it is opened and identified, and which front end reads it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trtbuild.networks.config import architectures
 from trtbuild.networks.genai import families
 from trtbuild.networks.gguf.config import config_from_gguf
 from trtbuild.networks.tokenizer import gguf
-from trtbuild.planning.examine import tied
+from trtbuild.planning.examine import correct_tied_embeddings
 from trtbuild.sources import Digester, Source, WheelSpec, identity, open_source
 
 _BUILDER_FOR_OTHERS = "network.frontend=auto takes onnxruntime-genai's builder for those that it gets right"
@@ -47,7 +47,8 @@ def open_model(model: schema.ModelConf, digester: Digester) -> Source:
     )
 
 
-def seen(conf: schema.ModelConf, digester: Digester) -> tuple[Source, Described, Model]:
+def identified_model(conf: schema.ModelConf, digester: Digester) -> tuple[Source, Described, Model]:
+    """The opened checkpoint, its config.json, and its identity with what else a recipe holds. Raises InputError."""
     source = open_model(conf, digester)
     described = source.config()
     return source, described, _model(conf, source, described)
@@ -86,9 +87,9 @@ def _label(conf: schema.ModelConf, source: Source) -> str:
 
 
 def frontend(asked: str, architecture: str | None, config: Described) -> str:
-    """native or genai: which one makes the network, for `network.frontend` as it was `asked`.
+    """Which front end makes the network, "native" or "genai", for the option `network.frontend` as `asked`.
 
-    `architecture` is None where it is not known before the download, `config` None for GGUF. Raises InputError where
+    `architecture` is None if it is unknown before the download; `config` is None for GGUF. Raises InputError if
     neither front end is known to be right for the model.
     """
     if config is None and architecture == "clip":
@@ -101,7 +102,7 @@ def frontend(asked: str, architecture: str | None, config: Described) -> str:
     known = architecture is None or architecture in native
     if asked == "native" or (asked == "auto" and known):
         if not known:
-            raise unsupported(architecture, native, _BUILDER_FOR_OTHERS)
+            raise unsupported_error(architecture, native, _BUILDER_FOR_OTHERS)
         return "native"
     if config is None and known:
         raise InputError(
@@ -111,18 +112,21 @@ def frontend(asked: str, architecture: str | None, config: Described) -> str:
         )
     if config is None:
         hint = "onnxruntime-genai's builder does not read GGUF: take a safetensors checkpoint"
-        raise unsupported(architecture, native, hint)
+        raise unsupported_error(architecture, native, hint)
     families.check(config)
     return "genai"
 
 
-def rules(compiler: Compiler, frontend: str) -> ModelRules:
-    """What `compiler` asks of a checkpoint whose network `frontend` makes."""
+def model_rules(compiler: Compiler, frontend: str) -> ModelRules:
+    """What `compiler` requires of a checkpoint whose network `frontend` makes."""
     return compiler.models if frontend == "native" else replace(compiler.models, check_decoder=None)
 
 
-def describe(conf: schema.ModelConf, source: Source, described: Described) -> Described:
-    """A config.json, or what says the same of a GGUF; None where nothing does before the download. InputError."""
+def model_config(conf: schema.ModelConf, source: Source, described: Described) -> Described:
+    """The model's config.json, or the same from a GGUF's header; None if it is unknown before the download.
+
+    Raises InputError.
+    """
     if described is None:
         header = source.gguf_header()
         if header is not None:
@@ -130,17 +134,17 @@ def describe(conf: schema.ModelConf, source: Source, described: Described) -> De
         elif conf.wheel is not None and conf.source.startswith("wheel:") and conf.wheel.config is not None:
             described = conf.wheel.config
         return described
-    return tied(source, described)
+    return correct_tied_embeddings(source, described)
 
 
 def check_decoder(config: Described) -> None:
-    """What the native front end cannot build is told before a weight is downloaded. Raises InputError."""
+    """Raises InputError, before a weight is downloaded, if the native front end cannot build the model."""
     if config is None:
         return  # a GGUF's metadata are read with the file
     architectures.parse(config)
 
 
-def unsupported(architecture: str | None, native: tuple[str, ...], hint: str) -> InputError:
+def unsupported_error(architecture: str | None, native: tuple[str, ...], hint: str) -> InputError:
     return InputError(
         f"trtbuild's own network definition has {', '.join(native)}, and this model is {architecture}",
         option="model.source",
@@ -148,8 +152,8 @@ def unsupported(architecture: str | None, native: tuple[str, ...], hint: str) ->
     )
 
 
-def longest(model: Model, frontend: str) -> int | None:
-    """The tokens up to which an engine is right; None where that is not known before the download."""
+def max_tokens(model: Model, frontend: str) -> int | None:
+    """The most tokens for which an engine is right; None if it is unknown before the download."""
     limit = families.longest(model.config) if frontend == "genai" and model.config is not None else None
     return model.context if limit is None else limit
 

@@ -1,6 +1,6 @@
-"""What a checkpoint's headers and small files show, before anything is installed, downloaded or built.
+"""Checks a checkpoint's headers and small files before anything is installed, downloaded or built.
 
-The workers raise the same errors: they read the same headers, with the same code.
+The workers raise the same errors: they read the same headers with the same code.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _WEIGHTS = (".safetensors", ".gguf")
 
 
 def examine(source: Source, rules: ModelRules) -> tuple[str, ...]:
-    """Notes on the checkpoint: sentences on what changes nothing, is not known, or is left to the user.
+    """Notes on the checkpoint, as sentences: what has no effect, what is unknown, and what the user must decide.
 
-    Raises InputError where no engine of it can be right. Reads headers and small files, and no weights; what is not
-    known before the download is left to the workers.
+    Raises InputError if no engine of it can be right. Reads headers and small files, but no weights. The workers check
+    what is unknown before the download.
     """
     config, header = source.config(), source.gguf_header()
     if config is None and header is not None:
@@ -51,7 +51,7 @@ def examine(source: Source, rules: ModelRules) -> tuple[str, ...]:
 
 
 def _checked_tokenizer(files: Mapping[str, bytes], metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """The content of tokenizer.json, or what is made of a GGUF's metadata. Raises InputError."""
+    """The content of tokenizer.json, or what a GGUF's metadata convert to. Raises InputError."""
     if metadata is not None and "tokenizer.json" not in files:
         return gguf.convert(metadata).tokenizer
     tokenizer_files.check(files)
@@ -61,10 +61,10 @@ def _checked_tokenizer(files: Mapping[str, bytes], metadata: Mapping[str, Any] |
     return content
 
 
-def tied(source: Source, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`config` with the `tie_word_embeddings` that the stored tensors have: a stored head is one of its own.
+def correct_tied_embeddings(source: Source, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`config` with `tie_word_embeddings` as the tensors have it: false if a head is stored beside the embedding.
 
-    Raises InputError where the headers cannot be read: a key must not depend on whether a server answers.
+    Raises InputError if the headers cannot be read: a key must not depend on whether a server answers.
     """
     if not config.get("tie_word_embeddings"):
         return config
@@ -79,12 +79,13 @@ def tied(source: Source, config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _of_weights(
-    source: Source, config: Mapping[str, Any], header: GgufHeader | None, takes: Callable[[Decoder], None]
+    source: Source, config: Mapping[str, Any], header: GgufHeader | None, check: Callable[[Decoder], None]
 ) -> Iterator[str]:
+    """Notes on the config and the tensors. Raises InputError, also what the compiler's `check` raises."""
     yield from (
         architectures.audit(config) if header is None else gguf_config.audit(header.metadata, header.tensors)
     )
-    takes(architectures.parse(config))
+    check(architectures.parse(config))
     settled = _settled(source, config)
     if settled is not None:
         layout.check(settled, architectures.parse(settled.config(config)))

@@ -1,4 +1,4 @@
-"""A Recipe to steps in order, each with its key. Needs no store, no GPU and no compiler."""
+"""Recipe → plan: the steps in order, each with its key. Needs no store, no GPU and no compiler."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from trtstore import NEEDS
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A step with its key and the fields that the key was made of.
+class PlannedStep:
+    """A `Step` with its key, the fields that the key was made of, and the planned steps that it reads.
 
     `labels` are those that its record gets: people and scopes select by them, and no key holds them. They are None
     for a step that was read from a record.
@@ -23,7 +23,7 @@ class Planned:
     step: Step
     key: str
     fields: Mapping[str, Value]
-    inputs: tuple[Planned, ...]
+    inputs: tuple[PlannedStep, ...]
     labels: Mapping[str, str] | None = None
 
     @property
@@ -31,20 +31,20 @@ class Planned:
         return self.step.name
 
     @property
-    def chain(self) -> tuple[Planned, ...]:
+    def chain(self) -> tuple[PlannedStep, ...]:
         """This step and all steps upstream of it, upstream first, each once."""
         upstream = {step.name: step for planned in self.inputs for step in planned.chain}
         return (*upstream.values(), self)
 
     @property
-    def loader(self) -> Planned:
-        """The step in whose toolchain what it makes is loaded: to be checked, and to be run."""
-        named = self.step.handling.loaded_in
-        return next((up for up in self.inputs if up.name == named), self)
+    def loader(self) -> PlannedStep:
+        """The step whose toolchain loads this step's artifact, for the check and for `trtbuild run`."""
+        loader = self.step.handling.loaded_in
+        return next((up for up in self.inputs if up.name == loader), self)
 
     @property
     def toolchain(self) -> dict[str, str]:
-        """package -> version of every tool that its bytes depend on."""
+        """package -> version of every tool that the step's bytes depend on."""
         if self.step.lock is not None:
             return self.step.lock.versions
         tools = {name: str(value) for name, value in self.step.facts.items() if name.startswith(TOOL)}
@@ -52,19 +52,19 @@ class Planned:
 
     @property
     def packages(self) -> dict[str, str]:
-        """package -> version of every package of the toolchain that it runs in, as far as its key says."""
+        """package -> version of all packages of the step's toolchain, as far as its key holds them."""
         return self.toolchain if self.step.lock is None else self.step.lock.packages
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps in the order in which they would run; the last one makes what was asked for."""
+    """Steps in the order in which they would run. The last one makes the artifact that was asked for."""
 
     recipe: Recipe
-    steps: tuple[Planned, ...]
+    steps: tuple[PlannedStep, ...]
 
     @property
-    def final(self) -> Planned:
+    def final(self) -> PlannedStep:
         return self.steps[-1]
 
     @property
@@ -77,7 +77,10 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, until: str | None = None) -> Plan:
-    """Raises InputError where the compiler cannot make this recipe, or has no step `until`."""
+    """The plan of a recipe, up to the step `until`; None is the last one.
+
+    Raises InputError if the compiler does not support the recipe, or has no step `until`.
+    """
     steps = registry.steps(recipe)
     names = [step.name for step in steps]
     if until is not None and until not in names:
@@ -86,11 +89,11 @@ def make_plan(recipe: Recipe, until: str | None = None) -> Plan:
             option=f"until={until}",
             hint=f"steps: {', '.join(names)}",
         )
-    done: dict[str, Planned] = {}
+    done: dict[str, PlannedStep] = {}
     for step in steps:
         inputs = tuple(done[name] for name in step.inputs)
         upstream = {planned.name: planned.key for planned in inputs}
-        done[step.name] = Planned(
+        done[step.name] = PlannedStep(
             step=step,
             key=key_of(step, recipe.model.identity, upstream),
             fields=explain(step, recipe.model.identity, upstream),
@@ -102,7 +105,7 @@ def make_plan(recipe: Recipe, until: str | None = None) -> Plan:
     return Plan(recipe, tuple(done.values()))
 
 
-def _labels(step: Step, inputs: tuple[Planned, ...], recipe: Recipe) -> dict[str, str]:
+def _labels(step: Step, inputs: tuple[PlannedStep, ...], recipe: Recipe) -> dict[str, str]:
     """The labels of a step's record. NEEDS names the shared steps that the store keeps for as long as its artifact."""
     shared = [planned.key for planned in inputs if planned.step.handling.label is not None]
     return {

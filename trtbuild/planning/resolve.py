@@ -1,4 +1,4 @@
-"""Config to Recipe: the only place that looks at the world (files, the Hub, this machine's hardware)."""
+"""Config → recipe: the only place that reads files, the Hub and this machine's hardware for a plan."""
 
 from __future__ import annotations
 
@@ -24,23 +24,25 @@ from trtbuild.sources.folder import content
 from trtbuild.toolchains import builtin, lock, pythons
 from trtbuild.toolchains.lock import Lock
 
-MOST = 1e9  # of a number that an option counts with
+MAX_NUMBER = 1e9  # of any option that counts
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A recipe, and the source that can give the files behind its model's identity."""
+    """A recipe, and the source of the files that its model's identity names.
+
+    `examine` checks the checkpoint's headers and small files: it returns notes, or raises InputError.
+    """
 
     recipe: Recipe
     source: Source
-    #: looks at the checkpoint's headers and small files: notes, or InputError
     examine: Callable[[], tuple[str, ...]]
 
 
 def resolve(config: schema.Config, digester: Digester, memory: Memo | None = None) -> Resolved:
-    """Raises InputError for anything in `config` that does not hold together or is not there.
+    """The recipe of a config. Looks nothing up that is in `memory` already.
 
-    What is in `memory` is not looked up again.
+    Raises InputError if options contradict each other, or name something that does not exist.
     """
     once = (memory or Memo()).once
     _check_numbers(config)
@@ -52,23 +54,25 @@ def resolve(config: schema.Config, digester: Digester, memory: Memo | None = Non
     quant = _quant(config.quant)
     profile = _profile(config.profile)
     compiler = registry.COMPILERS[tools.name]
-    wanted = asked(config)
+    wanted = target_request(config)
     kinds = compiler.hardware.kinds
     target = once("target", (wanted, sorted(kinds)), lambda: targets.resolve(wanted, kinds))
-    source, described, model = once("model", config.model, lambda: checkpoint.seen(config.model, digester))
+    source, described, model = once(
+        "model", config.model, lambda: checkpoint.identified_model(config.model, digester)
+    )
     frontend = "native"
     if compiler.models.networks:
         frontend = checkpoint.frontend(config.network.frontend.value, model.architecture, model.config)
-        _check_length(profile, checkpoint.longest(model, frontend))
+        _check_length(profile, checkpoint.max_tokens(model, frontend))
         if frontend == "native":
             checkpoint.check_decoder(described)
         if compiler.models.structured and frontend == "native":
-            told = once(
-                "described", config.model, lambda: checkpoint.describe(config.model, source, described)
+            model_config = once(
+                "described", config.model, lambda: checkpoint.model_config(config.model, source, described)
             )
-            model = replace(model, described=told)
+            model = replace(model, described=model_config)
     elif model.gguf and model.architecture not in (None, *architectures.GGUF_SUPPORTED):
-        raise checkpoint.unsupported(
+        raise checkpoint.unsupported_error(
             model.architecture, architectures.GGUF_SUPPORTED, "name the same model as safetensors"
         )
     recipe = Recipe(
@@ -82,17 +86,17 @@ def resolve(config: schema.Config, digester: Digester, memory: Memo | None = Non
         tools=tools,
         driver_policy=config.key.driver.value,
     )
-    rules = checkpoint.rules(compiler, frontend)
+    rules = checkpoint.model_rules(compiler, frontend)
 
     def examined() -> tuple[str, ...]:
-        asked = (config.model, compiler.name, frontend)
-        return once("examined", asked, lambda: examine(source, rules))
+        question = (config.model, compiler.name, frontend)
+        return once("examined", question, lambda: examine(source, rules))
 
     return Resolved(recipe, source, examined)
 
 
-def asked(config: schema.Config) -> targets.Asked:
-    """What the config asks of the hardware."""
+def target_request(config: schema.Config) -> targets.Asked:
+    """The hardware that the config asks for, before anything is detected."""
     names = [f.name for f in fields(targets.Asked) if f.name != "fleet"]
     values = {name: getattr(config.target, name) for name in names}
     return targets.Asked(
@@ -106,7 +110,7 @@ def _profile(conf: schema.ProfileConf) -> Profile:
 
 
 def _check_length(profile: Profile, context: int | None) -> None:
-    """Raises InputError for more tokens than the model has positions, as far as that is known here."""
+    """Raises InputError if the profile has more tokens than the model has positions (`context`, None if unknown)."""
     if context is not None and (profile.max_seq_len or 0) > context:
         raise InputError(
             f"{profile.max_seq_len} is beyond the model's context of {context} tokens",
@@ -167,7 +171,7 @@ def _tools(config: schema.Config, digester: Digester) -> Tools:
                 option="compiler.version",
                 hint="give it: compiler.version=…, or take what is there: compiler.version=installed",
             )
-        # A lock in which something else was asked for does not say what the step runs with.
+        # A lock does not say what a step runs with if the config asks for other versions.
         locks = {
             name: each
             for name, each in locks.items()
@@ -175,7 +179,7 @@ def _tools(config: schema.Config, digester: Digester) -> Tools:
         }
         packages = {**locked, **asked}
     image = _image(config, compiler)
-    if image is not None:  # it holds the compiler: what is left are the steps before it
+    if image is not None:  # it holds the compiler; the packages that remain are those of the steps before it
         packages = {name: version for name, version in packages.items() if name in locked}
     return Tools(
         conf.name,
@@ -187,7 +191,7 @@ def _tools(config: schema.Config, digester: Digester) -> Tools:
 
 
 def _options(conf: schema.CompilerConf, compiler: Compiler, digester: Digester) -> dict[str, Value]:
-    """The compiler's own options by their dotted names; one that names folders has their content in place of paths."""
+    """The compiler's own options by their dotted names. Folders are replaced by the digests of their contents."""
     common = {f.name for f in fields(schema.CompilerConf)} | {"image"}
     options: dict[str, Value] = {}
     for item in fields(conf):
@@ -231,7 +235,7 @@ def _of(asked: Mapping[str, str], lock: Lock) -> dict[str, str]:
 
 
 def _locks(conf: schema.CompilerConf, compiler: Compiler) -> dict[str, Lock]:
-    """The lock of each of the compiler's toolchains: a team's own, or the one that ships with trtbuild."""
+    """The lock of each of the compiler's toolchains: from `compiler.locks`, or the one shipped with trtbuild."""
     for name in conf.locks:
         if name not in compiler.needs.toolchains:
             raise InputError(
@@ -247,15 +251,15 @@ def _locks(conf: schema.CompilerConf, compiler: Compiler) -> dict[str, Lock]:
 
 def _own_lock(name: str, path: str) -> Lock:
     option = f"compiler.locks.{name}"
-    parsed = lock.read(Path(path).expanduser(), option)
-    lacking = [package for package in builtin.load(name).chosen if package not in parsed.packages]
+    own = lock.read(Path(path).expanduser(), option)
+    lacking = [package for package in builtin.load(name).chosen if package not in own.packages]
     if lacking:
         raise InputError(
             f"{path} does not lock {', '.join(lacking)}, which the toolchain {name} is made for",
             option=option,
             hint=f"`trtbuild toolchain ls {name}` shows what it holds; add them to the pins, and lock those again",
         )
-    return parsed
+    return own
 
 
 def _installed(config: schema.Config, compiler: Compiler, names: list[str]) -> dict[str, str]:
@@ -287,5 +291,5 @@ def _check_numbers(config: schema.Config) -> None:
     for option, value in positive.items():
         if value is not None and not value > 0:  # nor is NaN
             raise InputError(f"{value} is not above 0", option=option)
-        if value is not None and value > MOST:
+        if value is not None and value > MAX_NUMBER:
             raise InputError(f"{value} is more than can be meant", option=option)

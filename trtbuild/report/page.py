@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trtbuild.errors import InputError
-from trtbuild.redact import clean, hiding
+from trtbuild.redact import redact_json, redactor
 from trtbuild.report import plots
 from trtbuild.report.rows import Bar, ReportRow, as_csv
 from trtstore import format_seconds, format_size
@@ -92,14 +92,14 @@ def write(report: ReportPage, folder: Path) -> Path:
 
 def _without_secrets(report: ReportPage) -> ReportPage:
     """Text by text: the page holds a library whose code must stay as it is."""
-    hide = hiding()
+    hide = redactor()
 
     def hidden(of: Any) -> Any:
         texts = {each.name: getattr(of, each.name) for each in fields(of)}
         return replace(of, **{name: hide(text) for name, text in texts.items() if isinstance(text, str)})
 
     shown: ReportPage = replace(hidden(report), rows=[hidden(row) for row in report.rows])
-    return replace(shown, bars=[hidden(bar) for bar in report.bars], forecast=clean(report.forecast))
+    return replace(shown, bars=[hidden(bar) for bar in report.bars], forecast=redact_json(report.forecast))
 
 
 def html(report: ReportPage) -> str:

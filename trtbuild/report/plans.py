@@ -11,11 +11,11 @@ from trtbuild.artifacts import provenance
 from trtbuild.artifacts.chain import Located
 from trtbuild.artifacts.history import Estimate, NearestBuild
 from trtbuild.building.preview import StepPreview, ToolchainState
-from trtbuild.planning.plan import Plan, Planned
+from trtbuild.planning.plan import Plan, PlannedStep
 from trtbuild.targets import Target
 from trtstore import format_seconds, format_size, format_table
 
-Sharers: TypeAlias = tuple[Planned, tuple[str, ...]]  # a step, and the models that share its result
+Sharers: TypeAlias = tuple[PlannedStep, tuple[str, ...]]  # a step, and the models that share its result
 
 
 def lines(

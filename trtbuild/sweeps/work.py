@@ -21,7 +21,7 @@ from trtbuild.config.schema import Config, StoreConf
 from trtbuild.errors import InputError, StoreError, TrtbuildError
 from trtbuild.executors.cancellation import Cancellation
 from trtbuild.planning.memo import Memo
-from trtbuild.planning.plan import Plan, Planned, make_plan
+from trtbuild.planning.plan import Plan, PlannedStep, make_plan
 from trtbuild.planning.resolve import resolve
 from trtstore import Store, StoreFailure
 
@@ -52,7 +52,7 @@ class Job:
 class Unit:
     """A step that must run, for the first of the points that want it; no two units have the same key."""
 
-    planned: Planned
+    planned: PlannedStep
     job: Job
     group: str  # the kind of hardware that it needs: "cpu", or a target's name
     needs: tuple[str, ...]  # keys of units that come first
@@ -134,7 +134,7 @@ class Workplace:
             self._histories[at] = runner.history
         return self._histories[at]
 
-    def find(self, planned: Planned, runner: Runner) -> Located:
+    def find(self, planned: PlannedStep, runner: Runner) -> Located:
         """Where an artifact is; each key is looked up once."""
         at = (id(runner.setup.store), planned.key)
         if at not in self._located:
@@ -157,7 +157,7 @@ def units(jobs: Sequence[Job], place: Workplace) -> tuple[Unit, ...]:
     return tuple(units.values())
 
 
-def _add(planned: Planned, job: Job, place: Workplace, units: dict[str, Unit]) -> bool:
+def _add(planned: PlannedStep, job: Job, place: Workplace, units: dict[str, Unit]) -> bool:
     """Add the step to `units`, after the missing steps upstream of it. Returns False if it need not run."""
     plan, runner = job.planned
     config = runner.setup.config
@@ -178,7 +178,7 @@ def _add(planned: Planned, job: Job, place: Workplace, units: dict[str, Unit]) -
     return True
 
 
-def _group(planned: Planned, plan: Plan, config: Config) -> str:
+def _group(planned: PlannedStep, plan: Plan, config: Config) -> str:
     """The hardware that a step needs: that of its target, unless it is built ahead of time."""
     recipe, job = plan.recipe, config.target.job
     if recipe.target.kind == "cpu" or not reads_hardware(planned):
@@ -188,7 +188,7 @@ def _group(planned: Planned, plan: Plan, config: Config) -> str:
     return recipe.target.name
 
 
-def reads_hardware(planned: Planned) -> bool:
+def reads_hardware(planned: PlannedStep) -> bool:
     """Whether a step's key holds anything of its target, or what it makes is loaded there."""
     own = any(name.startswith("target.") for name in planned.step.facts)
     return own or (planned.step.handling.loads and any(map(reads_hardware, planned.inputs)))

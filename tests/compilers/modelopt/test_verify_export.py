@@ -163,7 +163,7 @@ FAULTS: list[tuple[Callable[[Case], None], tuple[tuple[str, str, str], ...], str
     (transpose, (INT8, FP8), "model.layers.1.self_attn.o_proj"),
     (leave_one_as_it_is, (FP8,), "was left as it is"),
     (say_another_algorithm, (FP8, AWQ), "quant_algo = W4A16"),
-    (one_more_tensor, (FP8,), "which the model has not"),
+    (one_more_tensor, (FP8,), "which the model does not have"),
     (one_more_scale, (INT8, FP8), "model.layers.1.mlp.up_proj has"),
     (a_scale_of_another_map, (INT8, FP8, AWQ, NVFP4), "has lm_head.weight_scale, for which"),
 ]

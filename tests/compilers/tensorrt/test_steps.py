@@ -13,7 +13,7 @@ from trtbuild.compilers.tensorrt.compiler import RTX, RTX_CAPABILITIES, TENSORRT
 from trtbuild.errors import InputError
 from trtbuild.facts.key_exclusions import reason
 from trtbuild.facts.recipe import Profile, Recipe, Tools, frozen
-from trtbuild.planning.plan import Planned, make_plan
+from trtbuild.planning.plan import PlannedStep, make_plan
 from trtbuild.targets import Gpu
 
 HOPPER = Gpu("H100 80GB HBM3", 80, "9.0", 132)
@@ -21,7 +21,7 @@ TURING = Gpu("T4", 16, "7.5", 40)
 OLD = Tools("tensorrt", frozen({"tensorrt": "8.6.0"}), recipe("tensorrt").tools.options)
 
 
-def engine(of: Recipe) -> Planned:
+def engine(of: Recipe) -> PlannedStep:
     return make_plan(of).final
 
 
@@ -55,7 +55,7 @@ def test_rtx_engines_are_shared_where_their_bytes_are_equal(changes: dict[str, A
 
 
 def test_a_portable_engine_is_one_for_all_gpus() -> None:
-    def portable(gpu: Gpu) -> Planned:
+    def portable(gpu: Gpu) -> PlannedStep:
         plain = recipe(gpu=gpu)
         return engine(dataclasses.replace(plain, tools=tools(plain, portable=True)))
 

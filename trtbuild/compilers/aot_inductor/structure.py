@@ -162,9 +162,8 @@ def _rows(name: str, rows: int, columns: int, dtype: str, small: bool) -> dict[s
 def _linear(name: str, rows: int, columns: int, scheme: WeightScheme) -> dict[str, TensorSpec]:
     if scheme.weights == "fp8":
         specs = {f"{name}.weight": TensorSpec("float8_e4m3fn", (rows, columns))}
-        if (
-            len(JOINED[name.split(".", 3)[3]]) > 1
-        ):  # each map has its own scale: by row, its share of the largest
+        # Each joined map has its own scale: by row, its share of the largest.
+        if len(JOINED[name.split(".", 3)[3]]) > 1:
             specs[f"{name}.shares"] = TensorSpec("float32", (rows,))
         return specs
     if scheme.weights != "int4":

@@ -35,14 +35,8 @@ from trtstore import format_size
 
 WORKERS = {"unpack": UNPACK, "checkpoint": Worker("trtbuild.compilers.modelopt.checkpoint", 2)}
 NAME = "modelopt"
-_TOOLS = (
-    "gguf",
-    "numpy",
-    "nvidia-modelopt",
-    "safetensors",
-    "torch",
-    "transformers",
-)  # as its lock chooses them
+#: As its lock chooses them.
+_TOOLS = ("gguf", "numpy", "nvidia-modelopt", "safetensors", "torch", "transformers")
 
 
 def steps(recipe: Recipe) -> tuple[Step, ...]:

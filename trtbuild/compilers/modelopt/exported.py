@@ -229,9 +229,8 @@ class Exported:
         if columns % group:
             raise BuildError(f"{module} has {columns} columns, which groups of {group} do not divide")
         scale = self._scale(name, (rows, columns // group))
-        if (
-            self.algorithm == "W4A8_AWQ"
-        ):  # kernels divide by it to compute in FP8; it is no part of the number
+        # Kernels divide by it to compute in FP8; it is no part of the number.
+        if self.algorithm == "W4A8_AWQ":
             self._scale(f"{name}_2", ())
         wide = np.repeat(scale, group, 1)
         return signed * wide, wide * 0.5

@@ -170,9 +170,8 @@ def _config(
                 blocks[-1] = group
     if cache is not None:
         rules, more = config["quant_cfg"], copy.deepcopy(getattr(mtq, cache[0]))["quant_cfg"]
-        config["quant_cfg"] = (
-            [*rules, *more] if isinstance(rules, list) else rules | more
-        )  # 0.37 has a mapping
+        # A list; release 0.37 has a mapping.
+        config["quant_cfg"] = [*rules, *more] if isinstance(rules, list) else rules | more
     off: dict[str, Any] = {"enable": False}
     rules, names = config["quant_cfg"], [f"{module}.*" for module in sorted(excluded)]
     if isinstance(rules, list):

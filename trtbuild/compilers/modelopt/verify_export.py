@@ -223,7 +223,7 @@ def _compare(decoder: Decoder, original: Original, exported: Exported) -> tuple[
     for name in sorted(names):
         module = name.rpartition(".")[0]
         if not original.has(name):
-            raise BuildError(f"the checkpoint has {name}, which the model has not")
+            raise BuildError(f"the checkpoint has {name}, which the model does not have")
         if (
             name.endswith(".weight")
             and module in linears

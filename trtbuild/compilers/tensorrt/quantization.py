@@ -157,9 +157,8 @@ def _rows(source: Network, tensor: TensorProto, group: int) -> Iterator[Array]:
 def _scale(largest: Array, scheme: str, tensor: TensorProto) -> Array:
     """The scale as it is stored. It is never 0, which a column of zeros or of tiny values would give."""
     element = element_type(tensor)
-    smallest = np.float32(
-        2.0**-14 if element.itemsize == 2 else 2.0**-126
-    )  # a normal number in all three types
+    # A normal number in all three types.
+    smallest = np.float32(2.0**-14 if element.itemsize == 2 else 2.0**-126)
     return np.maximum(largest / np.float32(_LARGEST[scheme]), smallest).astype(element)
 
 

@@ -23,19 +23,10 @@ SCRIPTS = Worker("trtbuild.compilers.tensorrt_llm.scripts_checkpoint", 1)
 MODELOPT = Worker("trtbuild.compilers.tensorrt_llm.modelopt_checkpoint", 1)
 _TOOLS = ("tensorrt_llm", "torch", "transformers")
 _PACKAGE = "nvidia-modelopt"
-_MODELOPT_TOOLS = (
-    "gguf",
-    "numpy",
-    _PACKAGE,
-    "safetensors",
-    "torch",
-    "transformers",
-)  # as its lock chooses them
-_SHOWN = (
-    "calib_size",
-    "calib_batch_size",
-    "calib_max_seq_length",
-)  # options of a calibration that ModelOpt takes
+#: As its lock chooses them.
+_MODELOPT_TOOLS = ("gguf", "numpy", _PACKAGE, "safetensors", "torch", "transformers")
+#: Options of a calibration that ModelOpt takes.
+_SHOWN = ("calib_size", "calib_batch_size", "calib_max_seq_length")
 
 
 def architecture(recipe: Recipe) -> str:
