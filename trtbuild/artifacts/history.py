@@ -71,7 +71,7 @@ class Difference:
 class NearestBuild:
     """The earlier build of the same step that is most like what is asked for, and how it differs.
 
-    `ours` says whether it is in our own store, and not in one that is only read.
+    `ours` says whether it is in the local store, and not in one that is only read.
     """
 
     record: Record
@@ -208,7 +208,7 @@ def history_of(
     on_problem: Callable[[str], None],
     on_parsed: OnParsed,
 ) -> History:
-    """The earlier builds in our own store, in the others on this machine, and in the team store."""
+    """The earlier builds in the local store, in the others on this machine, and in the team store."""
     sources = [HistorySource(store, True, Maintenance(store).catalog.summaries)]
     sources += [HistorySource(other, False, catalog_of(other, store.index).summaries) for other in also]
     if team is not None:
