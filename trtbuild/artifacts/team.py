@@ -276,7 +276,7 @@ class TeamStore:
     def share(
         self, record: Record, held: HeldLease | None, progress: Callable[[str, int, int], None]
     ) -> None:
-        """Push what was built here. Raises StoreError if the team store refuses it; it then waits in the local store."""
+        """Push what was built here. Raises StoreError if the team store refuses it; it then waits for another push."""
         team = self.connection
         if team is None or not self._config.write:
             return

