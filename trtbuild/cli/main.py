@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: Exception, outcome: CommandOutcome) -> None:
-    """Report an error in one line: what is no error of a user's, too, unless TRTBUILD_TRACEBACK is set."""
+    """Report an error in one line. A fault of trtbuild's own is raised if TRTBUILD_TRACEBACK is set."""
     if isinstance(error, StoreFailure):
         error = refused(error)
     if not isinstance(error, TrtbuildError):
@@ -82,8 +82,8 @@ def _fail(error: Exception, outcome: CommandOutcome) -> None:
 class _Signals:
     """SIGTERM and SIGINT raise KeyboardInterrupt, and `come` remembers it.
 
-    While a config is composed, the exception alone is not enough: Python drops it in the end of a generator, and
-    OmegaConf makes an error of its own of it.
+    While a config is composed, the exception alone is not enough: Python drops it when a generator ends, and OmegaConf
+    turns it into an error of its own.
     """
 
     def __init__(self) -> None:
@@ -262,7 +262,7 @@ DOCTOR = "doctor"  # the verb that works where no plan can be made and no store 
 
 
 def _verb(args: list[str]) -> tuple[_Verb, list[str]]:
-    """The verb, and the words for Hydra. The verb is the first word if that has no `=`; by default it is build."""
+    """The verb and the words for Hydra. The first word is the verb if it has no `=`; the default is build."""
     if not args or "=" in args[0] or args[0].startswith("-"):
         return _build, args
     if args[0] == REBUILD:

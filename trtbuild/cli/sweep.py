@@ -60,7 +60,7 @@ def sweep(
 ) -> list[float | None]:
     """Run a verb for all `points`; for each the number that sweep.objective asks for, where there is one.
 
-    Raises InputError where they make no sweep; the error of one point is told, and the others go on.
+    Raises InputError if they make no sweep. The error of one point is reported, and the others go on.
     """
     if verb not in VERBS:
         raise InputError(f"`{verb}` takes one artifact and cannot be swept", option="-m", hint="leave out -m")

@@ -71,7 +71,7 @@ class _Words:
         return [builtin.find(name) for name in self.args.names or builtin.names()]
 
     def python(self, lock: Lock) -> Python:
-        """The Python that toolchains are asked for."""
+        """The Python that toolchains are installed for."""
         return pythons.python(getattr(self.args, "python", None), lock.chosen)
 
     def find(self, lock: Lock) -> Environment | None:
@@ -304,7 +304,7 @@ def _parser() -> argparse.ArgumentParser:
         if names is not None:
             made.add_argument("names", nargs=names, metavar="NAME")
         if python:
-            made.add_argument("--python", metavar="PATH", help="for this Python, in place of the one at hand")
+            made.add_argument("--python", metavar="PATH", help="for this Python, instead of the current one")
         return made
 
     command("ls", _ls, "what ships and what is installed; with names, their packages", "*")
@@ -332,7 +332,9 @@ def _parser() -> argparse.ArgumentParser:
     taken = command("import", _import, "install from such a file, every wheel checked", None)
     taken.add_argument("file", metavar="FILE")
     taken.add_argument("--lock", action="append", default=[], metavar="FILE.txt", help="one that it may hold")
-    taken.add_argument("--trust", action="store_true", help="install what it holds, whoever made its locks")
+    taken.add_argument(
+        "--trust", action="store_true", help="install it, although its locks are not known to trtbuild"
+    )
     return parser
 
 

@@ -26,6 +26,6 @@ class ToolchainReporter:
         self._open = False
 
     def waiting(self, words: str) -> None:
-        if time.monotonic() - self._told >= 10:  # it is told each second
+        if time.monotonic() - self._told >= 10:  # this is called each second
             self._told = time.monotonic()
             self.note(words)

@@ -1,1 +1,1 @@
-"""`trtbuild doctor`: what is missing on this machine for a config, and the command that mends it."""
+"""`trtbuild doctor`: what is missing on this machine for a config, and the command that fixes it."""

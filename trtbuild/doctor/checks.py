@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 State = Literal["ok", "missing", "warning", "unneeded"]
-#: Family of a distribution -> the commands that mend; "" for every other one, and where they are the same.
+#: Family of a distribution -> the commands that fix a problem; "" stands for every other family.
 Mends = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Examined:
-    """One thing that was looked at. `mend` are commands, in order; where there is none, `words` say what to do."""
+    """One thing that was checked. `mend` are the commands that fix it, in order; if empty, `words` say what to do."""
 
     name: str
     state: State

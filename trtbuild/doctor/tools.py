@@ -55,7 +55,7 @@ def _toolchain(config: schema.Config, name: str, locked: Lock, store: Store | No
 
 
 def _packages(config: schema.Config, compiler: Compiler) -> Examined:
-    """The compiler itself, in the Python at hand."""
+    """The compiler itself, in the current Python."""
     wanted = {compiler.needs.package: config.compiler.version, **config.compiler.packages}
     try:
         python = pythons.python(config.executor.python, wanted)

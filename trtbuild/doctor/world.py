@@ -34,7 +34,7 @@ class Said:
 
 @dataclass(frozen=True)
 class World:
-    """`root` is where the system's own files lie, "/" but for who looks at another machine's."""
+    """`root` is where the system's files are: "/", or the copy of another machine's."""
 
     root: Path = Path("/")
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))

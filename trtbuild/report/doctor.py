@@ -11,7 +11,7 @@ _MARKS = {"ok": "ok", "missing": "MISSING", "warning": "note", "unneeded": "-"}
 
 
 def lines(checks: Sequence[Examined]) -> Iterator[str]:
-    """A line for each check, and below what is wrong the commands that mend it."""
+    """A line for each check; below a failed check, the commands that fix it."""
     wide = max(len(check.name) for check in checks)
     for check in checks:
         mark = _MARKS[check.state]

@@ -1,4 +1,4 @@
-"""Why a key is what it is, in words: what differs from the nearest engine, or what is equal in a hit."""
+"""Explains a key in words: the differences from the nearest engine, or the facts of a hit."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _differences(plan: Plan, near: NearestBuild) -> Iterator[str]:
 
 
 def _files(plan: Plan, build: provenance.ParsedProvenance) -> str:
-    """Which files of the checkpoint are others."""
+    """Which files of the checkpoint differ."""
     if not build.files or not plan.recipe.model.files:
         return ""
     here = {path: digest for path, _, digest in plan.recipe.model.files}
@@ -96,7 +96,7 @@ def _facts(plan: Plan) -> Iterator[str]:
 
 
 def _unkeyed(plan: Plan, overrides: Sequence[str]) -> Iterator[str]:
-    """Which of the user's own words are in no key."""
+    """Which of the user's options are in no key."""
     unread = COMPILERS[plan.recipe.tools.name].unread
     rows = []
     for word in overrides:
@@ -119,7 +119,7 @@ def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _value(value: Any) -> str:
-    """As YAML writes it; digests by their first twelve digits."""
+    """A value as YAML writes it; a digest by its first twelve digits."""
     if value is history.ABSENT:
         return "(not read)"
     if isinstance(value, str):

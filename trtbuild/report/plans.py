@@ -46,7 +46,7 @@ def lines(
 
 
 def shared(sharers: Sequence[Sharers]) -> Iterator[str]:
-    """What serves other models, too."""
+    """The steps whose artifacts other models share."""
     for step, models in sharers:
         if models:
             count = len(models)

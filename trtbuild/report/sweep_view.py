@@ -1,4 +1,4 @@
-"""A sweep as it goes on: plain lines, or on a terminal what runs, how far each kind of hardware is and what is left."""
+"""The progress of a sweep: plain lines in a log; on a terminal, running steps and a bar for each kind of hardware."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trtbuild.sweeps.schedule import UnitResult
 from trtbuild.sweeps.work import Unit, seconds_of
 from trtstore import format_seconds
 
-#: is told a line; and what a unit does
+#: Takes a line to show; takes what a unit is doing.
 Tell: TypeAlias = Callable[[str], None]
 Does: TypeAlias = Callable[[Unit, str], None]
 
@@ -28,17 +28,17 @@ LINES = 16  # of running steps
 
 
 class PlainSweepView:
-    """A line for each step that has ended. Threads may share it."""
+    """A line for each step that has ended. Safe for threads."""
 
     def __init__(self, stream: TextIO, units: Sequence[Unit]) -> None:
         self._stream, self._total, self.done = stream, len(units), 0
 
     def reporter(self, unit: Unit) -> UnitNotes:
-        """Notes are told, with whose they are; the rest is not."""
+        """Shows the unit's notes, with its label, and nothing else."""
         return UnitNotes(unit, self.note)
 
     def started(self, unit: Unit, worker: str) -> None:
-        """Nothing: a log wants what came of it."""
+        """Nothing: a log gets a line when the unit ends."""
 
     def ended(self, ended: UnitResult) -> None:
         self.done += 1
@@ -54,12 +54,12 @@ class PlainSweepView:
 
 
 class Drawn:
-    """The same lines, and below them what is going on. Threads may share it."""
+    """The same lines, with the running steps below them. Safe for threads."""
 
     def __init__(self, units: Sequence[Unit], points: Sequence[str]) -> None:
         self._units, self._total, self._points = tuple(units), len(units), tuple(points)
         self._done: dict[str, bool] = {}  # key -> whether there is a result
-        self._running: dict[str, tuple[Unit, str, float, str]] = {}  # unit, where, since when, what it does
+        self._running: dict[str, tuple[Unit, str, float, str]] = {}  # unit, worker, start, activity
         self._lock = threading.Lock()
         self._groups = Progress(
             TextColumn("{task.description}"),
@@ -81,7 +81,7 @@ class Drawn:
             self._live.start()
 
     def reporter(self, unit: Unit) -> UnitNotes:
-        """What the unit does is shown beside it, notes are told."""
+        """Shows what the unit does beside it, and its notes."""
         return UnitNotes(unit, self.note, self._does)
 
     def started(self, unit: Unit, worker: str) -> None:
@@ -170,10 +170,10 @@ class UnitNotes:
         """Nothing: the view of the whole sweep reports it."""
 
     def progress(self, what: str, done: int, total: int, unit: str) -> None:
-        """Nothing: there are too many to draw each."""
+        """Nothing: there are too many units to draw a bar for each."""
 
     def hashing(self, done: int, total: int) -> None:
-        """Nothing: the same."""
+        """Nothing, for the same reason."""
 
     def text(self, piece: str) -> None:
         """Nothing: a check's text is in its record."""
@@ -199,5 +199,5 @@ def ended_lines(ended: UnitResult, done: int, total: int) -> Iterator[str]:
 
 
 def view(units: Sequence[Unit], points: Sequence[str]) -> PlainSweepView | Drawn:
-    """The one that fits stderr. `points` are the keys of what is asked for, one a point."""
+    """The view that fits stderr. `points` are the keys of the points' last steps."""
     return Drawn(units, points) if sys.stderr.isatty() else PlainSweepView(sys.stderr, units)

@@ -16,7 +16,7 @@ from trtbuild.errors import TrtbuildError
 from trtbuild.report.records import speed
 from trtstore import format_seconds, format_size
 
-HASHING_PATIENCE = 2.0  # seconds of hashing before a log is told of it
+HASHING_PATIENCE = 2.0  # seconds of hashing before a log gets a line
 BAR_PATIENCE = 0.5  # and before a bar is drawn: what is done by then needs none
 BAR_EVERY = 0.1  # seconds between two drawings: hashing tells of each MiB
 
@@ -83,7 +83,7 @@ class PlainTerminal:
         self._line(words)
 
     def waiting(self, words: str) -> None:
-        if time.monotonic() >= self._wait_until:  # it is told each second: a log wants less
+        if time.monotonic() >= self._wait_until:  # this is called each second: a log needs fewer lines
             self._wait_until = time.monotonic() + 10
             self._line(words)
 

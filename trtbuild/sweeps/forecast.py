@@ -54,7 +54,7 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """Of work, all steps one after the other, as far as they have a basis."""
+        """Seconds of work, all steps one after the other, without those that have no estimate."""
         return sum(group.seconds for group in self.groups)
 
     @property
@@ -102,9 +102,7 @@ def forecast(jobs: Sequence[Job], units: Sequence[Unit], place: Workplace) -> Fo
 
 
 def _tools(units: Sequence[Unit]) -> tuple[ToolchainState, ...]:
-    with suppress(
-        InputError
-    ):  # a Python that is not there is told by the steps that want it, and the others go on
+    with suppress(InputError):  # a missing Python is reported by the steps that need it, and the others go on
         return toolchains_of((unit.planned, unit.job.planned[1]) for unit in units)
     return ()
 

@@ -1,4 +1,4 @@
-"""The check of a job: this machine computes the key that it was sent to build, and has the hardware asked for."""
+"""The check of a sweep's job: this machine computes the key that it shall build, and has the requested hardware."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trtbuild.targets import gpu_slots, gpus_here
 
 
 def check(plan: Plan, config: Config) -> None:
-    """Raises InputError where this machine would build something else than the sweep planned, before any work."""
+    """Raises InputError, before any work, if this machine would build something else than the sweep planned."""
     wanted, recipe = config.sweep.key, plan.recipe
     if wanted is None:
         return

@@ -18,7 +18,7 @@ from trtbuild.targets import gpu_slots
 from trtstore import StoreFailure
 
 PATIENCE = 10.0  # seconds for workers that were ended to be gone
-SPARE = 0.9  # of the memory that is free: the rest is for what nobody has measured
+SPARE = 0.9  # of the free memory: the rest is for what was never measured
 
 
 class Local:
@@ -63,7 +63,7 @@ class Local:
         return True
 
     def wait(self) -> Sequence[UnitResult]:
-        """Raises what is no error of a user's, as it came."""
+        """Raises a fault of trtbuild's own as it came."""
         ended = self._ended.get()
         if isinstance(ended, BaseException):
             raise ended
@@ -116,7 +116,7 @@ class Local:
 
 
 def memory_of(unit: Unit) -> float:
-    """Bytes that a unit's worker is likely to hold; a guess where nothing like it was measured."""
+    """Bytes that a unit's worker is likely to hold; a guess if nothing like it was measured."""
     if unit.estimate is not None and unit.estimate.peak_memory_bytes is not None:
         return unit.estimate.peak_memory_bytes
     plan, _ = unit.job.planned

@@ -1,4 +1,4 @@
-"""Runs units in the order that their inputs allow, the longest chain first; who runs them, workers say."""
+"""Runs units in the order that their inputs allow, the longest chain first, on the given workers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trtbuild.sweeps.work import Unit, urgency
 class UnitResult:
     """A unit that ran, or could not. Times are seconds since the epoch; `worker` is where it ran, for people.
 
-    `handed` is when it was handed to the workers; `phases` are what it did from when on, where that is known.
+    `handed` is when the workers got it; `phases` are (what it did, since when), if known.
     """
 
     unit: Unit
@@ -31,16 +31,16 @@ class UnitResult:
 
 
 class UnitReporter(ProgressReporter, Protocol):
-    """Is told what a unit does, by the thread that waits for it."""
+    """Reports what a unit does; called by the thread that waits for it."""
 
     @property
     def phases(self) -> Sequence[tuple[str, float]]:
-        """What it began, and when."""
+        """The steps that it has started, each with its time."""
         ...
 
 
 class Observer(Protocol):
-    """Is told how a sweep goes on, by the thread that runs it."""
+    """Observes a sweep; called by the thread that runs it."""
 
     def reporter(self, unit: Unit) -> UnitReporter: ...
 

@@ -128,7 +128,7 @@ class Slurm:
         minutes = conf.minutes or max(1, round(units[0].job.point.config.executor.timeout_minutes))
         more = {
             "container-image": wants.container if gpu else None,
-            "no-requeue": True,  # a job that is lost is told; the next sweep goes on from there
+            "no-requeue": True,  # a lost job is reported; the next sweep goes on from there
         }
         asked: dict[str, Any] = {
             "job_name": f"trtbuild-{units[0].group}",
@@ -171,7 +171,7 @@ def _name(each: _RunningJob) -> str:
 
 
 def _alike(units: Sequence[Unit]) -> list[list[Unit]]:
-    """Units that one array can hold: of the same hardware, asked for in the same way."""
+    """Groups of units that one array can hold: the same hardware and the same request."""
     groups: dict[str, list[Unit]] = {}
     for unit in units:
         wants = unit.job.point.config.target.job if unit.group != CPU else None

@@ -189,13 +189,13 @@ def _group(planned: PlannedStep, plan: Plan, config: Config) -> str:
 
 
 def reads_hardware(planned: PlannedStep) -> bool:
-    """Whether a step's key holds anything of its target, or what it makes is loaded there."""
+    """Whether a step depends on its target: by a fact in its key, or because its artifact is loaded there."""
     own = any(name.startswith("target.") for name in planned.step.facts)
     return own or (planned.step.handling.loads and any(map(reads_hardware, planned.inputs)))
 
 
 def seconds_of(unit: Unit) -> float:
-    """What a unit is likely to take; a guess from the checkpoint's size where nothing like it was built before."""
+    """The likely duration of a unit; a guess from the checkpoint's size if nothing like it was built before."""
     if unit.estimate is not None:
         return unit.estimate.seconds
     plan, _ = unit.job.planned
@@ -203,7 +203,7 @@ def seconds_of(unit: Unit) -> float:
 
 
 def urgency(units: Sequence[Unit]) -> Mapping[str, float]:
-    """Seconds from the begin of each unit to the end of the longest chain that waits for it."""
+    """Seconds from the start of each unit to the end of the longest chain that waits for it."""
     after: dict[str, float] = {}
     chains: dict[str, float] = {}
     for unit in reversed(units):  # downstream first
@@ -214,7 +214,7 @@ def urgency(units: Sequence[Unit]) -> Mapping[str, float]:
 
 
 def check_together(jobs: Sequence[Job]) -> None:
-    """Raises InputError for options that make no sense in several points of one sweep."""
+    """Raises InputError for options that contradict each other between the points of one sweep."""
     links: dict[str, str] = {}
     for job in jobs:
         if job.error is not None:
