@@ -277,7 +277,7 @@ TABLE: dict[tuple[str, str], list[str]] = {
     ("a manifest, by whoever may write to a store", "fuzz:manifest_blob"): [
         "trtstore.format.manifest.parse: canonical_json.parse_canonical",
     ],
-    ("a lease, by whoever may write to a team's store", "fuzz:lease"): [
+    ("a lease, by whoever may write to a team store", "fuzz:lease"): [
         "trtstore.remote.leases._parse: canonical_json.parse",
     ],
     ("a mirror's list of files", "tests/sources/hub/test_lies.py::*"): [

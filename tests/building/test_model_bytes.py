@@ -80,7 +80,7 @@ def test_a_local_folder_is_read_where_it_is(
 def test_a_record_with_other_weights_is_a_miss_in_every_store(
     project: Project, tiny_llama: Path, evil: Path, reference: str, tmp_path: Path
 ) -> None:
-    """In our own store and in another on this machine: the Hub's files are taken instead, and it is told."""
+    """In the local store and in another on this machine: the Hub's files are taken instead, and it is told."""
     other = Store.open(tmp_path / "other")
     poison(other, tiny_llama, evil)
     poison(Store.open(project.store), tiny_llama, evil)

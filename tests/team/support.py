@@ -131,7 +131,7 @@ class Machine:
         return open.open_team(self.url, self.store, self.policy, self.trusted, self.told.append, seconds)
 
     def pull(self, key: str = KEY) -> Record | None:
-        """The artifact of `key` from the team's store, if it is there and believed."""
+        """The artifact of `key` from the team store, if it is there and believed."""
         from_there = Layered(self.store, [self.team()])
         return from_there.lookup(key, on_problem=self.told.append)
 

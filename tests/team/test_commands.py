@@ -1,4 +1,4 @@
-"""`trtbuild` and `trtstore` with a team's store, as users type them."""
+"""`trtbuild` and `trtstore` with a team store, as users type them."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_without_a_network_it_is_built_here_and_shared_later(
     built = builder.trtbuild(*words, "store.write=true", "output=json", **cut)
     assert built.code == 0, built.err
     assert built.json["outcome"] == "built"
-    assert "going on without the team's store" in built.err
+    assert "going on without the team store" in built.err
     assert "trtstore push --pending" in built.err
     assert not bucket.has(record_name(built.json["key"]))
     missed = builder.trtbuild("fetch", *words, "model.dtype=float32", "store.root=elsewhere", **cut)

@@ -1,4 +1,4 @@
-"""Nobody asks a team's store without saying what the answer must be."""
+"""Nobody asks a team store without saying what the answer must be."""
 
 from __future__ import annotations
 
@@ -105,4 +105,4 @@ def test_one_module_alone_asks_for_artifacts_of_the_team() -> None:
                 node.attr == "envelope" or ast.unparse(node).endswith(("team.lookup", "team.judged"))
             ):
                 asking.add(path.stem)
-    assert asking == {"chain", "attached_locks"}, "attached_locks reads a record of our own store"
+    assert asking == {"chain", "attached_locks"}, "attached_locks reads a record of the local store"

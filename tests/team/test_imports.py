@@ -1,4 +1,4 @@
-"""A bundle is judged as a team's store is, and what came on a user's word alone is marked, used, and never signed."""
+"""A bundle is judged as a team store is, and what came on a user's word alone is marked, used, and never signed."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def test_a_build_uses_what_a_user_took_says_so_and_marks_what_it_makes_of_it(
     key = built.json["key"]
     assert ci.store.doubt(key).unsigned
     assert not shared_folder.has(record_name(key))
-    assert "came unsigned" in ci.trtbuild("fetch", *words).err  # a hit of our own store tells it, too
+    assert "came unsigned" in ci.trtbuild("fetch", *words).err  # a hit of the local store tells it, too
 
     again = ci.trtbuild(*words, "refresh=true", "store.write=true")
     assert again.code == 0, again.err

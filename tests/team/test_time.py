@@ -1,4 +1,4 @@
-"""What a team's store that does not answer costs: a hit of our own store nothing before it answers, else its deadline.
+"""What a team store that does not answer costs: a hit of the local store nothing before it answers, else its deadline.
 
 Bounds are generous: they tell "ends" from "hangs", and nothing finer.
 """
@@ -138,7 +138,7 @@ def of_clouds() -> dict[str, str]:
 
 
 def built(folder: Path, model: Path) -> tuple[Project, list[str]]:
-    """A machine that has an engine, without a team's store; and the words that ask for it."""
+    """A machine that has an engine, without a team store; and the words that ask for it."""
     folder.mkdir()
     project, words = Project(folder), [f"model.source={model}", *BUILD]
     done = project.trtbuild(*words)
@@ -162,7 +162,7 @@ def test_a_hit_of_our_own_store_answers_before_anything_is_asked(mute: Mute, tmp
         assert mute.requests == 0
         _, told = process.communicate(timeout=SLACK)
     assert process.returncode == 0
-    assert "going on without the team's store" in told
+    assert "going on without the team store" in told
     assert mute.requests
     before = mute.requests
     assert project.trtbuild(*words, env=of_clouds()).code == 0

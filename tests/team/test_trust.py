@@ -182,7 +182,7 @@ def test_what_is_there_and_cannot_be_taken_is_a_refusal(ci, shared_folder, tmp_p
 def test_what_is_no_file_is_one_damaged_artifact_and_is_put_right(
     ci, shared_folder, tmp_path, what, kind
 ) -> None:
-    """The team's store is asked for others; `verify` sees it, a push replaces it, and a collector may take it."""
+    """The team store is asked for others; `verify` sees it, a push replaces it, and a collector may take it."""
     record = ci.store.lookup(KEY)
     entry = ci.store.manifest(record).entries[0]
     digits = entry.sha256 if what == "blob" else hex_of(record.manifest)

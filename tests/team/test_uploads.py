@@ -1,4 +1,4 @@
-"""A push that says done left the very bytes that were sent, and what is damaged in a team's store is put right.
+"""A push that says done left the very bytes that were sent, and what is damaged in a team store is put right.
 
 The servers are real: one compares checksums (SeaweedFS), others do not (nanio, the stand-in for Google's), and on the
 way to them bits change.
@@ -215,11 +215,11 @@ def test_verify_repairs_what_our_own_store_has(shared_folder: Place, tmp_path: P
     stranger = believer(tmp_path / "stranger", shared_folder, signer)
     cannot = stranger.trtstore("verify", "--team", "--repair")
     assert cannot.code == 4
-    assert "our own store does not have" in cannot.out
+    assert "the local store does not have" in cannot.out
     done = ci.trtstore("verify", "--team", "--repair")
     assert done.code == 0, done.out + done.err
     assert (
-        done.out.count("put right from our own store") == 2
+        done.out.count("put right from the local store") == 2
     )  # blobs that both share, once; and the list of one
     assert "nothing wrong" in ci.trtstore("verify", "--team").out
     assert stranger.trtstore("pull", KEY).code == 0

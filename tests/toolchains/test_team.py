@@ -1,4 +1,4 @@
-"""Wheels in a team's store: pushed by one, installed by others without an index, believed as far as the lock goes."""
+"""Wheels in a team store: pushed by one, installed by others without an index, believed as far as the lock goes."""
 
 from __future__ import annotations
 

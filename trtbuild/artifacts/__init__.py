@@ -1,1 +1,1 @@
-"""Where artifacts come from and go to: own store, other stores, the team; and what their records say."""
+"""Where artifacts come from and go to: local store, further stores, team store; and what their records say."""

@@ -1,4 +1,4 @@
-"""Where an artifact is: in our own store, in another one on this machine, or in the team store.
+"""Where an artifact is: in the local store, in another one on this machine, or in the team store.
 
 An artifact that only another store has is copied to ours before it is used.
 """
@@ -24,7 +24,7 @@ class CopyReporter(Protocol):
 
 @dataclass(frozen=True)
 class Located:
-    """Where an artifact is: its record, None if no store has it; whether our own store has it; the store's name."""
+    """Where an artifact is: its record, None if no store has it; whether the local store has it; the store's name."""
 
     record: Record | None
     here: bool
@@ -130,7 +130,7 @@ class StoreChain:
             return True
         step, may = record.labels.get("step", record.key[:12]), self._team.admits(record.key, doubt)
         if not may:
-            words = f"{step}: what {of or 'our own store'} has {doubt}; it is not used for this"
+            words = f"{step}: what {of or 'the local store'} has {doubt}; it is not used for this"
         elif doubt.unsigned and self._config.trust.value != "off":
             words = f"{step}: {doubt}, and is used all the same; it is not signed here"
         else:

@@ -61,7 +61,7 @@ class Difference:
 class NearestBuild:
     """The earlier build of the same step that is most like what is asked for, and how it differs.
 
-    `ours` says whether it is in our own store, and not in one that is only read.
+    `ours` says whether it is in the local store, and not in one that is only read.
     """
 
     record: Record

@@ -1,6 +1,6 @@
-"""The team store as one run uses it: it is asked after our own store, and gets what is built here if so configured.
+"""The team store as one run uses it: it is asked after the local store, and gets what is built here if so configured.
 
-If it cannot be reached, a build goes on without it and says so. What could not be shared waits in our own store for
+If it cannot be reached, a build goes on without it and says so. What could not be shared waits in the local store for
 `trtstore push --pending`.
 """
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 #: Seconds for which a store that asked what was revoked need not ask again.
 FRESH = 300.0
-#: Seconds at most that a command goes on for, once it has answered from our own store, to ask what was revoked.
+#: Seconds at most that a command goes on for, once it has answered from the local store, to ask what was revoked.
 AFTERWARDS = 3.0
 #: Seconds after which it is told that nobody could say what was revoked.
 LONG = 86_400.0
@@ -118,7 +118,7 @@ class TeamStore:
             self._expected[key] = labels
 
     def admits(self, key: str, doubt: Doubt) -> bool:
-        """Whether the artifact `key` of our own store may be used in spite of `doubt`.
+        """Whether the artifact `key` of the local store may be used in spite of `doubt`.
 
         It may if its signers are trusted for the labels that were registered, or if a user accepted it unsigned.
         """
@@ -150,12 +150,12 @@ class TeamStore:
         self._store.index.put("asked", self.url, time.time())
 
     def served(self, record: Record) -> None:
-        """Remember that our own store gave `record` before anybody was asked for revocations: see `check_served`."""
+        """Remember that the local store gave `record` before anybody was asked for revocations: see `check_served`."""
         if self.url is not None:
             self._served[record.key] = record
 
     def check_served(self) -> None:
-        """After a command has answered from our own store: was what it gave revoked meanwhile?
+        """After a command has answered from the local store: was what it gave revoked meanwhile?
 
         Raises StoreError where it was, InputError where the team store cannot be asked at all.
         """
@@ -277,7 +277,7 @@ class TeamStore:
     def share(
         self, record: Record, held: HeldLease | None, progress: Callable[[str, int, int], None]
     ) -> None:
-        """Push what was built here. Raises StoreError if the team store refuses it; it then waits in our own store."""
+        """Push what was built here. Raises StoreError if the team store refuses it; it then waits for another push."""
         team = self.connection
         if team is None or not self._config.write:
             return

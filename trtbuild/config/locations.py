@@ -18,5 +18,5 @@ def root(named: str | None = None) -> Path:
 
 
 def team(named: str | None = None) -> str | None:
-    """The URL of the team's store: `named`, else $TRTBUILD_TEAM, else None. An empty one is none."""
+    """The URL of the team store: `named`, else $TRTBUILD_TEAM, else None. An empty one is none."""
     return (os.environ.get(TEAM) if named is None else named) or None

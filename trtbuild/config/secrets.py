@@ -80,11 +80,11 @@ def check(config: Any, path: str = "") -> None:
 
 
 def _check_team(config: Any) -> None:
-    """The team's store that the environment names is in messages and records as one that an option names."""
+    """The team store that the environment names is in messages and records as one that an option names."""
     store: Any = getattr(config, "store", None)
     if store is not None and has_secrets(locations.team(store.team) or ""):
         raise InputError(
-            "the URL of the team's store holds a password or a token, and it is told in messages and logs",
+            "the URL of the team store holds a password or a token, and it is told in messages and logs",
             option="store.team",
             hint=_PLACES["store.team"]
             if store.team

@@ -1,4 +1,4 @@
-"""The team's store: whether it answers, and, where this machine writes to it, whether it keeps what writers rely on."""
+"""The team store: whether it answers, and, where this machine writes to it, whether it keeps what writers rely on."""
 
 from __future__ import annotations
 

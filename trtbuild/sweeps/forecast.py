@@ -45,7 +45,7 @@ class Forecast:
     points: int
     failed: int
     keys: int
-    here: int  # distinct keys that our own store has
+    here: int  # distinct keys that the local store has
     also: Mapping[str, int]  # and those that only another store has, by its name
     units: tuple[Unit, ...]
     groups: tuple[Group, ...]

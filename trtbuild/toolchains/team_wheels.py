@@ -1,4 +1,4 @@
-"""Wheels of toolchains in a team's store: an artifact whose key is the lock and the Python, signed like any other.
+"""Wheels of toolchains in a team store: an artifact whose key is the lock and the Python, signed like any other.
 
 They are where the user's indexes need not be reached, and count for no more than what those give: whatever their record
 says, the installer takes just the wheels whose sha256 the lock has.
@@ -18,7 +18,7 @@ from trtstore import Expected, Record, Store
 
 PREDICATE_TYPE = "urn:trtbuild:wheels:v1"
 
-#: Finds the wheels of a lock for a Python: a folder, or None where the team's store has none.
+#: Finds the wheels of a lock for a Python: a folder, or None where the team store has none.
 Wheels = Callable[[Lock, Python], Path | None]
 
 
@@ -43,7 +43,7 @@ def expected(lock: Lock, python: Python) -> Expected:
 
 
 def publish(lock: Lock, python: Python, store: Store, say: Callable[[str], None]) -> Record:
-    """The wheels of `lock` as an artifact of our own store, downloaded where they are not there.
+    """The wheels of `lock` as an artifact of the local store, downloaded where they are not there.
 
     Raises InputError, StoreFailure.
     """

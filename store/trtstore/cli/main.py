@@ -193,7 +193,7 @@ def _parser(default_team: DefaultTeam | None) -> CommandParser:
     verify = command("verify", _verify, "read every byte, and quarantine what is damaged (then exit code 4)")
     verify.add_argument("what", nargs="*", metavar="WHAT", help="default: the whole store")
     verify.add_argument(
-        "--repair", action="store_true", help="of a team store: put right what our own store has"
+        "--repair", action="store_true", help="of a team store: put right what the local store has"
     )
     verify.add_argument("--quick", action="store_true", help="of a team store: signatures and sizes alone")
     collect = command("gc", _gc, "remove garbage, and above a size what is cheapest to lose, saying why")

@@ -1,4 +1,4 @@
-"""Our own store in front of others: an artifact that one of those has is copied here, verified in full."""
+"""The local store in front of others: an artifact that one of those has is copied here, verified in full."""
 
 from __future__ import annotations
 

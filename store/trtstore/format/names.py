@@ -1,4 +1,4 @@
-"""Names of records and blobs below the root of a store, a team's store or a bundle: the same in all three."""
+"""Names of records and blobs below the root of a store, a team store or a bundle: the same in all three."""
 
 from __future__ import annotations
 

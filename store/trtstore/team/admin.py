@@ -53,7 +53,7 @@ def _summary(key: str, data: bytes, stored: float) -> Summary | None:
 def team_summaries(team: Team, index: Index, on_read: Callable[[int], None]) -> list[Summary]:
     """The newest artifacts at a glance, believed or not; what was read once is remembered in `index`.
 
-    Nothing where the team's store was not reached before. Raises Unreachable and the like.
+    Nothing where the team store was not reached before. Raises Unreachable and the like.
 
     >>> _ = team.push(store, key, signer)
     >>> [summary.labels["model"] for summary in team_summaries(team, store.index, lambda count: None)]

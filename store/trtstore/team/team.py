@@ -100,7 +100,7 @@ class Team:
         """It is not asked again. Told once."""
         if self.down is None:
             self.down = trouble
-            self._tell(f"going on without the team's store: {trouble.message}")
+            self._tell(f"going on without the team store: {trouble.message}")
 
     def judged(self, key: str) -> Judged | None:
         """The record of `key` and who signed it, or None where there is none. Raises Untrusted, Unreachable, …"""

@@ -1,4 +1,4 @@
-"""Whether the artifacts of a team store are sound, and what of it our own store can put right there."""
+"""Whether the artifacts of a team store are sound, and what of it the local store can put right there."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Problem:
     mended: bool = False
 
 
-MENDED = ": put right from our own store"
+MENDED = ": put right from the local store"
 
 
 class Mender:
@@ -52,14 +52,14 @@ class Mender:
                 break
         if self._refused:
             return f"; nothing can be put right: {self._refused}"
-        return f"; {left} cannot be put right: our own store does not have them" if left else MENDED
+        return f"; {left} cannot be put right: the local store does not have them" if left else MENDED
 
     def manifest(self, record: Record) -> str:
         """Of the list of the record's files. Raises as `blobs`."""
         try:
             data = self._store.manifest(record).encode()
         except Corrupt:
-            return "; it cannot be put right: our own store does not have it"
+            return "; it cannot be put right: the local store does not have it"
         try:
             self._remote.put_blob(hex_of(record.manifest), data)
         except NotWritable as trouble:
