@@ -198,7 +198,7 @@ def history_of(
     on_problem: Callable[[str], None],
     on_parsed: OnParsed,
 ) -> History:
-    """The earlier builds in our own store, in the others on this machine, and in the team store."""
+    """The earlier builds in the local store, in the others on this machine, and in the team store."""
     sources = [HistorySource(store, True, trtstore.Maintenance(store).catalog.summaries)]
     sources += [
         HistorySource(other, False, trtstore.catalog_of(other, store.index).summaries) for other in also

@@ -135,7 +135,7 @@ class TeamStore:
         self._refreshed = True
         last = self._store.index.get("asked", self.url)
         if isinstance(last, float) and 0 <= time.time() - last < FRESH:
-            return  # and a hit of our own store loads nothing of all this
+            return  # and a hit of the local store loads nothing of all this
         team = self.connection
         if team is None or team.down is not None:
             return

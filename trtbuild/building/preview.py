@@ -26,7 +26,7 @@ class StepPreview:
     """One step: where its artifact is, whether a build would run it, and what it then takes.
 
     `estimate` is None if nothing like it was built before. `obstacle` says why this machine cannot run it. `sharers`
-    are the models in our store whose artifacts need this one, if it serves several.
+    are the models in the local store whose artifacts need this one, if it serves several.
     """
 
     planned: PlannedStep
@@ -59,7 +59,7 @@ def preview(plan: Plan, runner: Runner) -> tuple[StepPreview, ...]:
 
 
 def sharers(planned: PlannedStep, runner: Runner) -> tuple[str, ...]:
-    """The models in our store, by name, whose artifacts need this step's; empty if it serves one model only."""
+    """The models in the local store, by name, whose artifacts need this step's; empty if it serves one model only."""
     if planned.step.handling.label is None:
         return ()
     summaries = trtstore.Maintenance(runner.setup.store).catalog.summaries()
