@@ -72,7 +72,7 @@ class StoreChain:
         record = self._look(self._store, wanted)
         if record is not None and (wanted.manifest or self._may_use(record)):
             return Located(record, here=True, store=str(self._store))
-        for other in self._asked(wanted):
+        for other in self._others_for(wanted):
             with deadline(self._config.patience):
                 record = self._look(other, wanted)
             if record is not None and (wanted.manifest or self._may_use(record, other)):
@@ -98,7 +98,7 @@ class StoreChain:
             self._team.served(record)
             return record
         self._team.refresh_revocations()
-        others = self._asked(wanted)
+        others = self._others_for(wanted)
         if not others:
             return None
         layers = Layered(
@@ -114,7 +114,7 @@ class StoreChain:
         self._store.count_hit(key)
         return record
 
-    def _asked(self, wanted: Expected) -> tuple[Reader, ...]:
+    def _others_for(self, wanted: Expected) -> tuple[Reader, ...]:
         """The other stores that may answer: the team store only if the labels are known that a signer must cover."""
         return self.also if wanted.labels is None else self.others
 

@@ -14,24 +14,14 @@ from enum import Enum
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
+import trtstore
 from trtbuild.artifacts import provenance
 from trtbuild.facts.key import LOCK, TOOL
 from trtbuild.planning.plan import PlannedStep
-from trtstore import (
-    Maintenance,
-    OnParsed,
-    Reader,
-    ReadOnly,
-    Record,
-    Store,
-    StoreFailure,
-    Summary,
-    catalog_of,
-    team_summaries,
-)
+from trtstore import Reader, ReadOnly, Record, Store, StoreFailure
 
-if TYPE_CHECKING:
-    from trtstore import Team
+if TYPE_CHECKING:  # a hit does not read what lists records
+    from trtstore import OnParsed, Summary, Team
 
 #: How many records are read to find the nearest: those with the most equal labels. One takes half a millisecond.
 CANDIDATES = 200
@@ -209,10 +199,12 @@ def history_of(
     on_parsed: OnParsed,
 ) -> History:
     """The earlier builds in the local store, in the others on this machine, and in the team store."""
-    sources = [HistorySource(store, True, Maintenance(store).catalog.summaries)]
-    sources += [HistorySource(other, False, catalog_of(other, store.index).summaries) for other in also]
+    sources = [HistorySource(store, True, trtstore.Maintenance(store).catalog.summaries)]
+    sources += [
+        HistorySource(other, False, trtstore.catalog_of(other, store.index).summaries) for other in also
+    ]
     if team is not None:
-        listing = partial(team_summaries, team, store.index)
+        listing = partial(trtstore.team_summaries, team, store.index)
         sources.append(HistorySource(team, False, listing, TEAM_CANDIDATES))
     return History(sources, on_problem, on_parsed)
 

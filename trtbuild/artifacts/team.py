@@ -133,8 +133,8 @@ class TeamStore:
         if self.url is None or self._refreshed:
             return
         self._refreshed = True
-        asked = self._store.index.get("asked", self.url)
-        if isinstance(asked, float) and 0 <= time.time() - asked < FRESH:
+        last = self._store.index.get("asked", self.url)
+        if isinstance(last, float) and 0 <= time.time() - last < FRESH:
             return  # and a hit of the local store loads nothing of all this
         team = self.connection
         if team is None or team.down is not None:
@@ -164,10 +164,11 @@ class TeamStore:
         self.refresh_revocations(AFTERWARDS)
         given, self._served = self._served, {}
         for key in given if self._asked else ():
-            said: list[str] = []
-            if self._store.lookup(key, on_problem=said.append) is None:
+            problems: list[str] = []
+            if self._store.lookup(key, on_problem=problems.append) is None:
                 raise StoreError(
-                    "what was given just now must not be used: " + ("; ".join(said) or f"{key[:12]} is gone"),
+                    "what was given just now must not be used: "
+                    + ("; ".join(problems) or f"{key[:12]} is gone"),
                     option="store.team",
                     hint="build it again: from now on it counts as absent here",
                 )
@@ -308,15 +309,15 @@ class TeamStore:
             ) from None
         else:
             self._store.pending.remove(record.key)
-            said = f"{format_size(done.bytes)} to {team}"
+            words = f"{format_size(done.bytes)} to {team}"
             if not done.new:
                 kept = (
                     f"and has what of it was damaged anew: {format_size(done.bytes)}"
                     if done.bytes
                     else "and keeps it"
                 )
-                said = f"{team} has one already, {kept}"
-            self._note(f"{name:<8} shared    {said}")
+                words = f"{team} has one already, {kept}"
+            self._note(f"{name:<8} shared    {words}")
 
 
 class _OwnLease(threading.local):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import trtstore
 from trtbuild.artifacts.chain import Located
 from trtbuild.artifacts.history import Estimate
 from trtbuild.building import hardware
@@ -15,7 +16,6 @@ from trtbuild.config.schema import Config
 from trtbuild.errors import InputError, printable
 from trtbuild.planning.plan import Plan, PlannedStep
 from trtbuild.toolchains.lock import Lock
-from trtstore import Maintenance, needs
 
 #: Finds a step's artifact in the stores.
 Find: TypeAlias = Callable[[PlannedStep], Located]
@@ -26,7 +26,7 @@ class StepPreview:
     """One step: where its artifact is, whether a build would run it, and what it then takes.
 
     `estimate` is None if nothing like it was built before. `obstacle` says why this machine cannot run it. `sharers`
-    are the models in our store whose artifacts need this one, if it serves several.
+    are the models in the local store whose artifacts need this one, if it serves several.
     """
 
     planned: PlannedStep
@@ -59,11 +59,11 @@ def preview(plan: Plan, runner: Runner) -> tuple[StepPreview, ...]:
 
 
 def sharers(planned: PlannedStep, runner: Runner) -> tuple[str, ...]:
-    """The models in our store, by name, whose artifacts need this step's; empty if it serves one model only."""
+    """The models in the local store, by name, whose artifacts need this step's; empty if it serves one model only."""
     if planned.step.handling.label is None:
         return ()
-    summaries = Maintenance(runner.setup.store).catalog.summaries()
-    labels = [summary.labels for summary in summaries if planned.key in needs(summary.labels)]
+    summaries = trtstore.Maintenance(runner.setup.store).catalog.summaries()
+    labels = [summary.labels for summary in summaries if planned.key in trtstore.needs(summary.labels)]
     return tuple(sorted({names.get("model", "") for names in labels}))
 
 

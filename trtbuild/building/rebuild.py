@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import trtstore
 from trtbuild.artifacts import provenance
 from trtbuild.building import attached_locks, model_bytes
 from trtbuild.building.results import StepOutcome, StepResult
@@ -21,7 +22,7 @@ from trtbuild.planning.plan import PlannedStep
 from trtbuild.sources import Digester, Source, identity
 from trtbuild.toolchains import builtin
 from trtbuild.toolchains.lock import Lock
-from trtstore import Entry, Invalid, Manifest, NotThere, Record, Store, find_key, find_record, folder_manifest
+from trtstore import Entry, Invalid, Manifest, Record, Store, folder_manifest
 
 _NOT_FACTS = ("schema", "step.name", "step.version", "model.identity", LOCK)
 
@@ -114,8 +115,8 @@ def receipt(store: Store, prefix: str, config: schema.Config) -> Receipt:
     do not give its key, InputError for what is no key and where this release of trtbuild makes such steps otherwise.
     """
     try:
-        record = find_record(store, find_key(store, prefix))
-    except NotThere as absent:
+        record = trtstore.find_record(store, trtstore.find_key(store, prefix))
+    except trtstore.NotThere as absent:
         raise NotInStoreError(absent.message, hint=absent.hint) from None
     except Invalid as wrong:
         raise InputError(wrong.message, option=f"rebuild {prefix}", hint=wrong.hint) from None

@@ -23,7 +23,7 @@ from trtbuild.worker import matches
 
 @dataclass(frozen=True)
 class StepTools:
-    """Chooses by `config.executor` and by what is installed. `environments` are those of toolchains in our store.
+    """Chooses by `config.executor` and by what is installed. `environments` are those of toolchains in the local store.
 
     With `exact` the steps are those of a record, and no option may choose other tools.
     """

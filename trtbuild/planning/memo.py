@@ -1,4 +1,4 @@
-"""What was looked up in the world for one config, kept for the next: the points of a sweep look once."""
+"""Remembers what was looked up for one config, so that the points of a sweep look once."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ T = TypeVar("T")
 
 @dataclass
 class Memo:
-    """Answers by what was asked. An error is an answer too: nobody waits for the same network twice."""
+    """Answers by question. An error is an answer, too: a sweep does not wait twice for the same network failure."""
 
     _answers: dict[tuple[str, str], Any] = field(default_factory=dict)
 
-    def once(self, what: str, asked: object, look: Callable[[], T]) -> T:
-        """What `look` gave when `asked` was asked first; questions are the same when their reprs are.
+    def once(self, what: str, question: object, look: Callable[[], T]) -> T:
+        """The answer of `look` when the question first came; two questions are equal if their reprs are.
 
         Raises what `look` raised.
         """
-        at = (what, repr(asked))
+        at = (what, repr(question))
         if at not in self._answers:
             try:
                 self._answers[at] = look()
