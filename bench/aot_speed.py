@@ -30,9 +30,7 @@ PROMPT = "Why is the sky blue?"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("engine", type=Path)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
@@ -142,16 +140,12 @@ def _module(way: str, engine: Path, made: dict[str, Any], scratch: Path) -> tupl
     return torch.compile(module, dynamic=True), parts
 
 
-def _generate(
-    call: Callable[..., Any], made: dict[str, Any], prompt: list[int], count: int
-) -> tuple[list[int], int]:
+def _generate(call: Callable[..., Any], made: dict[str, Any], prompt: list[int], count: int) -> tuple[list[int], int]:
     import torch  # noqa: PLC0415
 
     s, device = made["structure"], made["device"]
     shape, dtype = (s["kv_heads"], 256, s["head_dim"]), getattr(torch, made["cache_dtype"])
-    keys, values = (
-        [torch.zeros(shape, dtype=dtype, device=device) for _ in range(s["layers"])] for _ in range(2)
-    )
+    keys, values = ([torch.zeros(shape, dtype=dtype, device=device) for _ in range(s["layers"])] for _ in range(2))
     ids, at = torch.tensor(prompt, device=device), torch.arange(len(prompt), device=device)
     given = []
     for _ in range(count):

@@ -33,9 +33,7 @@ def write(folder: Path) -> Path:
         keep = Path(scratch) / "files"
         keep.mkdir()
         checkpoint = Checkpoint.open(source.fetch(keep, lambda *_: None))
-        tensors = {
-            name: np.ascontiguousarray(checkpoint.read(name), np.float32) for name in checkpoint.names()
-        }
+        tensors = {name: np.ascontiguousarray(checkpoint.read(name), np.float32) for name in checkpoint.names()}
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         (folder / "config.json").write_text(json.dumps(dict(checkpoint.config), indent=2))
         convert.write(checkpoint, folder)

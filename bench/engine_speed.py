@@ -52,9 +52,7 @@ def worker(module: str, request: Mapping[str, Any], out: Path, threads: int) -> 
     """Run one of trtbuild's workers, and return the facts of its result."""
     out.mkdir(exist_ok=True)
     path = out.with_name(out.name + ".request.json")
-    path.write_text(
-        json.dumps({"toolchain": {}, "memory_bytes": None, "model": None, "inputs": {}, **request})
-    )
+    path.write_text(json.dumps({"toolchain": {}, "memory_bytes": None, "model": None, "inputs": {}, **request}))
     environment = {**os.environ, "TRTBUILD_THREADS": str(threads)}
     command = [sys.executable, "-m", module, str(path), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -117,9 +115,7 @@ def measure(contestants: list[Contestant], work: Path, repeats: int, tokens: int
 def show(ours: list[Contestant], theirs: list[Contestant], threads: int) -> bool:
     """Print the table, and return whether every precision reached the target."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("onnxruntime", "onnxruntime-genai"))
-    print(
-        f"{cpu()}, {os.cpu_count()} CPUs, {threads} threads; {platform.system()} {platform.machine()}; {versions}"
-    )
+    print(f"{cpu()}, {os.cpu_count()} CPUs, {threads} threads; {platform.system()} {platform.machine()}; {versions}")
     heads = ("quant", "engine", "tokens/s", "(min-max)", "first s", "load s", "MB", "ratio")
     print("{:6} {:9} {:>9} {:>16} {:>8} {:>7} {:>7} {:>6}".format(*heads))
     reached = True

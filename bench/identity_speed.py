@@ -131,9 +131,7 @@ def plan(model: Path, store: Path) -> str:
 
 def two_at_a_time(paths: Sequence[Path], *command: str) -> None:
     names = "\0".join(map(str, paths)).encode()
-    subprocess.run(
-        ["xargs", "-0", "-P2", "-n1", *command], input=names, check=True, stdout=subprocess.DEVNULL
-    )
+    subprocess.run(["xargs", "-0", "-P2", "-n1", *command], input=names, check=True, stdout=subprocess.DEVNULL)
 
 
 def measure(paths: Sequence[Path], root: Path, tiny: Path, repeats: int) -> bool:
@@ -166,9 +164,7 @@ def measure(paths: Sequence[Path], root: Path, tiny: Path, repeats: int) -> bool
         rate = size / middle[name] / 1e9
         ratio = middle["sha256sum"] / middle[name]
         cpu = statistics.median(user[name])
-        print(
-            f"{words:34} {middle[name]:8.2f} s {rate:7.2f} GB/s {ratio:7.2f} x sha256sum {cpu:8.2f} s of user time"
-        )
+        print(f"{words:34} {middle[name]:8.2f} s {rate:7.2f} GB/s {ratio:7.2f} x sha256sum {cpu:8.2f} s of user time")
     beyond = middle["warm"] - middle["start"]
     print(f"{'trtbuild plan, again':34} {middle['warm']:8.2f} s")
     print(f"{'trtbuild plan of a tiny model':34} {middle['start']:8.2f} s, so {beyond:.2f} s beyond start-up")
@@ -179,9 +175,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--gigabytes", type=float, default=140)
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument(
-        "--folder", type=Path, default=Path(), help="where to work: needs a file system with holes"
-    )
+    parser.add_argument("--folder", type=Path, default=Path(), help="where to work: needs a file system with holes")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix=".identity-speed-", dir=asked.folder) as scratch:
         root = Path(scratch).resolve()

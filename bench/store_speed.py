@@ -87,9 +87,7 @@ def materialising(root: Path) -> str:
     record = store.lookup(KEY)
     assert record is not None
     made, again = store.materialise(record), store.materialise(record)
-    return (
-        f"{made.seconds * 1000:.1f} ms ({made.method}), again {again.seconds * 1000:.1f} ms ({again.method})"
-    )
+    return f"{made.seconds * 1000:.1f} ms ({made.method}), again {again.seconds * 1000:.1f} ms ({again.method})"
 
 
 def copy_to_disk(files: Sequence[Path], target: Path) -> None:
@@ -166,9 +164,7 @@ def records(folder: Path, count: int) -> None:
 def command(root: Path, *words: str) -> tuple[float, int]:
     """Run the command `trtstore`; returns its seconds and peak resident bytes, start-up included."""
     started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "trtstore", "--store", root, *words], stdout=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([sys.executable, "-m", "trtstore", "--store", root, *words], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
@@ -196,9 +192,7 @@ def main() -> int:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix=".store-speed-", dir=asked.folder) as scratch:
         folder = Path(scratch).resolve()
-        print(
-            f"{machine(folder)}\n{asked.gigabytes:g} GB an artifact, medians of {asked.repeats}\n", flush=True
-        )
+        print(f"{machine(folder)}\n{asked.gigabytes:g} GB an artifact, medians of {asked.repeats}\n", flush=True)
         reached = artifacts(folder, int(asked.gigabytes * 10**9), asked.repeats)
         if asked.records:
             records(folder, asked.records)

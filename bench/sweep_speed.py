@@ -114,9 +114,7 @@ def sweep(folder: Path) -> None:
         "steps alone": sum(seconds.values()),
         "with downloads, checks and publishing": sum(bar["end"] - bar["begin"] for bar in bars),
     }
-    print(
-        f"{len(results)} points, {len(steps)} steps, {cores} cores, the longest chain {chain:.0f} s: {took:.1f} s"
-    )
+    print(f"{len(results)} points, {len(steps)} steps, {cores} cores, the longest chain {chain:.0f} s: {took:.1f} s")
     for what, work in spans.items():
         least = max(chain, work / cores)
         print(f"  work, {what}: {work:.0f} s, so {took / least:.2f} times what is least", flush=True)

@@ -46,21 +46,13 @@ PART = 8 << 20
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=4.0)
-    parser.add_argument(
-        "--files", type=int, default=1, help="files of the artifact, which share the gigabytes"
-    )
+    parser.add_argument("--files", type=int, default=1, help="files of the artifact, which share the gigabytes")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=None, help="on the disk to measure")
-    parser.add_argument(
-        "--mbit", type=int, default=None, help="megabits a second of the network between them"
-    )
-    parser.add_argument(
-        "--there", action="store_true", help=argparse.SUPPRESS
-    )  # the server of the environment
+    parser.add_argument("--mbit", type=int, default=None, help="megabits a second of the network between them")
+    parser.add_argument("--there", action="store_true", help=argparse.SUPPRESS)  # the server of the environment
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder, prefix="team-speed-") as name, ExitStack() as held:
         folder = Path(name)
@@ -124,9 +116,7 @@ def run(folder: Path, size: int, count: int, rounds: int, mbit: int | None) -> N
             ("obstore by ranges", partial(each_of, by_ranges, raw, names, each, folder)),
         ]
         if count > 1:
-            gets.append(
-                ("obstore by ranges, side by side", partial(each_of, by_ranges, raw, names, each, folder, 4))
-            )
+            gets.append(("obstore by ranges, side by side", partial(each_of, by_ranges, raw, names, each, folder, 4)))
         turn = number % len(gets)
         for what, get in gets[turn:] + gets[:turn]:
             os.sync()

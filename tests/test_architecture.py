@@ -126,18 +126,14 @@ def test_the_extras_pin_what_the_locks_choose() -> None:
         assert lock.title == toolchain
         assert lock.versions == {name: pins[name] for name in lock.chosen}, toolchain
         chosen |= set(lock.chosen)
-    pinned = {
-        r.partition("==")[0] for names in EXTRAS.values() for name in names for r in extras[name] if "==" in r
-    }
+    pinned = {r.partition("==")[0] for names in EXTRAS.values() for name in names for r in extras[name] if "==" in r}
     assert chosen == pinned
 
 
 def test_a_lock_chooses_what_its_pins_say() -> None:
     for name in builtin.names():
         lines = (builtin.FOLDER / f"{name}.in").read_text().splitlines()
-        pins = dict(
-            line.partition(";")[0].strip().split("==") for line in lines if "==" in line and line[0] != "#"
-        )
+        pins = dict(line.partition(";")[0].strip().split("==") for line in lines if "==" in line and line[0] != "#")
         assert builtin.load(name).versions == dict(sorted(pins.items())), name
 
 
@@ -160,25 +156,17 @@ WORKERS = {
     ("trtbuild.compilers.onnxruntime.check", "trtbuild.compilers.onnxruntime.runtime"): ("onnxruntime",),
     ("trtbuild.compilers.onnxruntime.generate", "trtbuild.compilers.onnxruntime.runtime"): ("onnxruntime",),
     ("trtbuild.compilers.tensorrt.__main__", "trtbuild.compilers.tensorrt.engine"): ("tensorrt_rtx",),
-    ("trtbuild.compilers.tensorrt.check", "trtbuild.compilers.tensorrt.check_and_generate"): (
-        "tensorrt_rtx",
-    ),
-    ("trtbuild.compilers.tensorrt.generate", "trtbuild.compilers.tensorrt.check_and_generate"): (
-        "tensorrt_rtx",
-    ),
+    ("trtbuild.compilers.tensorrt.check", "trtbuild.compilers.tensorrt.check_and_generate"): ("tensorrt_rtx",),
+    ("trtbuild.compilers.tensorrt.generate", "trtbuild.compilers.tensorrt.check_and_generate"): ("tensorrt_rtx",),
     ("trtbuild.compilers.tensorrt.builder", "trtbuild.compilers.tensorrt.builder"): ("tensorrt_rtx",),
     ("trtbuild.compilers.tensorrt.inference", "trtbuild.compilers.tensorrt.inference"): ("tensorrt_rtx",),
     ("trtbuild.networks.unpack",) * 2: ("network",),
     ("trtbuild.networks.chat.apart",) * 2: ("network",),
     ("trtbuild.networks.chat.apart_genai",) * 2: ("genai",),
     ("trtbuild.compilers.aot_inductor.__main__", "trtbuild.compilers.aot_inductor.engine"): ("aot_inductor",),
-    ("trtbuild.compilers.aot_inductor.weights_worker", "trtbuild.compilers.aot_inductor.weights"): (
-        "network",
-    ),
+    ("trtbuild.compilers.aot_inductor.weights_worker", "trtbuild.compilers.aot_inductor.weights"): ("network",),
     ("trtbuild.compilers.aot_inductor.link",) * 2: (),
-    ("trtbuild.compilers.aot_inductor.check", "trtbuild.compilers.aot_inductor.check_and_generate"): (
-        "aot_inductor",
-    ),
+    ("trtbuild.compilers.aot_inductor.check", "trtbuild.compilers.aot_inductor.check_and_generate"): ("aot_inductor",),
     ("trtbuild.compilers.aot_inductor.generate", "trtbuild.compilers.aot_inductor.check_and_generate"): (
         "aot_inductor",
     ),
@@ -221,9 +209,7 @@ def test_every_worker_is_looked_at() -> None:
 
 
 @pytest.mark.parametrize(("modules", "toolchains"), WORKERS.items(), ids=[started for started, _ in WORKERS])
-def test_a_worker_imports_its_toolchain_and_nothing_else(
-    modules: tuple[str, ...], toolchains: tuple[str, ...]
-) -> None:
+def test_a_worker_imports_its_toolchain_and_nothing_else(modules: tuple[str, ...], toolchains: tuple[str, ...]) -> None:
     """Whatever it loads: the standard library, light modules of ours, and packages of each of its toolchains."""
     held = [{name.replace("-", "_") for name in builtin.load(name).packages} for name in toolchains]
     allowed = set.intersection(*held) if held else set()

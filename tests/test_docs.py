@@ -56,7 +56,5 @@ def test_anchors_within_a_page_exist() -> None:
             re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-")
             for head in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
         }
-        lost += [
-            f"{page.name}: #{anchor}" for anchor in re.findall(r"\]\(#([^)]+)\)", text) if anchor not in heads
-        ]
+        lost += [f"{page.name}: #{anchor}" for anchor in re.findall(r"\]\(#([^)]+)\)", text) if anchor not in heads]
     assert not lost, "\n".join(lost)

@@ -36,9 +36,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (source := ROOT / name).is_file():
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
             (clone / name).write_bytes(source.read_bytes())
-    subprocess.run(
-        [sys.executable, "-m", "build", "--outdir", str(out), str(clone)], check=True, capture_output=True
-    )
+    subprocess.run([sys.executable, "-m", "build", "--outdir", str(out), str(clone)], check=True, capture_output=True)
     return next(out.glob("*.whl"))
 
 
@@ -188,9 +186,7 @@ def test_a_sweep_over_toolchains_that_contradict_each_other(core: Core, ours: Pa
     assert "the same bytes" in rebuilt.stdout
 
 
-def test_an_engine_is_rebuilt_in_the_toolchain_of_its_own_record(
-    core: Core, ours: Path, tiny_llama: Path
-) -> None:
+def test_an_engine_is_rebuilt_in_the_toolchain_of_its_own_record(core: Core, ours: Path, tiny_llama: Path) -> None:
     """Of a lock that does not ship, and that is not given again: whoever asks for it allows it."""
     words = (f"model.source={tiny_llama}", "quant=int8")
     key = json.loads(core(*words, f"compiler.locks.onnxruntime={ours}", "output=json").stdout)["key"]

@@ -32,9 +32,7 @@ def test_every_command_composes(project: Project, tiny_llama: Path) -> None:
         words = [word for word in words if not word.startswith("compiler.locks.")]  # a file of its reader's
         rest = words[1:] if words[0] in VERBS else words
         here = [
-            f"model.source={tiny_llama}"
-            if re.match(r"model\.source=(hf:|/models/my-finetune)", word)
-            else word
+            f"model.source={tiny_llama}" if re.match(r"model\.source=(hf:|/models/my-finetune)", word) else word
             for word in rest
         ]
         here = [word.replace("/models/my-embedder", str(embedder)) for word in here]

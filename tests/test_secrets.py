@@ -124,9 +124,7 @@ def quiet(project: Project, done: Done) -> None:
     assert files_with(project.root) == []
 
 
-def test_secrets_of_the_environment_are_in_nothing_that_a_build_makes(
-    project: Project, tiny_llama: Path
-) -> None:
+def test_secrets_of_the_environment_are_in_nothing_that_a_build_makes(project: Project, tiny_llama: Path) -> None:
     env = environment()
     words = [f"model.source={tiny_llama}", "quant=int8", "check.prompt=why?", "output=json"]
     with Processes() as processes:
@@ -135,9 +133,7 @@ def test_secrets_of_the_environment_are_in_nothing_that_a_build_makes(
         done = project.trtbuild("-m", *words, "quant=int8,int4", env=env)
         assert done.code == 0, done.err
         quiet(project, done)
-        failed = project.trtbuild(
-            *words, "quant=int4", "refresh=true", "executor.timeout_minutes=0.001", env=env
-        )
+        failed = project.trtbuild(*words, "quant=int4", "refresh=true", "executor.timeout_minutes=0.001", env=env)
         assert failed.code == 1
         quiet(project, failed)
         quiet(project, project.trtbuild("--cfg", "job", env=env))
@@ -182,9 +178,7 @@ def places(node: Any, path: str = "") -> Iterator[tuple[Any, str, str, Any]]:
 
 
 @pytest.mark.parametrize("compiler", sorted(schema.COMPILERS))
-def test_no_option_may_hold_a_secret_of_the_environment(
-    compiler: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_option_may_hold_a_secret_of_the_environment(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", f"{CANARY}-HF_TOKEN")
     found: list[schema.Config] = []
     compose.run([f"compiler={compiler}", "model.source=/nowhere"], found.append)

@@ -113,9 +113,7 @@ def here(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> dict[str
 @pytest.fixture
 def copy(tmp_path: Path, tiny_llama: Path) -> Path:
     """The same bytes at another place, of another time and mode."""
-    folder = shutil.copytree(
-        tiny_llama, tmp_path / "elsewhere" / "another name", copy_function=shutil.copyfile
-    )
+    folder = shutil.copytree(tiny_llama, tmp_path / "elsewhere" / "another name", copy_function=shutil.copyfile)
     for age, path in enumerate(sorted(folder.iterdir())):
         os.utime(path, (age, 1_000_000_000 - age))
         path.chmod(0o640)
@@ -139,11 +137,7 @@ def test_a_copy_elsewhere_has_the_key_and_another_byte_another(
 
 def fields(document: dict[str, Any]) -> dict[str, Any]:
     """Every field of every step, as "step: field"."""
-    return {
-        f"{step['name']}: {name}": value
-        for step in document["steps"]
-        for name, value in step["fields"].items()
-    }
+    return {f"{step['name']}: {name}": value for step in document["steps"] for name, value in step["fields"].items()}
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
@@ -151,9 +145,7 @@ def test_whatever_the_environment(tmp_path: Path, copy: Path, here: dict[str, An
     assert Machine(tmp_path, environment=ENVIRONMENTS[name]).plan(copy) == here
 
 
-def test_whatever_the_umask_and_the_working_directory(
-    tmp_path: Path, copy: Path, here: dict[str, Any]
-) -> None:
+def test_whatever_the_umask_and_the_working_directory(tmp_path: Path, copy: Path, here: dict[str, Any]) -> None:
     machine = Machine(tmp_path, umask=0o777 - 0o700)
     assert machine.plan(f"../{copy.relative_to(tmp_path)}") == here
 
@@ -268,9 +260,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("version", OTHERS)
-def test_whatever_the_python(
-    version: str, sources: Path, tmp_path: Path, copy: Path, here: dict[str, Any]
-) -> None:
+def test_whatever_the_python(version: str, sources: Path, tmp_path: Path, copy: Path, here: dict[str, Any]) -> None:
     """With the core alone, as on a laptop: no compiler is installed there."""
     venv = tmp_path / "venv"
     subprocess.run([interpreter(version), "-m", "venv", "--without-pip", venv], check=True)

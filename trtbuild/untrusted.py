@@ -118,9 +118,7 @@ def read_bytes(path: Path, limit: int = LIMIT) -> bytes:
 
     Raises OSError, and MalformedJson if it is no regular file or is longer.
     """
-    if not stat.S_ISREG(
-        path.stat().st_mode
-    ):  # opening a device can have effects, and a socket cannot be opened
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a device can have effects, and a socket cannot be opened
         raise MalformedJson("it is no regular file")
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())

@@ -90,15 +90,9 @@ def from_os(error: OSError, path: Path, *, reading: bool = False) -> StoreFailur
     reason = (error.strerror or str(error)).lower()
     # The store's root tells a user more than a temporary file's name: add the file only where it differs.
     inner = error.filename
-    place = (
-        f" ({os.fsdecode(inner)})"
-        if isinstance(inner, str | bytes) and os.fsdecode(inner) != str(path)
-        else ""
-    )
+    place = f" ({os.fsdecode(inner)})" if isinstance(inner, str | bytes) and os.fsdecode(inner) != str(path) else ""
     if error.errno in _FULL:
-        return NoSpace(
-            f"cannot write to {path}: {reason}", "free some space, or keep the store on another disk"
-        )
+        return NoSpace(f"cannot write to {path}: {reason}", "free some space, or keep the store on another disk")
     if error.errno in _DESCRIPTORS:
         return TooManyOpenFiles(f"cannot open {path}: {reason}{place}", "raise the limit: `ulimit -n 4096`")
     if error.errno in _DENIED and reading:

@@ -230,9 +230,7 @@ class Store(ReadOnly):
             roots.add(self._layout, link, made.path)
 
     @contextmanager
-    def building(
-        self, key: str, *, who: str, on_wait: Callable[[Holder], None] | None = None
-    ) -> Iterator[None]:
+    def building(self, key: str, *, who: str, on_wait: Callable[[Holder], None] | None = None) -> Iterator[None]:
         """Be the only one, on this machine, that builds `key`; waits for as long as somebody else does.
 
         `who` is for those who wait; `on_wait` is told about every second who is waited for. The kernel frees the

@@ -23,9 +23,7 @@ def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, pad: bo
     widths = [len(title) for title in titles]
     for row in rows:
         widths = list(map(max, widths, map(len, row)))
-    form = "  ".join(
-        f"{{:{'>' if flush else '<'}{width}}}" for flush, width in zip(right, widths, strict=True)
-    )
+    form = "  ".join(f"{{:{'>' if flush else '<'}{width}}}" for flush, width in zip(right, widths, strict=True))
     for row in chain([titles], rows):
         line = form.format(*row) if pad else form.format(*row).rstrip()
         yield line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)

@@ -75,8 +75,7 @@ def printable(text: str, most: int = MAX_LINE) -> str:
     if text.isprintable():
         return text
     return "".join(
-        each if each.isprintable() or each == "\t" else each.encode("unicode_escape").decode("ascii")
-        for each in text
+        each if each.isprintable() or each == "\t" else each.encode("unicode_escape").decode("ascii") for each in text
     )
 
 
@@ -110,6 +109,5 @@ def shown(text: str) -> str:
     """`text` of somebody else's, as a terminal shows it as it is: what is invisible, or turns the order round, is
     written out."""
     return "".join(
-        ascii(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") else c
-        for c in text
+        ascii(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") else c for c in text
     )

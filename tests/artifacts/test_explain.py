@@ -94,9 +94,7 @@ def test_a_hit_says_what_is_the_same(built: Project, tiny_llama: Path) -> None:
     assert re.search(r"^  quant\.weights +int8$", done.out, re.MULTILINE)
     lock = builtin.load("onnxruntime")
     versions = ", ".join(f"{name} {version}" for name, version in lock.versions.items())
-    assert re.search(
-        rf"^  toolchain\.lock +{lock.digest[:12]} +\({re.escape(versions)}\)$", done.out, re.MULTILINE
-    )
+    assert re.search(rf"^  toolchain\.lock +{lock.digest[:12]} +\({re.escape(versions)}\)$", done.out, re.MULTILINE)
 
 
 def test_nothing_to_compare_with(project: Project, tiny_llama: Path) -> None:
@@ -151,9 +149,7 @@ def pretend(project: Project, key: str, like: Any, seconds: float, **fields: Any
         )
 
 
-def test_the_nearest_has_the_fewest_differences_and_then_took_longest(
-    project: Project, tiny_llama: Path
-) -> None:
+def test_the_nearest_has_the_fewest_differences_and_then_took_longest(project: Project, tiny_llama: Path) -> None:
     words = (f"model.source={tiny_llama}", "quant=int8")
     assert project.trtbuild(*words).code == 0
     _, like = record(project, "engine")
@@ -173,9 +169,7 @@ def test_a_record_that_says_nothing_is_passed_over(project: Project, tiny_llama:
         (work / "out" / "file").write_text("x")
         labels = {"step": "engine"}
         store.publish("d" * 64, work / "out", predicate_type="other", predicate={"a": [1]}, labels=labels)
-        predicate = {
-            "buildDefinition": {"externalParameters": 7, "resolvedDependencies": [7, {"name": "input.x"}]}
-        }
+        predicate = {"buildDefinition": {"externalParameters": 7, "resolvedDependencies": [7, {"name": "input.x"}]}}
         (work / "out" / "file").write_text("y")
         store.publish("e" * 64, work / "out", predicate_type="other", predicate=predicate, labels=labels)
     assert explain(project, f"model.source={tiny_llama}")["nearest"] is None
@@ -198,9 +192,7 @@ def test_plan_estimates_from_the_nearest_build(built: Project, tiny_llama: Path)
     }
     out = built.trtbuild("plan", f"model.source={tiny_llama}", "quant=int4").out
     assert "1 step to run: about " in out
-    assert (
-        f"  engine: as {key[:12]} (llama, int8, cpu) took; quant.symmetric and quant.weights differ\n" in out
-    )
+    assert f"  engine: as {key[:12]} (llama, int8, cpu) took; quant.symmetric and quant.weights differ\n" in out
 
 
 def test_an_estimate_grows_with_the_checkpoint(built: Project, tmp_path: Path) -> None:

@@ -130,9 +130,7 @@ def unsupported_native(p: Project, m: Path) -> list[str]:
 
 def unsupported_rope(p: Project, m: Path) -> list[str]:
     copy = shutil.copytree(m, p.root / "model")
-    conf = json.loads((copy / "config.json").read_text()) | {
-        "rope_scaling": {"rope_type": "spiral", "factor": 2.0}
-    }
+    conf = json.loads((copy / "config.json").read_text()) | {"rope_scaling": {"rope_type": "spiral", "factor": 2.0}}
     (copy / "config.json").write_text(json.dumps(conf))
     return [f"model.source={copy}"]
 
@@ -342,9 +340,7 @@ needs_mount = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmp
 def test_a_full_disk_is_one_error(project: Project, tiny_llama: Path) -> None:
     small = project.root / "small"
     small.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(small)], capture_output=True
-    )
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(small)], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"mount is refused here: {mounted.stderr.decode().strip()}")
     try:

@@ -41,9 +41,7 @@ def test_build_then_hit(project: Project, tiny_llama: Path) -> None:
         ("network", "unneeded"),
         ("engine", "hit-local"),
     ]
-    assert {k: again[k] for k in ("key", "path", "digest")} == {
-        k: first[k] for k in ("key", "path", "digest")
-    }
+    assert {k: again[k] for k in ("key", "path", "digest")} == {k: first[k] for k in ("key", "path", "digest")}
 
 
 def test_a_hit_starts_no_process_and_imports_no_compiler(project: Project, tiny_llama: Path) -> None:
@@ -63,14 +61,10 @@ def test_a_hit_starts_no_process_and_imports_no_compiler(project: Project, tiny_
     assert "STARTED" not in hit.err
     loaded = set(hit.err.split("LOADED", 1)[1].split())
     assert "trtbuild" in loaded
-    assert loaded.isdisjoint(
-        {"onnxruntime", "onnxruntime_genai", "onnx", "numpy", "torch", "huggingface_hub"}
-    )
+    assert loaded.isdisjoint({"onnxruntime", "onnxruntime_genai", "onnx", "numpy", "torch", "huggingface_hub"})
 
 
-def test_text_output_is_the_path_alone_and_records_hold_logs_and_no_path(
-    project: Project, tiny_llama: Path
-) -> None:
+def test_text_output_is_the_path_alone_and_records_hold_logs_and_no_path(project: Project, tiny_llama: Path) -> None:
     done = project.trtbuild(f"model.source={tiny_llama}")
     assert done.code == 0
     assert done.out == f"{done.path}\n"
@@ -95,9 +89,7 @@ def test_nothing_is_written_beside_the_store(project: Project, tiny_llama: Path)
 
 
 def test_sweep_shares_the_network_and_prints_one_document(project: Project, tiny_llama: Path) -> None:
-    done = project.trtbuild(
-        "-m", f"model.source={tiny_llama}", "quant=none,int8,int4", "check=none", "output=json"
-    )
+    done = project.trtbuild("-m", f"model.source={tiny_llama}", "quant=none,int8,int4", "check=none", "output=json")
     assert done.code == 0, done.err
     results = done.json["results"]
     assert [r["quant"] for r in results] == ["none", "int8", "int4"]

@@ -23,9 +23,7 @@ def test_a_plan_downloads_no_weight_and_has_the_key_of_the_folder(
     project: Project, tiny_llama: Path, hub: MiniHub
 ) -> None:
     env = {"HF_ENDPOINT": hub.url}
-    from_hub = project.trtbuild(
-        "plan", "model.source=hf://tiny/llama", "quant=int8", "output=json", env=env
-    ).json
+    from_hub = project.trtbuild("plan", "model.source=hf://tiny/llama", "quant=int8", "output=json", env=env).json
     from_folder = project.trtbuild("plan", f"model.source={tiny_llama}", "quant=int8", "output=json").json
     assert from_hub["key"] == from_folder["key"]
     assert from_hub["model"]["label"] == "llama"
@@ -34,9 +32,7 @@ def test_a_plan_downloads_no_weight_and_has_the_key_of_the_folder(
     assert asked == [("bytes=0-65535", 1 << 16)]
 
 
-def test_build_from_the_hub_then_hit_from_the_folder(
-    project: Project, tiny_llama: Path, hub: MiniHub
-) -> None:
+def test_build_from_the_hub_then_hit_from_the_folder(project: Project, tiny_llama: Path, hub: MiniHub) -> None:
     env = {"HF_ENDPOINT": hub.url}
     built = project.trtbuild("model.source=hf://tiny/llama@main", "quant=int4", "output=json", env=env)
     assert built.code == 0, built.err

@@ -69,9 +69,7 @@ def poison(store: Store, good: Path, evil: Path) -> Record:
         )
 
 
-def test_a_local_folder_is_read_where_it_is(
-    project: Project, tiny_llama: Path, evil: Path, reference: str
-) -> None:
+def test_a_local_folder_is_read_where_it_is(project: Project, tiny_llama: Path, evil: Path, reference: str) -> None:
     poison(Store.open(project.store), tiny_llama, evil)
     done = project.trtbuild(f"model.source={tiny_llama}", "until=network")
     assert (done.code, weights(done.path)) == (0, reference)
@@ -130,9 +128,7 @@ def test_what_the_caller_knows_replaces_a_record_with_other_files(tmp_path: Path
         with store.scratch() as work:
             (work / "out").mkdir()
             (work / "out" / "file").write_text(text)
-            return store.publish(
-                key, work / "out", predicate_type="urn:x", predicate={}, labels={}, manifest=manifest
-            )
+            return store.publish(key, work / "out", predicate_type="urn:x", predicate={}, labels={}, manifest=manifest)
 
     wrong = publish("wrong")
     assert publish("right") == wrong, "whoever knows nothing beforehand gets the first"
@@ -157,9 +153,7 @@ def test_of_many_that_publish_what_is_expected_one_wins(tmp_path: Path) -> None:
         with store.scratch() as work:
             (work / "out").mkdir()
             (work / "out" / "file").write_text(text)
-            store.publish(
-                key, work / "out", predicate_type="urn:x", predicate={}, labels={}, manifest=manifest
-            )
+            store.publish(key, work / "out", predicate_type="urn:x", predicate={}, labels={}, manifest=manifest)
 
     jobs = [("wrong", None), ("right", wanted)] * 4
     threads = [threading.Thread(target=publish, args=job) for job in jobs]

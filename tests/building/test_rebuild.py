@@ -51,9 +51,7 @@ def test_the_same_bytes(built: tuple[Project, dict[str, str]]) -> None:
     assert project.leftovers() == []
 
 
-def test_from_the_record_alone(
-    built: tuple[Project, dict[str, str]], project: Project, tiny_llama: Path
-) -> None:
+def test_from_the_record_alone(built: tuple[Project, dict[str, str]], project: Project, tiny_llama: Path) -> None:
     """The engine is brought to another store, without its network: both are made again from the checkpoint."""
     theirs, keys = built
     other_store(theirs, project, keys["engine"])
@@ -75,18 +73,14 @@ def test_no_option_changes_what_is_rebuilt(built: tuple[Project, dict[str, str]]
     assert "the same bytes" in done.out
 
 
-def test_refresh_makes_what_is_upstream_again(
-    built: tuple[Project, dict[str, str]], tiny_llama: Path
-) -> None:
+def test_refresh_makes_what_is_upstream_again(built: tuple[Project, dict[str, str]], tiny_llama: Path) -> None:
     project, keys = built
     done = project.trtbuild("rebuild", keys["engine"], f"model.source={tiny_llama}", "refresh=true")
     assert done.code == 0
     assert "network  rebuilt" in done.err
 
 
-def test_other_bytes_are_named(
-    built: tuple[Project, dict[str, str]], project: Project, tiny_llama: Path
-) -> None:
+def test_other_bytes_are_named(built: tuple[Project, dict[str, str]], project: Project, tiny_llama: Path) -> None:
     theirs, keys = built
 
     def change(folder: Path, _predicate: Any) -> None:

@@ -64,9 +64,7 @@ def put(store: Store, found: dict[str, Any], labels: dict[str, str] | None = Non
     with store.scratch() as work:
         (work / "out").mkdir()
         (work / "out" / "file").write_text("x")
-        store.publish(
-            key, work / "out", predicate_type="urn:x", predicate=found, labels=labels or {"step": "network"}
-        )
+        store.publish(key, work / "out", predicate_type="urn:x", predicate=found, labels=labels or {"step": "network"})
     return key
 
 

@@ -29,20 +29,14 @@ sys.exit(entry.main())
 """
 
 
-def test_the_way_of_a_build_is_the_one_that_it_takes(
-    project: Project, tiny_llama: Path, tmp_path: Path
-) -> None:
+def test_the_way_of_a_build_is_the_one_that_it_takes(project: Project, tiny_llama: Path, tmp_path: Path) -> None:
     starts = tmp_path / "starts"
     words = [f"model.source={tiny_llama}", "until=network"]
     command = [sys.executable, "-c", PROBE, starts, *words]
     subprocess.run(command, env=project.environment(), cwd=project.root, check=True, capture_output=True)
     lines = [json.loads(line) for line in starts.read_text().splitlines()]
     (calls,) = (calls for command, calls in lines if "trtbuild.networks" in command)
-    way = [
-        (str(Path(file).relative_to(ROOT)), name)
-        for file, name in calls
-        if file.startswith(f"{ROOT}/trtbuild/")
-    ]
+    way = [(str(Path(file).relative_to(ROOT)), name) for file, name in calls if file.startswith(f"{ROOT}/trtbuild/")]
     page = (ROOT / "docs" / "architecture.md").read_text()
     section = page.partition("### One build, file by file")[2].partition("\n## ")[0]
     assert way == re.findall(r"^\| `([\w/.]+)` \| `(\w+)` \|", section, re.MULTILINE)

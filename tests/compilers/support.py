@@ -25,9 +25,7 @@ OPTIONS = {
 }
 
 
-def request(
-    options: Mapping[str, Any], model: Mapping[str, Path] | None = None, **inputs: Path
-) -> StepRequest:
+def request(options: Mapping[str, Any], model: Mapping[str, Path] | None = None, **inputs: Path) -> StepRequest:
     return StepRequest("step", options, model or {}, inputs, {}, None)
 
 
@@ -35,9 +33,7 @@ def make_network(checkpoint: Path, out: Path) -> Path:
     """The network step, on the files of the folder `checkpoint`."""
     out.mkdir(parents=True)
     options = {"network.frontend": "native", "network.operators": "fused", "model.dtype": "float32"}
-    build.run(
-        request(options, {path.name: path for path in checkpoint.iterdir()}), out, Reporter(io.StringIO())
-    )
+    build.run(request(options, {path.name: path for path in checkpoint.iterdir()}), out, Reporter(io.StringIO()))
     return out
 
 

@@ -94,9 +94,7 @@ def settled(network: Network, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("ids", [[1, 2, 3], [5, 6, 7, 8, 9, 31]])
 @pytest.mark.parametrize("level", ["none", "all"])
-def test_both_branches_keep_their_weights(
-    ids: list[int], level: str, network: Network, tmp_path: Path
-) -> None:
+def test_both_branches_keep_their_weights(ids: list[int], level: str, network: Network, tmp_path: Path) -> None:
     tied = untranspose(network, tmp_path / "tied.onnx")
     assert tied is not network
     made = tied if level == "none" else optimize(tied.path, tmp_path / "optimized.onnx", level)

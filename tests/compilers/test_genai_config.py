@@ -74,9 +74,7 @@ def write(checkpoint: Checkpoint, folder: Path) -> None:
     genai_config.write(parse(checkpoint.config), checkpoint, folder, settled)
 
 
-def written(
-    folder: Path, architecture: str = "LlamaForCausalLM", generation: Any = None, **changes: Any
-) -> str:
+def written(folder: Path, architecture: str = "LlamaForCausalLM", generation: Any = None, **changes: Any) -> str:
     model = tiny.write_model(folder / "model", architecture, **changes)
     if generation is not None:
         (model / "generation_config.json").write_text(json.dumps(generation))
@@ -122,9 +120,7 @@ def test_ids_that_the_config_lacks_are_the_tokenizers(tmp_path: Path) -> None:
 def test_tool_and_thinking_tokens_are_named(tmp_path: Path) -> None:
     model = tiny.write_model(tmp_path / "model")
     content = json.loads((model / "tokenizer.json").read_text())
-    added = [
-        {"id": 300 + i, "content": token} for i, token in enumerate(("<think>", "</think>", "<tool_call>"))
-    ]
+    added = [{"id": 300 + i, "content": token} for i, token in enumerate(("<think>", "</think>", "<tool_call>"))]
     (model / "tokenizer.json").write_text(json.dumps(content | {"added_tokens": added}))
     checkpoint = Checkpoint.open({path.name: path for path in model.iterdir()})
     write(checkpoint, tmp_path)

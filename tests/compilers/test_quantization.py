@@ -65,9 +65,7 @@ def test_values_are_within_half_a_step(bits: int, symmetric: bool, group_size: i
 def test_slices_joined_are_the_whole() -> None:
     values = np.random.default_rng(1).standard_normal((64, 50), dtype=np.float32)
     scheme = BlockScheme(4, 32, False, 4)
-    parts = list(
-        quantize_slices(64, 50, lambda a, b: np.ascontiguousarray(values[:, a:b]), scheme, 64 * 4 * 7)
-    )
+    parts = list(quantize_slices(64, 50, lambda a, b: np.ascontiguousarray(values[:, a:b]), scheme, 64 * 4 * 7))
     whole = quantize(values, scheme)
     assert len(parts) == 8
     assert np.array_equal(np.concatenate([part.packed for part in parts]), whole.packed)
@@ -232,9 +230,7 @@ def test_peak_memory_is_far_below_the_model(tmp_path: Path) -> None:
                 tensor.external_data.add(key=key, value=str(value))
             stream.write(rng.standard_normal((size, size), dtype=np.float32).tobytes())
             tensors.append(tensor)
-            nodes.append(
-                helper.make_node("MatMul", [f"x{layer}", f"w{layer}"], [f"x{layer + 1}"], name=f"m{layer}")
-            )
+            nodes.append(helper.make_node("MatMul", [f"x{layer}", f"w{layer}"], [f"x{layer + 1}"], name=f"m{layer}"))
     ends = [helper.make_tensor_value_info(f"x{i}", TensorProto.FLOAT, ["n", size]) for i in (0, layers)]
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors)
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]

@@ -93,9 +93,7 @@ def test_logits_that_are_no_numbers_fail_the_check(factor: float, engine: Path, 
 
 
 def test_one_token_over_and_over_fails_the_check(engine: Path, tmp_path: Path) -> None:
-    constant = scale_norm(
-        engine, tmp_path / "constant", 0.0
-    )  # all logits are equal: the first token always wins
+    constant = scale_norm(engine, tmp_path / "constant", 0.0)  # all logits are equal: the first token always wins
     assert "repeats one token" in use("check", CHECK, constant, tmp_path)["message"]
 
 

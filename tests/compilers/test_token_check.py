@@ -81,9 +81,7 @@ def template(before: bool, after: bool) -> Json:
         "type": "TemplateProcessing",
         "single": special("<s>", before) + text + special("</s>", after),
         "pair": [*text, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": {
-            name: {"id": name, "ids": [number], "tokens": [name]} for name, number in used.items()
-        },
+        "special_tokens": {name: {"id": name, "ids": [number], "tokens": [name]} for name, number in used.items()},
     }
 
 
@@ -101,9 +99,7 @@ def compared(content: Json, folder: Path, **config: Any) -> int:
     steps = text_normalizer.steps_in(json.loads((folder / "tokenizer_config.json").read_text()))
     added = [token.content for token in before.get_added_tokens_decoder().values()]
     given = [text_normalizer.normalize(text, steps, added) for text in TEXTS]
-    assert [each.ids for each in before.encode_batch(TEXTS)] == [
-        each.ids for each in after.encode_batch(given)
-    ]
+    assert [each.ids for each in before.encode_batch(TEXTS)] == [each.ids for each in after.encode_batch(given)]
     return tokens.check(folder, original)
 
 
@@ -127,9 +123,7 @@ def test_byte_level_tokenizers_agree(kind: str, byte_level: Json, tmp_path: Path
     assert compared(byte_level | BYTE_LEVEL[kind], tmp_path) > len(TEXTS)
 
 
-def test_what_a_trainer_set_of_lengths_counts_for_nothing(
-    tiny_llama: Path, byte_level: Json, tmp_path: Path
-) -> None:
+def test_what_a_trainer_set_of_lengths_counts_for_nothing(tiny_llama: Path, byte_level: Json, tmp_path: Path) -> None:
     """transformers takes truncation and padding back before each text."""
     folder = tmp_path / "model"
     cut = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
@@ -193,8 +187,7 @@ SENTENCE_PIECE: dict[str, Callable[[Json], Json]] = {
     "Llama 2": lambda content: content,
     "a cut that cuts nothing": lambda content: content | {"pre_tokenizer": gguf.WHOLE},
     "no space before": lambda content: (
-        unprefixed(content)
-        | {"normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}}
+        unprefixed(content) | {"normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}}
     ),
     "Metaspace, never": lambda content: unprefixed(content) | metaspace("never", False),
     "Metaspace, never, cut": lambda content: unprefixed(content) | metaspace("never", True),
@@ -247,9 +240,7 @@ def beginning(*names: str) -> Json:
         "type": "TemplateProcessing",
         "single": [*({"SpecialToken": {"id": name, "type_id": 0}} for name in names), text],
         "pair": [text, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": {
-            name: {"id": name, "ids": [SPECIAL.index(name)], "tokens": [name]} for name in names
-        },
+        "special_tokens": {name: {"id": name, "ids": [SPECIAL.index(name)], "tokens": [name]} for name in names},
     }
 
 
@@ -277,9 +268,7 @@ def test_what_has_no_other_form_is_refused(kind: str, byte_level: Json, tmp_path
 
 
 @pytest.mark.parametrize("cuts", [True, False])
-def test_a_space_before_some_pieces_alone_is_refused(
-    cuts: bool, sentence_piece: Json, tmp_path: Path
-) -> None:
+def test_a_space_before_some_pieces_alone_is_refused(cuts: bool, sentence_piece: Json, tmp_path: Path) -> None:
     """Metaspace's "always": onnxruntime-genai puts a space before each piece, or before none."""
     with pytest.raises(InputError, match="makes other tokens of the text"):
         tokens.check(tmp_path, rewritten(sentence_piece | metaspace("always", cuts), tmp_path))
@@ -310,9 +299,7 @@ def test_a_decoder_that_leaves_bytes_spelt_out_is_refused(sentence_piece: Json, 
 def test_an_expression_that_cannot_be_compiled_is_refused(byte_level: Json, tmp_path: Path) -> None:
     """DeepSeek-Coder's."""
     steps = [split(regex) for regex in (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+")]
-    with pytest.raises(
-        InputError, match="onnxruntime-genai cannot read the model's tokenizer: Invalid regex"
-    ) as seen:
+    with pytest.raises(InputError, match="onnxruntime-genai cannot read the model's tokenizer: Invalid regex") as seen:
         compared(byte_level | {"pre_tokenizer": sequence(*steps, DIGITS, BYTES)}, tmp_path)
     assert "compiler=aot_inductor" in str(seen.value.hint)
 
@@ -336,9 +323,7 @@ def test_a_token_that_no_merge_makes_is_not_taken_whole(byte_level: Json, tmp_pa
         compared(content, tmp_path / "merged")
 
 
-@pytest.mark.parametrize(
-    "claimed", [{}, {"add_bos_token": True, "add_eos_token": True}, {"add_bos_token": False}]
-)
+@pytest.mark.parametrize("claimed", [{}, {"add_bos_token": True, "add_eos_token": True}, {"add_bos_token": False}])
 @pytest.mark.parametrize(("before", "after"), [(True, False), (True, True)])
 def test_the_post_processor_decides_what_a_text_begins_and_ends_with(
     before: bool, after: bool, claimed: Json, byte_level: Json, tmp_path: Path
@@ -348,9 +333,7 @@ def test_the_post_processor_decides_what_a_text_begins_and_ends_with(
     assert post_processor.around(content) == ([1] * before, [2] * after)
 
 
-@pytest.mark.parametrize(
-    "name", ["GPT2Tokenizer", "LlamaTokenizerFast", "NobodysTokenizer", "GemmaTokenizer", None]
-)
+@pytest.mark.parametrize("name", ["GPT2Tokenizer", "LlamaTokenizerFast", "NobodysTokenizer", "GemmaTokenizer", None])
 def test_no_tokenizer_class_changes_a_token(name: str | None, byte_level: Json, tmp_path: Path) -> None:
     """DeepSeek's files ask for a BOS that their post-processor, and so transformers 5, does not add."""
     content = byte_level | BYTE_LEVEL["Llama 3"] | {"post_processor": BYTES}
@@ -404,9 +387,7 @@ def test_a_real_vocabulary_of_128_000_tokens(tmp_path: Path) -> None:
     assert compared(alike, tmp_path, **config) > 1000
 
 
-def test_a_network_is_refused_before_a_weight_is_written(
-    tiny_llama: Path, byte_level: Json, tmp_path: Path
-) -> None:
+def test_a_network_is_refused_before_a_weight_is_written(tiny_llama: Path, byte_level: Json, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     for name in ("config.json", "model.safetensors"):

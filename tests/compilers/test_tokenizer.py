@@ -43,10 +43,7 @@ TEXTS = [
     "__init__ == None!!!...  ??",
 ]
 _RANDOM = random.Random(0)  # texts, not secrets
-TEXTS += [
-    "".join(_RANDOM.choices("ab'sStT re 12\n\t .,!?é漢🙂½   -/", k=_RANDOM.randint(1, 24)))
-    for _ in range(200)
-]
+TEXTS += ["".join(_RANDOM.choices("ab'sStT re 12\n\t .,!?é漢🙂½   -/", k=_RANDOM.randint(1, 24))) for _ in range(200)]
 
 NORMAL, UNKNOWN, CONTROL, USER, BYTE = 1, 2, 3, 4, 6
 
@@ -149,10 +146,7 @@ def sentence_piece(**changes: Any) -> dict[str, Any]:
     fields = {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": [UNKNOWN, CONTROL, CONTROL]
-        + [BYTE] * 256
-        + [NORMAL] * len(words)
-        + [USER],
+        "tokenizer.ggml.token_type": [UNKNOWN, CONTROL, CONTROL] + [BYTE] * 256 + [NORMAL] * len(words) + [USER],
         "tokenizer.ggml.scores": [0.0] * 259 + [-float(i) for i in range(len(words))] + [0.0],
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 2,
@@ -220,8 +214,7 @@ def test_a_whole_word_is_taken_as_it_is_where_llama_3_does(engine: Path, tmp_pat
 
 def test_the_chat_template_reaches_the_runtime(engine: Path, tmp_path: Path) -> None:
     template = (
-        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
-        "{% if add_generation_prompt %}[bot]{% endif %}"
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[bot]{% endif %}"
     )
     fields = byte_level() | {"tokenizer.chat_template": template}
     metadata = write_gguf(tmp_path / "model.gguf", fields)
@@ -283,9 +276,7 @@ def test_a_checkpoints_own_files_are_copied(tiny_llama: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["digits", "no pre-tokenizer"])
-def test_what_genai_would_misread_is_said_otherwise(
-    kind: str, tiny_llama: Path, engine: Path, tmp_path: Path
-) -> None:
+def test_what_genai_would_misread_is_said_otherwise(kind: str, tiny_llama: Path, engine: Path, tmp_path: Path) -> None:
     """SmolLM's Digits, and Llama 2's lack of a pre-tokenizer: `tokenizers` sees no change, genai now agrees."""
     made = gguf_tokenizer.convert(KINDS["smollm" if kind == "digits" else "sentencepiece"])
     byte_level_step = {

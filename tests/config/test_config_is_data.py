@@ -47,9 +47,7 @@ def refused(project: Project, ran: Path, *words: str, names: str, env: dict[str,
 
 
 @pytest.mark.parametrize("verb", ["plan", "build", "fetch", "run", "explain", "doctor"])
-def test_a_callback_is_refused_by_every_verb(
-    project: Project, ran: Path, tiny_llama: Path, verb: str
-) -> None:
+def test_a_callback_is_refused_by_every_verb(project: Project, ran: Path, tiny_llama: Path, verb: str) -> None:
     word = f"+hydra.callbacks.x={{_target_:pathlib.Path.touch,_args_:[{ran}]}}"
     more = ["prompt=x"] if verb == "run" else []
     refused(project, ran, verb, f"model.source={tiny_llama}", word, *more, names="hydra.callbacks.x")
@@ -108,13 +106,9 @@ def test_what_a_file_says_to_hydra_is_refused(
     refused(project, ran, "plan", "-m", *words, "quant=int8,int4", names=names)
 
 
-def test_what_one_point_of_a_sweep_says_to_hydra_is_refused(
-    project: Project, ran: Path, tiny_llama: Path
-) -> None:
+def test_what_one_point_of_a_sweep_says_to_hydra_is_refused(project: Project, ran: Path, tiny_llama: Path) -> None:
     folder(project, "site/good", "# @package _global_\nrefresh: false\n")
-    flags = folder(
-        project, "site/evil", "# @package _global_\nhydra:\n  callbacks:\n    x: {_target_: evil.run}\n"
-    )
+    flags = folder(project, "site/evil", "# @package _global_\nhydra:\n  callbacks:\n    x: {_target_: evil.run}\n")
     words = [*flags, f"model.source={tiny_llama}", "+site=good,evil"]
     refused(project, ran, "plan", "-m", *words, names="hydra.callbacks.x")
 
@@ -206,9 +200,7 @@ def test_completion_runs_nothing(project: Project, ran: Path) -> None:
 
 
 def test_a_root_file_of_a_folder_s_own_is_no_way_around(project: Project, ran: Path) -> None:
-    flags = folder(
-        project, "root", "hydra:\n  callbacks:\n    x: {_target_: pathlib.Path.touch, _args_: [RAN]}\n"
-    )
+    flags = folder(project, "root", "hydra:\n  callbacks:\n    x: {_target_: pathlib.Path.touch, _args_: [RAN]}\n")
     refused(project, ran, "plan", *flags, "--config-name", "root", names="hydra.callbacks.x")
     folder(project, "root", "model: {source: /x}\n")
     refused(project, ran, "plan", *flags, "--config-name", "root", names="hydra.launcher")

@@ -56,9 +56,7 @@ def test_what_is_no_file_is_no_config(project: Project) -> None:
         assert f"there is no quant named '{name}'" in done.err
 
 
-@pytest.mark.parametrize(
-    "text", [BOMB.replace("9", "2")[:200], "a: &x [1]\nb: *x\nc: *x\n", "a: !!str 1\n", ""]
-)
+@pytest.mark.parametrize("text", [BOMB.replace("9", "2")[:200], "a: &x [1]\nb: *x\nc: *x\n", "a: !!str 1\n", ""])
 def test_anchors_and_plain_tags_are_read(text: str, tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(text.partition("a1:")[0])

@@ -50,9 +50,7 @@ for at in sorted(random.Random(seed).sample(range(20, calls - 20), moments)):
 
 def test_a_signal_is_one_wherever_it_arrives(project: Project) -> None:
     command = [sys.executable, "-c", PROBE, "1", "24"]
-    done = subprocess.run(
-        command, env=project.environment(), cwd=project.root, capture_output=True, text=True
-    )
+    done = subprocess.run(command, env=project.environment(), cwd=project.root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     ends = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(ends) == 24

@@ -80,9 +80,7 @@ MACHINES: Mapping[str, Machine] = {
     # https://github.com/Frogging-Family/nvidia-all/pull/212: an RTX 4070 with the driver of early 2024
     "old driver": Machine(nvml("550.40.07", 12040), FILES, HEALTHY),
     # https://github.com/NVIDIA/nvidia-docker/issues/1711
-    "no toolkit": Machine(
-        nvml(), {"etc/os-release": UBUNTU}, {**HEALTHY, "nvidia-ctk": (), "docker": docker(WITHOUT)}
-    ),
+    "no toolkit": Machine(nvml(), {"etc/os-release": UBUNTU}, {**HEALTHY, "nvidia-ctk": (), "docker": docker(WITHOUT)}),
     "daemon not restarted": Machine(nvml(), FILES, {**HEALTHY, "docker": docker(WITHOUT)}),
     # After an update of the driver: NVML's and nvidia-smi's words
     "driver mismatch": Machine(

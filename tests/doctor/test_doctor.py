@@ -74,9 +74,9 @@ def test_a_healthy_machine_lacks_nothing(doctor: Doctor) -> None:
     assert failed(said) == {}
     states = {check["name"]: check["state"] for check in said["checks"]}
     wanted = ("driver", "gpu", "nvidia-smi", "cuda", "container", "toolkit", "runtime", "image", "pulled")
-    assert {
-        name: states[name] for name in (*wanted, "gpu in container", "memory", "store", "disk")
-    } == dict.fromkeys((*wanted, "gpu in container", "memory", "store", "disk"), "ok")
+    assert {name: states[name] for name in (*wanted, "gpu in container", "memory", "store", "disk")} == dict.fromkeys(
+        (*wanted, "gpu in container", "memory", "store", "disk"), "ok"
+    )
     assert said["lines"][-1] == "A build with this config can work here."
     assert "GeForce RTX 4070" in named(said, "gpu")["words"]
     assert named(said, "driver")["words"] == "NVIDIA 580.95.05, CUDA 13.0"
@@ -84,9 +84,7 @@ def test_a_healthy_machine_lacks_nothing(doctor: Doctor) -> None:
 
 #: machine -> what fails: name, words of it, words of its mend
 BROKEN: Mapping[str, Mapping[str, tuple[str, str]]] = {
-    "old driver": {
-        "cuda": ("CUDA 13.1: driver 580 or later, and this one is 550.40.07", "ubuntu-drivers install")
-    },
+    "old driver": {"cuda": ("CUDA 13.1: driver 580 or later, and this one is 550.40.07", "ubuntu-drivers install")},
     "no toolkit": {
         "toolkit": ("not installed (nvidia-ctk)", "apt-get install -y nvidia-container-toolkit"),
         "runtime": ("not registered with docker", "nvidia-ctk runtime configure --runtime=docker"),

@@ -121,9 +121,7 @@ def one_core() -> Iterator[Path]:
     pytest.skip("no control group with a limit of cores can be made here: that takes root")
 
 
-def test_a_step_in_a_group_of_one_core_is_given_one_thread(
-    one_core: Path, project: Project, tiny_llama: Path
-) -> None:
+def test_a_step_in_a_group_of_one_core_is_given_one_thread(one_core: Path, project: Project, tiny_llama: Path) -> None:
     joined = ("sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(one_core))
     process = project.start(f"model.source={tiny_llama}", "until=network", inside=joined)
     assert of_workers(process, project) == ["1"]

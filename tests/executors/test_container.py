@@ -121,9 +121,7 @@ def look(engine: Podman, tmp_path: Path, **more: Any) -> dict[str, Any]:
     task = Task("step", "ab" * 32, "module", {}, {}, model, {"a": tmp_path / "a"})
     box = Container("podman", engine.image, "none", engine_flags=tuple(engine.engine_flags), **more)
     flags = container.Container(**{**vars(box), "flags": tuple(podman.RUN)})
-    command = container.words(
-        flags, task, tmp_path / "out", tmp_path / "scratch", LIMITS, f"look-{os.getpid()}"
-    )
+    command = container.words(flags, task, tmp_path / "out", tmp_path / "scratch", LIMITS, f"look-{os.getpid()}")
     assert command[-4:] == [
         "/trtbuild/code/trtbuild/processes/start.py",
         "module",
@@ -209,10 +207,7 @@ def test_each_engine_brings_the_gpus_in_its_way(tmp_path: Path) -> None:
 
 def test_a_digest_is_named_as_every_engine_takes_it() -> None:
     digest = f"sha256:{'ab' * 32}"
-    assert (
-        container.reference(f"nvcr.io:443/nvidia/release:1.2.1@{digest}")
-        == f"nvcr.io:443/nvidia/release@{digest}"
-    )
+    assert container.reference(f"nvcr.io:443/nvidia/release:1.2.1@{digest}") == f"nvcr.io:443/nvidia/release@{digest}"
     assert container.reference(f"name@{digest}") == f"name@{digest}"
     assert container.reference(digest) == "ab" * 32
 
@@ -231,9 +226,7 @@ def sleeper(tmp_path: Path) -> Path:
     return tiny.write_model(tmp_path / "sleeper", stand_in={"sleep": 600})
 
 
-def test_an_interrupt_stops_the_container(
-    project: Project, engine: Podman, sleeper: Path, env: dict[str, str]
-) -> None:
+def test_an_interrupt_stops_the_container(project: Project, engine: Podman, sleeper: Path, env: dict[str, str]) -> None:
     running = project.start(*words(engine, sleeper), env=env)
     until(lambda: bool(engine("ps", "--quiet").split()), "no container was started")
     running.send_signal(signal.SIGINT)

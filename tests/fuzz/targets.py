@@ -97,9 +97,7 @@ def record(data: bytes) -> None:
 def statement(data: bytes) -> None:
     """As `record`, for the statement in its envelope, which mutations of base64 would rarely reach."""
     payload = base64.b64encode(data).decode()
-    record(
-        canonical_json.canonical({"payload": payload, "payloadType": records.PAYLOAD_TYPE, "signatures": []})
-    )
+    record(canonical_json.canonical({"payload": payload, "payloadType": records.PAYLOAD_TYPE, "signatures": []}))
 
 
 class _Row:

@@ -30,9 +30,7 @@ def test_a_target_holds_for_its_seeds_and_for_each_shorter_one(target: str) -> N
     ids=["in memory", "on disk"],
 )
 def test_parsers_withstand_made_up_bytes(tmp_path: Path, targets: Sequence[str], runs: int) -> None:
-    pytest.importorskip(
-        "atheris", reason="atheris has no wheel for this Python or machine: pip install '.[fuzz]'"
-    )
+    pytest.importorskip("atheris", reason="atheris has no wheel for this Python or machine: pip install '.[fuzz]'")
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzz", ",".join(targets), str(tmp_path), f"-runs={runs}", "-seed=1"],
         capture_output=True,

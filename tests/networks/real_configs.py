@@ -669,9 +669,7 @@ REFUSED: dict[str, tuple[Config, tuple[str, ...]]] = {
         ("quant_method='bitsandbytes'",),
     ),
     "llama-4bit-by-mlx": (
-        _llama3(
-            quantization={"group_size": 64, "bits": 4}, quantization_config={"group_size": 64, "bits": 4}
-        ),
+        _llama3(quantization={"group_size": 64, "bits": 4}, quantization_config={"group_size": 64, "bits": 4}),
         ("quantization",),
     ),
     "qwen3-8b-fp8": (

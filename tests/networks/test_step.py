@@ -88,9 +88,7 @@ def test_the_folder_holds_what_a_runtime_needs(llama: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("operators", ["fused", "standard"])
-def test_the_bytes_repeat_under_another_home_folder_and_thread_count(
-    operators: str, llama: Path, tmp_path: Path
-):
+def test_the_bytes_repeat_under_another_home_folder_and_thread_count(operators: str, llama: Path, tmp_path: Path):
     moved = tiny.write_model(tmp_path / "elsewhere" / "a copy")
     runs = {
         "a": (llama, {"HOME": "/nonexistent", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "1"}, tmp_path),
@@ -111,9 +109,7 @@ def test_the_bytes_repeat_under_another_home_folder_and_thread_count(
         ({"network__frontend": "torch"}, "network.frontend", "network.frontend=torch is not one of native"),
     ],
 )
-def test_an_unknown_option_is_an_input_error(
-    options: dict, option: str, words: str, llama: Path, tmp_path: Path
-):
+def test_an_unknown_option_is_an_input_error(options: dict, option: str, words: str, llama: Path, tmp_path: Path):
     code, events, _ = run_step(llama, tmp_path / "out", **options)
     assert code == 1
     assert (events[-1]["event"], events[-1]["kind"], events[-1]["option"]) == ("error", "input", option)
@@ -129,9 +125,7 @@ def test_an_unknown_option_is_an_input_error(
         ({"head_dim": 8, "num_attention_heads": 8, "num_key_value_heads": 4}, "head_dim=8"),
     ],
 )
-def test_what_cannot_be_built_is_refused_before_anything_is_written(
-    changes: dict, words: str, tmp_path: Path
-):
+def test_what_cannot_be_built_is_refused_before_anything_is_written(changes: dict, words: str, tmp_path: Path):
     spoilt = tiny.write_model(tmp_path / "model")
     settings = json.loads((spoilt / "config.json").read_text())
     (spoilt / "config.json").write_text(json.dumps(settings | changes))

@@ -181,17 +181,13 @@ def test_a_hit_reads_no_header(project: Project, checkpoint: Path) -> None:
     assert project.trtbuild(*asked).json["outcome"] == "hit-local"
 
 
-def test_what_is_not_known_is_a_note_in_the_plan_and_in_the_record(
-    project: Project, checkpoint: Path
-) -> None:
+def test_what_is_not_known_is_a_note_in_the_plan_and_in_the_record(project: Project, checkpoint: Path) -> None:
     of_config(unsloth_fixed=True, gadget={"size": 3})(checkpoint)
     buffer = np.ones(4, np.float32)
     of_tensors(lambda t: {**t, "model.layers.0.self_attn.rotary_emb.inv_freq": buffer})(checkpoint)
     asked = (f"model.source={checkpoint}", "quant=none", "check=none")
     notes = project.trtbuild("plan", *asked, "output=json").json["notes"]
-    assert [
-        word for word in ("gadget", "rotary_emb.inv_freq") if not any(word in note for note in notes)
-    ] == []
+    assert [word for word in ("gadget", "rotary_emb.inv_freq") if not any(word in note for note in notes)] == []
     told = project.trtbuild("plan", *asked).out
     assert all(f"note: {note}" in told for note in notes)
     built = project.trtbuild(*asked)

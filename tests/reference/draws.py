@@ -348,9 +348,7 @@ def write(made: Draw, folder: Path) -> tuple[Path, Path]:
 
     Raises whatever transformers does when it does not take the config.
     """
-    clean = saved(
-        folder / "clean", made.architecture, made.seed, dtype=made.dtype, shard=made.shard, **made.fields
-    )
+    clean = saved(folder / "clean", made.architecture, made.seed, dtype=made.dtype, shard=made.shard, **made.fields)
     config = json.loads((clean / "config.json").read_text())
     config = _old(config, made.old) | made.edits
     config = {name: value for name, value in config.items() if name not in made.gone}
@@ -394,9 +392,7 @@ def _old(config: dict[str, Any], old: str | None) -> dict[str, Any]:
 
 def _head(tensors: dict[str, Any], made: Draw) -> dict[str, Any]:
     embedding = tensors["model.embed_tokens.weight"]
-    other = (
-        torch.randn(embedding.shape, generator=torch.Generator().manual_seed(7)).to(embedding.dtype) * 0.15
-    )
+    other = torch.randn(embedding.shape, generator=torch.Generator().manual_seed(7)).to(embedding.dtype) * 0.15
     rest = {name: values for name, values in tensors.items() if name != "lm_head.weight"}
     if made.head == "equal":
         return rest | {"lm_head.weight": embedding.clone()}
@@ -420,8 +416,7 @@ def _cast(tensors: dict[str, Any], made: Draw) -> dict[str, Any]:
         return {name: values.to(kinds[at % 4]) for at, (name, values) in enumerate(sorted(tensors.items()))}
     if made.cast == "float8":
         return {
-            name: values.to(torch.float8_e4m3fn) if values.ndim == 2 else values
-            for name, values in tensors.items()
+            name: values.to(torch.float8_e4m3fn) if values.ndim == 2 else values for name, values in tensors.items()
         }
     return tensors
 

@@ -91,9 +91,7 @@ def reference(folder: Path, tokens: np.ndarray = TOKENS) -> np.ndarray:
 
 
 def load(folder: Path) -> Any:
-    return transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager"
-    )
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
 
 
 def reference_answer(folder: Path, prompt: np.ndarray, count: int, *, cache: bool = True) -> list[int]:

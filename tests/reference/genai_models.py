@@ -111,9 +111,7 @@ def wanted(model: Path, ids: list[int]) -> np.ndarray:
     import torch  # noqa: PLC0415
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
-    loaded = AutoModelForCausalLM.from_pretrained(
-        model, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="eager").eval()
     with torch.no_grad():
         return np.asarray(loaded(torch.tensor([ids])).logits[0].numpy())
 
@@ -124,16 +122,12 @@ class Running:
     def __init__(self, engine: Path) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(
-            engine / "model.onnx", options, providers=["CPUExecutionProvider"]
-        )
+        self.session = onnxruntime.InferenceSession(engine / "model.onnx", options, providers=["CPUExecutionProvider"])
         decoder = json.loads((engine / "genai_config.json").read_text())["model"]["decoder"]
         sizes = {"batch_size": 1, "kv_cache_dim": decoder["head_size"]}
         self.seen = 0
         self.state = {
-            value.name: np.zeros(
-                [sizes.get(n, 0) if isinstance(n, str) else n for n in value.shape], np.float32
-            )
+            value.name: np.zeros([sizes.get(n, 0) if isinstance(n, str) else n for n in value.shape], np.float32)
             for value in self.session.get_inputs()
             if value.name.startswith("past")
         }

@@ -266,9 +266,7 @@ def test_unquantized_it_says_what_onnx_runtime_says(smollm2: Project) -> None:
 
 
 @one_smollm2
-@pytest.mark.skipif(
-    HAS_AVX512, reason="this CPU has AVX-512; tests/compilers/aot_inductor emulates one without"
-)
+@pytest.mark.skipif(HAS_AVX512, reason="this CPU has AVX-512; tests/compilers/aot_inductor emulates one without")
 def test_an_engine_for_avx512_is_refused_on_this_cpu(smollm2: Project) -> None:
     done = smollm2.trtbuild("run", "model=smollm2", "target=cpu_x86_64_v4", *AOT, PROMPT)
     assert done.code == 2

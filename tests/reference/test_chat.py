@@ -48,9 +48,7 @@ def rendered(tokenizer: Any, messages: Any, prompt: bool) -> str:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_chats_are_rendered_as_transformers_does(name: str, tmp_path: Path) -> None:
     special = BOTH | {"pad_token": "<pad>"}
-    folder = saved(
-        tmp_path, tokenizer_class="PreTrainedTokenizerFast", chat_template=TEMPLATES[name], **special
-    )
+    folder = saved(tmp_path, tokenizer_class="PreTrainedTokenizerFast", chat_template=TEMPLATES[name], **special)
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
     ours = Chat(TEMPLATES[name], settled(folder).special)
     for messages in CHATS.values():
@@ -106,9 +104,7 @@ def test_special_tokens_map_counts_as_it_does_in_transformers(decoder: bool, tmp
 @pytest.mark.parametrize(
     "own", ["{{ 'own' }}", [{"name": "default", "template": "{{ 'd' }}"}, {"name": "x", "template": "x"}]]
 )
-def test_the_template_is_the_one_that_transformers_takes(
-    beside: dict[str, str], own: object, tmp_path: Path
-) -> None:
+def test_the_template_is_the_one_that_transformers_takes(beside: dict[str, str], own: object, tmp_path: Path) -> None:
     folder = saved(tmp_path, tokenizer_class="PreTrainedTokenizerFast", chat_template=own)
     for name, text in beside.items():
         (folder / name).parent.mkdir(exist_ok=True)

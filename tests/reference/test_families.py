@@ -140,9 +140,7 @@ def _windows(architecture: str) -> dict[str, Case]:
     return {
         "window": Case(architecture, window | {"max_window_layers": 0}, plain=off),
         "window-listed": Case(architecture, window | {"layer_types": [SLIDING] * 2}, plain=off),
-        "window-unlisted": Case(
-            architecture, window | {"max_window_layers": 0}, {"rewrite": without("layer_types")}
-        ),
+        "window-unlisted": Case(architecture, window | {"max_window_layers": 0}, {"rewrite": without("layer_types")}),
         "window-on-no-layer": Case(architecture, window | {"max_window_layers": 2}),
         "window-on-no-layer-unlisted": Case(
             architecture, window | {"max_window_layers": 2}, {"rewrite": without("layer_types")}
@@ -156,9 +154,7 @@ def _windows(architecture: str) -> dict[str, Case]:
         "window-of-one": Case(
             architecture, window | {"sliding_window": 1, "max_window_layers": 0}, plain=off, cached=False
         ),
-        "window-longer-than-text": Case(
-            architecture, window | {"sliding_window": 100, "max_window_layers": 0}
-        ),
+        "window-longer-than-text": Case(architecture, window | {"sliding_window": 100, "max_window_layers": 0}),
     }
 
 
@@ -167,9 +163,7 @@ BY_FAMILY: dict[str, dict[str, Case]] = {
         "attention-bias": Case("LlamaForCausalLM", {"attention_bias": True}),
         "mlp-bias": Case("LlamaForCausalLM", {"mlp_bias": True}),
         "all-biases": Case("LlamaForCausalLM", {"attention_bias": True, "mlp_bias": True}),
-        "null-window": Case(
-            "LlamaForCausalLM", save={"rewrite": lambda config: config | {"sliding_window": None}}
-        ),
+        "null-window": Case("LlamaForCausalLM", save={"rewrite": lambda config: config | {"sliding_window": None}}),
         "pretraining-tp": Case("LlamaForCausalLM", {"pretraining_tp": 2}),
         "implied-heads": Case(
             "LlamaForCausalLM",
@@ -179,17 +173,13 @@ BY_FAMILY: dict[str, dict[str, Case]] = {
     },
     "MistralForCausalLM": {
         "window": Case("MistralForCausalLM", {"sliding_window": 7}, plain={"sliding_window": None}),
-        "implied-window": Case(
-            "MistralForCausalLM", {"sliding_window": 4096}, {"rewrite": without("sliding_window")}
-        ),
+        "implied-window": Case("MistralForCausalLM", {"sliding_window": 4096}, {"rewrite": without("sliding_window")}),
         "window-and-linear": Case(
             "MistralForCausalLM",
             {"sliding_window": 7, "rope_parameters": LINEAR},
             plain={"sliding_window": None},
         ),
-        "null-head-dim": Case(
-            "MistralForCausalLM", save={"rewrite": lambda config: config | {"head_dim": None}}
-        ),
+        "null-head-dim": Case("MistralForCausalLM", save={"rewrite": lambda config: config | {"head_dim": None}}),
     },
     "Qwen2ForCausalLM": _windows("Qwen2ForCausalLM"),
     "Qwen3ForCausalLM": {
@@ -267,9 +257,7 @@ def test_the_switch_changes_these_logits(name: str, tmp_path: Path):
 )
 def test_what_is_hard_is_equal_or_refused(architecture: str, changes: dict[str, Any], tmp_path: Path):
     folder = saved(tmp_path / "hf", architecture, 0, **changes)
-    tokens = TOKENS[
-        : changes.get("max_position_embeddings", POSITIONS)
-    ]  # what lies beyond, no engine computes
+    tokens = TOKENS[: changes.get("max_position_embeddings", POSITIONS)]  # what lies beyond, no engine computes
     wanted = reference(folder, tokens)
     try:
         network = make_network(folder, tmp_path / "fused")

@@ -70,9 +70,7 @@ def test_what_transformers_takes_for_generation_is_neutral():
 
 
 def reference(folder: Path) -> np.ndarray:
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager"
-    )
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     with torch.no_grad():
         return model(torch.from_numpy(TOKENS)).logits[0].numpy()
 
@@ -127,19 +125,13 @@ TAKEN: dict[str, dict[str, Any]] = {
     "yarn-both-types": config(rope_parameters={**YARN, "type": "yarn"}),
     "yarn-finetuned": config(rope_parameters={**YARN, "finetuned": True}),
     "linear-shrinking": config(rope_parameters={**LINEAR, "factor": 0.5}),
-    "both-sections": config(
-        rope_theta=1000.0, rope_scaling=without(LINEAR, "rope_theta"), rope_parameters=LINEAR
-    ),
+    "both-sections": config(rope_theta=1000.0, rope_scaling=without(LINEAR, "rope_theta"), rope_parameters=LINEAR),
     "theta-outside": without(config(rope_theta=500), "rope_parameters"),
     "theta-inside-and-outside": config(rope_theta=1000.0),
     "llama3-no-original": config(rope_parameters=without(LLAMA3, "original_max_position_embeddings")),
     "mistral-window": config("MistralForCausalLM", sliding_window=7),
-    "mistral-window-everywhere": config(
-        "MistralForCausalLM", sliding_window=7, layer_types=["sliding_attention"] * 2
-    ),
-    "mistral-window-nowhere": config(
-        "MistralForCausalLM", sliding_window=7, layer_types=["full_attention"] * 2
-    ),
+    "mistral-window-everywhere": config("MistralForCausalLM", sliding_window=7, layer_types=["sliding_attention"] * 2),
+    "mistral-window-nowhere": config("MistralForCausalLM", sliding_window=7, layer_types=["full_attention"] * 2),
     "mistral-spanning-window": config("MistralForCausalLM", sliding_window=128),
     "qwen2-bias-named": config("Qwen2ForCausalLM", attention_bias=True),
     "qwen2-head-size": config("Qwen2ForCausalLM", head_dim=32),

@@ -81,8 +81,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma 2": ("Gemma2", GEMMA2 | {"attn_logit_softcapping": 1.0, "final_logit_softcapping": 5.0}),
     "gemma 2 without caps, untied": (
         "Gemma2",
-        GEMMA2
-        | {"attn_logit_softcapping": None, "final_logit_softcapping": None, "tie_word_embeddings": False},
+        GEMMA2 | {"attn_logit_softcapping": None, "final_logit_softcapping": None, "tie_word_embeddings": False},
     ),
     "gpt-oss": ("GptOss", GPT_OSS | {"rms_norm_eps": 1e-3}),
     "gpt-oss with yarn": (
@@ -246,9 +245,7 @@ def test_longrope_reads_a_prompt_below_and_above_its_length(
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])
-def test_longrope_keeps_its_tables_when_quantized(
-    weights: str, longrope: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_longrope_keeps_its_tables_when_quantized(weights: str, longrope: tuple[Path, Path], tmp_path: Path) -> None:
     make_engine(longrope[1], tmp_path / "engine", quant__weights=weights)
     expected = wanted(longrope[0], TOKENS)
     got = Running(tmp_path / "engine").logits(TOKENS)

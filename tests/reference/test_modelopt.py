@@ -144,9 +144,7 @@ def test_smollm2_is_built_proved_and_then_a_hit(smollm2: Project, quant: str) ->
         ("int4_awq", {"calib_size": 1, "calib_max_length": 12, "group_size": 64, "dtype": "float32"}),
     ],
 )
-def test_smollm2_in_the_other_schemes(
-    smollm2: Project, quant: str, options: dict[str, Any], tmp_path: Path
-) -> None:
+def test_smollm2_in_the_other_schemes(smollm2: Project, quant: str, options: dict[str, Any], tmp_path: Path) -> None:
     words = ("model=smollm2", "quant=int8", *MODELOPT, "until=unpack", "output=json")
     dtype = f"model.dtype={options.get('dtype', 'bfloat16')}"
     source = Path(ok(smollm2.trtbuild(*words, dtype)).json["path"])
@@ -190,9 +188,7 @@ def test_every_scheme_of_a_model_without_groups_of_heads(quant: str, tmp_path: P
     text = tmp_path / "text.jsonl"
     text.write_text("".join(json.dumps({"text": f"a line of text, {at} of many"}) + "\n" for at in range(40)))
     group = 16 if quant in ("int4_awq", "w4a8_awq") else None
-    facts = made(
-        source, tmp_path / "out", quant, dataset=text, calib_size=16, calib_batch_size=4, group_size=group
-    )
+    facts = made(source, tmp_path / "out", quant, dataset=text, calib_size=16, calib_batch_size=4, group_size=group)
     assert facts["calibration"] is None or facts["calibration"]["samples"] == 16
 
 
@@ -267,9 +263,7 @@ def test_what_cannot_be_read_is_said_once(tmp_path: Path) -> None:
     source = tiny_model(tmp_path / "model")
     text = tmp_path / "text.jsonl"
     text.write_text('{"text": "good"}\n{"words": "bad"}\n')
-    done = project.trtbuild(
-        *MODELOPT, f"model.source={source}", "quant=fp8", f"compiler.calib_dataset={text}"
-    )
+    done = project.trtbuild(*MODELOPT, f"model.source={source}", "quant=fp8", f"compiler.calib_dataset={text}")
     assert done.code == 2
     assert "compiler.calib_dataset: line 2 of text.jsonl is no JSON object with text or article" in done.err
     assert not project.leftovers()

@@ -48,9 +48,7 @@ class Tally:
         drawn = sum(self.became.values())
         lines = [f"{drawn} drawn: " + ", ".join(f"{self.of(kind)} {kind}" for kind in KINDS)]
         for kind in KINDS[1:]:
-            reasons = Counter(
-                {reason: times for (each, reason), times in self.became.items() if each == kind}
-            )
+            reasons = Counter({reason: times for (each, reason), times in self.became.items() if each == kind})
             lines += [f"  {kind}:"] if reasons else []
             lines += [f"  {times:6} {reason}" for reason, times in reasons.most_common()]
         return "\n".join(lines)
@@ -130,9 +128,7 @@ def _alike(message: str) -> str:
     return re.sub(r"\d+", "N", re.sub(r"'[^']*'|\[[^]]*\]", "…", line))[:110]
 
 
-def test_a_random_checkpoint_is_equal_or_refused(
-    tmp_path: Path, record_property: Callable[[str, object], None]
-):
+def test_a_random_checkpoint_is_equal_or_refused(tmp_path: Path, record_property: Callable[[str, object], None]):
     seed = os.environ.get(SEED) or str(random.randrange(10**9))  # dice, no secret
     tally = Tally()
     for at in range(COUNT):

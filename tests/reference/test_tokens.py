@@ -26,8 +26,7 @@ _BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, 
 def split(name: str) -> Json:
     regexes = pre_tokenizers.PRE_TOKENIZERS[name].regexes
     steps: list[Json] = [
-        {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
-        for regex in regexes
+        {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False} for regex in regexes
     ]
     return {"type": "Sequence", "pretokenizers": [*steps, _BYTES]}
 
@@ -40,8 +39,7 @@ def beginning(*, end: bool = False) -> Json:
         "single": [around[0], text, *around[1 : 1 + end]],
         "pair": [text, {"Sequence": {"id": "B", "type_id": 1}}],
         "special_tokens": {
-            name: {"id": name, "ids": [number], "tokens": [name]}
-            for name, number in (("<s>", 1), ("</s>", 2))
+            name: {"id": name, "ids": [number], "tokens": [name]} for name, number in (("<s>", 1), ("</s>", 2))
         },
     }
 
@@ -89,14 +87,11 @@ def differing(folder: Path) -> list[str]:
         text
         for text in TEXTS
         for special in (True, False)
-        if auto(text, add_special_tokens=special).input_ids
-        != plain.encode(text, add_special_tokens=special).ids
+        if auto(text, add_special_tokens=special).input_ids != plain.encode(text, add_special_tokens=special).ids
     ]
 
 
-@pytest.mark.parametrize(
-    "claimed", [{}, {"add_bos_token": True}, {"add_bos_token": False, "add_eos_token": True}]
-)
+@pytest.mark.parametrize("claimed", [{}, {"add_bos_token": True}, {"add_bos_token": False, "add_eos_token": True}])
 @pytest.mark.parametrize("kind", BYTE_LEVEL)
 def test_byte_level(kind: str, claimed: Json, tmp_path: Path) -> None:
     """What tokenizer_config.json claims of BOS and EOS counts for nothing beside a tokenizer.json."""
@@ -133,9 +128,7 @@ def test_llama_2s_own_file_is_followed_where_transformers_rebuilds_it(tmp_path: 
 
     The model was trained, and transformers 4 read it, as the file says; it is what `tokenizers` reads.
     """
-    write(
-        tmp_path, vocabularies.sentence_piece() | {"post_processor": beginning()}, "llama", "LlamaTokenizer"
-    )
+    write(tmp_path, vocabularies.sentence_piece() | {"post_processor": beginning()}, "llama", "LlamaTokenizer")
     different = differing(tmp_path)
     assert different
     assert all(text.startswith((" ", SPACE)) for text in different)

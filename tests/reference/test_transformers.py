@@ -61,20 +61,14 @@ CASES = {
     "llama-all-biases": config(attention_bias=True, mlp_bias=True),
     "llama-single-key": config(num_key_value_heads=1),
     "llama-wide-heads": config(head_dim=48),
-    "llama-implied-heads": {
-        k: v for k, v in config().items() if k not in ("head_dim", "num_key_value_heads")
-    },
+    "llama-implied-heads": {k: v for k, v in config().items() if k not in ("head_dim", "num_key_value_heads")},
     "mistral-window": config("MistralForCausalLM", sliding_window=7),
-    "mistral-implied-window": {
-        k: v for k, v in config("MistralForCausalLM").items() if k != "sliding_window"
-    },
+    "mistral-implied-window": {k: v for k, v in config("MistralForCausalLM").items() if k != "sliding_window"},
     "mistral-null-head-size": config("MistralForCausalLM", head_dim=None),
     "qwen2-null-key-heads": config("Qwen2ForCausalLM", num_key_value_heads=None),
     "qwen2-tied": config("Qwen2ForCausalLM", tie_word_embeddings=True),
     "qwen2-unused-window": config("Qwen2ForCausalLM", sliding_window=7, use_sliding_window=False),
-    "qwen2-window": config(
-        "Qwen2ForCausalLM", sliding_window=7, use_sliding_window=True, max_window_layers=0
-    ),
+    "qwen2-window": config("Qwen2ForCausalLM", sliding_window=7, use_sliding_window=True, max_window_layers=0),
     "qwen2-window-on-no-layer": config(
         "Qwen2ForCausalLM", sliding_window=7, use_sliding_window=True, max_window_layers=2
     ),
@@ -87,9 +81,7 @@ CASES = {
 
 
 def reference(folder: Path) -> np.ndarray:
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager"
-    )
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     with torch.no_grad():
         return model(torch.from_numpy(TOKENS[None])).logits[0].numpy()
 

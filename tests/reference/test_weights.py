@@ -90,9 +90,7 @@ def bare(tensors: Tensors) -> Tensors:
 INSIDE = {name.replace("self_attn.", "self_attn._orig_mod."): values for name, values in WHOLE.items()}
 PEFT = renamed(
     {
-        name.replace("q_proj.", "q_proj.base_layer.").replace(
-            HEAD, "lm_head.modules_to_save.default.weight"
-        ): values
+        name.replace("q_proj.", "q_proj.base_layer.").replace(HEAD, "lm_head.modules_to_save.default.weight"): values
         for name, values in WHOLE.items()
     },
     "base_model.model.",
@@ -131,8 +129,7 @@ STRIPPED = {
     "module": renamed(WHOLE, "module."),
     "module and _orig_mod": renamed(WHOLE, "module._orig_mod."),
     "PEFT": PEFT,
-    "PEFT with originals": PEFT
-    | {"base_model.model.lm_head.original_module.weight": np.zeros_like(WHOLE[HEAD])},
+    "PEFT with originals": PEFT | {"base_model.model.lm_head.original_module.weight": np.zeros_like(WHOLE[HEAD])},
     "FSDP": renamed(WHOLE, "_fsdp_wrapped_module."),
 }
 
@@ -167,9 +164,7 @@ def test_a_head_equal_to_the_embedding_is_stored_once(tmp_path: Path):
 def test_transformers_takes_the_last_shard_and_here_the_index_decides_or_nothing(tmp_path: Path):
     stale = {EMBEDDING: np.zeros_like(WHOLE[EMBEDDING])}
     folder = written(tmp_path / "behind", PLAIN, NORMLESS, {NORM: WHOLE[NORM]} | stale)
-    assert (
-        np.abs(reference(folder)).max() == 0
-    )  # the index names the first, and the last has an embedding of zeros
+    assert np.abs(reference(folder)).max() == 0  # the index names the first, and the last has an embedding of zeros
     with pytest.raises(InputError, match=r"both hold model\.embed_tokens\.weight, with different values"):
         built(folder, tmp_path / "none")
 

@@ -64,9 +64,7 @@ def main() -> None:
         print(json.dumps(look(args.source, args.revision, args.fetch, headers=args.headers)))
     except TrtbuildError as error:
         kind = type(error).__name__
-        print(
-            json.dumps({"error": kind, "message": error.message, "option": error.option, "hint": error.hint})
-        )
+        print(json.dumps({"error": kind, "message": error.message, "option": error.option, "hint": error.hint}))
         sys.exit(error.exit_code)
 
 

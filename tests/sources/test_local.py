@@ -72,9 +72,7 @@ def test_any_byte_of_any_file_changes_the_identity(tmp_path: Path) -> None:
 def test_a_renamed_gguf_is_the_same_model(tmp_path: Path) -> None:
     folder = write(tmp_path / "one", {"Llama-3.Q4_K_M.gguf": gguf(), "config.json": b"{}"})
     renamed = write(tmp_path / "two", {"m.GGUF": gguf(), "other.gguf": gguf(architecture="phi3")})
-    assert (
-        identity_of(folder) == identity_of(renamed / "m.GGUF") == identity_of(folder / "Llama-3.Q4_K_M.gguf")
-    )
+    assert identity_of(folder) == identity_of(renamed / "m.GGUF") == identity_of(folder / "Llama-3.Q4_K_M.gguf")
     assert identity_of(folder) != identity_of(renamed / "other.gguf")
     source = opened(renamed / "m.GGUF")
     assert (source.config(), source.gguf_architecture(), source.describe()) == (None, "llama", "file")

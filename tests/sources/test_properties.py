@@ -19,9 +19,7 @@ from trtbuild.sources import SourceFile, identity, select
 
 NAMES = [*select.SMALL, select.WEIGHTS, select.INDEX, "a.gguf", "b.gguf", "c-00001-of-00002.gguf"]
 NAMES += ["c-00002-of-00002.gguf", "README.md", "pytorch_model.bin", "x.safetensors", "y.safetensors"]
-SHARDS = st.lists(
-    st.sampled_from(["x.safetensors", "y.safetensors", "../x.safetensors", "/etc/passwd"]), max_size=3
-)
+SHARDS = st.lists(st.sampled_from(["x.safetensors", "y.safetensors", "../x.safetensors", "/etc/passwd"]), max_size=3)
 
 
 @given(st.sets(st.sampled_from(NAMES)), SHARDS)

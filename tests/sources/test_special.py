@@ -53,9 +53,7 @@ SPECIAL = [fifo, link_to_device, link_to_itself]
 
 @pytest.mark.parametrize("make", SPECIAL)
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "other.safetensors"])
-def test_special_files_are_no_files_of_a_checkpoint(
-    tmp_path: Path, make: Callable[[Path], None], name: str
-) -> None:
+def test_special_files_are_no_files_of_a_checkpoint(tmp_path: Path, make: Callable[[Path], None], name: str) -> None:
     folder = write(tmp_path / "m", checkpoint())
     (folder / name).unlink(missing_ok=True)
     make(folder / name)
@@ -67,9 +65,7 @@ def test_special_files_are_no_files_of_a_checkpoint(
 
 
 @pytest.mark.parametrize("make", SPECIAL)
-@pytest.mark.parametrize(
-    "name", ["config.json", "model-00001-of-00003.safetensors", "model.safetensors.index.json"]
-)
+@pytest.mark.parametrize("name", ["config.json", "model-00001-of-00003.safetensors", "model.safetensors.index.json"])
 def test_a_file_that_becomes_special_after_it_was_listed(
     tmp_path: Path, make: Callable[[Path], None], name: str
 ) -> None:
@@ -84,9 +80,7 @@ def test_a_file_that_becomes_special_after_it_was_listed(
 
 
 @pytest.mark.parametrize("make", SPECIAL)
-def test_a_file_that_becomes_special_while_a_step_reads_it(
-    tmp_path: Path, make: Callable[[Path], None]
-) -> None:
+def test_a_file_that_becomes_special_while_a_step_reads_it(tmp_path: Path, make: Callable[[Path], None]) -> None:
     folder = write(tmp_path / "m", checkpoint())
     path = folder / "model.safetensors"
 

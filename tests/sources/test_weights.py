@@ -104,9 +104,7 @@ ADAPTER = {
         (checkpoint(**{"chat_template.jinja2": b"x"}), ["chat_template.jinja2", "move it to chat_template.jinja"]),
     ],
 )  # fmt: skip
-def test_what_is_no_checkpoint_is_told_what_it_is(
-    files: dict[str, bytes], words: list[str], tmp_path: Path
-) -> None:
+def test_what_is_no_checkpoint_is_told_what_it_is(files: dict[str, bytes], words: list[str], tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     refused(write(tmp_path / "m", files), str(tmp_path / "m"), *words)
 
@@ -200,9 +198,7 @@ def test_beside_a_gguf_on_the_hub_is_in_its_folder(hub: MiniHub, client: Client)
 def test_headers_are_read_of_a_file_of_shards_and_of_a_gguf(tmp_path: Path) -> None:
     def told(found: Headers | None) -> object:
         assert found is not None
-        return {
-            f: {n: (e.kind, e.shape) for n, e in es.items()} for f, es in found.files.items()
-        }, found.index
+        return {f: {n: (e.kind, e.shape) for n, e in es.items()} for f, es in found.files.items()}, found.index
 
     one = {"a": ("U8", (4096,)), "b": ("U8", (4096,))}
     assert told(opened(write(tmp_path / "one", checkpoint())).headers()) == ({"model.safetensors": one}, None)
@@ -220,9 +216,7 @@ def test_headers_are_read_of_a_file_of_shards_and_of_a_gguf(tmp_path: Path) -> N
     assert told(opened(write(tmp_path / "g", {"x.gguf": data})).headers()) == ({"model.gguf": entries}, None)
 
 
-def test_headers_on_the_hub_cost_one_ranged_request_a_shard_and_are_remembered(
-    hub: MiniHub, client: Client
-) -> None:
+def test_headers_on_the_hub_cost_one_ranged_request_a_shard_and_are_remembered(hub: MiniHub, client: Client) -> None:
     files = sharded(3) | {"model-00003-of-00003.safetensors": safetensors("t2", size=300_000)}
     commit = hub.add("org/name", files)
     first = client.look("hf://org/name", "--headers")

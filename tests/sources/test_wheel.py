@@ -130,9 +130,7 @@ def test_no_such_package(index: Path, keep: Path) -> None:
     )
 
 
-def test_no_network_and_no_password_in_the_error(
-    index: Path, keep: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_network_and_no_password_in_the_error(index: Path, keep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = pins(write_wheel(index))
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.delenv("PIP_FIND_LINKS")

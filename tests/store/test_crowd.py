@@ -91,9 +91,7 @@ def unneeded_losses(events: list[dict[str, Any]]) -> Iterator[str]:
     removals = by_key(events, "removed")
     for loss in (event for event in events if event["kind"] == "lost"):
         allowed = loss["ended"] - loss["began"] + TICK
-        if not any(
-            overlaps(r, loss["began"], loss["ended"]) and r["grace"] < allowed for r in removals[loss["key"]]
-        ):
+        if not any(overlaps(r, loss["began"], loss["ended"]) and r["grace"] < allowed for r in removals[loss["key"]]):
             yield f"{loss['key'][:8]}… is gone {allowed:.3f} seconds after a use"
 
 

@@ -79,9 +79,7 @@ def test_the_example(name: str, names: dict[str, object]) -> None:
     value = trtstore if name == "trtstore" else getattr(trtstore, name)
     if name == "trtstore":
         shutil.rmtree("store")
-    wanted = (
-        name == "trtstore" or inspect.isfunction(value) or (inspect.isclass(value) and has_methods(value))
-    )
+    wanted = name == "trtstore" or inspect.isfunction(value) or (inspect.isclass(value) and has_methods(value))
     example = doctest.DocTestParser().get_doctest(inspect.getdoc(value) or "", names, name, None, 0)
     if not wanted or name in WITHOUT:
         return

@@ -155,9 +155,7 @@ def test_a_transfer_that_stops_halfway_is_gone_on_with(
 ) -> None:
     bench = bench_of(operation)
     found = []
-    for boundary, outcome, findings in bench.each(
-        lambda at: Fault(Kind.HALVE, at, ("write", "read")), sample_of(HALF)
-    ):
+    for boundary, outcome, findings in bench.each(lambda at: Fault(Kind.HALVE, at, ("write", "read")), sample_of(HALF)):
         if outcome.signal or outcome.raised is not None:
             found.append(f"{boundary}: {outcome.raised}")
         found += findings

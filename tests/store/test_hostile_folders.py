@@ -323,9 +323,7 @@ def lock_of(store: Store) -> Path:
 
 
 @pytest.mark.parametrize("target", ["canary", "absent"])
-def test_a_lock_that_is_a_link_is_one_error_and_is_not_followed(
-    store: Store, outside: Path, target: str
-) -> None:
+def test_a_lock_that_is_a_link_is_one_error_and_is_not_followed(store: Store, outside: Path, target: str) -> None:
     lock_of(store).symlink_to(outside / target)
     before = snapshot(outside)
     touched, said = use(store, store.root.parent / "out", outside)
@@ -369,9 +367,7 @@ def test_a_blob_that_is_another_files_second_name_leaves_that_as_it_is(store: St
     assert engine_of(store).stat().st_mtime == STAMP  # a copy has its name now, and is not hashed again
 
 
-def test_a_copy_of_a_store_with_its_links_and_without_its_times_is_hashed_once(
-    store: Store, tmp_path: Path
-) -> None:
+def test_a_copy_of_a_store_with_its_links_and_without_its_times_is_hashed_once(store: Store, tmp_path: Path) -> None:
     # The blob's other name is a file of its own tree here: no status tells that from somebody else's file.
     copied = ["cp", "-r", "--preserve=links,mode", "--no-dereference", store.root, tmp_path / "copy"]
     subprocess.run(copied, check=True)

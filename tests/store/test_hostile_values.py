@@ -203,9 +203,7 @@ def test_labels_of_any_number_make_no_line_of_any_length(
 
 
 @pytest.mark.parametrize("name", ["pin", "revocation", "environment", "contents", "lock note"])
-def test_a_small_file_of_the_store_holds_anything(
-    name: str, store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_small_file_of_the_store_holds_anything(name: str, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     root = store.root / "v1"
     environment = root / "toolchains" / "a-1"
     (environment / "files").mkdir(parents=True)

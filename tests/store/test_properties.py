@@ -48,9 +48,7 @@ def mutated(draw: st.DrawFn, data: bytes) -> bytes:
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(data)))
         end = draw(st.integers(start, min(len(data), start + 20)))
-        piece = draw(
-            st.binary(max_size=4) | st.just(data[start:end] * 2) | st.sampled_from([b"0", b"..", b"\\u0000"])
-        )
+        piece = draw(st.binary(max_size=4) | st.just(data[start:end] * 2) | st.sampled_from([b"0", b"..", b"\\u0000"]))
         data = data[:start] + piece + data[end:]
     return data
 
@@ -198,9 +196,7 @@ def test_the_words_of_a_lock_note_cannot_steer_a_terminal(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "folder", "long"])
-def test_a_lock_that_is_not_its_holders_note_names_nobody_and_keeps_nobody_waiting(
-    tmp_path: Path, kind: str
-) -> None:
+def test_a_lock_that_is_not_its_holders_note_names_nobody_and_keeps_nobody_waiting(tmp_path: Path, kind: str) -> None:
     lock, note = tmp_path / "lock", json.dumps({"pid": 1, "who": "me", "started": 1.0})
     (tmp_path / "note").write_text(note)
     if kind == "pipe":

@@ -15,9 +15,7 @@ def test_the_example_runs_twice_and_builds_once(tmp_path: Path) -> None:
     code = example.replace('"/var/cache/engines"', repr(str(tmp_path / "engines")))
     code = code.replace("store.publish(", "(print('built') or store).publish(")
     first, second = (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.split()
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
         for _ in range(2)
     )
     assert first in (["built", second[0], "hardlink"], ["built", second[0], "reflink"])

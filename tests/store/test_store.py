@@ -177,9 +177,7 @@ def test_a_blob_that_was_written_to_in_place_is_seen_and_replaced(store: Store, 
     record = publish(store, folder)
     engine = store.materialise(record).path / "engine.bin"
     engine.chmod(0o644)
-    with engine.open(
-        "r+b"
-    ) as file:  # of the same size: where the tree is a hard link this is the blob itself
+    with engine.open("r+b") as file:  # of the same size: where the tree is a hard link this is the blob itself
         file.write(b"E")
     blobs = [path for path in (store.root / "v1" / "blobs").rglob("*") if path.is_file()]
     spoilt = [path for path in blobs if path.read_bytes().startswith(b"Engine")]
@@ -194,9 +192,7 @@ def test_a_blob_that_was_written_to_in_place_is_seen_and_replaced(store: Store, 
     assert read_tree(store.materialise(record).path) == FILES
 
 
-def test_a_store_copied_without_times_is_hashed_once_and_used(
-    store: Store, folder: Path, tmp_path: Path
-) -> None:
+def test_a_store_copied_without_times_is_hashed_once_and_used(store: Store, folder: Path, tmp_path: Path) -> None:
     record = publish(store, folder)
     subprocess.run(["cp", "-r", store.root, tmp_path / "copy"], check=True)
     copy = Store.open(tmp_path / "copy")
@@ -294,9 +290,7 @@ def test_what_cannot_be_an_artifact_is_refused_and_leaves_nothing(store: Store, 
     ],
     ids=str,
 )
-def test_facts_that_a_record_cannot_hold_are_refused_and_leave_nothing(
-    store: Store, folder: Path, more
-) -> None:
+def test_facts_that_a_record_cannot_hold_are_refused_and_leave_nothing(store: Store, folder: Path, more) -> None:
     with pytest.raises(Invalid):
         publish(store, folder, **more)
     assert not (store.root / "v1" / "blobs").exists()
@@ -304,8 +298,6 @@ def test_facts_that_a_record_cannot_hold_are_refused_and_leave_nothing(
 
 
 def test_importing_the_store_is_quick_and_brings_no_heavy_module() -> None:
-    code = (
-        "import sys, trtstore; print([m for m in ('numpy', 'asyncio', 'urllib.request') if m in sys.modules])"
-    )
+    code = "import sys, trtstore; print([m for m in ('numpy', 'asyncio', 'urllib.request') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

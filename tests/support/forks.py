@@ -38,9 +38,7 @@ _idle: dict[tuple[str, tuple[tuple[str, str], ...]], list[_Server]] = {}
 _turn = threading.Lock()
 
 
-def run(
-    command: Path, args: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float
-) -> tuple[int, str, str]:
+def run(command: Path, args: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float) -> tuple[int, str, str]:
     """Exit code (negative: the signal that ended it), stdout and stderr. Raises subprocess.TimeoutExpired."""
     return start(command, args, cwd, env).communicate(timeout)
 

@@ -198,9 +198,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.query.get("delimiter"):
             raise Refused("NotImplemented")
         with self.server.turn:  # as it was at one moment
-            found = {
-                str(each.relative_to(bucket)): each.stat() for each in bucket.rglob("*") if each.is_file()
-            }
+            found = {str(each.relative_to(bucket)): each.stat() for each in bucket.rglob("*") if each.is_file()}
         names = sorted(name for name in found if name.startswith(prefix) and name > after)
         page = names[: min(int(self.query.get("max-keys", 1000)), self.server.page)]
         more = len(names) > len(page)

@@ -40,9 +40,7 @@ class Refusal:
 NO_REPOSITORY = Refusal(401, "RepoNotFound", "Repository not found")
 NO_REVISION = Refusal(404, "RevisionNotFound", "Invalid rev id")
 NO_ENTRY = Refusal(404, "EntryNotFound", "Entry not found")
-GATED = Refusal(
-    401, "GatedRepo", "Access to this model is restricted. You must be authenticated to access it."
-)
+GATED = Refusal(401, "GatedRepo", "Access to this model is restricted. You must be authenticated to access it.")
 NOT_ON_THE_LIST = Refusal(403, "GatedRepo", "You are not in the authorized list.")
 BAD_TOKEN = Refusal(401, "", "Invalid credentials in Authorization header")
 
@@ -219,9 +217,7 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(commit, Refusal):
             return self._refuse(commit)
         sha, files = commit
-        listed = [
-            self.hub.facts(name, files[name]) if blobs else {"rfilename": name} for name in sorted(files)
-        ]
+        listed = [self.hub.facts(name, files[name]) if blobs else {"rfilename": name} for name in sorted(files)]
         # Public even when gated, as on the Hub: the files are not.
         name = repo.removeprefix("datasets/")
         return self._json({"id": name, "modelId": name, "sha": sha, "private": False, "siblings": listed})

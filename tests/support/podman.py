@@ -63,10 +63,7 @@ class Podman:
             "executor.engine=podman",
             "executor.gpus=none",
             f"compiler.image={self.image}",
-            *(
-                f"executor.{name}=[{','.join(repr(each) for each in value)}]"
-                for name, value in listed.items()
-            ),
+            *(f"executor.{name}=[{','.join(repr(each) for each in value)}]" for name, value in listed.items()),
         ]
 
     def containers(self) -> list[str]:

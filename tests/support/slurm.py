@@ -86,9 +86,7 @@ class Cluster:
     env: Mapping[str, str]
 
     def command(self, *words: str) -> str:
-        done = subprocess.run(
-            words, env={**os.environ, **self.env}, capture_output=True, text=True, check=True
-        )
+        done = subprocess.run(words, env={**os.environ, **self.env}, capture_output=True, text=True, check=True)
         return done.stdout
 
     def queue(self) -> list[str]:
@@ -136,9 +134,7 @@ def cluster(folder: Path, recorded: Path, gpus: tuple[str, str]) -> Iterator[Clu
     """Nodes gpu-NAME with one GPU of type NAME each; `recorded` has what NVML says of it, NAME.txt."""
     missing = [name for name in NEEDED if shutil.which(name) is None and not Path("/usr/sbin", name).exists()]
     if missing:
-        pytest.skip(
-            f"no Slurm: {', '.join(missing)} not installed (slurm-wlm munge slurmdbd mariadb-server-core)"
-        )
+        pytest.skip(f"no Slurm: {', '.join(missing)} not installed (slurm-wlm munge slurmdbd mariadb-server-core)")
     if os.getuid() != 0:
         pytest.skip("Slurm's daemons and its device files need root")
     _configure(folder, recorded, gpus)

@@ -151,9 +151,7 @@ def model(folder: Path) -> Iterator[Any]:
             known = {each["name"]: each for each in told["input"]}
             assert inputs.keys() <= known.keys()
             assert all(name in inputs or each.get("optional") for name, each in known.items())
-            (response,) = started.execute(
-                [{name: Tensor(name, np.array(value)) for name, value in inputs.items()}]
-            )
+            (response,) = started.execute([{name: Tensor(name, np.array(value)) for name, value in inputs.items()}])
             if response.error is not None:
                 raise response.error
             made = {tensor.name: tensor.array for tensor in response.output_tensors}

@@ -44,9 +44,7 @@ class Proxy(socketserver.ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(
-        self, listen: str, target: str, seed: int, chance: float, kinds: list[str], rate: float
-    ) -> None:
+    def __init__(self, listen: str, target: str, seed: int, chance: float, kinds: list[str], rate: float) -> None:
         self.target = (target.rpartition(":")[0], int(target.rpartition(":")[2]))
         self._random, self._turn = random.Random(seed), threading.Lock()
         self._chance, self._kinds = chance, kinds

@@ -49,11 +49,7 @@ def sentence_piece() -> Json:
     # no token spans a space or a line, as in the vocabularies that people have
     model = content["model"]
     model["merges"] = [pair for pair in model["merges"] if _whole("".join(pair))]
-    kept = [
-        token
-        for token in model["vocab"]
-        if token in (*SPECIAL, *fallback) or len(token) == 1 or _whole(token)
-    ]
+    kept = [token for token in model["vocab"] if token in (*SPECIAL, *fallback) or len(token) == 1 or _whole(token)]
     model["vocab"] = {token: number for number, token in enumerate(kept)}
     return content | {"pre_tokenizer": None, "decoder": {"type": "Sequence", "decoders": steps}}
 

@@ -41,9 +41,7 @@ def step_keys(document: Any) -> list[str]:
     return sorted(step["key"] for step in document["forecast"]["steps"])
 
 
-def test_a_sweep_does_what_its_forecast_says_and_hits_start_no_process(
-    project: Project, tiny_llama: Path
-) -> None:
+def test_a_sweep_does_what_its_forecast_says_and_hits_start_no_process(project: Project, tiny_llama: Path) -> None:
     # The last option is in no key: each engine is asked for twice.
     words = ["-m", f"model.source={tiny_llama}", "quant=none,int8", "check.max_tokens=1,2", "output=json"]
     planned = project.trtbuild("plan", *words)
@@ -152,9 +150,7 @@ def test_options_of_the_sweep_cannot_differ_between_points(project: Project, tin
     assert project.records() == []
 
 
-def test_refresh_builds_each_step_again_once_and_each_point_has_its_link(
-    project: Project, tiny_llama: Path
-) -> None:
+def test_refresh_builds_each_step_again_once_and_each_point_has_its_link(project: Project, tiny_llama: Path) -> None:
     words = ["-m", f"model.source={tiny_llama}", "quant=none,int8", "check=none"]
     assert project.trtbuild(*words).code == 0
     again = project.trtbuild(*words, "refresh=true", "out='engine-${hydra:runtime.choices.quant}'")
@@ -265,9 +261,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="smallest", node=node)
 """
 
 
-def test_a_sweeper_that_optimizes_asks_in_batches_and_gets_its_number(
-    project: Project, tiny_llama: Path
-) -> None:
+def test_a_sweeper_that_optimizes_asks_in_batches_and_gets_its_number(project: Project, tiny_llama: Path) -> None:
     plugin = project.root / "plugins" / "hydra_plugins" / "smallest"
     plugin.mkdir(parents=True)
     (plugin / "__init__.py").write_text(SMALLEST)

@@ -92,9 +92,7 @@ def test_a_file_of_a_team_s_that_chooses_several_is_one_part_with_them(tmp_path:
         )
     flags = ["--config-dir", str(tmp_path)]
     found = swept(*flags, "+machine=desk,rack", "compiler.version=installed,locked", "quant=int4,int8")
-    assert [
-        (p.config.target.name, p.config.compiler.name, p.config.compiler.version) for p in found[::2]
-    ] == [
+    assert [(p.config.target.name, p.config.compiler.name, p.config.compiler.version) for p in found[::2]] == [
         ("rtx4070", "tensorrt_rtx", "installed"),
         ("rtx4070", "tensorrt_rtx", "locked"),
         ("cpu_x86_64_v3", "onnxruntime", "installed"),
@@ -135,9 +133,7 @@ def test_files_of_a_team_s_may_set_anything_and_say_things_to_hydra(tmp_path: Pa
 
 def test_files_are_looked_for_where_hydra_was_told_to(tmp_path: Path) -> None:
     (tmp_path / "quant").mkdir()
-    (tmp_path / "quant" / "ours.yaml").write_text(
-        "defaults:\n  - schema\n  - _self_\nweights: int4\ngroup_size: 64\n"
-    )
+    (tmp_path / "quant" / "ours.yaml").write_text("defaults:\n  - schema\n  - _self_\nweights: int4\ngroup_size: 64\n")
     search = f"hydra.searchpath=[file://{tmp_path}]"
     found = swept(search, "quant=int8,ours", "parallel.tp=1,2")
     assert [(p.config.quant.weights.value, p.config.quant.group_size) for p in found][1:3] == [

@@ -85,15 +85,11 @@ def site(project: Project) -> list[str]:
     folder = project.root / "conf" / "target"
     folder.mkdir(parents=True)
     for gpu, kind in GPUS.items():
-        (folder / f"our_{gpu}.yaml").write_text(
-            f"defaults:\n  - {gpu}\n  - _self_\njob:\n  accelerator: {kind}\n"
-        )
+        (folder / f"our_{gpu}.yaml").write_text(f"defaults:\n  - {gpu}\n  - _self_\njob:\n  accelerator: {kind}\n")
     return ["--config-dir", "conf", "sweep.on=ray", "sweep.ray.cpus=1"]
 
 
-def test_every_task_lands_on_its_own_kind_of_gpu(
-    project: Project, site: list[str], ray: dict[str, str]
-) -> None:
+def test_every_task_lands_on_its_own_kind_of_gpu(project: Project, site: list[str], ray: dict[str, str]) -> None:
     model = tiny.write_model(project.root / "tiny")
     words = [f"model.source={model}", "compiler=tensorrt_rtx", "target=our_l40s,our_rtx5090"]
     done = project.trtbuild("-m", *site, *words, "output=json", env=ray)
@@ -113,9 +109,7 @@ def test_a_task_takes_as_many_threads_as_the_cores_that_it_asked_for(
     assert process.returncode == 0, err
 
 
-def test_a_task_on_another_gpu_refuses_before_it_works(
-    project: Project, site: list[str], ray: dict[str, str]
-) -> None:
+def test_a_task_on_another_gpu_refuses_before_it_works(project: Project, site: list[str], ray: dict[str, str]) -> None:
     model = tiny.write_model(project.root / "tiny")
     words = [f"model.source={model}", "compiler=tensorrt_rtx", "target=our_l40s"]
     done = project.trtbuild("-m", *site, *words, "target.job.accelerator=RTX5090", env=ray)
@@ -170,9 +164,7 @@ def test_a_killed_task_is_told_and_ctrl_c_leaves_nothing(
     assert [p for p in errands(child=False) if mine in " ".join(cmdline(p))] == []
 
 
-def test_a_cluster_that_is_not_there_is_one_error(
-    project: Project, site: list[str], tiny_llama: Path
-) -> None:
+def test_a_cluster_that_is_not_there_is_one_error(project: Project, site: list[str], tiny_llama: Path) -> None:
     pytest.importorskip("ray", reason="ray is not installed: pip install 'trtbuild[ray]'")
     (port,) = free_ports(1)
     words = [f"model.source={tiny_llama}", f"sweep.ray.address=127.0.0.1:{port}"]

@@ -141,9 +141,7 @@ def test_a_store_has_the_same_page(swept: Project, chromium: Any) -> None:
 
 
 def test_what_a_record_says_is_never_run(chromium: Any, tmp_path: Path) -> None:
-    row = ReportRow(
-        NASTY, NASTY, NASTY, NASTY, NASTY, "0" * 64, "built", bytes=5, tokens_per_second=3.0, command=NASTY
-    )
+    row = ReportRow(NASTY, NASTY, NASTY, NASTY, NASTY, "0" * 64, "built", bytes=5, tokens_per_second=3.0, command=NASTY)
     formula = ReportRow("=1+1", "", "", "", "", "", "failed", error=NASTY)
     path = page.write(page.ReportPage("a report", NASTY, [row, formula]), tmp_path / "report")
     shown = opened(chromium, path)

@@ -56,9 +56,7 @@ def test_every_job_lands_on_its_own_kind_of_gpu(project: Project, site: list[str
     assert {r["outcome"] for r in again.json["results"]} == {"hit-local"}  # without Slurm's commands at hand
 
 
-def test_a_job_on_another_gpu_refuses_before_it_works(
-    project: Project, site: list[str], slurm: Cluster
-) -> None:
+def test_a_job_on_another_gpu_refuses_before_it_works(project: Project, site: list[str], slurm: Cluster) -> None:
     model = tiny.write_model(project.root / "tiny")
     wrong = ["target.job.gres='gpu:rtx5090:1'", "target.job.partition=all", "target.job.constraint=null"]
     words = [f"model.source={model}", "compiler=tensorrt_rtx", "target=our_l40s", *wrong]

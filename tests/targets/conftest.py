@@ -23,9 +23,7 @@ _CUDA = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 def facts(name: str) -> Path:
     """The file of a machine: what was recorded of a real one, or a made-up one."""
     (found,) = (
-        folder / f"{name}.txt"
-        for folder in (HERE / "recorded", HERE / "made_up")
-        if (folder / f"{name}.txt").exists()
+        folder / f"{name}.txt" for folder in (HERE / "recorded", HERE / "made_up") if (folder / f"{name}.txt").exists()
     )
     return found
 

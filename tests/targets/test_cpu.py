@@ -34,15 +34,11 @@ def test_the_level_is_what_the_processor_can_do() -> None:
     if not flags:
         pytest.skip("not an x86 machine")
     level = resolved("cpu").level
-    assert (level == "x86_64_v4") == {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}.issubset(
-        flags
-    )
+    assert (level == "x86_64_v4") == {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}.issubset(flags)
     assert (level in ("x86_64_v3", "x86_64_v4")) == {"avx2", "bmi2", "fma"}.issubset(flags)
 
 
-@pytest.mark.parametrize(
-    ("level", "arch"), [("x86_64_v3", "x86_64"), ("x86_64_v4", "x86_64"), ("aarch64", "aarch64")]
-)
+@pytest.mark.parametrize(("level", "arch"), [("x86_64_v3", "x86_64"), ("x86_64_v4", "x86_64"), ("aarch64", "aarch64")])
 def test_a_level_that_is_named_need_not_be_here(level: str, arch: str) -> None:
     target = resolved("ours", kind="cpu", level=level)
     assert (target.name, target.arch, target.level, target.microarchitecture) == ("ours", arch, level, level)

@@ -85,21 +85,15 @@ def test_golden_keys_of_a_gpu(plan: Planner) -> None:
     }
 
 
-def refused(
-    project: Project, machines: Machines, machine: str, model: Path, *words: str, verb: str = "build"
-) -> str:
-    done = project.trtbuild(
-        verb, "compiler=tensorrt", f"model.source={model}", *words, env=machines.env(machine)
-    )
+def refused(project: Project, machines: Machines, machine: str, model: Path, *words: str, verb: str = "build") -> str:
+    done = project.trtbuild(verb, "compiler=tensorrt", f"model.source={model}", *words, env=machines.env(machine))
     assert done.code == 2, done.err
     assert done.out == ""
     assert project.records() == []
     return done.err
 
 
-def test_a_build_for_another_gpu_is_refused_before_work(
-    project: Project, machines: Machines, tiny_llama: Path
-) -> None:
+def test_a_build_for_another_gpu_is_refused_before_work(project: Project, machines: Machines, tiny_llama: Path) -> None:
     err = refused(project, machines, "h100_sxm", tiny_llama, "target=rtx4070")
     assert "error: target: rtx4070 cannot be built on this machine: " in err
     assert "target.gpu is H100 80GB HBM3 here, and GeForce RTX 4070 was asked for" in err
@@ -108,9 +102,7 @@ def test_a_build_for_another_gpu_is_refused_before_work(
     assert "this machine has no NVIDIA GPU" in err
 
 
-def test_a_build_for_another_driver_is_refused(
-    project: Project, machines: Machines, tiny_llama: Path
-) -> None:
+def test_a_build_for_another_driver_is_refused(project: Project, machines: Machines, tiny_llama: Path) -> None:
     words = ("target=h100_sxm", "target.driver=580.95.05", "target.cuda=13.0")
     err = refused(project, machines, "h100_sxm", tiny_llama, *words)
     assert "target.driver is 550 here, and 580 was asked for" in err
@@ -124,9 +116,7 @@ def test_mixed_gpus_want_a_name(project: Project, machines: Machines, tiny_llama
     assert "cannot be built on this machine" in err
 
 
-def test_the_machine_s_own_gpu_gets_as_far_as_its_tools(
-    project: Project, machines: Machines, tiny_llama: Path
-) -> None:
+def test_the_machine_s_own_gpu_gets_as_far_as_its_tools(project: Project, machines: Machines, tiny_llama: Path) -> None:
     err = refused(project, machines, "h100_sxm", tiny_llama, "target=h100_sxm")
     assert "lacks what this build needs: tensorrt " in err
 

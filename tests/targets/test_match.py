@@ -54,17 +54,13 @@ def test_a_mixed_machine_needs_one_named(machines: Machines) -> None:
 
 
 def test_a_device_that_is_not_what_is_asked(machines: Machines) -> None:
-    refused(
-        machines.resolve("mixed", "target.device=7"), "target.device=7", "GPU 7 is not here", "3: RTX A6000"
-    )
+    refused(machines.resolve("mixed", "target.device=7"), "target.device=7", "GPU 7 is not here", "3: RTX A6000")
     refused(
         machines.resolve("mixed", "target=rtx4090", "target.device=2"),
         "target.device=2",
         "GPU 2 is not GeForce RTX 4090",
     )
-    refused(
-        machines.resolve("none", "target=h100_sxm", "target.device=0"), "target.device=0", "no NVIDIA GPU"
-    )
+    refused(machines.resolve("none", "target=h100_sxm", "target.device=0"), "target.device=0", "no NVIDIA GPU")
 
 
 def test_the_hardware_at_hand(machines: Machines) -> None:
@@ -112,9 +108,7 @@ def test_numbers_are_refused_where_cuda_counts_otherwise(machines: Machines) -> 
     told = {**env, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     assert machines.resolve("mixed", "target=auto", env=told)["gpu"]["name"] == "GeForce RTX 5090"
     # All of them in another order are still all of them, and on a machine of equal GPUs no order matters.
-    refused(
-        machines.resolve("mixed", env={"CUDA_VISIBLE_DEVICES": "3,2,1,0"}), "target=auto", "several kinds"
-    )
+    refused(machines.resolve("mixed", env={"CUDA_VISIBLE_DEVICES": "3,2,1,0"}), "target=auto", "several kinds")
     assert machines.resolve("h100_sxm", env={"CUDA_VISIBLE_DEVICES": "2,3"})["gpus"] == 2
 
 
@@ -147,9 +141,7 @@ def test_a_slice_is_a_target_of_its_own(machines: Machines) -> None:
     assert laptop["gpu"] == target["gpu"]
 
 
-@pytest.mark.parametrize(
-    "setting", ["MIG-222", "MIG-GPU-eeeeeeee-1111-1111-1111-111111111111/5/0", "GPU-eeee", "0"]
-)
+@pytest.mark.parametrize("setting", ["MIG-222", "MIG-GPU-eeeeeeee-1111-1111-1111-111111111111/5/0", "GPU-eeee", "0"])
 def test_a_visible_slice(machines: Machines, setting: str) -> None:
     assert machines.resolve("mig", env={"CUDA_VISIBLE_DEVICES": setting})["gpu"]["mig"] == "2g.20gb"
 
@@ -176,9 +168,7 @@ def test_mig_without_slices_is_no_gpu(machines: Machines) -> None:
         ("one_lost", ("GPU 1", "GPU is lost", "Xid")),
     ],
 )
-def test_a_broken_driver_is_an_error_where_a_gpu_is_asked_for(
-    machines: Machines, machine: str, words: tuple
-) -> None:
+def test_a_broken_driver_is_an_error_where_a_gpu_is_asked_for(machines: Machines, machine: str, words: tuple) -> None:
     refused(machines.resolve(machine, "target=auto"), "target=auto", *words)
     refused(machines.resolve(machine, "target=auto", kinds=("cpu", "cuda")), "target=auto", *words)
     assert machines.resolve(machine, "target=auto", kinds=("cpu",))["kind"] == "cpu"
@@ -295,12 +285,9 @@ def test_the_plans_words(machines: Machines) -> None:
     ]
     here, driver = machines.resolve("h100_sxm", "target=h100_sxm", "target.cuda=12.6")["words"].splitlines()
     assert here.endswith("(detected on this machine), 8 GPUs")
-    assert driver.strip() == (
-        "driver 550.54.15 (detected on this machine), CUDA 12.6 (target.cuda=); here: 8 of them"
-    )
+    assert driver.strip() == ("driver 550.54.15 (detected on this machine), CUDA 12.6 (target.cuda=); here: 8 of them")
     assert (
-        "not here: this machine has 2 x GeForce RTX 4090 (24 GB), "
-        in machines.resolve("mixed", "target=l4")["words"]
+        "not here: this machine has 2 x GeForce RTX 4090 (24 GB), " in machines.resolve("mixed", "target=l4")["words"]
     )
     assert machines.resolve("none", "target=cpu", kinds=("cpu",))["words"].startswith("cpu: ")
 

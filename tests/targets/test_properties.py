@@ -80,9 +80,7 @@ MACHINES = st.lists(
 ).map(lambda kinds: [device(index, *kind) for index, kind in enumerate(kinds)])
 WORDS = st.one_of(
     st.integers(-2, 8).map(str),
-    st.sampled_from(
-        ["", " 1", "1x", "GPU-", "GPU-0", "MIG-", "MIG-GPU-", "all", "none", "NoDevFiles", "٣", "0x1"]
-    ),
+    st.sampled_from(["", " 1", "1x", "GPU-", "GPU-0", "MIG-", "MIG-GPU-", "all", "none", "NoDevFiles", "٣", "0x1"]),
     st.integers(0, 7).map(lambda index: f"GPU-{index:08x}"),
     st.integers(0, 7).map(lambda index: f"MIG-{index:04x}0000"),
 )
@@ -104,9 +102,7 @@ def test_what_is_visible_is_there_and_once(devices: list[GpuReport], words: list
 
 
 @given(MACHINES, SETTINGS, SETTINGS)
-def test_nothing_after_what_is_not_there_counts(
-    devices: list[GpuReport], words: list[str], more: list[str]
-) -> None:
+def test_nothing_after_what_is_not_there_counts(devices: list[GpuReport], words: list[str], more: list[str]) -> None:
     first = words[0].strip()
     stop = "GPU-ffff" if first.startswith(("GPU-", "MIG-")) else "-1"
     assert seen(devices, [*words, stop, *more]) == seen(devices, [*words, stop])
@@ -114,9 +110,7 @@ def test_nothing_after_what_is_not_there_counts(
 
 
 @given(MACHINES, SETTINGS)
-def test_a_longer_list_begins_with_the_shorter_one_or_hides_all(
-    devices: list[GpuReport], words: list[str]
-) -> None:
+def test_a_longer_list_begins_with_the_shorter_one_or_hides_all(devices: list[GpuReport], words: list[str]) -> None:
     for length in range(1, len(words)):
         longer = seen(devices, words[: length + 1])
         shorter = seen(devices, words[:length])
@@ -124,9 +118,7 @@ def test_a_longer_list_begins_with_the_shorter_one_or_hides_all(
 
 
 @given(MACHINES, st.data())
-def test_each_gpu_is_named_by_its_whole_uuid_and_by_its_place(
-    devices: list[GpuReport], data: st.DataObject
-) -> None:
+def test_each_gpu_is_named_by_its_whole_uuid_and_by_its_place(devices: list[GpuReport], data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(devices))))
     expected = tuple((at, None) for at in order)
     assert seen(devices, [devices[at].uuid for at in order]) == expected
@@ -135,9 +127,7 @@ def test_each_gpu_is_named_by_its_whole_uuid_and_by_its_place(
 
 
 @given(MACHINES, SETTINGS)
-def test_without_an_order_it_is_the_same_or_refused_with_the_mend(
-    devices: list[GpuReport], words: list[str]
-) -> None:
+def test_without_an_order_it_is_the_same_or_refused_with_the_mend(devices: list[GpuReport], words: list[str]) -> None:
     setting = ",".join(words)
     try:
         found = visible(devices, {"CUDA_VISIBLE_DEVICES": setting})

@@ -134,9 +134,7 @@ def test_the_stand_in_has_just_the_functions_that_are_called() -> None:
     code = (HERE.parents[1] / "trtbuild" / "targets" / "nvml.py").read_text()
     source = (HERE.parent / "support" / "nvml" / "stand_in.c").read_text()
     called = set(re.findall(r"\bnvml\.(nvml\w+)", code))
-    defined = {
-        name.removesuffix("_v2") for name in re.findall(r"^[\w \*]*?\*?(nvml\w+)\(", source, re.MULTILINE)
-    }
+    defined = {name.removesuffix("_v2") for name in re.findall(r"^[\w \*]*?\*?(nvml\w+)\(", source, re.MULTILINE)}
     spelt = {"nvmlInitWithFlags": "nvmlInit"}
     assert {spelt.get(name, name) for name in defined} - {"nvmlErrorString"} == {
         name.removesuffix("_v2") for name in called if name != "nvmlError"

@@ -200,9 +200,7 @@ def test_the_commands_from_a_push_to_its_end(cloud, place, ci: User, tmp_path, s
     done = ci.trtstore("gc", "--team", "--json")
     assert [one["name"] for one in done.json["gone"]] == [OTHER], done.err
     assert not place.has(record_name(OTHER))
-    assert place.has(
-        record_name(KEY)
-    )  # what was revoked is left for a day, as what a push may be on its way with
+    assert place.has(record_name(KEY))  # what was revoked is left for a day, as what a push may be on its way with
 
 
 def test_a_reader_may_change_nothing(cloud: Cloud, place: Place, become) -> None:

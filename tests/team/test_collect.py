@@ -62,9 +62,7 @@ def test_what_is_old_goes_and_its_blobs_after_it(ci: Machine, place: Place, tmp_
 
 
 def test_above_the_size_the_oldest_go_and_shared_blobs_count_once(ci: Machine, place: Place) -> None:
-    manifests = sum(
-        len(place.get(blob_name(hex_of(ci.store.lookup(key).manifest)))) for key in (KEY, OTHER, THIRD)
-    )
+    manifests = sum(len(place.get(blob_name(hex_of(ci.store.lookup(key).manifest)))) for key in (KEY, OTHER, THIRD))
     assert keys(collect(ci, RetentionPolicy(5500 + manifests, None), dry_run=True)) == []
     assert keys(collect(ci, RetentionPolicy(5499 + manifests, None), dry_run=True)) == [KEY]
     gone = collect(ci, RetentionPolicy(3600, None), days=2)
@@ -89,11 +87,7 @@ def test_what_is_broken_or_revoked_goes_after_a_day(ci: Machine, place: Place) -
     place.remove(blob_name(own))
     ci.team().revoke(ci.store.lookup(OTHER).manifest, "bad", signing.signer("ci"))
     assert keys(collect(ci, RetentionPolicy(None, None))) == []
-    gone = {
-        one.name: one.why
-        for one in collect(ci, RetentionPolicy(None, None), days=1.1)
-        if one.kind == "record"
-    }
+    gone = {one.name: one.why for one in collect(ci, RetentionPolicy(None, None), days=1.1) if one.kind == "record"}
     assert gone.keys() == {KEY, OTHER, THIRD}
     assert "bad" in gone[OTHER]
     assert "is not there" in gone[THIRD]

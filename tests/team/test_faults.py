@@ -114,9 +114,7 @@ def test_a_hundred_runs_over_a_network_that_breaks(
 
 
 @pytest.mark.xdist_group("team-killed")  # with a server of its own, which takes its time to come back
-def test_a_server_that_is_killed_in_an_upload_loses_nothing_that_was_there(
-    tmp_path: Path, monkeypatch
-) -> None:
+def test_a_server_that_is_killed_in_an_upload_loses_nothing_that_was_there(tmp_path: Path, monkeypatch) -> None:
     """It comes back after a while with what is on its disk, and the next push goes on from there."""
     signer = writer()
     with Seaweed(tmp_path / "server") as server:

@@ -53,9 +53,7 @@ class Host:
     """A program on a host, and the lines that it says as they come."""
 
     def __init__(self, words: list[str]) -> None:
-        self.process = subprocess.Popen(
-            words, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
-        )
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 

@@ -66,9 +66,7 @@ def test_what_nobody_signed_is_refused_with_the_count_and_the_way_out(maker: Use
     assert leftovers(site.project.store) == []
 
 
-def test_what_a_trusted_key_signed_comes_in_and_goes_on(
-    maker: User, site: User, shared_folder: Place
-) -> None:
+def test_what_a_trusted_key_signed_comes_in_and_goes_on(maker: User, site: User, shared_folder: Place) -> None:
     assert site.trtstore("import", exported(maker, "--key", "ci")).code == 0
     assert not doubts.found(site.store._layout)
     assert site.trtstore("push", KEY, **as_ci()).code == 0
@@ -93,9 +91,7 @@ def test_a_key_counts_within_its_scope_and_the_blobs_that_groups_share_come_all_
     assert kept == {*names, hex_of(me.store.lookup(second).manifest)}  # and nothing of what was refused
 
 
-def test_on_a_users_word_it_is_taken_marked_and_never_signed(
-    maker: User, site: User, shared_folder: Place
-) -> None:
+def test_on_a_users_word_it_is_taken_marked_and_never_signed(maker: User, site: User, shared_folder: Place) -> None:
     taken = site.trtstore("import", exported(maker), "--trust-unsigned")
     assert taken.code == 0
     assert "2 came unsigned" in taken.err
@@ -121,9 +117,7 @@ def _config(maker: User) -> Path:
     return Path(maker.environment["TRTSTORE_CONFIG"]).parents[1] / "config"
 
 
-def test_what_comes_again_signed_takes_the_place_of_what_was_marked(
-    maker: User, site: User, tmp_path: Path
-) -> None:
+def test_what_comes_again_signed_takes_the_place_of_what_was_marked(maker: User, site: User, tmp_path: Path) -> None:
     other = Store.open(tmp_path / "evil")
     make(other, tmp_path / "evil-in", KEY, {"engine.bin": b"something else"})
     bundle.export_file(other, [KEY], tmp_path / "evil.tar")
@@ -195,9 +189,7 @@ def _blobs(store: Store) -> list[str]:
     return [f"sha256:{entry.sha256}" for entry in store.manifest(store.lookup(KEY)).entries]
 
 
-def test_a_narrow_signature_is_remembered_and_not_widened(
-    maker: User, shared_folder: Place, tmp_path: Path
-) -> None:
+def test_a_narrow_signature_is_remembered_and_not_widened(maker: User, shared_folder: Place, tmp_path: Path) -> None:
     """Pulled by its key, nobody said for which model: CI's wide key must not sign it as its own."""
     intern = writer("intern")
     lines = (signing.signer("ci").public, f"{intern.public} name=intern model=toy")

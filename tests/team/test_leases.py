@@ -220,9 +220,7 @@ def test_who_may_not_write_waits_and_takes_nothing(place: Place) -> None:
     assert not list(connect(place.url).listed(f"v1/leases/{OTHER}/"))
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"{", b"[]", b'{"token": 1}', b'{"beat": 1e999}', b"\xff" * 100], ids=range(6)
-)
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"token": 1}', b'{"beat": 1e999}', b"\xff" * 100], ids=range(6))
 def test_a_lease_that_makes_no_sense_is_outlived(shared_folder: Place, data: bytes) -> None:
     shared_folder.put(f"v1/leases/{KEY}/00000001", data)
     shared_folder.put(f"v1/leases/{KEY}/not-a-number", b"")

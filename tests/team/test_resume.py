@@ -159,9 +159,7 @@ def test_nothing_that_is_here_is_believed(dev: Machine, data: bytes, kind: str) 
     check(dev, data)
 
 
-def test_a_place_with_other_bytes_is_refused_and_leaves_no_beginning(
-    dev: Machine, data: bytes, bucket: Place
-) -> None:
+def test_a_place_with_other_bytes_is_refused_and_leaves_no_beginning(dev: Machine, data: bytes, bucket: Place) -> None:
     digits = hash_bytes(data)
     bucket.put(f"v1/blobs/sha256/{digits[:2]}/{digits}", large(7))
     with pytest.raises(Corrupt, match="not what its name says"):

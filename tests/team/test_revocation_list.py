@@ -53,9 +53,7 @@ def team(shared_folder: Place, tmp_path: Path) -> Team:
 
 def listing(version: int = 1, *digits: str, days: int = 30, ago: int = 0, series: str = SERIES) -> Listing:
     begun = NOW - ago * DAY
-    return Listing(
-        Issue(series, version, versioned.written(begun)), begun + days * DAY, tuple(sorted(digits))
-    )
+    return Listing(Issue(series, version, versioned.written(begun)), begun + days * DAY, tuple(sorted(digits)))
 
 
 def refused(dev: Machine, words: str) -> None:
@@ -210,9 +208,7 @@ def test_two_who_revoke_at_once_lose_nothing(team: Team) -> None:
     digits = [f"{number:064x}" for number in range(1, 7)]
     machines = [team.dev(f"w{number}") for number, _ in enumerate(digits)]
     with ThreadPoolExecutor(len(digits)) as pool:
-        done = pool.map(
-            lambda one, digits: one.team().revoke(f"sha256:{digits}", "x", team.ci), machines, digits
-        )
+        done = pool.map(lambda one, digits: one.team().revoke(f"sha256:{digits}", "x", team.ci), machines, digits)
         assert len(list(done)) == len(digits)
     newest = revocation_list.parse(team.place.get(revocation_list.PREFIX + team.names()[-1]))[1]
     assert set(newest.revoked) == set(digits)
@@ -299,9 +295,7 @@ def test_a_list_is_read_strictly(change: dict[str, object]) -> None:
         "expiresOn": "2026-02-01T03:04:05Z",
         "revoked": ["ab" * 32],
     }
-    revocation_list.parse(
-        versioned.enclosed(revocation_list.NAME, revocation_list.PREDICATE_TYPE, good).encode()
-    )
+    revocation_list.parse(versioned.enclosed(revocation_list.NAME, revocation_list.PREDICATE_TYPE, good).encode())
     try:
         bad = versioned.enclosed(revocation_list.NAME, revocation_list.PREDICATE_TYPE, {**good, **change})
     except ValueError:

@@ -115,9 +115,7 @@ def test_two_who_learn_of_one_digest_at_once_keep_both(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"nonsense", b'{"revocations":[],"schema":1}', b"[" * 100_000])
-def test_what_cannot_be_read_in_the_folder_of_revocations_counts_for_everything(
-    tmp_path: Path, text: bytes
-) -> None:
+def test_what_cannot_be_read_in_the_folder_of_revocations_counts_for_everything(tmp_path: Path, text: bytes) -> None:
     layout = Store.open(tmp_path / "store")._layout
     layout.make(layout.revoked)
     (layout.revoked / ("ab" * 32)).write_bytes(text)

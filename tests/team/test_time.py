@@ -169,9 +169,7 @@ def test_a_hit_of_our_own_store_answers_before_anything_is_asked(mute: Mute, tmp
     assert mute.requests == before  # that it was asked in vain is remembered, too
 
 
-def test_fetch_ends_with_exit_code_4_where_the_team_s_store_is_silent(
-    mute: Mute, tmp_path, tiny_llama
-) -> None:
+def test_fetch_ends_with_exit_code_4_where_the_team_s_store_is_silent(mute: Mute, tmp_path, tiny_llama) -> None:
     (tmp_path / "dev").mkdir()
     words = [f"model.source={tiny_llama}", *BUILD, "store.team=s3://b/x", "store.patience=1"]
     with bounded(SLACK):
@@ -222,9 +220,7 @@ def test_that_nobody_could_say_for_a_day_what_was_revoked_is_told(
 
 
 @pytest.mark.parametrize("step", [-10 * 365 * 86_400, 10 * 365 * 86_400], ids=["back", "on"])
-def test_a_clock_that_was_set_asks_again(
-    shared_folder: Place, tmp_path: Path, tiny_llama: Path, step: float
-) -> None:
+def test_a_clock_that_was_set_asks_again(shared_folder: Place, tmp_path: Path, tiny_llama: Path, step: float) -> None:
     """What was asked in a time to come, or long ago, was not asked just now."""
     dev = believer(tmp_path / "dev", shared_folder, writer("ci"))
     words = [f"model.source={tiny_llama}", *BUILD]
@@ -238,9 +234,7 @@ def test_a_clock_that_was_set_asks_again(
 
 
 @pytest.mark.parametrize("way", ["up", "down"])
-def test_bytes_that_stop_coming_or_going_end_the_transfer(
-    bucket, seaweed: Seaweed, tmp_path, monkeypatch, way
-) -> None:
+def test_bytes_that_stop_coming_or_going_end_the_transfer(bucket, seaweed: Seaweed, tmp_path, monkeypatch, way) -> None:
     """And the same transfer works once the network is back."""
     signer = writer()
     ci = machine(tmp_path / "ci", bucket, signer.public)
@@ -292,9 +286,7 @@ YEAR = 365 * 86_400.0
 
 
 @pytest.mark.parametrize("years", [-30, 30])
-def test_a_collector_goes_by_the_clock_of_the_place(
-    place: Place, tmp_path: Path, monkeypatch, years: int
-) -> None:
+def test_a_collector_goes_by_the_clock_of_the_place(place: Place, tmp_path: Path, monkeypatch, years: int) -> None:
     """One whose own clock is years ahead would find all too old, and take what a push is about to name."""
     signer = writer()
     ci = machine(tmp_path / "ci", place, signer.public)

@@ -127,9 +127,7 @@ def test_a_key_counts_for_what_it_is_trusted_with(ci, shared_folder, tmp_path, s
         refused(dev, "ci signed it, and is not trusted for")
 
 
-def test_a_scope_is_held_to_what_was_asked_for_not_to_what_the_record_calls_itself(
-    ci, shared_folder, tmp_path
-) -> None:
+def test_a_scope_is_held_to_what_was_asked_for_not_to_what_the_record_calls_itself(ci, shared_folder, tmp_path) -> None:
     """A key that is trusted for llama has signed for the key of another model, under the name of its own."""
     dev = reader(tmp_path, shared_folder, f"{public(ci)} name=ci model=llama*")
     team = dev.team()
@@ -179,9 +177,7 @@ def test_what_is_there_and_cannot_be_taken_is_a_refusal(ci, shared_folder, tmp_p
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "link"])
 @pytest.mark.parametrize("what", ["record", "blob", "manifest"])
-def test_what_is_no_file_is_one_damaged_artifact_and_is_put_right(
-    ci, shared_folder, tmp_path, what, kind
-) -> None:
+def test_what_is_no_file_is_one_damaged_artifact_and_is_put_right(ci, shared_folder, tmp_path, what, kind) -> None:
     """The team store is asked for others; `verify` sees it, a push replaces it, and a collector may take it."""
     record = ci.store.lookup(KEY)
     entry = ci.store.manifest(record).entries[0]
@@ -296,9 +292,7 @@ def _push_by_hand(
     digits = digits or hash_bytes(listing or b"")
     if listing is not None:
         place.put(blob_name(digits), listing)
-    record = Record(
-        KEY, f"sha256:{digits}", size, 1, LABELS, attachments or {}, "https://example.org/build/v1", {}
-    )
+    record = Record(KEY, f"sha256:{digits}", size, 1, LABELS, attachments or {}, "https://example.org/build/v1", {})
     unsigned = envelope.parse(records.encode(record), records.MAX_BYTES, "it")
     place.put(record_name(KEY), signing.sign(unsigned, signing.signer("ci")).encode())
 
@@ -322,9 +316,7 @@ def test_with_off_bytes_are_verified_all_the_same(ci, shared_folder, tmp_path) -
 # Revocation
 
 
-def test_what_was_revoked_is_refused_where_it_is_fetched_and_where_it_was(
-    ci, shared_folder, tmp_path
-) -> None:
+def test_what_was_revoked_is_refused_where_it_is_fetched_and_where_it_was(ci, shared_folder, tmp_path) -> None:
     had, digest = reader(tmp_path, shared_folder, public(ci)), ci.store.lookup(KEY).manifest
     assert had.pull() is not None
     ci.team().revoke(digest, "wrong scales", signing.signer("ci"))
@@ -360,9 +352,7 @@ def test_what_was_revoked_cannot_be_pushed_again(ci, shared_folder, tmp_path) ->
 def test_a_revocation_that_no_trusted_key_signed_counts_for_nothing(ci, shared_folder, tmp_path) -> None:
     digest = ci.store.lookup(KEY).manifest
     mallory = writer("mallory")
-    shared_folder.put(
-        REVOKED + hex_of(digest), signing.sign(revocations.statement(digest, "denied"), mallory).encode()
-    )
+    shared_folder.put(REVOKED + hex_of(digest), signing.sign(revocations.statement(digest, "denied"), mallory).encode())
     dev = reader(tmp_path, shared_folder, public(ci))
     assert dev.pull() is not None
     assert any("passed over: no trusted key signed it" in told for told in dev.told)
@@ -388,9 +378,7 @@ def test_several_may_sign_and_one_of_them_is_enough(ci, shared_folder, tmp_path)
         assert machine(tmp_path / name, shared_folder, key).pull() is not None
 
 
-def test_after_a_rotation_what_the_old_key_signed_is_pushed_again_by_the_new(
-    ci, shared_folder, tmp_path
-) -> None:
+def test_after_a_rotation_what_the_old_key_signed_is_pushed_again_by_the_new(ci, shared_folder, tmp_path) -> None:
     new = writer("ci-2027")
     dev = reader(tmp_path, shared_folder, new.public)
     refused(dev, "no trusted key signed it")

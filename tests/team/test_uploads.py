@@ -136,9 +136,7 @@ def pushed(place: Place, folder: Path, key: str = KEY) -> Machine:
 
 
 @pytest.mark.parametrize("which", [LARGEST, SMALLEST])
-def test_a_damaged_blob_of_the_right_size_is_replaced_by_the_next_who_builds_it(
-    place, tmp_path, which
-) -> None:
+def test_a_damaged_blob_of_the_right_size_is_replaced_by_the_next_who_builds_it(place, tmp_path, which) -> None:
     first = pushed(place, tmp_path)
     damage(place, which)
     dev = machine(tmp_path / "dev", place, *first.trusted)
@@ -158,9 +156,7 @@ def test_who_pushed_it_finds_damage_after_a_reader_here_met_it(place, tmp_path) 
     ci = pushed(place, tmp_path)
     stat = connect(place.url).stat(blob_name(LARGEST))
     damage(place, LARGEST)
-    ci.team().remote.seen.keep(
-        LARGEST, connect(place.url).stat(blob_name(LARGEST))
-    )  # as if the stamp were the same
+    ci.team().remote.seen.keep(LARGEST, connect(place.url).stat(blob_name(LARGEST)))  # as if the stamp were the same
     assert stat != connect(place.url).stat(blob_name(LARGEST))
     from_there = Machine(ci.store, place.url, ci.trusted)
     ci.store._layout.record(KEY).unlink()
@@ -218,9 +214,7 @@ def test_verify_repairs_what_our_own_store_has(shared_folder: Place, tmp_path: P
     assert "the local store does not have" in cannot.out
     done = ci.trtstore("verify", "--team", "--repair")
     assert done.code == 0, done.out + done.err
-    assert (
-        done.out.count("put right from the local store") == 2
-    )  # blobs that both share, once; and the list of one
+    assert done.out.count("put right from the local store") == 2  # blobs that both share, once; and the list of one
     assert "nothing wrong" in ci.trtstore("verify", "--team").out
     assert stranger.trtstore("pull", KEY).code == 0
 
@@ -242,9 +236,7 @@ def test_a_reader_repairs_nothing_and_says_so(bucket: Place, seaweed: Seaweed, t
     assert bucket.get(blob_name(LARGEST)) == FILES["large.bin"]
 
 
-def test_an_artifact_that_does_not_fit_is_refused_before_it_travels(
-    shared_folder, tmp_path, monkeypatch
-) -> None:
+def test_an_artifact_that_does_not_fit_is_refused_before_it_travels(shared_folder, tmp_path, monkeypatch) -> None:
     ci = pushed(shared_folder, tmp_path)
     dev = machine(tmp_path / "dev", shared_folder, *ci.trusted)
     real = os.statvfs

@@ -31,9 +31,7 @@ def shop(shop: Shop) -> Shop:
 def use(shop: Shop, spare: Path, verify: str = "never") -> Path:
     """The interpreter, as a step gets it."""
     kept = ToolchainEnvironments(Store.open(shop.project.store), ToolchainReporter(), verify=verify)
-    with kept.using(
-        locks.read(shop.project.root / "one.txt", "x"), pythons.python(None), spare
-    ) as interpreter:
+    with kept.using(locks.read(shop.project.root / "one.txt", "x"), pythons.python(None), spare) as interpreter:
         return interpreter
 
 

@@ -112,9 +112,7 @@ def test_a_uv_toml_counts_where_no_variable_names_a_place(tmp_path: Path) -> Non
         "PIP_EXTRA_INDEX_URL": "https://b/simple https://c/simple",
         "PIP_TRUSTED_HOST": "c",
     }
-    assert (
-        indexes.for_pip({**named, "PIP_INDEX_URL": "https://e/simple"})["PIP_INDEX_URL"] == "https://e/simple"
-    )
+    assert indexes.for_pip({**named, "PIP_INDEX_URL": "https://e/simple"})["PIP_INDEX_URL"] == "https://e/simple"
     assert indexes.for_pip({**named, "UV_INDEX": "https://e/simple"}).get("PIP_INDEX_URL") is None
 
 
@@ -130,9 +128,7 @@ def test_a_uv_toml_that_is_none(tmp_path: Path, text: bytes) -> None:
         indexes.for_pip({"UV_CONFIG_FILE": str(file)})
 
 
-@pytest.mark.parametrize(
-    "text", ["index = 1", "index = [1]", "pip = 1", "find-links = {}", "[[index]]\nurl = 1"]
-)
+@pytest.mark.parametrize("text", ["index = 1", "index = [1]", "pip = 1", "find-links = {}", "[[index]]\nurl = 1"])
 def test_a_uv_toml_with_other_types_says_nothing(tmp_path: Path, text: str) -> None:
     file = tmp_path / "uv.toml"
     file.write_text(text)

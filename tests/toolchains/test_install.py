@@ -69,9 +69,7 @@ def test_what_a_wheel_brings_beside_its_packages(shop: Shop) -> None:
     done = shop.run("install", file)
     assert done.code == 0, done.err
     python = shop.run("path", file).out.strip()
-    code = (
-        "import sys, pathlib; print((pathlib.Path(sys.prefix) / 'share' / 'tiny' / 'words.txt').read_text())"
-    )
+    code = "import sys, pathlib; print((pathlib.Path(sys.prefix) / 'share' / 'tiny' / 'words.txt').read_text())"
     said = subprocess.run([python, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout == "hello\n"
     (found,) = shop.installed()

@@ -136,9 +136,7 @@ def test_a_lock_that_ships(name: str) -> None:
     found = builtin.load(name)
     assert found.title == name
     assert parse(found.text) == found
-    assert found.text == (builtin.FOLDER / f"{name}.txt").read_text(), (
-        "as `trtbuild toolchain lock` writes it"
-    )
+    assert found.text == (builtin.FOLDER / f"{name}.txt").read_text(), "as `trtbuild toolchain lock` writes it"
     assert not found.indexes, "an index of the machine that made it"
     for machine in ("x86_64", "aarch64"):
         for python in ("cp311", "cp312", "cp313"):
@@ -178,9 +176,7 @@ def test_a_python_that_the_lock_has_no_wheels_for() -> None:
     with pytest.raises(InputError, match=r"has wheels for Python 3\.11, and"):
         environments.check(found, dataclasses.replace(python, tag="cp315", markers=markers))
     with pytest.raises(InputError, match="has wheels for x86_64, and this machine is riscv64"):
-        environments.check(
-            found, dataclasses.replace(python, markers={**markers, "platform_machine": "riscv64"})
-        )
+        environments.check(found, dataclasses.replace(python, markers={**markers, "platform_machine": "riscv64"}))
 
 
 def test_environments_of_two_machines_have_two_names() -> None:
@@ -188,12 +184,8 @@ def test_environments_of_two_machines_have_two_names() -> None:
     others = [
         dataclasses.replace(python, abi="cpython-313-x86_64-linux-gnu"),
         dataclasses.replace(python, abi="cpython-311-x86_64-linux-musl"),
-        dataclasses.replace(
-            python, abi="cpython-311-darwin", markers={**python.markers, "platform_machine": "arm64"}
-        ),
-        dataclasses.replace(
-            python, abi="cpython-311-darwin", markers={**python.markers, "platform_machine": "x86_64"}
-        ),
+        dataclasses.replace(python, abi="cpython-311-darwin", markers={**python.markers, "platform_machine": "arm64"}),
+        dataclasses.replace(python, abi="cpython-311-darwin", markers={**python.markers, "platform_machine": "x86_64"}),
     ]
     assert len({environments.name_of(found, each) for each in others}) == len(others)
 

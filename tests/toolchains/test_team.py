@@ -77,9 +77,7 @@ def test_who_has_no_index_installs_from_the_teams_store(tmp_path: Path, team: Pa
     assert any("from file://" in note and "every byte verified" in note for note in dev.reporter.notes)
 
 
-def test_wheels_that_the_lock_does_not_have_are_not_installed(
-    tmp_path: Path, team: Path, monkeypatch
-) -> None:
+def test_wheels_that_the_lock_does_not_have_are_not_installed(tmp_path: Path, team: Path, monkeypatch) -> None:
     """Signed by a trusted key, under the key of the lock, and still other bytes than were locked."""
     (tmp_path / "ci").mkdir()
     shop = Shop(Project(tmp_path / "ci"))

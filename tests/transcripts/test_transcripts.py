@@ -117,9 +117,7 @@ def transcript(words: str, done: Done, project: Project) -> str:
 
 def damage(project: Project) -> None:
     """A disk that changes a bit of the largest blob, and not its times or its size."""
-    blob = max(
-        (project.store / "v1" / "blobs").rglob("*"), key=lambda path: path.is_file() and path.stat().st_size
-    )
+    blob = max((project.store / "v1" / "blobs").rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)
     times = blob.stat()
     blob.chmod(0o600)
     with blob.open("r+b") as stream:
@@ -135,9 +133,7 @@ def damage(project: Project) -> None:
 def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     project = Project(tmp_path_factory.mktemp("transcripts"))
     tiny.write_model(project.root / "model")
-    tiny.write_model(
-        project.root / "strange", attention_bias_of_its_own=True, rope_scaling={"type": "twisted"}
-    )
+    tiny.write_model(project.root / "strange", attention_bias_of_its_own=True, rope_scaling={"type": "twisted"})
     before: dict[str, Callable[[Project], None]] = {"error-store-damaged": damage}
     said: dict[str, str] = {}
     key = "KEY"

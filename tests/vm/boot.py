@@ -60,9 +60,7 @@ def program(name: str) -> str:
     return found
 
 
-def run(
-    command: Sequence[str], *, timeout: float = 600, disk: int = 0, memory: int = 2048
-) -> tuple[int, str]:
+def run(command: Sequence[str], *, timeout: float = 600, disk: int = 0, memory: int = 2048) -> tuple[int, str]:
     """(exit code, what it printed) of `command`, run by root in this project's folder.
 
     `disk` is the megabytes of an empty disk, /dev/vda. Raises Unavailable, TimeoutExpired.
@@ -83,9 +81,7 @@ def run(
             with (home / "disk").open("wb") as file:
                 file.truncate(disk << 20)
             words += ["-drive", f"file={home / 'disk'},if=virtio,format=raw,cache=unsafe"]
-        done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
-        )
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False)
     printed = done.stdout.decode(errors="replace").replace("\r\n", "\n")
     found = re.search(rf"(.*)^{MARK} (\d+)$", printed, re.DOTALL | re.MULTILINE)
     if found is None:

@@ -90,9 +90,7 @@ def publish_again(shelf: Shelf, store: Store) -> None:
 
 
 def verify(shelf: Shelf, store: Store) -> None:
-    assert all(KEY in finding.keys or finding.kind == "tree" for finding in Maintenance(store).verify()), (
-        shelf
-    )
+    assert all(KEY in finding.keys or finding.kind == "tree" for finding in Maintenance(store).verify()), shelf
 
 
 def collect(shelf: Shelf, store: Store) -> None:
@@ -118,9 +116,7 @@ OPERATIONS = [hit, publish_again, verify, collect, export, fetch]
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_block_that_cannot_be_read_gives_one_error_or_a_miss_and_a_publish_mends_it(
-    shelf: Shelf, place: str
-) -> None:
+def test_a_block_that_cannot_be_read_gives_one_error_or_a_miss_and_a_publish_mends_it(shelf: Shelf, place: str) -> None:
     with devices.mounted(shelf.image, shelf.place), shelf.opened() as store:
         for key in (KEY, OTHER):
             shelf.publish(store, key)

@@ -21,9 +21,7 @@ pytestmark = [
 @pytest.mark.parametrize("name", ["test_verity", "test_bad_disks"])
 def test_what_another_kernel_has(name: str) -> None:
     if "TRTBUILD_TEST_KERNEL" not in os.environ:
-        pytest.skip(
-            "TRTBUILD_TEST_KERNEL names no kernel: fs-verity and failing disks are tried on one of Debian's"
-        )
+        pytest.skip("TRTBUILD_TEST_KERNEL names no kernel: fs-verity and failing disks are tried on one of Debian's")
     command = [sys.executable, "-m", "pytest", "-q", "-ra", "-p", "no:cacheprovider", f"tests/vm/{name}.py"]
     try:
         code, printed = boot.run(command, disk=1024, timeout=1200)

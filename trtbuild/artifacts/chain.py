@@ -42,9 +42,7 @@ class StoreChain:
     `from_team` holds the keys whose artifacts came from the team store.
     """
 
-    def __init__(
-        self, config: schema.StoreConf, store: Store, team: TeamStore, reporter: CopyReporter
-    ) -> None:
+    def __init__(self, config: schema.StoreConf, store: Store, team: TeamStore, reporter: CopyReporter) -> None:
         self._config = config
         self._store = store
         self._team = team
@@ -91,9 +89,7 @@ class StoreChain:
         """
         key, manifest = wanted.key, wanted.manifest
         self._team.expect_labels(key, wanted.labels)
-        record = self._store.use(
-            key, verify=self._config.verify.value, on_problem=self.tell, manifest=manifest
-        )
+        record = self._store.use(key, verify=self._config.verify.value, on_problem=self.tell, manifest=manifest)
         if record is not None and (manifest is not None or self._may_use(record)):
             self._team.served(record)
             return record

@@ -168,9 +168,7 @@ class History:
             theirs = item[1].labels
             return sum(theirs.get(name) == value for name, value in labels.items()), item[1].used
 
-        same_step = [
-            item for item in self._listed if item[1].labels.get("step") == planned.name and item[1].manifest
-        ]
+        same_step = [item for item in self._listed if item[1].labels.get("step") == planned.name and item[1].manifest]
         others = (item for item in same_step if item[1].key != planned.key)
         left = {id(source): source.most for source in self._sources}
         chosen = []
@@ -200,9 +198,7 @@ def history_of(
 ) -> History:
     """The earlier builds in the local store, in the others on this machine, and in the team store."""
     sources = [HistorySource(store, True, trtstore.Maintenance(store).catalog.summaries)]
-    sources += [
-        HistorySource(other, False, trtstore.catalog_of(other, store.index).summaries) for other in also
-    ]
+    sources += [HistorySource(other, False, trtstore.catalog_of(other, store.index).summaries) for other in also]
     if team is not None:
         listing = partial(trtstore.team_summaries, team, store.index)
         sources.append(HistorySource(team, False, listing, TEAM_CANDIDATES))

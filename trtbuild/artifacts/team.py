@@ -79,9 +79,7 @@ class TeamStore:
             with _as_errors_of("store.team"):
                 check_team(url, self._config.trusted)
         elif self._config.write:
-            raise InputError(
-                "there is no team store to write to", option="store.write", hint="name it: store.team=URL"
-            )
+            raise InputError("there is no team store to write to", option="store.write", hint="name it: store.team=URL")
         return url
 
     @cached_property
@@ -167,8 +165,7 @@ class TeamStore:
             problems: list[str] = []
             if self._store.lookup(key, on_problem=problems.append) is None:
                 raise StoreError(
-                    "what was given just now must not be used: "
-                    + ("; ".join(problems) or f"{key[:12]} is gone"),
+                    "what was given just now must not be used: " + ("; ".join(problems) or f"{key[:12]} is gone"),
                     option="store.team",
                     hint="build it again: from now on it counts as absent here",
                 )
@@ -274,9 +271,7 @@ class TeamStore:
         if self._own.lease is not None and total:
             self._own.lease.tell(f"{what}, {100 * done // total} %")
 
-    def share(
-        self, record: Record, held: HeldLease | None, progress: Callable[[str, int, int], None]
-    ) -> None:
+    def share(self, record: Record, held: HeldLease | None, progress: Callable[[str, int, int], None]) -> None:
         """Push what was built here. Raises StoreError if the team store refuses it; it then waits for another push."""
         team = self.connection
         if team is None or not self._config.write:
@@ -312,9 +307,7 @@ class TeamStore:
             words = f"{format_size(done.bytes)} to {team}"
             if not done.new:
                 kept = (
-                    f"and has what of it was damaged anew: {format_size(done.bytes)}"
-                    if done.bytes
-                    else "and keeps it"
+                    f"and has what of it was damaged anew: {format_size(done.bytes)}" if done.bytes else "and keeps it"
                 )
                 words = f"{team} has one already, {kept}"
             self._note(f"{name:<8} shared    {words}")

@@ -32,9 +32,7 @@ def find(store: Store, record: Record, name: str, step: str, digest: str, conf: 
                 return named  # with its indexes, as the file is the user's own
     attached = _read(store, record, name, step)
     if attached is None or attached.digest != digest:
-        raise StoreError(
-            f"the lock of {step}'s toolchain, {digest[:12]}, is not with the record of {record.key[:12]}"
-        )
+        raise StoreError(f"the lock of {step}'s toolchain, {digest[:12]}, is not with the record of {record.key[:12]}")
     unknown = _unknown(attached)
     if unknown and digest not in conf.executor.allow_lock and not _signed(store, record, conf.store):
         names = ", ".join(f"{pin.name} {pin.version}" for pin in unknown[:_SHOWN])
@@ -63,9 +61,7 @@ def _unknown(attached: Lock) -> list[PackagePin]:
     for name in builtin.names():
         for pin in builtin.load(name).pins:
             known.setdefault((pin.name, pin.version), set()).update(pin.hashes)
-    return [
-        pin for pin in attached.pins if not known.get((pin.name, pin.version), set()).issuperset(pin.hashes)
-    ]
+    return [pin for pin in attached.pins if not known.get((pin.name, pin.version), set()).issuperset(pin.hashes)]
 
 
 def _signed(store: Store, record: Record, conf: schema.StoreConf) -> bool:

@@ -40,9 +40,7 @@ def differs_here(planned: PlannedStep, recipe: Recipe) -> Mapping[str, tuple[Any
             local = {step.name: step for step in compiler.steps(instead)}[planned.name].facts
         except InputError:  # the compiler makes no such step for this hardware
             continue
-        differing = {
-            name: (local.get(name), value) for name, value in wanted.items() if local.get(name) != value
-        }
+        differing = {name: (local.get(name), value) for name, value in wanted.items() if local.get(name) != value}
         if len(differing) < len(nearest):
             nearest = differing
     return nearest
@@ -64,8 +62,7 @@ def refuse_to_load(plan: Plan) -> None:
         f"this machine cannot run an engine for {_words(wanted)}: "
         + (f"{differences} here" if differences else (target.here or "").removeprefix("not here: ")),
         option=f"target={target.name}",
-        hint=_fitting(plan)
-        + "`trtbuild build` makes it without running it, and `out=PATH` gives its folder to copy",
+        hint=_fitting(plan) + "`trtbuild build` makes it without running it, and `out=PATH` gives its folder to copy",
     )
 
 
@@ -107,9 +104,7 @@ def not_here(recipe: Recipe, elsewhere: Mapping[str, tuple[Any, Any]]) -> str:
     if "target.gpu" in elsewhere:  # the rest of a SKU follows from it
         elsewhere = {name: sides for name, sides in elsewhere.items() if name not in _OF_A_SKU}
     facts = ", ".join(
-        f"{name} is {here} here, and {asked} was asked for"
-        for name, (here, asked) in elsewhere.items()
-        if here
+        f"{name} is {here} here, and {asked} was asked for" for name, (here, asked) in elsewhere.items() if here
     )
     reason = (recipe.target.here or "").removeprefix("not here: ")
     if facts:

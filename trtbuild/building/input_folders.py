@@ -55,9 +55,7 @@ def recheck(conf: schema.CompilerConf, facts: Mapping[str, Value], index: Index)
             )
 
 
-def _named(
-    conf: schema.CompilerConf, facts: Mapping[str, Value]
-) -> Iterator[tuple[str, str, str | None, str]]:
+def _named(conf: schema.CompilerConf, facts: Mapping[str, Value]) -> Iterator[tuple[str, str, str | None, str]]:
     """(the worker's name, option, path in the config, digest in the key) of each folder."""
     compiler = COMPILERS.get(str(facts.get("compiler.name")))
     for option in () if compiler is None else compiler.folders:

@@ -138,16 +138,12 @@ class _Differs(InputError):
     """A file is not the one that the model's identity names."""
 
 
-def _verified(
-    paths: Mapping[str, Path], files: Sequence[SourceFile], digester: Digester
-) -> dict[str, FileSnapshot]:
+def _verified(paths: Mapping[str, Path], files: Sequence[SourceFile], digester: Digester) -> dict[str, FileSnapshot]:
     """Hash each file of `paths`, by logical path. Raises InputError if one differs from what `files` says."""
     wanted = {file.path: (file.size, file.sha256) for file in files}
     if paths.keys() != wanted.keys():
         odd = sorted(paths.keys() ^ wanted.keys())
-        raise _Differs(
-            f"the checkpoint has other files than those that name it: {', '.join(odd[:4])}", option=_OPTION
-        )
+        raise _Differs(f"the checkpoint has other files than those that name it: {', '.join(odd[:4])}", option=_OPTION)
     seen = dict(zip(paths, take_snapshots(list(paths.values()), digester, _OPTION), strict=True))
     for name, each in seen.items():
         if (each.size, each.sha256) != wanted[name]:

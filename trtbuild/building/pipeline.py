@@ -111,9 +111,7 @@ def ensure(planned: PlannedStep, plan: Plan, runner: Runner) -> Record:
             first = setup.store.lookup(planned.key) if refresh else runner.use(planned)
             if first is not None and not refresh:
                 return _hit(planned, first, runner)
-            inputs = {
-                up.name: setup.store.materialise(ensure(up, plan, runner)).path for up in planned.inputs
-            }
+            inputs = {up.name: setup.store.materialise(ensure(up, plan, runner)).path for up in planned.inputs}
             model = model_bytes.verified_model(planned, runner) if planned.step.reads_model else None
             record = _make(planned, plan, model, inputs, runner, first)
         if planned.step.handling.shared:
@@ -187,9 +185,7 @@ def _locks(planned: PlannedStep, scratch: Path) -> dict[str, Path]:
     return paths
 
 
-def _check(
-    planned: PlannedStep, plan: Plan, out: Path, home: Path, runner: Runner
-) -> Mapping[str, Any] | None:
+def _check(planned: PlannedStep, plan: Plan, out: Path, home: Path, runner: Runner) -> Mapping[str, Any] | None:
     """Load a new engine and let it answer, before anyone else can have it."""
     conf = runner.setup.config.check
     if not planned.step.handling.loads or not conf.enabled:
@@ -224,9 +220,7 @@ def _result(plan: Plan, record: Record, runner: Runner) -> Result:
         served = serving.write(config)
         if served is not None:
             runner.reporter.note(f"serve    {config.serve.value:<9} {served}")
-    steps = tuple(
-        results.get(step.name, StepResult(step.name, step.key, StepOutcome.unneeded)) for step in plan.steps
-    )
+    steps = tuple(results.get(step.name, StepResult(step.name, step.key, StepOutcome.unneeded)) for step in plan.steps)
     return Result(plan, record, tree.path, tree.method, steps, provenance.check(record))
 
 
@@ -235,10 +229,6 @@ def _check_out(out: str | None) -> None:
         return
     link = Path(out)
     if not link.is_symlink() and link.exists():
-        raise InputError(
-            f"{out} exists and is no link of trtbuild's", option="out", hint="choose another path"
-        )
+        raise InputError(f"{out} exists and is no link of trtbuild's", option="out", hint="choose another path")
     if not link.absolute().parent.is_dir():
-        raise InputError(
-            f"the folder {link.absolute().parent} is not there", option="out", hint="make it first"
-        )
+        raise InputError(f"the folder {link.absolute().parent} is not there", option="out", hint="make it first")

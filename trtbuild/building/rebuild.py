@@ -70,9 +70,7 @@ class Receipt:
         Raises InputError if that was a folder, or if the files there are of another checkpoint.
         """
         source = open_model(named or self._model(), digester)
-        wanted = {
-            str(each["model.identity"]) for each in self.build.fields.values() if "model.identity" in each
-        }
+        wanted = {str(each["model.identity"]) for each in self.build.fields.values() if "model.identity" in each}
         if identity(source.files()) in wanted:
             return source
         other = [file.path for file in source.files() if self.build.files.get(file.path) != file.sha256]
@@ -197,9 +195,7 @@ def _planned(
 
 def _lock(store: Store, record: Record, step: str, digest: str, config: schema.Config) -> Lock:
     """The lock with this digest, from trtbuild or from the record. Raises as `attached_locks.find`."""
-    return builtin.of_digest(digest) or attached_locks.find(
-        store, record, provenance.LOCK + step, step, digest, config
-    )
+    return builtin.of_digest(digest) or attached_locks.find(store, record, provenance.LOCK + step, step, digest, config)
 
 
 def _make(planned: PlannedStep, runner: Runner, scratch: Path) -> Path:
@@ -224,9 +220,7 @@ def _make(planned: PlannedStep, runner: Runner, scratch: Path) -> Path:
     if model is not None:
         model.recheck()
     peak = ran.peak_memory_bytes
-    events.step_ended(
-        StepResult(planned.name, planned.key, StepOutcome.rebuilt, ran.seconds, bytes_of(out), peak)
-    )
+    events.step_ended(StepResult(planned.name, planned.key, StepOutcome.rebuilt, ran.seconds, bytes_of(out), peak))
     return out
 
 

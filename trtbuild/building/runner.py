@@ -82,17 +82,13 @@ class Runner:
             if count >= MANY_RECORDS:  # only the first time, as the index remembers them
                 self.reporter.waiting(f"reading the store's records for the first time, {count} so far")
 
-        return history_of(
-            self.setup.store, self.stores.also, self.setup.team.connection, self.reporter.note, on_parsed
-        )
+        return history_of(self.setup.store, self.stores.also, self.setup.team.connection, self.reporter.note, on_parsed)
 
     @cached_property
     def tools(self) -> StepTools:
         """Where the steps run."""
         setup = self.setup
-        environments = ToolchainEnvironments(
-            setup.store, self.reporter, self._wheels, setup.config.store.verify.value
-        )
+        environments = ToolchainEnvironments(setup.store, self.reporter, self._wheels, setup.config.store.verify.value)
         return StepTools(setup.config, environments, setup.exact)
 
     def _wheels(self, lock: Lock, python: Python) -> Path | None:

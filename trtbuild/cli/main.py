@@ -58,9 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if outcome.json and outcome.documents:
         several = document.sweep(outcome.documents, outcome.forecast)
         try:
-            print(
-                json.dumps(several if compose.is_sweep(args) else outcome.documents[0], indent=2), flush=True
-            )
+            print(json.dumps(several if compose.is_sweep(args) else outcome.documents[0], indent=2), flush=True)
         except BrokenPipeError:
             return _unread()
     return _afterwards(outcome)
@@ -273,9 +271,7 @@ def _verb(args: list[str]) -> tuple[_Verb, list[str]]:
         return VERBS[args[0]], args[1:]
     verbs = [verb for verb in VERBS if verb != DOCTOR] + [REBUILD, DOCTOR]
     near = get_close_matches(args[0], verbs, n=1)
-    hint = (
-        f"did you mean {near[0]}?" if near else f"verbs: {', '.join(verbs)}; options are written name=value"
-    )
+    hint = f"did you mean {near[0]}?" if near else f"verbs: {', '.join(verbs)}; options are written name=value"
     raise InputError(f"there is no verb {args[0]!r}", hint=hint)
 
 

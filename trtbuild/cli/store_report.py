@@ -20,9 +20,7 @@ def main(words: Sequence[str] | None = None) -> int:
         description="Write a page about the engines of a store: size, speed, what they took. Needs the extra `report`.",
     )
     parser.add_argument("folder", metavar="DIR", help="for index.html, points.csv and report.json")
-    parser.add_argument(
-        "--store", metavar="PATH", help="default: $TRTBUILD_STORE, else the user's cache folder"
-    )
+    parser.add_argument("--store", metavar="PATH", help="default: $TRTBUILD_STORE, else the user's cache folder")
     parser.add_argument("--step", default="engine", help="artifacts of this step (default: engine)")
     asked = parser.parse_args(sys.argv[2:] if words is None else words)
     try:
@@ -47,6 +45,4 @@ def _write(root: Path, step: str, folder: str) -> Path:
     made = rows.with_pareto([rows.of_record(record) for record in records if record is not None])
     made.sort(key=lambda row: (row.model, row.quant, row.target))
     what = f"{len(made)} {step}{'' if len(made) == 1 else 's'}"
-    return page.write(
-        page.ReportPage(title="trtbuild store", summary=f"{what} in {root}", rows=made), Path(folder)
-    )
+    return page.write(page.ReportPage(title="trtbuild store", summary=f"{what} in {root}", rows=made), Path(folder))

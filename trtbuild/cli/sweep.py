@@ -50,14 +50,10 @@ class _Sweep:
 
     def say(self, line: str) -> None:
         """To people; the words of a document are in it."""
-        print(
-            line, file=sys.stdout if self.conf.dry_run and not self.outcome.json else sys.stderr, flush=True
-        )
+        print(line, file=sys.stdout if self.conf.dry_run and not self.outcome.json else sys.stderr, flush=True)
 
 
-def sweep(
-    verb: str, outcome: CommandOutcome, words: Sequence[str], points: Sequence[Point]
-) -> list[float | None]:
+def sweep(verb: str, outcome: CommandOutcome, words: Sequence[str], points: Sequence[Point]) -> list[float | None]:
     """Run a verb for all `points`; for each the number that sweep.objective asks for, where there is one.
 
     Raises InputError if they make no sweep. The error of one point is reported, and the others go on.

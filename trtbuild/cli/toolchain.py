@@ -94,9 +94,7 @@ def _ls(asked: _Words) -> int:
         chosen = ", ".join(f"{name} {version}" for name, version in environments.chosen(lock, python).items())
         rows.append([lock.title, lock.digest[:12], state, *_amounts(environment), chosen])
         document = {"toolchain": lock.title, "lock": lock.digest, "at_hand": here}
-        listed.append(
-            {**document, "fetch_bytes": None if fetch is None else fetch.bytes, **_installed(environment)}
-        )
+        listed.append({**document, "fetch_bytes": None if fetch is None else fetch.bytes, **_installed(environment)})
     for other in asked.kept.environments.all():
         if other.name not in known:
             python_of = str(other.about.get("python", "another Python"))
@@ -175,9 +173,7 @@ def _verify(asked: _Words) -> int:
             lines.append(f"         trtbuild toolchain rm {one.name[:12]}: the next use installs it anew")
         else:
             lines.append(f"whole    {one.title}, {one.files} files, {format_size(one.bytes)}")
-    document = [
-        {"toolchain": one.title, "path": str(one.path), "altered": troubles} for one, troubles in wrong
-    ]
+    document = [{"toolchain": one.title, "path": str(one.path), "altered": troubles} for one, troubles in wrong]
     asked.output.say({"toolchains": document}, lines or ["no toolchain is installed"])
     return StoreError.exit_code if any(troubles for _, troubles in wrong) else 0
 
@@ -211,14 +207,8 @@ def _lock(asked: _Words) -> int:
     for name in asked.args.names:
         shipping = name in builtin.names() or (builtin.FOLDER / f"{name}.in").is_file()
         pins = builtin.FOLDER / f"{name}.in" if shipping else Path(name)
-        if (
-            shipping
-            and asked.args.output is None
-            and not (builtin.FOLDER.parents[1] / "pyproject.toml").is_file()
-        ):
-            raise InputError(
-                f"{name} ships with trtbuild: its lock is not altered here", hint="write one: -o FILE.txt"
-            )
+        if shipping and asked.args.output is None and not (builtin.FOLDER.parents[1] / "pyproject.toml").is_file():
+            raise InputError(f"{name} ships with trtbuild: its lock is not altered here", hint="write one: -o FILE.txt")
         target = Path(asked.args.output) if asked.args.output else pins.with_suffix(".txt")
         made = lockfile_build.make(pins, target if target.is_file() else None, asked.args.upgrade)
         try:
@@ -227,11 +217,7 @@ def _lock(asked: _Words) -> int:
             raise InputError(f"{target} cannot be written: {error.strerror}", option="--output") from None
         done.append((target, made))
     asked.output.say(
-        {
-            "locks": [
-                {"file": str(file), "lock": made.digest, "packages": made.packages} for file, made in done
-            ]
-        },
+        {"locks": [{"file": str(file), "lock": made.digest, "packages": made.packages} for file, made in done]},
         [f"{file}  {made.digest[:12]}  {len(made.packages)} packages" for file, made in done],
     )
     return 0
@@ -253,9 +239,7 @@ def _export(asked: _Words) -> int:
     size = file.stat().st_size
     asked.output.say(
         {"file": str(file), "locks": [lock.digest for lock in locks], "wheels": count, "bytes": size},
-        [
-            f"wrote {count} wheels ({format_size(size)}) for Python {python.release} on {python.machine} to {file}"
-        ],
+        [f"wrote {count} wheels ({format_size(size)}) for Python {python.release} on {python.machine} to {file}"],
     )
     return 0
 
@@ -264,9 +248,7 @@ def _push(asked: _Words) -> int:
     args, store = asked.args, asked.kept.store
     url = locations.team(args.team)
     if url is None:
-        raise InputError(
-            "no team store was named", option="--team", hint=f"--team URL, or set {locations.TEAM}"
-        )
+        raise InputError("no team store was named", option="--team", hint=f"--team URL, or set {locations.TEAM}")
     team = open_team(url, store, TrustPolicy(args.trust), args.trusted, asked.output.warn)
     signer = open_signer(args.key)
     done: list[dict[str, Any]] = []
@@ -288,9 +270,7 @@ def _import(asked: _Words) -> int:
     with asked.kept.store.scratch() as work:
         named = None if asked.args.trust else asked.args.lock
         taken = bundle.read(Path(asked.args.file), work, bundle.known(named))
-        installed = [
-            (lock, asked.kept.ensure(lock, asked.python(lock), taken.wheels)) for lock in taken.locks
-        ]
+        installed = [(lock, asked.kept.ensure(lock, asked.python(lock), taken.wheels)) for lock in taken.locks]
     return _say_installed(asked, installed)
 
 
@@ -311,30 +291,22 @@ def _parser() -> argparse.ArgumentParser:
     command("install", _install, "install what is not there yet", "+")
     path = command("path", _path, "print the Python that has it", None)
     path.add_argument("names", nargs=1, metavar="NAME")
-    command(
-        "verify", _verify, "read every byte of what is installed (exit code 4: altered)", "*", python=False
-    )
-    lock = command(
-        "lock", _lock, "resolve pins (NAME, or FILE.in) with uv and write the lock", "+", python=False
-    )
+    command("verify", _verify, "read every byte of what is installed (exit code 4: altered)", "*", python=False)
+    lock = command("lock", _lock, "resolve pins (NAME, or FILE.in) with uv and write the lock", "+", python=False)
     lock.add_argument("-o", "--output", metavar="FILE", help="default: beside the pins, as .txt")
     lock.add_argument("--upgrade", action="store_true", help="take the newest of what the pins leave open")
     rm = command("rm", _rm, "remove; the next use installs it anew", "*", python=False)
     rm.add_argument("--all", action="store_true", help="all that are installed")
     export = command("export", _export, "write the wheels to one file, for a site without a network", "+")
     export.add_argument("-o", "--output", metavar="FILE", required=True)
-    push = command(
-        "push", _push, "put the wheels into the team store, signed, for who installs them later", "+"
-    )
+    push = command("push", _push, "put the wheels into the team store, signed, for who installs them later", "+")
     push.add_argument("--team", metavar="URL", help=f"default: ${locations.TEAM}")
     push.add_argument("--key", metavar="NAME", help="the key that signs, where there are several")
     add_trust_options(push)
     taken = command("import", _import, "install from such a file, every wheel checked", None)
     taken.add_argument("file", metavar="FILE")
     taken.add_argument("--lock", action="append", default=[], metavar="FILE.txt", help="one that it may hold")
-    taken.add_argument(
-        "--trust", action="store_true", help="install it, although its locks are not known to trtbuild"
-    )
+    taken.add_argument("--trust", action="store_true", help="install it, although its locks are not known to trtbuild")
     return parser
 
 

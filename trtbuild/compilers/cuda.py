@@ -95,9 +95,7 @@ class CudaDevice:
         size = ctypes.c_size_t(values.nbytes)
         self._call("cuMemcpyDtoH_v2", ctypes.c_void_p(values.ctypes.data), ctypes.c_uint64(address), size)
 
-    def copy_rows(
-        self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, rows: int
-    ) -> None:
+    def copy_rows(self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, rows: int) -> None:
         """Copy `rows` rows of `width` bytes, a pitch apart, in stream order. Sizes are in bytes."""
         copy = _Copy2D(
             srcMemoryType=_DEVICE_MEMORY,

@@ -74,9 +74,7 @@ def worker(step: str, compiler: str | None) -> Worker | None:
 def _no_such_quantization(recipe: Recipe, compiler: Compiler) -> InputError:
     scheme = recipe.quant.scheme
     others = sorted(name for name, other in COMPILERS.items() if scheme in other.schemes)
-    hint = (
-        f"compilers that have it: {', '.join(others)}" if others else "no compiler that trtbuild knows has it"
-    )
+    hint = f"compilers that have it: {', '.join(others)}" if others else "no compiler that trtbuild knows has it"
     # Combinations have no name of their own.
     presets = sorted(name for name in compiler.schemes if "/" not in name)
     return InputError(

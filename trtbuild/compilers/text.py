@@ -51,9 +51,7 @@ class Text:
         text, special = (prompt, True) if turn is None else (turn, False)
         ids = [int(token) for token in self._tokenizer.encode(text, add_special_tokens=special).ids]
         if not ids:
-            raise InputError(
-                "the prompt is empty", option="prompt", hint='give one: prompt="Why is the sky blue?"'
-            )
+            raise InputError("the prompt is empty", option="prompt", hint='give one: prompt="Why is the sky blue?"')
         return ids
 
     def stream(self, on_text: Callable[[str], None]) -> Callable[[int], None]:

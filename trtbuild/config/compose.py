@@ -166,9 +166,7 @@ def _explained(error: Exception) -> InputError:
         return _missing_choice(error)
     if isinstance(cause, OmegaConfBaseException) and getattr(cause, "full_key", None):
         dotted, reason = str(cause.full_key), str(cause).splitlines()[0]
-        if re.match(r"Key '.*' (is )?not in ", reason) or (
-            "not a valid" in reason and "key" in reason.lower()
-        ):
+        if re.match(r"Key '.*' (is )?not in ", reason) or ("not a valid" in reason and "key" in reason.lower()):
             return InputError(f"there is no option {dotted}", option=dotted, hint=_nearest(dotted))
         if "mandatory value" in reason.lower():
             return InputError(f"{dotted} is required", option=dotted, hint=f"give it: {dotted}=…")
@@ -178,9 +176,7 @@ def _explained(error: Exception) -> InputError:
         return InputError(f"there is no option {match[1]}", option=match[1], hint=_nearest(match[1]))
     if match := re.match(r"Ambiguous value for argument '(.+?)=", text[0]):
         name = match[1]
-        return InputError(
-            f"{name} has several values", option=name, hint="add -m to sweep, or quote: name=\"'a,b'\""
-        )
+        return InputError(f"{name} has several values", option=name, hint="add -m to sweep, or quote: name=\"'a,b'\"")
     if isinstance(error, OverrideParseException):
         word = getattr(error, "override", "")
         return InputError(

@@ -136,9 +136,7 @@ class Composer:
         OmegaConf.set_struct(made, True)
         return made
 
-    def _changed(
-        self, files: list[ResultDefault], repository: WithoutHydra
-    ) -> tuple[DictConfig, schema.Config | None]:
+    def _changed(self, files: list[ResultDefault], repository: WithoutHydra) -> tuple[DictConfig, schema.Config | None]:
         """The config of `files`, from that where no word chooses and the nodes that differ from it.
 
         A node is made by the files that are about it alone, in their order; so where the others are the same, in the
@@ -200,9 +198,7 @@ def has_references(config: DictConfig) -> bool:
     if any(OmegaConf.is_interpolation(config, name) for name in names):
         return True
     nodes = [config._get_node(name) for name in names]
-    return any(
-        _refers(OmegaConf.to_container(node, resolve=False)) for node in nodes if isinstance(node, DictConfig)
-    )
+    return any(_refers(OmegaConf.to_container(node, resolve=False)) for node in nodes if isinstance(node, DictConfig))
 
 
 def _refers(value: Any) -> bool:

@@ -89,9 +89,7 @@ class _Places(ConfigRepository):
         """Hydra's."""
         return super().config_exists(_inside(config_path))
 
-    def get_group_options(
-        self, group_name: str, results_filter: ObjectType | None = ObjectType.CONFIG
-    ) -> list[str]:
+    def get_group_options(self, group_name: str, results_filter: ObjectType | None = ObjectType.CONFIG) -> list[str]:
         """Hydra's."""
         return super().get_group_options(_inside(group_name), results_filter)
 
@@ -128,9 +126,7 @@ class Gate(ConfigLoaderImpl):
     ) -> DictConfig:
         """Hydra's. Raises InputError as well."""
         try:
-            made = super().load_configuration(
-                config_name, overrides, run_mode, from_shell, validate_sweep_overrides
-            )
+            made = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         except KeyError as missing:  # a variable that `env_copy` names, read by Hydra as it composes
             raise _refused("job.env_copy", f"{missing} would be copied to all that it starts") from None
         said = OmegaConf.to_container(made.hydra, resolve=False)
@@ -240,9 +236,7 @@ def _check_plugin(said: Mapping[str, Any], registered: Mapping[str, Any], words:
             raise _refused(f"sweeper.{name}", _CALLED)
         dotted = f"hydra.sweeper.{name}"
         if name != "_target_" and not any(word == dotted or word.startswith(f"{dotted}.") for word in typed):
-            raise _refused(
-                f"sweeper.{name}", "a file says it, of another's sweeper", "say it on the command line"
-            )
+            raise _refused(f"sweeper.{name}", "a file says it, of another's sweeper", "say it on the command line")
 
 
 _NOTHING = object()
@@ -276,9 +270,7 @@ def _nodes() -> Iterator[Any]:
 def _registered() -> dict[str, dict[str, Any]]:
     """The sweepers that plugins registered, by their class."""
     listed = ConfigStore.instance().repo.get("hydra", {}).get("sweeper", {})
-    nodes = [
-        OmegaConf.to_container(each.node, resolve=False) for each in listed.values() if hasattr(each, "node")
-    ]
+    nodes = [OmegaConf.to_container(each.node, resolve=False) for each in listed.values() if hasattr(each, "node")]
     return {str(node.get("_target_")): dict(node) for node in nodes if isinstance(node, dict)}  # type: ignore[arg-type]
 
 

@@ -153,9 +153,7 @@ class _Parts:
         self._compose = compose
         self._made: dict[tuple[str, ...], schema.Config | None] = {}
         self._changed: dict[tuple[str, ...], frozenset[str]] = {}
-        self._of: dict[str, str] = {
-            name: name for name in ROOTS
-        }  # node or group -> the part that it belongs to
+        self._of: dict[str, str] = {name: name for name in ROOTS}  # node or group -> the part that it belongs to
 
     def take(self, jobs: Sequence[Sequence[str]]) -> bool:
         """Compose all parts of `jobs`; False where they cannot be taken apart."""

@@ -171,9 +171,7 @@ def _complete(program: Hydra, name: str, words: list[str]) -> None:
     sys.stdout.write("".join(f"{word}\n" for word in plain))
 
 
-def _compose(
-    program: Hydra, name: str, asked: argparse.Namespace, task: Callable[[DictConfig], None]
-) -> None:
+def _compose(program: Hydra, name: str, asked: argparse.Namespace, task: Callable[[DictConfig], None]) -> None:
     """One config to `task`, or all points to the launcher: where a flag or a file asks for that."""
     if not asked.multirun:
         mode = RunMode.RUN

@@ -74,8 +74,7 @@ def check(config: Any, path: str = "") -> None:
                         option=option,
                         hint=_BY_NAME.format(assigned)
                         if "setup" not in option
-                        else "read it there from a file of "
-                        f"yours: export {assigned}=$(cat ~/.{assigned.lower()})",
+                        else f"read it there from a file of yours: export {assigned}=$(cat ~/.{assigned.lower()})",
                     )
 
 
@@ -86,9 +85,7 @@ def _check_team(config: Any) -> None:
         raise InputError(
             "the URL of the team store holds a password or a token, and it is told in messages and logs",
             option="store.team",
-            hint=_PLACES["store.team"]
-            if store.team
-            else f"${locations.TEAM} names it: {_PLACES['store.team']}",
+            hint=_PLACES["store.team"] if store.team else f"${locations.TEAM} names it: {_PLACES['store.team']}",
         )
 
 

@@ -23,12 +23,8 @@ MAX_DEPTH = 30
 MAX_NODES = 20_000  # once aliases are unfolded
 MAX_REFERENCES = 20  # ${…} in one text
 
-_TAGS = frozenset(
-    f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map")
-)
-_LONG = re.compile(
-    rf"[-+]?(?:[0-9_:]{{{untrusted.MAX_DIGITS},}}|0[xobXOB][0-9a-fA-F_]{{{untrusted.MAX_DIGITS},}})"
-)
+_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map"))
+_LONG = re.compile(rf"[-+]?(?:[0-9_:]{{{untrusted.MAX_DIGITS},}}|0[xobXOB][0-9a-fA-F_]{{{untrusted.MAX_DIGITS},}})")
 
 
 class _Refused(ValueError):
@@ -97,9 +93,7 @@ def _count(events: Iterator[yaml.Event]) -> None:
             _add(open_, sizes, event.anchor, 1)
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise _Refused(
-                    f"refers to {untrusted.shown(event.anchor)}, which is not there or holds itself"
-                )
+                raise _Refused(f"refers to {untrusted.shown(event.anchor)}, which is not there or holds itself")
             _add(open_, sizes, None, sizes[event.anchor])
         if len(open_) > MAX_DEPTH + 1:
             raise _Refused(f"is nested more than {MAX_DEPTH} deep")

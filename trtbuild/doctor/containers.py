@@ -16,16 +16,12 @@ _CDI_FOLDERS = ("/etc/cdi", "/var/run/cdi")
 def check(needs: Needs, world: World) -> Iterator[Examined]:
     """Each is required only where the config runs steps in a container."""
     if not needs.container:
-        yield Examined(
-            "container", "unneeded", "steps run as processes (executor=container runs them in an image)"
-        )
+        yield Examined("container", "unneeded", "steps run as processes (executor=container runs them in an image)")
         return
     names = ENGINES if needs.engine == "auto" else (needs.engine,)
     engine = next((name for name in names if world.which(name)), None)
     if engine is None:
-        words = (
-            f"none of {', '.join(names)} is installed" if len(names) > 1 else f"{names[0]} is not installed"
-        )
+        words = f"none of {', '.join(names)} is installed" if len(names) > 1 else f"{names[0]} is not installed"
         yield judged("container", False, words, required=True, mend=chosen(mends.DOCKER, world.family))
         if needs.gpus != "none":
             yield _toolkit(world)
@@ -62,9 +58,7 @@ def _way(needs: Needs, engine: str, info: str, world: World) -> Examined:
     way = ("cdi" if engine == "podman" else "runtime") if needs.gpus == "auto" else needs.gpus
     if way == "cdi":
         specs = [name for folder in _CDI_FOLDERS for name in world.listed(folder) if "nvidia" in name]
-        words = (
-            ", ".join(specs) if specs else f"no description of NVIDIA's GPUs in {' or '.join(_CDI_FOLDERS)}"
-        )
+        words = ", ".join(specs) if specs else f"no description of NVIDIA's GPUs in {' or '.join(_CDI_FOLDERS)}"
         return judged("cdi", bool(specs), words, required=True, mend=chosen(mends.CDI, world.family))
     configured = '"nvidia"' in (world.text("/etc/docker/daemon.json") or "")
     known = "nvidia" in _runtimes(info)
@@ -91,16 +85,12 @@ def _runtimes(info: str) -> list[str]:
 def _pinned(needs: Needs) -> Examined:
     image = needs.image or "none"
     good = "sha256:" in image
-    words = (
-        image if good else f"{image} is not pinned by its digest, and steps run in no other (compiler.image)"
-    )
+    words = image if good else f"{image} is not pinned by its digest, and steps run in no other (compiler.image)"
     mend = (f"docker buildx imagetools inspect {image}    # Digest: …, then compiler.image={image}@sha256:…",)
     return judged("image", good, words, required=True, mend=() if good else mend)
 
 
-def _image(
-    needs: Needs, base: tuple[str, ...], engine: str, world: World, *, seen: bool
-) -> Iterator[Examined]:
+def _image(needs: Needs, base: tuple[str, ...], engine: str, world: World, *, seen: bool) -> Iterator[Examined]:
     """Whether the image is here; if so, whether a container of it sees the GPU."""
     if needs.image is None or "sha256:" not in needs.image:
         return

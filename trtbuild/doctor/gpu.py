@@ -21,9 +21,7 @@ def check(needs: Needs, asked: targets.Asked, world: World) -> Iterator[Examined
     try:
         host = hosts.look(world.env)
     except InputError as broken:
-        yield judged(
-            "driver", False, broken.message, required=needs.gpu, mend=chosen(mends.RELOAD, world.family)
-        )
+        yield judged("driver", False, broken.message, required=needs.gpu, mend=chosen(mends.RELOAD, world.family))
         yield from _smi(needs, world, there=True)
         return
     there = host.driver is not None

@@ -46,17 +46,13 @@ def _store(root: Path, refused: StoreFailure | None) -> Examined:
     place = _existing(root)
     good = place.is_dir() and os.access(place, os.R_OK | os.W_OK | os.X_OK)
     words = f"{root} takes engines" if good else f"{root} cannot be written: {place} is not this user's"
-    return judged(
-        "store", good, words, required=True, mend=(f"sudo chown -R $USER {place}    # or store.root=PATH",)
-    )
+    return judged("store", good, words, required=True, mend=(f"sudo chown -R $USER {place}    # or store.root=PATH",))
 
 
 def _disk(needs: Needs, root: Path) -> Examined:
     free = shutil.disk_usage(_existing(root)).free
     wanted = LEAST_ROOM if needs.model_bytes is None else ROOM * needs.model_bytes
-    words = (
-        f"{format_size(free)} are free where the store is, and this config takes about {format_size(wanted)}"
-    )
+    words = f"{format_size(free)} are free where the store is, and this config takes about {format_size(wanted)}"
     return judged("disk", free >= wanted, words, required=True, mend=("trtstore gc --max-size SIZE",))
 
 
@@ -70,9 +66,7 @@ def _memory(needs: Needs, world: World) -> Iterator[Examined]:
         f"{format_size(free)} of memory are free, and NVIDIA's tools take about {format_size(wanted)} for this "
         "checkpoint"
     )
-    yield judged(
-        "memory", free >= wanted, words, required=False, mend=("sudo fallocate -l 64G /swapfile    # swap",)
-    )
+    yield judged("memory", free >= wanted, words, required=False, mend=("sudo fallocate -l 64G /swapfile    # swap",))
 
 
 def _cxx(world: World) -> Examined:

@@ -22,9 +22,7 @@ DRIVER: Mends = {
 }
 RELOAD: Mends = {"": ("sudo reboot",)}
 NVIDIA_SMI: Mends = {
-    "debian": (
-        "sudo apt-get install -y nvidia-utils-580    # or nvidia-smi, on Debian: the driver's own release",
-    ),
+    "debian": ("sudo apt-get install -y nvidia-utils-580    # or nvidia-smi, on Debian: the driver's own release",),
     "rhel": ("sudo dnf install -y nvidia-driver-cuda",),
 }
 DOCKER: Mends = {

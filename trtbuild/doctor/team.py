@@ -19,9 +19,7 @@ def check(conf: schema.StoreConf) -> Iterator[Examined]:
     url = locations.team(conf.team)
     if url is None:
         if conf.write:
-            yield judged(
-                "team store", False, "store.write=true, and none is named: store.team=URL", required=True
-            )
+            yield judged("team store", False, "store.write=true, and none is named: store.team=URL", required=True)
         return
     try:
         remote = Remote(connect(url, conf.patience))

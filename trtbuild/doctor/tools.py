@@ -74,8 +74,6 @@ def _packages(config: schema.Config, compiler: Compiler) -> Examined:
         words = "; ".join(others) if others else f"{compiler.needs.package} {there} in {python.path}"
         if not others:
             return Examined(compiler.needs.package, "ok", words, required=True)
-    mend = [
-        f"pip install 'trtbuild[{compiler.needs.extra}]'    # or executor.python=/path/to/a/python that has it"
-    ]
+    mend = [f"pip install 'trtbuild[{compiler.needs.extra}]'    # or executor.python=/path/to/a/python that has it"]
     mend += ["# or executor=container, and compiler.image=NAME@sha256:…"] if compiler.needs.image else []
     return judged(compiler.needs.package, False, words, required=True, mend=mend)

@@ -143,17 +143,13 @@ def run(
         seconds = time.monotonic() - started
         if isinstance(exited.answer, dict) and exited.status == 0:
             peak = exited.answer.get("peak_memory_bytes")
-            return WorkerResult(
-                exited.answer, seconds, peak if isinstance(peak, int) else 0, log, "container"
-            )
+            return WorkerResult(exited.answer, seconds, peak if isinstance(peak, int) else 0, log, "container")
         raise _failure(task, exited, log, limits, container, (command, scratch, out), name)
     finally:
         _end(container, name)
 
 
-def words(
-    container: Container, task: Task, out: Path, scratch: Path, limits: StepLimits, name: str
-) -> list[str]:
+def words(container: Container, task: Task, out: Path, scratch: Path, limits: StepLimits, name: str) -> list[str]:
     """The whole command, the worker's own arguments included."""
     run = [*container.base, "run", "--interactive", "--name", name, "--entrypoint", "python3"]
     run += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--workdir", str(HOME)]

@@ -258,9 +258,7 @@ def failure(
         )
     if isinstance(exited.answer, TrtbuildError):
         error = exited.answer
-        return BuildError(
-            f"step {task.step}: {error.message}", option=error.option, hint=error.hint, details=details
-        )
+        return BuildError(f"step {task.step}: {error.message}", option=error.option, hint=error.hint, details=details)
     peak = f"{exited.peak_memory_bytes / 1e9:.1f} GB at its peak"
     if exited.status == -signal.SIGKILL:
         hint = f"often the kernel, for want of memory: it held {peak}; see `dmesg`"

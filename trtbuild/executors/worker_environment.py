@@ -47,20 +47,14 @@ def packages(python: str, sealed: bool) -> dict[str, str]:
     """
     if sealed:
         return {"PYTHONDONTWRITEBYTECODE": "1"}
-    return (
-        {programs.MORE: site.getusersitepackages()}
-        if python == sys.executable and site.ENABLE_USER_SITE
-        else {}
-    )
+    return {programs.MORE: site.getusersitepackages()} if python == sys.executable and site.ENABLE_USER_SITE else {}
 
 
 def named(names: Sequence[str]) -> dict[str, str]:
     """The variables that a config passes on by name (`executor.env`). Raises InputError if one is not set."""
     for name in names:
         if name not in os.environ:
-            raise InputError(
-                f"{name} is not set", option="executor.env", hint=f"export {name}=…, or leave it out"
-            )
+            raise InputError(f"{name} is not set", option="executor.env", hint=f"export {name}=…, or leave it out")
     return {name: os.environ[name] for name in names}
 
 

@@ -11,9 +11,7 @@ from trtbuild.errors import BuildError, InputError, TrtbuildError
 Event = Mapping[str, Any]
 
 
-def listen(
-    stream: IO[str], log: IO[str], on_event: Callable[[Event], None]
-) -> dict[str, Any] | TrtbuildError | None:
+def listen(stream: IO[str], log: IO[str], on_event: Callable[[Event], None]) -> dict[str, Any] | TrtbuildError | None:
     """Read events until the worker closes its output, and return the last result or error.
 
     Lines that are no events go to `log`: something printed them before the worker redirected its standard output.

@@ -94,8 +94,6 @@ def _check_places(tensors: Mapping[str, PlacedTensor], start: int, size: int) ->
             )
         free = end
     if free > size:
-        raise BadHeader(
-            f"truncated: its tensors take {free - start} bytes and the file holds {size - start} of them"
-        )
+        raise BadHeader(f"truncated: its tensors take {free - start} bytes and the file holds {size - start} of them")
     if free < size:
         raise BadHeader(f"{size - free} bytes follow its last tensor")

@@ -46,9 +46,7 @@ def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
 def _config(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     """With the rotation as both transformers 4 and 5 call it: 4 reads `rope_theta` alone, and has a default for it."""
     rope = dict(config["rope_parameters"])
-    if (
-        rope["rope_type"] == "longrope"
-    ):  # one divisor a frequency: how a GGUF holds what Llama 3.1 and later have
+    if rope["rope_type"] == "longrope":  # one divisor a frequency: how a GGUF holds what Llama 3.1 and later have
         raise InputError(
             "the GGUF scales its rotation by rope_freqs.weight, which no config.json of a Llama can say again",
             option="model.source",
@@ -67,9 +65,7 @@ def _weights(checkpoint: Checkpoint, dtype: str, path: Path, reporter: Reporter)
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(
-        json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

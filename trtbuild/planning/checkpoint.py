@@ -60,9 +60,7 @@ def _model(conf: schema.ModelConf, source: Source, config: Described) -> Model:
         identity=identity(files),
         label=_label(conf, source),
         origin=source.describe(),
-        architecture=architectures.architecture_of(config)
-        if config is not None
-        else source.gguf_architecture(),
+        architecture=architectures.architecture_of(config) if config is not None else source.gguf_architecture(),
         gguf=config is None,
         bytes=sum(file.size for file in files),
         dtype=conf.dtype.value,

@@ -82,9 +82,7 @@ def _of_weights(
     source: Source, config: Mapping[str, Any], header: GgufHeader | None, check: Callable[[Decoder], None]
 ) -> Iterator[str]:
     """Notes on the config and the tensors. Raises InputError, also what the compiler's `check` raises."""
-    yield from (
-        architectures.audit(config) if header is None else gguf_config.audit(header.metadata, header.tensors)
-    )
+    yield from (architectures.audit(config) if header is None else gguf_config.audit(header.metadata, header.tensors))
     check(architectures.parse(config))
     settled = _settled(source, config)
     if settled is not None:

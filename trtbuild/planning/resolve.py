@@ -57,9 +57,7 @@ def resolve(config: schema.Config, digester: Digester, memory: Memo | None = Non
     wanted = target_request(config)
     kinds = compiler.hardware.kinds
     target = once("target", (wanted, sorted(kinds)), lambda: targets.resolve(wanted, kinds))
-    source, described, model = once(
-        "model", config.model, lambda: checkpoint.identified_model(config.model, digester)
-    )
+    source, described, model = once("model", config.model, lambda: checkpoint.identified_model(config.model, digester))
     frontend = "native"
     if compiler.models.networks:
         frontend = checkpoint.frontend(config.network.frontend.value, model.architecture, model.config)
@@ -124,9 +122,7 @@ def _tokens(option: str, value: Any) -> int | None:
     if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,12})([kK]?)", value)):
         value = int(match[1]) * (1024 if match[2] else 1)
     if value is not None and type(value) is not int:
-        raise InputError(
-            f"{value!r} is not a whole number", option=option, hint="write 8192, or 8k for 8 x 1024"
-        )
+        raise InputError(f"{value!r} is not a whole number", option=option, hint="write 8192, or 8k for 8 x 1024")
     if value is not None and value <= 0:
         raise InputError(f"{value} is not above 0", option=option)
     return value

@@ -104,9 +104,7 @@ def kept(command: Sequence[str]) -> list[str]:
     return [*python(sys.executable, "-S", KEEPER), str(os.getpid()), *command]
 
 
-def begin(
-    command: Sequence[str], env: Mapping[str, str], cwd: str | Path, **more: Any
-) -> subprocess.Popen[Any]:
+def begin(command: Sequence[str], env: Mapping[str, str], cwd: str | Path, **more: Any) -> subprocess.Popen[Any]:
     """Start a command under a keeper, which `end` ends. Raises OSError."""
     return subprocess.Popen(kept(command), env=dict(env), cwd=cwd, start_new_session=True, **more)
 

@@ -74,9 +74,7 @@ def _files(plan: Plan, build: provenance.ParsedProvenance) -> str:
     other = [path for path in sorted({*here, *build.files}) if here.get(path) != build.files.get(path)]
     equal = len({*here, *build.files}) - len(other)
     shown = ", ".join(other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")
-    return (
-        f"({shown} differ{'s' if len(other) == 1 else ''}; {equal} of {equal + len(other)} files are equal)"
-    )
+    return f"({shown} differ{'s' if len(other) == 1 else ''}; {equal} of {equal + len(other)} files are equal)"
 
 
 def _facts(plan: Plan) -> Iterator[str]:

@@ -21,9 +21,7 @@ from trtbuild.report.rows import Bar, ReportRow, as_csv
 from trtstore import format_seconds, format_size
 
 SCHEMA = 1
-POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; img-src data:"
-)
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; img-src data:"
 #: name of a column, its field, and whether it holds numbers
 COLUMNS = (
     ("point", "point", False),
@@ -54,9 +52,7 @@ class ReportPage:
 def check(folder: str) -> None:
     """Raises InputError where a report could not be written, before there is one."""
     if Path(folder).exists() and not Path(folder).is_dir():
-        raise InputError(
-            f"{folder} is no folder", option="report", hint="name a folder, which need not exist"
-        )
+        raise InputError(f"{folder} is no folder", option="report", hint="name a folder, which need not exist")
     _plotter()
 
 
@@ -170,8 +166,7 @@ def _matrix(rows: Sequence[ReportRow]) -> Iterator[str]:
     yield '<section><h2>Matrix</h2><div class="wide" tabindex="0" role="region" aria-label="Matrix"><table><thead><tr>'
     yield '<th scope="col">model</th><th scope="col">quant</th>'
     yield "".join(
-        f'<th scope="col">{escape(target)}<small>{escape(compiler)}</small></th>'
-        for target, compiler in columns
+        f'<th scope="col">{escape(target)}<small>{escape(compiler)}</small></th>' for target, compiler in columns
     )
     yield "</tr></thead><tbody>"
     for model, quant in lines:

@@ -63,9 +63,7 @@ def missing_tools(tools: Sequence[ToolchainState]) -> Iterator[str]:
 
 def _fetched(toolchain: ToolchainState) -> str:
     return (
-        ""
-        if toolchain.fetch is None
-        else f": about {format_size(toolchain.fetch)} will be fetched and installed first"
+        "" if toolchain.fetch is None else f": about {format_size(toolchain.fetch)} will be fetched and installed first"
     )
 
 

@@ -32,9 +32,7 @@ def _told(record: Record) -> Iterator[tuple[str, str]]:
         peak, when = took.get("peak_memory_bytes"), f", {said['runDetails']['metadata']['finishedOn']}"
         yield (
             "built",
-            f"in {format_seconds(took['seconds'])}"
-            + (f", {format_size(peak)} of memory" if peak else "")
-            + when,
+            f"in {format_seconds(took['seconds'])}" + (f", {format_size(peak)} of memory" if peak else "") + when,
         )
     if check is not None:
         yield "executed", f"no: {check['why']}" if check.get("executed") is False else f"yes: {speed(check)}"

@@ -66,9 +66,7 @@ def of_sweep(
     jobs: Sequence[Job], results: Mapping[int, Result], own: Mapping[int, str], shared: Sequence[str]
 ) -> list[ReportRow]:
     """A row for each point. `own` are the words that tell points apart, `shared` flags of the command line."""
-    return with_pareto(
-        [_of_job(job, results.get(job.point.index), own[job.point.index], shared) for job in jobs]
-    )
+    return with_pareto([_of_job(job, results.get(job.point.index), own[job.point.index], shared) for job in jobs])
 
 
 def _of_job(job: Job, done: Result | None, point: str, shared: Sequence[str]) -> ReportRow:
@@ -95,13 +93,9 @@ def _of_job(job: Job, done: Result | None, point: str, shared: Sequence[str]) ->
 def of_record(record: Record) -> ReportRow:
     """A row for an artifact of a store."""
     labels = record.labels
-    model, quant, target, compiler = (
-        labels.get(name, "") for name in ("model", "quant", "target", "compiler")
-    )
+    model, quant, target, compiler = (labels.get(name, "") for name in ("model", "quant", "target", "compiler"))
     command = f"trtbuild rebuild {record.key}"
-    row = ReportRow(
-        f"{model} {quant} {target}", model, quant, target, compiler, record.key, "kept", command=command
-    )
+    row = ReportRow(f"{model} {quant} {target}", model, quant, target, compiler, record.key, "kept", command=command)
     return measured(row, record)
 
 
@@ -143,9 +137,7 @@ def _stands(row: ReportRow, rows: Iterable[ReportRow]) -> bool:
         return False
     peers = [other for other in rows if (other.model, other.target) == (row.model, row.target)]
     others = [theirs for other in peers if (theirs := _virtues(other)) is not None]
-    return not any(
-        theirs != mine and all(a >= b for a, b in zip(theirs, mine, strict=True)) for theirs in others
-    )
+    return not any(theirs != mine and all(a >= b for a, b in zip(theirs, mine, strict=True)) for theirs in others)
 
 
 def _virtues(row: ReportRow) -> tuple[float, ...] | None:

@@ -122,9 +122,7 @@ class Drawn:
         if len(running) > LINES:
             lines.add_row(f"  and {len(running) - LINES} more")
         for name, bar in self._bars.items():
-            self._groups.update(
-                bar, left=self._left(name, [each for each in running if each[0].group == name])
-            )
+            self._groups.update(bar, left=self._left(name, [each for each in running if each[0].group == name]))
         whole = Table.grid()
         whole.add_row(lines)
         whole.add_row(self._groups)

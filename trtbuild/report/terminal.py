@@ -131,9 +131,7 @@ class Live:
             self._progress.remove_task(self._task)
             self._task = self._progress.add_task(f"{self._label}: {what}", total=None, amount="")
         elapsed = time.monotonic() - self._started
-        amount = (
-            f"{format_size(done)} of {format_size(total)}" if unit == "B" else f"{done} of {total} {unit}"
-        )
+        amount = f"{format_size(done)} of {format_size(total)}" if unit == "B" else f"{done} of {total} {unit}"
         if done == 0:  # nothing is known of its pace: the bar pulses
             self._progress.update(self._task, amount=format_size(total) if unit == "B" else "")
             return

@@ -40,10 +40,7 @@ def take_snapshots(paths: Sequence[Path], digester: Digester, option: str) -> li
                 option=option,
                 hint="wait until it is written, then try again",
             )
-    return [
-        FileSnapshot(path, digest, its[0], its)
-        for path, digest, its in zip(paths, digests, after, strict=True)
-    ]
+    return [FileSnapshot(path, digest, its[0], its) for path, digest, its in zip(paths, digests, after, strict=True)]
 
 
 def recheck(snapshots: Iterable[FileSnapshot], digester: Digester, option: str) -> None:

@@ -54,9 +54,7 @@ def _pip(pinned: Path, scratch: Path, requirement: str, option: str, most: int) 
     return programs.run(command, environment, scratch, attend=attend)
 
 
-def _attend(
-    process: subprocess.Popen[str], scratch: Path, requirement: str, option: str, most: int
-) -> programs.Done:
+def _attend(process: subprocess.Popen[str], scratch: Path, requirement: str, option: str, most: int) -> programs.Done:
     """Wait for pip while bytes come, and not too many of them."""
     stall = _STALL * _waits()
     begun = since = time.monotonic()

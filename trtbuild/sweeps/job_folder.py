@@ -17,9 +17,7 @@ from trtbuild import untrusted
 from trtbuild.errors import BuildError, InputError
 
 LARGEST = 16 << 20  # bytes of an answer: a document with some steps
-_HINT = (
-    "name a folder of your own on a disk that the machines share: sweep.slurm.folder=/home/me/trtbuild-jobs"
-)
+_HINT = "name a folder of your own on a disk that the machines share: sweep.slurm.folder=/home/me/trtbuild-jobs"
 
 
 def make_private(folder: Path) -> None:
@@ -44,9 +42,7 @@ def _check(folder: Path) -> None:
             option="sweep.slurm.folder",
             hint=_HINT,
         )
-    others = status.st_mode & stat.S_IWOTH or (
-        status.st_mode & stat.S_IWGRP and status.st_gid != _own_group()
-    )
+    others = status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and status.st_gid != _own_group())
     if others and not status.st_mode & stat.S_ISVTX:
         raise InputError(
             f"others may write in {folder}, and could change what jobs run",
@@ -99,8 +95,7 @@ def parse(text: str) -> Mapping[str, Any]:
         told = {}
     kinds = {"code": (int,), "host": (str,), "started": (int, float), "ended": (int, float)}
     if not all(
-        isinstance(told.get(name), kind) and not isinstance(told.get(name), bool)
-        for name, kind in kinds.items()
+        isinstance(told.get(name), kind) and not isinstance(told.get(name), bool) for name, kind in kinds.items()
     ):
         raise BuildError(f"the job's answer is not one of trtbuild's: {text[:80]!r}")
     return told

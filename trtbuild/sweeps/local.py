@@ -30,9 +30,7 @@ class Local:
         self._slots = jobs or self._cores
         self._memory = cgroup_limits.free_memory() * SPARE
         self._observer = observer
-        self._running: dict[
-            str, tuple[Unit, str | None, int]
-        ] = {}  # with the GPU that it has to itself, and a place
+        self._running: dict[str, tuple[Unit, str | None, int]] = {}  # with the GPU that it has to itself, and a place
         self._ended: queue.SimpleQueue[UnitResult | BaseException] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 

@@ -105,8 +105,7 @@ def _step(document: Mapping[str, Any]) -> StepResult:
     """Raises TypeError, ValueError for what trtbuild does not write."""
     result = StepResult(**{**document, "outcome": StepOutcome(document["outcome"])})
     if any(
-        not isinstance(each, int | float | None)
-        for each in (result.seconds, result.bytes, result.peak_memory_bytes)
+        not isinstance(each, int | float | None) for each in (result.seconds, result.bytes, result.peak_memory_bytes)
     ):
         raise TypeError
     return result

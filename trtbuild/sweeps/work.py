@@ -221,9 +221,7 @@ def check_together(jobs: Sequence[Job]) -> None:
             continue
         (plan, _), config = job.planned, job.point.config
         if config.sweep != jobs[0].point.config.sweep:
-            raise InputError(
-                "a sweep runs in one way: these options cannot differ between its points", option="sweep"
-            )
+            raise InputError("a sweep runs in one way: these options cannot differ between its points", option="sweep")
         if config.out is not None and links.setdefault(config.out, plan.final.key) != plan.final.key:
             raise InputError(
                 f"several engines would have the link {config.out}",

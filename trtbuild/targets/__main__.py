@@ -39,10 +39,7 @@ def _device(device: nvml.GpuReport) -> dict[str, Any]:
     reported = asdict(device)
     for key in ("uuid", "slices"):
         del reported[key]
-    slices = [
-        {"profile": each.profile, "memory_mib": each.memory_mib, "sms": each.sms}
-        for each in device.slices or ()
-    ]
+    slices = [{"profile": each.profile, "memory_mib": each.memory_mib, "sms": each.sms} for each in device.slices or ()]
     return {
         "reported": {**reported, "mig": device.slices is not None, "slices": slices},
         "facts": [asdict(seen) for seen in hosts.facts(device)],

@@ -47,9 +47,7 @@ def named(name: str, level: str, asked: Arch | None) -> Target:
     option = f"target.level={level}"
     cpu = archspec.cpu.TARGETS.get(level)
     if cpu is None or cpu.vendor != "generic" or str(cpu.family) not in get_args(Arch):
-        raise InputError(
-            f"there is no generic CPU level {level!r}", option=option, hint=f"there are: {_levels()}"
-        )
+        raise InputError(f"there is no generic CPU level {level!r}", option=option, hint=f"there are: {_levels()}")
     if asked is not None and asked != str(cpu.family):
         raise InputError(f"{level} is a level of {cpu.family}, and not of {asked}", option=option)
     origin = f"target={name}"
@@ -60,9 +58,7 @@ def named(name: str, level: str, asked: Arch | None) -> Target:
         level=level,
         microarchitecture=level,
         origins=dict.fromkeys(("arch", "level", "microarchitecture"), origin),
-        here="runs here"
-        if archspec.cpu.host() >= cpu
-        else f"not here: this machine is {archspec.cpu.host()}",
+        here="runs here" if archspec.cpu.host() >= cpu else f"not here: this machine is {archspec.cpu.host()}",
     )
 
 
@@ -75,7 +71,5 @@ def level_runs(here: str, level: str) -> bool:
 def _levels() -> str:
     known = archspec.cpu.TARGETS.items()
     return ", ".join(
-        sorted(
-            name for name, each in known if each.vendor == "generic" and str(each.family) in get_args(Arch)
-        )
+        sorted(name for name, each in known if each.vendor == "generic" and str(each.family) in get_args(Arch))
     )

@@ -47,8 +47,7 @@ class Host:
         if not self.gpus:
             return f"no NVIDIA GPU ({self.missing})"
         return ", ".join(
-            seen.words() if len(at) == 1 else f"{len(at)} x {seen.words()}"
-            for seen, at in self.kinds().items()
+            seen.words() if len(at) == 1 else f"{len(at)} x {seen.words()}" for seen, at in self.kinds().items()
         )
 
 
@@ -104,8 +103,7 @@ def facts(device: nvml.GpuReport) -> tuple[GpuKind, ...]:
     name = sku_name(device.name)
     if device.slices is not None:
         return tuple(
-            GpuKind(name, mig_memory_gb(each.profile), capability, each.sms, each.profile)
-            for each in device.slices
+            GpuKind(name, mig_memory_gb(each.profile), capability, each.sms, each.profile) for each in device.slices
         )
     known = device.cores is not None and device.capability is not None
     return (

@@ -77,9 +77,7 @@ def _same(seen: GpuKind, gpu: Gpu) -> bool:
     """Whether it is that GPU; what NVML does not tell counts as equal."""
     asked = (gpu.name, gpu.memory_gb, gpu.compute_capability, gpu.sm_count)
     actual = (seen.gpu, seen.memory_gb, seen.compute_capability, seen.sm_count)
-    return seen.mig == gpu.mig and all(
-        mine in (None, wanted) for mine, wanted in zip(actual, asked, strict=True)
-    )
+    return seen.mig == gpu.mig and all(mine in (None, wanted) for mine, wanted in zip(actual, asked, strict=True))
 
 
 def _kind(asked: Asked, kinds: Collection[Kind]) -> tuple[Kind, Host | None]:
@@ -87,9 +85,7 @@ def _kind(asked: Asked, kinds: Collection[Kind]) -> tuple[Kind, Host | None]:
     cuda = next((name for name in CUDA_OPTIONS if getattr(asked, name) is not None), None)
     if asked.kind == "cpu" or asked.name == "cpu":
         if cuda is not None:
-            raise InputError(
-                f"a CPU has no {cuda}", option=f"target.{cuda}", hint="leave it out, or name a GPU"
-            )
+            raise InputError(f"a CPU has no {cuda}", option=f"target.{cuda}", hint="leave it out, or name a GPU")
         return "cpu", None
     if asked.kind == "cuda" or cuda is not None:
         if asked.level is not None:

@@ -142,8 +142,7 @@ def _report(nvml: Nvml) -> NvmlReport:
     return NvmlReport(
         driver=_told(nvml, nvml.nvmlSystemGetDriverVersion),
         # v2 asks the CUDA library, which a container may lack; the other then tells what the driver supports.
-        cuda=_told(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2)
-        or _told(nvml, nvml.nvmlSystemGetCudaDriverVersion),
+        cuda=_told(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2) or _told(nvml, nvml.nvmlSystemGetCudaDriverVersion),
         devices=tuple(reports),
         missing=None if reports else "NVML lists none that this user may use",
     )
@@ -208,7 +207,5 @@ def _broken(error: Exception, what: str) -> InputError:
     return InputError(
         f"{what} does not work: NVML says: {error}",
         option="target",
-        hint=_MENDS.get(
-            _code(error), "does nvidia-smi work? restart the machine after an update of the driver"
-        ),
+        hint=_MENDS.get(_code(error), "does nvidia-smi work? restart the machine after an update of the driver"),
     )

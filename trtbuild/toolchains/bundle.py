@@ -35,9 +35,7 @@ class Taken:
     wheels: Path
 
 
-def write(
-    locks: Sequence[Lock], python: Python, file: Path, work: Path, on_package: install.OnPackage
-) -> int:
+def write(locks: Sequence[Lock], python: Python, file: Path, work: Path, on_package: install.OnPackage) -> int:
     """Fetch the wheels of `locks` for `python` into `file`; returns how many. Raises InputError, OSError."""
     wheels = work / "wheels"
     wheels.mkdir()
@@ -105,15 +103,11 @@ def read(file: Path, work: Path, may: Callable[[Lock], bool]) -> Taken:
                 if wheel := _WHEEL.fullmatch(name):
                     _unpack(archive, name, wheels / wheel[1], hashes, file)
                 elif not _LOCK.fullmatch(name):
-                    raise InputError(
-                        f"{file} holds {name!r}, which is no part of a toolchain", option=_OPTION
-                    )
+                    raise InputError(f"{file} holds {name!r}, which is no part of a toolchain", option=_OPTION)
     except FileNotFoundError:
         raise InputError(f"there is no file {file}", option=_OPTION) from None
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
-        raise InputError(
-            f"{file} is not what `trtbuild toolchain export` writes: {error}", option=_OPTION
-        ) from None
+        raise InputError(f"{file} is not what `trtbuild toolchain export` writes: {error}", option=_OPTION) from None
     if not locks:
         raise InputError(f"{file} holds no toolchain", option=_OPTION)
     return Taken(tuple(locks), wheels)
@@ -134,9 +128,7 @@ def _names(archive: zipfile.ZipFile, file: Path) -> list[str]:
 def _lock(archive: zipfile.ZipFile, name: str, digest: str, file: Path) -> Lock:
     if archive.getinfo(name).file_size > _MAX_LOCK:
         raise InputError(f"{name} in {file} is too large for a lock", option=_OPTION)
-    parsed = lock.parse(
-        archive.read(name).decode("utf-8", errors="replace"), _OPTION, digest[:12], f"{file}, {name}"
-    )
+    parsed = lock.parse(archive.read(name).decode("utf-8", errors="replace"), _OPTION, digest[:12], f"{file}, {name}")
     if parsed.digest != digest:
         raise InputError(f"{name} in {file} is another lock than its name says", option=_OPTION)
     return parsed

@@ -191,6 +191,4 @@ def chosen(lock: Lock, python: Python) -> dict[str, str]:
 
 def holds(python: Python, lock: Lock) -> bool:
     """Whether the packages that bytes depend on are there in just the locked versions."""
-    return all(
-        matches(python.versions.get(name, ""), version) for name, version in chosen(lock, python).items()
-    )
+    return all(matches(python.versions.get(name, ""), version) for name, version in chosen(lock, python).items())

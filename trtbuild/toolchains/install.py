@@ -49,9 +49,7 @@ def install(
         for distribution in metadata.distributions(path=[str(venv.packages_of(home, python))])
     }
     if packages != {name: pin.version for name, pin in wanted.items()}:
-        odd = sorted(
-            {*packages, *wanted} - {name for name in wanted if packages.get(name) == wanted[name].version}
-        )
+        odd = sorted({*packages, *wanted} - {name for name in wanted if packages.get(name) == wanted[name].version})
         raise InputError(
             f"pip installed something else than the toolchain {lock.title} locks: {', '.join(odd[:5])}",
             option="executor",
@@ -90,9 +88,7 @@ class _Count:
             self._on_package(len(self._seen) - 1, len(self._wanted))
 
 
-def _run(
-    command: list[str], environment: Mapping[str, str], on_line: Callable[[str], None]
-) -> tuple[list[str], int]:
+def _run(command: list[str], environment: Mapping[str, str], on_line: Callable[[str], None]) -> tuple[list[str], int]:
     """All lines that `command` printed, and its exit status. Raises OSError."""
     process = programs.begin(
         command,

@@ -31,9 +31,7 @@ _SAID = re.compile(r"#\s*(title|chosen|download):\s*(.*)")
 _TITLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,99}")
 _DOWNLOAD = re.compile(r"(\S+) (\S+), (\d+) wheels?, (\d+) bytes")
 _INDEX = re.compile(r"(--(?:extra-)?index-url|--find-links)[ =](\S+)")
-_WRITTEN = (
-    "as `trtbuild toolchain lock` writes it: name==version, a marker, and --hash=sha256:… for each wheel"
-)
+_WRITTEN = "as `trtbuild toolchain lock` writes it: name==version, a marker, and --hash=sha256:… for each wheel"
 
 
 @dataclass(frozen=True)
@@ -86,11 +84,7 @@ class Lock:
 
     def wanted(self, markers: Mapping[str, str]) -> dict[str, PackagePin]:
         """The pins that count where the environment markers are these, by name."""
-        return {
-            pin.name: pin
-            for pin in self.pins
-            if pin.marker is None or Marker(pin.marker).evaluate(dict(markers))
-        }
+        return {pin.name: pin for pin in self.pins if pin.marker is None or Marker(pin.marker).evaluate(dict(markers))}
 
     @cached_property
     def text(self) -> str:

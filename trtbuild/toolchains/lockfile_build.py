@@ -72,8 +72,7 @@ def _compile(uv: str, pins: Path, out: Path, folder: str, *more: str) -> None:
 
 def _versions(before: Lock) -> str:
     return "".join(
-        f"{pin.name}=={pin.version}" + (f" ; {pin.marker}" if pin.marker else "") + "\n"
-        for pin in before.pins
+        f"{pin.name}=={pin.version}" + (f" ; {pin.marker}" if pin.marker else "") + "\n" for pin in before.pins
     )
 
 
@@ -84,9 +83,7 @@ def _lock(title: str, packages: list[dict[str, Any]], chosen: Iterable[str], ind
         fitting = [(tags, wheel) for wheel in package.get("wheels", ()) if (tags := _tags(_name(wheel)))]
         marker = package.get("marker")
         if not fitting:
-            if marker is not None and not any(
-                _applies(marker, _markers(m, p)) for p in MINORS for m in MACHINES
-            ):
+            if marker is not None and not any(_applies(marker, _markers(m, p)) for p in MINORS for m in MACHINES):
                 continue  # it is for other systems alone
             raise InputError(f"{package['name']} {package['version']} has no wheel for Linux", option=title)
         pin = PackagePin(
@@ -138,9 +135,7 @@ def _download(
         if pin.marker is not None and not _applies(pin.marker, _markers(machine, minor)):
             continue
         fitting = [
-            (min(rank[tag] for tag in tags & rank.keys()), wheel)
-            for tags, wheel in listed
-            if tags & rank.keys()
+            (min(rank[tag] for tag in tags & rank.keys()), wheel) for tags, wheel in listed if tags & rank.keys()
         ]
         if not fitting:
             return None

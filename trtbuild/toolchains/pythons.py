@@ -50,9 +50,7 @@ def _asked(at: str, asked: tuple[str, ...]) -> Python:
         answer = probe.answer(list(asked))
     else:
         try:
-            code = Path(probe.__file__).read_text(
-                encoding="utf-8"
-            )  # as text: no folder of ours is looked into
+            code = Path(probe.__file__).read_text(encoding="utf-8")  # as text: no folder of ours is looked into
             done = subprocess.run(
                 programs.python(at, "-c", code, *asked),
                 capture_output=True,

@@ -45,9 +45,7 @@ def command_parser(prog: str, about: str | None, epilog: str) -> tuple[CommandPa
     verbs: Any = made.add_subparsers(metavar="COMMAND", required=True)
 
     def verb(name: str, run: Callable[..., int], about: str) -> argparse.ArgumentParser:
-        added: argparse.ArgumentParser = verbs.add_parser(
-            name, help=about, description=about, parents=[common]
-        )
+        added: argparse.ArgumentParser = verbs.add_parser(name, help=about, description=about, parents=[common])
         added.set_defaults(run=run)
         return added
 

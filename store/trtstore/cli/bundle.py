@@ -105,9 +105,7 @@ def _import(store: Store, args: argparse.Namespace, output: Output) -> int:
         if args.file != "-":
             with as_store_failures(Path(args.file), reading=True):
                 file = opened.enter_context(Path(args.file).open("rb"))
-        received = list(
-            bundle.import_from(store, file, progress.add, judge=judge, on_refused=refused.__setitem__)
-        )
+        received = list(bundle.import_from(store, file, progress.add, judge=judge, on_refused=refused.__setitem__))
     progress.close()
     for trouble in list(refused.values())[:5]:
         output.warn(trouble.message)
@@ -129,9 +127,7 @@ def _import(store: Store, args: argparse.Namespace, output: Output) -> int:
     return REFUSED if refused else 0
 
 
-def _judgement(
-    store: Store, args: argparse.Namespace, where: str, output: Output
-) -> tuple[bundle.Judgement, set[str]]:
+def _judgement(store: Store, args: argparse.Namespace, where: str, output: Output) -> tuple[bundle.Judgement, set[str]]:
     """What judges the records of the file, and the keys that it takes although nobody who is trusted signed them."""
     unsigned: set[str] = set()
     for line in args.trusted:

@@ -17,9 +17,7 @@ from trtstore.upkeep import query
 
 def add(command: AddVerb) -> None:
     """Add the two verbs."""
-    keys = command(
-        "keys", _keys, "keys to sign with: `keys new NAME` prints the public one, `keys ls` all of them"
-    )
+    keys = command("keys", _keys, "keys to sign with: `keys new NAME` prints the public one, `keys ls` all of them")
     keys.add_argument("action", choices=["new", "ls"])
     keys.add_argument("name", nargs="?", metavar="NAME")
     keys.add_argument("--passphrase", action="store_true", help=f"ask for one (or set ${keyring.PASSPHRASE})")

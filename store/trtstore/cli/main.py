@@ -95,9 +95,7 @@ def _show(store: Store, args: argparse.Namespace, output: Output) -> int:
 
 
 def _diff(store: Store, args: argparse.Namespace, output: Output) -> int:
-    first, second = (
-        query.find_record(store, query.find_key(store, key)) for key in (args.first, args.second)
-    )
+    first, second = (query.find_record(store, query.find_key(store, key)) for key in (args.first, args.second))
     show.differences(output, first, second, query.differences(store, first, second))
     return 0
 
@@ -148,9 +146,7 @@ def _unpin(store: Store, args: argparse.Namespace, output: Output) -> int:
     upkeep = Maintenance(store)
     pinned = [key for key in upkeep.pins() if key.startswith(args.key)]
     if len(pinned) != 1:
-        raise query.NotThere(
-            f"{len(pinned)} pinned keys begin with {args.key}", "`trtstore roots` shows the pins"
-        )
+        raise query.NotThere(f"{len(pinned)} pinned keys begin with {args.key}", "`trtstore roots` shows the pins")
     upkeep.unpin(pinned[0])
     output.say({"key": pinned[0], "pinned": False}, [f"unpinned {pinned[0]}"])
     return 0
@@ -192,9 +188,7 @@ def _parser(default_team: DefaultTeam | None) -> CommandParser:
     path.add_argument("--verify", action="store_true", help="read every byte first")
     verify = command("verify", _verify, "read every byte, and quarantine what is damaged (then exit code 4)")
     verify.add_argument("what", nargs="*", metavar="WHAT", help="default: the whole store")
-    verify.add_argument(
-        "--repair", action="store_true", help="of a team store: put right what the local store has"
-    )
+    verify.add_argument("--repair", action="store_true", help="of a team store: put right what the local store has")
     verify.add_argument("--quick", action="store_true", help="of a team store: signatures and sizes alone")
     collect = command("gc", _gc, "remove garbage, and above a size what is cheapest to lose, saying why")
     _gc_parser(collect)
@@ -232,16 +226,10 @@ def _either(
 
 
 def _gc_parser(gc: argparse.ArgumentParser) -> None:
-    gc.add_argument(
-        "--max-size", metavar="SIZE", type=a_size, help="200GB, 10GiB; without it only garbage goes"
-    )
-    gc.add_argument(
-        "--grace", metavar="SPAN", type=a_span, default=GRACE, help="leave what was used within (1h)"
-    )
+    gc.add_argument("--max-size", metavar="SIZE", type=a_size, help="200GB, 10GiB; without it only garbage goes")
+    gc.add_argument("--grace", metavar="SPAN", type=a_span, default=GRACE, help="leave what was used within (1h)")
     gc.add_argument("--dry-run", action="store_true", help="say what would go, and remove nothing")
-    gc.add_argument(
-        "--key", metavar="NAME", help="with --team: the key that signs the list of revocations anew"
-    )
+    gc.add_argument("--key", metavar="NAME", help="with --team: the key that signs the list of revocations anew")
     gc.add_argument("--all", action="store_true", help="say of every artifact why it stays, too")
 
 

@@ -155,9 +155,7 @@ def _pin(pin: Pin) -> str:
     return f"pinned: {pin.note}" if pin.note else "pinned"
 
 
-def differences(
-    output: Output, first: Record, second: Record, fields: Sequence[tuple[str, Any, Any]]
-) -> None:
+def differences(output: Output, first: Record, second: Record, fields: Sequence[tuple[str, Any, Any]]) -> None:
     """`trtstore diff`."""
     document = {
         "first": first.key,

@@ -29,9 +29,7 @@ def plan(output: Output, evictions: EvictionPlan, *, dry_run: bool, everything: 
         output.say(document, ())
         return
     closing = _closing(evictions, dry_run=dry_run, everything=everything)
-    output.say(
-        {}, chain(_decisions(evictions, "would go" if dry_run else "gone", everything=everything), closing)
-    )
+    output.say({}, chain(_decisions(evictions, "would go" if dry_run else "gone", everything=everything), closing))
 
 
 def _decisions(evictions: EvictionPlan, gone: str, *, everything: bool) -> Iterator[str]:
@@ -48,9 +46,7 @@ def _decisions(evictions: EvictionPlan, gone: str, *, everything: bool) -> Itera
                 yield form.format("", "KIND", "NAME", "BYTES", "LABELS"[:width], "WHY")
                 titled = True
             state = gone if one.remove else "stays"[: len(gone)]
-            yield form.format(
-                state, one.kind, one.name[:SHORT], size(one.bytes), kinds[id(one.labels)], _why(one)
-            )
+            yield form.format(state, one.kind, one.name[:SHORT], size(one.bytes), kinds[id(one.labels)], _why(one))
 
 
 def _closing(evictions: EvictionPlan, *, dry_run: bool, everything: bool) -> Iterator[str]:

@@ -46,9 +46,7 @@ def add(command: AddVerb, teams: Teams) -> None:
     pull.add_argument("what", nargs="*", metavar="WHAT")
     pull.add_argument("--all", action="store_true", help="the whole team store")
     revoke = verb("revoke", _revoke, "sign that an artifact must not be used any more, by anybody")
-    revoke.add_argument(
-        "digest", metavar="DIGEST", nargs="?", help="sha256:… of an artifact or a file, or a KEY"
-    )
+    revoke.add_argument("digest", metavar="DIGEST", nargs="?", help="sha256:… of an artifact or a file, or a KEY")
     revoke.add_argument("--reason", help="why, for people")
     revoke.add_argument(
         "--refresh",
@@ -73,9 +71,7 @@ def _push(teams: Teams, store: Store, args: argparse.Namespace, output: Output) 
     team, done, refused = teams.open(store, args, output), [], 0
     signer: Signer | None = None
     for key in dict.fromkeys(keys):
-        record = (
-            query.find_record(store, key) if len(keys) == 1 else store.lookup(key, on_problem=output.warn)
-        )
+        record = query.find_record(store, key) if len(keys) == 1 else store.lookup(key, on_problem=output.warn)
         if record is None:
             refused += 1
             continue
@@ -83,9 +79,7 @@ def _push(teams: Teams, store: Store, args: argparse.Namespace, output: Output) 
         signer = signer or open.open_signer(args.key)  # which may take a passphrase: once
         if doubt is not None and not doubt.lets_sign(trusted_lines(signer.public, team.trusted)):
             refused += 1
-            output.warn(
-                f"{key[:12]} {doubt}: it is not pushed; build it again, or push it from where it was built"
-            )
+            output.warn(f"{key[:12]} {doubt}: it is not pushed; build it again, or push it from where it was built")
             store.pending.remove(key)
             continue
         progress = Progress(f"pushing {key[:12]}", record.bytes)
@@ -133,9 +127,7 @@ def _pull(teams: Teams, store: Store, args: argparse.Namespace, output: Output) 
 
 def _revoke(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:
     if args.refresh and args.digest is None:
-        listing = teams.open(store, args, output).revocations.issue(
-            open.open_signer(args.key), (), args.valid
-        )
+        listing = teams.open(store, args, output).revocations.issue(open.open_signer(args.key), (), args.valid)
         until, version = versioned.written(listing.expires), listing.issue.version
         output.say(
             {"version": version, "revoked": len(listing.revoked), "expires": until},
@@ -214,14 +206,10 @@ def _policy(teams: Teams, store: Store, args: argparse.Namespace, output: Output
     if args.max_size is not None or args.keep is not None:
         keep = None if args.keep is None else round(args.keep / 86_400)
         if keep == 0:
-            raise Invalid(
-                "--keep counts in days, and this is less than half of one", "write --keep 1d or more"
-            )
+            raise Invalid("--keep counts in days, and this is less than half of one", "write --keep 1d or more")
         open.put_policy(team, gc.RetentionPolicy(args.max_size, keep), open.open_signer(args.key))
     policy = open.read_policy(team)
     most = "no limit" if policy.max_bytes is None else f"{format_size(policy.max_bytes)} at most"
     kept = "for ever" if policy.keep_days is None else f"for {policy.keep_days} days"
-    output.say(
-        {"max_bytes": policy.max_bytes, "keep_days": policy.keep_days}, [f"{team}: {most}, kept {kept}"]
-    )
+    output.say({"max_bytes": policy.max_bytes, "keep_days": policy.keep_days}, [f"{team}: {most}, kept {kept}"])
     return 0

@@ -35,11 +35,7 @@ class Teams:
 
     def url(self, args: argparse.Namespace) -> str:
         """Raises Invalid where none is named."""
-        url = (
-            getattr(args, "team", None)
-            or os.environ.get(TEAM)
-            or (self._default() if self._default else None)
-        )
+        url = getattr(args, "team", None) or os.environ.get(TEAM) or (self._default() if self._default else None)
         if not url:
             raise Invalid("no team store was named", f"--team s3://bucket/prefix, or set {TEAM}")
         return str(url)
@@ -51,9 +47,7 @@ class Teams:
 
 def looking(verb: argparse.ArgumentParser) -> None:
     """Add `--team`, for a verb that else looks at the local store."""
-    verb.add_argument(
-        "--team", metavar="URL", nargs="?", const="", help=f"the team store instead (default: ${TEAM})"
-    )
+    verb.add_argument("--team", metavar="URL", nargs="?", const="", help=f"the team store instead (default: ${TEAM})")
     add_trust_options(verb)
 
 
@@ -88,9 +82,7 @@ def remote_keys(remote: Remote, what: list[str]) -> list[str]:
     for prefix in short:
         matching = [key for key in everything if key.startswith(prefix)]
         if len(matching) != 1 or len(prefix) < query.MIN_PREFIX:
-            raise query.NotThere(
-                f"{len(matching)} keys of {remote} begin with {prefix}", "`trtstore ls --team`"
-            )
+            raise query.NotThere(f"{len(matching)} keys of {remote} begin with {prefix}", "`trtstore ls --team`")
         keys += matching
     if labels:
         keys += [row.summary.key for row in admin.rows(remote, labels, lambda _: None)]

@@ -36,12 +36,7 @@ def affected(store: Store) -> list[dict[str, object]]:
             roots.setdefault(root.tree or "", []).append(str(root.link))
         artifacts: list[dict[str, object]] = []
         for summary, blobs in Maintenance(store).catalog.named() if known else ():
-            hit = [
-                one.revocation
-                for digits, _ in blobs
-                for one in known.get(digits, ())
-                if one.counts(summary.labels)
-            ]
+            hit = [one.revocation for digits, _ in blobs for one in known.get(digits, ()) if one.counts(summary.labels)]
             if hit:
                 artifacts.append(
                     {
@@ -87,10 +82,7 @@ def gc(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> 
         [
             *format_table(
                 ["WHAT", "NAME", ">SIZE", "WHY"],
-                [
-                    [one.kind, one.name.rpartition("/")[2][:12], format_size(one.bytes), one.why]
-                    for one in gone
-                ],
+                [[one.kind, one.name.rpartition("/")[2][:12], format_size(one.bytes), one.why] for one in gone],
             ),
             f"{len(gone)} objects {verb}, {format_size(freed)}",
         ],
@@ -123,17 +115,12 @@ def verify(teams: Teams, store: Store, args: argparse.Namespace, output: Output)
     keys = remote_keys(team.remote, args.what) if args.what else list(team.keys())
     progress = Progress("verifying")
     mend = teamverify.Mender(team, store) if args.repair else None
-    problems = list(
-        teamverify.verify(team, keys, every_byte=not args.quick, on_bytes=progress.add, mend=mend)
-    )
+    problems = list(teamverify.verify(team, keys, every_byte=not args.quick, on_bytes=progress.add, mend=mend))
     progress.close()
     output.say(
         {"artifacts": len(keys), "read_bytes": progress.done, "problems": [vars(one) for one in problems]},
         [
-            *(
-                one.words if one.words.startswith(one.key[:12]) else f"{one.key[:12]}: {one.words}"
-                for one in problems
-            ),
+            *(one.words if one.words.startswith(one.key[:12]) else f"{one.key[:12]}: {one.words}" for one in problems),
             _sum(problems, len(keys), progress.done),
         ],
     )
@@ -143,9 +130,7 @@ def verify(teams: Teams, store: Store, args: argparse.Namespace, output: Output)
 def _sum(problems: Sequence[teamverify.Problem], artifacts: int, read: int) -> str:
     mended = sum(one.mended for one in problems)
     repaired = f", {mended} of it put right" if mended else ""
-    return (
-        f"{len(problems) or 'nothing'} wrong with {artifacts} artifacts{repaired}; read {format_size(read)}"
-    )
+    return f"{len(problems) or 'nothing'} wrong with {artifacts} artifacts{repaired}; read {format_size(read)}"
 
 
 def stats(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:

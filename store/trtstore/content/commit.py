@@ -46,7 +46,5 @@ def put_record(layout: Layout, key: str, envelope: bytes, temporary: Path, doubt
         place.unlink(missing_ok=True)  # a failed publish adds no record, and who looks now may not rely on it
         raise
     if doubt is None:
-        with suppress(
-            StoreFailure
-        ):  # the record is there: a mark that cannot go makes others too careful, no more
+        with suppress(StoreFailure):  # the record is there: a mark that cannot go makes others too careful, no more
             doubts.clear(layout, key)

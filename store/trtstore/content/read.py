@@ -44,9 +44,7 @@ def touch(layout: Layout, key: str) -> None:
         os.utime(path, ns=(time.time_ns(), stored), follow_symlinks=False)
 
 
-def lookup(
-    layout: Layout, key: str, on_problem: Callable[[str], None], *, mend: bool = True
-) -> Record | None:
+def lookup(layout: Layout, key: str, on_problem: Callable[[str], None], *, mend: bool = True) -> Record | None:
     """The record of `key` when all that it names is there, else None; `mend` as for `blobs.problem`.
 
     Raises OSError.

@@ -94,9 +94,7 @@ def _listing(folder: Path) -> list[tuple[str, Path, os.stat_result]]:
         listed = list(walk(folder))
     # As if no two files were the same: which are is known once they are hashed.
     named = enumerate(listed)
-    _manifest(
-        folder, [Entry(name, mode_of(its.st_mode), its.st_size, f"{at:064x}") for at, (name, _, its) in named]
-    )
+    _manifest(folder, [Entry(name, mode_of(its.st_mode), its.st_size, f"{at:064x}") for at, (name, _, its) in named])
     return listed
 
 

@@ -45,9 +45,7 @@ def own_files(layout: Layout, tree: Path, manifest: Manifest) -> dict[str, os.st
         wanted = {entry.path: entry for entry in manifest.entries}
         if statuses.keys() != wanted.keys():
             return None
-        own = {
-            path: status for path, status in statuses.items() if not _is_link(layout, wanted[path], status)
-        }
+        own = {path: status for path, status in statuses.items() if not _is_link(layout, wanted[path], status)}
     except (FileNotFoundError, Invalid):
         return None
     fits = all(_fits(wanted[path], status) for path, status in statuses.items())

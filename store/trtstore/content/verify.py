@@ -54,9 +54,7 @@ class _Scan:
     seen: dict[Path, _Identity] = field(default_factory=dict)  # what was found bad, as it was
 
 
-def verify(
-    layout: Layout, keys: Iterable[str] | None = None, on_bytes: OnBytes = ignore_bytes
-) -> list[Finding]:
+def verify(layout: Layout, keys: Iterable[str] | None = None, on_bytes: OnBytes = ignore_bytes) -> list[Finding]:
     """Read every blob and tree of `keys` (of the whole store where None), and quarantine what is damaged.
 
     Raises NotWritable where there is damage that cannot be moved, Invalid where a folder of the store is a link,
@@ -151,9 +149,7 @@ def _check_blobs(layout: Layout, scan: _Scan, on_bytes: OnBytes) -> dict[str, st
     return bad
 
 
-def _blob_problem(
-    place: Path, digits: str, size: int | None, on_bytes: OnBytes
-) -> tuple[str | None, _Identity | None]:
+def _blob_problem(place: Path, digits: str, size: int | None, on_bytes: OnBytes) -> tuple[str | None, _Identity | None]:
     try:
         status = place.lstat()
     except FileNotFoundError:

@@ -13,9 +13,7 @@ from typing import TypeVar
 
 CHUNK = 1 << 20  # bytes a read: beyond 1 MiB the hash, not the system call, is what takes the time
 THREADS = 4  # what copies as it hashes: a disk rarely takes more than that at a time
-HASHERS = (
-    16  # what reads alone: a core without SHA instructions hashes half a gigabyte a second, disks give ten
-)
+HASHERS = 16  # what reads alone: a core without SHA instructions hashes half a gigabyte a second, disks give ten
 
 _WAITING = 8  # chunks that one thread hashes behind another
 _In = TypeVar("_In")

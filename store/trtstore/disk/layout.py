@@ -264,9 +264,7 @@ def sharded(folder: Path, prefix: str = "") -> Iterator[str]:
     for shard in shards(folder):
         if shard.startswith(prefix[:2]):
             names = sorted(os.listdir(folder / shard))  # noqa: PTH208  # names are all that is wanted
-            yield from (
-                name for name in names if name[:2] == shard and name.startswith(prefix) and is_hex(name)
-            )
+            yield from (name for name in names if name[:2] == shard and name.startswith(prefix) and is_hex(name))
 
 
 def write_small(layout: Layout, place: Path, data: bytes) -> None:

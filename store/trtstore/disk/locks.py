@@ -173,12 +173,8 @@ def _open(path: Path) -> int:
 
 def _busy(path: Path, patience: float) -> Busy:
     holder = _holder(path)
-    hint = (
-        f"is the process {holder.pid} stopped? `kill -CONT {holder.pid}`, or end it" if holder.pid else None
-    )
-    return Busy(
-        f"{path} is held by {holder.who or 'another process'}, for more than {patience:.0f} seconds", hint
-    )
+    hint = f"is the process {holder.pid} stopped? `kill -CONT {holder.pid}`, or end it" if holder.pid else None
+    return Busy(f"{path} is held by {holder.who or 'another process'}, for more than {patience:.0f} seconds", hint)
 
 
 def _attempt(fd: int, path: Path, how: int) -> bool:

@@ -99,17 +99,11 @@ def _check(layout: Layout, folder: Path, trusted: set[int] | None, group: int | 
             f"store.also=[{root}]",
         )
     others = bool(status.st_mode & stat.S_IWOTH)
-    by_group = (
-        bool(status.st_mode & stat.S_IWGRP) and status.st_gid != group and not _is_private(status.st_gid)
-    )
+    by_group = bool(status.st_mode & stat.S_IWGRP) and status.st_gid != group and not _is_private(status.st_gid)
     if others or by_group:
         who = "everybody" if others else f"the group {_group(status.st_gid)}"
         right = "o-w" if group is not None else "go-w"
-        share = (
-            ""
-            if group is not None or others
-            else "    # or share it with that group: store.shared_with=group"
-        )
+        share = "" if group is not None or others else "    # or share it with that group: store.shared_with=group"
         raise Exposed(
             f"{who} may write to {folder}, and could put anything into this store",
             f"chmod -R {right} {root}{share}; then `trtstore verify`, where somebody may have written to it",
@@ -141,11 +135,7 @@ def _check_above(layout: Layout, trusted: set[int]) -> None:
         sticky = bool(status.st_mode & stat.S_ISVTX) and (inner is None or inner.st_uid in trusted)
         if (everybody or group) and not sticky:
             who = "everybody" if everybody else f"the group {_group(status.st_gid)}"
-            share = (
-                ""
-                if everybody or folder != root
-                else ", or share it with that group: store.shared_with=group"
-            )
+            share = "" if everybody or folder != root else ", or share it with that group: store.shared_with=group"
             raise Exposed(
                 f"{who} may write to {folder}, {where}, and could put another store there",
                 f"chmod {'o' if layout.shared else 'go'}-w {shlex.quote(str(folder))}    "

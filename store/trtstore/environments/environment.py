@@ -105,9 +105,7 @@ def verify_environment(environment: Environment, on_bytes: OnBytes = ignore_byte
     wrong = [f"{name} is not there" for name in sorted(wanted.keys() - there.keys())]
     wrong += [f"{name} was not installed" for name in sorted(there.keys() - wanted.keys())]
     return wrong + [
-        f"{name} has other bytes"
-        for name in sorted(wanted.keys() & there.keys())
-        if wanted[name] != there[name]
+        f"{name} has other bytes" for name in sorted(wanted.keys() & there.keys()) if wanted[name] != there[name]
     ]
 
 

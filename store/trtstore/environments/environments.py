@@ -123,17 +123,13 @@ class Environments:
             self._layout.make(place.parent)
             with self._placed(home, place) as environment:
                 seal.close(environment, self._layout)
-                return replace(
-                    environment, used=environment.path.stat().st_mtime
-                )  # the seal is a file in its folder
+                return replace(environment, used=environment.path.stat().st_mtime)  # the seal is a file in its folder
 
     @contextmanager
     def _placed(self, home: Path, place: Path) -> Iterator[Environment]:
         """The environment `home` under the name `place`, where no collector takes it before the end."""
         with gate.adding(self._layout):
-            with suppress(
-                FileNotFoundError
-            ):  # what is there has no `environment.json`, or one that nobody can read
+            with suppress(FileNotFoundError):  # what is there has no `environment.json`, or one that nobody can read
                 place.rename(home.with_name("broken"))
             home.rename(place)
             environment, fd = read(place), _hold(place)  # while nobody removes

@@ -34,9 +34,7 @@ class Standing:
     altered: tuple[str, ...] = ()
 
 
-def look(
-    environment: Environment, layout: Layout, *, always: bool, on_bytes: OnBytes = ignore_bytes
-) -> Standing:
+def look(environment: Environment, layout: Layout, *, always: bool, on_bytes: OnBytes = ignore_bytes) -> Standing:
     """Every byte is read where the seal is broken, and `always`; none where others may write. Raises NotReadable, …"""
     with as_store_failures(environment.path, reading=True):
         try:
@@ -117,9 +115,7 @@ class _Others:
 
 def _line(name: str, of: os.stat_result) -> bytes:
     numbers = (of.st_mode, of.st_uid, of.st_size, of.st_mtime_ns, of.st_ctime_ns, of.st_ino)
-    size = (
-        (-1,) if stat.S_ISDIR(of.st_mode) else ()
-    )  # of a folder it says nothing, and differs by file system
+    size = (-1,) if stat.S_ISDIR(of.st_mode) else ()  # of a folder it says nothing, and differs by file system
     return f"{name!r} {numbers} {size}\n".encode(errors="surrogateescape")
 
 

@@ -154,9 +154,7 @@ class _Writer:
             for data in hasher.chunks(source.read, self._tell):
                 self.send(data)
         if not hasher.matches(digits):
-            raise Corrupt(
-                f"the blob {digits} is not what its name says", "verify the store, and build it again"
-            )
+            raise Corrupt(f"the blob {digits} is not what its name says", "verify the store, and build it again")
         self.send(tar.padding(size))
 
     def _tell(self, count: int) -> None:

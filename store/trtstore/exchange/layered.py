@@ -75,9 +75,7 @@ class Layered:
                 return record
         return None
 
-    def _fetch(
-        self, other: Reader, key: str, manifest: str | None, tell: Callable[[str], None]
-    ) -> Record | None:
+    def _fetch(self, other: Reader, key: str, manifest: str | None, tell: Callable[[str], None]) -> Record | None:
         try:
             with deadlines.deadline(self._patience):
                 record = other.lookup(key, on_problem=tell)
@@ -92,9 +90,7 @@ class Layered:
             tell(f"{other} is passed over: {trouble}")
             return None
         try:
-            received = self.local.receive(
-                key, envelope, other, self._on_progress, manifest=manifest, doubt=doubt
-            )
+            received = self.local.receive(key, envelope, other, self._on_progress, manifest=manifest, doubt=doubt)
         except (Corrupt, Unreachable) as trouble:
             if isinstance(other, Failing):
                 other.failed(key, trouble)

@@ -102,9 +102,7 @@ def parse(data: bytes) -> Manifest:
     if top["schema"] != SCHEMA:
         raise Malformed(f"the manifest has schema {top['schema']}, and this version reads {SCHEMA}")
     kinds = {"path": str, "mode": str, "size": int, "sha256": str}
-    entries = tuple(
-        Entry(**canonical_json.fields(entry, "a manifest's entry", kinds)) for entry in top["entries"]
-    )
+    entries = tuple(Entry(**canonical_json.fields(entry, "a manifest's entry", kinds)) for entry in top["entries"])
     if any(before.path >= after.path for before, after in itertools.pairwise(entries)):
         raise Malformed("the manifest's entries are not sorted by path")
     _check(entries)
@@ -137,9 +135,7 @@ def check_path(path: str) -> None:
         raise Malformed(f"the path {shown} is not in Unicode's normal form C")
     names = path.split("/")
     if any(name in ("", ".", "..") for name in names):
-        raise Malformed(
-            f"the path {shown} is not relative and plain: no leading, doubled or final slash, no . or .."
-        )
+        raise Malformed(f"the path {shown} is not relative and plain: no leading, doubled or final slash, no . or ..")
     if len(names) > MAX_DEPTH:
         raise Malformed(f"the path {shown} has more than {MAX_DEPTH} names")
     if len(path.encode()) > MAX_PATH or any(len(name.encode()) > MAX_NAME for name in names):

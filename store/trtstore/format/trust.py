@@ -81,9 +81,7 @@ class Trusted:
         """Its roles, where these are not what is meant without a word, and its scope."""
         default = self.roles == (Role.publish,) and self.scope
         roles = [] if default else [f"role={','.join(role.value for role in self.roles)}"]
-        return " ".join(
-            [*roles, *(f"{label}={','.join(some)}" for label, some in sorted(self.scope.items()))]
-        )
+        return " ".join([*roles, *(f"{label}={','.join(some)}" for label, some in sorted(self.scope.items()))])
 
     def beyond(self, labels: Mapping[str, str]) -> str | None:
         """As `beyond`, of what it may publish."""
@@ -137,9 +135,7 @@ def raw(key: str) -> bytes:
             "`trtstore keys new NAME` prints one, and `trtstore keys ls` those that there are",
         )
     if data[:31] + bytes([data[31] & 0x7F]) in _SMALL_ORDER:
-        raise Invalid(
-            f"the public key {key} is weak: anybody can sign for it", "`trtstore keys new NAME` makes a key"
-        )
+        raise Invalid(f"the public key {key} is weak: anybody can sign for it", "`trtstore keys new NAME` makes a key")
     return data
 
 
@@ -180,7 +176,5 @@ def _roles(words: tuple[str, ...]) -> tuple[Role, ...]:
     known = {role.value: role for role in Role}
     for word in words:
         if word not in known:
-            raise Invalid(
-                f"{word[:80]!r} is no role of a key", f"roles are {', '.join(known)}: role=publish,revoke"
-            )
+            raise Invalid(f"{word[:80]!r} is no role of a key", f"roles are {', '.join(known)}: role=publish,revoke")
     return tuple(role for role in Role if role.value in words) or (Role.publish,)

@@ -312,9 +312,7 @@ def _remove(path: Path) -> None:
     path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
 
 
-def hash_files(
-    paths: Sequence[Path], index: Index, on_progress: Callable[[int, int], None] | None = None
-) -> list[str]:
+def hash_files(paths: Sequence[Path], index: Index, on_progress: Callable[[int, int], None] | None = None) -> list[str]:
     """The hex SHA-256 of each path. Those that the index knows are not opened; the others are read side by side.
 
     `on_progress` is told (bytes read, bytes to be read), one call at a time, from any thread; never, where
@@ -343,8 +341,6 @@ def hash_files(
 
     # One file is one thread's: the largest first, so that none of them is begun when the others are at their end.
     order = sorted(unknown, key=lambda path: unknown[path], reverse=True)
-    hashed = in_threads(
-        lambda path, on_bytes: index.file_digest(path, on_bytes=on_bytes), order, tell, HASHERS
-    )
+    hashed = in_threads(lambda path, on_bytes: index.file_digest(path, on_bytes=on_bytes), order, tell, HASHERS)
     digests.update(zip(order, hashed, strict=True))
     return [digests[path] for path in paths]

@@ -59,9 +59,7 @@ def make(database: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def says(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     """Whether a database with the settings `found` needs none of these, and nothing of diskcache's, written to it."""
-    return stored.keys() == {*settings, *METADATA} and all(
-        stored[name] == value for name, value in settings.items()
-    )
+    return stored.keys() == {*settings, *METADATA} and all(stored[name] == value for name, value in settings.items())
 
 
 class Cache(diskcache.Cache):  # type: ignore[misc]  # diskcache ships no types
@@ -70,9 +68,7 @@ class Cache(diskcache.Cache):  # type: ignore[misc]  # diskcache ships no types
     A disk may give other bytes this time: sqlite3.DatabaseError.
     """
 
-    def __init__(
-        self, folder: Path, busy: float, disk: type[diskcache.Disk], settings: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, folder: Path, busy: float, disk: type[diskcache.Disk], settings: Mapping[str, Any]) -> None:
         try:
             super().__init__(str(folder), timeout=busy, disk=disk, **settings)
         except _MISREAD as error:
@@ -90,15 +86,11 @@ class Cache(diskcache.Cache):  # type: ignore[misc]  # diskcache ships no types
 class Made(Cache):
     """The opened database in `folder`, which says `settings`: what diskcache's own __init__ does, without a write."""
 
-    def __init__(
-        self, folder: Path, busy: float, disk: type[diskcache.Disk], settings: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, folder: Path, busy: float, disk: type[diskcache.Disk], settings: Mapping[str, Any]) -> None:
         self._directory, self._timeout = str(folder), busy
         self._local, self._txn_id = threading.local(), None
         of_disk = {name: value for name, value in settings.items() if name.startswith("disk_")}
-        self._disk = disk(
-            self._directory, **{name.removeprefix("disk_"): value for name, value in of_disk.items()}
-        )
+        self._disk = disk(self._directory, **{name.removeprefix("disk_"): value for name, value in of_disk.items()})
         for name, value in settings.items():
             setattr(self, name, value)
         ((self._page_size,),) = self._sql("PRAGMA page_size").fetchall()

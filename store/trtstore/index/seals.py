@@ -26,9 +26,7 @@ from trtstore.format.canonical_json import Json
 from trtstore.format.names import blob_name
 from trtstore.index.index import Index
 
-GRAIN = (
-    0.011  # seconds within which two changes of a file may leave one ctime: a tick of the kernel's, at most
-)
+GRAIN = 0.011  # seconds within which two changes of a file may leave one ctime: a tick of the kernel's, at most
 COARSE = 2.0  # the same, on a file system that keeps whole seconds
 SMALL = 1 << 16  # bytes: to read so many again takes no longer than to look a row up
 TRIES = 2  # reads of a file that somebody links meanwhile

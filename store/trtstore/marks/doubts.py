@@ -65,8 +65,7 @@ class Doubt:
         if self.unsigned:
             return f"came unsigned from {self.origin}"
         only = " or ".join(
-            " ".join(f"{label}={','.join(some)}" for label, some in sorted(scope.items()))
-            for scope in self.scopes
+            " ".join(f"{label}={','.join(some)}" for label, some in sorted(scope.items())) for scope in self.scopes
         )
         return f"came from {self.origin}, signed for {only} alone"
 

@@ -59,9 +59,7 @@ def found(layout: Layout) -> dict[str, Pin]:
 def _read(layout: Layout, key: str) -> Pin:
     try:
         data = read_bounded(layout.pins / key, 8 * MAX_NOTE) or b""
-        said = canonical_json.fields(
-            canonical_json.parse(data, "the pin"), "the pin", {"note": str, "since": float}
-        )
+        said = canonical_json.fields(canonical_json.parse(data, "the pin"), "the pin", {"note": str, "since": float})
     except (Malformed, OSError):
         return Pin(key, "", 0.0)
     return Pin(key, said["note"][:MAX_NOTE], said["since"])

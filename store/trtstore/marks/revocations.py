@@ -117,9 +117,7 @@ def keep(layout: Layout, revocations: Sequence[KeptRevocation]) -> None:
                     with temporary.open("xb") as file:
                         file.write(_encode([*others, one]))
                     if one.envelope:
-                        layout.sync(
-                            temporary
-                        )  # else an empty file may be left: it counts for everything, as this does
+                        layout.sync(temporary)  # else an empty file may be left: it counts for everything, as this does
                     temporary.replace(folder / digits)
                 finally:
                     temporary.unlink(missing_ok=True)
@@ -155,11 +153,7 @@ def of_digest(layout: Layout, digits: str) -> list[KeptRevocation]:
         data = read_bounded(place, MAX_KEPT) or b""
         return _decode(data, digits)
     except Malformed:
-        return [
-            KeptRevocation(
-                Revocation(digits, "the revocation cannot be read", "an unknown day"), UNREADABLE, _ALL
-            )
-        ]
+        return [KeptRevocation(Revocation(digits, "the revocation cannot be read", "an unknown day"), UNREADABLE, _ALL)]
 
 
 def _encode(revocations: Sequence[KeptRevocation]) -> bytes:
@@ -194,7 +188,5 @@ def _decode(data: bytes, digits: str) -> list[KeptRevocation]:
         told = canonical_json.fields(one, "a revocation", kinds)
         scopes = doubts.scopes(told["scopes"])
         envelope = envelopes.unbase64(told["envelope"], "a revocation")
-        kept.append(
-            KeptRevocation(Revocation(digits, told["reason"], told["when"]), told["source"], scopes, envelope)
-        )
+        kept.append(KeptRevocation(Revocation(digits, told["reason"], told["when"]), told["source"], scopes, envelope))
     return kept

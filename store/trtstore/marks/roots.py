@@ -99,9 +99,7 @@ def _lead(link: Path, target: Path) -> None:
 
 
 def _replace(link: Path, target: Path) -> None:
-    temporary = link.with_name(
-        f".{secrets.token_hex(8)}"
-    )  # short: the link's own name may be of the most bytes
+    temporary = link.with_name(f".{secrets.token_hex(8)}")  # short: the link's own name may be of the most bytes
     temporary.symlink_to(target)
     try:
         temporary.replace(link)

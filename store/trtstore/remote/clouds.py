@@ -14,9 +14,7 @@ from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 #: Of variables whose values are in no message. (GOOGLE_APPLICATION_CREDENTIALS is a path, which helps.)
 _SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|_KEY$|SAS|(?<!APPLICATION_)CREDENTIALS", re.IGNORECASE)
 _MISSING = re.compile(r"NoSuchBucket|ContainerNotFound")  # S3 and Google; Azure
-_REFUSED = re.compile(
-    r"status code: 40[13]\b|token request: .*status code: 400\b|\(code: (?:40[13]|AccessDenied)\)"
-)
+_REFUSED = re.compile(r"status code: 40[13]\b|token request: .*status code: 400\b|\(code: (?:40[13]|AccessDenied)\)")
 #: Where a machine in a cloud is asked for credentials of its own, which is the last resort of all three clients.
 _MACHINE = re.compile(r"//169\.254\.|//metadata\.google\.internal|/metadata/identity/|/computeMetadata/")
 _SKEWED = re.compile(r"RequestTimeTooSkewed|Request date header too old")

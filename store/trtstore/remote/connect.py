@@ -41,9 +41,7 @@ def checked(url: str) -> SplitResult:
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         shown = "…" if "@" in url or "?" in url else url  # which may hold a secret
-        raise Invalid(
-            f"{shown!r} is no team store: write s3://bucket/prefix, gs://…, az://… or file:///folder"
-        )
+        raise Invalid(f"{shown!r} is no team store: write s3://bucket/prefix, gs://…, az://… or file:///folder")
     if parts.username or parts.password or parts.query or parts.fragment:
         # A secret in a URL would end in logs and reports; and what is not understood is not passed over.
         raise Invalid(

@@ -216,9 +216,7 @@ class Leases:
     def _take(self, key: str, after: int, expected: float | None) -> HeldLease | None:
         number = min(after + 1, MAX_NUMBER)
         token = secrets.token_hex(16)
-        state = State(
-            number, token, 0, self._heartbeat, self._owner, self._host, 0.0, expected, "", released=False
-        )
+        state = State(number, token, 0, self._heartbeat, self._owner, self._host, 0.0, expected, "", released=False)
         name, data = _name(key, number), state.encode()
         with deadlines.deadline(self._patience):
             return self._taken(key, HeldLease(state), after, name, data)

@@ -226,9 +226,7 @@ class Remote:
         large = [blob for blob in wanted.items() if blob[1] > SMALL]
         with Pool(WORKERS) as pool:
             whole = dict(zip(small, pool.map(lambda blob: self.is_whole(*blob), small), strict=True))
-        read = in_threads(
-            lambda blob, on_bytes: self.is_whole(*blob, on_bytes), large, ignore_bytes, side_by_side()
-        )
+        read = in_threads(lambda blob, on_bytes: self.is_whole(*blob, on_bytes), large, ignore_bytes, side_by_side())
         whole.update(zip(large, read, strict=True))
         return {digits: size for digits, size in wanted.items() if not whole[digits, size]}
 
@@ -308,9 +306,7 @@ class _Sending:
             except Unreachable:
                 if not left:
                     raise
-                self._objects.size(
-                    blob_name(digits)
-                )  # raises where nobody answers at all: that is not tried again
+                self._objects.size(blob_name(digits))  # raises where nobody answers at all: that is not tried again
                 tell(-sent)
 
     def _read(self, digits: str, size: int, on_bytes: OnBytes) -> Iterator[bytes | memoryview]:
@@ -318,6 +314,4 @@ class _Sending:
         with self._source.open_blob(f"sha256:{digits}", size) as file, BackgroundHasher(size) as digest:
             yield from digest.chunks(file.read, on_bytes)
             if not digest.matches(digits):
-                raise Corrupt(
-                    f"the blob {digits} is not what its name says", "verify the store, and build it again"
-                )
+                raise Corrupt(f"the blob {digits} is not what its name says", "verify the store, and build it again")

@@ -45,9 +45,7 @@ def _summary(key: str, data: bytes, stored: float) -> Summary | None:
     except Malformed:
         return Summary(key, "", 0, 0, {}, None, stored, stored)
     seconds = usage.stated_seconds(record)
-    return Summary(
-        key, hex_of(record.manifest), record.bytes, record.files, record.labels, seconds, stored, stored
-    )
+    return Summary(key, hex_of(record.manifest), record.bytes, record.files, record.labels, seconds, stored, stored)
 
 
 def team_summaries(team: Team, index: Index, on_read: Callable[[int], None]) -> list[Summary]:
@@ -70,17 +68,13 @@ def team_summaries(team: Team, index: Index, on_read: Callable[[int], None]) -> 
         return _read(team, index, listed, on_read)
 
 
-def _read(
-    team: Team, index: Index, listed: dict[str, ObjectInfo], on_read: Callable[[int], None]
-) -> list[Summary]:
+def _read(team: Team, index: Index, listed: dict[str, ObjectInfo], on_read: Callable[[int], None]) -> list[Summary]:
     newest = heapq.nlargest(NEWEST, listed, key=lambda key: listed[key].modified)
     where = hash_bytes(str(team).encode())[:16]
     known = {key: _remembered(index.get("team", f"{where}:{key}"), key, listed[key]) for key in newest}
     unknown = [key for key, summary in known.items() if summary is None]
     with Pool(READERS) as pool:
-        for number, (key, data) in enumerate(
-            zip(unknown, pool.map(team.remote.peek, unknown), strict=True), 1
-        ):
+        for number, (key, data) in enumerate(zip(unknown, pool.map(team.remote.peek, unknown), strict=True), 1):
             on_read(number)
             known[key] = None if data is None else _summary(key, data, listed[key].modified)
             if (one := known[key]) is not None:

@@ -72,11 +72,7 @@ def collect(
     with Pool(READERS) as pool:
         artifacts = list(pool.map(lambda item: _artifact(remote, layout, blobs, *item), listed.items()))
     leaving = dict(_leaving(artifacts, blobs, policy, now))
-    gone = [
-        Gone("record", each.key, each.listed.size, leaving[each.key])
-        for each in artifacts
-        if each.key in leaving
-    ]
+    gone = [Gone("record", each.key, each.listed.size, leaving[each.key]) for each in artifacts if each.key in leaving]
     gone += _old_leases(remote, now)
     if not dry_run:
         for one in gone:
@@ -102,9 +98,7 @@ def _now(remote: Remote, *, dry_run: bool) -> float:
         return time.time()  # of who may only look, and removes nothing
 
 
-def _artifact(
-    remote: Remote, layout: Layout, blobs: dict[str, ObjectInfo], key: str, listed: ObjectInfo
-) -> _Artifact:
+def _artifact(remote: Remote, layout: Layout, blobs: dict[str, ObjectInfo], key: str, listed: ObjectInfo) -> _Artifact:
     data = remote.peek(key)
     if data is None:
         return _Artifact(key, listed, {}, None)
@@ -118,9 +112,7 @@ def _artifact(
         named |= named_blobs(record, remote.manifest(record))
     except (Corrupt, Malformed) as trouble:
         return _Artifact(key, listed, named, str(trouble))
-    revocations = [
-        revocation for one in named if (revocation := revoked.of(layout, one, record.labels)) is not None
-    ]
+    revocations = [revocation for one in named if (revocation := revoked.of(layout, one, record.labels)) is not None]
     if revocations:
         return _Artifact(key, listed, named, str(revocations[0]))
     lost = [one for one, size in named.items() if one not in blobs or blobs[one].size != size]

@@ -82,9 +82,7 @@ class Judge:
         """Raises Untrusted where `digits`, of the record's artifact or of a blob of it, was revoked."""
         revocation = revocations.of(self._layout, digits, record.labels)
         if revocation is not None:
-            raise Untrusted(
-                f"{record.key[:12]} of {self._where} is refused: {revocation}", "it has to be built again"
-            )
+            raise Untrusted(f"{record.key[:12]} of {self._where} is refused: {revocation}", "it has to be built again")
 
     def _signers(self, envelope: Envelope, record: Record) -> tuple[list[Trusted], str]:
         """Those who signed and are trusted for such a record; where there is none, why."""

@@ -43,9 +43,7 @@ def keep(name: str, pem: bytes, public: str) -> None:
         try:
             fd = os.open(place / f"{name}.pem", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError:
-            raise Invalid(
-                f"there is a key {name} already", "choose another name: keys are not replaced"
-            ) from None
+            raise Invalid(f"there is a key {name} already", "choose another name: keys are not replaced") from None
         with os.fdopen(fd, "wb") as file:
             file.write(pem)
         (place / f"{name}.pub").write_text(f"{public} name={name}\n", encoding="ascii")
@@ -69,11 +67,7 @@ def choose(name: str | None) -> tuple[bytes, str]:
     names = [one.name for one in found()]
     if name is None and len(names) != 1:
         shown = f"there are {len(names)}: {', '.join(names)}" if names else "there is none"
-        hint = (
-            "name one: store.key=NAME, or trtstore … --key NAME"
-            if names
-            else "`trtstore keys new NAME` makes one"
-        )
+        hint = "name one: store.key=NAME, or trtstore … --key NAME" if names else "`trtstore keys new NAME` makes one"
         raise Invalid(f"no key was named to sign with, and {shown}", f"{hint}; in CI, set {PRIVATE}")
     chosen = names[0] if name is None else name
     if chosen not in names:
@@ -81,9 +75,7 @@ def choose(name: str | None) -> tuple[bytes, str]:
     path = folder() / f"{chosen}.pem"
     with as_store_failures(path, reading=True):
         if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise Invalid(
-                f"others can read the private key {path}", f"chmod 600 {path}, and consider a new key"
-            )
+            raise Invalid(f"others can read the private key {path}", f"chmod 600 {path}, and consider a new key")
         data = read_bounded(path, MAX_PEM)
     if data is None:
         raise Invalid(f"{path} is no regular file of at most {MAX_PEM} bytes")

@@ -79,9 +79,7 @@ class Lists:
                 f"{self._remote} is empty, and has no list of revocations yet",
                 "sign one, with a key that has role=revoke: `trtstore revoke --refresh`",
             )
-        return Untrusted(
-            f"{self._remote} has no list of revocations that a key with role=revoke signed", _FIRST
-        )
+        return Untrusted(f"{self._remote} has no list of revocations that a key with role=revoke signed", _FIRST)
 
     def listed(self, version: int) -> tuple[bytes, RevocationList] | None:
         """The list of this number, where a key with role=revoke signed it."""
@@ -105,9 +103,7 @@ class Lists:
             return (last if latest is None else latest[1]), garbage
         if latest[1].issue.series != last.issue.series:
             self.memory.check(latest[1].issue, self._remote)
-        newest, other = (
-            (latest[1], last) if latest[1].issue.version >= last.issue.version else (last, latest[1])
-        )
+        newest, other = (latest[1], last) if latest[1].issue.version >= last.issue.version else (last, latest[1])
         revoked_ = tuple(sorted({*newest.revoked, *other.revoked}))
         return RevocationList(newest.issue, newest.expires, revoked_), garbage
 

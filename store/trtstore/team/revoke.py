@@ -91,9 +91,7 @@ class Revocations:
         if self.stale is not None and self._policy is TrustPolicy.require:
             raise self.stale
 
-    def revoke(
-        self, digest: str, reason: str, signer: Signer, labels: Mapping[str, str] | None
-    ) -> Revocation:
+    def revoke(self, digest: str, reason: str, signer: Signer, labels: Mapping[str, str] | None) -> Revocation:
         """Sign that "sha256:<64 hex>", of an artifact or a blob, must not be used, here and for all who read this.
 
         Raises Invalid, NotWritable, Unreachable and the like.
@@ -113,9 +111,7 @@ class Revocations:
                 data = there.envelope
         done = self._judge(data, tail)
         if done is None:
-            raise Invalid(
-                f"the key {signer.name} revokes nothing here", "`trtstore trust ls` shows its roles"
-            )
+            raise Invalid(f"the key {signer.name} revokes nothing here", "`trtstore trust ls` shows its roles")
         revocations.keep(self._layout, [done])
         if self.may_list(signer):
             self.issue(signer, [digits])
@@ -238,9 +234,7 @@ class Revocations:
 
     def _judge(self, data: bytes, tail: str) -> KeptRevocation | None:
         digits, _, who = tail.partition(".")
-        by = [
-            one for one in self._trusted if who in ("", _who(one.key))
-        ]  # a name is its signer's, or anybody's
+        by = [one for one in self._trusted if who in ("", _who(one.key))]  # a name is its signer's, or anybody's
         try:
             envelope, said = revocations.parse(data, digits)
         except Malformed as trouble:
@@ -261,9 +255,7 @@ class Revocations:
         revocations.keep(
             self._layout,
             [
-                KeptRevocation(
-                    Revocation(digits, words, listing.issue.issued), revocation_list.NAME, (EVERYTHING,)
-                )
+                KeptRevocation(Revocation(digits, words, listing.issue.issued), revocation_list.NAME, (EVERYTHING,))
                 for digits in listing.revoked
                 if revocations.of(self._layout, digits, None) is None
             ],

@@ -63,9 +63,7 @@ def signer(name: str | None) -> Signer:
         why = f"has a passphrase, and {PASSPHRASE} is not set" if not passphrase else "has no passphrase"
         raise Invalid(f"the key {called} {why}", f"set, or unset, {PASSPHRASE} in the environment") from None
     except ValueError:  # whose words may quote the key
-        raise Invalid(
-            f"the key {called} does not open", f"it is no PEM, or {PASSPHRASE} is another"
-        ) from None
+        raise Invalid(f"the key {called} does not open", f"it is no PEM, or {PASSPHRASE} is another") from None
     if not isinstance(private, Ed25519PrivateKey):
         raise Invalid(f"the key {called} is no Ed25519 key", "`trtstore keys new NAME` makes one")
     return Signer(called, _public(private), CryptoSigner(private))

@@ -191,9 +191,7 @@ class Team:
         """The blob came, and was not what its name says: who writes may put it right."""
         self.remote.seen.suspect(digits)
 
-    def push(
-        self, source: Reader, key: str, signer: Signer, on_progress: OnProgress = ignore_progress
-    ) -> Pushed:
+    def push(self, source: Reader, key: str, signer: Signer, on_progress: OnProgress = ignore_progress) -> Pushed:
         """Sign the record of `key` in `source` and put the artifact here, the record last.
 
         A record that is there, believed and whole stays; another (unsigned, by a key that is trusted no more, one
@@ -241,9 +239,7 @@ class Team:
             self._tell(f"{trouble.message}: it is replaced")
             return False
 
-    def check_signer(
-        self, signer: Signer, role: Role = Role.publish, labels: Mapping[str, str] | None = None
-    ) -> None:
+    def check_signer(self, signer: Signer, role: Role = Role.publish, labels: Mapping[str, str] | None = None) -> None:
         """Raises Invalid where the readers of this configuration would refuse what `signer` signs as `role`: a record,
         with `labels` where these are known, a revocation, or the policy."""
         lines = trusted_lines(signer.public, self.trusted)
@@ -262,9 +258,7 @@ class Team:
                 )
             _refuse_beyond(lines, signer, labels)
 
-    def revoke(
-        self, digest: str, reason: str, signer: Signer, labels: Mapping[str, str] | None = None
-    ) -> Revocation:
+    def revoke(self, digest: str, reason: str, signer: Signer, labels: Mapping[str, str] | None = None) -> Revocation:
         """As `Revocations.revoke`; `labels` are those of the artifact, where they are known."""
         return self.revocations.revoke(digest, reason, signer, labels)
 

@@ -116,9 +116,7 @@ class _Looked:
         there = {digits: size for digits, size in wanted.items() if digits not in lost}
         damaged = {digits: size for digits, size in there.items() if not self._is_whole(digits, size)}
         said = (
-            [f"{len(lost)} of its {len(wanted)} blobs are not there, such as {next(iter(lost))[:12]}"]
-            if lost
-            else []
+            [f"{len(lost)} of its {len(wanted)} blobs are not there, such as {next(iter(lost))[:12]}"] if lost else []
         )
         said += [f"the blob {digits[:12]} is not what its name says" for digits in damaged]
         return lost | damaged, "; ".join(said)

@@ -98,9 +98,7 @@ def moment(text: str, what: str) -> datetime.datetime:
 class VersionMemory:
     """What this store remembers of one document of the team store at `url`; `read` is how its bytes are read."""
 
-    def __init__(
-        self, layout: Layout, url: str, name: str, limit: int, read: Callable[[bytes], Issue]
-    ) -> None:
+    def __init__(self, layout: Layout, url: str, name: str, limit: int, read: Callable[[bytes], Issue]) -> None:
         self._layout, self._name, self._limit, self._read = layout, name, limit, read
         self._place = layout.teams / hash_bytes(url.encode()) / name
 
@@ -125,9 +123,7 @@ class VersionMemory:
             return
         last = self._read(data)
         if issue.series != last.series:
-            raise _forget(
-                f"the {self._name} of {where} is of another series than was seen before", self._place
-            )
+            raise _forget(f"the {self._name} of {where} is of another series than was seen before", self._place)
         if issue.version < last.version:
             raise Untrusted(
                 f"the {self._name} of {where} is version {issue.version}, and version {last.version} was seen "

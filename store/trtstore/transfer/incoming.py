@@ -26,9 +26,7 @@ class Damaged(Corrupt):
 
 
 def stage(layout: Layout, file: Readable, digits: str, size: int, target: Path, on_bytes: OnBytes) -> Staged:
-    if not (
-        size >= LARGE and isinstance(file, Skipping) and _go_on(layout, file, digits, size, target, on_bytes)
-    ):
+    if not (size >= LARGE and isinstance(file, Skipping) and _go_on(layout, file, digits, size, target, on_bytes)):
         fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             cloned = _clone(file, size, fd)

@@ -182,9 +182,7 @@ class Receiver:
         needed = arrival.list_blobs(listed.encode())
         missing = {digits: size for digits, size in needed.items() if not arrival.has(digits, size)}
         done, whole, came = 0, sum(missing.values()), 0
-        begun = sum(
-            partial.size(self._layout, digits) for digits, size in missing.items() if size >= incoming.LARGE
-        )
+        begun = sum(partial.size(self._layout, digits) for digits, size in missing.items() if size >= incoming.LARGE)
 
         def tell(count: int) -> None:
             nonlocal done
@@ -202,9 +200,7 @@ class Receiver:
             for blob in missing.items():
                 if blob[1] < incoming.LARGE:
                     fetch(blob, tell)
-            in_threads(
-                fetch, [blob for blob in missing.items() if blob[1] >= incoming.LARGE], tell, side_by_side()
-            )
+            in_threads(fetch, [blob for blob in missing.items() if blob[1] >= incoming.LARGE], tell, side_by_side())
         except (Unreachable, KeyboardInterrupt):
             if came:
                 arrival.keep()
@@ -212,9 +208,7 @@ class Receiver:
         return arrival.delivery(doubt)
 
 
-def _fetch(
-    arrival: Arrival, source: Reader, digits: str, size: int, on_bytes: OnBytes, stage: Path, left: int
-) -> None:
+def _fetch(arrival: Arrival, source: Reader, digits: str, size: int, on_bytes: OnBytes, stage: Path, left: int) -> None:
     """Take one blob; `left` are the bytes that must still be written for it and those behind it."""
     for _ in range(2):
         with _opened(source, digits, size) as file:

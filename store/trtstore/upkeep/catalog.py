@@ -25,9 +25,7 @@ from trtstore.transfer.readonly import ReadOnly
 RACY = 2.0  # seconds: a folder changed so lately may change again within its time stamp's grain
 FORM = 1  # of what is remembered
 SPLIT = 250  # records in a folder from which on the rows of their blobs are split by the third digit
-MAX_REFERENCES = (
-    2000  # blobs of one record that are remembered; a longer list is read from the manifest each time
-)
+MAX_REFERENCES = 2000  # blobs of one record that are remembered; a longer list is read from the manifest each time
 
 #: Told how many records had to be parsed so far.
 OnParsed = Callable[[int], None]
@@ -118,9 +116,7 @@ class Catalog:
 
     def _remembered(self, shard: str) -> _Page:
         known: Any = self._index.get("catalog", self._prefix + shard)
-        if (
-            isinstance(known, dict) and known.get("form") == FORM
-        ):  # rows have a checksum: nobody else wrote it
+        if isinstance(known, dict) and known.get("form") == FORM:  # rows have a checksum: nobody else wrote it
             return _Page(known["folder"], known["labels"], known["rows"])
         return _Page([], [], {})
 
@@ -217,9 +213,7 @@ def _file_identity(status: os.stat_result) -> list[int]:
     return [status.st_ino, status.st_size, status.st_mtime_ns]
 
 
-def _parts(
-    shard: str, statuses: list[tuple[str, os.stat_result]]
-) -> dict[str, list[tuple[str, os.stat_result]]]:
+def _parts(shard: str, statuses: list[tuple[str, os.stat_result]]) -> dict[str, list[tuple[str, os.stat_result]]]:
     if len(statuses) <= SPLIT:
         return {shard: statuses}
     groups: dict[str, list[tuple[str, os.stat_result]]] = {}

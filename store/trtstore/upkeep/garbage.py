@@ -69,11 +69,7 @@ def quarantined(layout: Layout, now: float) -> Sorted:
             continue  # another collector took it
         size = _size(path, copies=stat.S_ISDIR(status.st_mode))  # a tree's files are blobs' other names
         remove = now - status.st_ctime > QUARANTINE_AGE
-        reason = (
-            "it was damaged, more than a week ago"
-            if remove
-            else "it was damaged; kept for a week to be looked at"
-        )
+        reason = "it was damaged, more than a week ago" if remove else "it was damaged; kept for a week to be looked at"
         decisions.append(Decision("quarantine", path.name, remove, reason, size, path))
     return Sorted(decisions, sum(decision.bytes for decision in decisions))
 

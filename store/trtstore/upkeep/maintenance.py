@@ -56,9 +56,7 @@ class Maintenance:
         with as_store_failures(self._layout.root, reading=True):
             return pins.found(self._layout)
 
-    def verify(
-        self, keys: Iterable[str] | None = None, *, on_bytes: OnBytes = ignore_bytes
-    ) -> list[verify.Finding]:
+    def verify(self, keys: Iterable[str] | None = None, *, on_bytes: OnBytes = ignore_bytes) -> list[verify.Finding]:
         """Read every byte of the artifacts of `keys`, or of the whole store, and quarantine what is damaged."""
         return verify.verify(self._layout, keys, on_bytes)
 

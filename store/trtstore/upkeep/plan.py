@@ -62,9 +62,7 @@ def make_plan(
     _hold_roots(layout, counts, unrecorded)
     unnamed = list(counts.mark(layout))
     whole = [record for record in records if not counts.lost(record.blobs)]
-    _hold_roots(
-        layout, counts, keep.trees.keys() - {record.summary.manifest for record in whole} - unrecorded
-    )
+    _hold_roots(layout, counts, keep.trees.keys() - {record.summary.manifest for record in whole} - unrecorded)
     before = counts.total() + sum(status.st_size for _, status in unnamed)
 
     usable = [record for record in whole if record.summary.manifest]
@@ -137,9 +135,7 @@ def _divide(
 ) -> tuple[list[tuple[Decision, Listed]], list[Listed]]:
     """The records that must stay, each with its decision; and the others. `trees` are the names of those in trees/."""
     keys, staying, free = dict(keep.keys), [], []
-    for record in sorted(
-        usable, key=lambda item: not needs(item.summary.labels)
-    ):  # those that need others first
+    for record in sorted(usable, key=lambda item: not needs(item.summary.labels)):  # those that need others first
         summary = record.summary
         reason = keys.get(summary.key) or keep.trees.get(summary.manifest)
         if reason is None and summary.used >= keep.horizon:

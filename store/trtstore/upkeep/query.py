@@ -124,8 +124,7 @@ def fields(store: Store, record: Record) -> dict[str, Any]:
     fields_of = {f"label.{name}": value for name, value in record.labels.items()}
     fields_of |= dict(_flat(record.predicate, ""))
     fields_of |= {
-        f"file.{entry.path}": f"{entry.mode} {entry.size} bytes {entry.sha256[:12]}"
-        for entry in listed.entries
+        f"file.{entry.path}": f"{entry.mode} {entry.size} bytes {entry.sha256[:12]}" for entry in listed.entries
     }
     return fields_of
 
@@ -133,9 +132,7 @@ def fields(store: Store, record: Record) -> dict[str, Any]:
 def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping) and value:
         for inner in sorted(value):
-            short = (
-                inner if len(inner) <= MAX_NAME else f"{inner[:MAX_NAME]}…{hash_bytes(inner.encode())[:12]}"
-            )
+            short = inner if len(inner) <= MAX_NAME else f"{inner[:MAX_NAME]}…{hash_bytes(inner.encode())[:12]}"
             yield from _flat(value[inner], f"{name}.{short}" if name else short)
     else:
         yield name, value

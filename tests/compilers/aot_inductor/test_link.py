@@ -52,8 +52,7 @@ def write_engine(folder: Path, **changes: Any) -> Path:
         "level": "x86_64_v3",
         "compute_capability": None,
         "constants": {
-            name: {"dtype": each.dtype, "shape": list(each.shape), "packed": False}
-            for name, each in WANTED.items()
+            name: {"dtype": each.dtype, "shape": list(each.shape), "packed": False} for name, each in WANTED.items()
         },
     }
     manifest.write({**about, **changes}, folder)

@@ -53,9 +53,7 @@ def test_a_mistral_of_the_same_structure_shares_the_engine(project: Project, tmp
 @pytest.mark.parametrize(
     "changes", [{"hidden_size": 128, "head_dim": 16}, {"num_hidden_layers": 3}, {"rms_norm_eps": 1e-6}]
 )
-def test_another_structure_is_another_engine(
-    project: Project, tmp_path: Path, changes: dict[str, Any]
-) -> None:
+def test_another_structure_is_another_engine(project: Project, tmp_path: Path, changes: dict[str, Any]) -> None:
     one = keys(project, *AOT, model(tmp_path / "one"))
     assert keys(project, *AOT, model(tmp_path / "other", **changes))["engine"] != one["engine"]
 
@@ -63,16 +61,12 @@ def test_another_structure_is_another_engine(
 def test_the_weights_are_the_same_for_every_target(project: Project, tmp_path: Path) -> None:
     source = model(tmp_path / "one")
     words = ("compiler=aot_inductor", "quant=int4", source)
-    v3, v4, gpu = (
-        keys(project, *words, f"target={target}") for target in ("cpu_x86_64_v3", "cpu_x86_64_v4", "h200")
-    )
+    v3, v4, gpu = (keys(project, *words, f"target={target}") for target in ("cpu_x86_64_v3", "cpu_x86_64_v4", "h200"))
     assert v3["weights"] == v4["weights"] == gpu["weights"]
     assert len({each["engine"] for each in (v3, v4, gpu)}) == 3
 
 
-def test_gpus_of_one_kind_of_chip_share_an_engine_whose_kernels_are_not_timed(
-    project: Project, tmp_path: Path
-) -> None:
+def test_gpus_of_one_kind_of_chip_share_an_engine_whose_kernels_are_not_timed(project: Project, tmp_path: Path) -> None:
     """An H100 SXM and an H200 have the same multiprocessors; no driver is in the key."""
     words = ("compiler=aot_inductor", model(tmp_path / "one"))
     h200 = keys(project, *words, "target=h200")["engine"]
@@ -80,9 +74,7 @@ def test_gpus_of_one_kind_of_chip_share_an_engine_whose_kernels_are_not_timed(
     assert keys(project, *words, "target=h200", "target.driver=535.1", "target.cuda='12.2'")["engine"] == h200
     assert keys(project, *words, "target=h100_pcie")["engine"] != h200  # fewer of them
     timed = (*words, "compiler.max_autotune=true")
-    assert (
-        keys(project, *timed, "target=h200")["engine"] != keys(project, *timed, "target=h100_sxm")["engine"]
-    )
+    assert keys(project, *timed, "target=h200")["engine"] != keys(project, *timed, "target=h100_sxm")["engine"]
 
 
 def test_embedded_weights_are_one_package_of_one_model(project: Project, tmp_path: Path) -> None:
@@ -94,9 +86,7 @@ def test_embedded_weights_are_one_package_of_one_model(project: Project, tmp_pat
 
 def test_a_gguf_is_known_by_its_header(project: Project, tiny_gguf: Path) -> None:
     fields = plan(project, *AOT, f"model.source={tiny_gguf}")["steps"][0]["fields"]
-    assert {
-        name: fields[f"network.{name}"] for name in ("layers", "hidden", "heads", "kv_heads", "vocab")
-    } == {
+    assert {name: fields[f"network.{name}"] for name in ("layers", "hidden", "heads", "kv_heads", "vocab")} == {
         "layers": 2,
         "hidden": 64,
         "heads": 4,
@@ -151,9 +141,7 @@ def test_an_engine_for_a_gpu_is_not_built_where_there_is_none(project: Project, 
     assert "cannot be built on this machine" in done.err
 
 
-def test_without_a_compiler_for_c_plus_plus_it_says_which_package_has_one(
-    project: Project, tmp_path: Path
-) -> None:
+def test_without_a_compiler_for_c_plus_plus_it_says_which_package_has_one(project: Project, tmp_path: Path) -> None:
     """By a Python that seems to have all that the step needs."""
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -212,6 +200,4 @@ def test_fp8_of_a_gguf_is_unpacked_first(project: Project, tiny_gguf: Path) -> N
 def test_fp8_wants_sizes_that_its_kernels_have(project: Project, tmp_path: Path) -> None:
     done = project.trtbuild("plan", *FP8, model(tmp_path / "odd", intermediate_size=100))
     assert done.code == 2
-    assert (
-        "mlp.gate_up_proj of this model is 200 x 64, and PyTorch multiplies FP8 in blocks of 16" in done.err
-    )
+    assert "mlp.gate_up_proj of this model is 200 x 64, and PyTorch multiplies FP8 in blocks of 16" in done.err

@@ -66,9 +66,7 @@ def test_names_types_and_shapes_are_those_that_an_engine_wants(
     assert (8 + int.from_bytes(path.read_bytes()[:8], "little")) % ALIGNED == 0
 
 
-def test_unquantized_they_are_the_checkpoints(
-    checkpoint: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
+def test_unquantized_they_are_the_checkpoints(checkpoint: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, settings = checkpoint
     found = read(made(folder, tmp_path / "out", settings))
     given = tiny_models.weights(settings)
@@ -101,9 +99,7 @@ def test_int4_is_within_a_step_of_its_group(checkpoint: tuple[Path, dict[str, An
     assert (stored.max(axis=2) == 15).any()
 
 
-def test_sixteen_bits_are_rounded_to_the_nearest(
-    checkpoint: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
+def test_sixteen_bits_are_rounded_to_the_nearest(checkpoint: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, settings = checkpoint
     path = made(folder, tmp_path / "out", settings, model__dtype="bfloat16")
     given = tiny_models.weights(settings)["model.norm.weight"].astype(ml_dtypes.bfloat16)
@@ -144,9 +140,7 @@ def test_a_head_that_is_stored_is_the_engines_whatever_the_config_says(
     assert "tie_word_embeddings" in str(caught.value.hint)
 
 
-def test_an_embedding_or_a_head_alone_serves_as_both(
-    checkpoint: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
+def test_an_embedding_or_a_head_alone_serves_as_both(checkpoint: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     _, settings = checkpoint
     tied = settings | {"tie_word_embeddings": True}
     given = tiny_models.weights(tied)

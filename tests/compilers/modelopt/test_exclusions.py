@@ -15,9 +15,7 @@ from trtbuild.compilers.modelopt import exclusions
 from trtbuild.errors import InputError
 from trtbuild.planning.plan import make_plan
 
-FIRST = frozenset(
-    f"model.layers.0.{part}.{name}" for part, names in exclusions.MAPS.items() for name in names
-)
+FIRST = frozenset(f"model.layers.0.{part}.{name}" for part, names in exclusions.MAPS.items() for name in names)
 
 
 def test_patterns_are_of_hugging_face_s_names() -> None:
@@ -61,27 +59,21 @@ def test_a_key_reads_the_patterns_in_any_order_and_nothing_where_there_are_none(
     model = f"model.source={tiny.write_model(tmp_path / 'model')}"
 
     def key(*words: str) -> str:
-        done = project.trtbuild(
-            "plan", "compiler=modelopt", "quant=int8", "target=cpu", model, *words, "output=json"
-        )
+        done = project.trtbuild("plan", "compiler=modelopt", "quant=int8", "target=cpu", model, *words, "output=json")
         assert done.code == 0, done.err
         return str(done.json["steps"][-1]["key"])
 
     one = key("compiler.exclude_modules=[model.layers.0.*,*.down_proj]")
     assert one == key("compiler.exclude_modules=[*.down_proj,model.layers.0.*,*.down_proj]")
     assert one != key() == key("compiler.exclude_modules=[]")
-    done = project.trtbuild(
-        "plan", "compiler=modelopt", "quant=none", model, "compiler.exclude_modules=[*.o_proj]"
-    )
+    done = project.trtbuild("plan", "compiler=modelopt", "quant=none", model, "compiler.exclude_modules=[*.o_proj]")
     assert done.code == 2
     assert "compiler.exclude_modules: quant=none quantizes nothing" in done.err
 
 
 def test_tensorrt_llm_s_checkpoints_leave_maps_too_where_modelopt_makes_them() -> None:
     def asked(**given: Any) -> list[str]:
-        return exclusions.read(
-            steps(recipe("h100_sxm", "fp8", checkpoint_by="auto", **given))["checkpoint"].facts
-        )
+        return exclusions.read(steps(recipe("h100_sxm", "fp8", checkpoint_by="auto", **given))["checkpoint"].facts)
 
     assert asked(exclude_modules=("*.down_proj",)) == ["*.down_proj"]
     assert asked() == []
@@ -92,9 +84,7 @@ def test_tensorrt_llm_s_checkpoints_leave_maps_too_where_modelopt_makes_them() -
     ):
         pp = given.pop("pp", 1)
         with pytest.raises(InputError) as refused:
-            made = recipe(
-                "h100_sxm", quant, **{"checkpoint_by": "auto", "exclude_modules": ("*.o_proj",), **given}
-            )
+            made = recipe("h100_sxm", quant, **{"checkpoint_by": "auto", "exclude_modules": ("*.o_proj",), **given})
             make_plan(dataclasses.replace(made, pp=pp, target=dataclasses.replace(made.target, gpus=pp)))
         assert refused.value.option == "compiler.exclude_modules"
         assert said in refused.value.message

@@ -51,9 +51,7 @@ def test_a_text_is_known_by_its_content(project: Project, model: str, tmp_path: 
     folder.mkdir()
     for path in (one, other, folder / "file.txt"):
         path.write_text("the same words")
-    found = {
-        key(project, model, "quant=fp8", f"compiler.calib_dataset={path}") for path in (one, other, folder)
-    }
+    found = {key(project, model, "quant=fp8", f"compiler.calib_dataset={path}") for path in (one, other, folder)}
     assert len(found) == 1
     other.write_text("other words")
     assert key(project, model, "quant=fp8", f"compiler.calib_dataset={other}") not in found

@@ -21,11 +21,7 @@ from trtbuild.networks.config.architectures import parse
 from trtbuild.networks.weights.checkpoint import Checkpoint
 
 TOKENS = [int(token) for token in np.random.default_rng(3).integers(0, tiny.VOCAB, 700)]
-ALL = [
-    pytest.param(parts, kv, id="/".join(parts) + ("+kv" if kv else ""))
-    for parts in SCHEMES
-    for kv in (False,)
-]
+ALL = [pytest.param(parts, kv, id="/".join(parts) + ("+kv" if kv else "")) for parts in SCHEMES for kv in (False,)]
 ALL.append(pytest.param(("fp8", "fp8", "minmax"), True, id="fp8+kv"))
 
 
@@ -39,9 +35,7 @@ def prove(case: Case) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("parts", "kv"), ALL)
-def test_a_checkpoint_as_its_format_has_it_is_proved(
-    parts: tuple[str, str, str], kv: bool, tmp_path: Path
-) -> None:
+def test_a_checkpoint_as_its_format_has_it_is_proved(parts: tuple[str, str, str], kv: bool, tmp_path: Path) -> None:
     found = prove(Case(tmp_path, parts, kv=kv))
     assert found["loss"]["tokens"] == len(TOKENS)
     assert abs(found["loss"]["quantized"] - found["loss"]["original"]) < 0.1
@@ -192,9 +186,7 @@ def test_maps_that_are_left_are_the_models_own(parts: tuple[str, str, str], tmp_
     (tmp_path / "all").mkdir()
     every = prove(Case(tmp_path / "all", parts, kv=parts == FP8))
     (tmp_path / "some").mkdir()
-    some = prove(
-        Case(tmp_path / "some", parts, kv=parts == FP8, excluded=("model.layers.0.*", "*.down_proj"))
-    )
+    some = prove(Case(tmp_path / "some", parts, kv=parts == FP8, excluded=("model.layers.0.*", "*.down_proj")))
     assert some["weights"]["compared"] == every["weights"]["compared"]
     assert some["loss"]["original"] == every["loss"]["original"]
     assert abs(some["loss"]["quantized"] - some["loss"]["original"]) < 0.1

@@ -121,6 +121,4 @@ def module(fixed: list[dict[str, tuple[int, ...]]]) -> Any:
         def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
             return Engine(plan, left.pop(0) if left else {}) if plan else None
 
-    return SimpleNamespace(
-        Logger=Logger, Runtime=Runtime, LayerInformationFormat=SimpleNamespace(JSON="JSON")
-    )
+    return SimpleNamespace(Logger=Logger, Runtime=Runtime, LayerInformationFormat=SimpleNamespace(JSON="JSON"))

@@ -48,9 +48,7 @@ def scheme(name: str) -> Quant:
     return Quant(name, name.partition("_")[0], "none", "rtn", None, None, True, "auto")
 
 
-def recipe(
-    compiler: str = "tensorrt_rtx", quant: str | Quant = "none", gpu: Gpu = ADA, **changes: Any
-) -> Recipe:
+def recipe(compiler: str = "tensorrt_rtx", quant: str | Quant = "none", gpu: Gpu = ADA, **changes: Any) -> Recipe:
     """A recipe of a Llama; `changes` are fields of Recipe."""
     packages = {
         "tensorrt_rtx": {"tensorrt-rtx-cu13-bindings": "1.7.1.116", "tensorrt-rtx-cu13-libs": "1.7.1.116"},
@@ -120,9 +118,7 @@ class OnnxRuntimeMachine:
         self.session = onnxruntime.InferenceSession(str(model), options, ["CPUExecutionProvider"])
         names = [f"{layer}.{kind}" for layer in range(decoder.layers) for kind in ("key", "value")]
         self.caches = {
-            phase: {
-                name: np.zeros((1, decoder.kv_heads, slots, decoder.head_dim), np.float32) for name in names
-            }
+            phase: {name: np.zeros((1, decoder.kv_heads, slots, decoder.head_dim), np.float32) for name in names}
             for phase, slots in past.items()
         }
         self.shapes: list[tuple[int, int]] = []

@@ -60,9 +60,7 @@ RELEASE = "10.9.1"
         (engine(version_compatible=True), RTX4070, "10.10.0"),
     ],
 )
-def test_an_engine_may_be_loaded_where_it_fits(
-    manifest: dict[str, Any], gpu: CudaFacts, release: str
-) -> None:
+def test_an_engine_may_be_loaded_where_it_fits(manifest: dict[str, Any], gpu: CudaFacts, release: str) -> None:
     assert refusals(manifest, gpu, release) == [None, None]
 
 
@@ -95,9 +93,7 @@ libc = ctypes.CDLL(None); libc.malloc.restype = ctypes.c_void_p
 addresses.run_in_new_arena(lambda: print(libc.malloc(100)))
 """
     environment = {"PYTHONPATH": f"{workers.ROOT}:{workers.ROOT / 'store'}"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     mapped, allocated = (int(line) for line in done.stdout.split())
     assert mapped < addresses.CEILING
     assert allocated < addresses.CEILING

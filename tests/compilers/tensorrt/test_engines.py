@@ -87,12 +87,8 @@ def test_integers_make_the_engine_smaller(tmp_path: Path) -> None:
     assert abs(sizes["int8"] - sizes["fp8"]) < 0.1 * linear
 
 
-@pytest.mark.parametrize(
-    "capability", sorted({*RTX_CAPABILITIES} - {"8.9"})
-)  # of which are the engines above
-def test_each_compute_capability_is_in_the_plan(
-    capability: str, networks: dict[str, Path], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("capability", sorted({*RTX_CAPABILITIES} - {"8.9"}))  # of which are the engines above
+def test_each_compute_capability_is_in_the_plan(capability: str, networks: dict[str, Path], tmp_path: Path) -> None:
     made = make_engine(networks["llama"], tmp_path / "engine", target__compute_capability=capability)
     assert made.code == 0, made.log
     assert read_header(tmp_path / "engine").capabilities == (capability,)
@@ -142,12 +138,8 @@ def test_the_same_bytes_whatever_the_paths_and_the_environment(
         assert (tmp_path / "one" / name).read_bytes() == (there / "engine" / name).read_bytes(), name
 
 
-def test_static_engines_have_fixed_shapes_and_phases_two_profiles(
-    networks: dict[str, Path], tmp_path: Path
-) -> None:
-    made = make_engine(
-        networks["llama"], tmp_path / "static", compiler__shapes="static", profile__max_batch_size=2
-    )
+def test_static_engines_have_fixed_shapes_and_phases_two_profiles(networks: dict[str, Path], tmp_path: Path) -> None:
+    made = make_engine(networks["llama"], tmp_path / "static", compiler__shapes="static", profile__max_batch_size=2)
     assert made.code == 0, made.log
     shapes = {
         engine["file"]: {each["name"]: each["shape"] for each in engine["inputs"]}
@@ -182,17 +174,13 @@ def test_limits_beyond_the_model_are_refused(networks: dict[str, Path], tmp_path
 
 
 def test_the_default_length_gives_way_to_a_shorter_context(networks: dict[str, Path], tmp_path: Path) -> None:
-    made = make_engine(
-        networks["llama"], tmp_path / "engine", profile__max_seq_len=2048, profile__max_input_len=1024
-    )
+    made = make_engine(networks["llama"], tmp_path / "engine", profile__max_seq_len=2048, profile__max_input_len=1024)
     assert made.code == 0, made.log
     limits = made.result["engine"]["limits"]
     assert (limits["max_input_len"], limits["max_seq_len"]) == (128, 256)
 
 
-def test_a_network_that_cannot_be_read_is_an_error_of_one_sentence(
-    networks: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_network_that_cannot_be_read_is_an_error_of_one_sentence(networks: dict[str, Path], tmp_path: Path) -> None:
     shutil.copytree(networks["llama"], tmp_path / "net")
     graph = (tmp_path / "net" / "model.onnx").read_bytes()
     (tmp_path / "net" / "model.onnx").write_bytes(graph.replace(b"Softmax", b"Softmix"))

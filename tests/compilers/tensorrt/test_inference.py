@@ -31,9 +31,7 @@ def by_forward(settings: dict[str, Any]) -> list[int]:
     return ids[len(PROMPT) :]
 
 
-def spoken(
-    settings: dict[str, Any], kind: str, limits: shapes.ProfileLimits, folder: Path
-) -> tuple[list[int], list]:
+def spoken(settings: dict[str, Any], kind: str, limits: shapes.ProfileLimits, folder: Path) -> tuple[list[int], list]:
     decoder, path = network(folder, settings)
     layout = call_schedule.layout(describe(settings, kind, limits), len(PROMPT), ANSWER)
     past = {"prefill": layout.prefill.past, "decode": layout.decode.past}
@@ -76,9 +74,7 @@ def test_a_prompt_that_does_not_fit_is_refused_by_name() -> None:
 
 
 def test_a_bias_masks_empty_slots_padding_and_what_is_beyond_the_window() -> None:
-    shapes_ = call_schedule.CallSchedule(
-        call_schedule.CallShape(3, 4), call_schedule.CallShape(1, 4), 3, -9.0
-    )
+    shapes_ = call_schedule.CallSchedule(call_schedule.CallShape(3, 4), call_schedule.CallShape(1, 4), 3, -9.0)
     seen = call_schedule.bias(call_schedule.CallShape(3, 4), shapes_, at=2, count=2) == 0
     # slots 0 to 3, then the new tokens 2, 3 and one of padding
     assert seen[:2].tolist() == [

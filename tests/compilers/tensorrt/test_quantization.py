@@ -95,9 +95,7 @@ def test_embedding_head_norms_and_tables_stay(tmp_path: Path) -> None:
     untied = config("LlamaForCausalLM")
     _, path = network(tmp_path, untied, "int4")
     found, before = stored(path), stored(tmp_path / "net" / "model.onnx")
-    kept = [
-        name for name in before if name in found and name.startswith(("lm_head", "model.embed", "cos_cache"))
-    ]
+    kept = [name for name in before if name in found and name.startswith(("lm_head", "model.embed", "cos_cache"))]
     assert {"lm_head.MatMul.weight", "model.embed_tokens.weight", "cos_cache"} <= set(kept)
     for name in kept:
         np.testing.assert_array_equal(found[name], before[name])
@@ -154,6 +152,4 @@ def test_a_network_without_linear_maps_is_no_network(tmp_path: Path) -> None:
     graph: Any = onnx.helper.make_graph([], "empty", [], [], [])
     onnx.save(onnx.helper.make_model(graph), tmp_path / "empty.onnx")
     with pytest.raises(BuildError, match="nothing to quantize"):
-        quantize_network(
-            Network.open(tmp_path / "empty.onnx"), "int8", None, tmp_path / "out.onnx", lambda *_: None
-        )
+        quantize_network(Network.open(tmp_path / "empty.onnx"), "int8", None, tmp_path / "out.onnx", lambda *_: None)

@@ -66,9 +66,7 @@ def test_the_record_and_show_say_what_the_engine_is_and_that_it_was_not_executed
     assert facts["executed"] is False
     assert facts["engine"]["engines"][0]["phases"][0]["tokens"] == [1, 1, 64]
     command = [TRTBUILD.with_name("trtstore"), "show", key]
-    shown = subprocess.run(
-        command, env=project.environment(), capture_output=True, text=True, check=True
-    ).stdout
+    shown = subprocess.run(command, env=project.environment(), capture_output=True, text=True, check=True).stdout
     for line in (
         "executed no: it is for compute capability 8.9, and this machine has no NVIDIA driver",
         "engine   tensorrt_rtx 1.7.1.116, float16, weights int4 in groups of 32, for compute capability 8.9",
@@ -83,9 +81,7 @@ def test_running_it_here_is_refused_before_anything_is_built(project: Project, t
     assert done.code == 2
     told = "error: target=rtx4070: this machine cannot run an engine for compute capability 8.9: this machine has no"
     assert told in done.err
-    swept = project.trtbuild(
-        "run", "-m", f"model.source={tiny_llama}", *RTX, *TINY, "prompt=hello", "quant=none,int8"
-    )
+    swept = project.trtbuild("run", "-m", f"model.source={tiny_llama}", *RTX, *TINY, "prompt=hello", "quant=none,int8")
     assert (swept.code, told in swept.err) == (2, True)
     assert list(Store.open(project.store).keys()) == []
 
@@ -130,9 +126,7 @@ def test_hopper_is_refused_before_anything_is_done(project: Project, tiny_llama:
     assert not project.records()
 
 
-def test_tensorrt_itself_plans_anywhere_and_builds_on_its_target_alone(
-    project: Project, tiny_llama: Path
-) -> None:
+def test_tensorrt_itself_plans_anywhere_and_builds_on_its_target_alone(project: Project, tiny_llama: Path) -> None:
     args = (f"model.source={tiny_llama}", "compiler=tensorrt", "target=h100_sxm")
     planned = project.trtbuild("plan", *args, "output=json").json
     assert planned["steps"][1]["fields"]["target.gpu"] == "H100 80GB HBM3"

@@ -44,9 +44,7 @@ def test_static_is_two_engines_of_one_shape_each() -> None:
 
 @pytest.mark.parametrize("kind", shapes.SHAPES)
 @pytest.mark.parametrize("limits", [shapes.ProfileLimits(1, 1, 2), shapes.ProfileLimits(8, 1000, 1001)])
-def test_least_typical_and_greatest_are_in_order_and_fill_the_sequence(
-    kind: str, limits: shapes.ProfileLimits
-) -> None:
+def test_least_typical_and_greatest_are_in_order_and_fill_the_sequence(kind: str, limits: shapes.ProfileLimits) -> None:
     for plan in shapes.engines(kind, limits):
         for phase in plan.phases:
             for extent in (phase.batch, phase.tokens, phase.past):

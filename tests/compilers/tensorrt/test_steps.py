@@ -141,9 +141,7 @@ def test_each_option_of_a_compiler_is_in_the_key(compiler: Any) -> None:
     plain = recipe(compiler.name)
     before = engine(plain)
     for name, value in plain.tools.options.items():
-        other = {"dynamic": "phases", "static": "phases"}.get(
-            str(value), not value if value in (True, False) else 1
-        )
+        other = {"dynamic": "phases", "static": "phases"}.get(str(value), not value if value in (True, False) else 1)
         changed = dataclasses.replace(
             plain,
             tools=Tools(compiler.name, plain.tools.packages, frozen({**plain.tools.options, name: other})),
@@ -183,16 +181,12 @@ REFUSALS: dict[str, tuple[Callable[[], Recipe], str, str]] = {
     "two GPUs": (lambda: recipe(tp=2), "parallel.tp", "one device"),
     "another front end": (lambda: recipe(frontend="genai"), "network.frontend", "LlamaForCausalLM"),
     "zero points": (
-        lambda: dataclasses.replace(
-            recipe(), quant=dataclasses.replace(recipe(quant="int8").quant, symmetric=False)
-        ),
+        lambda: dataclasses.replace(recipe(), quant=dataclasses.replace(recipe(quant="int8").quant, symmetric=False)),
         "quant.symmetric=false",
         "zero points",
     ),
     "an odd group": (
-        lambda: dataclasses.replace(
-            recipe(), quant=dataclasses.replace(recipe(quant="int4").quant, group_size=48)
-        ),
+        lambda: dataclasses.replace(recipe(), quant=dataclasses.replace(recipe(quant="int4").quant, group_size=48)),
         "quant.group_size=48",
         "16, 32, 64",
     ),

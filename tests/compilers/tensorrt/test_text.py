@@ -36,9 +36,7 @@ def readable(ids: list[int]) -> str:
 
 def test_a_prompt_is_one_turn_of_a_chat_where_there_is_a_template(folder: Path) -> None:
     text = with_template(folder, TEMPLATE)
-    assert (
-        readable(text.encode("Hi", raw=False)) == f"[{tiny.BOS}]\n  <user>Hi<assistant>"
-    )  # as transformers trims
+    assert readable(text.encode("Hi", raw=False)) == f"[{tiny.BOS}]\n  <user>Hi<assistant>"  # as transformers trims
     assert readable(text.encode("Hi", raw=True)) == "Hi"
 
 
@@ -59,9 +57,7 @@ def test_special_tokens_of_another_file_count(folder: Path) -> None:
 
 
 def test_templates_have_what_transformers_gives_them(folder: Path) -> None:
-    template = (
-        "{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}{{ m | tojson }}{% endfor %}"
-    )
+    template = "{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}{{ m | tojson }}{% endfor %}"
     said = readable(with_template(folder, template).encode("<é>", raw=False))
     assert said == '{"role": "user", "content": "<[195][169]>"}'
 

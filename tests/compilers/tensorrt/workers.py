@@ -60,9 +60,7 @@ def run(
     )
     events = [json.loads(line) for line in done.stdout.splitlines()]
     ends = {event["event"]: event for event in events}
-    return Answer(
-        done.returncode, ends.get("result", {}).get("facts", {}), ends.get("error", {}), done.stderr
-    )
+    return Answer(done.returncode, ends.get("result", {}).get("facts", {}), ends.get("error", {}), done.stderr)
 
 
 def make_network(checkpoint: Path, out: Path, dtype: str = "float16") -> Path:
@@ -72,9 +70,7 @@ def make_network(checkpoint: Path, out: Path, dtype: str = "float16") -> Path:
     return out
 
 
-def make_engine(
-    network: Path, out: Path, environment: Mapping[str, str] | None = None, **changes: Any
-) -> Answer:
+def make_engine(network: Path, out: Path, environment: Mapping[str, str] | None = None, **changes: Any) -> Answer:
     """`changes` are options of the step, with "__" for the dot."""
     options = ENGINE | {name.replace("__", "."): value for name, value in changes.items()}
     return run("trtbuild.compilers.tensorrt", out, options, environment=environment, network=network)

@@ -28,9 +28,7 @@ class Bench:
     def env(self, machine: str = "rtx4070") -> dict[str, str]:
         return {LIBRARY: str(self.library), nvml.FACTS: str(facts(machine)), **self.tools.env}
 
-    def __call__(
-        self, verb: str, *words: str, machine: str = "rtx4070", env: Mapping[str, str] | None = None
-    ) -> Done:
+    def __call__(self, verb: str, *words: str, machine: str = "rtx4070", env: Mapping[str, str] | None = None) -> Done:
         """`trtbuild verb` for the tiny model with these options, in one process of the stand-in's Python."""
         model = () if any(word.startswith("model") for word in words) else (f"model.source={self.model}",)
         key, words = (words[:1], words[1:]) if verb == "rebuild" else ((), words)

@@ -62,9 +62,7 @@ class Case:
         self.weights = tiny.weights(self.config)
         self.changes = changes
         self.ranks = [
-            self._rank(stage, rank, kv and self.scheme.recipe is not None)
-            for stage in range(pp)
-            for rank in range(tp)
+            self._rank(stage, rank, kv and self.scheme.recipe is not None) for stage in range(pp) for rank in range(tp)
         ]
         self.facts = {
             "model.dtype": "float32",

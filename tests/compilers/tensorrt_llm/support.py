@@ -53,9 +53,7 @@ def targets() -> dict[str, Target]:
         told = yaml.safe_load(path.read_text())
         if "memory_gb" in told:
             gpu = Gpu(told["gpu"], told["memory_gb"], told["compute_capability"], told["sm_count"])
-            found[path.stem] = Target(
-                path.stem, "cuda", told["arch"], gpu=gpu, gpus=1, driver="580.95.05", cuda="13.0"
-            )
+            found[path.stem] = Target(path.stem, "cuda", told["arch"], gpu=gpu, gpus=1, driver="580.95.05", cuda="13.0")
     return found
 
 
@@ -68,9 +66,7 @@ def presets() -> dict[str, Quant]:
 def quant(weights: str, activations: str, method: str, kv_cache: str, **more: Any) -> Quant:
     parts = (weights, activations, method, kv_cache)
     whole = {"group_size": None, "symmetric": None, "embedding": True, **more}
-    return Quant(
-        SCHEMES.get(parts, "/".join(parts)), weights, activations, method, kv_cache=kv_cache, **whole
-    )
+    return Quant(SCHEMES.get(parts, "/".join(parts)), weights, activations, method, kv_cache=kv_cache, **whole)
 
 
 def options(**given: Any) -> Mapping[str, Any]:

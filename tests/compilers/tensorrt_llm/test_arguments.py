@@ -31,9 +31,7 @@ CASES: dict[str, Recipe] = {
     "cp2": recipe(cp_size=2),
     "limits": recipe(profile=LIMITS),
     "moe": recipe(moe_tp_size=1, moe_ep_size=2, tp=2, use_parallel_embedding=True, embedding_sharding_dim=1),
-    **{
-        name: recipe(preset=name) for name in support.presets() if not name.startswith(("nvfp4", "int4_gptq"))
-    },
+    **{name: recipe(preset=name) for name in support.presets() if not name.startswith(("nvfp4", "int4_gptq"))},
     **{name: recipe("b200", name) for name in ("nvfp4", "nvfp4_kv")},
     "int4_gptq": recipe(preset="int4_gptq", config={**support.LLAMA_8B, **support.GPTQ}),
     "int8_kv8": dataclasses.replace(recipe(), quant=support.quant("int8", "none", "rtn", "int8")),
@@ -46,9 +44,7 @@ CASES: dict[str, Recipe] = {
     "qwen_fp8_rowwise": recipe(
         preset="fp8_rowwise", config={**support.LLAMA_8B, "architectures": ["Qwen2ForCausalLM"]}
     ),
-    "lora": recipe(
-        lora_plugin="auto", lora_dir=(f"sha256:{'10' * 32}",), lora_target_modules=("attn_q", "attn_v")
-    ),
+    "lora": recipe(lora_plugin="auto", lora_dir=(f"sha256:{'10' * 32}",), lora_target_modules=("attn_q", "attn_v")),
     "speculative": recipe(speculative_decoding_mode="draft_tokens_external", max_draft_len=5),
     "lookahead": recipe(speculative_decoding_mode="lookahead_decoding", max_draft_len=7),
     "strip_plan": recipe(strip_plan=True),
@@ -77,9 +73,7 @@ def commands(asked: Recipe) -> list[list[str]]:
             found.append(["trtllm-refit", *words])
         else:
             lora = [PurePath(f"LORA{at}") for at, _ in enumerate(step.facts["compiler.lora_dir"] or ())]
-            places = Places(
-                PurePath("CHECKPOINT"), PurePath("OUT"), None, PurePath("OLD"), PurePath("NEW"), lora
-            )
+            places = Places(PurePath("CHECKPOINT"), PurePath("OUT"), None, PurePath("OLD"), PurePath("NEW"), lora)
             found.append(["trtllm-build", *arguments.build(step.facts, places)])
     return found
 

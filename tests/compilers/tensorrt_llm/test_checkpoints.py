@@ -101,9 +101,7 @@ def test_a_checkpoint_serves_every_gpu_unless_a_gpu_measured_it() -> None:
     for preset in BY_MODELOPT:
         assert len({keys(auto(preset, target))["checkpoint"] for target in where}) == 1, preset
     assert len({keys(auto("fp8", target, calib_device="cuda"))["checkpoint"] for target in where}) == 2
-    on_cuda = [
-        keys(auto("fp8", calib_device="cuda", **change))["checkpoint"] for change in ({}, {"threads": 2})
-    ]
+    on_cuda = [keys(auto("fp8", calib_device="cuda", **change))["checkpoint"] for change in ({}, {"threads": 2})]
     assert len(set(on_cuda)) == 1, "a GPU's threads are its own"
 
 

@@ -109,9 +109,7 @@ def test_every_architecture_is_in_the_model_map_and_has_a_converter() -> None:
     assert set(FAMILIES) <= set(contract()["model_map"])
     assert set(FAMILIES.values()) == set(converters())
     for family in converters():
-        assert {"--model_dir", "--output_dir", "--dtype", "--tp_size", "--pp_size"} <= set(
-            converters()[family]
-        ), family
+        assert {"--model_dir", "--output_dir", "--dtype", "--tp_size", "--pp_size"} <= set(converters()[family]), family
 
 
 def test_the_contract_says_where_it_is_from() -> None:

@@ -88,14 +88,10 @@ def test_calibrated_schemes_read_a_folder_by_its_content(bench: Bench, dataset: 
     assert (made["quant_algo"], made["kv_cache_quant_algo"]) == ("FP8", "FP8")
     moved = dataset.rename(dataset.with_name("elsewhere"))
     (moved / ".notes").write_text("of who downloaded it")
-    hit = bench(
-        "build", "quant=fp8_kv", f"compiler.calib_dataset={moved}", "compiler.calib_size=8", "output=json"
-    )
+    hit = bench("build", "quant=fp8_kv", f"compiler.calib_dataset={moved}", "compiler.calib_size=8", "output=json")
     assert hit.json["outcome"] == "hit-local", "where it lies is not what it is"
     (moved / "train.jsonl").write_text('{"text": "Another sky."}\n')
-    plan = bench(
-        "plan", "quant=fp8_kv", f"compiler.calib_dataset={moved}", "compiler.calib_size=8", "output=json"
-    )
+    plan = bench("plan", "quant=fp8_kv", f"compiler.calib_dataset={moved}", "compiler.calib_size=8", "output=json")
     assert plan.json["steps"][0]["local"] == "miss"
     field = plan.json["steps"][0]["fields"]["compiler.calib_dataset"]
     assert field.startswith("sha256:")
@@ -142,9 +138,7 @@ def test_a_stripped_plan_is_refitted(bench: Bench) -> None:
     sizes = {step["name"]: step["bytes"] for step in done["steps"]}
     assert sizes["stripped"] < sizes["engine"]
     made = (Path(done["path"]) / "rank0.engine").read_bytes()
-    assert made.partition(b"\n")[2] == (whole / "rank0.engine").read_bytes().partition(b"\n")[2], (
-        "its weights"
-    )
+    assert made.partition(b"\n")[2] == (whole / "rank0.engine").read_bytes().partition(b"\n")[2], "its weights"
 
 
 def test_a_refit_on_other_software_says_what_differs(bench: Bench) -> None:
@@ -153,10 +147,7 @@ def test_a_refit_on_other_software_says_what_differs(bench: Bench) -> None:
     bench.tools.release("1.2.1", 240)
     done = bench("build", *words)
     assert done.code == 1
-    assert (
-        "the plan was made by another TensorRT (serialization 239) than the one here (serialization 240)"
-        in done.err
-    )
+    assert "the plan was made by another TensorRT (serialization 239) than the one here (serialization 240)" in done.err
     bench.tools.release("1.2.0")
     assert "a plugin of the plan has other fields" in bench("build", *words).err
     bench.tools.release("1.2.1")
@@ -228,9 +219,7 @@ def test_tools_of_another_release_are_refused(bench: Bench) -> None:
 
 
 def test_a_python_without_the_tools_is_refused_before_any_work(bench: Bench) -> None:
-    done = bench.project.trtbuild(
-        "build", "compiler=tensorrt_llm", f"model.source={bench.model}", env=bench.env()
-    )
+    done = bench.project.trtbuild("build", "compiler=tensorrt_llm", f"model.source={bench.model}", env=bench.env())
     assert done.code == 2
     assert "lacks what this build needs: " in done.err
     assert "executor=container" in done.err

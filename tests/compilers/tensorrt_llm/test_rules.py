@@ -121,9 +121,7 @@ REFUSED: dict[str, tuple[Recipe, str, list[str]]] = {
         ["has WhisperEncoder", "does not drive its converter"],
     ),
     "another release": (
-        dataclasses.replace(
-            recipe(), tools=dataclasses.replace(recipe().tools, packages={"tensorrt_llm": "1.3.0"})
-        ),
+        dataclasses.replace(recipe(), tools=dataclasses.replace(recipe().tools, packages={"tensorrt_llm": "1.3.0"})),
         "compiler.version",
         ["1.3.0", "1.2.1"],
     ),
@@ -319,9 +317,7 @@ def test_the_image_stands_for_versions() -> None:
 
 def test_the_dataset_is_known_by_its_content() -> None:
     assert keys(recipe(preset="fp8")) != keys(recipe(preset="fp8", calib_dataset=f"sha256:{'db' * 32}"))
-    assert keys(recipe()) == keys(recipe(calib_dataset=None)), (
-        "where nothing is calibrated, nothing is read of it"
-    )
+    assert keys(recipe()) == keys(recipe(calib_dataset=None)), "where nothing is calibrated, nothing is read of it"
 
 
 def test_memory_is_advised_on() -> None:

@@ -32,9 +32,7 @@ def told(config: dict[str, Any]) -> dict[str, str]:
 
 
 def test_the_command_of_trtllm_serve(bench: Bench) -> None:
-    done = bench(
-        "build", "profile.max_batch_size=4", "parallel.tp=2", "target.gpus=2", "out=engine", "serve=trtllm"
-    )
+    done = bench("build", "profile.max_batch_size=4", "parallel.tp=2", "target.gpus=2", "out=engine", "serve=trtllm")
     assert done.code == 0, done.err
     script = bench.project.root / "engine.serve" / "serve.sh"
     assert str(script.parent) in done.err
@@ -145,9 +143,7 @@ def test_speculative_decoding_is_said_as_the_backend_reads_it(bench: Bench) -> N
     sizes = ("window", "ngram", "verification_set")
     assert {parameters[f"lookahead_{size}_size"] for size in sizes} == {"7"}  # as NVIDIA's own example has it
     assert not any(each["name"] == "draft_input_ids" for each in config["input"])
-    folder = repository(
-        bench, "compiler.speculative_decoding_mode=draft_tokens_external", "compiler.max_draft_len=5"
-    )
+    folder = repository(bench, "compiler.speculative_decoding_mode=draft_tokens_external", "compiler.max_draft_len=5")
     config = triton.config(folder / "tensorrt_llm" / "config.pbtxt")
     assert any(each["name"] == "draft_input_ids" for each in config["input"])
 

@@ -52,10 +52,7 @@ def test_a_template_is_the_default_of_what_tokenizer_config_has(value: object, t
 def test_a_file_of_its_own_goes_before_tokenizer_config(tmp_path: Path) -> None:
     small = files(tmp_path, {"chat_template": "{{ 'old' }}"}, chat_template__jinja="{{ 'new' }}\r\n")
     assert template.template_of(small) == "{{ 'new' }}\n"
-    assert (
-        template.template_of({**small, "additional_chat_templates/rag.jinja": b"{{ 'rag' }}"})
-        == "{{ 'new' }}\n"
-    )
+    assert template.template_of({**small, "additional_chat_templates/rag.jinja": b"{{ 'rag' }}"}) == "{{ 'new' }}\n"
 
 
 def test_templates_in_a_folder_need_a_default(tmp_path: Path) -> None:
@@ -88,9 +85,7 @@ def test_a_base_model_has_no_template(tmp_path: Path) -> None:
         ({"config": {"chat_template": 7}}, "it is 7, and not a text"),
     ],
 )
-def test_a_template_that_no_chat_could_use_is_refused(
-    small: dict[str, Any], message: str, tmp_path: Path
-) -> None:
+def test_a_template_that_no_chat_could_use_is_refused(small: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message) as refused:
         template.check(files(tmp_path, **small), CONFIG)
     assert refused.value.option == "model.source"
@@ -201,9 +196,7 @@ def test_minus_one_names_no_token(tmp_path: Path) -> None:
 
 
 def test_an_end_that_the_tokenizer_lacks_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"names the eos_token '<\|im_end\|>', and tokenizer.json has no such"
-    ):
+    with pytest.raises(InputError, match=r"names the eos_token '<\|im_end\|>', and tokenizer.json has no such"):
         template.check(files(tmp_path, {"eos_token": "<|im_end|>"}), CONFIG)
     template.check(files(tmp_path, {"pad_token": "[PAD]"}), CONFIG)  # no text has it
 

@@ -39,9 +39,7 @@ def folder(at: Path, config: dict[str, Any] | None = None, *tokens: str, **other
         | {"lstrip": False, "rstrip": False}
         for n, t in enumerate(tokens)
     ]
-    (at / "tokenizer.json").write_text(
-        json.dumps(content | {"added_tokens": content["added_tokens"] + added})
-    )
+    (at / "tokenizer.json").write_text(json.dumps(content | {"added_tokens": content["added_tokens"] + added}))
     for name, held in others.items():
         text = held if isinstance(held, str) else json.dumps(held)
         (at / name.replace("__", ".")).write_text(text)
@@ -75,9 +73,7 @@ def test_one_template_is_left_and_it_is_a_text(given: dict[str, Any], tmp_path: 
 
 
 def test_a_folder_that_says_all_of_it_already_keeps_its_bytes(tmp_path: Path) -> None:
-    at = folder(
-        tmp_path / "m", {"chat_template": CHATML}, generation_config__json={"eos_token_id": [tiny.EOS, 9]}
-    )
+    at = folder(tmp_path / "m", {"chat_template": CHATML}, generation_config__json={"eos_token_id": [tiny.EOS, 9]})
     before = {path.name: path.read_bytes() for path in at.iterdir()}
     assert write(at, CONFIG | {"eos_token_id": 9}, genai=True).facts == {}
     assert {path.name: path.read_bytes() for path in at.iterdir()} == before
@@ -112,9 +108,7 @@ def test_an_end_is_assumed_only_where_none_is_named(tmp_path: Path) -> None:
 def test_special_tokens_of_another_file_reach_onnxruntime_genai(tmp_path: Path) -> None:
     template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
     mapped = {"eos_token": {"content": "<pad>"}, "bos_token": "<s>"}
-    at = folder(
-        tmp_path / "m", {"chat_template": template, "bos_token": None}, special_tokens_map__json=mapped
-    )
+    at = folder(tmp_path / "m", {"chat_template": template, "bos_token": None}, special_tokens_map__json=mapped)
     write(at, genai=True)
     with genai_text.opened(at) as convert:
         messages = json.dumps([{"role": "user", "content": "Hi"}])
@@ -240,9 +234,7 @@ def test_what_jinja_refuses_and_onnxruntime_genai_renders_is_a_difference() -> N
         ("{{ 'ab' * 9000000 }}", "more than 16777216 characters"),
     ],
 )
-def test_a_template_that_is_not_usable_is_told_by_its_error(
-    template: str, message: str, tmp_path: Path
-) -> None:
+def test_a_template_that_is_not_usable_is_told_by_its_error(template: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         write(folder(tmp_path / "m", {"chat_template": template}))
 
@@ -358,9 +350,7 @@ def test_a_gguf_ends_a_text_and_a_turn(eot: int | None, tmp_path: Path) -> None:
 
 
 def test_another_tools_genai_config_gets_the_same_tokens(tmp_path: Path) -> None:
-    (tmp_path / "genai_config.json").write_text(
-        json.dumps({"model": {"eos_token_id": 2, "type": "phi3"}, "x": 1})
-    )
+    (tmp_path / "genai_config.json").write_text(json.dumps({"model": {"eos_token_id": 2, "type": "phi3"}, "x": 1}))
     genai_config.put_tokens(tmp_path, chat.ChatSettings(None, {}, (2, 7), None, 3))
     model = {"eos_token_id": [2, 7], "type": "phi3", "pad_token_id": 3}
     assert read(tmp_path / "genai_config.json") == {"model": model, "x": 1}

@@ -70,9 +70,7 @@ def test_a_plain_model_of_each_family_is_taken(architecture: str) -> None:
         ("Ernie4_5", {"compression_ratio": 2.0}, "compression_ratio=2.0"),
     ],
 )
-def test_what_it_gets_wrong_is_refused_with_the_reason(
-    family: str, fields: dict[str, Any], reason: str
-) -> None:
+def test_what_it_gets_wrong_is_refused_with_the_reason(family: str, fields: dict[str, Any], reason: str) -> None:
     assert reason in (families.refusal(config(family, **fields)) or "")
 
 
@@ -90,9 +88,7 @@ def test_other_architectures_are_refused_by_name(architecture: str, reason: str)
 
 
 @pytest.mark.parametrize(("original", "longest"), [(64, 64), (4096, None)])
-def test_longrope_is_right_up_to_its_length_or_where_it_is_read_anew(
-    original: int, longest: int | None
-) -> None:
+def test_longrope_is_right_up_to_its_length_or_where_it_is_read_anew(original: int, longest: int | None) -> None:
     positions = {"original_max_position_embeddings": original, "max_position_embeddings": 131072}
     assert families.longest(config("Phi3", **positions, rope_scaling=LONGROPE)) == longest
     assert families.longest(config("Phi3", **positions)) is None

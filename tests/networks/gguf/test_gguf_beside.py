@@ -67,9 +67,7 @@ def test_another_model_s_is_refused_with_the_first_id(found: dict[str, Any], wor
 def test_the_step_writes_the_tokenizer_that_lies_beside(tmp_path: Path) -> None:
     settings = config(vocab_size=len(TOKENS))
     files = save_gguf(tmp_path / "model.gguf", settings, weights(settings), tokens=TOKENS)
-    assert gguf_tokenizer.understood(
-        gguf_file.read_file(files["model.gguf"], "model.gguf", "model.source").metadata
-    )
+    assert gguf_tokenizer.understood(gguf_file.read_file(files["model.gguf"], "model.gguf", "model.source").metadata)
     whole = files["model.gguf"].read_bytes()
     assert whole.count(b"gpt-2") == 1
     files["model.gguf"].write_bytes(whole.replace(b"gpt-2", b"gpt-X"))

@@ -134,10 +134,7 @@ def test_the_graph_uses_only_the_operators_it_promises(tmp_path: Path):
     assert {node.domain for node in standard.graph.node} == {""}
     write_network(files, tmp_path / "normed", "standard_layer_norm")
     onnx.checker.check_model(tmp_path / "normed/model.onnx", full_check=True)
-    normed = [
-        node.op_type
-        for node in onnx.load(tmp_path / "normed/model.onnx", load_external_data=False).graph.node
-    ]
+    normed = [node.op_type for node in onnx.load(tmp_path / "normed/model.onnx", load_external_data=False).graph.node]
     assert (normed.count("LayerNormalization"), normed.count("ReduceMean")) == (2 * 2 + 1, 0)
     kinds = [node.op_type for node in fused.graph.node]
     assert kinds.count("GroupQueryAttention") == 2

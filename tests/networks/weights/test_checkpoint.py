@@ -157,9 +157,7 @@ class NoDigester:
 @pytest.mark.parametrize(
     "kind", ["one", "shards", "gguf", "bare", "head", "doubled", "missing", "quantized", "adapter", "strange"]
 )
-def test_a_plan_settles_from_headers_what_the_step_settles_or_refuses_it_in_the_same_words(
-    kind: str, tmp_path: Path
-):
+def test_a_plan_settles_from_headers_what_the_step_settles_or_refuses_it_in_the_same_words(kind: str, tmp_path: Path):
     settings, tensors, shards = config(tie_word_embeddings=kind in ("bare", "head")), dict(TENSORS), 1
     if kind == "gguf":
         save_gguf(tmp_path / "model.gguf", SETTINGS, TENSORS)

@@ -35,18 +35,14 @@ def header(settings: dict[str, Any] = PLAIN, **changes: TensorPlace | None) -> d
     return {name: each for name, each in {**whole, **changes}.items() if each is not None}
 
 
-def settled(
-    files: Files, settings: dict[str, Any] = PLAIN, index: dict[str, str] | None = None
-) -> NamedTensors:
+def settled(files: Files, settings: dict[str, Any] = PLAIN, index: dict[str, str] | None = None) -> NamedTensors:
     """As the command line asks: names, then whether all is there."""
     found = naming.settle(files, index, settings)
     layout.check(found, parse(found.config(settings)))
     return found
 
 
-def refused(
-    files: Files, *words: str, settings: dict[str, Any] = PLAIN, index: dict[str, str] | None = None
-) -> None:
+def refused(files: Files, *words: str, settings: dict[str, Any] = PLAIN, index: dict[str, str] | None = None) -> None:
     with pytest.raises(InputError) as caught:
         settled(files, settings, index)
     assert caught.value.option == "model.source"
@@ -159,9 +155,7 @@ def test_buffers_are_ignored_with_the_reason(name: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["F64", "F32", "F16", "BF16"])
 def test_these_types_are_read(kind: str) -> None:
-    assert (
-        settled({ONE: header(**{f"{Q}.weight": entry((64, 64), kind)})}).tensors[f"{Q}.weight"].kind == kind
-    )
+    assert settled({ONE: header(**{f"{Q}.weight": entry((64, 64), kind)})}).tensors[f"{Q}.weight"].kind == kind
 
 
 @pytest.mark.parametrize(
@@ -234,9 +228,7 @@ def test_a_gguf_is_settled_by_ggml_s_names() -> None:
     assert "rope_freqs.weight" not in found.tensors
     refused({"model.gguf": file | {"blk.0.attn_sinks.weight": entry()}}, "blk.0.attn_sinks.weight")
     refused({"model.gguf": file | {"blk.0.attn_q.weight": entry((64, 64), "I64")}}, "as I64")
-    refused(
-        {"model.gguf": file | {"blk.0.attn_q.weight.lora_a": entry((64, 64))}}, "adapter", "llama-export-lora"
-    )
+    refused({"model.gguf": file | {"blk.0.attn_q.weight.lora_a": entry((64, 64))}}, "adapter", "llama-export-lora")
     refused({"a.gguf": file, "b.gguf": {"output.weight": entry((96, 64))}}, "output.weight twice", "b.gguf")
 
 

@@ -20,9 +20,7 @@ from trtbuild.worker import Reporter, StepRequest
 TOKENS = ["<unk>", "<s>", "</s>", *tiny.byte_characters(), "ab"]
 
 
-def unpacked(
-    tmp_path: Path, dtype: str, extra: dict[str, Any] | None = None, **changes: Any
-) -> tuple[Path, dict]:
+def unpacked(tmp_path: Path, dtype: str, extra: dict[str, Any] | None = None, **changes: Any) -> tuple[Path, dict]:
     settings = config(vocab_size=len(TOKENS), **changes)
     tensors = weights(settings)
     files = save_gguf(tmp_path / "model.gguf", settings, tensors, tokens=TOKENS, extra=extra)
@@ -101,6 +99,4 @@ def test_the_tokenizer_comes_along(tmp_path: Path) -> None:
 def test_what_is_no_gguf_is_refused(tmp_path: Path, tiny_llama: Path) -> None:
     files = {path.name: path for path in tiny_llama.iterdir()}
     with (tmp_path / "events").open("w") as events, pytest.raises(InputError, match="is no GGUF"):
-        unpack.run(
-            StepRequest("unpack", {"model.dtype": "float16"}, files, {}, {}, None), tmp_path, Reporter(events)
-        )
+        unpack.run(StepRequest("unpack", {"model.dtype": "float16"}, files, {}, {}, None), tmp_path, Reporter(events))

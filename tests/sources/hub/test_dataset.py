@@ -11,9 +11,7 @@ import pytest
 from tests.support.cli import Done, Project
 from tests.support.minihub import MiniHub
 
-LINES = "".join(
-    json.dumps({"text": f"a line of text, number {at} of many"}) + "\n" for at in range(200)
-).encode()
+LINES = "".join(json.dumps({"text": f"a line of text, number {at} of many"}) + "\n" for at in range(200)).encode()
 
 
 @pytest.fixture
@@ -96,9 +94,7 @@ def test_other_bytes_than_those_that_are_published_are_refused(
     project: Project, tiny_llama: Path, hub: MiniHub
 ) -> None:
     hub.repositories["datasets/our/prompts"].corrupt["data/train.jsonl"] = 1
-    assert key(plan(project, tiny_llama, hub, "hf://datasets/our/prompts")), (
-        "once more, and then as it should be"
-    )
+    assert key(plan(project, tiny_llama, hub, "hf://datasets/our/prompts")), "once more, and then as it should be"
     hub.add("datasets/our/prompts", {"data/train.jsonl": LINES + b"{}\n"})
     hub.repositories["datasets/our/prompts"].corrupt["data/train.jsonl"] = 99
     done = plan(project, tiny_llama, hub, "hf://datasets/our/prompts")

@@ -97,12 +97,8 @@ def test_lists_of_files(change: Callable[[bytes, random.Random], bytes]) -> None
 
 
 @pytest.mark.parametrize("change", [mutated, valued])
-def test_what_is_remembered_of_a_commit(
-    tmp_path: Path, change: Callable[[bytes, random.Random], bytes]
-) -> None:
-    commit = Commit(
-        "org/name", SHA, (HubFile("config.json", 3, None, "b" * 40), HubFile("x/y", 5, "a" * 64, None))
-    )
+def test_what_is_remembered_of_a_commit(tmp_path: Path, change: Callable[[bytes, random.Random], bytes]) -> None:
+    commit = Commit("org/name", SHA, (HubFile("config.json", 3, None, "b" * 40), HubFile("x/y", 5, "a" * 64, None)))
     rows = {"model.safetensors": {"a": TensorInfo("F32", (2, 3)), "b": TensorInfo("F16", ())}}
     hub_commit.remember(tmp_path, commit)
     headers.remember(tmp_path, commit, rows)
@@ -141,11 +137,7 @@ HEADS = [
     gguf(vocabulary(50)),
     gguf(string("llama.block_count") + struct.pack("<II", 4, 2)),
     *(gguf(many(9, item, count)) for item in (0, 5, 8, 9, 12, 99) for count in NUMBERS),
-    *(
-        b"GGUF" + struct.pack("<IQQ", 3, tensors, pairs) + bytes(4096)
-        for tensors in NUMBERS
-        for pairs in NUMBERS
-    ),
+    *(b"GGUF" + struct.pack("<IQQ", 3, tensors, pairs) + bytes(4096) for tensors in NUMBERS for pairs in NUMBERS),
     b"GGUF" + struct.pack("<IQQ", 3, 2**64 - 1, 0) + (bytes(8) + struct.pack("<I", 0) + bytes(12)) * 100_000,
 ]
 
@@ -157,9 +149,7 @@ def as_gguf(data: bytes) -> None:
 
 
 def as_safetensors(data: bytes) -> None:
-    found = safetensors_header.read_header(
-        lambda count: data[:count], len(data), "m.safetensors", "model.source"
-    )
+    found = safetensors_header.read_header(lambda count: data[:count], len(data), "m.safetensors", "model.source")
     assert all(0 <= tensor.begin <= tensor.end <= len(data) for tensor in found.values())
 
 

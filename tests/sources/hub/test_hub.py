@@ -34,9 +34,7 @@ def assert_refused(answer: dict[str, Any], *words: str) -> None:
 def test_identity_needs_no_weight_and_equals_the_folder_s(hub: MiniHub, client: Client) -> None:
     commit = hub.add(REPO, checkpoint())
     seen = client.look(SOURCE)
-    folder = open_source(
-        str(write(client.home / "copy", checkpoint())), revision=None, digester=PlainDigester()
-    )
+    folder = open_source(str(write(client.home / "copy", checkpoint())), revision=None, digester=PlainDigester())
     assert seen["identity"] == identity(folder.files())
     assert seen["describe"] == f"hf://{REPO}@{commit}"
     assert seen["config"] == folder.config()
@@ -73,9 +71,7 @@ def test_what_is_large_is_verified_side_by_side_and_nothing_twice(hub: MiniHub, 
 def test_small_files_come_side_by_side(hub: MiniHub, client: Client) -> None:
     hub.add(REPO, checkpoint(**{"tokenizer_config.json": b"{}"}))
     # Each is sent once the other was asked for.
-    hub.together = dict.fromkeys(
-        ["tokenizer.json", "tokenizer_config.json"], threading.Barrier(2, timeout=30)
-    )
+    hub.together = dict.fromkeys(["tokenizer.json", "tokenizer_config.json"], threading.Barrier(2, timeout=30))
     assert "tokenizer_config.json" in {file["path"] for file in client.look(SOURCE)["files"]}
 
 
@@ -126,9 +122,7 @@ def test_a_long_vocabulary_before_the_architecture(hub: MiniHub, client: Client)
 
 def test_one_of_several_ggufs_is_named(hub: MiniHub, client: Client) -> None:
     commit = hub.add(REPO, {"a.gguf": gguf(), "b.gguf": gguf(architecture="phi3"), "sub/c.gguf": gguf()})
-    assert_refused(
-        client.look(SOURCE), "several GGUF", "a.gguf, b.gguf", f"hf://{REPO}/<file>.gguf@main", REPO
-    )
+    assert_refused(client.look(SOURCE), "several GGUF", "a.gguf, b.gguf", f"hf://{REPO}/<file>.gguf@main", REPO)
     seen = client.look(f"{SOURCE}/b.gguf@main")
     assert (seen["architecture"], seen["describe"]) == ("phi3", f"hf://{REPO}/b.gguf@{commit}")
     # the same bytes under another name and further down
@@ -145,9 +139,7 @@ def test_a_corrupted_download_is_fetched_again(hub: MiniHub, client: Client, nam
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
-def test_a_download_that_stays_corrupted_is_refused_and_not_kept(
-    hub: MiniHub, client: Client, name: str
-) -> None:
+def test_a_download_that_stays_corrupted_is_refused_and_not_kept(hub: MiniHub, client: Client, name: str) -> None:
     hub.add(REPO, checkpoint())
     hub.repositories[REPO].corrupt[name] = 99
     answer = client.fetch(SOURCE)

@@ -38,9 +38,7 @@ def everything(folder: Path) -> dict[str, bytes | None]:
 def outside(client: Client) -> dict[str, bytes | None]:
     """What lies around the cache of the Hub's client."""
     return {
-        name: found
-        for name, found in everything(client.home).items()
-        if name.partition("/")[0] not in ("hf", "keep")
+        name: found for name, found in everything(client.home).items() if name.partition("/")[0] not in ("hf", "keep")
     }
 
 
@@ -52,9 +50,7 @@ def of_file(name: str, method: str, **headers: str | None) -> Change:
             return answer
         named = {key.replace("_", "-"): value for key, value in headers.items()}
         kept = {key: value for key, value in answer.headers.items() if key not in named}
-        return replace(
-            answer, headers=kept | {key: value for key, value in named.items() if value is not None}
-        )
+        return replace(answer, headers=kept | {key: value for key, value in named.items() if value is not None})
 
     return change
 
@@ -89,9 +85,7 @@ def siblings(*more: dict[str, Any], **changes: Any) -> Callable[[Any], Any]:
         ("model.safetensors", "X_Linked_Etag", f'W/"{"a" * 40}"'),
     ],
 )
-def test_an_etag_is_the_published_digest(
-    hub: MiniHub, client: Client, name: str, header: str, tag: str
-) -> None:
+def test_an_etag_is_the_published_digest(hub: MiniHub, client: Client, name: str, header: str, tag: str) -> None:
     hub.add(REPO, checkpoint())
     (client.home / "precious").write_bytes(b"mine")
     before = outside(client)
@@ -121,9 +115,7 @@ def test_an_etag_that_lies_the_second_time_alone(hub: MiniHub, client: Client) -
 
 
 @pytest.mark.parametrize("status", [200, 404])
-def test_a_commit_in_a_header_is_the_one_that_was_asked_for(
-    hub: MiniHub, client: Client, status: int
-) -> None:
+def test_a_commit_in_a_header_is_the_one_that_was_asked_for(hub: MiniHub, client: Client, status: int) -> None:
     hub.add(REPO, checkpoint())
     wrong = of_file("tokenizer.json", "HEAD", X_Repo_Commit="../../../../evil", X_Error_Code="EntryNotFound")
     hub.twist = lambda answer: replace(wrong(answer), status=status) if wrong(answer) != answer else answer
@@ -209,8 +201,7 @@ LISTINGS: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda listing: {
             **listing,
             "siblings": [
-                each | ({"size": 1 << 40} if each["rfilename"] == "config.json" else {})
-                for each in listing["siblings"]
+                each | ({"size": 1 << 40} if each["rfilename"] == "config.json" else {}) for each in listing["siblings"]
             ],
         },
         f"config.json of {REPO} has {1 << 40} bytes",
@@ -245,10 +236,7 @@ def test_a_list_of_files_that_no_hub_sends_is_one_error(hub: MiniHub, client: Cl
 @pytest.mark.parametrize("listing", [name for name in list(LISTINGS)[:-2] if name != "endless"])
 def test_what_is_wrong_with_a_list_of_files_is_said(listing: str) -> None:
     change, words = LISTINGS[listing]
-    rows = [
-        {"rfilename": name, "size": len(data), "blobId": "b" * 40}
-        for name, data in sorted(checkpoint().items())
-    ]
+    rows = [{"rfilename": name, "size": len(data), "blobId": "b" * 40} for name, data in sorted(checkpoint().items())]
     changed = change({"sha": "c" * 40, "siblings": rows})
     location = Location(REPO, None, None)
     with pytest.raises(ValueError) as caught:  # of which `explain` makes the user's error
@@ -262,8 +250,7 @@ def test_weights_that_fit_on_no_disk_are_not_asked_for(hub: MiniHub, client: Cli
 
     def change(listing: Any) -> Any:
         rows = [
-            row | ({"size": 2**52} if row["rfilename"].endswith(".safetensors") else {})
-            for row in listing["siblings"]
+            row | ({"size": 2**52} if row["rfilename"].endswith(".safetensors") else {}) for row in listing["siblings"]
         ]
         return {**listing, "siblings": rows}
 
@@ -323,9 +310,7 @@ RANGES: dict[str, tuple[Change, str]] = {
         "sends the range bytes 5-9/70000",
     ),
     "a file of another size": (
-        lambda answer: replace(
-            answer, headers={**answer.headers, "Content-Range": f"bytes 0-65535/{10**15}"}
-        ),
+        lambda answer: replace(answer, headers={**answer.headers, "Content-Range": f"bytes 0-65535/{10**15}"}),
         "sends the range",
     ),
     "no range": (
@@ -333,22 +318,16 @@ RANGES: dict[str, tuple[Change, str]] = {
         "sends the range items *",
     ),
     "a number without end": (
-        lambda answer: replace(
-            answer, headers={**answer.headers, "Content-Range": f"bytes 0-1/{'9' * 5000}"}
-        ),
+        lambda answer: replace(answer, headers={**answer.headers, "Content-Range": f"bytes 0-1/{'9' * 5000}"}),
         "sends the range",
     ),
     "less": (
-        lambda answer: replace(
-            answer, body=answer.body[:20], headers={**answer.headers, "Content-Length": "20"}
-        ),
+        lambda answer: replace(answer, body=answer.body[:20], headers={**answer.headers, "Content-Length": "20"}),
         "only 20 of its",
     ),
     "packed": (packed, "Content-Encoding: gzip"),
     "the whole of another file": (
-        lambda answer: replace(
-            answer, status=200, body=b"GGUF", headers={**answer.headers, "Content-Length": "4"}
-        ),
+        lambda answer: replace(answer, status=200, body=b"GGUF", headers={**answer.headers, "Content-Length": "4"}),
         "a file has 4 bytes",
     ),
 }
@@ -364,16 +343,12 @@ def test_what_comes_for_a_range_is_that_range(hub: MiniHub, client: Client, lie:
 
 def test_more_than_the_range_is_not_read(hub: MiniHub, client: Client) -> None:
     hub.add(REPO, {"m.gguf": gguf(padding=70_000)})
-    hub.twist = lambda answer: (
-        replace(endless(answer), body=answer.body) if answer.path.endswith(".gguf") else answer
-    )
+    hub.twist = lambda answer: replace(endless(answer), body=answer.body) if answer.path.endswith(".gguf") else answer
     assert client.look(SOURCE)["architecture"] == "llama"
 
 
 @pytest.mark.parametrize("files", [checkpoint(), {"m.gguf": gguf()}], ids=["safetensors", "gguf"])
-def test_a_plan_was_told_of_the_weights_that_come(
-    hub: MiniHub, client: Client, files: dict[str, bytes]
-) -> None:
+def test_a_plan_was_told_of_the_weights_that_come(hub: MiniHub, client: Client, files: dict[str, bytes]) -> None:
     """A header that a plan reads is a stranger's until the file is here: then it is compared."""
     commit = hub.add(REPO, files)
     lie = gguf(architecture="phi3") if "m.gguf" in files else safetensors("a", "c")
@@ -415,9 +390,7 @@ def test_a_token_goes_to_the_hub_alone(hub: MiniHub, client: Client, what: str) 
                 return answer
             place = {"Location": f"{other.url}{answer.path}", "Content-Length": "0"}
             kept = {"X-Repo-Commit": commit} if "resolve" in answer.path else {}
-            kept |= {
-                name: value for name, value in answer.headers.items() if name.startswith(("ETag", "X-Linked"))
-            }
+            kept |= {name: value for name, value in answer.headers.items() if name.startswith(("ETag", "X-Linked"))}
             route = {"X-Xet-Hash": "a" * 64, "X-Xet-Refresh-Route": f"{other.url}/xet-read-token"}
             return replace(answer, status=307, headers=kept | place | route, body=b"")
 
@@ -476,9 +449,7 @@ def test_a_hub_that_asks_to_wait_for_years_is_not_waited_for(hub: MiniHub, clien
     hub.add(REPO, checkpoint())
     later = {"Retry-After": "999999999999"}
     hub.twist = lambda answer: (
-        replace(answer, status=429, headers={**answer.headers, **later})
-        if "resolve" in answer.path
-        else answer
+        replace(answer, status=429, headers={**answer.headers, **later}) if "resolve" in answer.path else answer
     )
     begun = time.monotonic()
     assert_refused(client.fetch(SOURCE, **QUICK), REPO)

@@ -50,9 +50,7 @@ class Cli:
 def put(store: Store, folder: Path, key: str, files: dict[str, bytes], **labels: str) -> Record:
     predicate = {
         "buildDefinition": {"externalParameters": {"quant.weights": labels.get("quant", "none")}},
-        "runDetails": {
-            "metadata": {"startedOn": "2026-01-01T00:00:00Z", "finishedOn": "2026-01-01T00:01:30Z"}
-        },
+        "runDetails": {"metadata": {"startedOn": "2026-01-01T00:00:00Z", "finishedOn": "2026-01-01T00:01:30Z"}},
     }
     return store.publish(
         key, write_files(folder, files), predicate_type=PREDICATE_TYPE, predicate=predicate, labels=labels
@@ -129,9 +127,7 @@ def test_a_key_is_as_many_digits_as_make_it_the_only_one(trtstore: Cli) -> None:
 def test_an_ambiguous_key_names_the_candidates(trtstore: Cli, store: Store, tmp_path: Path) -> None:
     put(store, tmp_path / "4", "ab12" + "f" * 60, {"a": b"b"})
     failed = trtstore("show", "ab12", code=2)
-    assert failed.stderr == (
-        "error: 2 keys begin with ab12: ab12000000, ab12ffffff\nhint: give more digits\n"
-    )
+    assert failed.stderr == ("error: 2 keys begin with ab12: ab12000000, ab12ffffff\nhint: give more digits\n")
 
 
 def test_show_says_all_that_is_known(trtstore: Cli, store: Store, tmp_path: Path) -> None:
@@ -288,9 +284,7 @@ def test_a_cut_file_is_refused_and_what_was_whole_is_kept(trtstore: Cli, tmp_pat
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_wrong_word_is_one_error(
-    trtstore: Cli, tmp_path: Path, words: list[str], code: int, error: str
-) -> None:
+def test_a_wrong_word_is_one_error(trtstore: Cli, tmp_path: Path, words: list[str], code: int, error: str) -> None:
     done = trtstore(*words, code=code, cwd=tmp_path)
     assert done.stdout == ""
     assert error in done.stderr

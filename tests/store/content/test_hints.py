@@ -108,13 +108,9 @@ def test_a_folder_that_leads_elsewhere_is_refused(hints: Hints, shop: Shop, tmp_
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_a_collector_takes_what_no_build_took_for_three_months(
-    hints: Hints, shop: Shop, tmp_path: Path
-) -> None:
+def test_a_collector_takes_what_no_build_took_for_three_months(hints: Hints, shop: Shop, tmp_path: Path) -> None:
     name = leave(hints, tmp_path, b"one")
-    assert [one.reason for one in shop.collect(0).decisions if one.kind == "hint"] == [
-        "it makes builds quicker"
-    ]
+    assert [one.reason for one in shop.collect(0).decisions if one.kind == "hint"] == ["it makes builds quicker"]
     past = time.time() - HINT_AGE - 60
     os.utime(shop.store._layout.hints / KEY / name, (past, past))
     assert [one.kind for one in shop.collect(None).removed] == ["hint"]

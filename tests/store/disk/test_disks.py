@@ -32,9 +32,7 @@ def test_a_full_disk_is_one_error_that_leaves_nothing_behind(tmp_path: Path, pri
         with pytest.raises(NoSpace) as failure:
             if private:
                 with store.scratch() as work:
-                    publish(
-                        store, write_files(work / "out", {"a": os.urandom(100_000)}), OTHER, attachments=logs
-                    )
+                    publish(store, write_files(work / "out", {"a": os.urandom(100_000)}), OTHER, attachments=logs)
             else:
                 publish(store, big, OTHER)
         assert str(root) in failure.value.message
@@ -52,9 +50,7 @@ def test_a_full_disk_while_a_tree_is_copied_leaves_no_half_tree(tmp_path: Path) 
     with mounted(root, "-t", "tmpfs", "-o", "size=3m", "tmpfs"):
         store = Store.open(root)
         folder = write_files(tmp_path / "out", {"run": os.urandom(2_000_000)})
-        (folder / "run").chmod(
-            0o755
-        )  # an executable cannot be linked: a copy is needed, for which there is no room
+        (folder / "run").chmod(0o755)  # an executable cannot be linked: a copy is needed, for which there is no room
         record = publish(store, folder)
         with pytest.raises(NoSpace):
             store.materialise(record)

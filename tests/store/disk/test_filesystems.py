@@ -105,9 +105,7 @@ def test_files_of_a_scratch_folder_are_taken_over_and_equal_ones_are_kept_once(d
 
 
 @pytest.mark.parametrize("private", [False, True], ids=["copied", "in scratch"])
-def test_a_full_disk_is_one_error_that_leaves_nothing_half_made(
-    disk: Disk, tmp_path: Path, private: bool
-) -> None:
+def test_a_full_disk_is_one_error_that_leaves_nothing_half_made(disk: Disk, tmp_path: Path, private: bool) -> None:
     store = Store.open(disk.path / "store")
     kept = publish(store, write_files(tmp_path / "small"))
     big = write_files(tmp_path / "big", {f"{n}.bin": os.urandom(400_000) for n in range(8)})
@@ -116,9 +114,7 @@ def test_a_full_disk_is_one_error_that_leaves_nothing_half_made(
     with pytest.raises(NoSpace):
         if private:
             with store.scratch() as work:
-                publish(
-                    store, write_files(work / "out"), OTHER, attachments={p.name: p for p in big.iterdir()}
-                )
+                publish(store, write_files(work / "out"), OTHER, attachments={p.name: p for p in big.iterdir()})
         else:
             publish(store, big, OTHER)
     assert blobs_of(store) == before
@@ -152,9 +148,7 @@ def test_a_blob_with_other_bytes_is_seen_and_replaced(disk: Disk, tmp_path: Path
     store = Store.open(disk.path / "store")
     folder = write_files(tmp_path / "out", {"engine.bin": FILES["engine.bin"]})
     record = publish(store, folder)
-    (engine,) = (
-        p for p in (store.root / "v1" / "blobs").rglob("*") if p.is_file() and p.stat().st_size == 6000
-    )
+    (engine,) = (p for p in (store.root / "v1" / "blobs").rglob("*") if p.is_file() and p.stat().st_size == 6000)
     engine.chmod(0o644)
     with engine.open("r+b") as file:
         file.write(b"ENGINE")  # in place, at the same size
@@ -165,9 +159,7 @@ def test_a_blob_with_other_bytes_is_seen_and_replaced(disk: Disk, tmp_path: Path
     assert read_tree(store.materialise(record).path) == read_tree(folder)
 
 
-def test_who_writes_in_a_tree_spoils_a_shared_blob_visibly_and_a_reflinked_one_not(
-    disk: Disk, tmp_path: Path
-) -> None:
+def test_who_writes_in_a_tree_spoils_a_shared_blob_visibly_and_a_reflinked_one_not(disk: Disk, tmp_path: Path) -> None:
     store = Store.open(disk.path / "store")
     folder = write_files(tmp_path / "out")
     record = publish(store, folder)

@@ -134,9 +134,7 @@ USES: dict[str, Callable[[Store, Path], object]] = {
 
 
 @pytest.mark.parametrize("name", USES)
-def test_what_writes_behind_a_link_is_one_error_that_names_it(
-    store: Store, tmp_path: Path, name: str
-) -> None:
+def test_what_writes_behind_a_link_is_one_error_that_names_it(store: Store, tmp_path: Path, name: str) -> None:
     (link,) = lead_away(store, name, tmp_path / "outside")
     before = snapshot(tmp_path / "outside")
     with pytest.raises(Invalid, match=f"{link} is a symbolic link"):

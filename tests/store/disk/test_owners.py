@@ -147,9 +147,7 @@ def test_a_store_may_be_shared_with_its_group_by_an_option_and_no_further(root: 
         assert store.lookup(KEY) is not None
         made = publish(store, write_files(root.parent / "more", {"a/b": b"b"}), "77" * 32)
         tree = store.materialise(made).path
-        assert [(path.stat().st_mode & 0o7777, path.stat().st_gid) for path in (tree, tree / "a")] == [
-            (0o2775, 1)
-        ] * 2
+        assert [(path.stat().st_mode & 0o7777, path.stat().st_gid) for path in (tree, tree / "a")] == [(0o2775, 1)] * 2
         assert (root / "v1" / f"index-{os.geteuid()}").stat().st_mode & 0o777 == 0o700
         Maintenance(store).pin(KEY)
         assert (root / "v1" / "pins" / KEY).stat().st_mode & 0o777 == 0o664
@@ -175,9 +173,7 @@ def test_what_a_member_of_the_group_changed_is_never_loaded(root: Path) -> None:
         record = store.use(KEY)
         assert record is not None
         engine = next(
-            path
-            for path in (root / "v1" / "blobs").rglob("*")
-            if path.is_file() and path.stat().st_size > 5000
+            path for path in (root / "v1" / "blobs").rglob("*") if path.is_file() and path.stat().st_size > 5000
         )
         times = engine.stat()
         data = engine.read_bytes()
@@ -247,9 +243,7 @@ def test_no_umask_makes_a_folder_that_others_may_write_to(tmp_path: Path, mask: 
     assert modes == dict.fromkeys(modes, wanted)
     assert (root / "v1" / "index").stat().st_mode & 0o777 == 0o700
     files = [
-        path
-        for path in root.rglob("*")
-        if path.is_file() and "index" not in path.parts and "locks" not in path.parts
+        path for path in root.rglob("*") if path.is_file() and "index" not in path.parts and "locks" not in path.parts
     ]
     assert not [path for path in files if path.stat().st_mode & 0o022]
 

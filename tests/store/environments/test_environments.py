@@ -82,9 +82,7 @@ def test_a_link_among_its_files_is_refused(shop: Shop) -> None:
     assert found.all() == []
 
 
-@pytest.mark.parametrize(
-    "about", [b"", b"{", b"[]", b'{"schema":2}', b'{"schema":1,"about":{},"bytes":"1","files":1}']
-)
+@pytest.mark.parametrize("about", [b"", b"{", b"[]", b'{"schema":2}', b'{"schema":1,"about":{},"bytes":"1","files":1}'])
 def test_what_cannot_be_read_is_absent_and_is_made_anew(shop: Shop, about: bytes) -> None:
     made = kept(shop)
     (made.path / environment.ABOUT).write_bytes(about)
@@ -203,9 +201,7 @@ def test_what_is_not_whole_is_garbage(shop: Shop) -> None:
     (base / "stray").write_bytes(b"x")
     (base / "link").symlink_to(shop.home)
     plan = shop.collect(None)
-    assert {(one.kind, one.name) for one in plan.removed} == {
-        ("toolchain", n) for n in ("half", "stray", "link")
-    }
+    assert {(one.kind, one.name) for one in plan.removed} == {("toolchain", n) for n in ("half", "stray", "link")}
     assert list(base.iterdir()) == []
     assert shop.home.is_dir()
 

@@ -110,14 +110,8 @@ def test_the_format_is_pinned() -> None:
         tarblocks.header("records/5e/" + KEY, 812),
         tarblocks.header("blobs/sha256/5e/" + KEY, 9 << 30),
     )
-    assert (
-        hashlib.sha256(small).hexdigest()
-        == "3ba3cfcf5a32fa5613987a502d6bebe512b17ce286f03b0ba7b108e5f2239085"
-    )
-    assert (
-        hashlib.sha256(large).hexdigest()
-        == "d63d330a6d3f9952bf8c75dd8eb6a5199c990bd052d3ae93ba92d2e2a1373659"
-    )
+    assert hashlib.sha256(small).hexdigest() == "3ba3cfcf5a32fa5613987a502d6bebe512b17ce286f03b0ba7b108e5f2239085"
+    assert hashlib.sha256(large).hexdigest() == "d63d330a6d3f9952bf8c75dd8eb6a5199c990bd052d3ae93ba92d2e2a1373659"
 
 
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 8**11 - 1, 8**11, 9 << 30, 2**53 - 1])
@@ -305,9 +299,7 @@ def made(content: Members, change: Callable[[int, tarfile.TarInfo], None] | None
     return file.getvalue()[:end] + tarblocks.END
 
 
-def test_the_tars_that_these_tests_make_by_hand_are_good_until_they_are_spoilt(
-    theirs: Store, mine: Store
-) -> None:
+def test_the_tars_that_these_tests_make_by_hand_are_good_until_they_are_spoilt(theirs: Store, mine: Store) -> None:
     assert unpack(mine, made(members(packed(theirs)))) == [True, True]
 
 
@@ -320,9 +312,7 @@ def renamed(place: int, name: str) -> Callable[[Members], Members]:
 
 
 def refilled(place: int, change: Callable[[bytes], bytes]) -> Callable[[Members], Members]:
-    return lambda found: [
-        (name, change(data) if at == place else data) for at, (name, data) in enumerate(found)
-    ]
+    return lambda found: [(name, change(data) if at == place else data) for at, (name, data) in enumerate(found)]
 
 
 @pytest.mark.parametrize(
@@ -422,13 +412,10 @@ def test_a_claim_of_a_vast_member_is_refused_unread(mine: Store, claim: bytes) -
 
 
 @pytest.mark.parametrize(("place", "limit"), [(1, manifest.MAX_BYTES), (2, 6000)])
-def test_a_longer_manifest_or_blob_is_refused_unread(
-    theirs: Store, mine: Store, place: int, limit: int
-) -> None:
+def test_a_longer_manifest_or_blob_is_refused_unread(theirs: Store, mine: Store, place: int, limit: int) -> None:
     found = members(packed(theirs))
     before = b"".join(
-        tarblocks.header(name, len(data)) + data + tarblocks.padding(len(data))
-        for name, data in found[:place]
+        tarblocks.header(name, len(data)) + data + tarblocks.padding(len(data)) for name, data in found[:place]
     )
     stream = Endless(before + tarblocks.header(found[place][0], limit + 1))
     with pytest.raises(Corrupt, match="bytes"):
@@ -452,9 +439,7 @@ def test_padding_is_zero(theirs: Store, mine: Store) -> None:
 
 def test_one_digest_with_two_sizes_is_refused(theirs: Store, mine: Store) -> None:
     digits = hashlib.sha256(b"abc").hexdigest()
-    listed = manifest.make_manifest(
-        [manifest.Entry("a", "0644", 3, digits), manifest.Entry("b", "0644", 9, digits)]
-    )
+    listed = manifest.make_manifest([manifest.Entry("a", "0644", 3, digits), manifest.Entry("b", "0644", 9, digits)])
     record = theirs.lookup(KEY)
     assert record is not None
     record = replace(record, manifest=listed.digest, bytes=12, files=2, attachments={})
@@ -497,9 +482,7 @@ def test_a_bundle_that_was_cut_goes_on_when_it_comes_again(theirs: Store, mine: 
     assert unpack(mine, data) == [False, True]
 
 
-def test_a_record_is_never_put_in_place_without_a_blob_that_went_meanwhile(
-    theirs: Store, mine: Store
-) -> None:
+def test_a_record_is_never_put_in_place_without_a_blob_that_went_meanwhile(theirs: Store, mine: Store) -> None:
     groups = bundle.import_from(mine, io.BytesIO(packed(theirs)))
     assert next(groups).record.key == OTHER
     shared = next(p for p in mine.root.rglob("*") if p.is_file() and p.read_bytes() == FILES["engine.bin"])

@@ -114,9 +114,7 @@ def mine(tmp_path: Path) -> Store:
 
 def stored(store: Store) -> dict[str, bytes]:
     """The blobs and records that a store has."""
-    return {
-        name: data for name, data in read_tree(store.root).items() if name.startswith(("v1/blobs", "v1/rec"))
-    }
+    return {name: data for name, data in read_tree(store.root).items() if name.startswith(("v1/blobs", "v1/rec"))}
 
 
 def times(root: Path) -> dict[str, tuple[int, int, int]]:
@@ -189,9 +187,7 @@ def test_a_blob_that_goes_while_others_come_is_put_back(theirs: Store, mine: Sto
 
 def test_a_blob_is_never_another_name_of_their_file(theirs: Store, mine: Store) -> None:
     assert Layered(mine, [ReadOnly.open(theirs.root)]).lookup(KEY) is not None
-    inodes = [
-        {p.stat().st_ino for p in (s.root / "v1" / "blobs").rglob("*") if p.is_file()} for s in (theirs, mine)
-    ]
+    inodes = [{p.stat().st_ino for p in (s.root / "v1" / "blobs").rglob("*") if p.is_file()} for s in (theirs, mine)]
     assert len(inodes[0]) == len(inodes[1]) == 4
     assert not inodes[0] & inodes[1]
 

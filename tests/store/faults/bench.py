@@ -68,9 +68,7 @@ class Bench:
         first = fault(0).kind % every
         if sample is not None:
             every *= sample.every
-            first = sample.first(
-                f"{self._operation} {fault(0)}", max(1, min(every, total))
-            )  # none has no case
+            first = sample.first(f"{self._operation} {fault(0)}", max(1, min(every, total)))  # none has no case
         for at in range(1 + first, total + 1, every):
             outcome = self._run(fault(at))
             boundary = outcome.calls[at - 1] if len(outcome.calls) >= at else "no call"

@@ -282,9 +282,7 @@ def spoilt(data: bytes, dice: random.Random, most: int) -> bytes:
     elif kind == 2:
         changed[start:start] = changed[start : start + length]
     elif kind == 3:
-        changed[start : start + length] = dice.choice(
-            [b"9" * 5000, b"[" * 2000, b"\0" * length, b'"\\ud800"']
-        )
+        changed[start : start + length] = dice.choice([b"9" * 5000, b"[" * 2000, b"\0" * length, b'"\\ud800"'])
     else:
         del changed[start:]
     return bytes(changed)

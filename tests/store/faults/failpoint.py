@@ -28,9 +28,7 @@ REFUSED_BY = {
         *("create", "open", "opendir", "rename", "link", "symlink", "unlink", "rmdir", "mkdir"),
         *("chmod", "utime", "stat"),
     ),
-    errno.EROFS: (
-        *("create", "rename", "link", "symlink", "unlink", "rmdir", "mkdir", "chmod", "utime", "truncate"),
-    ),
+    errno.EROFS: (*("create", "rename", "link", "symlink", "unlink", "rmdir", "mkdir", "chmod", "utime", "truncate"),),
     errno.EMFILE: ("create", "open", "opendir"),
     errno.ENOLCK: ("flock",),
     errno.EIO: CALLS,
@@ -66,9 +64,7 @@ def build(target: Path) -> str | None:
     if compiler is None:
         return "no C compiler: neither cc nor gcc is installed"
     flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror"]
-    done = subprocess.run(
-        [compiler, *flags, "-o", str(target), str(SOURCE), "-ldl"], capture_output=True, text=True
-    )
+    done = subprocess.run([compiler, *flags, "-o", str(target), str(SOURCE), "-ldl"], capture_output=True, text=True)
     return f"{SOURCE.name} does not compile here: {done.stderr.strip()}" if done.returncode else None
 
 

@@ -33,9 +33,7 @@ ARTIFACTS: Mapping[str, Mapping[str, bytes]] = {
 class World:
     """A folder with a store, the folders to publish in it, and a user's link."""
 
-    def __init__(
-        self, home: Path, uncounted: Callable[[], AbstractContextManager[object]] = nullcontext
-    ) -> None:
+    def __init__(self, home: Path, uncounted: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
         self.home = home
         self.store = Store.open(home / "store")
         self.link = home / "link"
@@ -328,6 +326,4 @@ def write_a_record_in_place(world: World) -> None:
 
 
 #: What no store may do; the suite must find it out.
-CARELESS = (
-    Operation("write a record in place", write_a_record_in_place, lambda w: w.publish(KEY), published),
-)
+CARELESS = (Operation("write a record in place", write_a_record_in_place, lambda w: w.publish(KEY), published),)

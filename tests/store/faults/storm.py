@@ -255,9 +255,7 @@ class Storm:
             record = self._store.lookup(path.name)
             if record is not None:
                 manifest = record.manifest.removeprefix("sha256:")
-                entries = json.loads((base / "blobs" / "sha256" / manifest[:2] / manifest).read_bytes())[
-                    "entries"
-                ]
+                entries = json.loads((base / "blobs" / "sha256" / manifest[:2] / manifest).read_bytes())["entries"]
                 named |= {manifest, *(entry["sha256"] for entry in entries)}
         loose = [path for path in base.glob("blobs/sha256/??/*") if path.name not in named]
         return {"blobs": len(loose), "bytes": sum(path.stat().st_size for path in loose)}

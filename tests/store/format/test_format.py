@@ -193,11 +193,7 @@ def test_what_build_makes_parse_reads_and_build_refuses_what_parse_refuses(entri
     assert read == made
 
 
-@given(
-    st.dictionaries(
-        st.text(st.sampled_from("abcdef.-_é /"), min_size=1, max_size=12), st.integers(0, 2**53 - 1)
-    )
-)
+@given(st.dictionaries(st.text(st.sampled_from("abcdef.-_é /"), min_size=1, max_size=12), st.integers(0, 2**53 - 1)))
 def test_accepted_paths_stay_inside_and_apart(sizes: dict[str, int]) -> None:
     try:
         made = manifest.make_manifest(Entry(path, "0644", size, "0" * 64) for path, size in sizes.items())
@@ -263,12 +259,8 @@ def annotations(**changes: Any) -> bytes:
         "totals that are text": envelope(annotations(bytes="9")),
         "no files": envelope(annotations(files=0)),
         "a label that is no text": envelope(annotations(labels={"a": 1})),
-        "an attachment without a size": envelope(
-            annotations(attachments={"log": {"digest": "sha256:" + "0" * 64}})
-        ),
-        "an attachment that is a path": envelope(
-            annotations(attachments={"log": {"digest": "../x", "size": 1}})
-        ),
+        "an attachment without a size": envelope(annotations(attachments={"log": {"digest": "sha256:" + "0" * 64}})),
+        "an attachment that is a path": envelope(annotations(attachments={"log": {"digest": "../x", "size": 1}})),
         "too long": envelope(STATEMENT) + b" " * record.MAX_BYTES,
     }.items(),
     ids=lambda case: case[0],

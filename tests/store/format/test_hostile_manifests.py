@@ -30,9 +30,7 @@ def row(**changes: Any) -> dict[str, Any]:
 def written(*rows: dict[str, Any], schema: object = 1) -> bytes:
     """As RFC 8785 spells it, as far as json.dumps can: rows in order of their names."""
     value = {"entries": list(rows), "schema": schema}
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode(
-        errors="surrogatepass"
-    )
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode(errors="surrogatepass")
 
 
 def paths(*names: str) -> bytes:
@@ -156,9 +154,7 @@ def test_a_plain_manifest_planted_this_way_is_read(store: Store) -> None:
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_hostile_manifest_is_a_miss_writes_nowhere_and_is_replaced(
-    store: Store, tmp_path: Path, case: str
-) -> None:
+def test_a_hostile_manifest_is_a_miss_writes_nowhere_and_is_replaced(store: Store, tmp_path: Path, case: str) -> None:
     canary = tmp_path / "canary"
     canary.write_bytes(b"keep")
     record = plant(store, HOSTILE[case])
@@ -237,18 +233,14 @@ def test_a_manifest_of_a_million_entries_is_refused_by_its_size(store: Store) ->
 def test_paths_of_many_folders_cost_memory_in_proportion(store: Store) -> None:
     rows = [row(path="/".join([f"{number:05}", *"b" * 62]), size=1) for number in range(1_500)]
     assert len(manifest.parse(written(*rows)).entries) == 1_500
-    plant(
-        store, written(*(row(path="/".join([f"{number:05}", *"b" * 500]), size=1) for number in range(2_000)))
-    )
+    plant(store, written(*(row(path="/".join([f"{number:05}", *"b" * 500]), size=1) for number in range(2_000))))
     peak, problem = measured(store, 500)
     assert peak < 150
     assert "more than 64 names" in problem
 
 
 @pytest.mark.parametrize("piece", [b"[],", b"{},", b"0,", b'"",', b'{"mode":[]},'])
-def test_a_manifest_of_the_most_bytes_that_lists_something_else_costs_little_memory(
-    store: Store, piece: bytes
-) -> None:
+def test_a_manifest_of_the_most_bytes_that_lists_something_else_costs_little_memory(store: Store, piece: bytes) -> None:
     plant(store, b'{"entries":[' + piece * ((manifest.MAX_BYTES - 100) // len(piece)) + b'[]],"schema":1}')
     peak, problem = measured(store, 500)
     assert peak < 250

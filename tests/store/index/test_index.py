@@ -111,9 +111,7 @@ def test_a_row_whose_checksum_is_that_of_another_row_is_a_miss(folder: Path) -> 
     index = Index(folder)
     index.put("t", "k", "5e" * 32)
     index.put("t", "other", "0f" * 32)
-    plant(
-        folder, "UPDATE Cache SET value = (SELECT value FROM Cache WHERE key = 't:other') WHERE key = 't:k'"
-    )
+    plant(folder, "UPDATE Cache SET value = (SELECT value FROM Cache WHERE key = 't:other') WHERE key = 't:k'")
     assert Index(folder).get("t", "k") is None
     assert Index(folder).items("t") == {"other": "0f" * 32}
     index.update("t", "k", lambda old: [old])

@@ -129,9 +129,7 @@ EDITS = [edit_by_the_tree, edit_the_blob, replace_the_blob, edit_a_small_file, e
 
 
 @pytest.mark.parametrize("spoil", EDITS)
-def test_a_use_finds_bytes_that_were_changed_and_dated_back(
-    shelf: Shelf, spoil: Callable[[Shelf], None]
-) -> None:
+def test_a_use_finds_bytes_that_were_changed_and_dated_back(shelf: Shelf, spoil: Callable[[Shelf], None]) -> None:
     spoil(shelf)
     assert shelf.use() is None
     assert shelf.heard
@@ -146,9 +144,7 @@ def test_no_folder_is_handed_out_with_such_bytes(shelf: Shelf, spoil: Callable[[
     spoil(shelf)
     with pytest.raises(Corrupt):
         shelf.again().materialise(shelf.record)
-    assert (
-        shelf.store.lookup(KEY, on_problem=lambda _: None) is None
-    )  # quarantined: the next build replaces it
+    assert shelf.store.lookup(KEY, on_problem=lambda _: None) is None  # quarantined: the next build replaces it
     publish(shelf.store, shelf.home / "out")
     with shelf.store.reading(shelf.record) as made:
         assert read_tree(made.path) == FILES

@@ -84,9 +84,7 @@ def test_without_its_index_a_store_lists_the_same(store: Store, upkeep: Maintena
 
 
 @pytest.mark.parametrize("row", [7, [], {KEY: 1}, {KEY: [[0, 0, 0], 1]}, {KEY: [1, 2, 3]}])
-def test_a_row_of_another_shape_is_read_again(
-    store: Store, upkeep: Maintenance, record: Record, row: object
-) -> None:
+def test_a_row_of_another_shape_is_read_again(store: Store, upkeep: Maintenance, record: Record, row: object) -> None:
     before, _ = listed(upkeep)
     store.index.put("catalog", KEY[:2], row)  # type: ignore[arg-type]
     store.index.put("references", KEY[:2], row)  # type: ignore[arg-type]

@@ -43,9 +43,7 @@ def test_without_a_limit_only_garbage_goes(shop: Shop) -> None:
     }
     assert shop.left("kept") == ["kept"]
     assert plan.met
-    assert [
-        path.name for folder in ("trees", "roots", "tmp") for path in (shop.base / folder).iterdir()
-    ] == []
+    assert [path.name for folder in ("trees", "roots", "tmp") for path in (shop.base / folder).iterdir()] == []
     assert shop.collect(None).removed == []
 
 
@@ -136,9 +134,7 @@ def test_who_publishes_what_is_there_uses_it(shop: Shop) -> None:
 
 def test_a_blob_without_a_record_stays_for_the_grace_period(shop: Shop) -> None:
     shop.put("any")
-    blob = write_files(shop.base / "blobs" / "sha256" / "00", {"0" * 64: b"of a writer that was killed"}) / (
-        "0" * 64
-    )
+    blob = write_files(shop.base / "blobs" / "sha256" / "00", {"0" * 64: b"of a writer that was killed"}) / ("0" * 64)
     plan = shop.collect(None, grace=60)
     assert blob.exists()
     assert reasons(plan, remove=False)["0" * 64].endswith("used within the grace period of 1 minute")
@@ -155,9 +151,7 @@ def test_the_cheapest_seconds_per_byte_go_first_until_the_limit_is_met(shop: Sho
     for count in range(3):
         limit = plan.before - sum(sizes[:count])
         found = shop.collect(limit)
-        assert (
-            found.removed == [] if count == 0 else [d.name for d in found.removed] == order[count - 1 : count]
-        )
+        assert found.removed == [] if count == 0 else [d.name for d in found.removed] == order[count - 1 : count]
         assert found.after == limit == shop.bytes()
         assert found.met
 
@@ -223,9 +217,7 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(shop: Shop) -> No
     planned = shop.collect(0, dry_run=True)
     assert shop.snapshot() == before
     done = shop.collect(0)
-    said = [
-        [(d.kind, d.name, d.remove, d.reason, d.bytes) for d in plan.decisions] for plan in (planned, done)
-    ]
+    said = [[(d.kind, d.name, d.remove, d.reason, d.bytes) for d in plan.decisions] for plan in (planned, done)]
     assert said[0] == said[1]
     assert all(decision.reason for decision in done.decisions)
     assert (planned.before, planned.after) == (done.before, done.after)

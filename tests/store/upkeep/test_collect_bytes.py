@@ -71,9 +71,7 @@ RECORDS = st.lists(
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
-@given(
-    RECORDS, st.sets(st.integers(0, 5)), st.sets(st.integers(0, 5)), st.integers(0, 5), st.integers(0, 40_000)
-)
+@given(RECORDS, st.sets(st.integers(0, 5)), st.sets(st.integers(0, 5)), st.integers(0, 5), st.integers(0, 40_000))
 def test_whatever_the_store_what_is_left_is_usable_protected_or_within_the_limit(
     records: list[tuple[set[int], bool, float | None]],
     rooted: set[int],

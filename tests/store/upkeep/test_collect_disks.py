@@ -112,9 +112,7 @@ def set_ctime(image: Path, inner: Path, seconds_ago: float) -> None:
     subprocess.run(["debugfs", "-w", "-R", command, image], check=True, capture_output=True)
 
 
-@pytest.mark.skipif(
-    shutil.which("debugfs") is None, reason="debugfs, which can set a ctime, is not installed"
-)
+@pytest.mark.skipif(shutil.which("debugfs") is None, reason="debugfs, which can set a ctime, is not installed")
 def test_an_hour_of_grace_and_a_week_of_quarantine_are_counted_from_the_ctime(tmp_path: Path) -> None:
     disk, image = tmp_path / "disk", make_image("ext4", tmp_path / "image")
     disk.mkdir()

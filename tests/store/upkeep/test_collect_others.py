@@ -163,9 +163,7 @@ def test_what_was_there_when_a_pin_returned_stays(shop: Shop, in_the_middle: InT
     assert said.strip() == str(shop.left("pinned") == ["pinned"])
 
 
-def test_what_a_builder_finds_under_its_lock_stays_until_it_has_read_it(
-    shop: Shop, in_the_middle: InTheMiddle
-) -> None:
+def test_what_a_builder_finds_under_its_lock_stays_until_it_has_read_it(shop: Shop, in_the_middle: InTheMiddle) -> None:
     record = shop.put("found")
     with beside(LATE_BUILDER, shop.store.root, record.key) as other:
 
@@ -196,9 +194,7 @@ def test_who_begins_to_read_while_a_collection_decides_reads_all_or_hears_that_i
 
 
 @pytest.mark.parametrize("step", range(1, 9))
-def test_a_collector_killed_at_any_step_leaves_whole_records_and_garbage_for_the_next(
-    shop: Shop, step: int
-) -> None:
+def test_a_collector_killed_at_any_step_leaves_whole_records_and_garbage_for_the_next(shop: Shop, step: int) -> None:
     for number in range(3):
         shop.store.materialise(shop.put(str(number), {"own.bin": b"%d" % number * 900, "shared": b"s" * 900}))
     collector = python(KILLED, shop.store.root, step)

@@ -74,14 +74,10 @@ def test_a_pin_that_is_no_file_counts_and_is_not_read(
     assert set(upkeep.pins()) == {KEY, OTHER}
 
 
-def test_a_pinned_artifact_is_kept_and_an_unpinned_one_goes(
-    store: Store, upkeep: Maintenance, record: Record
-) -> None:
+def test_a_pinned_artifact_is_kept_and_an_unpinned_one_goes(store: Store, upkeep: Maintenance, record: Record) -> None:
     upkeep.pin(KEY, "for the demo")
     plan = upkeep.collect(0, grace=0.0)
-    assert [(d.name, d.reason) for d in plan.decisions if d.kind == "record"] == [
-        (KEY, "pinned: for the demo")
-    ]
+    assert [(d.name, d.reason) for d in plan.decisions if d.kind == "record"] == [(KEY, "pinned: for the demo")]
     assert store.lookup(KEY) == record
     upkeep.unpin(KEY)
     upkeep.collect(0, grace=0.0)
@@ -171,9 +167,7 @@ def test_statistics_of_another_shape_count_as_none(store: Store, value: object) 
         ([], None),
     ],
 )
-def test_a_record_says_what_its_build_took_where_it_has_provenance(
-    run: object, seconds: float | None
-) -> None:
+def test_a_record_says_what_its_build_took_where_it_has_provenance(run: object, seconds: float | None) -> None:
     facts = {"runDetails": {"metadata": run}}
     made = Record(KEY, "sha256:" + KEY, 1, 1, {}, dict[str, Attachment](), "p", facts)
     assert usage.stated_seconds(made) == seconds

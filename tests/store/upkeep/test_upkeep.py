@@ -192,16 +192,12 @@ def test_a_verify_moves_what_is_damaged_away_and_the_next_build_heals(
         assert finding.moved_to is None or os.path.lexists(finding.moved_to)
         assert (finding.moved_to is None) is (spoil is lose_blob)
     assert (shelf.lookup() is None) is (kinds != {"tree"})
-    assert {
-        f.path for f in shelf.verify() if f.moved_to is not None
-    } == set()  # there is nothing more to move
+    assert {f.path for f in shelf.verify() if f.moved_to is not None} == set()  # there is nothing more to move
     check_healed(shelf)
 
 
 @pytest.mark.parametrize("spoil", DAMAGES)
-def test_a_use_that_verifies_finds_the_damage_of_its_artifact(
-    shelf: Shelf, spoil: Callable[[Shelf], set[str]]
-) -> None:
+def test_a_use_that_verifies_finds_the_damage_of_its_artifact(shelf: Shelf, spoil: Callable[[Shelf], set[str]]) -> None:
     kinds, heard = spoil(shelf), list[str]()
     found = shelf.store.use(KEY, verify="always", on_problem=heard.append)
     assert (found is None) is (kinds != {"tree"})  # a tree is made again from its blobs
@@ -289,9 +285,7 @@ def test_a_tree_that_shares_a_damaged_blob_is_not_served_once_the_quarantine_is_
     check_healed(shelf)
 
 
-def test_the_trees_of_other_artifacts_that_share_the_damaged_blob_go_too(
-    shelf: Shelf, tmp_path: Path
-) -> None:
+def test_the_trees_of_other_artifacts_that_share_the_damaged_blob_go_too(shelf: Shelf, tmp_path: Path) -> None:
     files = {"model.bin": ENGINE, "other": b"other"}
     other = publish(shelf.store, write_files(tmp_path / "other", files), OTHER)
     tree = shelf.store.materialise(other).path

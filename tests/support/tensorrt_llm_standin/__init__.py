@@ -73,9 +73,7 @@ class StandIn:
 
     def fails(self, tool: str, log: Path | None, status: int = 1) -> None:
         """From now on `tool` prints a recorded log and ends with `status` (minus a signal); None: works again."""
-        self._settings(
-            failure=None if log is None else {"tool": tool, "log": log.read_text(), "status": status}
-        )
+        self._settings(failure=None if log is None else {"tool": tool, "log": log.read_text(), "status": status})
 
     def drops(self, name: str | None) -> None:
         """From now on tools leave out the file of that name, and say nothing."""
@@ -103,9 +101,7 @@ def install(root: Path, *, python: str | None = None) -> StandIn:
     inner.mkdir()
     shutil.copyfile(HERE / "tool.py", inner / "tool.py")
     shutil.copyfile(contract.FILE, inner / "contract.json")
-    (inner / "settings.json").write_text(
-        json.dumps({"capability": "8.9", "version": "1.2.1", "serialization": 239})
-    )
+    (inner / "settings.json").write_text(json.dumps({"capability": "8.9", "version": "1.2.1", "serialization": 239}))
     scripts = {f"bin/{name}": name for name in PROGRAMS}
     scripts["examples/quantization/quantize.py"] = "quantize.py"
     for path in contract.contract()["convert_checkpoint_flags"]:
@@ -130,12 +126,8 @@ def parser(tool: str) -> argparse.ArgumentParser:
         "trtllm-refit": "trtllm_refit_flags",
         "quantize.py": "quantize_py_flags",
     }
-    found = runpy.run_path(
-        str(HERE / "tool.py"), init_globals={"CONTRACT": contract.contract(), "SETTINGS": {}}
-    )
+    found = runpy.run_path(str(HERE / "tool.py"), init_globals={"CONTRACT": contract.contract(), "SETTINGS": {}})
     told = contract.contract()
-    made = found["parser_of"](
-        tool, told[flags[tool]] if tool in flags else told["convert_checkpoint_flags"][tool]
-    )
+    made = found["parser_of"](tool, told[flags[tool]] if tool in flags else told["convert_checkpoint_flags"][tool])
     assert isinstance(made, argparse.ArgumentParser)
     return made

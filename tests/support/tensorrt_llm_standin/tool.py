@@ -63,9 +63,7 @@ def write(path, data):
 
 def safetensors(values):
     """A file of that format with one tensor of bytes."""
-    header = json.dumps(
-        {"weights": {"dtype": "U8", "shape": [len(values)], "data_offsets": [0, len(values)]}}
-    ).encode()
+    header = json.dumps({"weights": {"dtype": "U8", "shape": [len(values)], "data_offsets": [0, len(values)]}}).encode()
     return struct.pack("<Q", len(header)) + header + values
 
 
@@ -148,9 +146,7 @@ def convert(name):
     cache = "FP8" if getattr(args, "fp8_kv_cache", False) else cache
     calibration = None
     if cache == "INT8" or (algo or "").startswith("W8A8"):
-        calibration = digest_of(
-            path for path in pathlib.Path(args.calib_dataset).rglob("*") if path.is_file()
-        )
+        calibration = digest_of(path for path in pathlib.Path(args.calib_dataset).rglob("*") if path.is_file())
     quantization = {"quant_algo": algo, "kv_cache_quant_algo": cache}
     if algo and algo.endswith("_GPTQ"):
         quantization["group_size"] = args.group_size
@@ -167,9 +163,7 @@ def quantize():
     if args.qformat not in ("full_prec", "fp8_pc_pt") or args.kv_cache_dtype:
         folder = pathlib.Path(args.calib_dataset)
         if not folder.is_dir():
-            sys.exit(
-                f"ConnectionError: Couldn't reach '{args.calib_dataset}' on the Hub (OfflineModeIsEnabled)"
-            )
+            sys.exit(f"ConnectionError: Couldn't reach '{args.calib_dataset}' on the Hub (OfflineModeIsEnabled)")
         files = [path for path in folder.rglob("*") if path.is_file()]
         calibration = [
             digest_of(files),
@@ -190,13 +184,9 @@ def refuse_on_blackwell(config):
     """As builder.py does."""
     quantization = config["quantization"]
     refused = CONTRACT["rejected_on_sm_100_to_119"]
-    bad = (
-        quantization["quant_algo"] in refused or f"kv_cache:{quantization['kv_cache_quant_algo']}" in refused
-    )
+    bad = quantization["quant_algo"] in refused or f"kv_cache:{quantization['kv_cache_quant_algo']}" in refused
     if 100 <= SM < 120 and bad:
-        raise RuntimeError(
-            "INT8/INT4 weight-only, SmoothQuant and INT8 KV cache are not supported on this SM"
-        )
+        raise RuntimeError("INT8/INT4 weight-only, SmoothQuant and INT8 KV cache are not supported on this SM")
 
 
 def ranks_of(folder, count):

@@ -56,9 +56,7 @@ def _read(folder: Path) -> dict[str, Any]:
     return about
 
 
-def _generate_text(
-    folder: Path, about: Mapping[str, Any], options: Mapping[str, Any], on_text: Any
-) -> dict[str, Any]:
+def _generate_text(folder: Path, about: Mapping[str, Any], options: Mapping[str, Any], on_text: Any) -> dict[str, Any]:
     package_loader.make_ready(about["device"])
     answer: dict[str, Any] = importlib.import_module(INFERENCE).generate_text(folder, about, options, on_text)
     return answer

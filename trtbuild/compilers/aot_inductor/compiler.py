@@ -246,9 +246,7 @@ COMPILER = Compiler(
         "fleet.cuda": _CUBIN,
     },
     hardware=Hardware(frozenset({"cpu", "cuda"}), cross_built=frozenset({"target.level"})),
-    needs=Requirements(
-        "torch", extra="aot-inductor", toolchains=("network", "modelopt", "aot_inductor"), cxx=True
-    ),
+    needs=Requirements("torch", extra="aot-inductor", toolchains=("network", "modelopt", "aot_inductor"), cxx=True),
     models=ModelRules(structured=True),
     folders={"compiler.calib_dataset": True},
     advise=advise,

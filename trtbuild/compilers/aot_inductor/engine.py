@@ -48,9 +48,7 @@ def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
         _set_environment(Path(scratch), compiler, _level(options))
         package_loader.make_ready(device)
         export = importlib.import_module(EXPORT)
-        compiled = export.compile_to(
-            out / manifest.PACKAGE, Path(scratch), options, device, weights, reporter
-        )
+        compiled = export.compile_to(out / manifest.PACKAGE, Path(scratch), options, device, weights, reporter)
     structure, scheme = Structure.read(options), WeightScheme.read(options)
     about = {
         "package": manifest.PACKAGE,
@@ -123,9 +121,7 @@ def _check_machine(options: Mapping[str, Any], device: str) -> None:
             here = missing if gpu is None else f"the {gpu.name} here has {gpu.capability}"
             raise BuildError(f"the engine is for compute capability {wanted}, and {here}")
     elif platform.machine() != options["target.arch"]:
-        raise BuildError(
-            f"the engine is for {options['target.arch']}, and this machine is {platform.machine()}"
-        )
+        raise BuildError(f"the engine is for {options['target.arch']}, and this machine is {platform.machine()}")
 
 
 def _set_environment(stage: Path, compiler: str, level: str | None) -> None:

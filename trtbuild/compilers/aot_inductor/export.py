@@ -58,11 +58,7 @@ def compile_to(
     limits = options["profile.max_input_len"], options["profile.max_seq_len"]
     began = time.monotonic()
     module = DecoderModule(structure, scheme, device).eval()
-    tensors = (
-        _random_weights(module)
-        if weights is None
-        else package_loader.read(weights / manifest.WEIGHTS, device)
-    )
+    tensors = _random_weights(module) if weights is None else package_loader.read(weights / manifest.WEIGHTS, device)
     module.load_state_dict(tensors)
     reporter.progress("exporting", 0, 1, "module")
     exported = _export(module, limits)
@@ -119,9 +115,7 @@ def _scalars(wanted: Sequence[str], module: DecoderModule) -> dict[str, int]:
     """
     own = set(module.state_dict())
     constants = {
-        name: module.scheme.group_size or 0
-        for name in wanted
-        if _OWN_CONSTANT.fullmatch(name) and name not in own
+        name: module.scheme.group_size or 0 for name in wanted if _OWN_CONSTANT.fullmatch(name) and name not in own
     }
     odd = own ^ (set(wanted) - set(constants))
     if odd or (constants and (module.scheme.weights != "int4" or module.device != "cpu")):
@@ -151,9 +145,7 @@ def _example(module: DecoderModule, count: int, slots: int) -> tuple[Any, ...]:
     s, device = module.structure, module.device
     ids = torch.arange(count, device=device) * 7 % s.vocab
     shape, dtype = (s.kv_heads, slots, s.head_dim), cache_dtype(module.scheme.dtype, device)
-    keys, values = (
-        [torch.zeros(shape, dtype=dtype, device=device) for _ in range(s.layers)] for _ in range(2)
-    )
+    keys, values = ([torch.zeros(shape, dtype=dtype, device=device) for _ in range(s.layers)] for _ in range(2))
     return ids, torch.arange(count, device=device), keys, values
 
 
@@ -197,9 +189,7 @@ def _runs_here(options: Mapping[str, Any]) -> bool:
     return options["target.kind"] == "cuda" or package_loader.level_refusal(options["target.level"]) is None
 
 
-def _compare(
-    path: Path, module: DecoderModule, weights: Mapping[str, torch.Tensor], limits: tuple[int, int]
-) -> float:
+def _compare(path: Path, module: DecoderModule, weights: Mapping[str, torch.Tensor], limits: tuple[int, int]) -> float:
     """Compare the logits of package and module for a prompt and three more tokens, if there is room. BuildError."""
     opened = package_loader.open_package(path)
     package_loader.give(opened, weights)

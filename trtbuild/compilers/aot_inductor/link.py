@@ -53,9 +53,7 @@ def check(constants: Mapping[str, Any], path: Path) -> None:
     for name, wanted in constants.items():
         (dtype, shape), stored = (wanted["dtype"], wanted["shape"]), tensors[name]
         if (dtype, shape) != stored:
-            raise BuildError(
-                f"{path.name} has {name} as {stored[0]} {stored[1]}, and the engine wants {dtype} {shape}"
-            )
+            raise BuildError(f"{path.name} has {name} as {stored[0]} {stored[1]}, and the engine wants {dtype} {shape}")
 
 
 def read_tensors(path: Path) -> dict[str, tuple[str, list[int]]]:
@@ -64,9 +62,7 @@ def read_tensors(path: Path) -> dict[str, tuple[str, list[int]]]:
         tensors = read_file(safetensors.read_header, path, path.name, "")
     except (OSError, InputError) as error:
         raise BuildError(f"the weights cannot be read: {error}") from None
-    return {
-        name: (_TYPES.get(tensor.kind, tensor.kind), list(tensor.shape)) for name, tensor in tensors.items()
-    }
+    return {name: (_TYPES.get(tensor.kind, tensor.kind), list(tensor.shape)) for name, tensor in tensors.items()}
 
 
 def _link(source: Path, target: Path) -> None:

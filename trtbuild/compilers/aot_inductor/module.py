@@ -32,9 +32,7 @@ class DecoderModule(nn.Module):
             empty = torch.empty(wanted.shape, dtype=getattr(torch, wanted.dtype), device=device)
             _at(self, path).register_buffer(leaf, empty)
 
-    def forward(
-        self, ids: Tensor, positions: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]
-    ) -> Tensor:
+    def forward(self, ids: Tensor, positions: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
         s = self.structure
         hidden = self._embed(ids)
         frequencies, factor = self.get_buffer("rotary.table")
@@ -72,9 +70,7 @@ class DecoderModule(nn.Module):
         scales = F.embedding(ids, self.get_buffer("model.embed_tokens.scales")[:, None])
         return rows.to(scales.dtype) * scales
 
-    def _heads(
-        self, prefix: str, value: Tensor, cosine: Tensor, sine: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _heads(self, prefix: str, value: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value by head, [heads, tokens, head_dim]; query and key are rotated to their positions."""
         s = self.structure
         both = self._linear(value, f"{prefix}.self_attn.qkv_proj", s.attention_bias)
@@ -128,9 +124,7 @@ class DecoderModule(nn.Module):
         weight = self.get_buffer(f"{name}.weight").t()
         joined = len(JOINED[linear]) > 1
         wide = torch.float32 if joined else value.dtype
-        product: Tensor = torch._scaled_mm(
-            codes, weight, scale_a=input_scale, scale_b=weight_scale, out_dtype=wide
-        )
+        product: Tensor = torch._scaled_mm(codes, weight, scale_a=input_scale, scale_b=weight_scale, out_dtype=wide)
         return (product * self.get_buffer(f"{name}.shares")).to(value.dtype) if joined else product
 
 

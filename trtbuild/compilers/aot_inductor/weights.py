@@ -112,9 +112,7 @@ def _pieces(
     yield np.array([frequencies, [factor] * len(frequencies)], "<f4").tobytes()
 
 
-def _layer(
-    write: _WeightWriter, structure: Structure, prefix: str, quantized: Exported | None
-) -> Iterator[bytes]:
+def _layer(write: _WeightWriter, structure: Structure, prefix: str, quantized: Exported | None) -> Iterator[bytes]:
     yield write.plain(f"{prefix}.input_layernorm.weight")
     yield write.plain(f"{prefix}.post_attention_layernorm.weight")
     for name, _, _, bias in linears(structure):
@@ -149,9 +147,7 @@ def _scales(quantized: Exported, structure: Structure) -> Iterator[bytes]:
             parts = [f"model.layers.{layer}.{part}" for part in JOINED[name]]
             inputs = {float(quantized.plain(f"{part}.input_scale")) for part in parts}
             if len(inputs) > 1:
-                raise BuildError(
-                    f"the checkpoint has other scales for the input of each of {', '.join(parts)}"
-                )
+                raise BuildError(f"the checkpoint has other scales for the input of each of {', '.join(parts)}")
             stored = max(float(quantized.plain(f"{part}.weight_scale")) for part in parts)
             yield np.array([[inputs.pop()] * SCALE, [stored] * SCALE], "<f4").tobytes()
 

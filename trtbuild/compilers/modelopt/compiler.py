@@ -219,9 +219,7 @@ COMPILER = Compiler(
     hardware=Hardware(frozenset({"cpu", "cuda"})),
     needs=Requirements("nvidia-modelopt", extra="modelopt", toolchains=("network", "modelopt")),
     models=ModelRules(structured=True, transformers=True),
-    serving=Serving(
-        {"trtllm": serving.trtllm, "vllm": serving.vllm, "sglang": serving.sglang}, serving.check_server
-    ),
+    serving=Serving({"trtllm": serving.trtllm, "vllm": serving.vllm, "sglang": serving.sglang}, serving.check_server),
     folders={"compiler.calib_dataset": True},
     advise=advise,
 )

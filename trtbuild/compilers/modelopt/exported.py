@@ -168,21 +168,13 @@ class Exported:
         } - {"k_scale", "v_scale"}
         if not set(must) <= scales <= set(must) | set(may):
             stored = ", ".join(sorted(scales)) or "no scales"
-            wants = (
-                f"{algorithm} wants {', '.join(must) or 'none'}" if algorithm else "is to be left as it is"
-            )
+            wants = f"{algorithm} wants {', '.join(must) or 'none'}" if algorithm else "is to be left as it is"
             raise BuildError(f"{module} has {stored}, and {wants}")
         if algorithm is None:
             plain = self.plain(f"{module}.weight")
-            return Linear(
-                plain, np.zeros((1, 1), np.float32), None, None, excluded=self.algorithm is not None
-            )
+            return Linear(plain, np.zeros((1, 1), np.float32), None, None, excluded=self.algorithm is not None)
         weight, step = self._weight(module, algorithm)
-        smooth = (
-            self._scale(f"{module}.pre_quant_scale", (weight.shape[1],))
-            if "pre_quant_scale" in scales
-            else None
-        )
+        smooth = self._scale(f"{module}.pre_quant_scale", (weight.shape[1],)) if "pre_quant_scale" in scales else None
         scale = float(self._scale(f"{module}.input_scale", ())) if "input_scale" in scales else None
         return Linear(weight, step, smooth, scale)
 
@@ -199,9 +191,7 @@ class Exported:
         kind = {"W8A16": "I8", "W8A8_SQ_PER_CHANNEL": "I8", "FP8": "F8_E4M3"}.get(algorithm)
         kind = kind or ("F8_E4M3" if algorithm.startswith("FP8") else "U8")
         if entry.kind != kind or len(entry.shape) != 2:
-            raise BuildError(
-                f"{module}.weight is {entry.kind} {list(entry.shape)}, and {algorithm} stores {kind}"
-            )
+            raise BuildError(f"{module}.weight is {entry.kind} {list(entry.shape)}, and {algorithm} stores {kind}")
         if kind == "U8":
             return self._four_bits(module, entry)
         rows = entry.shape[0]
@@ -240,9 +230,7 @@ class Exported:
         entry = self._find(name)
         kinds = _PLAIN if kind is None else (kind,)
         if entry.kind not in kinds or entry.shape != shape:
-            raise BuildError(
-                f"{name} is {entry.kind} {list(entry.shape)}, and should be {kinds[0]} {list(shape)}"
-            )
+            raise BuildError(f"{name} is {entry.kind} {list(entry.shape)}, and should be {kinds[0]} {list(shape)}")
         scales = values(entry)
         if not np.isfinite(scales).all() or (scales < 0).any() or (kind is None and (scales == 0).any()):
             raise BuildError(f"{name} has a scale that is zero, below zero or not finite")
@@ -277,6 +265,4 @@ def header(path: Path) -> dict[str, TensorEntry]:
     unknown = next((name for name, tensor in tensors.items() if tensor.kind not in _KINDS), None)
     if unknown is not None:
         raise BuildError(f"the checkpoint's weights cannot be read: {unknown} is {tensors[unknown].kind}")
-    return {
-        name: TensorEntry(path, tensor.kind, tensor.shape, tensor.begin) for name, tensor in tensors.items()
-    }
+    return {name: TensorEntry(path, tensor.kind, tensor.shape, tensor.begin) for name, tensor in tensors.items()}

@@ -57,8 +57,7 @@ def mean_loss(
     norm = weights.plain("model.norm.weight")
     head = weights.plain("model.embed_tokens.weight" if decoder.tied else "lm_head.weight")
     total = sum(
-        _nats(_rms(state, norm, decoder.norm_eps), head, piece)
-        for state, piece in zip(states, pieces, strict=True)
+        _nats(_rms(state, norm, decoder.norm_eps), head, piece) for state, piece in zip(states, pieces, strict=True)
     )
     return total / sum(len(piece) - 1 for piece in pieces)
 

@@ -214,9 +214,7 @@ def _feed(
                 rows = samples[at : at + batch]
                 longest = max(map(len, rows))
                 ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=device)
-                mask = torch.tensor(
-                    [[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device
-                )
+                mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
                 model(input_ids=ids, attention_mask=mask)
                 reporter.progress("samples", min(at + batch, len(samples)), len(samples), "samples")
 

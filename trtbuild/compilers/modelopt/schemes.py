@@ -49,15 +49,11 @@ _Parts = tuple[str, str, str]
 SCHEMES: Mapping[_Parts, ModelOptScheme] = {
     ("none", "none", "rtn"): ModelOptScheme(None, None, 0, 0.02),
     ("int8", "none", "rtn"): ModelOptScheme("INT8_WEIGHT_ONLY_CFG", "W8A16", 0, 0.1),
-    ("int8", "int8", "smoothquant"): ModelOptScheme(
-        "INT8_SMOOTHQUANT_CFG", "W8A8_SQ_PER_CHANNEL", _BASIS, 2.0
-    ),
+    ("int8", "int8", "smoothquant"): ModelOptScheme("INT8_SMOOTHQUANT_CFG", "W8A8_SQ_PER_CHANNEL", _BASIS, 2.0),
     ("int4", "none", "awq"): ModelOptScheme("INT4_AWQ_CFG", "W4A16_AWQ", _BASIS_AWQ, 1.0, grouped=True),
     ("int4", "fp8", "awq"): ModelOptScheme("W4A8_AWQ_BETA_CFG", "W4A8_AWQ", _BASIS_AWQ, 1.0, grouped=True),
     ("fp8", "fp8", "minmax"): ModelOptScheme("FP8_DEFAULT_CFG", "FP8", _BASIS, 0.4),
-    ("fp8", "fp8", "rowwise"): ModelOptScheme(
-        "FP8_PER_CHANNEL_PER_TOKEN_CFG", "FP8_PER_CHANNEL_PER_TOKEN", 0, 0.4
-    ),
+    ("fp8", "fp8", "rowwise"): ModelOptScheme("FP8_PER_CHANNEL_PER_TOKEN_CFG", "FP8_PER_CHANNEL_PER_TOKEN", 0, 0.4),
     ("nvfp4", "nvfp4", "minmax"): ModelOptScheme("NVFP4_DEFAULT_CFG", "NVFP4", _BASIS, 1.0),
 }
 #: quant.kv_cache -> ModelOpt's config, and its name in hf_quant_config.json
@@ -66,9 +62,7 @@ KV_CACHES: Mapping[str, tuple[str, str] | None] = {"auto": None, "fp8": ("FP8_KV
 
 def scheme_of(facts: Mapping[str, Any], schemes: Mapping[_Parts, ModelOptScheme] = SCHEMES) -> ModelOptScheme:
     """The scheme of a step with these facts."""
-    weights, activations, method = (
-        str(facts[f"quant.{name}"]) for name in ("weights", "activations", "method")
-    )
+    weights, activations, method = (str(facts[f"quant.{name}"]) for name in ("weights", "activations", "method"))
     return schemes[weights, activations, method]
 
 

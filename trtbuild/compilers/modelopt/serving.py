@@ -35,9 +35,7 @@ def check_server(server: str, step: Step) -> None:
     raise InputError(
         f"of ModelOpt's checkpoints it loads {loaded}, and this is {algorithm}",
         option=f"serve={server}",
-        hint=f"serve={' or '.join(others)} loads it"
-        if others
-        else "no server here loads it; quant=fp8 all do",
+        hint=f"serve={' or '.join(others)} loads it" if others else "no server here loads it; quant=fp8 all do",
     )
 
 

@@ -73,9 +73,7 @@ def samples(source: Path | None, tokenizer: TextTokenizer, count: int, length: i
     sampled: list[list[int]] = []
     for text, whole in _texts(source):
         tokens = tokenizer(text)
-        pieces = (
-            [tokens[:length]] if whole else [tokens[at : at + length] for at in range(0, len(tokens), length)]
-        )
+        pieces = [tokens[:length]] if whole else [tokens[at : at + length] for at in range(0, len(tokens), length)]
         sampled.extend(piece for piece in pieces if len(piece) > 1)
         if len(sampled) >= count:
             break

@@ -98,9 +98,7 @@ def verify(
     )
     exported = Exported(entries(folder), scheme.algorithm, facts.get("quant.group_size"), excluded)
     cache = "fp8" if facts["quant.kv_cache"] == "fp8" else None
-    return verify_numbers(
-        decoder, source, ExportedWeights(exported), scheme, str(facts["model.dtype"]), cache, tokens
-    )
+    return verify_numbers(decoder, source, ExportedWeights(exported), scheme, str(facts["model.dtype"]), cache, tokens)
 
 
 def verify_numbers(
@@ -156,15 +154,11 @@ def check_same_model(decoder: Decoder, config: Mapping[str, Any]) -> None:
     try:
         exported = parse({name: value for name, value in config.items() if name != "quantization_config"})
     except InputError as error:
-        raise BuildError(
-            f"the checkpoint's config.json does not say what the model is: {error.message}"
-        ) from None
+        raise BuildError(f"the checkpoint's config.json does not say what the model is: {error.message}") from None
     before, after = asdict(decoder), asdict(exported)
     for name, value in before.items():
         if after[name] != value:
-            raise BuildError(
-                f"the checkpoint's config.json says {name} = {after[name]}, and the model has {value}"
-            )
+            raise BuildError(f"the checkpoint's config.json says {name} = {after[name]}, and the model has {value}")
 
 
 def _check_quantization(
@@ -187,11 +181,7 @@ def _check_quantization(
         ("config.json", "quant_algo", config.get("quant_algo"), scheme.algorithm),
         ("hf_quant_config.json", "quant_algo", stated.get("quant_algo"), scheme.algorithm),
         ("hf_quant_config.json", "kv_cache_quant_algo", stated.get("kv_cache_quant_algo"), cache),
-        *(
-            [("hf_quant_config.json", "group_size", stated.get("group_size"), group)]
-            if scheme.grouped
-            else []
-        ),
+        *([("hf_quant_config.json", "group_size", stated.get("group_size"), group)] if scheme.grouped else []),
     )
     for file, name, value, expected in wanted:
         if value != expected:
@@ -200,17 +190,13 @@ def _check_quantization(
     check_excluded("hf_quant_config.json", stated.get("exclude_modules"), maps, excluded)
 
 
-def check_excluded(
-    file: str, patterns: Sequence[str] | None, maps: Sequence[str], excluded: frozenset[str]
-) -> None:
+def check_excluded(file: str, patterns: Sequence[str] | None, maps: Sequence[str], excluded: frozenset[str]) -> None:
     """Raises BuildError unless a file's patterns match exactly the `excluded` of `maps`."""
     for name in maps:
         listed = any(fnmatchcase(name, pattern) for pattern in patterns or ())
         if listed != (name in excluded):
             how = "is to be left as it is" if name in excluded else "was quantized"
-            raise BuildError(
-                f"the checkpoint's {file} {'names' if listed else 'does not name'} {name}, which {how}"
-            )
+            raise BuildError(f"the checkpoint's {file} {'names' if listed else 'does not name'} {name}, which {how}")
 
 
 def _compare(decoder: Decoder, original: Original, exported: Exported) -> tuple[float, int]:

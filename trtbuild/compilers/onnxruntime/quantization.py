@@ -43,9 +43,7 @@ class _QuantizedMatrix:
     n: int
 
 
-def quantize_network(
-    source: Network, scheme: BlockScheme, embedding: bool, path: Path, progress: Progress
-) -> Network:
+def quantize_network(source: Network, scheme: BlockScheme, embedding: bool, path: Path, progress: Progress) -> Network:
     """Write `source`, quantized, to `path` and `path`.data; `embedding` quantizes the embedding, too.
 
     Raises BuildError if there is nothing to quantize.
@@ -54,9 +52,7 @@ def quantize_network(
     weights = {tensor.name: tensor for tensor in graph.initializer}
     products = [node for node in graph.node if _is_product(node, weights)]
     if not products:
-        raise BuildError(
-            "the network has no MatMul by a constant float32 matrix: there is nothing to quantize"
-        )
+        raise BuildError("the network has no MatMul by a constant float32 matrix: there is nothing to quantize")
     data = path.with_name(path.name + ".data")
     with data.open("wb") as stream:
         looked_up = find_embedding(graph, weights) if embedding else None
@@ -119,9 +115,7 @@ class _NetworkWriter:
         if self.scheme.accuracy_level:
             settings["accuracy_level"] = self.scheme.accuracy_level
         inputs = [node.input[0], stored.packed.name, *stored.sides]
-        return helper.make_node(
-            "MatMulNBits", inputs, list(node.output), name=node.name, domain=_MICROSOFT, **settings
-        )
+        return helper.make_node("MatMulNBits", inputs, list(node.output), name=node.name, domain=_MICROSOFT, **settings)
 
     def embedding(self, lookup: Embedding) -> list[NodeProto]:
         """The GatherBlockQuantized that replaces a Gather of rows, and a Slice if rows are padded to whole blocks.
@@ -131,9 +125,7 @@ class _NetworkWriter:
         gather, scheme = lookup.gather, self.scheme
         stored = self._quantize(self.weights[lookup.weight], by_columns=lookup.transpose is not None)
         padded = blocks_of(stored.k, scheme) * scheme.group_size
-        table = self.data.again(
-            stored.packed, f"{stored.packed.name}_rows", [stored.n, padded * scheme.bits // 8]
-        )
+        table = self.data.again(stored.packed, f"{stored.packed.name}_rows", [stored.n, padded * scheme.bits // 8])
         self.tensors[table.name] = table
         rows = gather.output[0] if padded == stored.k else f"{gather.output[0]}_padded"
         quantized = helper.make_node(
@@ -225,9 +217,7 @@ def _is_matrix(tensor: TensorProto | None) -> bool:
 
 
 def _is_product(node: NodeProto, weights: Mapping[str, TensorProto]) -> bool:
-    return (
-        node.op_type == "MatMul" and node.domain in ("", "ai.onnx") and _is_matrix(weights.get(node.input[1]))
-    )
+    return node.op_type == "MatMul" and node.domain in ("", "ai.onnx") and _is_matrix(weights.get(node.input[1]))
 
 
 def _live(graph: GraphProto, nodes: list[NodeProto]) -> list[NodeProto]:

@@ -198,9 +198,7 @@ def generate(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, A
     """
     options = request.options
     if not options["temperature"] >= 0:
-        raise InputError(
-            f"generate.temperature={options['temperature']} is below zero", option="generate.temperature"
-        )
+        raise InputError(f"generate.temperature={options['temperature']} is below zero", option="generate.temperature")
     if not 0 < options["top_p"] <= 1:
         raise InputError(f"generate.top_p={options['top_p']} is not within (0, 1]", option="generate.top_p")
     engine = Engine.load(request.inputs["engine"])
@@ -212,11 +210,7 @@ def generate(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, A
 def _prompt(options: Mapping[str, Any], engine: Engine) -> tuple[list[int], int]:
     prompt = engine.encode(options["prompt"], bool(options.get("raw", False)))
     if not prompt:
-        raise InputError(
-            "the prompt is empty", option="prompt", hint='give one: prompt="Why is the sky blue?"'
-        )
+        raise InputError("the prompt is empty", option="prompt", hint='give one: prompt="Why is the sky blue?"')
     if options["max_tokens"] < 1:
-        raise InputError(
-            f"max_tokens={options['max_tokens']}: at least one is needed", option="generate.max_tokens"
-        )
+        raise InputError(f"max_tokens={options['max_tokens']}: at least one is needed", option="generate.max_tokens")
     return prompt, options["max_tokens"]

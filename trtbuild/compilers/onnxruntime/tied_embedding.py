@@ -26,9 +26,7 @@ def untranspose(source: Network, path: Path) -> Network:
     model = ModelProto()
     model.CopyFrom(source.model)
     del model.graph.node[:]
-    model.graph.node.extend(
-        _reading_rows(node, embedding) for node in graph.node if node != embedding.transpose
-    )
+    model.graph.node.extend(_reading_rows(node, embedding) for node in graph.node if node != embedding.transpose)
     data = path.with_name(path.name + ".data")
     with data.open("wb") as stream:
         target = DataFile(stream, data.name)
@@ -45,9 +43,7 @@ def untranspose(source: Network, path: Path) -> Network:
 def _only_tied(source: Network, embedding: Embedding) -> bool:
     """Whether embedding and one plain MatMul are all that reads the matrix."""
     transposed = embedding.transpose.output[0] if embedding.transpose is not None else ""
-    readers = [
-        node for node in source.model.graph.node if {embedding.weight, transposed} & set(read_by(node))
-    ]
+    readers = [node for node in source.model.graph.node if {embedding.weight, transposed} & set(read_by(node))]
     others = [node for node in readers if node not in (embedding.gather, embedding.transpose)]
     return len(others) == 1 and others[0].op_type == "MatMul" and others[0].input[1] == embedding.weight
 
@@ -62,9 +58,7 @@ def _transposed(source: Network, tensor: TensorProto, target: DataFile) -> Tenso
 
 def _reading_rows(node: NodeProto, embedding: Embedding) -> NodeProto:
     if node == embedding.gather:
-        return helper.make_node(
-            "Gather", [embedding.weight, node.input[1]], list(node.output), name=node.name
-        )
+        return helper.make_node("Gather", [embedding.weight, node.input[1]], list(node.output), name=node.name)
     if embedding.weight in node.input:
         return helper.make_node(
             "FusedMatMul",

@@ -18,9 +18,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-CEILING = (
-    0x6000_0000_0000  # below everything that the kernel maps when a process with 47-bit addresses starts
-)
+CEILING = 0x6000_0000_0000  # below everything that the kernel maps when a process with 47-bit addresses starts
 TUNABLES = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=65535"}
 STACK = 64 << 20  # bytes of stack of the building thread, which walks graphs recursively
 

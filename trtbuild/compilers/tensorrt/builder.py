@@ -111,9 +111,7 @@ def _aim(trt: Any, config: Any, capability: str | None, compiler: str) -> None:
     kinds = trt.ComputeCapability
     config.num_compute_capabilities = 1
     if not hasattr(kinds, name) or not config.set_compute_capability(getattr(kinds, name), 0):
-        raise BuildError(
-            f"TensorRT for RTX {trt.__version__} does not build for compute capability {capability}"
-        )
+        raise BuildError(f"TensorRT for RTX {trt.__version__} does not build for compute capability {capability}")
 
 
 def _tune(trt: Any, config: Any, spec: Spec) -> None:

@@ -69,9 +69,7 @@ def _refusal(about: Mapping[str, Any]) -> str | None:
     why = compatibility.gpu_refusal(about, gpu)
     if why is not None:
         return why  # before the library is imported, which may not be installed
-    return compatibility.release_refusal(
-        about, str(importlib.import_module(MODULES[about["compiler"]]).__version__)
-    )
+    return compatibility.release_refusal(about, str(importlib.import_module(MODULES[about["compiler"]]).__version__))
 
 
 def _wanted(about: Mapping[str, Any]) -> str:

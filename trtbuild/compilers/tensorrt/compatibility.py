@@ -38,13 +38,9 @@ def verify(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
 def _compare(path: Path, plan: header.EngineHeader, manifest: Mapping[str, Any]) -> None:
     size, capability = path.stat().st_size, manifest["compute_capability"]
     if plan.size != size:
-        raise BuildError(
-            f"{path.name} has {size} bytes, and its header says {plan.size}: it is cut off or damaged"
-        )
+        raise BuildError(f"{path.name} has {size} bytes, and its header says {plan.size}: it is cut off or damaged")
     if plan.release != manifest["release"]:
-        raise BuildError(
-            f"{path.name} is of release {plan.release}, and engine.json says {manifest['release']}"
-        )
+        raise BuildError(f"{path.name} is of release {plan.release}, and engine.json says {manifest['release']}")
     wanted = (capability,) if capability is not None else header.CAPABILITIES[1:]
     if plan.capabilities != wanted:
         raise BuildError(
@@ -61,9 +57,7 @@ def gpu_refusal(manifest: Mapping[str, Any], gpu: CudaFacts) -> str | None:
     if later and here < _PORTABLE_FROM:
         return f"the engine runs from compute capability 8.0 on, and the {gpu.name} here has {gpu.capability}"
     if not later and gpu.capability != capability:
-        return (
-            f"the engine is for compute capability {capability}, and the {gpu.name} here has {gpu.capability}"
-        )
+        return f"the engine is for compute capability {capability}, and the {gpu.name} here has {gpu.capability}"
     return None
 
 

@@ -39,9 +39,7 @@ DTYPES = {"auto": "float16", "float16": "float16", "bfloat16": "bfloat16", "floa
 #: What TensorRT for RTX 1.7 builds for (`ComputeCapability` of its Python module).
 RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 EVERY_RTX = "8.0+"
-TURING = (
-    "7.5"  # no bfloat16, no kernels for integer weights, not in portable engines (NVIDIA's support matrix)
-)
+TURING = "7.5"  # no bfloat16, no kernels for integer weights, not in portable engines (NVIDIA's support matrix)
 # Releases of TensorRT. Before 10 the parser knows no int4 and no float16 scales.
 _FIRST_WITH_INTEGER_WEIGHTS, _FIRST_STRONGLY_TYPED = (10, 0), (9, 1)
 
@@ -89,9 +87,7 @@ def tensorrt_steps(recipe: Recipe) -> tuple[Step, ...]:
     # Before 9.1, which has strongly typed networks, the builder chooses types, and a norm must be one layer.
     weakly = _release(release) < _FIRST_STRONGLY_TYPED and _dtype(recipe) != "float32"
     operators = "standard_layer_norm" if weakly else "standard"
-    return network(recipe, operators, _dtype(recipe)), _engine(
-        recipe, gpu_facts(recipe.target, recipe.driver_policy)
-    )
+    return network(recipe, operators, _dtype(recipe)), _engine(recipe, gpu_facts(recipe.target, recipe.driver_policy))
 
 
 def _check_common(recipe: Recipe) -> None:
@@ -226,9 +222,7 @@ RTX = Compiler(
         frozenset({"target.kind", "target.arch", "target.compute_capability"}),
         portable=True,
     ),
-    needs=Requirements(
-        "tensorrt-rtx-cu13-bindings", extra="tensorrt-rtx", toolchains=("network", "tensorrt_rtx")
-    ),
+    needs=Requirements("tensorrt-rtx-cu13-bindings", extra="tensorrt-rtx", toolchains=("network", "tensorrt_rtx")),
 )
 
 TENSORRT = Compiler(

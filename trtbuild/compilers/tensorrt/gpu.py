@@ -36,9 +36,7 @@ class TensorRt:
             if validity == self._trt.EngineValidity.INVALID:
                 reasons = self._trt.EngineInvalidityDiagnostics.__members__
                 named = [name for name, bit in reasons.items() if diagnostics & int(bit)]
-                raise BuildError(
-                    f"this GPU cannot run {path.name}: {', '.join(named) or 'TensorRT gives no reason'}"
-                )
+                raise BuildError(f"this GPU cannot run {path.name}: {', '.join(named) or 'TensorRT gives no reason'}")
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise BuildError(f"TensorRT cannot load {path.name}; its log says why")
@@ -49,9 +47,7 @@ class TensorRt:
         such details, how many layers put out each type."""
         facts = []
         for file, engine in zip(self._manifest["engines"], self._engines, strict=True):
-            memory = getattr(engine, "device_memory_size_v2", None) or getattr(
-                engine, "device_memory_size", None
-            )
+            memory = getattr(engine, "device_memory_size_v2", None) or getattr(engine, "device_memory_size", None)
             known = {"file": file["file"], "layers": engine.num_layers, "scratch_bytes": memory}
             facts.append({**known, "precisions": inspection.precisions(self._inspected(engine))})
         return facts
@@ -73,9 +69,7 @@ class TensorRt:
             place = places[name]
             if place not in contexts:  # before release 10 each profile may have one context
                 contexts[place] = _Context(self._engines[place[0]], place[1], self._device.stream, static)
-            self._phases[name] = _Phase(
-                self._device, contexts[place], shape, self._manifest, self._dtype, caches
-            )
+            self._phases[name] = _Phase(self._device, contexts[place], shape, self._manifest, self._dtype, caches)
 
     def run(self, call: Call) -> Array:
         return self._phases[call.phase].run(call)
@@ -163,9 +157,7 @@ class _Phase:
             "attention_bias": call.bias.astype(self._dtype),
         }
         for name, values in inputs.items():  # an engine with a fixed batch gets the same sequence in each row
-            device.write(
-                self._at[name], np.ascontiguousarray(np.broadcast_to(values, (self._batch, *values.shape)))
-            )
+            device.write(self._at[name], np.ascontiguousarray(np.broadcast_to(values, (self._batch, *values.shape))))
         self._context.serve(self, self._shapes, self._at)
         if not self._context.native.execute_async_v3(device.stream):
             raise BuildError("the engine does not run; TensorRT's log says why")

@@ -8,9 +8,7 @@ from typing import Any
 
 from trtbuild import untrusted
 
-_TYPE = re.compile(
-    r"\b(FP32|FP16|BF16|FP8|FP4|INT64|INT32|INT8|INT4|UINT8|BOOL|Half|Float|Int8|Int32|Bool)\b"
-)
+_TYPE = re.compile(r"\b(FP32|FP16|BF16|FP8|FP4|INT64|INT32|INT8|INT4|UINT8|BOOL|Half|Float|Int8|Int32|Bool)\b")
 _OTHER_NAMES = {"Half": "FP16", "Float": "FP32", "Int8": "INT8", "Int32": "INT32", "Bool": "BOOL"}
 
 

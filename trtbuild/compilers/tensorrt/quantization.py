@@ -86,9 +86,7 @@ def _nodes(graph: GraphProto, matrices: set[str], group: int | None) -> Iterator
                 opened.add(name)
                 blocks: dict[str, Any] = {"axis": 1} if group is None else {"axis": 0, "block_size": group}
                 stored = [f"{name}.quantized", f"{name}.scale"]
-                yield helper.make_node(
-                    "DequantizeLinear", stored, [name], name=f"{name}.dequantize", **blocks
-                )
+                yield helper.make_node("DequantizeLinear", stored, [name], name=f"{name}.dequantize", **blocks)
         yield _mean(node) if node.op_type == "ReduceMean" else node
 
 
@@ -116,11 +114,7 @@ def _quantized(
             hint="TensorRT takes whole groups only: choose a smaller one",
         )
     scales: list[Array] = []
-    pieces = (
-        _by_column(source, tensor, scheme, scales)
-        if group is None
-        else _by_group(source, tensor, group, scales)
-    )
+    pieces = _by_column(source, tensor, scheme, scales) if group is None else _by_group(source, tensor, group, scales)
     numbers = file.add(f"{tensor.name}.quantized", _ELEMENTS[scheme], [k, n], pieces)
     scale = np.concatenate(scales)
     shape = [n] if group is None else [k // group, n]

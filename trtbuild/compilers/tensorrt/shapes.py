@@ -93,9 +93,7 @@ def inputs(decoder: Decoder, phase: Phase) -> Mapping[str, tuple[Dims, Dims, Dim
 
 def _at(decoder: Decoder, batch: int, tokens: int, past: int) -> Sequence[tuple[str, Dims]]:
     cache = (batch, decoder.kv_heads, past, decoder.head_dim)
-    names = [
-        f"past_key_values.{layer}.{kind}" for layer in range(decoder.layers) for kind in ("key", "value")
-    ]
+    names = [f"past_key_values.{layer}.{kind}" for layer in range(decoder.layers) for kind in ("key", "value")]
     return [
         ("input_ids", (batch, tokens)),
         ("position_ids", (batch, tokens)),

@@ -184,9 +184,7 @@ def _of_modelopt(recipe: Recipe) -> tuple[Lock | None, dict[str, Value]]:
             "target.gpu": device.name,
             "target.compute_capability": device.compute_capability,
         }
-    return lock, facts | {
-        f"compiler.{name}": options[f"compiler.{name}"] for name in ("calib_level", "threads")
-    }
+    return lock, facts | {f"compiler.{name}": options[f"compiler.{name}"] for name in ("calib_level", "threads")}
 
 
 def _measures(recipe: Recipe) -> bool:

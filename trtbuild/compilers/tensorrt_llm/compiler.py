@@ -53,9 +53,7 @@ def _check(recipe: Recipe) -> AlgorithmScheme:
     options, quant = recipe.tools.options, recipe.quant
     _check_release(recipe)
     architecture = checkpoint_steps.architecture(recipe)
-    scheme = rules.scheme(
-        (quant.weights, quant.activations, quant.method, quant.kv_cache), architecture, options
-    )
+    scheme = rules.scheme((quant.weights, quant.activations, quant.method, quant.kv_cache), architecture, options)
     gpu = checkpoint_steps.gpu(recipe)
     rules.check_hardware(scheme, gpu.compute_capability, quant.scheme, recipe.target.name)
     rules.check_plugins(options, gpu.compute_capability, recipe.target.name)

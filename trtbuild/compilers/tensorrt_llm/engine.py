@@ -28,9 +28,7 @@ def run(request: StepRequest, out: Path, reporter: Reporter) -> dict[str, Any]:
         peak = tools.run([tools.program("trtllm-refit"), *words], home)
         facts: dict[str, Any] = {"refitted": True}
     else:
-        words = arguments.build(
-            request.options, _places(request, checkpoint, out, home), _positions(checkpoint)
-        )
+        words = arguments.build(request.options, _places(request, checkpoint, out, home), _positions(checkpoint))
         progress = _RankProgress(checkpoint, reporter)
         peak = tools.run([tools.program("trtllm-build"), *words], home, progress.line)
         facts = {"refitted": False}
@@ -65,9 +63,7 @@ class _RankProgress:
 
 
 def _places(request: StepRequest, checkpoint: Path, out: Path, home: Path) -> Places:
-    lora = [
-        request.inputs[name] for name in sorted(request.inputs, key=_number) if name.startswith("lora_dir.")
-    ]
+    lora = [request.inputs[name] for name in sorted(request.inputs, key=_number) if name.startswith("lora_dir.")]
     return Places(
         checkpoint,
         out,

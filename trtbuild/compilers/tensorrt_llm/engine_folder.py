@@ -92,9 +92,7 @@ def read(folder: Path) -> EngineConfig:
         raise BuildError("trtllm-build succeeded and wrote no config.json") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BuildError(f"the engine's config.json is not TensorRT-LLM 1.2's: {error!r}") from None
-    missing = [
-        f"rank{rank}.engine" for rank in range(built.ranks) if not _has_bytes(folder / f"rank{rank}.engine")
-    ]
+    missing = [f"rank{rank}.engine" for rank in range(built.ranks) if not _has_bytes(folder / f"rank{rank}.engine")]
     if missing:
         raise BuildError(
             f"the engine lacks {', '.join(missing)} of its {built.ranks} ranks, though trtllm-build succeeded",

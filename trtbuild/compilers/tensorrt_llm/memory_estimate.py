@@ -65,9 +65,7 @@ class GpuMemory:
         return int(free // (self.token * length)) if free > 0 else 0
 
 
-def estimate(
-    shape: DecoderSizes, scheme: AlgorithmScheme, ranks: Ranks, tokens: int, batch: int
-) -> GpuMemory:
+def estimate(shape: DecoderSizes, scheme: AlgorithmScheme, ranks: Ranks, tokens: int, batch: int) -> GpuMemory:
     """The memory for at most `tokens` tokens and `batch` sequences in one step."""
     q, kv = (heads * shape.head_dim for heads in (shape.num_attention_heads, shape.num_key_value_heads))
     attention = shape.hidden_size * (2 * q + 2 * kv)

@@ -31,9 +31,7 @@ from trtbuild.worker import Reporter, StepRequest
 _CAPABILITIES = {"x86_64_v3": "AVX2", "x86_64_v4": "AVX512"}  # torch's names
 
 
-def run(
-    request: StepRequest, source: Path, config: Mapping[str, Any], out: Path, reporter: Reporter
-) -> dict[str, Any]:
+def run(request: StepRequest, source: Path, config: Mapping[str, Any], out: Path, reporter: Reporter) -> dict[str, Any]:
     """Write the checkpoint of the model in `source`, whose config.json is `config`, to `out`, and verify it.
 
     Returns facts for the record. Raises InputError, BuildError.
@@ -52,9 +50,7 @@ def run(
     # A CPU measures scales in float32; the export then rounds what is not quantized to `dtype`.
     loaded = "float32" if measures and device == "cpu" else dtype
     patterns, model_config = exclusions.read(facts), _config(source, config, decoder)
-    model, used, tokens = quantized(
-        source, loaded, scheme, cache, group, calibration, reporter, patterns, model_config
-    )
+    model, used, tokens = quantized(source, loaded, scheme, cache, group, calibration, reporter, patterns, model_config)
     _export(model, dtype, out, tp, pp)
     del model
     _complete(out, scheme.algorithm)

@@ -69,9 +69,7 @@ class JoinedTensor:
         return whole.view(np.uint8 if self.kind == "U8" else whole.dtype).reshape(self.shape)
 
 
-def entries(
-    folder: Path, decoder: Decoder, tp: int, pp: int, algorithm: str | None
-) -> dict[str, StoredTensor]:
+def entries(folder: Path, decoder: Decoder, tp: int, pp: int, algorithm: str | None) -> dict[str, StoredTensor]:
     """Every tensor of the model by Hugging Face's name.
 
     Raises BuildError for a missing or unknown tensor, ranks that differ and should not, or sizes that do not add up.
@@ -84,9 +82,7 @@ def entries(
         if stage == 0:
             tensors["model.embed_tokens.weight"] = ranks.vocabulary("transformer.vocab_embedding.weight")
         for layer in range(per_stage):
-            tensors |= ranks.layer(
-                f"transformer.layers.{layer}.", f"model.layers.{stage * per_stage + layer}."
-            )
+            tensors |= ranks.layer(f"transformer.layers.{layer}.", f"model.layers.{stage * per_stage + layer}.")
         if stage == pp - 1:
             tensors["model.norm.weight"] = ranks.same("transformer.ln_f.weight")
             tensors["lm_head.weight"] = ranks.vocabulary("lm_head.weight")
@@ -101,9 +97,7 @@ def entries(
 class _Stage:
     """The files of one pipeline stage, a dictionary each. It keeps track of the tensors that were read."""
 
-    def __init__(
-        self, files: Sequence[dict[str, TensorEntry]], decoder: Decoder, algorithm: str | None
-    ) -> None:
+    def __init__(self, files: Sequence[dict[str, TensorEntry]], decoder: Decoder, algorithm: str | None) -> None:
         self._files = files
         self._unread = [set(file) for file in files]
         self._decoder = decoder
@@ -135,9 +129,7 @@ class _Stage:
         rows, columns = sum(part.shape[0] for part in parts), parts[0].shape[1]
         vocab = self._decoder.vocab
         if columns != self._decoder.hidden or rows < vocab:
-            raise BuildError(
-                f"{name} is [{rows}, {columns}] in all, and the model's [{vocab}, {self._decoder.hidden}]"
-            )
+            raise BuildError(f"{name} is [{rows}, {columns}] in all, and the model's [{vocab}, {self._decoder.hidden}]")
         return JoinedTensor(parts[0].kind, (vocab, columns), tuple((part, slice(None)) for part in parts))
 
     def finish(self) -> None:
@@ -238,7 +230,5 @@ class _Stage:
         joint = self.same(f"{prefix}kv_cache_scaling_factor")
         separate = [self.same(f"{prefix}{letter}_cache_scaling_factor").codes() for letter in "kv"]
         if float(joint.codes()) != max(map(float, separate)):
-            raise BuildError(
-                f"{prefix}kv_cache_scaling_factor is not the larger of those of keys and of values"
-            )
+            raise BuildError(f"{prefix}kv_cache_scaling_factor is not the larger of those of keys and of values")
         return {f"{name}{letter}_proj.{letter}_scale": joint for letter in "kv"}

@@ -105,9 +105,7 @@ def _tool(algorithm: str, kv_cache: str | None, where: str, architecture: str) -
 
 def _need(there: bool, architecture: str, what: str, hint: str) -> None:
     if not there:
-        raise InputError(
-            f"TensorRT-LLM's converter of {architecture} has no {what}", option="quant", hint=hint
-        )
+        raise InputError(f"TensorRT-LLM's converter of {architecture} has no {what}", option="quant", hint=hint)
 
 
 def check_hardware(scheme: AlgorithmScheme, capability: str, preset: str, target: str) -> None:
@@ -256,9 +254,7 @@ def check_shapes(config: Config, ranks: Ranks, grouped: bool, group: int | None)
                 raise InputError(
                     f"groups of {size} do not divide the model's {name} of {columns}{share}",
                     option="quant.group_size",
-                    hint=f"such as quant.group_size={fits[0]}"
-                    if fits
-                    else "another quantization: quant=int8",
+                    hint=f"such as quant.group_size={fits[0]}" if fits else "another quantization: quant=int8",
                 )
 
 

@@ -79,6 +79,4 @@ def _tokens(tokenizer: Path) -> tuple[list[int], int]:
 def _images() -> list[str]:
     """Releases of Triton's image with the contract's TensorRT-LLM, the newest first."""
     versions = contract()["images"]["triton"]
-    return sorted(
-        (name for name, version in versions.items() if version == contract()["version"]), reverse=True
-    )
+    return sorted((name for name, version in versions.items() if version == contract()["version"]), reverse=True)

@@ -182,10 +182,7 @@ def _backend(engine: Path, built: EngineConfig, batch: int) -> dict[str, Any]:
             _single("input_lengths", "INT32"),
             _single("request_output_len", "INT32"),
             *(_optional(_single(name, "INT32")) for name in ("end_id", "pad_id")),
-            *(
-                _optional(_tensor(name, "INT32", [2, -1], **ragged))
-                for name in ("stop_words_list", "bad_words_list")
-            ),
+            *(_optional(_tensor(name, "INT32", [2, -1], **ragged)) for name in ("stop_words_list", "bad_words_list")),
             *(_optional(_single(parameter.inner, parameter.type)) for parameter in _SAMPLING),
             *(drafts if drafted else ()),
             _optional(_single("stop", "BOOL")),

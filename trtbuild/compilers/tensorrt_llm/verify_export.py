@@ -70,9 +70,7 @@ def verify(
     exported = Exported(entries, algorithm, facts.get("quant.group_size"), excluded)
     weights = verify_export.ExportedWeights(exported) if bits is None else _QuantizedByLoader(exported, bits)
     cache = "fp8" if facts["quant.kv_cache"] == "fp8" else None
-    return verify_export.verify_numbers(
-        decoder, source, weights, scheme, str(facts["model.dtype"]), cache, tokens
-    )
+    return verify_export.verify_numbers(decoder, source, weights, scheme, str(facts["model.dtype"]), cache, tokens)
 
 
 def _check_config(

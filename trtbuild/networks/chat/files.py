@@ -77,9 +77,7 @@ def end_of_turn(rendered: Sequence[Rendered], tokenizer: Mapping[str, Any]) -> l
     """The token that a template writes right after an answer, if it is one of the tokenizer's added tokens."""
     text = next((r.text for r in rendered if r.chat == _ANSWERED and not r.prompt), None) or ""
     _, marker, after = text.rpartition(ANSWER)
-    fitting = [
-        token for token in added_of(tokenizer) if token["content"] and after.startswith(token["content"])
-    ]
+    fitting = [token for token in added_of(tokenizer) if token["content"] and after.startswith(token["content"])]
     if not marker or not fitting:
         return []
     return [int(max(fitting, key=lambda token: len(token["content"]))["id"])]
@@ -117,9 +115,7 @@ def _write_ends(settled: ChatSettings, config: Mapping[str, Any], out: Path) -> 
     if set(named) == set(settled.ends):
         return
     if given is None:  # what transformers makes of a config where there is no such file
-        given = {
-            name: config[name] for name in ("bos_token_id", "pad_token_id") if config.get(name) is not None
-        }
+        given = {name: config[name] for name in ("bos_token_id", "pad_token_id") if config.get(name) is not None}
     ends = list(settled.ends)
     _write_json(path, {**given, "eos_token_id": ends[0] if len(ends) == 1 else ends})
 

@@ -55,9 +55,7 @@ class Chat:
         try:
             self._template = _environment().from_string(template)
         except TemplateSyntaxError as error:
-            raise ChatError(
-                f"it is not valid Jinja: {str(error.message)[:_SAID]} (line {error.lineno})"
-            ) from None
+            raise ChatError(f"it is not valid Jinja: {str(error.message)[:_SAID]} (line {error.lineno})") from None
         except _FAILURES as error:
             raise ChatError(f"it is not valid Jinja: {_said(error)}") from None
 
@@ -139,9 +137,7 @@ class _Generation(Extension):
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
-    made = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
+    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
     made.filters["tojson"] = _to_json  # Jinja's own escapes HTML
     made.globals["raise_exception"] = _raise
     made.globals["strftime_now"] = _now
@@ -155,9 +151,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _raise(message: object) -> None:

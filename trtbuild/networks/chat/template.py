@@ -162,9 +162,7 @@ def template_of(files: Small, metadata: Metadata | None = None) -> str | None:
             option="model.source",
             hint=f"put the model's own template there: {_PLACE}",
         )
-    return template.replace("\r\n", "\n").replace(
-        "\r", "\n"
-    )  # as Jinja reads it; onnxruntime-genai would keep them
+    return template.replace("\r\n", "\n").replace("\r", "\n")  # as Jinja reads it; onnxruntime-genai would keep them
 
 
 def _in_files(files: Small) -> tuple[str, str] | None:
@@ -215,16 +213,12 @@ def _default(named: Mapping[str, Any], where: str) -> str:
 def _in_gguf(metadata: Metadata) -> tuple[str, str] | None:
     if metadata.get(_GGUF) is not None:
         return _value(metadata[_GGUF], _GGUF)
-    named = {
-        key.removeprefix(f"{_GGUF}."): value for key, value in metadata.items() if key.startswith(f"{_GGUF}.")
-    }
+    named = {key.removeprefix(f"{_GGUF}."): value for key, value in metadata.items() if key.startswith(f"{_GGUF}.")}
     return (_default(named, f"{_GGUF}.<name>"), f"{_GGUF}.default") if named else None
 
 
 def _refuse(where: str, why: str) -> InputError:
-    return InputError(
-        f"the chat_template in {where} cannot be read: {why}", option="model.source", hint=_PLACE
-    )
+    return InputError(f"the chat_template in {where} cannot be read: {why}", option="model.source", hint=_PLACE)
 
 
 def _refuse_json(text: str) -> None:
@@ -246,11 +240,7 @@ def _refuse_json(text: str) -> None:
 def _refuse_misplaced(files: Small) -> None:
     """A template where no tokenizer reads it means that chats were wanted, and would come out as plain text."""
     for name in (PROCESSOR_FILE, *_MISPLACED):
-        if (
-            name in files
-            and b"chat_template" in _bytes(files, name)
-            and read_object(files, name).get("chat_template")
-        ):
+        if name in files and b"chat_template" in _bytes(files, name) and read_object(files, name).get("chat_template"):
             reads = "processors of images alone read" if name == PROCESSOR_FILE else "nothing reads"
             raise InputError(
                 f"the chat template is in {name}, where {reads} it",
@@ -280,9 +270,7 @@ def _check_gguf(metadata: Metadata, config: Mapping[str, Any]) -> None:
 def _check_special(files: Small, config: Mapping[str, Any], vocabulary: Mapping[str, int]) -> None:
     """transformers adds a bos or eos that the vocabulary lacks as a token of its own, which the model never saw."""
     given = read_object(files, _CONFIG)
-    special = texts_of(
-        given, read_object(files, "special_tokens_map.json"), vocabulary, config.get("model_type")
-    )
+    special = texts_of(given, read_object(files, "special_tokens_map.json"), vocabulary, config.get("model_type"))
     for name in ("bos_token", "eos_token"):
         text = special.get(name)
         if text is not None and text not in vocabulary:

@@ -66,9 +66,7 @@ class Tried:
     rendered: tuple[Rendered, ...]
 
 
-def try_out(
-    template: str, special: Mapping[str, str], folder: Path | None = None, seconds: int = SECONDS
-) -> Tried:
+def try_out(template: str, special: Mapping[str, str], folder: Path | None = None, seconds: int = SECONDS) -> Tried:
     """Each of `CHATS`, with and without `add_generation_prompt`.
 
     With a `folder`, which holds a tokenizer's files, onnxruntime-genai renders them, too. Raises InputError for a

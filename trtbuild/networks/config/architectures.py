@@ -109,9 +109,7 @@ def _refuse_other_names(config: Config, architecture: str, family: _Family) -> N
     if named and (not isinstance(named, list) or len(named) > 1):
         raise refuse("architectures", named, "a list of one name is needed")
     if kind is not None and kind != family.model_type and named:
-        raise refuse(
-            "model_type", kind, f"architectures={architecture!r} needs model_type={family.model_type!r}"
-        )
+        raise refuse("model_type", kind, f"architectures={architecture!r} needs model_type={family.model_type!r}")
 
 
 def _decoder(config: Config, architecture: str, family: _Family) -> Decoder:
@@ -226,9 +224,7 @@ def _layer_kinds(config: Config, family: _Family, layers: int, window: object) -
         kinds = ["sliding_attention"] * layers
     elif kinds is None:
         # The layers from max_window_layers on have the window.
-        kinds = [
-            "full_attention" if window is None or i < full else "sliding_attention" for i in range(layers)
-        ]
+        kinds = ["full_attention" if window is None or i < full else "sliding_attention" for i in range(layers)]
     elif not isinstance(kinds, list) or len(kinds) != layers:
         raise refuse("layer_types", kinds, f"one for each of num_hidden_layers={layers} is needed")
     elif not all(kind in ("full_attention", "sliding_attention") for kind in kinds):

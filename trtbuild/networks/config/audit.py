@@ -25,11 +25,7 @@ def kind_of(field: str, model_type: str) -> Kind:
         return "honoured"
     if rule_of(field, model_type) is not None:
         return "refused"
-    neutral = (
-        field in NEUTRAL
-        or field.startswith(tuple(NEUTRAL_PREFIXES))
-        or field.endswith(tuple(NEUTRAL_SUFFIXES))
-    )
+    neutral = field in NEUTRAL or field.startswith(tuple(NEUTRAL_PREFIXES)) or field.endswith(tuple(NEUTRAL_SUFFIXES))
     return "neutral" if neutral else "unknown"
 
 
@@ -80,12 +76,8 @@ def notes(config: Config, decoder: Decoder) -> tuple[str, ...]:
         )
     for field in ("bos_token_id", "eos_token_id", "pad_token_id"):
         value = config.get(field)
-        if any(
-            isinstance(each, int) and each < 0 for each in (value if isinstance(value, list) else [value])
-        ):
-            said.append(
-                f"config.json has {field}={value!r}: a negative number names no token and is left out"
-            )
+        if any(isinstance(each, int) and each < 0 for each in (value if isinstance(value, list) else [value])):
+            said.append(f"config.json has {field}={value!r}: a negative number names no token and is left out")
     unknown += sorted(field for field in config if kind_of(field, decoder.model_type) == "unknown")
     if unknown:
         said.append(

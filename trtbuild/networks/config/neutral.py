@@ -21,12 +21,8 @@ NEUTRAL: Mapping[str, str] = {
         "initializer_range initializer_factor init_std gradient_checkpointing use_cache_in_training label_smoothing "
         "router_aux_loss_coef router_z_loss_coef aux_loss_alpha seq_aux output_router_logits router_jitter_noise",
     ),
-    **_reasons(
-        "a way to hold the same weights in several parts", "pretraining_tp base_model_tp_plan ep_size tp_size"
-    ),
-    **_reasons(
-        "model.dtype sets the engine's; weights are read as they are stored", "dtype torch_dtype use_bfloat16"
-    ),
+    **_reasons("a way to hold the same weights in several parts", "pretraining_tp base_model_tp_plan ep_size tp_size"),
+    **_reasons("model.dtype sets the engine's; weights are read as they are stored", "dtype torch_dtype use_bfloat16"),
     **_reasons("the engine always keeps a cache", "use_cache cache_implementation is_decoder"),
     **_reasons(
         "how attention or a matrix is computed, not what",
@@ -48,12 +44,8 @@ NEUTRAL: Mapping[str, str] = {
     ),
     **_reasons("code that is not run; `notes` says so", "auto_map custom_pipelines"),
     **_reasons("the tokenizer's files are read instead", "tokenizer_class prefix tokenizer_model_max_length"),
-    **_reasons(
-        "max_position_embeddings is the limit that is read", "max_sequence_length seq_length model_max_length"
-    ),
-    **_reasons(
-        "rms_norm_eps is the one that is read", "layer_norm_eps layer_norm_epsilon norm_eps norm_epsilon"
-    ),
+    **_reasons("max_position_embeddings is the limit that is read", "max_sequence_length seq_length model_max_length"),
+    **_reasons("rms_norm_eps is the one that is read", "layer_norm_eps layer_norm_epsilon norm_eps norm_epsilon"),
     **_reasons("rope_theta is the one that is read", "default_theta"),
     **_reasons("read only with a sliding window", "max_window_layers"),
     **_reasons("read only with attn_temperature_tuning", "attn_scale floor_scale"),

@@ -80,9 +80,7 @@ READ: Mapping[str, frozenset[str]] = {
     "linear": frozenset({"factor"}),
     "dynamic": frozenset({"factor"}),
     "llama3": frozenset({"factor", "low_freq_factor", "high_freq_factor"}),
-    "yarn": frozenset(
-        {"factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"}
-    ),
+    "yarn": frozenset({"factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"}),
     "longrope": frozenset({"factor", "attention_factor", "short_factor", "long_factor"}),
 }
 #: What a kind that does not read the field would pass over: refused, but for null and these values.
@@ -137,9 +135,7 @@ def rope_notes(config: Config, positions: int) -> tuple[list[str], list[str]]:
         known = UNREAD.keys() | NEUTRAL.keys()
         unknown += [f"{name}.{field}" for field in given if field not in known]
         kind = _kind(given, name)
-        if kind == "dynamic" or (
-            kind == "longrope" and given.get("short_factor") != given.get("long_factor")
-        ):
+        if kind == "dynamic" or (kind == "longrope" and given.get("short_factor") != given.get("long_factor")):
             notes.append(
                 f"config.json has {name}.rope_type={kind!r}: within max_position_embeddings={positions}, the "
                 "engine's limit, the rotation does not change with the prompt's length"
@@ -270,11 +266,7 @@ def _longrope(fields: _RopeFields) -> Rope:
 def _factors(fields: _RopeFields, which: str) -> tuple[float, ...]:
     given = fields.given.get(which)
     half = fields.head_dim // 2
-    if (
-        not isinstance(given, list)
-        or len(given) != half
-        or not all(is_number(x) and 0 < x < math.inf for x in given)
-    ):
+    if not isinstance(given, list) or len(given) != half or not all(is_number(x) and 0 < x < math.inf for x in given):
         why = f"head_dim={fields.head_dim} needs {half} positive factors"
         raise refuse(f"{fields.name}.{which}", given, why)
     return tuple(float(value) for value in given)

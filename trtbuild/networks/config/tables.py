@@ -94,9 +94,7 @@ HONOURED: Mapping[str, frozenset[str]] = {
 }
 
 _CAUSAL = "each token would see the later ones, as in embedding models; engines here generate text from left to right"
-_NESTED = (
-    "a model of several parts is not supported; this must be the config.json of the language model alone"
-)
+_NESTED = "a model of several parts is not supported; this must be the config.json of the language model alone"
 _QUANTIZED = "weights that are already quantized are not supported"
 _UNQUANTIZED = "start from the unquantized checkpoint, or from GGUF"
 _CAP = "a cap on scores or logits is not supported, and transformers ignores it for this architecture"
@@ -246,9 +244,7 @@ REFUSED: Mapping[str, Rule] = {
     **_rules(Rule(_NOPE, (0,), fits=_beyond_layers), "no_rope_layer_interval", "nope_layer_interval"),
     "nope_layers": Rule(_NOPE, ([],)),
     "layer_types": Rule(_WINDOW, fits=lambda d, value: value == ["full_attention"] * d.layers),
-    "sliding_window": Rule(
-        "transformers shortens the cache to it and not the prompt's attention", fits=_window_spans
-    ),
+    "sliding_window": Rule("transformers shortens the cache to it and not the prompt's attention", fits=_window_spans),
     # Mistral's layers have the window whatever this says; other loaders heed it.
     "use_sliding_window": Rule(_WINDOW, fits=lambda d, value: value is (d.sliding_window is not None)),
     **_rules(Rule(_WINDOW, fits=_window_spans), "attention_chunk_size", "attention_window_size"),

@@ -197,9 +197,7 @@ def _settle_scale(path: Path, scale: float | None) -> None:
         if node.name == "/model/embed_tokens/Mul":
             name = "/model/embed_tokens/scale"
             node.input[1] = name
-            model.graph.node.insert(
-                at, helper.make_node("Constant", [], [name], name=name, value_float=scale)
-            )
+            model.graph.node.insert(at, helper.make_node("Constant", [], [name], name=name, value_float=scale))
             path.write_bytes(model.SerializeToString(deterministic=True))
             return
     raise BuildError("onnxruntime-genai's builder scales the embeddings nowhere, and this model's are scaled")

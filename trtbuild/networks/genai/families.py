@@ -42,9 +42,7 @@ PROVEN: Mapping[str, Family] = {
     "Gemma2ForCausalLM": Family(
         "gemma2",
         activations=("gelu_pytorch_tanh",),
-        knows=frozenset(
-            {"attn_logit_softcapping", "final_logit_softcapping", "layer_types", "hidden_activation"}
-        ),
+        knows=frozenset({"attn_logit_softcapping", "final_logit_softcapping", "layer_types", "hidden_activation"}),
         scaled_embedding=True,
     ),
     "GemmaForCausalLM": Family("gemma", activations=_GELU, scaled_embedding=True),
@@ -56,9 +54,7 @@ PROVEN: Mapping[str, Family] = {
         also=gpt_oss,
     ),
     "GraniteForCausalLM": Family("granite"),
-    "GraniteMoeHybridForCausalLM": Family(
-        "granitemoehybrid", knows=frozenset({"layer_types"}), also=granite_hybrid
-    ),
+    "GraniteMoeHybridForCausalLM": Family("granitemoehybrid", knows=frozenset({"layer_types"}), also=granite_hybrid),
     "HunYuanDenseV1ForCausalLM": Family(
         "hunyuan_v1_dense", ropes=("default", "dynamic"), whole_heads=False, also=hunyuan
     ),
@@ -77,9 +73,7 @@ PROVEN: Mapping[str, Family] = {
         partial=0.5,
         given=epsilon("norm_eps"),
     ),
-    "Phi3ForCausalLM": Family(
-        "phi3", ropes=("default", "longrope"), partial=1.0, also=phi3_longrope, given=phi3
-    ),
+    "Phi3ForCausalLM": Family("phi3", ropes=("default", "longrope"), partial=1.0, also=phi3_longrope, given=phi3),
     "PhiForCausalLM": Family(
         "phi",
         activations=("gelu_new", "gelu"),

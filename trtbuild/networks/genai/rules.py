@@ -104,9 +104,7 @@ def gpt_oss(config: Config) -> Reason:
     kinds = config.get("layer_types")
     turns = ["full_attention" if layer % 2 else "sliding_attention" for layer in range(len(kinds or ()))]
     if kinds is not None and kinds != turns:
-        return (
-            "it takes every second layer, from the first on, to have a window, and layer_types says otherwise"
-        )
+        return "it takes every second layer, from the first on, to have a window, and layer_types says otherwise"
     rope = rope_of(config)
     if rope and rope_type(config) != "yarn":
         return "it fails without yarn: KeyError 'rescale_inv_freq'"

@@ -41,11 +41,7 @@ def _vocabulary(tokenizer: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
     if isinstance(vocabulary, dict):
         yield from ((number, text) for text, number in vocabulary.items() if type(number) is int)
     elif isinstance(vocabulary, list):
-        yield from (
-            (number, str(each[0]))
-            for number, each in enumerate(vocabulary)
-            if isinstance(each, list) and each
-        )
+        yield from ((number, str(each[0])) for number, each in enumerate(vocabulary) if isinstance(each, list) and each)
     for added in tokenizer.get("added_tokens") or ():
         if isinstance(added, dict) and type(added.get("id")) is int:
             yield added["id"], str(added.get("content"))

@@ -68,9 +68,7 @@ def config_from_gguf(
         config["attention_bias"] = "blk.0.attn_q.bias" in tensors
     if name == "llama":
         config["mlp_bias"] = "blk.0.ffn_gate.bias" in tensors
-    _refuse_unfit(
-        metadata, {key: rule for key in metadata if (rule := _rule_of(key, name)) is not None}, config
-    )
+    _refuse_unfit(metadata, {key: rule for key in metadata if (rule := _rule_of(key, name)) is not None}, config)
     return config | token_ids(metadata)
 
 
@@ -112,9 +110,7 @@ def _foreign(key: str) -> tables.GgufRule | None:
     return exact or next((groups[part] for part in groups if key.startswith(part)), None)
 
 
-def _refuse_unfit(
-    metadata: Metadata, rules: Mapping[str, tables.GgufRule], config: Mapping[str, Any]
-) -> None:
+def _refuse_unfit(metadata: Metadata, rules: Mapping[str, tables.GgufRule], config: Mapping[str, Any]) -> None:
     for key, rule in rules.items():
         if not rule.neutral(metadata[key], config):
             raise _refuse(key, metadata[key], rule.why, rule.hint)
@@ -186,15 +182,11 @@ def _vocab(metadata: Metadata, name: str) -> int:
     return len(tokens)
 
 
-def _rope_parameters(
-    metadata: Metadata, name: str, positions: int, factors: Sequence[float] | None
-) -> dict[str, Any]:
+def _rope_parameters(metadata: Metadata, name: str, positions: int, factors: Sequence[float] | None) -> dict[str, Any]:
     theta = shortest(metadata.get(f"{name}.rope.freq_base", 10000.0))
     scaling = f"{name}.rope.scaling"
     kind = metadata.get(f"{scaling}.type", "linear")
-    factor = shortest(
-        metadata.get(f"{scaling}.factor", metadata.get(f"{name}.rope.scale_linear", 0.0)) or 1.0
-    )
+    factor = shortest(metadata.get(f"{scaling}.factor", metadata.get(f"{name}.rope.scale_linear", 0.0)) or 1.0)
     if kind not in ("none", "linear", "yarn"):
         raise _refuse(f"{scaling}.type", kind, "supported are none, linear and yarn")
     if factors is not None:

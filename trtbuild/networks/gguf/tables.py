@@ -30,8 +30,7 @@ class GgufRule:
     def neutral(self, value: object, config: Mapping[str, Any]) -> bool:
         values = value if isinstance(value, list) else [value]
         return all(
-            any(same(each, other) for other in self.unless)
-            or (self.fits is not None and self.fits(config, each))
+            any(same(each, other) for other in self.unless) or (self.fits is not None and self.fits(config, each))
             for each in values
         )
 
@@ -118,9 +117,7 @@ REFUSED: Mapping[str, GgufRule] = {
     ),
     "attention.shared_kv_layers": GgufRule("layers that share keys and values are not supported"),
     # llama's old converters wrote it; both name rows in the order that `checkpoint` undoes
-    "tensor_data_layout": GgufRule(
-        "rows in another order are not supported", ("reference", "Meta AI original pth")
-    ),
+    "tensor_data_layout": GgufRule("rows in another order are not supported", ("reference", "Meta AI original pth")),
     **_rules(
         GgufRule(_OTHER),
         "attention.q_lora_rank attention.kv_lora_rank attention.decay_lora_rank attention.iclr_lora_rank "
@@ -160,9 +157,7 @@ GLOBAL_HONOURED = frozenset(
     {"general.architecture", "general.alignment", "split.no", "split.count", "split.tensors.count"}
 )
 GLOBAL_REFUSED: Mapping[str, GgufRule] = {
-    "general.type": GgufRule(
-        "a model's own file is needed", ("model",), hint="name the GGUF file of the model"
-    ),
+    "general.type": GgufRule("a model's own file is needed", ("model",), hint="name the GGUF file of the model"),
 }
 GLOBAL_REFUSED_PREFIXES: Mapping[str, GgufRule] = {
     "adapter.": GgufRule("an adapter alone is no model", hint="merge it into its model first"),

@@ -110,9 +110,7 @@ class Fused:
         modules = [f"{prefix}.{part}_proj" for part in "qkv"]
         if not d.qk_norm:
             return [linear(self, value, f"{prefix}.qkv_proj", modules, bias=d.attention_bias), "", ""]
-        query, key, content = (
-            linear(self, value, module, [module], bias=d.attention_bias) for module in modules
-        )
+        query, key, content = (linear(self, value, module, [module], bias=d.attention_bias) for module in modules)
         query = self._head_norm(query, layer, "q_norm", d.heads)
         return [query, self._head_norm(key, layer, "k_norm", d.kv_heads), content]
 

@@ -60,9 +60,7 @@ def cos_sin(angles: Array) -> tuple[Array, Array]:
     rest = ((angles - turns * _QUARTER[0]) - turns * _QUARTER[1]) - turns * _QUARTER[2]
     square = rest * rest
     cosine, sine = np.zeros_like(rest), np.zeros_like(rest)
-    for k in range(
-        18, 0, -2
-    ):  # Taylor's series, by Horner: |rest| <= pi / 4, so the next term is below 1e-18
+    for k in range(18, 0, -2):  # Taylor's series, by Horner: |rest| <= pi / 4, so the next term is below 1e-18
         cosine = (1 / math.factorial(k) * (-1) ** (k // 2) + cosine) * square
         sine = (1 / math.factorial(k + 1) * (-1) ** (k // 2) + sine) * square
     cosine, sine = 1 + cosine, rest + rest * sine

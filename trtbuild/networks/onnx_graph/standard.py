@@ -153,9 +153,7 @@ class LayerNormed(Standard):
 
     def norm(self, value: str, module: str, name: str) -> str:
         graph, epsilon = self.graph, self._decoder.norm_eps
-        both = graph.op(
-            "Concat", [value, graph.op("Neg", [value], f"{name}/negative")], f"{name}/both", axis=-1
-        )
+        both = graph.op("Concat", [value, graph.op("Neg", [value], f"{name}/negative")], f"{name}/both", axis=-1)
         inputs = [both, self.weights.twice(module)]
         normed = graph.op("LayerNormalization", inputs, f"{name}/normed", axis=-1, epsilon=epsilon)
         size = self.weights.size(module)

@@ -36,9 +36,7 @@ def check(files: Small, tokenizer: Mapping[str, Any], vocabulary: Mapping[str, i
         if text not in vocabulary:
             raise _refuse(f"{_CONFIG} adds the token {text!r}, and tokenizer.json has no such token")
         if vocabulary[text] != number:
-            raise _refuse(
-                f"{_CONFIG} has {text!r} as token {number}, and tokenizer.json as {vocabulary[text]}"
-            )
+            raise _refuse(f"{_CONFIG} has {text!r} as token {number}, and tokenizer.json as {vocabulary[text]}")
         for switch in _SWITCHES:
             ours, theirs = known.get(text, {}).get(switch), entry.get(switch)
             if isinstance(ours, bool) and isinstance(theirs, bool) and ours != theirs:
@@ -54,20 +52,14 @@ def _known(tokenizer: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     for entry in added_of(tokenizer):
         text = entry["content"]
         if known.setdefault(text, entry)["id"] != entry["id"]:
-            raise _refuse(
-                f"tokenizer.json has the token {text!r} twice, as {known[text]['id']} and {entry['id']}"
-            )
+            raise _refuse(f"tokenizer.json has the token {text!r} twice, as {known[text]['id']} and {entry['id']}")
     return known
 
 
 def _decoder(config: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
     decoder = config.get("added_tokens_decoder")
     for number, entry in decoder.items() if isinstance(decoder, dict) else ():
-        if (
-            not str(number).isdecimal()
-            or not isinstance(entry, dict)
-            or not isinstance(entry.get("content"), str)
-        ):
+        if not str(number).isdecimal() or not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
             raise _refuse(f"{_CONFIG} has an entry in added_tokens_decoder that is none: {number!r}")
         yield int(number), entry
 

@@ -67,7 +67,5 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
     try:
         text = (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
     except UnicodeEncodeError:
-        raise InputError(
-            f"{path.name} holds half of a character (a lone surrogate)", option="model.source"
-        ) from None
+        raise InputError(f"{path.name} holds half of a character (a lone surrogate)", option="model.source") from None
     path.write_bytes(text)

@@ -56,10 +56,7 @@ def _graph() -> bytes:
     nodes = [
         helper.make_node("Cast", ["input_ids"], ["cast"], to=floats),
         helper.make_node("Unsqueeze", ["cast", "axis"], ["logits"]),
-        *(
-            helper.make_node("Identity", [one], [other])
-            for one, other in zip(_CACHE[:2], _CACHE[2:], strict=True)
-        ),
+        *(helper.make_node("Identity", [one], [other]) for one, other in zip(_CACHE[:2], _CACHE[2:], strict=True)),
     ]
     axis = helper.make_tensor("axis", ids, [1], [2])
     graph = helper.make_graph(nodes, "tokenizer", inputs, outputs, [axis])
@@ -78,8 +75,7 @@ def _config(model: dict[str, Any]) -> dict[str, Any]:
         "num_key_value_heads": 1,
         "inputs": {"input_ids": "input_ids", "attention_mask": "attention_mask"}
         | {f"past_{kind}_names": f"past_key_values.%d.{kind}" for kind in ("key", "value")},
-        "outputs": {"logits": "logits"}
-        | {f"present_{kind}_names": f"present.%d.{kind}" for kind in ("key", "value")},
+        "outputs": {"logits": "logits"} | {f"present_{kind}_names": f"present.%d.{kind}" for kind in ("key", "value")},
     }
     ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     whole = {"type": "llama", "vocab_size": 3, "context_length": 16, "decoder": decoder, **ids, **model}

@@ -80,8 +80,7 @@ def _check_spelt_once(tokens: Sequence[str]) -> None:
 def splits(*regexes: str) -> Json:
     """A pre-tokenizer that cuts by each expression in turn and maps bytes to characters."""
     steps: list[Json] = [
-        {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
-        for regex in regexes
+        {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False} for regex in regexes
     ]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     return {"type": "Sequence", "pretokenizers": [*steps, byte_level]}
@@ -167,11 +166,7 @@ def merges_of(tokens: Sequence[str], scores: Sequence[float], types: Sequence[in
     A token may be merged from any two tokens that make it up, as transformers' `generate_merges`
     (convert_slow_tokenizer.py) has it, longer left parts first; control, unknown and byte tokens take no part.
     """
-    ids = {
-        token: number
-        for number, token in enumerate(tokens)
-        if types[number] not in (_UNKNOWN, _CONTROL, _BYTE)
-    }
+    ids = {token: number for number, token in enumerate(tokens) if types[number] not in (_UNKNOWN, _CONTROL, _BYTE)}
     ranked = [
         (-scores[number], -cut, number, token[:cut], token[cut:])
         for token, number in ids.items()
@@ -192,9 +187,7 @@ def _bpe(tokens: Sequence[str], merges: list[list[str]], **settings: Any) -> Jso
         "byte_fallback": False,
         "ignore_merges": False,
     }
-    return (
-        model | settings | {"vocab": {token: number for number, token in enumerate(tokens)}, "merges": merges}
-    )
+    return model | settings | {"vocab": {token: number for number, token in enumerate(tokens)}, "merges": merges}
 
 
 @dataclass(frozen=True)
@@ -292,8 +285,7 @@ def _template(tokens: Sequence[str], ends: _Ends) -> Json | None:
         "single": around("A", 0),
         "pair": [*around("A", 0), *around("B", 1)],
         "special_tokens": {
-            tokens[number]: {"id": tokens[number], "ids": [number], "tokens": [tokens[number]]}
-            for number in used
+            tokens[number]: {"id": tokens[number], "ids": [number], "tokens": [tokens[number]]} for number in used
         },
     }
 

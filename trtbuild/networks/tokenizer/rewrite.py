@@ -24,9 +24,7 @@ Json = dict[str, Any]
 #: The end of Llama 3's expression and of all that follow it: how white space is cut.
 _TAIL = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 #: White space beyond ASCII, which std::regex does not know as \s.
-_BLANKS = "".join(
-    map(chr, (0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000))
-)
+_BLANKS = "".join(map(chr, (0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000)))
 #: Control and format characters, which an expression such as DeepSeek-V3's leaves between its matches.
 _FORMATS = [
     *(chr(code) for code in (*range(1, 9), *range(0x0E, 0x20), *range(0x7F, 0x85), *range(0x86, 0xA0), 0xAD)),

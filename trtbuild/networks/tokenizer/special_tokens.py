@@ -149,9 +149,7 @@ def check_vocabulary(
     beyond = {token: (number, file) for token, number, file in _tokens(files, vocabulary) if number >= rows}
     if not beyond:
         return
-    shown = [
-        f"{token!r} (id {number})" for token, (number, _) in sorted(beyond.items(), key=lambda t: t[1])[:4]
-    ]
+    shown = [f"{token!r} (id {number})" for token, (number, _) in sorted(beyond.items(), key=lambda t: t[1])[:4]]
     more = f" and {len(beyond) - len(shown)} more" if len(beyond) > len(shown) else ""
     file = min(beyond.values())[1]
     raise InputError(

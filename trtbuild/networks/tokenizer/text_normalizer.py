@@ -29,11 +29,7 @@ def normalize(text: str, steps: Sequence[str], added: Collection[str]) -> str:
     """`text` after `steps`; `added` are the contents of the tokenizer's added tokens."""
     if NFC in steps:
         text = unicodedata.normalize("NFC", text)
-    if (
-        FIRST_SPACE in steps
-        and text
-        and not text.startswith((*_SPACES, *(token for token in added if token)))
-    ):
+    if FIRST_SPACE in steps and text and not text.startswith((*_SPACES, *(token for token in added if token))):
         text = f" {text}"
     return text
 
@@ -47,6 +43,5 @@ def steps_in(config: Mapping[str, Any]) -> tuple[str, ...]:
 def notes(steps: Sequence[str]) -> list[str]:
     """What a user should know who calls onnxruntime-genai with the engine: a sentence for each step."""
     return [
-        f"{_NOTES[step]}: `trtbuild run` does it, and a program of your own must (docs/compilers.md)"
-        for step in steps
+        f"{_NOTES[step]}: `trtbuild run` does it, and a program of your own must (docs/compilers.md)" for step in steps
     ]

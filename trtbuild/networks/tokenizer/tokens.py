@@ -107,9 +107,7 @@ class _Engine:
 def _compare_texts(engine: _Engine, reference: Tokenizer, texts: Sequence[str], special: bool) -> None:
     engine.genai.update_options(add_special_tokens=str(special).lower())
     for part in _parts(texts):
-        for text, tokens in zip(
-            part, reference.encode_batch_fast(part, add_special_tokens=special), strict=True
-        ):
+        for text, tokens in zip(part, reference.encode_batch_fast(part, add_special_tokens=special), strict=True):
             if (seen := engine.encode(text)) != tokens.ids:
                 _refuse_text(text, seen, tokens.ids)
 
@@ -140,9 +138,7 @@ def _written(reference: Tokenizer) -> dict[int, str]:
     start = len(reference.decode(anchor))
     ids = sorted(reference.get_vocab(with_added_tokens=True).values())
     texts = reference.decode_batch([[*anchor, token] for token in ids])
-    return {
-        token: text[start:] for token, text in zip(ids, texts, strict=True) if "\ufffd" not in text[start:]
-    }
+    return {token: text[start:] for token, text in zip(ids, texts, strict=True) if "\ufffd" not in text[start:]}
 
 
 def _parts(texts: Sequence[T], size: int = 20_000) -> Iterator[Sequence[T]]:

@@ -19,9 +19,7 @@ from trtbuild.networks.config.architectures import SUPPORTED
 from trtbuild.networks.weights import naming, strange
 from trtbuild.networks.weights.naming import EMBEDDING, HEAD, INDEX
 
-_SAVE = (
-    "save it again with its plain names: AutoModelForCausalLM.from_config, load_state_dict, save_pretrained"
-)
+_SAVE = "save it again with its plain names: AutoModelForCausalLM.from_config, load_state_dict, save_pretrained"
 
 
 def check(files: Mapping[str, Mapping[str, TensorInfo]], config: Mapping[str, Any]) -> bool:
@@ -64,8 +62,7 @@ def check_folder(folder: Path) -> None:
     """
     config = untrusted.read_object(folder / "config.json")
     files = {
-        path.name: read_file(safetensors.read_header, path, path.name, strange.OPTION)
-        for path in _weights(folder)
+        path.name: read_file(safetensors.read_header, path, path.name, strange.OPTION) for path in _weights(folder)
     }
     if not check(files, config):
         return

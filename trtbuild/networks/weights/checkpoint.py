@@ -107,9 +107,7 @@ def _open_safetensors(files: Mapping[str, Path]) -> Checkpoint:
         shards = _sole(shards, "model.safetensors", f"and no {INDEX}")
     config = read_json(files, "config.json")
     read = {
-        shard: stored(
-            files[shard], shard, read_file(safetensors.read_header, files[shard], shard, "model.source")
-        )
+        shard: stored(files[shard], shard, read_file(safetensors.read_header, files[shard], shard, "model.source"))
         for shard in shards
         if shard in files
     }
@@ -151,9 +149,7 @@ def _open_gguf(files: Mapping[str, Path], names: list[str]) -> Checkpoint:
         )
     if "tokenizer.json" in files:
         beside.check(read_json(files, "tokenizer.json"), metadata)
-    read = {
-        name: stored(files[name], name, header.tensors) for name, header in zip(names, headers, strict=True)
-    }
+    read = {name: stored(files[name], name, header.tensors) for name, header in zip(names, headers, strict=True)}
     tensors = {name: tensor for part in read.values() for name, tensor in part.items()}
     strange.refuse_adapter(tensors, names[0])
     factors = tensors.pop(ROPE_FACTORS, None)
@@ -169,9 +165,7 @@ def _open_gguf(files: Mapping[str, Path], names: list[str]) -> Checkpoint:
     settled = naming.settle(read, None, config)
     chosen = _stored(settled, read)
     rotated = _rotated_heads(metadata, chosen)
-    return Checkpoint(
-        settled.config(config), metadata, files, chosen, rotated, settled.ignored, settled.twins
-    )
+    return Checkpoint(settled.config(config), metadata, files, chosen, rotated, settled.ignored, settled.twins)
 
 
 def _rotated_heads(metadata: Mapping[str, Any], names: Iterable[str]) -> dict[str, int]:

@@ -24,12 +24,8 @@ INDEX = "model.safetensors.index.json"
 #: Types of safetensors that are read as numbers.
 FLOATS = ("F64", "F32", "F16", "BF16")
 
-_LAYER = (
-    r"(input_layernorm|post_attention_layernorm|self_attn\.([qkvo]_proj|[qk]_norm)|mlp\.(gate|up|down)_proj)"
-)
-_KNOWN = re.compile(
-    rf"(model\.(embed_tokens|norm)|lm_head|model\.layers\.(0|[1-9]\d*)\.{_LAYER})\.(weight|bias)"
-)
+_LAYER = r"(input_layernorm|post_attention_layernorm|self_attn\.([qkvo]_proj|[qk]_norm)|mlp\.(gate|up|down)_proj)"
+_KNOWN = re.compile(rf"(model\.(embed_tokens|norm)|lm_head|model\.layers\.(0|[1-9]\d*)\.{_LAYER})\.(weight|bias)")
 #: What torch.compile, FSDP and activation checkpointing put in front of a module's name, anywhere.
 _WRAPPED = re.compile(r"(^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 #: DataParallel's and PEFT's own, at the front.

@@ -59,9 +59,7 @@ class Network:
         rows, width = tensor.dims
         dtype = element_type(tensor)
         if tensor.data_location != TensorProto.EXTERNAL:
-            return np.ascontiguousarray(
-                np.frombuffer(_inline(tensor), dtype).reshape(rows, width)[:, start:stop]
-            )
+            return np.ascontiguousarray(np.frombuffer(_inline(tensor), dtype).reshape(rows, width)[:, start:stop])
         path, offset = self._place(tensor)
         values = np.empty((rows, stop - start), dtype)
         with path.open("rb", buffering=0) as stream:
@@ -88,9 +86,7 @@ class Network:
         external = {entry.key: entry.value for entry in tensor.external_data}
         name = external.get("location", "")
         if not name or Path(name).name != name:  # a graph must not lead out of its folder
-            raise BuildError(
-                f"the tensor {tensor.name} lies in {name!r}, which is not a file beside the graph"
-            )
+            raise BuildError(f"the tensor {tensor.name} lies in {name!r}, which is not a file beside the graph")
         return self.path.with_name(name), int(external.get("offset", 0))
 
 
@@ -195,9 +191,7 @@ def _take_in(source: Network, tensor: TensorProto) -> None:
     """Keep the values of `tensor` in the graph itself."""
     if tensor.data_location == TensorProto.EXTERNAL:
         raw = b"".join(source.pieces(tensor))
-        tensor.CopyFrom(
-            TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=raw)
-        )
+        tensor.CopyFrom(TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=raw))
 
 
 def _inline(tensor: TensorProto) -> bytes:

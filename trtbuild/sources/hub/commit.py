@@ -124,9 +124,7 @@ def checked(repo: str, sha: str, rows: Iterable[Json]) -> Commit:
     for one, other in itertools.pairwise(ordered):
         if one == other or other.startswith(f"{one}\0"):
             name = one.replace("\0", "/")
-            raise Wrong(
-                f"it lists {_short(name)} twice" if one == other else f"{_short(name)} is a file and a folder"
-            )
+            raise Wrong(f"it lists {_short(name)} twice" if one == other else f"{_short(name)} is a file and a folder")
     return Commit(repo, sha, files)
 
 
@@ -138,9 +136,7 @@ def is_name(text: str) -> bool:
     """Whether a path of a repository is one that a file here may have, too."""
     if _NAME.fullmatch(text) is None:
         return False
-    return len(text.encode()) <= _LONGEST and all(
-        len(part.encode()) <= _LONGEST_PART for part in text.split("/")
-    )
+    return len(text.encode()) <= _LONGEST and all(len(part.encode()) <= _LONGEST_PART for part in text.split("/"))
 
 
 def _file(row: Json) -> HubFile:

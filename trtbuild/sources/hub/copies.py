@@ -36,9 +36,7 @@ class Attempt(Protocol):
 class Copies:
     """What is here of one commit."""
 
-    def __init__(
-        self, location: Location, commit: Commit, option: str, digester: Digester, attempt: Attempt
-    ) -> None:
+    def __init__(self, location: Location, commit: Commit, option: str, digester: Digester, attempt: Attempt) -> None:
         self._location, self._commit = location, commit
         self._option, self._digester, self._attempt = option, digester, attempt
         self._place = cache.folder(location.kind, location.repo)
@@ -67,9 +65,7 @@ class Copies:
                     raise self._differs(file.name, wanted, actual, left)
             files = wrong
 
-    def _download_all(
-        self, files: Sequence[HubFile], progress: Progress | None, *, again: bool
-    ) -> list[Path]:
+    def _download_all(self, files: Sequence[HubFile], progress: Progress | None, *, again: bool) -> list[Path]:
         self._check_room(files)
         if progress is not None:  # one after the other: a large file fills the line, and has a bar of its own
             return [self._download(file, progress, hub_pace.download(), again=again) for file in files]
@@ -95,9 +91,7 @@ class Copies:
             )
 
     def _download(self, file: HubFile, progress: Progress, pace: hub_pace.Pace, *, again: bool) -> Path:
-        guard = Guard(
-            file.size + SPARE, ExpectedFile(self._commit.sha, file.sha256 or file.blob_id, file.size)
-        )
+        guard = Guard(file.size + SPARE, ExpectedFile(self._commit.sha, file.sha256 or file.blob_id, file.size))
 
         def moves(count: int) -> None:
             guard.moves(count if guard.xet else 0)  # else they were counted as they came
@@ -124,17 +118,12 @@ class Copies:
         return path
 
     def _differs(self, name: str, wanted: str, actual: str, left: Path | None) -> InputError:
-        said = (
-            "the wrong copy was removed"
-            if left is None
-            else f"the wrong copy is {left}, which was left alone"
-        )
+        said = "the wrong copy was removed" if left is None else f"the wrong copy is {left}, which was left alone"
         return InputError(
             f"{name} of {self._location.at(self._commit.sha)} was downloaded with other bytes: "
             f"{wanted} is published, {actual} came",
             option=self._option,
-            hint=f"{said}; a proxy or the mirror {constants.ENDPOINT} (HF_ENDPOINT) "
-            "may alter downloads: try another",
+            hint=f"{said}; a proxy or the mirror {constants.ENDPOINT} (HF_ENDPOINT) may alter downloads: try another",
         )
 
 

@@ -25,9 +25,7 @@ def fetch(named: str, option: str, digester: Digester) -> Path:
     """
     match = _FORM.fullmatch(named.rstrip("/"))
     if match is None or not is_name(match["file"] or "x"):
-        raise InputError(
-            f"{named} is no file of a dataset on the Hub", option=option, hint=f"write {_WRITTEN}"
-        )
+        raise InputError(f"{named} is no file of a dataset on the Hub", option=option, hint=f"write {_WRITTEN}")
     location = Location(match["repo"], match["file"], match["revision"], "dataset")
     (path,) = _Dataset(location, option, digester).here()
     return path
@@ -59,7 +57,5 @@ class _Dataset(HubSource):
                 hint=f"{listed}; name one: {_WRITTEN}" if there else listed,
             )
         if location.file not in there:
-            raise InputError(
-                f"{location.repo} has no file of text {location.file}", option=self._option, hint=listed
-            )
+            raise InputError(f"{location.repo} has no file of text {location.file}", option=self._option, hint=listed)
         return {location.file: location.file}

@@ -49,9 +49,7 @@ def explain(error: Exception, location: Location, option: str, known: str | None
     if isinstance(error, (LocalEntryNotFoundError, ValueError)) and isinstance(cause, FAILURES):
         return explain(cause, location, option, known)
     message, hint = (
-        _answered(error, location)
-        if isinstance(error, HfHubHTTPError)
-        else _unanswered(error, location, known)
+        _answered(error, location) if isinstance(error, HfHubHTTPError) else _unanswered(error, location, known)
     )
     # HF_ENDPOINT may hold a password, as any URL may.
     return InputError(redact_urls(message), option=option, hint=redact_urls(hint))
@@ -120,9 +118,7 @@ def _unanswered(error: Exception, location: Location, known: str | None) -> tupl
         return f"{constants.ENDPOINT} did not answer for {repo} as a Hub does", (
             "check HF_ENDPOINT, and that no proxy or log-in page answers in its place"
         )
-    return f"a download from {repo} broke off: {str(error).splitlines()[0] if str(error) else error!r}", (
-        "try again"
-    )
+    return f"a download from {repo} broke off: {str(error).splitlines()[0] if str(error) else error!r}", ("try again")
 
 
 def _offline(location: Location, known: str | None) -> str:

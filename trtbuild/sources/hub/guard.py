@@ -154,9 +154,7 @@ def _trusted(url: str) -> bool:
 def _on_request(request: Any) -> None:
     url = str(request.url)
     if constants.ENDPOINT.startswith("https:") and not url.startswith("https:"):
-        raise Unsound(
-            f"it leads from https to {shown(url.partition('?')[0])}, which anybody on the way can change"
-        )
+        raise Unsound(f"it leads from https to {shown(url.partition('?')[0])}, which anybody on the way can change")
     if not _trusted(url):
         request.headers.pop("Authorization", None)
 

@@ -38,9 +38,7 @@ def remember(folder: Path, commit: Commit, files: Mapping[str, Mapping[str, Tens
         Path(name).replace(path)
 
 
-def recall(
-    folder: Path, commit: Commit, names: Collection[str]
-) -> Mapping[str, Mapping[str, TensorInfo]] | None:
+def recall(folder: Path, commit: Commit, names: Collection[str]) -> Mapping[str, Mapping[str, TensorInfo]] | None:
     """The headers of the files `names` as they were remembered, or None when one of them was not."""
     try:
         value = untrusted.parse(read(_path(folder, commit), _MOST_BYTES), limit=_MOST_BYTES)

@@ -28,9 +28,7 @@ def _read(url: str, head: bytes, count: int, size: int) -> bytes:
         "Range": f"bytes={len(head)}-{count - 1}",
         "Accept-Encoding": "identity",
     }
-    with get_session().stream(
-        "GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
-    ) as response:
+    with get_session().stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
         hf_raise_for_status(response)
         check_encoding(response)
         # A server may ignore the range: then it begins at the start, and reading stops all the same.

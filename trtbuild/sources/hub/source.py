@@ -117,9 +117,7 @@ class HubSource:
         parts = {name: real for name, real in self._chosen.items() if name.endswith(".gguf")}
         return {name: self._parsed(gguf.read_header, real) for name, real in parts.items()}
 
-    def _parsed(
-        self, reader: HeaderReader[_T], name: str, first: Callable[[HubFile, int], bytes] | None = None
-    ) -> _T:
+    def _parsed(self, reader: HeaderReader[_T], name: str, first: Callable[[HubFile, int], bytes] | None = None) -> _T:
         """What `reader` makes of the first bytes of the file `name` of the repository, which `first` gives."""
         file = self._commit.file(name)
         where = f"{self._location.repo}/{name}"

@@ -63,9 +63,7 @@ class TritonPythonModel:
         """Words as [batch, 2, length]: those of `lists` [batch, words] or None, and each of `tokens` as a word."""
         rows: list[list[list[int]]] = []
         for words in [()] * batch if lists is None else lists:
-            encoded = [
-                self.tokenizer.encode(text(word), add_special_tokens=False).ids for word in words if word
-            ]
+            encoded = [self.tokenizer.encode(text(word), add_special_tokens=False).ids for word in words if word]
             rows.append([*encoded, *([token] for token in tokens)])
         length = max(sum(len(ids) for ids in row) for row in rows)
         encoding = np.full((batch, 2, length), -1, np.int32)
