@@ -78,7 +78,7 @@ SEEDS: dict[str, list[bytes]] = {
         b'{"pid":"7","who":null,"started":NaN}',
     ],
     "revocation_list": [
-        revocation_list.Listing(
+        revocation_list.RevocationList(
             Issue("5e" * 16, 7, "2026-01-02T03:04:05Z"),
             datetime.datetime(2026, 2, 3, tzinfo=datetime.UTC),
             (KEY, "ff" * 32),

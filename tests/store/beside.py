@@ -12,7 +12,7 @@ OTHER_PROCESS = """
 import sys, time
 from pathlib import Path
 from trtstore import Corrupt, Store
-from trtstore.upkeep.maintenance import Upkeep
+from trtstore.upkeep.maintenance import Maintenance
 store = Store.open(Path(sys.argv[1]))
 key = sys.argv[2]
 record = store.lookup(key)
@@ -48,7 +48,7 @@ with store.building(key, who="a test"):
 """
 )
 ROOTER = OTHER_PROCESS + "wait(); store.add_root(Path(sys.argv[3]), record)"
-PINNER = OTHER_PROCESS + "wait(); Upkeep(store).pin(key); print(store.lookup(key) is not None)"
+PINNER = OTHER_PROCESS + "wait(); Maintenance(store).pin(key); print(store.lookup(key) is not None)"
 LATE_READER = (
     OTHER_PROCESS
     + """
@@ -65,7 +65,7 @@ COLLECTOR = """
 import sys
 from pathlib import Path
 from trtstore import Store
-from trtstore.upkeep.maintenance import Upkeep
+from trtstore.upkeep.maintenance import Maintenance
 told = False
 def wait(event, arguments):
     global told
@@ -74,13 +74,13 @@ def wait(event, arguments):
         print("ready", flush=True)
         sys.stdin.readline()
 sys.addaudithook(wait)
-Upkeep(Store.open(Path(sys.argv[1]))).collect(0, grace=0)
+Maintenance(Store.open(Path(sys.argv[1]))).collect(0, grace=0)
 """
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from trtstore import Store
-from trtstore.upkeep.maintenance import Upkeep
+from trtstore.upkeep.maintenance import Maintenance
 renames = 0
 def count(event, arguments):
     global renames
@@ -89,7 +89,7 @@ def count(event, arguments):
         if renames == int(sys.argv[2]):
             os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(count)
-Upkeep(Store.open(Path(sys.argv[1]))).collect(0, grace=0)
+Maintenance(Store.open(Path(sys.argv[1]))).collect(0, grace=0)
 """
 
 

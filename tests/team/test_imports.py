@@ -154,7 +154,7 @@ def test_what_was_revoked_is_refused_whatever_a_user_says(maker: User, site: Use
     digest = maker.store.lookup(KEY).manifest
     revocations.keep(
         site.store._layout,
-        [revocations.Kept(revocations.Revocation(hex_of(digest), "bad", "today"), "x", ({},))],
+        [revocations.KeptRevocation(revocations.Revocation(hex_of(digest), "bad", "today"), "x", ({},))],
     )
     done = site.trtstore("import", exported(maker, "--key", "ci"), "--trust-unsigned")
     assert (done.code, "was revoked" in done.err) == (4, True), done.err

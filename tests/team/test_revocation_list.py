@@ -16,7 +16,7 @@ from trtstore.format.digest import hex_of
 from trtstore.format.trust import TrustPolicy
 from trtstore.marks import revocations
 from trtstore.team import revocation_list, signing, versioned
-from trtstore.team.revocation_list import Listing
+from trtstore.team.revocation_list import RevocationList
 from trtstore.team.signing import Signer
 from trtstore.team.versioned import Issue
 
@@ -38,7 +38,7 @@ class Team:
     def dev(self, name: str = "dev", policy: TrustPolicy = TrustPolicy.require) -> Machine:
         return machine(self.folder / name, self.place, self.line, policy=policy)
 
-    def put(self, listing: Listing, signer: Signer | None = None, number: int | None = None) -> None:
+    def put(self, listing: RevocationList, signer: Signer | None = None, number: int | None = None) -> None:
         data = signing.sign(listing.statement(), signer or self.ci).encode()
         self.place.put(revocation_list.name(number or listing.issue.version), data)
 
@@ -51,9 +51,9 @@ def team(shared_folder: Place, tmp_path: Path) -> Team:
     return Team(shared_folder, tmp_path)
 
 
-def listing(version: int = 1, *digits: str, days: int = 30, ago: int = 0, series: str = SERIES) -> Listing:
+def listing(version: int = 1, *digits: str, days: int = 30, ago: int = 0, series: str = SERIES) -> RevocationList:
     begun = NOW - ago * DAY
-    return Listing(Issue(series, version, versioned.written(begun)), begun + days * DAY, tuple(sorted(digits)))
+    return RevocationList(Issue(series, version, versioned.written(begun)), begun + days * DAY, tuple(sorted(digits)))
 
 
 def refused(dev: Machine, words: str) -> None:

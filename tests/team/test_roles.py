@@ -16,7 +16,7 @@ from trtstore.format.digest import hash_bytes, hex_of
 from trtstore.format.envelope import MAX_SIGNATURES, Envelope, Signature
 from trtstore.format.trust import EVERYTHING, Role, Trusted
 from trtstore.marks import revocations
-from trtstore.marks.revocations import Kept, Revocation
+from trtstore.marks.revocations import KeptRevocation, Revocation
 from trtstore.remote.remote import record_name
 from trtstore.team import gc, signing, trust_list
 from trtstore.team import policy as teampolicy
@@ -102,8 +102,8 @@ def test_nobodys_revocation_hides_anothers(team: Team) -> None:
 
 def test_two_who_learn_of_one_digest_at_once_keep_both(tmp_path: Path) -> None:
     layout = Store.open(tmp_path / "store")._layout
-    toy = Kept(Revocation("ab" * 32, "by the intern", "today"), "one", ({"model": ("toy",)},), b"x")
-    everything = Kept(Revocation("ab" * 32, "by ci", "today"), "two", (EVERYTHING,), b"y")
+    toy = KeptRevocation(Revocation("ab" * 32, "by the intern", "today"), "one", ({"model": ("toy",)},), b"x")
+    everything = KeptRevocation(Revocation("ab" * 32, "by ci", "today"), "two", (EVERYTHING,), b"y")
     revocations.keep(layout, [toy])
     assert revocations.of(layout, "ab" * 32, LABELS) is None
     assert revocations.of(layout, "ab" * 32, None) is None

@@ -22,11 +22,11 @@ COLLECT_AS_NOBODY = """
 import os, sys
 from pathlib import Path
 from trtstore import Store, StoreFailure
-from trtstore.upkeep.maintenance import Upkeep
+from trtstore.upkeep.maintenance import Maintenance
 if os.geteuid() == 0:
     os.setresuid(65534, 65534, 65534)
 try:
-    Upkeep(Store.open(Path(sys.argv[1]))).collect(None, grace=0)
+    Maintenance(Store.open(Path(sys.argv[1]))).collect(None, grace=0)
 except StoreFailure as failure:
     print(type(failure).__name__)
 """
