@@ -1,4 +1,4 @@
-"""Command-line words to checked Configs: with `program` and `points` all that knows Hydra."""
+"""Turns command-line words into checked Configs. Only this, `program` and `points` know Hydra."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _each(task: Callable[[schema.Config], None], listed: Sequence[points.Point])
 
 
 def _within_reach(words: Sequence[str]) -> Sequence[str]:
-    """The compilers that these words may choose: each takes its time to be made known. With flags, all."""
+    """The compilers that these words may choose, since registering each takes time; with flags, all of them."""
     if any(word.startswith("-") for word in words):
         return tuple(schema.COMPILERS)
     said = " ".join(words)
@@ -106,14 +106,14 @@ def _quoted(arg: str, sweeping: bool) -> str:
     if not (eq and free) or value[:1] in ("'", '"') or value in ("", "null"):
         return arg
     if name in _TEXT:
-        value = value.replace("${", r"\${")  # a prompt is no interpolation
+        value = value.replace("${", r"\${")  # a prompt is not an interpolation
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
     escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
     return f"{name}='{escaped}'"
 
 
 def _checked(cfg: DictConfig) -> schema.Config:
-    """The composed node as plain dataclasses, refusing keys that `+name=…` added."""
+    """The composed config as plain dataclasses. Raises InputError for a key that `+name=…` added."""
     try:
         _refuse_unknown(cfg, "")
         config = OmegaConf.to_object(cfg)
@@ -131,7 +131,7 @@ def _checked(cfg: DictConfig) -> schema.Config:
 
 
 def _checked_nodes(cfg: DictConfig) -> dict[str, Any]:
-    """The same for a few nodes of the root, which stand alone in `cfg`."""
+    """The same for a few nodes of the root, which are all that `cfg` holds."""
     nodes: dict[str, Any] = {}
     for name in map(str, cfg):
         node = cfg._get_node(name)
@@ -157,7 +157,7 @@ def _refuse_unknown(node: Any, path: str) -> None:
 
 
 def _explained(error: Exception) -> InputError:
-    """Hydra's and OmegaConf's errors in one sentence that names the dotted option and the mend."""
+    """An error of Hydra or OmegaConf as one sentence that names the dotted option and the fix."""
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     held = secrets.refusal(error, getattr(cause, "full_key", None))
     if held is not None:

@@ -15,7 +15,7 @@ _OURS = "main"  # how Hydra calls the files that come with a program
 
 
 class Remembered(CachingConfigRepository):
-    """A repository that keeps what it has read, and gives copies of it away, which a composition may change."""
+    """A repository that caches what it has read. It returns copies, as a composition may change them."""
 
     def __init__(self, delegate: IConfigRepository) -> None:
         super().__init__(delegate)
@@ -60,7 +60,7 @@ class WithoutHydra(CachingConfigRepository):
     """The files of one composition, without what they say of Hydra itself; `users_say` is whether any but ours did."""
 
     def __init__(self, delegate: IConfigRepository) -> None:
-        self.delegate, self.cache = delegate, {}  # no copy of it, as Hydra makes one: nothing here changes it
+        self.delegate, self.cache = delegate, {}  # not a copy, as Hydra makes one: nothing here changes it
         self.users_say = False
 
     def load_config(self, config_path: str) -> ConfigResult | None:

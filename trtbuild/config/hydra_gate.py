@@ -3,7 +3,7 @@
 Hydra calls what a config names as `_target_` of a callback, a launcher or a sweeper, and what `class` or `()` names in
 its logging; it sets environment variables, makes folders, and imports packages that a `pkg://` names. A config is
 data: trtbuild composes through `Gate`, the one loader of all its commands, which looks at Hydra's node first. There
-are two exceptions: a sweeper of a plugin that is installed, where the command line names it, and what it takes there.
+are two exceptions: the sweeper of an installed plugin, if the command line names it, and its options there.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class _Places(ConfigRepository):
 
 
 def _inside(path: str) -> str:
-    """A file's path in a config folder. Raises InputError for one that leads out of it."""
+    """A file's path in a config folder. Raises InputError if it leads out of the folder."""
     if "://" in path or ".." in path.split("/") or path.startswith("//"):
         raise InputError(
             f"{path} is no file of a config folder",
@@ -106,7 +106,7 @@ def _inside(path: str) -> str:
 
 
 class Gate(ConfigLoaderImpl):
-    """Composes as Hydra does, and raises InputError for what a config says to Hydra beyond what it may.
+    """Composes as Hydra does. Raises InputError if a config sets more of Hydra's own options than it may.
 
     `scratch` is a folder that is gone afterwards, for a plugin that writes where Hydra says.
     """
@@ -181,7 +181,7 @@ def _check_launcher(value: Any, bare: bool) -> None:
 
 
 def _differing(value: Any, kept: Any) -> str | None:
-    """Where a node has another value than it ships with, as `.name`; what has no value yet is no other."""
+    """The `.name` of each field whose value differs from the shipped one. A field without a value does not count."""
     if not isinstance(value, dict) or not isinstance(kept, dict):
         return None if value == kept else ""
     for name in value:

@@ -1,4 +1,4 @@
-"""Hydra's program around a config: composed once where there is little but options, and all of it through the gate."""
+"""Hydra's program around a config. Every config passes the gate; a command line of plain options is composed once."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _program(folder: Path | None, root: str = CONF, scratch: Path | None = None)
 def _with_flags(words: Sequence[str], task: Callable[[DictConfig], None]) -> None:
     """As Hydra's own main, which would call what a config names: here all is composed through the gate."""
     options, flags = _apart(words)
-    # Hydra's words go through a logger: a reader that has gone is no news to tell.
+    # Hydra prints through a logger, which must not report that the reader of its output has gone.
     logging.raiseExceptions = False
     parser = get_args_parser()
     asked = parser.parse_args([*options, *flags])
@@ -175,7 +175,7 @@ def _compose(program: Hydra, name: str, asked: argparse.Namespace, task: Callabl
     """One config to `task`, or all points to the launcher: where a flag or a file asks for that."""
     if not asked.multirun:
         mode = RunMode.RUN
-        with suppress(HydraException):  # it is told below, of a single run
+        with suppress(HydraException):  # it is reported below, for a single run
             mode = program.config_loader.load_configuration(
                 name, list(asked.overrides), RunMode.MULTIRUN, validate_sweep_overrides=False
             ).hydra.mode

@@ -53,7 +53,7 @@ def refusal(error: BaseException, option: str | None) -> InputError | None:
 
 
 def check(config: Any, path: str = "") -> None:
-    """Raises InputError for an option that holds a secret, whoever wrote it there. The error does not show it."""
+    """Raises InputError for an option that holds a secret, and does not show it."""
     _check_team(config)
     known = secrets()
     for option, text in _texts(config, path):

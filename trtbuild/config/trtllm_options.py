@@ -91,7 +91,7 @@ class CalibrationLevel(Enum):
 
 @dataclass
 class ModelOptOptions:
-    """Ours: who makes the checkpoint, and of what ModelOpt makes, what it leaves and what measures its scales."""
+    """Our own options: the maker of the checkpoint; for ModelOpt, the excluded layers and the calibration text."""
 
     checkpoint_by: CheckpointBy = CheckpointBy.auto
     exclude_modules: list[str] = field(default_factory=list)

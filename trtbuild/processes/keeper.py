@@ -1,7 +1,7 @@
-"""Runs one command, and ends all that it started when it ends, or when whoever started this ends, killed or not.
+"""Runs one command, and ends all its descendants when it ends, or when the starter of this process ends or is killed.
 
-`python -I -S keeper.py PID COMMAND…`, where PID is of whoever starts it. A signal on a parent's death reaches children
-alone, and a process group not those who left it: so this is a subreaper (prctl(2)), to which orphans below it come.
+`python -I -S keeper.py PID COMMAND…`, where PID is the starter's. A signal on a parent's death reaches only children,
+and a process group only those who stay in it. So this is a subreaper (prctl(2)): it adopts all orphans below it.
 SIGTERM ends the family. The exit status is that of the command; a signal that ended it ends this, too.
 """
 

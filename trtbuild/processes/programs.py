@@ -82,7 +82,7 @@ def cleaned(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def allowed(names: Iterable[str]) -> dict[str, str]:
-    """Just these variables of the user's, and what keeps a Python below to what it was given."""
+    """Only these variables of the user, plus those that isolate a Python which is started below."""
     passed = {name: os.environ[name] for name in names if name in os.environ}
     return cleaned(passed) | {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1"}
 
@@ -126,7 +126,7 @@ def sweep(group: int) -> None:
 
 @dataclass(frozen=True)
 class Done:
-    """How a program ended, and what it said."""
+    """How a program ended, and its output."""
 
     code: int
     out: str

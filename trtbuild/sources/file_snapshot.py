@@ -44,11 +44,10 @@ def take_snapshots(paths: Sequence[Path], digester: Digester, option: str) -> li
 
 
 def recheck(snapshots: Iterable[FileSnapshot], digester: Digester, option: str) -> None:
-    """Raises BuildError for a file whose bytes are not, or may for a while not have been, those that were hashed.
+    """Raises BuildError for a file whose bytes are not those that were hashed, or were others for a while.
 
-    Bytes are read again only where the stat differs: touching a file is not changing it. But where others may write
-    to it, one of them may have put other bytes there for a reader, and then the first ones back: only the change time
-    tells of that.
+    Bytes are read again only if the stat differs: touching a file does not change it. But if others may write to the
+    file, one of them may have put other bytes there for a moment; only the change time shows that.
     """
     try:
         doubtful = [seen for seen in snapshots if _stat(seen.path) != seen.stat]
@@ -78,7 +77,7 @@ def recheck(snapshots: Iterable[FileSnapshot], digester: Digester, option: str) 
 
 
 def _others(path: Path) -> str | None:
-    """Who else may change the file at `path`, or put another in its place, in words; None where nobody may."""
+    """The other users, in words, who may change or replace the file at `path`; None if there are none."""
     real = Path(os.path.realpath(path))
     beside = Path(os.path.realpath(path.parent))
     for place in dict.fromkeys((beside, *beside.parents, *real.parents, real)):

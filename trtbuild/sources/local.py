@@ -56,7 +56,7 @@ class LocalSource:
         self._read_before: dict[str, dict[str, PlacedTensor]] = {}
 
     def describe(self) -> str:
-        # Not where: a path would tell others of this machine, and the identity says what it was.
+        # Without the path, which would tell others about this machine; the identity says which checkpoint it was.
         return "folder" if self._gguf is None else "file"
 
     def files(self) -> tuple[SourceFile, ...]:

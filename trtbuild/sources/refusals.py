@@ -1,6 +1,6 @@
 """What a folder or repository is that holds no checkpoint to build: said by name, with the way out.
 
-Each is told from the names of files and from small ones, before anything is hashed or downloaded.
+Each is recognised by file names and small files, before anything is hashed or downloaded.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def some(names: Collection[str]) -> str:
 
 
 def plain(name: str) -> str:
-    """Another's text: no control sequence of it reaches a terminal."""
+    """Text of another person, without control sequences for a terminal."""
     return name if name.isprintable() else repr(name)
 
 
@@ -219,7 +219,7 @@ def _stray_safetensors(listing: FileListing) -> InputError | None:
 
 
 def _object(text: bytes) -> dict[str, object]:
-    """A JSON object, or an empty one where it is none: another's file, which is only asked for words."""
+    """A JSON object, or an empty one if the file holds anything else. It is only used for messages."""
     try:
         value = untrusted.parse(text)
     except untrusted.MalformedJson:

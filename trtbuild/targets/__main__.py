@@ -15,7 +15,7 @@ from trtbuild.targets.visible import ORDER, VARIABLE
 
 
 def main() -> int:
-    """Prints each GPU as NVML reports it, and what is made of it; 2 where a driver does not work."""
+    """Prints each GPU as NVML reports it, and the facts made from that; returns 2 if a driver does not work."""
     shown: dict[str, Any] = {
         "cpu": _target("cpu"),
         VARIABLE: "set" if VARIABLE in os.environ else None,  # its value may hold UUIDs

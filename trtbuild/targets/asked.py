@@ -56,7 +56,7 @@ class Asked:
 
     @property
     def complete(self) -> bool:
-        """All that makes a GPU's identity is asked for, so that it need not be here."""
+        """Whether the options give a GPU's whole identity, so that it need not be here."""
         return all(getattr(self, name) is not None for name in identity(self.compute_capability))
 
 

@@ -1,4 +1,4 @@
-"""CPUs, by the generic levels that compilers know: the one at hand, or one that is named."""
+"""CPUs by the generic levels that compilers know: this machine's, or a named one."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ DriverPolicy: TypeAlias = Literal["branch", "exact", "ignore"]
 
 @dataclass(frozen=True)
 class Gpu:
-    """One SKU of GPU, or one kind of MIG slice of it.
+    """One SKU of GPU, or one kind of its MIG slices.
 
     `name` is the driver's, without the maker ("GeForce RTX 4070", "H100 80GB HBM3"); `memory_gb` is the size it is
     sold with; `mig` the profile of the slice ("1g.10gb"), whose SMs `sm_count` then counts, and whose size
@@ -83,7 +83,7 @@ def gpu_facts(target: Target, policy: DriverPolicy) -> dict[str, str | int | Non
 
 
 def driver_fact(driver: str | None, policy: DriverPolicy) -> str | None:
-    """`driver` as a key holds it: its branch (580 of 580.159.04), all of it, or nothing."""
+    """`driver` as a key holds it: its branch (580 of 580.159.04), the whole release, or nothing."""
     if driver is None or policy == "ignore":
         return None
     return driver.partition(".")[0] if policy == "branch" else driver

@@ -13,7 +13,7 @@ from trtbuild.targets.visible import VARIABLE, visible
 
 @dataclass(frozen=True)
 class GpuKind:
-    """A GPU or a MIG slice, as far as NVML tells; the names are those of `Gpu` and of the options."""
+    """A GPU or a MIG slice, with what NVML says of it; the names are those of `Gpu` and of the options."""
 
     gpu: str
     memory_gb: int | None
@@ -36,7 +36,7 @@ class Host:
     missing: str | None = None  # why nothing is found
 
     def kinds(self) -> dict[GpuKind, list[int]]:
-        """Each kind, with the indices of the GPUs that are of it or hold slices of it."""
+        """Each kind, with the indices of the GPUs that are of this kind or hold slices of it."""
         grouped: dict[GpuKind, list[int]] = {}
         for index, seen in self.gpus:
             grouped.setdefault(seen, []).append(index)

@@ -1,4 +1,4 @@
-"""What `target` asks for, against the hardware at hand and the catalogue."""
+"""Matches the options of `target` with the hardware of this machine and with the catalogue."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _cpu(asked: Asked) -> Target:
 
 
 def _look(asked: Asked) -> Host:
-    """What is here; a driver that does not work is told only where the GPU has to be here."""
+    """The hardware of this machine. A driver that does not work is an error only if the GPU must be here."""
     try:
         return look()
     except InputError as error:

@@ -68,7 +68,7 @@ class NvmlReport:
     driver: str | None = None  # "580.95.05"
     cuda: int | None = None  # 13000
     devices: tuple[GpuReport, ...] = ()
-    missing: str | None = None  # why there is no device
+    missing: str | None = None  # the reason if there is no device
 
 
 class NvmlError(Protocol):
@@ -114,7 +114,7 @@ class Attributes(Protocol):
 def read() -> NvmlReport:
     """What NVML reports of this machine. No library, no loaded driver or no GPU is a report without devices.
 
-    Raises InputError, with NVML's words and the mend, for a driver that is there and does not work.
+    Raises InputError, with NVML's words and the fix, for an installed driver that does not work.
     """
     nvml = cast("Nvml", importlib.import_module("pynvml"))  # slow to import, and few runs ask for a GPU
     try:

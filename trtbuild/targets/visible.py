@@ -22,7 +22,7 @@ Place: TypeAlias = tuple[int, int | None]
 
 
 def visible(devices: Sequence[GpuReport], env: Mapping[str, str]) -> tuple[Place, ...]:
-    """Which of `devices` a process with the environment `env` sees, in CUDA's order where that is told.
+    """Which of `devices` a process with the environment `env` sees, in CUDA's order if that is known.
 
     Not set: all of them; set to nothing or to -1: none. Raises InputError where a number would mean another GPU to
     CUDA than to NVML, and which one cannot be known from here.

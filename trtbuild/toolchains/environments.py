@@ -35,7 +35,7 @@ from trtstore import (
 
 
 class InstallReporter(Protocol):
-    """Is told what happens."""
+    """Is told what happens while a toolchain is installed."""
 
     def step_started(self, name: str) -> None: ...
     def progress(self, what: str, done: int, total: int, unit: str) -> None: ...
@@ -44,7 +44,7 @@ class InstallReporter(Protocol):
 
 
 def name_of(lock: Lock, python: Python) -> str:
-    """Of the environment: two Pythons, machines or C libraries that share a store do not share one."""
+    """The name of the environment. Different Pythons, machines or C libraries that share a store get different ones."""
     machine = "" if python.machine in python.abi else f"-{python.machine}"
     return f"{lock.digest}-{python.abi}{machine}"
 
@@ -136,7 +136,7 @@ class ToolchainEnvironments:
 
     @contextmanager
     def using(self, lock: Lock, python: Python, spare: Path) -> Iterator[Path]:
-        """The interpreter of the environment, which nobody removes before the end. `spare` is an own folder.
+        """The interpreter of the environment, which stays until the end. `spare` is a folder of the caller's own.
 
         Raises as `ensure`, and StoreError where it is not as it was made, or another user may write to it.
         """

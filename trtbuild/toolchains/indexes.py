@@ -1,4 +1,4 @@
-"""A user's settings of uv, as pip's: whoever told uv where packages come from need not tell pip, too.
+"""Translates a user's settings of uv to pip's, so that package indexes are configured only once.
 
 Order: variables of uv, variables of pip, uv.toml, pip.conf. Locks name wheels by hash, so that no order of indexes
 can change what is installed.
@@ -66,7 +66,7 @@ def for_pip(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _of_files(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """What the user's uv.toml says, else the machine's: pip's variable, and a value of it."""
+    """The settings of the user's uv.toml, or else of the machine's: pip's variable and its value."""
     config = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or Path.home()) / ".config"
     files = [Path(config) / "uv" / "uv.toml", Path("/etc/uv/uv.toml")]
     if environ.get("UV_NO_CONFIG"):

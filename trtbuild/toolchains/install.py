@@ -15,7 +15,7 @@ from trtbuild.toolchains import pip_command, venv
 from trtbuild.toolchains.lock import Lock, PackagePin, normal
 from trtbuild.toolchains.pythons import Python
 
-#: is told how many packages of how many are dealt with
+#: Called with (packages done, packages in all).
 OnPackage = Callable[[int, int], None]
 
 _NAMES = re.compile(r"^\s*(?:Collecting|Downloading|Processing|Using cached)\s+(\S+)")

@@ -24,7 +24,7 @@ from trtbuild.redact import redact_urls
 from trtbuild.toolchains import lock, settings
 from trtbuild.toolchains.lock import Download, Lock, PackagePin, normal
 
-MINORS = (11, 12, 13, 14)  # of Python 3, that sizes are told for
+MINORS = (11, 12, 13, 14)  # of Python 3: those whose download sizes are listed
 MACHINES = ("x86_64", "aarch64")
 _GLIBC = 41  # 2.41: the newest whose wheels count
 
@@ -35,7 +35,7 @@ _OPTION = re.compile(r"--(?:extra-)?index-url|--find-links")
 def make(pins: Path, before: Path | None, upgrade: bool) -> Lock:
     """The lock of the file `pins`, as near to the lock `before` as they allow, unless `upgrade`.
 
-    Raises InputError where uv is missing, where there is no solution, or a package has no wheel.
+    Raises InputError if uv is missing, if there is no solution, or if a package has no wheel.
     """
     text = lock.read_text(pins, str(pins))
     uv = settings.find_uv()
@@ -59,7 +59,7 @@ def make(pins: Path, before: Path | None, upgrade: bool) -> Lock:
 def _compile(uv: str, pins: Path, out: Path, folder: str, *more: str) -> None:
     command = [uv, "pip", "compile", str(pins.absolute()), "--output-file", str(out), *more, "--universal"]
     command += ["--python-version", f"3.{MINORS[0]}", "--only-binary", ":all:", "--quiet", "--color", "never"]
-    # Named, as uv would start one of an environment `.venv` in a folder above to see what it is.
+    # Named, because uv would otherwise start the Python of a `.venv` in a folder above to examine it.
     command += ["--python", sys.executable]
     done = programs.run(command, settings.environment(), settings.folder_for_uv(Path(folder)))
     if done.code:

@@ -26,7 +26,7 @@ class Python:
     tag: str  # cp311
     abi: str  # cpython-311-x86_64-linux-gnu
     markers: Mapping[str, str]
-    versions: Mapping[str, str]  # of the packages that were asked for and are there
+    versions: Mapping[str, str]  # of those requested packages that it has
 
     @property
     def release(self) -> str:
@@ -40,7 +40,7 @@ class Python:
 
 
 def python(path: str | None, names: Iterable[str] = ()) -> Python:
-    """The Python at `path`, or (None) the one at hand, which no process is started for. Raises InputError."""
+    """The Python at `path`, or with None the current one, for which no process is started. Raises InputError."""
     return _asked(path or sys.executable, tuple(sorted(set(names))))
 
 

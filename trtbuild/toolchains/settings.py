@@ -80,7 +80,7 @@ def _uv_cache(environ: Mapping[str, str]) -> Path:
 
 
 def _is_own(cache: Path) -> bool:
-    """Whether nobody else may write what uv would take from its cache, as it hashes nothing of that again."""
+    """Whether no other user may write to uv's cache, whose content uv does not hash again."""
     try:
         status = cache.stat()
     except OSError:

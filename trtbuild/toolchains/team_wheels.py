@@ -18,7 +18,7 @@ from trtstore import Expected, Record, Store
 
 PREDICATE_TYPE = "urn:trtbuild:wheels:v1"
 
-#: Finds the wheels of a lock for a Python: a folder, or None where the team store has none.
+#: Finds the folder with the wheels of a lock for a Python; None if the team store has none.
 Wheels = Callable[[Lock, Python], Path | None]
 
 

@@ -57,7 +57,7 @@ def name_of(base: str, release: str) -> str:
 def trouble(place: Path, files: Path) -> str | None:
     """What of the shim `place` is not as `make` makes it for the packages in `files`; None where all is.
 
-    Its name says which interpreter it leads to. Nobody else may write to it. Raises OSError.
+    Its name says which interpreter it leads to. No other user may write to it. Raises OSError.
     """
     linked = {inner.name: os.path.relpath(inner, place) for inner in files.iterdir()} | {"lib64": "lib"}
     for folder, names in ((place, {*linked, "bin", "pyvenv.cfg"}), (place / "bin", {"python"})):

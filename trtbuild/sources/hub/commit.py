@@ -64,7 +64,7 @@ class Wrong(ValueError):
 
 
 def remember(folder: Path, commit: Commit) -> None:
-    """Write it down for `recall`; a folder that cannot be written is no error, only slower next time."""
+    """Save it for `recall`. If the folder cannot be written, the next time is slower."""
     path = _path(folder, commit.repo, commit.sha)
     text = json.dumps({"schema": _SCHEMA, "files": [asdict(file) for file in commit.files]})
     with suppress(OSError):
@@ -133,7 +133,7 @@ def is_git_id(text: str) -> bool:
 
 
 def is_name(text: str) -> bool:
-    """Whether a path of a repository is one that a file here may have, too."""
+    """Whether a path in a repository is also allowed for a file here."""
     if _NAME.fullmatch(text) is None:
         return False
     return len(text.encode()) <= _LONGEST and all(len(part.encode()) <= _LONGEST_PART for part in text.split("/"))

@@ -23,7 +23,7 @@ from trtbuild.sources.hub.pace import Stalled
 # The base of the client's own network errors is httpx's in its 1.x and httpx2's in its 2.x.
 _NetworkError: type[Exception] = HfHubHTTPError.__bases__[0]
 
-#: By a repository's kind: the option that names it, what chooses its revision, and what a copy of it is.
+#: By kind of repository: the option that names it, the one that chooses its revision, and the word for a copy.
 _NAMED = {"model": "model.source", "dataset": "compiler.calib_dataset"}
 _REVISED = {"model": "model.revision", "dataset": "what follows the @"}
 _COPY = {"model": "checkpoint", "dataset": "text"}

@@ -37,7 +37,7 @@ class Unsound(ValueError):
 
 
 class GivenUp(OSError):
-    """Nobody waits for this answer any more."""
+    """The request was given up: nothing waits for its answer."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ExpectedFile:
 
 
 class Guard:
-    """One step over the network: what it may bring, and how much has come.
+    """One step over the network: what it may bring, and how much came so far.
 
     `most` is the number of bytes that one answer may have.
     """
@@ -62,7 +62,7 @@ class Guard:
         self.xet = False  # the Hub's own storage sends the bytes, and tells of them now and then
 
     def moves(self, count: int) -> None:
-        """Count bytes that came. Raises GivenUp when nobody waits for them any more."""
+        """Count bytes that came. Raises GivenUp if nothing waits for them any more."""
         if self.over:
             raise GivenUp("nobody waits for this answer any more")
         self.moved += max(0, count)
@@ -98,7 +98,7 @@ def shown(text: str) -> str:
 
 
 def check_encoding(response: Any) -> None:
-    """Raises Unsound for a packed answer, which nobody asked for: a few bytes of it may unpack to gigabytes."""
+    """Raises Unsound for a compressed answer: a few bytes may unpack to gigabytes, and none was requested."""
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.lower() not in ("", "identity"):
         raise Unsound(f"it packs a file (Content-Encoding: {shown(encoding)}) that was asked for as it is")

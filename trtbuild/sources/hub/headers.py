@@ -1,6 +1,6 @@
 """The headers of a commit's weight files, remembered on disk beside `commit`: a commit never changes.
 
-Kept as <folder>/<repository>/<commit>.headers.json, so that planning a model for the second time asks nobody. A file
+Kept as <folder>/<repository>/<commit>.headers.json, so that a second plan of a model makes no request. A file
 that cannot be read is as if absent.
 """
 
@@ -24,7 +24,7 @@ _MOST = 2**63  # of a dimension
 
 
 def remember(folder: Path, commit: Commit, files: Mapping[str, Mapping[str, TensorInfo]]) -> None:
-    """Write them down for `recall`; a folder that cannot be written is no error, only slower next time."""
+    """Save them for `recall`. If the folder cannot be written, the next time is slower."""
     path = _path(folder, commit)
     rows = {
         file: {name: [entry.kind, list(entry.shape)] for name, entry in entries.items()}

@@ -21,7 +21,7 @@ _FORM = re.compile(rf"hf://(?P<repo>{PART}/{PART})(?:/(?P<file>[^@]+))?(?:@(?P<r
 
 @dataclass(frozen=True)
 class Location:
-    """A repository, one file of it or None, and a branch, tag or commit or None (the default branch)."""
+    """A repository; one of its files, or None; and a branch, tag or commit, or None for the default branch."""
 
     repo: str
     file: str | None

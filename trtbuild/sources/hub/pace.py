@@ -18,7 +18,7 @@ from trtbuild.sources.hub.guard import GUARD, Guard
 
 _RATE = 16 << 10  # bytes a second that a download makes at least
 _LISTING_RATE = 128 << 10
-_XET = 6  # times as long: its bytes are told of when a whole block is there
+_XET = 6  # times as long: its bytes are reported only when a whole block is there
 _LOOKS = 10  # a grace: how often it is looked whether it is over
 _T = TypeVar("_T")
 
@@ -54,7 +54,7 @@ def download() -> Pace:
 def within(pace: Pace, guard: Guard, call: Callable[[], _T]) -> _T:
     """What `call` gives, all of its requests under `guard`. Raises what it raises, and Stalled when it takes too long.
 
-    It runs in a thread that nobody waits for at the end: a read that hangs cannot be ended from outside.
+    It runs in a thread that the process does not wait for: a read that hangs cannot be ended from outside.
     """
     done = threading.Event()
     results: list[_T] = []

@@ -99,7 +99,7 @@ class HubSource:
             except Unsound as wrong:
                 raise self._explained(wrong) from None
             except FAILURES:
-                return None  # nobody answers: what the weights are is found out once they are here
+                return None  # no answer: the weights are examined once they are here
             hub_headers.remember(self._memory, self._commit, known)
         self._told |= known
         return Headers({name: known[real] for name, real in shards.items()}, index)
@@ -239,7 +239,7 @@ class HubSource:
         return text
 
     def _head(self, file: HubFile, count: int) -> bytes:
-        """As `_first`. Raises InputError when nobody answers."""
+        """As `_first`. Raises InputError if the Hub does not answer."""
         return self._try(lambda: self._first(file, count))
 
     def _first(self, file: HubFile, count: int) -> bytes:
