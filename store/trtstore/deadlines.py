@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-PATIENCE = 20.0  # seconds: store.patience, where nobody says anything else
+PATIENCE = 20.0  # seconds: the default of store.patience
 RATE = 64 << 10  # bytes a second: what is slower counts as silent
 
 _T = TypeVar("_T")
@@ -59,7 +59,7 @@ def spawn(call: Callable[[], _T]) -> Future[_T]:
     def run() -> None:
         try:
             future.set_result(call())
-        except BaseException as error:  # noqa: BLE001  # whatever it is, it is raised where the result is asked for
+        except BaseException as error:  # noqa: BLE001  # it is raised where the result is taken
             future.set_exception(error)
 
     threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True).start()

@@ -1,4 +1,4 @@
-"""What a store can refuse, each as one sentence that names the path, with a hint where there is a mend."""
+"""What a store can refuse, each as one sentence that names the path, with a hint how to fix it, if there is one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class StoreFailure(Exception):
-    """The base of all: `message` is one sentence, `hint` how to mend it, or None."""
+    """The base of all: `message` is one sentence, `hint` says how to fix it, or is None."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -71,11 +71,11 @@ class Mismatch(Corrupt):
 
 
 class Untrusted(Corrupt):
-    """A record from elsewhere has no signature that counts, or what it leads to was revoked."""
+    """A record from elsewhere has no trusted signature, or its artifact was revoked."""
 
 
 class Malformed(ValueError):
-    """Stored bytes do not parse; `lookup` makes a miss of it, so it is no StoreFailure."""
+    """Stored bytes do not parse. It is not a StoreFailure, as `lookup` turns it into a miss."""
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -107,7 +107,7 @@ def from_os(error: OSError, path: Path, *, reading: bool = False) -> StoreFailur
 
 
 def is_decay(error: OSError) -> bool:
-    """Whether a file that was opened cannot be read because the disk, or its file system, lost what it had."""
+    """Whether an opened file cannot be read because the disk, or its file system, lost its content."""
     return error.errno in _DECAYED
 
 

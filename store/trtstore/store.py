@@ -80,7 +80,7 @@ class Store(ReadOnly):
         "full" brings what is published to the disk before its record is there; "fast" leaves that to the kernel,
         and a power failure may then lose or truncate what was published last.
         `shared_with` "group" lets the members of the root's group write, too: what this process makes from then on,
-        they may change (its umask says so). None asks $TRTSTORE_SHARED_WITH. Raises Exposed where others may write.
+        they may change (its umask says so). None reads $TRTSTORE_SHARED_WITH. Raises Exposed if others may write.
         With `verity` the kernel keeps what is stored from now on, where it can (fs-verity).
         """
         shared = owners.shared_with(shared_with) == "group"
@@ -116,7 +116,7 @@ class Store(ReadOnly):
     ) -> Record | None:
         """As `lookup`, and the artifact is in use: collectors keep it for their grace period from now on.
 
-        `count` says whether the statistics call it a hit. With `manifest`, a record of another is told, and a miss.
+        `count` says whether the statistics count a hit. With `manifest`, a record of another one is noted, and a miss.
 
         `verify` says how often every byte is read again: "always", "sample" (one use in twenty) or "never". What is
         found damaged is quarantined, told to `on_problem`, and a miss. Raises as `lookup`.
@@ -183,7 +183,7 @@ class Store(ReadOnly):
         Empty folders are not kept. `seconds` is what the build took, for statistics; `doubt` says that it was made from
         what is doubted. Raises Invalid (a symbolic link, a name that
         is not portable, a predicate that is not JSON),
-        Corrupt when a file changes meanwhile, NoSpace, NotWritable and the like, and then leaves nothing behind.
+        Corrupt when a file changes meanwhile, NoSpace, NotWritable, StoreFailure, and then leaves nothing behind.
         """
         checked_key(key)
         facts = canonical_json.plain(predicate, "predicate")
@@ -212,7 +212,7 @@ class Store(ReadOnly):
 
         It counts as used, and collectors keep it for their grace period; `reading` keeps it longer. Its files are
         read-only. Concurrent callers make it once. Raises Corrupt when a blob is not what it should be, NoSpace,
-        NotWritable and the like.
+        NotWritable, StoreFailure.
         """
         return self._served.materialise(record)
 
@@ -253,7 +253,7 @@ class Store(ReadOnly):
 
     @contextmanager
     def receiver(self) -> Iterator[Receiver]:
-        """Takes artifacts from elsewhere; `commit` keeps what it delivers. Raises NotWritable, NoSpace and the like."""
+        """Receives artifacts from elsewhere, for `commit`. Raises NotWritable, NoSpace, StoreFailure."""
         with self.scratch() as stage, as_store_failures(self.root):
             yield Receiver(self._layout, stage, self._served.seals)
 
@@ -276,7 +276,7 @@ class Store(ReadOnly):
         """Keep what was delivered: blobs first, then the record.
 
         A usable record that is there already stays and is returned, as by `publish`. Raises Corrupt if a blob that need
-        not come has gone meanwhile, Exposed, NoSpace and the like.
+        not come has gone meanwhile, Exposed, NoSpace, StoreFailure.
         """
         key, seals = delivery.record.key, self._served.seals
         with gate.adding(self._layout), self._record_lock(key):

@@ -11,7 +11,7 @@ from trtstore import units
 
 BAD_INPUT = 2
 
-#: Adds a verb: its name, what runs it, and what it is about.
+#: Adds a verb: its name, its function, and its description.
 AddVerb: TypeAlias = Callable[[str, Callable[..., int], str], argparse.ArgumentParser]
 
 

@@ -128,7 +128,7 @@ def _import(store: Store, args: argparse.Namespace, output: Output) -> int:
 
 
 def _judgement(store: Store, args: argparse.Namespace, where: str, output: Output) -> tuple[bundle.Judgement, set[str]]:
-    """What judges the records of the file, and the keys that it takes although nobody who is trusted signed them."""
+    """The judge of the file's records, and the keys that it takes although no trusted key signed them."""
     unsigned: set[str] = set()
     for line in args.trusted:
         trust.parse(line)

@@ -1,4 +1,4 @@
-"""The command `trtstore`: see what a store holds, keep some of it, verify it, collect the rest, carry it elsewhere."""
+"""The command `trtstore`: list a store, pin artifacts, verify it, collect garbage, export it, share it with a team."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run_trtstore(
 ) -> int:
     """Run one command line; returns its exit code.
 
-    The defaults say where the stores are when nobody does, and `describe` what a record of its maker's says, in words.
+    The defaults say where the stores are if no option does. `describe` turns what a record's maker wrote into words.
 
     >>> run_trtstore(["--store", "store", "pin", key, "--note", "the release of May"])
     pinned abababababababababababababababababababababababababababababababab
@@ -135,7 +135,7 @@ def _gc(store: Store, args: argparse.Namespace, output: Output) -> int:
 
 
 def _pin(store: Store, args: argparse.Namespace, output: Output) -> int:
-    # A key that is not here yet can be pinned: whoever pins a release need not have built it.
+    # A key that is not here yet can be pinned: a release may be pinned before it is built.
     key = args.key if len(args.key) == 64 else query.find_key(store, args.key)
     Maintenance(store).pin(key, args.note)
     output.say({"key": key, "pinned": True}, [f"pinned {key}"])

@@ -43,7 +43,7 @@ class Output:
         sys.stdout.flush()
 
     def warn(self, words: str) -> None:
-        """What a user should know beside the answer; each sentence is told once."""
+        """What a user should know beside the answer; each sentence is shown once."""
         if words not in self._warned:
             self._warned.add(words)
             print(printable(words), file=sys.stderr)

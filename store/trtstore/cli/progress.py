@@ -1,4 +1,4 @@
-"""One line of progress on a terminal, with the rate and the time left; nothing where stderr is no terminal."""
+"""One line of progress on a terminal, with rate and time left; nothing if stderr is not a terminal."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Progress:
             self._show(self._line)
 
     def count(self, number: int) -> None:
-        """So many things, of which nobody knows how many there are."""
+        """Show how many things were done so far, if their total is not known."""
         with self._turn:
             self._show(lambda: f"{self._what}: {number:,}")
 

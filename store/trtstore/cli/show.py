@@ -25,7 +25,7 @@ from trtstore.upkeep.maintenance import Maintenance
 from trtstore.upkeep.query import Row
 
 SHORT = 12  # digits of a key in a listing
-#: Labels in a listing, and characters of each: whoever writes records must not make lines of any length.
+#: Labels in a listing, and characters of each: a record must not make lines of any length.
 MAX_COLUMNS, MAX_CELL = 16, 200
 
 SORTS: Mapping[str, Callable[[Row], Any]] = {

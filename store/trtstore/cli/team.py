@@ -178,7 +178,7 @@ def _mirror(_teams: Teams, store: Store, args: argparse.Namespace, output: Outpu
     source = open.open_team(args.source, store, TrustPolicy(args.trust), args.trusted, output.warn)
     target = open.at(args.target, store._layout)
     target.check_writable()
-    source.revocations.copy_to(target)  # first: nobody gets there what was revoked here
+    source.revocations.copy_to(target)  # first: no reader gets there what was revoked here
     failed, new, seen = 0, 0, 0
     for key in list(source.keys()):
         try:

@@ -91,7 +91,7 @@ def gc(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> 
 
 
 def _refresh(team: Team, name: str | None, output: Output) -> None:
-    """Sign the list of revocations anew, where the key at hand may: a nightly collection keeps it from ending."""
+    """Sign the list of revocations anew if this key may, so that a nightly collection keeps it from expiring."""
     if not any(Role.revoke in one.roles for one in team.trusted):
         return
     try:
@@ -100,7 +100,7 @@ def _refresh(team: Team, name: str | None, output: Output) -> None:
         if name is not None:
             raise
         output.warn(f"the list of revocations is not signed anew: {trouble.message}")
-        return  # who has no key collects all the same
+        return  # a collection works without a key
     if team.revocations.may_list(signer):
         listing = team.revocations.issue(signer)
         output.warn(f"the list of revocations is valid until {versioned.written(listing.expires)}")

@@ -147,9 +147,9 @@ def stage_bytes(layout: Layout, data: bytes, target: Path) -> Staged:
 def stage_file(layout: Layout, source: Path, target: Path, on_bytes: OnBytes = ignore_bytes) -> Staged:
     """The regular file `source` as the staged file `target`, hashed in the same pass.
 
-    A file in the store's own tmp/ that nobody else can reach is linked, not copied. Any other
+    A file in the store's own tmp/ that only this user can reach is linked, not copied. Any other
     is copied (by reflink where the file system can), so that its owner cannot change the store's bytes later.
-    Raises Corrupt when it changes meanwhile, Invalid when it is no regular file, OSError.
+    Raises Corrupt if it changes meanwhile, Invalid if it is not a regular file, OSError.
     """
     with as_store_failures(source, reading=True):
         fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -176,7 +176,7 @@ def stage_file(layout: Layout, source: Path, target: Path, on_bytes: OnBytes = i
 def commit(layout: Layout, staged: list[Staged], seals: Seals) -> None:
     """Give each staged file its name, and bring the names to the disk. A good blob of that name stays.
 
-    The seals of all are known afterwards: the bytes of a staged file were hashed, and those of a good blob, too.
+    The seals of all are known afterwards: the bytes of staged files and of good blobs were hashed.
 
     Raises Invalid where a folder is a link, OSError.
     """
@@ -206,7 +206,7 @@ def put(source: Path, place: Path) -> None:
 def _is_good(layout: Layout, file: Staged, seals: Seals) -> bool:
     """Whether the blob that `file` would become is there. Where a lookup reads its bytes, so does this.
 
-    Else a manifest whose bytes had changed behind its time stamp would be a miss for ever, whoever published.
+    Otherwise a manifest whose bytes had changed behind its time stamp would be a miss for ever.
     """
     if problem(layout, file.sha256, file.size, seals=seals) is not None:
         return False

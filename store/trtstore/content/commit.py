@@ -43,7 +43,7 @@ def put_record(layout: Layout, key: str, envelope: bytes, temporary: Path, doubt
     try:
         layout.sync(place.parent)
     except OSError:
-        place.unlink(missing_ok=True)  # a failed publish adds no record, and who looks now may not rely on it
+        place.unlink(missing_ok=True)  # a failed publish adds no record, and no reader may rely on this one
         raise
     if doubt is None:
         with suppress(StoreFailure):  # the record is there: a mark that cannot go makes others too careful, no more

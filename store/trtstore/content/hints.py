@@ -1,4 +1,4 @@
-"""Hints: files that make a build quicker and change nothing of what was asked for, such as a compiler's timing cache.
+"""Hints: files that make a build quicker and do not change its result, such as a compiler's timing cache.
 
 `hints/<key>/<sha256>` holds one, by the digest of its bytes; the key says what it is good for (a GPU, a driver, a
 release) and is its maker's. Unlike an artifact, a hint is replaced: a builder takes all that are there, and leaves one
@@ -19,7 +19,7 @@ from trtstore.disk.layout import Layout, entries, read_bounded
 from trtstore.errors import as_store_failures
 from trtstore.format.digest import checked_key, hash_bytes, is_hex
 
-MAX_BYTES = 256 << 20  # of one; what is larger is no hint
+MAX_BYTES = 256 << 20  # of one; a larger file is not kept
 MAX_FILES = 16  # of a key, that are given out: the newest
 
 
@@ -33,7 +33,7 @@ class Hints:
         """Copies of the hints of `key` in the folder `into`, which is made where there are any; newest first.
 
         `most` is how many of them the taker can join. Each has the bytes that its name says; a damaged one is removed.
-        They count as used. Raises Invalid for what is no key, NotReadable and the like.
+        They count as used. Raises Invalid for a malformed key, NotReadable, StoreFailure.
         """
         place = self._layout.hints / checked_key(key)
         with as_store_failures(self._layout.root, reading=True):
@@ -58,7 +58,7 @@ class Hints:
         """Keep the file `hint` for `key`, and remove those by the names `instead_of`, whose content it holds too.
 
         A file that is empty or too large is not kept, and nothing is removed. Raises Invalid for what is no key,
-        NoSpace, NotWritable and the like.
+        NoSpace, NotWritable, StoreFailure.
         """
         place = self._layout.hints / checked_key(key)
         data = read_bounded(hint, MAX_BYTES)

@@ -45,7 +45,7 @@ def touch(layout: Layout, key: str) -> None:
 
 
 def lookup(layout: Layout, key: str, on_problem: Callable[[str], None], *, mend: bool = True) -> Record | None:
-    """The record of `key` when all that it names is there, else None; `mend` as for `blobs.problem`.
+    """The record of `key` if all that it names is there, else None; `mend` as for `blobs.problem`.
 
     Raises OSError.
     """
@@ -56,7 +56,7 @@ def lookup(layout: Layout, key: str, on_problem: Callable[[str], None], *, mend:
 def find(
     layout: Layout, key: str, on_problem: Callable[[str], None], *, mend: bool = True
 ) -> tuple[Record, Manifest] | None:
-    """As `lookup`, with the record's manifest. What the disk does not give is a miss, too."""
+    """As `lookup`, with the record's manifest. A read error of the disk is also a miss."""
     path = layout.record(key)
     while (seen := identity(layout, key)) is not None:
         try:
@@ -133,7 +133,7 @@ def usable_manifest(layout: Layout, record: Record, *, mend: bool = True) -> Man
 
 
 def refuse_revoked(layout: Layout, record: Record, listed: Manifest) -> None:
-    """Raises Malformed where the artifact, or a blob of it, was revoked; OSError."""
+    """Raises Malformed if the artifact, or one of its blobs, was revoked; OSError."""
     if not layout.revoked.is_dir():
         return  # as in most stores: a hit costs one look more
     for digits in (hex_of(record.manifest), *named_blobs(record, listed)):

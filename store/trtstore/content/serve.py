@@ -28,7 +28,7 @@ COPIES = 3600.0  # seconds for another process that makes the same folder, from 
 
 @dataclass(frozen=True)
 class Served:
-    """The artifacts of one store, as far as they are what their seals say."""
+    """Hands out the artifacts of one store, each compared with its seal."""
 
     layout: Layout
     index: Index
@@ -37,7 +37,7 @@ class Served:
     def damage(self, record: Record, listed: Manifest) -> list[str]:
         """What is wrong with the blobs of a usable record, in words; what is damaged is quarantined.
 
-        Only blobs whose seal is broken are read. Raises NotReadable and the like.
+        Only blobs whose seal is broken are read. Raises NotReadable, StoreFailure.
         """
         with as_store_failures(self.layout.root, reading=True):
             named = {**read.named_blobs(record, listed)}
@@ -97,7 +97,7 @@ class Served:
         """As `Store.reading`."""
         while True:
             made = self.materialise(record)
-            # A collector that has decided already is done after this; a later one sees who reads.
+            # A collection that has decided already is done after this; a later one sees the reader.
             with gate.looking(self.layout), as_store_failures(self.layout.root, reading=True):
                 fd = trees.take(made.path, alone=False)
             if fd is not None:
@@ -161,7 +161,7 @@ def lock(
     on_wait: Callable[[locks.Holder], None] | None = None,
     patience: float = math.inf,
 ) -> Iterator[None]:
-    """Hold the lock of a key, a record or a tree alone. Raises Busy, NotWritable and the like."""
+    """Hold the lock of a key, a record or a tree alone. Raises Busy, NotWritable, StoreFailure."""
     with as_store_failures(layout.root):
         layout.make(layout.locks)
     with locks.exclusive(layout.lock(kind, name), who=who, on_wait=on_wait, patience=patience):

@@ -48,7 +48,7 @@ def stage_attachments(layout: Layout, files: Mapping[str, Path], stage: Path) ->
 def folder_manifest(folder: Path, index: Index) -> Manifest:
     """The manifest that `folder` would have as an artifact; nothing is stored.
 
-    Raises Invalid where the folder cannot be an artifact, Corrupt, NotReadable and the like.
+    Raises Invalid where the folder cannot be an artifact, Corrupt, NotReadable, StoreFailure.
 
     >>> folder_manifest(Path("result"), store.index).digest == record.manifest
     True

@@ -1,6 +1,6 @@
-"""Every byte against its name: what is not what it says is moved to quarantine/, where nothing is served from.
+"""Compares every byte with its name. Damaged things are moved to quarantine/, from which nothing is served.
 
-Hashing holds no lock. What was found bad is looked at again, and moved, while nobody adds or removes, so that a blob
+Hashing holds no lock. Damaged things are looked at again, and moved, while no process adds or removes, so that a blob
 that somebody has put right meanwhile stays.
 """
 
@@ -58,7 +58,7 @@ def verify(layout: Layout, keys: Iterable[str] | None = None, on_bytes: OnBytes 
     """Read every blob and tree of `keys` (of the whole store where None), and quarantine what is damaged.
 
     Raises NotWritable where there is damage that cannot be moved, Invalid where a folder of the store is a link,
-    NotReadable and the like.
+    NotReadable, StoreFailure.
     """
     scan = _Scan()
     with as_store_failures(layout.root, reading=True):

@@ -1,1 +1,1 @@
-"""One folder on one machine: where things lie, who may write there, locks, temporary files and hashing."""
+"""One folder on one machine: its layout, its writers, locks, temporary files and hashing."""

@@ -1,8 +1,8 @@
 """Who adds to a store and who removes from it: `locks/store`, held together by adders and alone by a remover.
 
 flock(2) lets new sharers pass a waiting remover for ever, so everybody goes through `locks/turn` first: a remover
-keeps it while it waits, and nobody new slips in. An adder holds the gate for a few renames, never for a copy.
-Nobody may ask twice without letting go in between: with a remover waiting, that is a deadlock.
+keeps it while it waits, so that no new adder slips in. An adder holds the gate for a few renames, never for a copy.
+A holder must release it before it asks again: with a remover waiting, that would be a deadlock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trtstore.errors import NoLocks, NoSpace, NotWritable, as_store_failures
 
 @contextmanager
 def adding(layout: Layout) -> Iterator[None]:
-    """Hold off removers. Raises NotWritable, NoLocks and the like."""
+    """Hold off removers. Raises NotWritable, NoLocks, StoreFailure."""
     _prepare(layout)
     with ExitStack() as held:
         with locks.shared(layout.lock("turn")):
@@ -38,7 +38,7 @@ def removing(layout: Layout, *, who: str, on_wait: locks.OnWait | None = None) -
 
 @contextmanager
 def looking(layout: Layout) -> Iterator[None]:
-    """As `adding`, for readers: where the lock cannot be written, nobody removes from the store either."""
+    """As `adding`, for readers: if the lock cannot be written, nothing is removed from the store either."""
     with ExitStack() as held:
         with suppress(NotWritable, NoLocks, NoSpace):
             held.enter_context(adding(layout))

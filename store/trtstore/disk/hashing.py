@@ -24,7 +24,7 @@ OnBytes = Callable[[int], None]
 
 
 def ignore_bytes(_count: int) -> None:
-    """An OnBytes that nobody listens to.
+    """An OnBytes that does nothing.
 
     >>> ignore_bytes(1 << 20)
     """
@@ -125,7 +125,7 @@ def in_threads(
     """`work` on each item in a few threads (`most`, or as many as there are cores), results in the order of `items`.
 
     The OnBytes that `work` is given serialises the calls of `on_bytes`, and ends the threads within a chunk
-    once one has failed or the caller was interrupted: nobody waits for the hash of a 100 GB file after Ctrl-C.
+    once one has failed or the caller was interrupted: Ctrl-C does not wait for the hash of a 100 GB file.
 
     >>> in_threads(lambda item, on_bytes: item * 2, [1, 2, 3], ignore_bytes)
     [2, 4, 6]

@@ -184,7 +184,7 @@ class Layout:
         return not self.shared and folder.is_relative_to(self.root) and status.st_uid not in (0, os.geteuid())
 
     def folder(self, path: Path) -> None:
-        """Make the folder `path`, which nobody else may write to, whatever the umask, unless the store is shared.
+        """Make the folder `path`, writable by this user only, whatever the umask, unless the store is shared.
 
         Raises OSError.
         """
@@ -218,7 +218,7 @@ def make_folders(path: Path) -> None:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What lies in `folder`, sorted; nothing where it is no folder. Raises OSError."""
+    """The paths in `folder`, sorted; none if it is not a folder. Raises OSError."""
     try:
         return sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -243,7 +243,7 @@ def read_bounded(path: Path, limit: int) -> bytes | None:
         try:
             return file.read(limit)
         except OSError as error:
-            error.filename = str(path)  # else nobody would know which of many files the disk has lost
+            error.filename = str(path)  # to say which of many files the disk has lost
             raise
 
 

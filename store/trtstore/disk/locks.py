@@ -22,7 +22,7 @@ from trtstore.errors import Busy, Invalid, no_locks
 from trtstore.format import canonical_json
 
 POLL = 0.05  # seconds between attempts while waiting
-PATIENCE = 600.0  # seconds for what nobody holds for longer, unless somebody stopped it
+PATIENCE = 600.0  # seconds for a lock that is never held longer, unless its holder was stopped
 TELL = 1.0  # seconds between two calls of on_wait
 _MAX_NOTE = 4096  # bytes of a lock file that are read
 _MAX_WHO = 300  # characters, each at most twelve bytes of JSON
@@ -30,7 +30,7 @@ _MAX_WHO = 300  # characters, each at most twelve bytes of JSON
 
 @dataclass(frozen=True)
 class Holder:
-    """Who has a lock: process id (0 when the lock file does not say), words for people, seconds since the epoch."""
+    """The holder of a lock: process id (0 if not known), a text for people, and since when, in seconds of the epoch."""
 
     pid: int
     who: str
@@ -49,10 +49,10 @@ def exclusive(
     patience: float = math.inf,
     keep: bool = False,
 ) -> Iterator[None]:
-    """Hold the lock `path` alone, waiting for `patience` seconds; `on_wait` is told about every second.
+    """Hold the lock `path` exclusively, waiting for `patience` seconds; `on_wait` is called about every second.
 
     The file is removed afterwards unless `keep`, so that a folder of per-key locks stays small. Raises Busy when
-    patience ends, Invalid where `path` is no lock file, NoLocks, NotWritable and the like. A thread that asks twice
+    patience ends, Invalid where `path` is no lock file, NoLocks, NotWritable, StoreFailure. A thread that asks twice
     waits for itself.
     """
     fd = _wait(path, on_wait, patience)
@@ -62,7 +62,7 @@ def exclusive(
     finally:
         with suppress(OSError):
             if not keep and is_at(fd, path):
-                path.unlink()  # under the lock: who waits on the old file sees that it is gone, and starts again
+                path.unlink()  # under the lock: those who wait for the old file see that it is gone, and start again
         os.close(fd)
 
 
@@ -93,9 +93,9 @@ def try_exclusive(path: Path) -> int | None:
 
 
 def held_since(path: Path) -> float | None:
-    """When the lock `path` was taken, in seconds since the epoch (its file's mtime); None when nobody holds it.
+    """When the lock `path` was taken, in seconds since the epoch (its file's mtime); None if it is free.
 
-    The lock is tried, shared, and let go at once. What is no regular file nobody can hold. Raises OSError.
+    The lock is tried, shared, and released at once. Only a regular file can be held. Raises OSError.
     """
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
@@ -116,7 +116,7 @@ def folder(path: Path, *, alone: bool) -> int | None:
     """A descriptor that holds the folder `path` itself, alone or together with others, until it is closed.
 
     None when the folder is held against that, or lost its name meanwhile. Where folders cannot be locked (some
-    network file systems) the descriptor holds nothing. Raises OSError when there is no such folder.
+    network file systems) the descriptor holds nothing. Raises OSError if there is no such folder.
     """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

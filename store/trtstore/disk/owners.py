@@ -1,4 +1,4 @@
-"""Whose word a store is: its folders may be written to by this user and root, and by a group where the user says so."""
+"""Who may write to a store's folders: this user and root, and a group if the user says so."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Literal
 from trtstore.disk.layout import Layout
 from trtstore.errors import Exposed, Invalid
 
-#: With whom a store is shared, where no option says so.
+#: The variable that says with whom a store is shared, if no option does.
 VARIABLE = "TRTSTORE_SHARED_WITH"
 SharedWith = Literal["nobody", "group"]
 
@@ -51,7 +51,7 @@ def check(layout: Layout) -> None:
 
 
 def owns(layout: Layout, key: str, tell: Callable[[str], None]) -> bool:
-    """Whether the record of `key` is of this user or root, if it is there; one of another user is told.
+    """Whether the record of `key`, if it is there, belongs to this user or root; another user's is noted.
 
     Blobs have names that tell their bytes, and need no such look. Raises Exposed where others may put a record there,
     OSError.
@@ -68,7 +68,7 @@ def owns(layout: Layout, key: str, tell: Callable[[str], None]) -> bool:
 
 
 def check_other(layout: Layout) -> None:
-    """As `check`, for a store that is only read, because the user named it: whoever may write to it is believed.
+    """As `check`, for a store that is only read: the user named it, so its writers are trusted.
 
     Raises Exposed where everybody may.
     """
@@ -90,7 +90,7 @@ def _folders(layout: Layout) -> Iterator[Path]:
 def _check(layout: Layout, folder: Path, trusted: set[int] | None, group: int | None) -> None:
     status = _status(folder, follow=folder == layout.base)
     if status is None or stat.S_ISLNK(status.st_mode):
-        return  # a link is refused by whoever comes to it
+        return  # a link is refused where it is used
     root = shlex.quote(str(layout.root))
     if trusted is not None and status.st_uid not in trusted:
         raise Exposed(
@@ -148,7 +148,7 @@ def _status(path: Path, *, follow: bool = True) -> os.stat_result | None:
     try:
         return path.stat() if follow else path.lstat()
     except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return None  # whoever comes to it says why
+        return None  # the reason is reported where it is used
 
 
 def _is_member(gid: int) -> bool:
@@ -156,7 +156,7 @@ def _is_member(gid: int) -> bool:
 
 
 def _is_private(gid: int) -> bool:
-    """Whether a group has nobody in it but this user: many systems give each user one, and a umask that trusts it."""
+    """Whether this user is the only member of a group: many systems give each user one, and a umask that trusts it."""
     try:
         group = grp.getgrgid(gid)
     except (KeyError, OSError):

@@ -1,6 +1,6 @@
 """Large blobs that are half here: what a killed pull or a broken network left, for the next pull to go on from.
 
-Whoever writes a file partial/<digits> holds a lock on it. Partial data is untrusted: a resumed download hashes it
+The writer of a file partial/<digits> holds a lock on it. Partial data is untrusted: a resumed download hashes it
 first.
 """
 
@@ -23,7 +23,7 @@ KEPT = 86400.0  # seconds after its last byte
 def opened(layout: Layout, digits: str) -> Iterator[tuple[int, Path] | None]:
     """The file that has the beginning of the blob `digits`, empty where it is new: (descriptor, path).
 
-    None while another process writes it. Who has all of it renames it. Raises Invalid, NotWritable and the like.
+    None while another process writes it. The caller renames it when it is complete. Raises Invalid, StoreFailure.
     """
     path = layout.make(layout.partial) / digits
     fd = locks.try_exclusive(path)
@@ -31,7 +31,7 @@ def opened(layout: Layout, digits: str) -> Iterator[tuple[int, Path] | None]:
         yield None
         return
     try:
-        # Its last holder may have renamed it between our opening and our lock: then it is no file of ours.
+        # Its last holder may have renamed it between our opening and our lock: then it is not ours.
         yield (fd, path) if locks.is_at(fd, path) else None
     finally:
         os.close(fd)

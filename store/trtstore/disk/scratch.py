@@ -19,12 +19,12 @@ from trtstore.disk import locks, partial
 from trtstore.disk.layout import Layout
 from trtstore.errors import Busy, StoreFailure, as_store_failures
 
-PATIENCE = 10.0  # seconds for a lock that nobody but its maker has a reason to hold
+PATIENCE = 10.0  # seconds for a lock that only its maker has a reason to hold
 
 
 @contextmanager
 def folder(layout: Layout) -> Iterator[Path]:
-    """An empty folder of mode 0700 on the store's own file system. Raises NotWritable, NoSpace and the like."""
+    """An empty folder of mode 0700 on the store's own file system. Raises NotWritable, NoSpace, StoreFailure."""
     with as_store_failures(layout.root):
         layout.make(layout.tmp)
         layout.make(layout.locks)
@@ -55,7 +55,7 @@ def _make(home: Path) -> int:
 
 
 def _lock(path: Path) -> int:
-    """A descriptor that holds the new lock `path`. A collector that asks who runs has it for a moment."""
+    """A descriptor that holds the new lock `path`. A collection, which tries all locks, has it for a moment."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         fd = locks.try_exclusive(path)
@@ -88,7 +88,7 @@ def sweep(layout: Layout) -> None:
 
 def _sweep_one(home: Path) -> None:
     lock = home / "lock"
-    if home.is_symlink() or lock.is_symlink() or not lock.is_file():  # nobody holds what is no lock
+    if home.is_symlink() or lock.is_symlink() or not lock.is_file():  # not a lock, so nothing is held
         remove_folder(home)
         return
     with suppress(StoreFailure):
@@ -99,7 +99,7 @@ def _sweep_one(home: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a file, a link or a folder with all below it, read-only folders too, as far as possible.
+    """Remove a file, a link, or a folder with all below it, read-only folders included, as far as possible.
 
     Needs one descriptor at a time (shutil.rmtree: two for each level), so that it works where they have run out.
 

@@ -1,4 +1,4 @@
-"""fs-verity: files that the kernel lets nobody write to any more, and whose bytes it checks as they come from the disk.
+"""fs-verity: the kernel makes a file read-only for ever, and checks its bytes as they come from the disk.
 
 Where kernel, file system or file cannot, nothing happens, and one refused call a process is all that it costs.
 """

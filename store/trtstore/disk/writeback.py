@@ -1,6 +1,6 @@
 """A file's bytes sent to the disk while the next ones are still being made, so that the fsync at the end finds few.
 
-A hint and no more: what it does not do, or cannot, the fsync does. So a failure is passed over here and comes back
+It is only a hint: what it does not or cannot write, the fsync does. So a failure is ignored here and comes back
 there, which fdatasync in a second thread would not do: the kernel reports a lost write to one caller only.
 """
 

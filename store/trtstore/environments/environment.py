@@ -1,4 +1,4 @@
-"""One environment on the disk: what it says of itself, and whether each byte is as it was made."""
+"""One environment on the disk: its summary, and whether its bytes are those that were installed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Environment:
 
     @property
     def content(self) -> Path:
-        """The folder of its files, which nobody may write to."""
+        """The folder of its files, which are read-only."""
         return self.path / FILES
 
     @property
@@ -85,7 +85,7 @@ def list_files(files: Path, on_bytes: OnBytes = ignore_bytes) -> list[tuple[str,
 
 
 def verify_environment(environment: Environment, on_bytes: OnBytes = ignore_bytes) -> list[str]:
-    """Read every byte; what is not as it was made, a sentence each. Raises NotReadable and the like.
+    """Read every byte; returns a sentence for each file that differs. Raises NotReadable, StoreFailure.
 
     >>> with store.environments.making("tools-1", who="an example") as work:
     ...     (work / "files").mkdir()

@@ -57,12 +57,12 @@ class Environments:
         self._layout = layout
 
     def find(self, name: str) -> Environment | None:
-        """The environment, where it is there and whole. Raises Invalid for no name, NotReadable and the like."""
+        """The environment, if it is there and whole. Raises Invalid for a malformed name, NotReadable, StoreFailure."""
         with as_store_failures(self._layout.root, reading=True):
             return read(self._layout.own(self._layout.toolchains) / _checked(name))
 
     def all(self) -> list[Environment]:
-        """Every whole environment, by name. Raises NotReadable and the like."""
+        """Every whole environment, by name. Raises NotReadable, StoreFailure."""
         with as_store_failures(self._layout.root, reading=True):
             listed = entries(self._layout.own(self._layout.toolchains))
             environments = [read(path) for path in listed if _NAME.fullmatch(path.name)]
@@ -71,7 +71,7 @@ class Environments:
     @contextmanager
     def using(self, name: str) -> Iterator[Environment | None]:
         """As `find`; no collector takes it before the end, and it counts as used."""
-        # A collector that has decided already is done after this; a later one sees who uses it.
+        # A collection that has decided already is done after this; a later one sees the use.
         with gate.looking(self._layout), as_store_failures(self._layout.root, reading=True):
             environment = self.find(name)
             fd = None if environment is None else _hold(environment.path)
@@ -87,7 +87,7 @@ class Environments:
     def making(self, name: str, *, who: str, on_wait: locks.OnWait | None = None) -> Iterator[Path]:
         """Be the only one that makes `name`, in an empty folder that is gone at the end; others wait.
 
-        Look whether it is there once inside: the one before may have made it. Raises NotWritable and the like.
+        Look for it again inside: the previous holder may have made it. Raises NotWritable, StoreFailure.
         """
         with as_store_failures(self._layout.root):
             self._layout.make(self._layout.locks)
@@ -100,7 +100,7 @@ class Environments:
     def keep(self, name: str, files: Path, about: Mapping[str, Any]) -> Environment:
         """Give the folder `files`, one below that of `making`, its place as the files of `name`.
 
-        They become read-only. Raises Invalid for a symbolic link among them, NoSpace, NotWritable and the like.
+        They become read-only. Raises Invalid for a symbolic link among them, NoSpace, NotWritable, StoreFailure.
         """
         place, home = self._layout.toolchains / _checked(name), files.with_name(f"{files.name}.whole")
         with as_store_failures(self._layout.root):
@@ -111,7 +111,7 @@ class Environments:
                 inner.chmod(0o555 if inner.stat().st_mode & stat.S_IXUSR else 0o444)
             files.rename(home / FILES)
             for folder in (home, home / LOCAL, *(Path(each) for each, _, _ in os.walk(home / FILES))):
-                folder.chmod(_FOLDER)  # whatever the umask: nobody else adds to it
+                folder.chmod(_FOLDER)  # whatever the umask: no other user may add to it
             count, size = len(listed), sum(size for _, size, _ in listed)
             summary = {"schema": SCHEMA, "about": dict(about), "bytes": size, "files": count}
             (home / CONTENTS).write_text(json.dumps({"schema": SCHEMA, "files": listed}), encoding="utf-8")
@@ -129,7 +129,7 @@ class Environments:
     def _placed(self, home: Path, place: Path) -> Iterator[Environment]:
         """The environment `home` under the name `place`, where no collector takes it before the end."""
         with gate.adding(self._layout):
-            with suppress(FileNotFoundError):  # what is there has no `environment.json`, or one that nobody can read
+            with suppress(FileNotFoundError):  # it has no readable `environment.json`
                 place.rename(home.with_name("broken"))
             home.rename(place)
             environment, fd = read(place), _hold(place)  # while nobody removes
@@ -143,11 +143,11 @@ class Environments:
                 os.close(fd)
 
     def check(self, environment: Environment, *, always: bool, on_bytes: OnBytes = ignore_bytes) -> Standing:
-        """How it stands: every byte is read where its seal is broken, and `always`. Raises NotReadable and the like."""
+        """Its standing. Every byte is read if the seal is broken, or with `always`. Raises StoreFailure."""
         return seal.look(environment, self._layout, always=always, on_bytes=on_bytes)
 
     def remove(self, name: str) -> bool:
-        """Remove it; whether it was there. Raises Busy where it is in use, NotWritable and the like."""
+        """Remove it; returns whether it was there. Raises Busy if it is in use, NotWritable, StoreFailure."""
         path = self._layout.own(self._layout.toolchains) / _checked(name)
         with (
             as_store_failures(self._layout.root),
@@ -178,7 +178,7 @@ def _hold(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     if fd is not None:
-        with suppress(OSError):  # a read-only store: nobody collects it either
+        with suppress(OSError):  # a read-only store, which is not collected either
             now = time.time_ns()
             os.utime(path, ns=(now, now))
     return fd

@@ -35,7 +35,7 @@ class Standing:
 
 
 def look(environment: Environment, layout: Layout, *, always: bool, on_bytes: OnBytes = ignore_bytes) -> Standing:
-    """Every byte is read where the seal is broken, and `always`; none where others may write. Raises NotReadable, …"""
+    """Every byte is read if the seal is broken, or with `always`; none if others may write. Raises StoreFailure"""
     with as_store_failures(environment.path, reading=True):
         try:
             now, others = _seal(environment, layout)
@@ -55,7 +55,7 @@ def look(environment: Environment, layout: Layout, *, always: bool, on_bytes: On
 
 
 def close(environment: Environment, layout: Layout) -> None:
-    """Seal what was just made. Raises NotReadable and the like."""
+    """Seal an environment that was just made. Raises NotReadable, StoreFailure."""
     with as_store_failures(environment.path, reading=True):
         _put(environment.path, _seal(environment, layout)[0])
 

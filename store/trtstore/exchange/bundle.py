@@ -30,7 +30,7 @@ Sign = Callable[[str, bytes], bytes]
 
 
 def unjudged(_key: str, _envelope: bytes) -> Doubt | None:
-    """A judgement that takes everything, and believes nothing of it."""
+    """A judgement that takes everything and believes nothing."""
     return Doubt("a bundle")
 
 

@@ -142,7 +142,7 @@ class Stream:
         self._end_member(size)
 
     def some(self, size: int) -> bytes:
-        """At least one byte, at most `size`; none only when none is asked for."""
+        """At least one byte and at most `size`; none only if `size` is 0."""
         if size == 0:
             return b""
         data = self._read(size)

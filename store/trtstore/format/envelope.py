@@ -1,4 +1,4 @@
-"""DSSE envelopes of in-toto statements: read strictly, whoever made them, and written in one spelling.
+"""DSSE envelopes of in-toto statements: parsed strictly, and written in one form.
 
 https://github.com/secure-systems-lab/dsse/blob/master/envelope.md
 """

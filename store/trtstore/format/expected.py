@@ -10,7 +10,7 @@ from trtstore.format.record import Record
 
 @dataclass(frozen=True)
 class Expected:
-    """One question. Nothing has a default: whoever asks says what it knows.
+    """One question. Nothing has a default: the caller says what it knows.
 
     `labels` are those that the asker would give the artifact: a trusted key must be trusted for these, too. None says
     that the asker does not know whose the key is; then stores that judge signatures are not asked.

@@ -110,7 +110,7 @@ def parse(data: bytes) -> Manifest:
 
 
 def _check_outline(data: bytes) -> None:
-    """Refuse what is no list of entries before JSON makes objects of it, which take thirty times its bytes."""
+    """Refuse data that is not a list of entries before JSON makes objects of it, which take thirty times its bytes."""
     place, count = len(_START), 0
     while data.startswith(_START) and (entry := _ENTRY.match(data, place)) is not None:
         place, count = entry.end(), count + 1

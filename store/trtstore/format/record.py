@@ -30,7 +30,7 @@ MAX_NAME = 128  # characters of a label's or an attachment's name
 
 @dataclass(frozen=True)
 class Attachment:
-    """A file kept with an artifact and no part of it (a log): "sha256:<64 hex>", bytes."""
+    """A file that is kept with an artifact but is not part of it, such as a log: "sha256:<64 hex>", bytes."""
 
     digest: str
     size: int

@@ -52,7 +52,7 @@ class Role(Enum):
 
 
 class TrustPolicy(Enum):
-    """What a record from elsewhere needs: a trusted signature, or a word to the user where it has none, or nothing."""
+    """What a record from elsewhere needs: a trusted signature, or else a warning to the user, or nothing."""
 
     require = "require"
     warn = "warn"
@@ -61,7 +61,7 @@ class TrustPolicy(Enum):
 
 @dataclass(frozen=True)
 class Trusted:
-    """A public key as "ed25519:<base64 of 32 bytes>", a name for people, what it may sign for, and its roles."""
+    """A public key as "ed25519:<base64 of 32 bytes>", with a name for people, a scope, and roles."""
 
     key: str
     name: str = ""
@@ -84,7 +84,7 @@ class Trusted:
         return " ".join([*roles, *(f"{label}={','.join(some)}" for label, some in sorted(self.scope.items()))])
 
     def beyond(self, labels: Mapping[str, str]) -> str | None:
-        """As `beyond`, of what it may publish."""
+        """As `beyond`, for the role `publish`."""
         if Role.publish not in self.roles:
             return "records (its line has no role=publish)"
         return beyond(self.scope, labels)

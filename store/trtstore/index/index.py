@@ -35,10 +35,10 @@ from trtstore.format.digest import is_hex
 from trtstore.index import index_schema
 
 BUSY = 5.0  # seconds to wait for another process's transaction
-PAUSE = 60.0  # seconds without the index after such a wait was in vain
+PAUSE = 60.0  # seconds without the index after such a wait failed
 RACY = 2.0  # seconds: a file changed so lately may change again within its time stamp's grain
 MAX_ROW = 1 << 20  # characters of a row: its checksum, then JSON
-SUM = 16  # characters of a checksum: against bits that flip, not against who may write to the index
+SUM = 16  # characters of a checksum: against flipped bits, not against a writer of the index
 
 _SETTINGS = {
     **DEFAULT_SETTINGS,
@@ -93,7 +93,7 @@ class Index:
         self._opening = threading.Lock()
         self._cache: Any = None
         self._unusable = False
-        self._busy_until = -math.inf  # of the monotonic clock: until then nobody waits for the database again
+        self._busy_until = -math.inf  # of the monotonic clock: until then there is no waiting for the database
 
     def close(self) -> None:
         """Close the database; the next use opens it again."""
@@ -108,7 +108,7 @@ class Index:
         return _value(name, self._with_cache(lambda cache: cache.get(name), create=False))
 
     def put(self, table: str, key: str, value: Json) -> None:
-        """Keep `value`, as far as that is possible. Tables are named [a-z][a-z0-9-]*.
+        """Keep `value`, if that is possible. Tables are named [a-z][a-z0-9-]*.
 
         Raises ValueError or TypeError for what is no JSON, or too long for a row: the caller's mistake.
         """
@@ -171,7 +171,7 @@ class Index:
     def file_digest(self, path: Path, *, on_bytes: OnBytes = ignore_bytes) -> str:
         """The hex SHA-256 of a regular file, remembered by device, inode, size, mtime and ctime.
 
-        Raises Invalid when it is no regular file, Corrupt when it changes meanwhile, NotReadable and the like.
+        Raises Invalid when it is no regular file, Corrupt when it changes meanwhile, NotReadable, StoreFailure.
         """
         with as_store_failures(path, reading=True):
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -212,7 +212,7 @@ class Index:
             _refuse_special(self._folder)  # SQLite opens them by itself, and a FIFO keeps it for ever
             return use(cache)
         except (sqlite3.OperationalError, diskcache.Timeout):  # busy, or read-only
-            if time.monotonic() - started >= BUSY / 2:  # whoever holds the database may have been stopped
+            if time.monotonic() - started >= BUSY / 2:  # the holder of the database may have been stopped
                 self._busy_until = time.monotonic() + PAUSE
         except sqlite3.DatabaseError:
             self._open(create=True, rebuild=True)
@@ -294,7 +294,7 @@ def _open_cache(folder: Path, *, rebuild: bool) -> Any:
 
 
 def _special(folder: Path) -> list[Path]:
-    """The database and the files that SQLite keeps beside it, as far as they are no regular files. Raises OSError."""
+    """Those of the database's files, SQLite's own included, that are not regular files. Raises OSError."""
     special = []
     for name in _FILES:
         with suppress(FileNotFoundError):

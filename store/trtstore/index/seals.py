@@ -1,6 +1,6 @@
 """Which files still have the bytes that were hashed here: known by inode, size, mtime and ctime, without reading.
 
-Whoever may write to a file can put its mtime back, but not its ctime: that takes root, or another clock. A link that is
+Who may write to a file can put its mtime back, but not its ctime: that takes root, or another clock. A link that is
 made or removed changes the ctime as well, so the store seals a blob again after its own links. Where a seal is missing
 or broken the bytes are read once. Rows are kept in the index; one row speaks for all files of an artifact, so a hit
 costs one row and one look at each file. The row is believed as far as the index is.
@@ -123,7 +123,7 @@ class Seals:
         return kept is None or kept == self._measures(statuses)
 
     def hold(self, table: str, name: str, statuses: Mapping[str, os.stat_result]) -> None:
-        """The files `found`, by digits or paths, all have the right bytes: one row says so."""
+        """Write down, in one row, that the files of `statuses`, by digits or paths, have the right bytes."""
         total = _sum(statuses) if statuses else None
         if total is not None and _settled(statuses):
             self._index.put(table, name, total)
@@ -161,7 +161,7 @@ class Seals:
 
     @cached_property
     def _fixed(self) -> bool:
-        """Whether nobody here can write to the store, root aside: then no seal can be kept, and none is needed."""
+        """Whether only root can write to the store: then no seal can be kept, and none is needed."""
         try:
             if os.statvfs(self._base).f_flag & os.ST_RDONLY:
                 return True

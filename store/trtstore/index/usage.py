@@ -1,4 +1,4 @@
-"""How often an artifact was used, and what it took to build: statistics, which only the index keeps."""
+"""Statistics that only the index keeps: how often an artifact was used, and how long its build took."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def forget(index: Index, keys: list[str]) -> None:
 
 
 def stated_seconds(record: Record) -> float | None:
-    """Seconds between startedOn and finishedOn, where the record holds SLSA provenance that says so.
+    """Seconds between startedOn and finishedOn of the record's SLSA provenance, if it has them.
 
     https://slsa.dev/spec/v1.0/provenance
     """

@@ -2,7 +2,7 @@
 
     {"from":"engines.tar","schema":1,"scopes":[],"since":1780000000}
 
-Without scopes nobody who is trusted signed it: a user took it all the same. It is never signed anew from here. With
+Without scopes no trusted key signed it: a user accepted it all the same. It is never signed anew from here. With
 scopes, keys signed it that are trusted for such labels alone. It is used for these, and only a key with such a scope
 signs it. The same goes for what is built from it.
 """
@@ -29,7 +29,7 @@ BUILT_FROM = ", from which it was built)"
 
 @dataclass(frozen=True)
 class Doubt:
-    """Where an artifact came from, in words, and the scopes of those who signed it; none where nobody did.
+    """Where an artifact came from, in words, and the scopes of its signers; empty if there are none.
 
     >>> Doubt("a bundle from a partner").unsigned
     True
@@ -40,15 +40,15 @@ class Doubt:
 
     @property
     def unsigned(self) -> bool:
-        """Whether nobody who is trusted signed it."""
+        """Whether no trusted key signed it."""
         return not self.scopes
 
     def admits(self, labels: Mapping[str, str]) -> bool:
-        """Whether who asks for an artifact with these labels may have it without a word."""
+        """Whether an artifact with these labels may be used without a note."""
         return any(holds(scope, labels) for scope in self.scopes)
 
     def lets_sign(self, lines: Sequence[Trusted]) -> bool:
-        """Whether a key that is trusted by these lines may sign the artifact: for no more than who signed it may."""
+        """Whether a key that is trusted by these lines may sign the artifact: for no wider scope than its signers'."""
         known = [one.scope for one in lines]
         return bool(known) and all(scope in self.scopes for scope in known)
 
@@ -78,7 +78,7 @@ def gives_way(there: Doubt | None, new: Doubt | None) -> bool:
 
 
 def mark(layout: Layout, key: str, doubt: Doubt) -> None:
-    """Write down that `key` is doubted; before its record is there. Raises NotWritable and the like."""
+    """Write down that `key` is doubted, before its record is there. Raises NotWritable, StoreFailure."""
     said = {
         "schema": 1,
         "from": doubt.origin[:MAX_VALUE],
@@ -93,7 +93,7 @@ def mark(layout: Layout, key: str, doubt: Doubt) -> None:
 
 
 def clear(layout: Layout, key: str) -> None:
-    """Nothing is doubted of `key` any more. Raises NotWritable and the like."""
+    """Remove the doubt about `key`. Raises NotWritable, StoreFailure."""
     with as_store_failures(layout.root), suppress(FileNotFoundError, NotADirectoryError):
         (layout.own(layout.doubts) / key).unlink()
 

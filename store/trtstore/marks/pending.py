@@ -16,14 +16,14 @@ class Pending:
         self._layout = layout
 
     def add(self, key: str) -> None:
-        """Remember that `key` is to be pushed. Raises NotWritable and the like."""
+        """Remember that `key` is to be pushed. Raises NotWritable, StoreFailure."""
         with as_store_failures(self._layout.root):
             place = self._layout.make(self._layout.pending) / checked_key(key)
             with suppress(FileExistsError), place.open("x"):
                 self._layout.sync(self._layout.pending)
 
     def remove(self, key: str) -> None:
-        """Forget it, if it is there. Raises NotWritable and the like."""
+        """Forget it, if it is there. Raises NotWritable, StoreFailure."""
         with as_store_failures(self._layout.root), suppress(FileNotFoundError, NotADirectoryError):
             (self._layout.own(self._layout.pending) / key).unlink()
 

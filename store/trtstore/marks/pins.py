@@ -17,7 +17,7 @@ MAX_NOTE = 1024  # characters
 
 @dataclass(frozen=True)
 class Pin:
-    """A pinned key: words for people, and seconds since the epoch."""
+    """A pinned key: a note for people, and when (seconds since the epoch)."""
 
     key: str
     note: str
@@ -25,7 +25,7 @@ class Pin:
 
 
 def add(layout: Layout, key: str, note: str) -> None:
-    """Pin `key`. Raises NotWritable, NoSpace and the like."""
+    """Pin `key`. Raises NotWritable, NoSpace, StoreFailure."""
     text = json.dumps({"note": note[:MAX_NOTE], "since": time.time()})
     with as_store_failures(layout.root):
         layout.make(layout.pins)
@@ -41,7 +41,7 @@ def add(layout: Layout, key: str, note: str) -> None:
 
 
 def remove(layout: Layout, key: str) -> bool:
-    """Unpin `key`; whether it was pinned. Raises NotWritable and the like."""
+    """Unpin `key`; returns whether it was pinned. Raises NotWritable, StoreFailure."""
     with as_store_failures(layout.root):
         try:
             (layout.own(layout.pins) / key).unlink()

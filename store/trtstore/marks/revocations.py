@@ -39,7 +39,7 @@ _ALL = (EVERYTHING,)
 
 @dataclass(frozen=True)
 class Revocation:
-    """The digits of what is revoked, why, and when as ISO 8601: words for people."""
+    """The digits of what is revoked, and for people why, and when (ISO 8601)."""
 
     digits: str
     reason: str
@@ -101,7 +101,7 @@ class KeptRevocation:
 def keep(layout: Layout, revocations: Sequence[KeptRevocation]) -> None:
     """Keep revocations that were judged, beside what is kept of their digests from elsewhere.
 
-    Raises NotWritable and the like.
+    Raises NotWritable, StoreFailure.
     """
     if not revocations:
         return
@@ -138,7 +138,7 @@ def digests(layout: Layout) -> list[str]:
 
 
 def of(layout: Layout, digits: str, labels: Mapping[str, str] | None) -> Revocation | None:
-    """Why `digits` must not be used in a record with `labels`, or None where nothing says so. Raises OSError."""
+    """The revocation that forbids `digits` in a record with `labels`, or None. Raises OSError."""
     return next((each.revocation for each in of_digest(layout, digits) if each.counts(labels)), None)
 
 

@@ -29,7 +29,7 @@ RETRIES = 4
 BACKOFF = {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5)}
 CONNECT = timedelta(seconds=5)
 SILENCE = timedelta(seconds=30)  # without a byte
-#: Of one request. What waits for it goes by a deadline or a rate of its own: this ends what nobody waits for any more.
+#: Of one request. Its waiter has a deadline or a rate of its own: this ends requests without a waiter.
 LONGEST = timedelta(hours=1)
 PIECE = 128 << 10  # bytes that come before it is seen that they come
 #: Bytes a second of an upload: only a part that is there whole is seen, and some are on their way.
@@ -58,7 +58,7 @@ class Bucket:
     def _opened(self, limits: dict[str, Any], *, retries: int = RETRIES, checksum: str | None = None) -> Any:
         options: dict[str, Any] = {"connect_timeout": CONNECT, "timeout": LONGEST, **limits}
         if urlsplit(self._endpoint).scheme == "http":
-            options["allow_http"] = True  # whoever set the endpoint chose so
+            options["allow_http"] = True  # as the endpoint says
         # obstore itself looks at one of the two variables of S3, and at all of the others.
         config = {} if checksum is None else {"checksum_algorithm": checksum}
         if self._endpoint and self._cloud is clouds.CLOUDS["s3"]:

@@ -15,7 +15,7 @@ from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 _SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|_KEY$|SAS|(?<!APPLICATION_)CREDENTIALS", re.IGNORECASE)
 _MISSING = re.compile(r"NoSuchBucket|ContainerNotFound")  # S3 and Google; Azure
 _REFUSED = re.compile(r"status code: 40[13]\b|token request: .*status code: 400\b|\(code: (?:40[13]|AccessDenied)\)")
-#: Where a machine in a cloud is asked for credentials of its own, which is the last resort of all three clients.
+#: Where a machine in a cloud asks for its own credentials, which is the last resort of all three clients.
 _MACHINE = re.compile(r"//169\.254\.|//metadata\.google\.internal|/metadata/identity/|/computeMetadata/")
 _SKEWED = re.compile(r"RequestTimeTooSkewed|Request date header too old")
 #: AWS and most others; MinIO. (InvalidDigest is about the form of one.)
@@ -67,13 +67,13 @@ def is_missing(error: Exception) -> bool:
 
 
 def is_refused(error: Exception) -> bool:
-    """Whether this one may not do what it asked for. (Of a listing obstore knows the answer's text alone.)"""
+    """Whether the request was denied. (Of a listing obstore knows only the answer's text.)"""
     known = isinstance(error, PermissionDeniedError | UnauthenticatedError)
     return known or (not has_no_credentials(error) and _REFUSED.search(_said(error)) is not None)
 
 
 def has_no_credentials(error: Exception) -> bool:
-    """Whether it failed at asking the machine itself for credentials, since the environment has none."""
+    """Whether it failed to get the machine's own credentials, since the environment has none."""
     return _MACHINE.search(_said(error)) is not None
 
 
@@ -92,7 +92,7 @@ def is_wrong_sum(error: Exception) -> bool:
     return _WRONG_SUM.search(_said(error)) is not None
 
 
-#: What another attempt would not mend.
+#: What another attempt would not fix.
 FINAL: tuple[Callable[[Exception], bool], ...] = (is_refused, has_no_credentials, is_missing, is_skewed)
 
 

@@ -15,7 +15,7 @@ SCHEMES = ("s3", "gs", "az", "file")
 
 
 def connect(url: str, patience: float = PATIENCE) -> Objects:
-    """The place that `url` names: s3://bucket/prefix, gs://…, az://… or file:///folder. Asks nothing of it yet.
+    """The place that `url` names: s3://bucket/prefix, gs://…, az://… or file:///folder. Makes no request yet.
 
     `patience` is how many seconds each question may take; bytes may take longer, at a rate. Raises Invalid
     for another URL, and where the client for buckets is not installed.
@@ -26,7 +26,7 @@ def connect(url: str, patience: float = PATIENCE) -> Objects:
     parts = checked(url)
     if parts.scheme == "file":
         return SharedFolder(Path(unquote(parts.path)), patience)
-    try:  # the client takes 16 MB and a moment: only who has a bucket pays for it
+    try:  # the client takes 16 MB and a moment, so it is loaded only for a bucket
         bucket = importlib.import_module("trtstore.remote.bucket")
     except ModuleNotFoundError as error:
         raise Invalid(

@@ -32,7 +32,7 @@ from trtstore.remote.objects import Objects
 MAX_BYTES = 1 << 14
 MAX_WORDS = 200
 MAX_NUMBER = 10**8 - 1
-MAX_HEARTBEAT = 300.0  # seconds: nobody makes others wait for longer by what he writes
+MAX_HEARTBEAT = 300.0  # seconds: upper bound on a heartbeat that was read from an untrusted lease
 #: Beats without a change after which a lease is taken over. Renewing and looking both take part of a beat: it is over
 #: within three.
 PATIENCE = 2.25
@@ -66,7 +66,7 @@ class State:
         return json.dumps({"schema": 1, **said}, sort_keys=True).encode()
 
     def words(self) -> str:
-        """For those who wait: who builds, since when, how far."""
+        """A text for waiting machines: who builds, since when, how far."""
         said = f"{self.owner} on {self.host}, {_span(self.elapsed)} so far"
         if self.expected is not None:
             said += f", about {_span(max(self.expected - self.elapsed, 0))} left"
@@ -88,7 +88,7 @@ class HeldLease:
         return self._state.number
 
     def tell(self, doing: str) -> None:
-        """How far the build is, for those who wait."""
+        """Publish how far the build is, for waiting machines."""
         self._doing = _plain(doing)
 
     def next_state(self, *, released: bool = False) -> State:
@@ -112,10 +112,10 @@ class LeaseOutcome(Generic[_T]):
 
 
 class Leases:
-    """The leases in `objects`. `heartbeat` is in seconds; who waits goes by that of the holder.
+    """The leases in `objects`. `heartbeat` is in seconds; a waiting machine uses that of the holder.
 
-    `write` says whether this one may take a lease; who may not waits for the one that is there. `on_problem` is told
-    where the place cannot be asked: it has `patience` seconds for each look, each beat and each take.
+    `write` says whether this machine may take a lease; otherwise it waits for the one that is there. `on_problem` gets a
+    note if the place cannot be reached: it has `patience` seconds for each look, each beat and each take.
 
     >>> leases = Leases(connect(url), owner="me", host="here", heartbeat=5.0, write=True)
     >>> with leases.hold(key, expected=lambda: None, look=lambda: team.lookup(key)) as outcome:
@@ -193,7 +193,7 @@ class Leases:
                 self._tell(f"nobody is waited for: {trouble}")
                 return LeaseOutcome(None, None)
             if held is not None:
-                # Whoever had it before may have published in between, and then let it go.
+                # The previous holder may have published in between, and then released it.
                 return LeaseOutcome(held, look())
             if state is not None and not free:
                 made = look()
@@ -205,7 +205,7 @@ class Leases:
             time.sleep(beat / LOOKS * (0.75 + random.random() / 4))  # noqa: S311  # not all in step
 
     def state(self, key: str) -> State | None:
-        """The lease of `key` with the highest number, or None. Raises Unreachable and the like."""
+        """The lease of `key` with the highest number, or None. Raises Unreachable, StoreFailure."""
         names = [one.name.rpartition("/")[2] for one in self._objects.listed(_name(key))]
         numbers = [int(name) for name in names if name.isascii() and name.isdigit() and len(name) == 8]
         if not numbers:
@@ -225,7 +225,7 @@ class Leases:
         if not self._objects.create(name, data) and self._objects.read(name, MAX_BYTES) != data:
             return None
         if self._overtaken(key, held):
-            # This one was so slow that the number was taken, let go and cleared away meanwhile: it is no longer free.
+            # This machine was so slow that the number was taken, released and removed meanwhile: it is no longer free.
             with suppress(StoreFailure):
                 self._objects.delete(name)
             return None

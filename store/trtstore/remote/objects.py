@@ -14,7 +14,7 @@ from trtstore.transfer.protocols import Readable
 class ObjectInfo:
     """An object: its name, bytes, and when it was put there in seconds since the epoch, by the place's own clock.
 
-    What has the name of an object and is no regular file has -1 bytes.
+    Something under the name of an object that is not a regular file has -1 bytes.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Stat(ObjectInfo):
 
 
 class Objects(Protocol):
-    """Named objects, each of which is there whole or not at all. `str` of it is its URL, without secrets.
+    """Named objects, each of which is there whole or not at all. `str` gives the URL without secrets.
 
     Names are `v1/…` with `/` between parts. Every method raises Unreachable where the place cannot be asked or does
     not answer in time, NotReadable or NotWritable where it refuses, and Corrupt where what is there is larger than it

@@ -1,4 +1,4 @@
-"""Large objects on their way, in parts: some ahead of the reader, each asked for again alone, at a watched rate."""
+"""Downloads of large objects in parts: some ahead of the reader, each retried alone, at a watched rate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trtstore.remote import clouds
 PART = 8 << 20  # bytes: a part, up or down
 AHEAD = 6  # parts in memory at a time, a blob
 ATTEMPTS = 5  # of one part, each of which obstore tries more often where the server fails
-BUDGET = 60.0  # seconds after which a part that broke off is not asked for again
+BUDGET = 60.0  # seconds after which a part that broke off is not retried
 
 _T = TypeVar("_T")
 #: Is told of bytes that came.
@@ -27,7 +27,7 @@ _Tell = Callable[[int], None]
 
 
 class Parts:
-    """A stream of parts, of which some are always on their way; a part that fails is asked for again, alone.
+    """A stream of parts, some of which are always in flight; a part that fails is retried alone.
 
     Who reads waits for as long as `least` bytes come in each `window` of seconds. `who` is what sends them.
     """
@@ -53,7 +53,7 @@ class Parts:
         self._next = count
 
     def stop(self) -> None:
-        """Nobody reads on: what is on its way ends with its next bytes."""
+        """Stop reading: what is in flight ends with its next bytes."""
         self._stopped = True
 
     def _tell(self, count: int) -> None:
@@ -114,7 +114,7 @@ class Outgoing:
             self._taken += 1
 
     def moved(self) -> bool:
-        """Whether chunks were taken since the last time, or whoever makes them takes the time."""
+        """Whether chunks were taken since the last call, or their maker takes the time."""
         before, self._seen = self._seen, self._taken
         return self._making or self._taken > before
 
@@ -133,7 +133,7 @@ def again(ask: Callable[[], _T], until: float) -> _T:
         except (BaseError, OSError) as error:
             if any(known(error) for known in clouds.FINAL):
                 raise
-            # Where nobody listens obstore has tried for long enough already.
+            # If no server listens, obstore has tried for long enough already.
             if not left or time.monotonic() + wait > until or "error sending request" in str(error):
                 raise
             time.sleep(wait * (0.5 + random.random()))  # noqa: S311  # so that many do not ask in step

@@ -1,4 +1,4 @@
-"""Small blobs that will be wanted next, asked for side by side: one after the other each would wait for the network."""
+"""Fetches the small blobs that will be needed next side by side, since each waits for the network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_BYTES = 64 << 20  # in memory at a time, of one artifact
 
 
 class Prefetch:
-    """Blobs on their way, by digits. What nobody takes is let go when the next artifact begins."""
+    """Blobs in flight, by digits. Those that are not taken are dropped when the next artifact begins."""
 
     def __init__(self) -> None:
         self._coming: dict[str, Future[bytes | None]] = {}
@@ -32,6 +32,6 @@ class Prefetch:
             pool.shutdown(wait=False)  # which ends its threads when all is there
 
     def take(self, digits: str) -> bytes | None:
-        """The bytes, once; None for what was not asked for, or is not there. Raises what reading it raised."""
+        """The bytes, once; None if the blob was not prefetched, or is not there. Raises what reading it raised."""
         coming = self._coming.pop(digits, None)
         return None if coming is None else coming.result()

@@ -68,18 +68,18 @@ class Remote:
         return str(self.objects)
 
     def find(self, key: str) -> bytes | None:
-        """The bytes of the record of `key`, signatures included, or None. Raises Unreachable, Corrupt and the like."""
+        """The bytes of the record of `key`, signatures included, or None. Raises Unreachable, Corrupt, StoreFailure."""
         return self.objects.read(record_name(checked_key(key)), records.MAX_BYTES)
 
     def peek(self, key: str) -> bytes | None:
-        """As `find`, for a look at many records: what is no regular file, or too large, is b"", which is no record."""
+        """As `find`, for many records: b"" for an object that is too large or not a regular file."""
         try:
             return self.find(key)
         except Corrupt:
             return b""
 
     def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None:
-        """The record of `key`, or None; its blobs may be there or not. Raises Unreachable and the like."""
+        """The record of `key`, or None; its blobs may be there or not. Raises Unreachable, StoreFailure."""
         data = self.find(key)
         try:
             return None if data is None else records.parse(data, key)
@@ -89,11 +89,11 @@ class Remote:
             return None
 
     def doubt(self, key: str) -> Doubt | None:  # noqa: ARG002  # it is of whatever is here
-        """Nothing of it was judged."""
+        """None: nothing here was judged."""
         return Doubt(str(self))
 
     def keys(self) -> Iterator[str]:
-        """The keys that have a record, sorted. Raises Unreachable and the like."""
+        """The keys that have a record, sorted. Raises Unreachable, StoreFailure."""
         return iter(sorted(key for key, _ in self.listed_records()))
 
     def listed_records(self) -> Iterator[tuple[str, ObjectInfo]]:
@@ -136,7 +136,7 @@ class Remote:
     def is_whole(self, digits: str, size: int, on_bytes: OnBytes = ignore_bytes) -> bool:
         """Whether the blob is there, and is what its name says: read once, and then remembered for this very object.
 
-        Raises Unreachable and the like.
+        Raises Unreachable, StoreFailure.
         """
         stat = self.objects.stat(blob_name(digits))
         if stat is None or stat.size != size:
@@ -158,7 +158,7 @@ class Remote:
     def now(self) -> float:
         """The time by the place's own clock, seconds since the epoch: that of an object which is written for it.
 
-        Raises NotWritable, Unreachable and the like.
+        Raises NotWritable, Unreachable, StoreFailure.
         """
         self.objects.replace(CLOCK, secrets.token_hex(16).encode())
         stat = self.objects.stat(CLOCK)
@@ -167,7 +167,7 @@ class Remote:
         return stat.modified
 
     def check_writable(self) -> None:
-        """Raises NotWritable where the place refuses, or ignores that a name is taken; Unreachable and the like.
+        """Raises NotWritable where the place refuses, or ignores that a name is taken; Unreachable, StoreFailure.
 
         A place that lets a second writer have a name would let a slow builder overwrite what others use already.
         """
@@ -190,7 +190,7 @@ class Remote:
 
         Every byte is hashed on its way, and what is stored is compared: by the place with the checksum that is sent
         along, else it is read back. A record that is there stays, whatever it is: the caller looks first. Raises
-        Corrupt where `source` has other bytes than its names say, NotWritable, Unreachable and the like; then no
+        Corrupt where `source` has other bytes than its names say, NotWritable, Unreachable, StoreFailure; then no
         record is there, and the blobs that are need not travel again.
         """
         self.check_writable()
@@ -219,7 +219,7 @@ class Remote:
     def missing(self, source: Reader, record: Record) -> dict[str, int]:
         """Digits -> bytes of the blobs of `record`, whose manifest `source` has, that are not here, or not whole.
 
-        What nobody here has read before is read. Raises Unreachable and the like.
+        Blobs that this store has not read before are read. Raises Unreachable, StoreFailure.
         """
         wanted = named_blobs(record, source.manifest(record))
         small = [blob for blob in wanted.items() if blob[1] <= SMALL]
@@ -239,18 +239,18 @@ class Remote:
         return self._there(name, records.MAX_BYTES) == envelope
 
     def replace_record(self, key: str, envelope: bytes) -> None:
-        """Make `envelope` the record of `key`: for one that nobody should believe, or one with a signature more."""
+        """Make `envelope` the record of `key`, in place of one that is not trusted, or that lacks a signature."""
         self.objects.replace(record_name(key), envelope)
 
     def put_blob(self, digits: str, data: bytes) -> None:
-        """Put a blob here, in place of whatever has its name and is not it. Raises NotWritable, Unreachable, …."""
+        """Put a blob here, in place of any other bytes under its name. Raises NotWritable, StoreFailure."""
         if not self.objects.create(blob_name(digits), data):
             there = self._there(blob_name(digits), max(len(data), 1))
             if there is None or hash_bytes(there) != digits:
                 self.objects.replace(blob_name(digits), data)  # what was there is not what its name says
 
     def _there(self, name: str, limit: int) -> bytes | None:
-        """The bytes of an object; None where it has more than `limit`, or is no regular file."""
+        """The bytes of an object; None if it has more than `limit`, or is not a regular file."""
         try:
             return self.objects.read(name, limit)
         except Corrupt:
@@ -306,7 +306,7 @@ class _Sending:
             except Unreachable:
                 if not left:
                     raise
-                self._objects.size(blob_name(digits))  # raises where nobody answers at all: that is not tried again
+                self._objects.size(blob_name(digits))  # raises if there is no answer at all
                 tell(-sent)
 
     def _read(self, digits: str, size: int, on_bytes: OnBytes) -> Iterator[bytes | memoryview]:

@@ -39,7 +39,7 @@ class Seen:
             self._index.put(TABLE, self._name(digits), [stat.size, stat.stamp])
 
     def suspect(self, digits: str) -> None:
-        """Somebody read other bytes: the next who wants to know has to read them, too."""
+        """Forget the blob, since other bytes were read: the next check has to read them again."""
         with self._turn:
             self._sent.discard(digits)
         if self._index is not None:

@@ -21,7 +21,7 @@ from trtstore.transfer.protocols import Readable
 
 #: What is never changed, and gets the mode and time of a local store's files.
 SEALED = ("v1/blobs/", "v1/records/")
-NO_FILE = -1  # the size of what is no regular file, so that it is never the right one
+NO_FILE = -1  # the size of anything but a regular file, so that it is never the right one
 LISTING = 600.0  # seconds more, for a walk of all that is there
 
 _T = TypeVar("_T")
@@ -63,7 +63,7 @@ class SharedFolder:
             _replace(temporary, place)
 
     def compares(self) -> bool:
-        """The kernel answers for what it took and synced, as it does for a store of one's own."""
+        """Nothing to check: the kernel has the bytes that it took and synced, as for a local store."""
         return True
 
     def size(self, name: str) -> int | None:
@@ -132,7 +132,7 @@ class SharedFolder:
 
         try:
             return deadlines.within(time.monotonic() + self._patience + more, asking)
-        except Invalid as link:  # whoever writes there put it in the place of something else
+        except Invalid as link:  # a writer put it in the place of something else
             raise Corrupt(link.message, link.hint) from None
         except deadlines.Late:
             raise Silent(f"the team store's folder {self._layout.root} does not answer in time") from None
@@ -191,7 +191,7 @@ def _replace(temporary: Path, place: Path) -> None:
 
 
 def _set_aside(folder: Path) -> None:
-    """Take its name from a folder, whose content is nobody's here to remove."""
+    """Rename a folder out of the way; its content is not ours to remove."""
     folder.rename(folder.with_name(f".{secrets.token_hex(8)}"))
 
 

@@ -26,7 +26,7 @@ READERS = 16  # records asked for at a time
 
 
 def rows(remote: Remote, labels: dict[str, str], on_read: Callable[[int], None]) -> list[Row]:
-    """The artifacts with these labels, believed or not, the newest first. Raises Unreachable and the like."""
+    """The artifacts with these labels, believed or not, the newest first. Raises Unreachable, StoreFailure."""
     matching = []
     listed = dict(remote.listed_records())
     with Pool(READERS) as pool:
@@ -51,7 +51,7 @@ def _summary(key: str, data: bytes, stored: float) -> Summary | None:
 def team_summaries(team: Team, index: Index, on_read: Callable[[int], None]) -> list[Summary]:
     """The newest artifacts at a glance, believed or not; what was read once is remembered in `index`.
 
-    Nothing where the team store was not reached before. Raises Unreachable and the like.
+    Nothing where the team store was not reached before. Raises Unreachable, StoreFailure.
 
     >>> _ = team.push(store, key, signer)
     >>> [summary.labels["model"] for summary in team_summaries(team, store.index, lambda count: None)]
@@ -94,7 +94,7 @@ def _remembered(row: Any, key: str, listed: ObjectInfo) -> Summary | None:
 def mirror(source: Team, target: Remote, judged: Judged, on_progress: Callable[[int, int], None]) -> bool:
     """Copy one artifact with the signatures that it has; whether its record is new there.
 
-    Raises Corrupt where bytes are not what they should be, Unreachable, NotWritable and the like.
+    Raises Corrupt where bytes are not what they should be, Unreachable, NotWritable, StoreFailure.
     """
     if target.find(judged.record.key) == judged.envelope and not target.missing(source, judged.record):
         return False

@@ -1,6 +1,6 @@
 """What goes from a team store, by a policy that a key with role=gc signed: what is broken, revoked, old or too much.
 
-Nobody counts the uses there, since readers may not write: of two artifacts the one that was put there first goes first.
+Uses are not counted there, since readers may not write: the oldest artifacts are removed first.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ READERS = 16
 
 @dataclass(frozen=True)
 class RetentionPolicy:
-    """The bytes that a team store may have, and how old an artifact may be in days; None is no limit."""
+    """How many bytes a team store may hold, and how old an artifact may be, in days; None is no limit."""
 
     max_bytes: int | None
     keep_days: int | None
@@ -54,7 +54,7 @@ class _Artifact:
     key: str
     listed: ObjectInfo
     blobs: dict[str, int]
-    trouble: str | None  # why nobody can use it
+    trouble: str | None  # why it cannot be used
 
 
 def collect(
@@ -62,7 +62,7 @@ def collect(
 ) -> list[Gone]:
     """Remove what `policy` does not let stay at `now` (by the place's own clock), records before blobs, and say why.
 
-    Raises NotWritable, Unreachable and the like; what went until then is gone, and the rest whole.
+    Raises NotWritable, Unreachable, StoreFailure; what went until then is gone, and the rest whole.
     """
     team.sync()
     remote = team.remote
@@ -95,7 +95,7 @@ def _now(remote: Remote, *, dry_run: bool) -> float:
     except NotWritable:
         if not dry_run:
             raise
-        return time.time()  # of who may only look, and removes nothing
+        return time.time()  # for a reader, who removes nothing
 
 
 def _artifact(remote: Remote, layout: Layout, blobs: dict[str, ObjectInfo], key: str, listed: ObjectInfo) -> _Artifact:
@@ -152,7 +152,7 @@ def _above(oldest: list[_Artifact], blobs: dict[str, ObjectInfo], limit: int) ->
 
 
 def _old_leases(remote: Remote, now: float) -> list[Gone]:
-    """Leases of keys that nobody has touched for a day; a living one is written every few seconds."""
+    """Leases that were not written for a day; a live one is written every few seconds."""
     leases = list(remote.objects.listed(LEASES))
     fresh = {one.name.rpartition("/")[0] for one in leases if now - one.modified <= GRACE}
     return [

@@ -1,4 +1,4 @@
-"""Whether a record from elsewhere is believed: who signed it, for what that key is trusted, and what was revoked.
+"""Judges a record from elsewhere: who signed it, what that key is trusted for, and what was revoked.
 
 Records of a team store and of a bundle are judged alike, before anything that they name is taken.
 """
@@ -79,13 +79,13 @@ class Judge:
         return Doubt(str(self._where), tuple(one.scope for one in judged.signers))
 
     def refuse_revoked(self, record: Record, digits: str) -> None:
-        """Raises Untrusted where `digits`, of the record's artifact or of a blob of it, was revoked."""
+        """Raises Untrusted if `digits`, of the record's artifact or of one of its blobs, was revoked."""
         revocation = revocations.of(self._layout, digits, record.labels)
         if revocation is not None:
             raise Untrusted(f"{record.key[:12]} of {self._where} is refused: {revocation}", "it has to be built again")
 
     def _signers(self, envelope: Envelope, record: Record) -> tuple[list[Trusted], str]:
-        """Those who signed and are trusted for such a record; where there is none, why."""
+        """The signers that are trusted for such a record; if there are none, the reason."""
         if not envelope.signatures:
             return [], "nobody signed it"
         signed = signing.signed_by(envelope, self.trusted)

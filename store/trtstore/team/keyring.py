@@ -1,4 +1,4 @@
-"""Private keys on this machine: files that nobody else can read, or one in the environment, as in CI."""
+"""Private keys on this machine: files that only their owner can read, or one in the environment, as in CI."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def folder() -> Path:
 
 
 def keep(name: str, pem: bytes, public: str) -> None:
-    """Keep a new pair. Raises Invalid for a name that is none or is taken, NotWritable and the like."""
+    """Keep a new pair. Raises Invalid for a name that is none or is taken, NotWritable, StoreFailure."""
     if _NAME.fullmatch(name) is None:
         raise Invalid(f"{name!r} is no name for a key", "letters, digits, `.`, `_` and `-`, at most 64")
     place = folder()
@@ -50,7 +50,7 @@ def keep(name: str, pem: bytes, public: str) -> None:
 
 
 def found() -> list[KeyPair]:
-    """The pairs that there are, by name. Raises NotReadable and the like."""
+    """The pairs that there are, by name. Raises NotReadable, StoreFailure."""
     with as_store_failures(folder(), reading=True):
         names = [path.stem for path in entries(folder()) if path.suffix == ".pem"]
         pairs = []
@@ -61,7 +61,7 @@ def found() -> list[KeyPair]:
 
 
 def choose(name: str | None) -> tuple[bytes, str]:
-    """(PEM, what it is called) of the key `name`, else of the environment's, else of the only one. Raises Invalid."""
+    """(PEM, its name) of the key `name`, else of the environment's, else of the only one. Raises Invalid."""
     if name is None and os.environ.get(PRIVATE):
         return os.environ[PRIVATE].encode(), f"${PRIVATE}"
     names = [one.name for one in found()]

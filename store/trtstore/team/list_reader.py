@@ -94,7 +94,7 @@ class Lists:
         return (data, listing) if counts else None
 
     def last(self) -> tuple[RevocationList | None, list[int]]:
-        """The list to go on from, and the numbers above it that are taken by what is no list."""
+        """The newest list, and the numbers above it that something else than a list takes."""
         garbage: list[int] = []
         latest = next(iter(self._found(garbage)), None)
         seen = self.memory.seen()
@@ -108,9 +108,9 @@ class Lists:
         return RevocationList(newest.issue, newest.expires, revoked_), garbage
 
     def tidy(self, version: int, garbage: list[int]) -> None:
-        """Take away old versions, and what has the place of newer ones and is no list."""
+        """Remove old versions, and what takes the place of newer ones without being a list."""
         old = [each for each in self._versions() if each <= version - KEPT]
-        with suppress(NotWritable):  # who may not delete leaves them
+        with suppress(NotWritable):  # without the right to delete they stay
             for each in (*old, *(one for one in garbage if one > version)):
                 self._remote.objects.delete(revocation_list.name(each))
 

@@ -36,10 +36,10 @@ def open_team(
     on_problem: Callable[[str], None],
     patience: float = PATIENCE,
 ) -> Team:
-    """The team store at `url`; nothing is asked of it yet. `trusted` are lines beside those of the user's own list.
+    """The team store at `url`; no request is made yet. `trusted` are lines in addition to those of the user's list.
     `patience` is how many seconds each question may take.
 
-    Raises Invalid: another URL, a line that is no key, a package that is not installed.
+    Raises Invalid for another URL, a malformed line, or a package that is not installed.
 
     >>> open_team(url, store, TrustPolicy.require, [], print).lookup("cd" * 32) is None
     True
@@ -53,7 +53,7 @@ def open_team(
 
 
 def at(url: str, layout: Layout, patience: float = PATIENCE) -> Remote:
-    """The artifacts at `url`, of which the store of `layout` remembers what it has read. Raises Invalid."""
+    """The artifacts at `url`; the store of `layout` remembers which blobs it has read. Raises Invalid."""
     return Remote(connect(url, patience), Seen(url, Index(layout.index)), patience)
 
 

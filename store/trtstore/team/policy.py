@@ -28,7 +28,7 @@ MAX_BYTES = 1 << 16
 
 def read(team: Team) -> RetentionPolicy:
     """The policy of a team store. Raises Invalid where there is none that a key with role=gc signed, Untrusted where
-    it is older than one that was seen, Unreachable, …"""
+    it is older than one that was seen, Unreachable, StoreFailure"""
     data = team.remote.objects.read(POLICY, MAX_BYTES)
     if data is None:
         raise Invalid(
@@ -57,7 +57,7 @@ def read(team: Team) -> RetentionPolicy:
 def put(team: Team, policy: RetentionPolicy, signer: Signer) -> None:
     """Sign what collectors go by, and put it there in place of what was there before, whose next version it is.
 
-    Raises Invalid where the readers of this configuration would refuse it, NotWritable, Unreachable and the like.
+    Raises Invalid where the readers of this configuration would refuse it, NotWritable, Unreachable, StoreFailure.
     """
     team.check_signer(signer, Role.gc)
     memory, last, now = _memory(team), None, datetime.datetime.now(datetime.UTC)

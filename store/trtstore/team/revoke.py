@@ -1,6 +1,6 @@
-"""The revocations of a team store: learnt before anything is taken from it, signed by who may, and listed.
+"""The revocations of a team store: signed and listed, and read before any artifact is taken from it.
 
-`revoked/<digest>.<who>` is one revocation by one signer, so that nobody's hides another's; `revoked/<digest>` is the
+`revoked/<digest>.<signer>` is one revocation by one signer, so that none hides another's; `revoked/<digest>` is the
 first of them, for readers of earlier releases. `list_reader` has the list by which a reader sees that one is hidden.
 """
 
@@ -26,14 +26,14 @@ from trtstore.team.signing import Signer
 
 REVOKED = f"{VERSION}/revoked/"
 MAX_NAMES = 2 * revocation_list.MAX_DIGESTS  # of revocations in one team store
-TOLD = 5  # revocations that count for nothing and are told one by one
+TOLD = 5  # how many revocations without effect are noted one by one
 ROUNDS = 20  # attempts to be the one who signs the next version
 
 _TAIL = re.compile(r"([0-9a-f]{64})(\.[0-9a-f]{16})?")
 
 
 class Revocations:
-    """Those of `remote`, as far as `trusted` keys signed them; what counts is kept in the local store of `layout`.
+    """The revocations in `remote` that `trusted` keys signed. Those that count are kept in the local store of `layout`.
 
     `stale` says why they may not be all, where a key with role=revoke is trusted and its list is not as it should be.
     """
@@ -55,10 +55,10 @@ class Revocations:
         self.stale: Untrusted | None = None
 
     def sync(self, mending: bool = False) -> None:
-        """Learn them, once. Those that no trusted key signed are told, and count for nothing.
+        """Read them, once. Those that no trusted key signed are noted, and have no effect.
 
         Nor is it told that the list is not as it should be where the caller is `mending` that.
-        Raises Unreachable and the like: who cannot ask what was revoked takes nothing.
+        Raises Unreachable, StoreFailure: who cannot ask what was revoked takes nothing.
         """
         if self._synced:
             return
@@ -94,7 +94,7 @@ class Revocations:
     def revoke(self, digest: str, reason: str, signer: Signer, labels: Mapping[str, str] | None) -> Revocation:
         """Sign that "sha256:<64 hex>", of an artifact or a blob, must not be used, here and for all who read this.
 
-        Raises Invalid, NotWritable, Unreachable and the like.
+        Raises Invalid, NotWritable, Unreachable, StoreFailure.
         """
         self.check_signer(signer, labels)
         data = signing.sign(revocations.statement(digest, reason), signer).encode()
@@ -145,7 +145,7 @@ class Revocations:
         """Sign the list anew, with all that is revoked and `more`, for `valid` seconds; as long as before for None.
 
         Nothing that another one lists meanwhile is lost: a version is created once, and the next one has what it has.
-        Raises Invalid, Untrusted where there is another list than was seen before, NotWritable, Unreachable, ….
+        Raises Invalid, Untrusted if the list is another one than was seen before, Unreachable, StoreFailure.
         """
         if not self.may_list(signer):
             raise Invalid(
@@ -249,7 +249,7 @@ class Revocations:
         return KeptRevocation(said, tail, tuple(scopes) if all(scopes) else (EVERYTHING,), data)
 
     def _learn_list(self, unused: bool) -> None:
-        """Check the list, and keep what it has. Raises Untrusted where it is not as it should be."""
+        """Check the list, and keep its revocations. Raises Untrusted if it is not as it should be."""
         data, listing = self._lists.current(unused)
         words = f"it is on the list of revocations of {self._remote}, version {listing.issue.version}"
         revocations.keep(

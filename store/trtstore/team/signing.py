@@ -42,7 +42,7 @@ class Signer:
 def new(name: str, passphrase: str | None) -> str:
     """Make a key pair, keep the private half under `name`, and return the public one.
 
-    Raises Invalid where there is a key of that name, NotWritable and the like.
+    Raises Invalid where there is a key of that name, NotWritable, StoreFailure.
     """
     private = Ed25519PrivateKey.generate()
     closed: KeySerializationEncryption = NoEncryption()

@@ -1,7 +1,7 @@
-"""A store that a team shares: what it says is believed as far as it is signed, and nothing of it that was revoked.
+"""A store that a team shares. It is believed as far as it is signed, and except for what was revoked.
 
-Every record is judged before anything that it names is asked for: is it of this key, did a trusted key sign it, is that
-key trusted for such artifacts, was the artifact revoked. What is not believed is a miss, and the user is told.
+Every record is judged before anything that it names is fetched: is it of this key, did a trusted key sign it, is that
+key trusted for such artifacts, was the artifact revoked? A record that is not believed is a miss, with a note.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Team:
             self._tell(f"going on without the team store: {trouble.message}")
 
     def judged(self, key: str) -> Judged | None:
-        """The record of `key` and who signed it, or None where there is none. Raises Untrusted, Unreachable, …"""
+        """The record of `key` and its signers; None if there is none. Raises Untrusted, Unreachable, StoreFailure."""
         judged = self._found(key)
         if judged is not None:
             self.revocations.refuse_stale()
@@ -122,7 +122,7 @@ class Team:
         return self._believed[key]
 
     def sync(self) -> None:
-        """Learn the revocations, once. Raises Unreachable and the like."""
+        """Learn the revocations, once. Raises Unreachable, StoreFailure."""
         self.revocations.sync()
 
     def doubt(self, key: str) -> Doubt | None:
@@ -137,18 +137,18 @@ class Team:
         return () if judged is None else tuple(dict.fromkeys(map(str, judged.signers)))
 
     def keys(self) -> Iterator[str]:
-        """The keys that have a record, sorted, believed or not. Raises Unreachable and the like."""
+        """The keys that have a record, sorted, believed or not. Raises Unreachable, StoreFailure."""
         return self.remote.keys()
 
     def envelope(self, key: str) -> bytes:
-        """The very bytes that were judged. Raises Untrusted, Unreachable and the like."""
+        """The very bytes that were judged. Raises Untrusted, Unreachable, StoreFailure."""
         judged = self.judged(key)
         if judged is None:
             raise Untrusted(f"{key} is not in {self}")
         return judged.envelope
 
     def manifest(self, record: Record) -> Manifest:
-        """As `listed`; and its small blobs that the local store lacks are asked for, side by side, as they will be."""
+        """As `listed`; also begins to fetch the small blobs that the local store lacks, side by side."""
         manifest = self.listed(record)
         self._ahead.begin(
             self.remote,
@@ -173,7 +173,7 @@ class Team:
 
     @contextmanager
     def open_blob(self, digest: str, size: int) -> Iterator[Readable]:
-        """The bytes of "sha256:<64 hex>". Raises Corrupt, Unreachable and the like."""
+        """The bytes of "sha256:<64 hex>". Raises Corrupt, Unreachable, StoreFailure."""
         data = self._ahead.take(hex_of(digest))
         if data is not None:
             yield io.BytesIO(data)
@@ -188,7 +188,7 @@ class Team:
             self.suspect(trouble.digits)
 
     def suspect(self, digits: str) -> None:
-        """The blob came, and was not what its name says: who writes may put it right."""
+        """The blob came with other bytes than its name says: a writer may repair it."""
         self.remote.seen.suspect(digits)
 
     def push(self, source: Reader, key: str, signer: Signer, on_progress: OnProgress = ignore_progress) -> Pushed:
@@ -197,7 +197,7 @@ class Team:
         A record that is there, believed and whole stays; another (unsigned, by a key that is trusted no more, one
         whose blobs were lost or damaged) is replaced. Raises Invalid where `source` has no such artifact, or the
         signer is not trusted here with it; Untrusted for what was revoked, or came to `source` on less than the word
-        of a key that is trusted for everything; NotWritable, Unreachable, ….
+        of a key that is trusted for everything; NotWritable, Unreachable, StoreFailure.
         """
         self.check_signer(signer)
         data = sound_envelope(source, key, trusted_lines(signer.public, self.trusted))
@@ -224,7 +224,7 @@ class Team:
         return Pushed(new, sent + again)
 
     def _is_there(self, key: str) -> bool:
-        """Whether the record of `key` is believed, and all that it names is there, every byte of it read once."""
+        """Whether the record of `key` is believed, and all its blobs are there; every byte is read once."""
         self._believed.pop(key, None)
         try:
             judged = self._found(key)

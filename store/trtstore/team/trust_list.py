@@ -24,7 +24,7 @@ def folder() -> Path:
 
 
 def listed() -> list[Trusted]:
-    """The keys of the user's own list. Raises Invalid where a line of it is none, NotReadable and the like."""
+    """The keys of the user's list. Raises Invalid for a malformed line, NotReadable, StoreFailure."""
     path = folder() / "trusted"
     with as_store_failures(path, reading=True):
         data = read_bounded(path, MAX_LIST)
@@ -33,7 +33,7 @@ def listed() -> list[Trusted]:
 
 
 def save(lines: Iterable[Trusted]) -> None:
-    """Make `found` the user's list. Raises NotWritable and the like."""
+    """Make `found` the user's list. Raises NotWritable, StoreFailure."""
     path = folder() / "trusted"
     with as_store_failures(path):
         path.parent.mkdir(parents=True, exist_ok=True)

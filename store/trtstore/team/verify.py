@@ -1,4 +1,4 @@
-"""Whether the artifacts of a team store are sound, and what of it the local store can put right there."""
+"""Verifies the artifacts of a team store, and repairs those that the local store has whole."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ MENDED = ": put right from the local store"
 
 
 class Mender:
-    """Puts right in a team store what `store` has whole; says in words what became of it."""
+    """Repairs in a team store what `store` has whole, and says in words what became of it."""
 
     def __init__(self, team: Team, store: Store) -> None:
         self._remote, self._store = team.remote, store
         self._refused = ""  # why nothing can be written there
 
     def blobs(self, bad: Mapping[str, int]) -> str:
-        """Of blobs, digits -> bytes. Raises Unreachable and the like."""
+        """Of blobs, digits -> bytes. Raises Unreachable, StoreFailure."""
         left = 0
         for digits, size in bad.items():
             if self._store.blob_path(digest_of(digits)) is None:
@@ -76,7 +76,7 @@ def verify(
     mend: Mender | None = None,
 ) -> Iterator[Problem]:
     """What is wrong with the artifacts of `keys`: signatures, what is missing, and with `every_byte` what is not what
-    its name says. `mend` puts right what it can. Raises Unreachable and the like."""
+    its name says. `mend` repairs what it can. Raises Unreachable, StoreFailure."""
     looked = _Looked(team, every_byte, on_bytes)
     for key in keys:
         judged = None
@@ -137,7 +137,7 @@ class _Looked:
 
 
 def needed(team: Team, record: Record) -> dict[str, int]:
-    """Digits -> bytes of all that the record needs, its manifest left out. Raises Corrupt, Unreachable and the like."""
+    """Digits -> bytes of all that the record needs, except its manifest. Raises Corrupt, Unreachable, StoreFailure."""
     try:
         return named_blobs(record, team.listed(record))
     except Malformed as trouble:

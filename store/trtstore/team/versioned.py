@@ -103,7 +103,7 @@ class VersionMemory:
         self._place = layout.teams / hash_bytes(url.encode()) / name
 
     def seen(self) -> bytes | None:
-        """The last one that was believed, or None. Raises Untrusted where that cannot be read, NotReadable, …"""
+        """The last one that was believed, or None. Raises Untrusted if it cannot be read, NotReadable, StoreFailure."""
         with as_store_failures(self._layout.root, reading=True):
             self._layout.own(self._place.parent)
             data = read_bounded(self._place, self._limit)
@@ -132,7 +132,7 @@ class VersionMemory:
             )
 
     def keep(self, data: bytes) -> None:
-        """Remember a document that was believed, unless a newer one was meanwhile. Raises as `check`, NotWritable, …"""
+        """Remember a document that was believed, unless a newer one was meanwhile. Raises as `check`, StoreFailure"""
         with as_store_failures(self._layout.root):
             self._layout.make(self._layout.locks)
             with locks.exclusive(self._layout.lock("team", self._place.parent.name)):

@@ -1,4 +1,4 @@
-"""The bytes of one blob as they arrive: hashed in the pass that writes them, or joined to what came of it before."""
+"""The bytes of one blob as they arrive: hashed while they are written, or appended to what came before."""
 
 from __future__ import annotations
 

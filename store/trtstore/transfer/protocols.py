@@ -1,4 +1,4 @@
-"""What a store must offer to be read by others: whole protocols, each method of which does what it says."""
+"""The protocols of a store that others read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OnProgress = Callable[[int, int], None]
 
 
 def ignore_progress(_done: int, _all: int) -> None:
-    """An OnProgress that nobody listens to."""
+    """An OnProgress that does nothing."""
 
 
 class Readable(Protocol):
@@ -43,11 +43,11 @@ class Reader(Protocol):
     """A store that can be read: this one, somebody else's, or one across a network.
 
     What it answers is trusted for nothing but what the caller hashes again. Its methods raise StoreFailure: Corrupt
-    where what is asked for is not there or not what its name says, another where the store cannot be asked.
+    if the object is not there or not what its name says, another one if the store cannot be reached.
     """
 
     def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None:
-        """The record of `key`, or None; what is there and cannot be used is told to `on_problem`."""
+        """The record of `key`, or None; the reason why a record cannot be used goes to `on_problem`."""
 
     def doubt(self, key: str) -> Doubt | None:
         """What a store that takes the artifact of `key` must remember against it; asked after `lookup`."""

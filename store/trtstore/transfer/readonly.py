@@ -51,7 +51,7 @@ class ReadOnly:
 
         Checks the forms of record and manifest, and size and times of each blob. Reads no blob, except one with other
         times than a store gives, which is hashed each time. A record that is there and cannot be used is passed to
-        `on_problem` (by default, logged). Raises Invalid for a malformed key, NotReadable and the like.
+        `on_problem` (by default, logged). Raises Invalid for a malformed key, NotReadable, StoreFailure.
         """
         checked_key(key)
         with as_store_failures(self.root, reading=True):
@@ -60,7 +60,7 @@ class ReadOnly:
     def doubt(self, key: str) -> Doubt | None:
         """What is known against the artifact of `key`, which may still be used; None if nothing is.
 
-        Raises NotReadable and the like.
+        Raises NotReadable, StoreFailure.
         """
         with as_store_failures(self.root, reading=True):
             return doubts.of(self._layout, checked_key(key))
@@ -81,7 +81,7 @@ class ReadOnly:
             yield from read.keys(self._layout, prefix)
 
     def envelope(self, key: str) -> bytes:
-        """The bytes of the record of `key`. Raises Corrupt if it is not there, NotReadable and the like."""
+        """The bytes of the record of `key`. Raises Corrupt if it is not there, NotReadable, StoreFailure."""
         with as_store_failures(self.root, reading=True), _corrupt():
             return read.read_envelope(self._layout, checked_key(key))
 

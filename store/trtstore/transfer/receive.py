@@ -55,7 +55,7 @@ class Delivery:
 class Arrival:
     """One artifact on its way in: first its record, then its manifest, then each blob, then `delivery`.
 
-    All methods raise Corrupt if bytes are not what they should be, NoSpace and the like. The store gets nothing before
+    All methods raise Corrupt if bytes are not what they should be, NoSpace, StoreFailure. The store gets nothing before
     the delivery is committed.
     """
 
@@ -113,7 +113,7 @@ class Arrival:
     def take(self, digits: str, size: int, file: Readable, on_bytes: OnBytes = ignore_bytes) -> None:
         """Stage a blob. One that is in the store is compared, and not written again.
 
-        A large one of which an earlier transfer left a part goes on from there, where `file` can. Raises Damaged, too.
+        A large blob goes on from the part that an earlier transfer left, if `file` can skip it. Also raises Damaged.
         """
         if self.has(digits, size):
             incoming.check(digits, size, *incoming.copy(file, None, size, on_bytes))
@@ -121,7 +121,7 @@ class Arrival:
             self._add(incoming.stage(self._layout, file, digits, size, self._stage / digits, on_bytes))
 
     def _add(self, staged: Staged) -> None:
-        with self._turn:  # or `keep`, in another thread, would leave it in a list that nobody looks at again
+        with self._turn:  # or `keep`, in another thread, would drop it
             self._staged.append(staged)
 
     def keep(self) -> None:
@@ -194,7 +194,7 @@ class Receiver:
             _fetch(arrival, source, *blob, on_bytes, self._stage, whole - done - begun)
             came += 1
             if blob[1] >= incoming.LARGE:
-                arrival.keep()  # who is killed later need not fetch it again
+                arrival.keep()  # after a kill it need not be fetched again
 
         try:
             for blob in missing.items():

@@ -116,7 +116,7 @@ class Catalog:
 
     def _remembered(self, shard: str) -> _Page:
         known: Any = self._index.get("catalog", self._prefix + shard)
-        if isinstance(known, dict) and known.get("form") == FORM:  # rows have a checksum: nobody else wrote it
+        if isinstance(known, dict) and known.get("form") == FORM:  # rows have a checksum: this code wrote it
             return _Page(known["folder"], known["labels"], known["rows"])
         return _Page([], [], {})
 

@@ -1,7 +1,7 @@
-"""Garbage collection: what nobody can ask for goes, then, above a limit, what is cheapest to lose, each with a reason.
+"""Garbage collection: removes unreachable things, then, above a limit, what is cheapest to lose, each with a reason.
 
 `plan` decides and changes nothing. `collect` reads what is new first, then decides again and moves the victims into
-a folder of tmp/, records before blobs, while nobody adds or removes; the bytes are freed after that. So adders wait
+a folder of tmp/, records before blobs, while no process adds or removes; the bytes are freed after that. So adders wait
 for a decision and some renames, and a kill leaves garbage for the next time, never a record without its blobs.
 """
 
@@ -33,7 +33,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 def plan(
     layout: Layout, index: Index, limit: int | None, grace: float, on_parsed: OnParsed = lambda _: None
 ) -> EvictionPlan:
-    """What `collect` would do now. Raises NotReadable and the like."""
+    """What `collect` would do now. Raises NotReadable, StoreFailure."""
     with as_store_failures(layout.root, reading=True):
         return make_plan(layout, index, limit, grace, on_parsed)
 
@@ -46,9 +46,9 @@ def collect(
     on_parsed: OnParsed = lambda _: None,
     on_wait: OnWait | None = None,
 ) -> EvictionPlan:
-    """Remove what nobody can ask for, and then the cheapest artifacts until at most `limit` bytes are left.
+    """Remove unreachable things, and then the cheapest artifacts until at most `limit` bytes are left.
 
-    Whatever was used within `grace` seconds stays. Raises NotWritable and the like.
+    Everything that was used within `grace` seconds stays. Raises NotWritable, StoreFailure.
     """
     with as_store_failures(layout.root, reading=True):
         if not layout.base.is_dir():
@@ -58,7 +58,7 @@ def collect(
     partial.sweep(layout, grace)
     with as_store_failures(layout.root, reading=True):
         for _ in Catalog(layout, index).named(on_parsed):
-            pass  # the slow part, while nobody has to wait for it
+            pass  # the slow part, before other processes have to wait
     with ExitStack() as until_freed:
         try:
             bin_ = until_freed.enter_context(scratch.folder(layout))
@@ -82,7 +82,7 @@ def collect(
 
 def _unlink(layout: Layout, evictions: EvictionPlan, bin_: Path, seals: Seals) -> None:
     """Remove from `bin_` the trees' links to blobs that stay, one by one: each has another ctime then, and is sealed
-    again, so that nobody needs to read it."""
+    again, so that its bytes need not be read."""
     gone = {digits: bin_ / f"b{number}" for number, digits in enumerate(evictions.blobs())}
     for number, decision in enumerate(d for d in evictions.removed if d.kind != "record"):
         if decision.kind != "tree":
@@ -105,7 +105,7 @@ def _remove(layout: Layout, evictions: EvictionPlan, bin_: Path | None) -> None:
     _discard(others, bin_, "o")
     _discard(map(layout.blob, evictions.blobs()), bin_, "b")
     for key in doubts.found(layout):
-        if read.identity(layout, key) is None:  # nobody adds a record meanwhile
+        if read.identity(layout, key) is None:  # no record is added meanwhile
             doubts.clear(layout, key)
 
 

@@ -45,7 +45,7 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True)
 class EvictionPlan:
-    """What a collection does. Bytes are those of files, `before` and `after`; `limit` is the one that was asked for.
+    """What a collection does. Bytes are those of files, `before` and `after`; `limit` is the given one, or None.
 
     `blobs` gives the digits of the blobs of the records that go, whose bytes are counted with them.
     """

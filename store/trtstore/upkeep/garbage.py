@@ -1,4 +1,4 @@
-"""What nobody can ask for any more, whatever the limit: unnamed blobs, dead roots, damaged things, old hints."""
+"""Decides upon what is unreachable, whatever the limit: unnamed blobs, dead roots, damaged things, old hints."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def old_hints(layout: Layout, now: float) -> Sorted:
 
 
 def _held(path: Path) -> bool:
-    """Whether somebody uses the folder `path`. Raises FileNotFoundError and the like."""
+    """Whether a process uses the folder `path`. Raises OSError."""
     fd = locks.folder(path, alone=True)
     if fd is not None:
         os.close(fd)

@@ -1,4 +1,4 @@
-"""What is done to a store as a whole: see what it holds, keep some of it, verify it, collect the rest."""
+"""Maintenance of a whole store: list it, pin artifacts, verify it, collect garbage."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Maintenance:
         return Catalog(self._layout, self._index)
 
     def roots(self) -> list[roots.Root]:
-        """Every root, the dead ones too. Raises NotReadable and the like."""
+        """Every root, the dead ones included. Raises NotReadable, StoreFailure."""
         with as_store_failures(self._layout.root, reading=True):
             return roots.found(self._layout)
 
@@ -61,7 +61,7 @@ class Maintenance:
         return verify.verify(self._layout, keys, on_bytes)
 
     def size(self, keys: Sequence[str] | None = None) -> int:
-        """Bytes of the blobs that `verify` will read. Raises NotReadable and the like."""
+        """Bytes of the blobs that `verify` will read. Raises NotReadable, StoreFailure."""
         with as_store_failures(self._layout.root, reading=True):
             return verify.total_bytes(self._layout, keys)
 
@@ -77,7 +77,7 @@ class Maintenance:
         """Remove garbage, and what is cheapest to lose until at most `limit` bytes of files are left.
 
         What was used within `grace` seconds stays, as do roots, pins, and what is built or read. With `dry_run`
-        nothing is changed. Raises NotWritable and the like.
+        nothing is changed. Raises NotWritable, StoreFailure.
         """
         if dry_run:
             return collect.plan(self._layout, self._index, limit, grace, on_parsed)

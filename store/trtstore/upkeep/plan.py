@@ -1,4 +1,4 @@
-"""Decides what a collection removes and what it keeps: garbage first, then the cheapest to lose. Changes nothing."""
+"""Decides what a collection removes: garbage first, then the artifacts that are cheapest to lose. Changes nothing."""
 
 from __future__ import annotations
 

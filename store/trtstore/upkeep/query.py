@@ -33,12 +33,12 @@ class Row(NamedTuple):
 
     @property
     def saved(self) -> float | None:
-        """Seconds of building that the uses of it saved."""
+        """Seconds of building that its uses saved."""
         return None if self.seconds is None else self.hits * self.seconds
 
 
 def rows(store: Store, labels: Mapping[str, str], on_parsed: OnParsed = lambda _: None) -> list[Row]:
-    """The artifacts with these labels, the one that was used last first. Raises NotReadable and the like."""
+    """The artifacts with these labels, the last used first. Raises NotReadable, StoreFailure."""
     hits, built = usage.hits(store.index), usage.build_seconds(store.index)
     wanted, matching = labels.items(), []
     with as_store_failures(store.root, reading=True):
@@ -53,7 +53,7 @@ def rows(store: Store, labels: Mapping[str, str], on_parsed: OnParsed = lambda _
 
 
 def find_key(store: Store, prefix: str) -> str:
-    """The one key that begins with `prefix`. Raises Invalid where it is no prefix or not the only one, NotThere.
+    """The one key that begins with `prefix`. Raises Invalid if it is malformed or not unique, NotThere.
 
     >>> find_key(store, key[:12]) == key
     True
@@ -106,7 +106,7 @@ def find_record(store: Store, key: str) -> Record:
 
 
 def named_by(store: Store, key: str) -> Record:
-    """The record of `key`, usable or not: of what was revoked, too. Raises NotThere with the reason, and as a read."""
+    """The record of `key`, usable or not, also a revoked one. Raises NotThere with the reason, and as a read."""
     problems: list[str] = []
     with as_store_failures(store.root, reading=True):
         try:

@@ -67,7 +67,7 @@ class RefCounts:
         return sum(size for size, is_there in there if is_there)
 
     def drop(self, numbers: array[int]) -> int:
-        """A record is gone: the bytes of the blobs that nobody names any more."""
+        """Count a record out; returns the bytes of the blobs that no record names any more."""
         freed = 0
         for number in numbers:
             self.users[number] -= 1
