@@ -70,7 +70,7 @@ def _is_link(layout: Layout, entry: Entry, status: os.stat_result) -> bool:
 def take(tree: Path, *, alone: bool) -> int | None:
     """A descriptor that holds the folder `tree` until it is closed; None when it is absent, or, `alone`, being read.
 
-    Readers share a tree. A collection holds it exclusively only until it sees that there is no reader, so a reader waits
+    Readers share a tree. A collection holds it exclusively only until it sees that there is no reader; a reader waits
     for that: otherwise it would take the tree for absent, and make it anew below the next reader. Raises Busy, OSError.
     """
     until = time.monotonic() + locks.PATIENCE

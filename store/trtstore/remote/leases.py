@@ -114,8 +114,8 @@ class LeaseOutcome(Generic[_T]):
 class Leases:
     """The leases in `objects`. `heartbeat` is in seconds; a waiting machine uses that of the holder.
 
-    `write` says whether this machine may take a lease; otherwise it waits for the one that is there. `on_problem` gets a
-    note if the place cannot be reached: it has `patience` seconds for each look, each beat and each take.
+    `write` says whether this machine may take a lease; otherwise it waits for the one that is there. `on_problem` gets
+    a note if the place cannot be reached: it has `patience` seconds for each look, each beat and each take.
 
     >>> leases = Leases(connect(url), owner="me", host="here", heartbeat=5.0, write=True)
     >>> with leases.hold(key, expected=lambda: None, look=lambda: team.lookup(key)) as outcome:
