@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -233,3 +235,38 @@ def test_a_worker_imports_its_toolchain_and_nothing_else(modules: tuple[str, ...
         "trtbuild.targets",
         "trtbuild.building.runner",
     }
+
+
+#: Contract -> a module, and an import that breaks it there.
+WALLS = {
+    "the rooms of trtbuild stand one above the other": ("trtbuild/facts/recipe.py", "import trtbuild.cli.outcome"),
+    "the rooms of networks stand one above the other": (
+        "trtbuild/networks/config/rope.py",
+        "import trtbuild.networks.chat.files",
+    ),
+    "the rooms of trtstore stand one above the other": ("store/trtstore/units.py", "import trtstore.team.team"),
+    "modules of one room import each other in one direction": (
+        "store/trtstore/remote/objects.py",
+        "import trtstore.remote.remote",
+    ),
+    "the store knows nothing of trtbuild, nor of Hydra": ("store/trtstore/table.py", "import trtbuild.errors"),
+    "whoever uses the store comes in by its door": ("trtbuild/artifacts/chain.py", "import trtstore.disk.layout"),
+    "facts, config and networks know nothing of the store": ("trtbuild/facts/key_exclusions.py", "import trtstore"),
+}
+
+
+def test_an_import_across_a_wall_fails_lint(tmp_path: Path) -> None:
+    """Each contract is broken by one import, in a copy of the code."""
+    for folder in ("trtbuild", "store"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for path, line in WALLS.values():
+        file = tmp_path / path
+        head, marker, rest = file.read_text().partition("from __future__ import annotations\n")
+        file.write_text(f"{head}{marker}{line}\n{rest}")
+    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--no-logo"]
+    path = {**os.environ, "PYTHONPATH": f"{tmp_path / 'store'}:{tmp_path}"}
+    done = subprocess.run(command, cwd=tmp_path, env=path, capture_output=True, text=True)
+    broken = re.findall(r"^(.*) BROKEN$", done.stdout, re.MULTILINE)
+    assert done.returncode == 1, done.stderr
+    assert sorted(broken) == sorted(WALLS)
