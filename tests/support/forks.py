@@ -22,7 +22,7 @@ from typing import Any
 
 from trtbuild import entry
 
-#: program -> the module whose `main` it is, and more that is read before there is a command
+#: program -> the module with its `main` (or MAINS), and more that is read before there is a command
 PROGRAMS = {
     "trtbuild": ("trtbuild.entry", entry.module("toolchain"), entry.module("plan")),
     "trtstore": ("trtbuild.cli.store_command", "trtstore.cli.team"),
@@ -30,6 +30,7 @@ PROGRAMS = {
     # What the Hub's client imports. It itself reads its environment when it is imported: that is the child's.
     "probe": ("tests.sources.probe", "trtstore", "httpx2", "httpcore2", "yaml", "tqdm.auto", "fsspec"),
 }
+MAINS = {"trtstore alone": "run_trtstore"}
 REPOSITORY = Path(__file__).parents[2]
 #: what Python, or the loader of shared libraries, reads at its start
 ITS_OWN = re.compile(r"(LD_|PYTHON|LC_|LANG$|MALLOC_|GLIBC_)")
@@ -125,13 +126,14 @@ class _Server:
 
 def serve(program: str) -> None:
     """For each request a child that is the command; says its pid and, when it is asked, how it ended."""
-    main, *_ = [importlib.import_module(name) for name in PROGRAMS[program]]
+    module, *_ = [importlib.import_module(name) for name in PROGRAMS[program]]
+    main = getattr(module, MAINS.get(program, "main"))
     gc.freeze()
     with os.fdopen(os.dup(1), "w") as answers:
         for line in sys.stdin:
             if (child := os.fork()) == 0:
                 _become(json.loads(line))
-                sys.exit(main.main())
+                sys.exit(main())
             print(child, file=answers, flush=True)
             sys.stdin.readline()
             _, status = os.waitpid(child, 0)

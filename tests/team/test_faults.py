@@ -163,7 +163,7 @@ from trtstore.format.trust import TrustPolicy
 root, url, key, public = sys.argv[1:]
 ci, dev = Store.open(Path(root)), Store.open(Path(root + "-dev"))
 def team(store):
-    return opening.team(url, store, TrustPolicy.require, [public], print)
+    return opening.open_team(url, store, TrustPolicy.require, [public], print)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 team(ci).push(ci, key, signing.signer("ci"))
 assert Layered(dev, [team(dev)]).lookup(key) is not None

@@ -226,7 +226,7 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(shop: Shop) -> No
 
 def test_a_store_that_is_not_there_is_not_made(shop: Shop) -> None:
     assert shop.collect(0).decisions == ()
-    assert shop.collect(0, dry_run=True).decisions == []
+    assert shop.collect(0, dry_run=True).decisions == ()
     assert not (shop.home / "store").exists()
 
 
