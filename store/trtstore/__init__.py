@@ -4,6 +4,10 @@ These names are the whole interface: programs import from `trtstore` alone, and 
 loaded when it is first used, so that a program pays for what it uses: only buckets need obstore, only signatures
 need securesystemslib.
 
+A few names are parts of a command line: `run_trtstore` is the command `trtstore`, which a program may install with its
+own store as the default; with `command_parser`, `add_trust_options`, `Output`, `Progress` and `format_table` other
+commands read options and print answers the same way.
+
     >>> store = Store.open(Path("store"))
     >>> kind, labels = "https://example.org/build/v1", {"model": "llama"}
     >>> record = store.publish("ab" * 32, Path("result"), predicate_type=kind, predicate={}, labels=labels)

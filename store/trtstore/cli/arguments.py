@@ -33,23 +33,23 @@ def command_parser(prog: str, about: str | None, epilog: str) -> tuple[CommandPa
     True
     """
     common = CommandParser(add_help=False)
-    common.add_argument("--store", metavar="PATH", default=argparse.SUPPRESS, help="the store's root folder")
-    common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON document")
-    made = CommandParser(
+    common.add_argument("--store", metavar="PATH", default=argparse.SUPPRESS, help="root folder of the store")
+    common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document")
+    parser = CommandParser(
         prog=prog,
         description=about,
         epilog=epilog,
         parents=[common],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs: Any = made.add_subparsers(metavar="COMMAND", required=True)
+    verbs: Any = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def verb(name: str, run: Callable[..., int], about: str) -> argparse.ArgumentParser:
         added: argparse.ArgumentParser = verbs.add_parser(name, help=about, description=about, parents=[common])
         added.set_defaults(run=run)
         return added
 
-    return made, verb
+    return parser, verb
 
 
 def a_size(text: str) -> int:

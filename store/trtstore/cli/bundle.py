@@ -27,26 +27,24 @@ REFUSED = 4
 
 def add(command: AddVerb) -> None:
     """Add the two verbs."""
-    export = command("export", _export, "write artifacts to one file, for a site without a network")
+    export = command("export", _export, "write artifacts to one file, for a machine without a network")
     export.add_argument("what", nargs="*", metavar="WHAT")
-    export.add_argument("--all", action="store_true", help="the whole store")
-    export.add_argument("-o", "--output", metavar="FILE", required=True, help="- is standard output")
-    export.add_argument(
-        "--key", metavar="NAME", help="sign each record with this key, as who imports the file will ask for"
-    )
-    take = command("import", _import, "take in such a file, every byte verified, as far as it is signed")
+    export.add_argument("--all", action="store_true", help="export the whole store")
+    export.add_argument("-o", "--output", metavar="FILE", required=True, help="`-` is standard output")
+    export.add_argument("--key", metavar="NAME", help="also sign each record with this key, for readers who trust it")
+    take = command("import", _import, "add the artifacts of such a file; verifies every byte and each signature")
     take.add_argument("file", metavar="FILE")
     take.add_argument(
         "--trusted",
         metavar="PUBLIC_KEY",
         action="append",
         default=[],
-        help="a key that counts, beside those of `trtstore trust ls`",
+        help="one more trusted key, besides those of `trtstore trust ls`",
     )
     take.add_argument(
         "--trust-unsigned",
         action="store_true",
-        help="take what no trusted key signed, too: it is marked, and never pushed from here",
+        help="also accept artifacts that no trusted key signed: they are marked, and never pushed from here",
     )
 
 

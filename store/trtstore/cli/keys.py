@@ -17,19 +17,21 @@ from trtstore.upkeep import query
 
 def add(command: AddVerb) -> None:
     """Add the two verbs."""
-    keys = command("keys", _keys, "keys to sign with: `keys new NAME` prints the public one, `keys ls` all of them")
+    keys = command("keys", _keys, "manage signing keys: `keys new NAME` prints the public key, `keys ls` lists all")
     keys.add_argument("action", choices=["new", "ls"])
     keys.add_argument("name", nargs="?", metavar="NAME")
-    keys.add_argument("--passphrase", action="store_true", help=f"ask for one (or set ${keyring.PASSPHRASE})")
+    keys.add_argument("--passphrase", action="store_true", help=f"ask for a passphrase (or set ${keyring.PASSPHRASE})")
     trusted = command(
-        "trust", _trust, "whose signature counts here: `trust add PUBLIC_KEY`, `trust ls`, `trust rm NAME`"
+        "trust",
+        _trust,
+        "manage trusted keys: `trust add PUBLIC_KEY`, `trust ls`, `trust rm NAME`",
     )
     trusted.add_argument("action", choices=["add", "ls", "rm"])
     trusted.add_argument(
         "key",
         nargs="*",
         metavar="PUBLIC_KEY",
-        help="and what it may: name=ci role=publish,revoke,gc model=llama* compiler=onnxruntime",
+        help="may be followed by what it may do: name=ci role=publish,revoke,gc model=Llama-3.1-* target=h100_sxm",
     )
 
 

@@ -29,7 +29,8 @@ ROOT = "TRTSTORE_ROOT"
 NOT_THERE, REFUSED, INTERRUPTED = 3, 4, 130
 
 _EPILOG = """\
-A KEY is its first digits, as many as make it the only one. WHAT is keys, or label=value for all with that label.
+KEY is the beginning of a key: at least 4 digits, and enough to tell it from all others. WHAT is one or more keys, or
+label=value for all artifacts with that label.
 exit codes: 0, 2 bad input, 3 not in the store, 4 the store refused or is damaged, 130 interrupted.
 """
 
@@ -78,7 +79,7 @@ def _ls(store: Store, args: argparse.Namespace, output: Output) -> int:
         return team_views.revoked_here(store, output)
     extra, labels = query.split(args.labels)
     if extra:
-        raise Invalid(f"{extra[0]!r} is no label", "filters are written label=value: trtstore ls model=llama")
+        raise Invalid(f"{extra[0]!r} is no label", "filters are written label=value: trtstore ls quant=int8")
     progress = Progress("reading new records")
     rows = query.rows(store, labels, progress.count)
     progress.close()
@@ -106,8 +107,8 @@ def _path(store: Store, args: argparse.Namespace, output: Output) -> int:
     record = store.use(key, verify="always" if args.verify else "never")
     if record is None:
         raise StoreFailure(f"{key} is damaged", "`trtstore verify` says how; build it again")
-    made = store.materialise(record)
-    output.say({"key": key, "path": str(made.path), "materialised": made.method}, [str(made.path)])
+    tree = store.materialise(record)
+    output.say({"key": key, "path": str(tree.path), "materialised": tree.method}, [str(tree.path)])
     return 0
 
 
@@ -172,32 +173,36 @@ def _stats(store: Store, args: argparse.Namespace, output: Output) -> int:
 
 def _parser(default_team: DefaultTeam | None) -> CommandParser:
     parser, command = arguments.command_parser("trtstore", __doc__, _EPILOG)
-    ls = command("ls", _ls, "list artifacts, the one that was used last first")
-    ls.add_argument("labels", nargs="*", metavar="LABEL=VALUE", help="only those with this label")
-    ls.add_argument("--sort", choices=sorted(show.SORTS), default="used", help="by what (default: used)")
-    ls.add_argument("--reverse", action="store_true", help="the other way round")
-    ls.add_argument("--full", action="store_true", help="whole keys")
-    ls.add_argument("--affected", action="store_true", help="what was revoked and is here, and who uses it")
-    one = command("show", _show, "all that is known of one artifact")
+    ls = command("ls", _ls, "list artifacts, the most recently used first")
+    ls.add_argument("labels", nargs="*", metavar="LABEL=VALUE", help="list only artifacts with this label")
+    ls.add_argument("--sort", choices=sorted(show.SORTS), default="used", help="sort by (default: used)")
+    ls.add_argument("--reverse", action="store_true", help="reverse the order")
+    ls.add_argument("--full", action="store_true", help="show whole keys")
+    ls.add_argument(
+        "--affected",
+        action="store_true",
+        help="list revoked artifacts, and the links to them",
+    )
+    one = command("show", _show, "show everything about one artifact")
     one.add_argument("key", metavar="KEY")
-    diff = command("diff", _diff, "what differs between two artifacts, field by field and file by file")
+    diff = command("diff", _diff, "compare two artifacts, field by field and file by file")
     diff.add_argument("first", metavar="KEY")
     diff.add_argument("second", metavar="KEY")
-    path = command("path", _path, "print the folder of an artifact, made where it is not there")
+    path = command("path", _path, "print the folder of an artifact, and make it if it does not exist")
     path.add_argument("key", metavar="KEY")
-    path.add_argument("--verify", action="store_true", help="read every byte first")
-    verify = command("verify", _verify, "read every byte, and quarantine what is damaged (then exit code 4)")
-    verify.add_argument("what", nargs="*", metavar="WHAT", help="default: the whole store")
-    verify.add_argument("--repair", action="store_true", help="of a team store: put right what the local store has")
-    verify.add_argument("--quick", action="store_true", help="of a team store: signatures and sizes alone")
-    collect = command("gc", _gc, "remove garbage, and above a size what is cheapest to lose, saying why")
+    path.add_argument("--verify", action="store_true", help="read and check every byte first")
+    verify = command("verify", _verify, "read every byte, and quarantine damaged files (exit code 4 if there are any)")
+    verify.add_argument("what", nargs="*", metavar="WHAT", help="keys or label=value (default: the whole store)")
+    verify.add_argument("--repair", action="store_true", help="with --team: repair from the local store")
+    verify.add_argument("--quick", action="store_true", help="with --team: check only signatures and sizes")
+    collect = command("gc", _gc, "remove garbage and, with --max-size, the artifacts cheapest to lose; says why")
     _gc_parser(collect)
-    pin = command("pin", _pin, "keep an artifact until it is unpinned")
+    pin = command("pin", _pin, "keep an artifact until you unpin it")
     pin.add_argument("key", metavar="KEY")
-    pin.add_argument("--note", default="", help="why, for people")
-    command("unpin", _unpin, "let gc have it again").add_argument("key", metavar="KEY")
-    command("roots", _roots, "what keeps artifacts: links made by out=…, and pins")
-    stats = command("stats", _stats, "totals: artifacts, bytes, what sharing and uses saved")
+    pin.add_argument("--note", default="", help="the reason, for people")
+    command("unpin", _unpin, "let gc remove a pinned artifact again").add_argument("key", metavar="KEY")
+    command("roots", _roots, "list what keeps artifacts from gc: links made by out=…, and pins")
+    stats = command("stats", _stats, "show totals: artifacts, bytes, and what sharing and reuse saved")
     stats.add_argument("--by", metavar="LABEL", default="step", help="group by this label (default: step)")
     bundle.add(command)
     teams = Teams(default_team)
@@ -226,11 +231,13 @@ def _either(
 
 
 def _gc_parser(gc: argparse.ArgumentParser) -> None:
-    gc.add_argument("--max-size", metavar="SIZE", type=a_size, help="200GB, 10GiB; without it only garbage goes")
-    gc.add_argument("--grace", metavar="SPAN", type=a_span, default=GRACE, help="leave what was used within (1h)")
-    gc.add_argument("--dry-run", action="store_true", help="say what would go, and remove nothing")
-    gc.add_argument("--key", metavar="NAME", help="with --team: the key that signs the list of revocations anew")
-    gc.add_argument("--all", action="store_true", help="say of every artifact why it stays, too")
+    gc.add_argument("--max-size", metavar="SIZE", type=a_size, help="200GB, 10GiB; without it only garbage is removed")
+    gc.add_argument(
+        "--grace", metavar="SPAN", type=a_span, default=GRACE, help="keep what was used so lately (default: 1h)"
+    )
+    gc.add_argument("--dry-run", action="store_true", help="show what would be removed, and remove nothing")
+    gc.add_argument("--key", metavar="NAME", help="with --team: the key that renews the list of revocations")
+    gc.add_argument("--all", action="store_true", help="list the artifacts that stay, too, each with its reason")
 
 
 def _root(named: str | None, default_root: Callable[[], Path] | None) -> Path:

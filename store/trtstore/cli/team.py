@@ -34,32 +34,32 @@ def add(command: AddVerb, teams: Teams) -> None:
         if name != "mirror":
             added.add_argument("--team", metavar="URL", help=f"the team store (default: ${TEAM})")
         if name in ("push", "revoke", "policy"):
-            added.add_argument("--key", metavar="NAME", help="the key that signs, where there are several")
+            added.add_argument("--key", metavar="NAME", help="the key to sign with, if you have several")
         return added
 
     keycli.add(command)
-    push = verb("push", _push, "sign artifacts and put them into the team store")
+    push = verb("push", _push, "sign artifacts and copy them to the team store")
     push.add_argument("what", nargs="*", metavar="WHAT")
-    push.add_argument("--all", action="store_true", help="the whole store")
-    push.add_argument("--pending", action="store_true", help="what could not be shared when it was built")
-    pull = verb("pull", _pull, "copy artifacts of the team store here, every byte verified")
+    push.add_argument("--all", action="store_true", help="push the whole store")
+    push.add_argument("--pending", action="store_true", help="push what could not be pushed when it was built")
+    pull = verb("pull", _pull, "copy artifacts from the team store; verifies every byte")
     pull.add_argument("what", nargs="*", metavar="WHAT")
-    pull.add_argument("--all", action="store_true", help="the whole team store")
-    revoke = verb("revoke", _revoke, "sign that an artifact must not be used any more, by anybody")
-    revoke.add_argument("digest", metavar="DIGEST", nargs="?", help="sha256:… of an artifact or a file, or a KEY")
-    revoke.add_argument("--reason", help="why, for people")
+    pull.add_argument("--all", action="store_true", help="pull the whole team store")
+    revoke = verb("revoke", _revoke, "sign that nobody may use an artifact any more")
+    revoke.add_argument("digest", metavar="DIGEST", nargs="?", help="sha256:… of an artifact or a file, or KEY")
+    revoke.add_argument("--reason", help="the reason, for people")
     revoke.add_argument(
         "--refresh",
         action="store_true",
-        help="sign the list of revocations anew, before it ends; by a key with role=revoke",
+        help="renew the list of revocations before it expires; needs a key with role=revoke",
     )
-    revoke.add_argument("--valid", metavar="SPAN", type=a_span, help="30d: for how long that list counts")
-    mirror = verb("mirror", _mirror, "copy one team store to another, signatures and all")
+    revoke.add_argument("--valid", metavar="SPAN", type=a_span, help="how long that list is valid, such as 30d")
+    mirror = verb("mirror", _mirror, "copy one team store to another, with its signatures")
     mirror.add_argument("source", metavar="FROM")
     mirror.add_argument("target", metavar="TO")
-    policy = verb("policy", _policy, "show, or sign, what `gc --team` goes by")
-    policy.add_argument("--max-size", metavar="SIZE", type=a_size, help="500GB: above it the oldest go")
-    policy.add_argument("--keep", metavar="SPAN", type=a_span, help="90d: what is older goes")
+    policy = verb("policy", _policy, "show or sign the retention policy that `gc --team` follows")
+    policy.add_argument("--max-size", metavar="SIZE", type=a_size, help="500GB: above it the oldest are removed")
+    policy.add_argument("--keep", metavar="SPAN", type=a_span, help="90d: older artifacts are removed")
 
 
 def _push(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -> int:
@@ -94,10 +94,10 @@ def _push(teams: Teams, store: Store, args: argparse.Namespace, output: Output) 
         finally:
             progress.close()
         store.pending.remove(key)
-        said = f"pushed, {format_size(pushed.bytes)} sent" if pushed.new else "was there"
+        line = f"pushed, {format_size(pushed.bytes)} sent" if pushed.new else "was there"
         done.append({"key": key, "new": pushed.new, "sent_bytes": pushed.bytes})
         if not output.json:
-            output.say({}, [f"{key} {said}"])
+            output.say({}, [f"{key} {line}"])
     if output.json or not (done or refused):
         output.say({"pushed": done, "refused": refused}, ["nothing waits to be pushed"])
     return REFUSED if refused else 0
@@ -155,12 +155,12 @@ def _revoke(teams: Teams, store: Store, args: argparse.Namespace, output: Output
     before = team.revocations.standing(digest, signer, labels)
     done = before or team.revoke(digest, args.reason, signer, labels)
     hit = affected(store)
-    said = f"revoked {digest}: {shown(done.reason)}"
+    line = f"revoked {digest}: {shown(done.reason)}"
     if before is not None:
         by = next(iter(trusted_lines(signer.public, team.trusted)), signer.name)
-        said = f"{digest} is revoked already, by {by} on {shown(done.when)}: {shown(done.reason)}"
+        line = f"{digest} is revoked already, by {by} on {shown(done.when)}: {shown(done.reason)}"
         if done.reason != args.reason:
-            said += "; that reason stays"
+            line += "; that reason stays"
     output.say(
         {
             "digest": digest,
@@ -169,7 +169,7 @@ def _revoke(teams: Teams, store: Store, args: argparse.Namespace, output: Output
             "already": before is not None,
             "affected": hit,
         },
-        [said, *team.revocations.reach(signer), *affected_lines(hit)],
+        [line, *team.revocations.reach(signer), *affected_lines(hit)],
     )
     return 0
 

@@ -14,7 +14,7 @@ from trtstore.format.trust import TrustPolicy
 from trtstore.remote.remote import Remote
 from trtstore.store import Store
 from trtstore.team import admin
-from trtstore.team import open as opening
+from trtstore.team.open import open_team
 from trtstore.upkeep import query
 
 if TYPE_CHECKING:  # it loads what signatures take
@@ -42,12 +42,12 @@ class Teams:
 
     def open(self, store: Store, args: argparse.Namespace, output: Output) -> Team:
         """The team store under the policy of `--trust`."""
-        return opening.open_team(self.url(args), store, TrustPolicy(args.trust), args.trusted, output.warn)
+        return open_team(self.url(args), store, TrustPolicy(args.trust), args.trusted, output.warn)
 
 
 def looking(verb: argparse.ArgumentParser) -> None:
     """Add `--team`, for a verb that else looks at the local store."""
-    verb.add_argument("--team", metavar="URL", nargs="?", const="", help=f"the team store instead (default: ${TEAM})")
+    verb.add_argument("--team", metavar="URL", nargs="?", const="", help=f"use the team store (default: ${TEAM})")
     add_trust_options(verb)
 
 
@@ -63,14 +63,14 @@ def add_trust_options(verb: argparse.ArgumentParser) -> None:
         "--trust",
         choices=[policy.value for policy in TrustPolicy],
         default="require",
-        help="what a record needs: a trusted signature, else a warning, or nothing (default: require)",
+        help="signature of a record: require a trusted one, warn if there is none, or off (default: require)",
     )
     verb.add_argument(
         "--trusted",
         metavar="PUBLIC_KEY",
         action="append",
         default=[],
-        help="a key that counts, beside those of `trtstore trust ls`",
+        help="one more trusted key, besides those of `trtstore trust ls`",
     )
 
 

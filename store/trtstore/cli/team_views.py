@@ -175,7 +175,7 @@ def rows(teams: Teams, store: Store, args: argparse.Namespace, output: Output) -
     """`trtstore ls --team`."""
     extra, labels = query.split(args.labels)
     if extra:
-        raise Invalid(f"{extra[0]!r} is no label", "filters are written label=value: trtstore ls model=llama")
+        raise Invalid(f"{extra[0]!r} is no label", "filters are written label=value: trtstore ls quant=int8")
     progress = Progress("reading records")
     listed = admin.rows(teams.open(store, args, output).remote, labels, progress.count)
     progress.close()

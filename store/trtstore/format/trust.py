@@ -1,6 +1,6 @@
 """Whose word counts for what: trusted public keys, each with roles and a scope, as one line of text.
 
-    ed25519:MCowBQ…= name=ci role=publish,revoke model=llama*,smollm2 compiler=onnxruntime
+    ed25519:MCowBQ…= name=ci role=publish,revoke model=Llama-3.1-*,SmolLM2-* target=h100_sxm
 
 A word after the key that is neither `name=` nor `role=` is a scope: the record's label of that name must match one of
 the patterns. A scope limits what a key may publish. Each line stands for itself, also where a key has several.
@@ -150,7 +150,7 @@ def parse(line: str) -> Trusted:
         label, equals, patterns = word.partition("=")
         if not equals or not label or not all(patterns.split(",")):
             raise Invalid(
-                f"{word[:80]!r} is no scope", "write label=pattern, such as model=llama* or compiler=tensorrt"
+                f"{word[:80]!r} is no scope", "write label=pattern, such as model=Llama-3.1-* or target=h100_sxm"
             )
         if label in options:
             raise Invalid(f"{label}= is given twice for one key", f"write {label}=one,two")

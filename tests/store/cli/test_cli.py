@@ -90,7 +90,7 @@ def test_ls_lists_what_is_there_and_filters_by_label(trtstore: Cli) -> None:
         0,
     )
     assert trtstore("ls", "int8", code=2).stderr == (
-        "error: 'int8' is no label\nhint: filters are written label=value: trtstore ls model=llama\n"
+        "error: 'int8' is no label\nhint: filters are written label=value: trtstore ls quant=int8\n"
     )
 
 
