@@ -12,6 +12,7 @@ from typing import Protocol
 
 from trtbuild.artifacts.team import TeamStore
 from trtbuild.config import schema
+from trtbuild.config.choices import Verify
 from trtstore import Expected, Layered, Reader, ReadOnly, Record, Store, deadline, format_size
 
 
@@ -34,6 +35,16 @@ class Located:
     def also(self) -> str | None:
         """The other store that has it; None if ours has it, or none."""
         return None if self.here or self.record is None else self.store
+
+
+def open_local(conf: schema.StoreConf, root: Path) -> Store:
+    """The local store below `root`, as the options say. Raises StoreFailure."""
+    return Store.open(
+        root,
+        durability=conf.durability.value,
+        shared_with=conf.shared_with and conf.shared_with.value,
+        verity=conf.verify is not Verify.never,
+    )
 
 
 class StoreChain:

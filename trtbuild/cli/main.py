@@ -13,6 +13,7 @@ from functools import partial
 from types import FrameType
 
 from trtbuild.artifacts import provenance
+from trtbuild.artifacts.chain import open_local
 from trtbuild.artifacts.team import TeamStore
 from trtbuild.building import hardware, pipeline, preview, rebuild
 from trtbuild.building.digests import Hasher
@@ -134,12 +135,7 @@ def _opened(config: schema.Config, outcome: CommandOutcome) -> Iterator[tuple[St
         raise InputError(
             "works only with a sweep", option="report", hint="add -m; `trtstore report` covers a whole store"
         )
-    store = Store.open(
-        locations.root(config.store.root),
-        durability=config.store.durability.value,
-        shared_with=config.store.shared_with and config.store.shared_with.value,
-        verity=config.store.verify is not choices.Verify.never,
-    )
+    store = open_local(config.store, locations.root(config.store.root))
     reporter = terminal.reporter(None if outcome.json else sys.stdout)
     try:
         yield store, reporter

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trtbuild.artifacts.chain import Located
+from trtbuild.artifacts.chain import Located, open_local
 from trtbuild.artifacts.history import Estimate, History
 from trtbuild.artifacts.team import TeamStore
 from trtbuild.building.digests import Hasher
@@ -113,9 +113,7 @@ class Workplace:
         verity = conf.verify is not Verify.never
         at = (self.store_root(config.store.root), conf.durability, shared, verity)
         if at not in self._stores:
-            self._stores[at] = Store.open(
-                at[0], durability=conf.durability.value, shared_with=shared and shared.value, verity=verity
-            )
+            self._stores[at] = open_local(conf, at[0])
         return self._stores[at]
 
     def _team(self, config: Config, store: Store, reporter: ProgressReporter) -> TeamStore:
