@@ -61,16 +61,20 @@ def make_plan(
     unrecorded = keep.trees.keys() - {record.summary.manifest for record in records}
     _hold_roots(layout, counts, unrecorded)
     unnamed = list(counts.mark(layout))
-    whole = [record for record in records if not counts.lost(record.blobs)]
-    _hold_roots(layout, counts, keep.trees.keys() - {record.summary.manifest for record in whole} - unrecorded)
+    usable: list[Listed] = []
+    unusable: list[Listed] = []
+    for record in records:
+        whole = record.summary.manifest and not counts.lost(record.blobs)
+        (usable if whole else unusable).append(record)
+    recorded = {record.summary.manifest for record in usable}
+    _hold_roots(layout, counts, keep.trees.keys() - recorded - unrecorded)
     before = counts.total() + sum(status.st_size for _, status in unnamed)
 
-    usable = [record for record in whole if record.summary.manifest]
     keep = keep.with_trees((record.summary.key, record.summary.manifest) for record in usable)
-    decisions = [_unusable(record, counts) for record in records if not _is_usable(record, counts)]
+    decisions = [_unusable(record, counts) for record in unusable]
     decisions += garbage.unnamed_blobs(unnamed, keep)
     decisions += garbage.dead_roots(layout, keep)
-    trees = garbage.unrecorded_trees(layout, index, keep, {record.summary.manifest for record in usable})
+    trees = garbage.unrecorded_trees(layout, index, keep, recorded)
     toolchains = garbage.unused_toolchains(layout, keep)
     for part in (garbage.quarantined(layout, now), trees, toolchains, garbage.old_hints(layout, now)):
         decisions += part.decisions
@@ -96,10 +100,6 @@ def _hold_roots(layout: Layout, counts: RefCounts, trees: Iterable[str]) -> None
             listed = read.read_manifest(layout, f"sha256:{digits}")
             sizes = {entry.sha256: entry.size for entry in listed.entries}
             counts.hold(counts.name([(digits, len(listed.encode())), *sizes.items()]))
-
-
-def _is_usable(record: Listed, counts: RefCounts) -> bool:
-    return bool(record.summary.manifest) and not counts.lost(record.blobs)
 
 
 def _unusable(record: Listed, counts: RefCounts) -> Decision:
