@@ -26,7 +26,7 @@ class Prefetch:
                 small.append((digits, size))
                 left -= size
         if len(small) > 1:
-            pool = Pool(WORKERS, "trtstore-ahead")
+            pool = Pool(WORKERS, "trtstore-prefetch")
             for digits, size in small:
                 self._coming[digits] = pool.submit(remote.objects.read, blob_name(digits), size)
             pool.shutdown(wait=False)  # which ends its threads when all is there

@@ -60,7 +60,7 @@ def at(url: str, layout: Layout, patience: float = PATIENCE) -> Remote:
 def trusted_signers(envelope: bytes, record: Record, trusted: Iterable[str]) -> list[Trusted]:
     """The keys that the user trusts for such an artifact and that signed the `envelope` of `record`.
 
-    `trusted` are lines beside those of the user's own list. Raises Invalid as `team`, Malformed for no envelope.
+    `trusted` are lines beside those of the user's own list. Raises Invalid as `open_team`, Malformed for no envelope.
 
     >>> trusted_signers(store.envelope(key), record, [])
     []
@@ -80,7 +80,7 @@ def judge(
     trusted: Iterable[str],
     on_problem: Callable[[str], None],
 ) -> Judge:
-    """Who judges records that came from `where`; `trusted` as for `team`. Raises Invalid."""
+    """Who judges records that came from `where`; `trusted` as for `open_team`. Raises Invalid."""
     keys = [*map(trust.parse, trusted), *trust_list.listed()]
     judge_: Judge = _module("trtstore.team.judge", "a judgement of signatures").Judge(
         where, policy, keys, layout, on_problem
@@ -89,7 +89,7 @@ def judge(
 
 
 def check_team(url: str, trusted: Iterable[str]) -> None:
-    """Raises Invalid as `team`, for what can be seen without loading anything.
+    """Raises Invalid as `open_team`, for what can be seen without loading anything.
 
     >>> check_team("s3://bucket/team", trusted=[])
     """

@@ -73,7 +73,7 @@ class Team:
         self.layout = layout
         self._tell = on_problem
         self._believed: dict[str, Judged] = {}
-        self._ahead = Prefetch()
+        self._prefetch = Prefetch()
         self.down: StoreFailure | None = None
         self.refused: dict[str, StoreFailure] = {}
 
@@ -81,8 +81,10 @@ class Team:
         return str(self.remote)
 
     def lookup(self, key: str, *, on_problem: Callable[[str], None] | None = None) -> Record | None:
-        """The record of `key` if it is there and believed, else None: what is wrong is told. Raises NotWritable and
-        the like where a revocation cannot be kept here."""
+        """The record of `key` if it is there and believed, else None, with a note.
+
+        Raises NotWritable, StoreFailure if a revocation cannot be kept here.
+        """
         tell = on_problem or self._tell
         try:
             judged = self.judged(key)
@@ -150,7 +152,7 @@ class Team:
     def manifest(self, record: Record) -> Manifest:
         """As `listed`; also begins to fetch the small blobs that the local store lacks, side by side."""
         manifest = self.listed(record)
-        self._ahead.begin(
+        self._prefetch.begin(
             self.remote,
             {
                 digits: size
@@ -174,7 +176,7 @@ class Team:
     @contextmanager
     def open_blob(self, digest: str, size: int) -> Iterator[Readable]:
         """The bytes of "sha256:<64 hex>". Raises Corrupt, Unreachable, StoreFailure."""
-        data = self._ahead.take(hex_of(digest))
+        data = self._prefetch.take(hex_of(digest))
         if data is not None:
             yield io.BytesIO(data)
             return

@@ -100,7 +100,7 @@ class Arrival:
             return True
         if blobs.problem(self._layout, digits, size, seals=self._seals) is not None:
             return False
-        # A second name, and the new ctime that comes with it, keep collectors from taking it before `finish`.
+        # A second name, and the new ctime that comes with it, keep collectors from taking it before the commit.
         target, place = self._stage / digits, self._layout.blob(digits)
         try:
             with self._seals.linking(digits, place):
